@@ -1,0 +1,1 @@
+//! The sync engine: one supervised actor per active account.

@@ -1,0 +1,22 @@
+//! `SuperSync`: the sync server of the Super Productivity app.
+//!
+//! The server gives every operation that an account's devices upload the next number of that
+//! account's sequence, refuses operations that lost a race, tells the other devices, and can rebuild
+//! state by replay. The wire behaviour is documented in `docs/protocol.md`, the shape of the code in
+//! `docs/architecture.md`.
+//!
+//! Imports run one way: `main` → [`http`], [`admin`] → [`accounts`], [`engine`] → [`store`] →
+//! [`replay`] → [`protocol`]. The last two are pure: no I/O, no clock, no async.
+
+pub mod accounts;
+pub mod admin;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod http;
+pub mod mail;
+pub mod protocol;
+pub mod replay;
+pub mod store;
+pub mod telemetry;

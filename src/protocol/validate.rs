@@ -1,0 +1,1 @@
+//! Semantic validation of operations, one by one, first failure wins (contract, section 5.4).

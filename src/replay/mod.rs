@@ -1,0 +1,1 @@
+//! Rebuilding state from operations (contract, section 10). Pure.

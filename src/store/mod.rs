@@ -1,0 +1,488 @@
+//! Durable storage: one trait, two databases, one contract.
+//!
+//! # What a store promises
+//! - [`LogStore::commit`] applies each [`Commit`] of a group completely or not at all, and only if the account's
+//!   revision still is the one that the commit was planned on. When it returns, what it reports as
+//!   committed survives `kill -9` of the server and of the database.
+//! - No statement's cost depends on other accounts' data, nor on the length of the account's own history.
+//!
+//! # The data model
+//! An account's log is one sequence for ever. Its *data set* is the part with `pruned_seq < seq ≤ last_seq`. A clean
+//! slate or a wipe starts a new *generation*: `base_seq` and `pruned_seq` move up to `last_seq`, and the
+//! operations below become an archived range ([`ArchivedRange`]) that is deleted after a while. Nothing is copied or
+//! deleted at that moment, so it is as cheap for a million operations as for one. An op id is unique within
+//! (account, generation). `entity_heads` hold the latest operation per entity; a head with `seq ≤ base_seq` belongs to
+//! an older generation and counts as absent.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
+
+/// What went wrong in the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Certainly not applied; trying again may help (connection refused, pool exhausted, serialisation failure, busy).
+    #[error("database unavailable: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// Certainly not applied: the statement ran longer than it may and was cancelled.
+    #[error("database statement timed out: {0}")]
+    Timeout(#[source] sqlx::Error),
+    /// The connection was lost while a commit was under way: it may have been applied or not.
+    #[error("outcome unknown: {0}")]
+    Unknown(#[source] sqlx::Error),
+    /// A stored value can't be what it is.
+    #[error("corrupt data: {0}")]
+    Corrupt(String),
+    /// Anything else: a defect here or in the schema. Not applied.
+    #[error("database error: {0}")]
+    Internal(#[source] sqlx::Error),
+    /// The schema is newer than this program, or another process holds the file, …: refuse to start.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A store's result.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// The newest causal full state of a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FullStateMark {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// The device that uploaded it.
+    pub client_id: String,
+    /// Its own unpruned clock merged with the clocks of everything before it.
+    pub clock: VectorClock,
+}
+
+/// The cached plaintext state of an account, without the state itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// The operation up to which it is complete.
+    pub seq: Seq,
+    /// When it was made, Unix milliseconds.
+    pub at: i64,
+    /// Its size as stored.
+    pub bytes: i64,
+}
+
+/// Everything about an account's log that planning an append needs: one row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SyncState {
+    /// Grows by one with each commit: the fence against a second writer.
+    pub revision: i64,
+    /// The data set's number; grows with each clean slate and wipe.
+    pub generation: i64,
+    /// The last sequence of the previous generation. `last_seq == base_seq` means that the data set is empty.
+    pub base_seq: Seq,
+    /// Operations up to here have been removed from the data set (≥ `base_seq`).
+    pub pruned_seq: Seq,
+    /// The highest sequence ever given out. Never decreases.
+    pub last_seq: Seq,
+    /// Per client the maximum over all clocks stored in this data set.
+    pub clock: VectorClock,
+    /// The newest causal full state.
+    pub full_state: Option<FullStateMark>,
+    /// The newest state replacement: the upload fence. 0 = none, `None` = not resolved yet.
+    pub replacement_seq: Option<Seq>,
+    /// Bytes charged to the quota.
+    pub storage_used_bytes: i64,
+    /// The cached state.
+    pub snapshot: Option<SnapshotMeta>,
+}
+
+impl SyncState {
+    /// The last sequence as clients see it: 0 while the data set is empty, although the counter stands higher after a wipe
+    /// (contract, section 17.1).
+    #[must_use]
+    pub const fn latest_seq(&self) -> Seq {
+        if self.last_seq == self.base_seq { 0 } else { self.last_seq }
+    }
+}
+
+/// An account's state with what surrounds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccountState {
+    /// The log's state row.
+    pub sync: SyncState,
+    /// How many bytes the account may store.
+    pub storage_quota_bytes: i64,
+}
+
+/// Names an entity of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntityKey {
+    /// One of the protocol's entity types, or [`LEGACY_MISC`].
+    pub entity_type: &'static str,
+    /// The entity's id.
+    pub entity_id: Box<str>,
+}
+
+/// Pseudo entity type under which the newest `GLOBAL_CONFIG`/`misc` operation with a schema version below 2 is kept as well
+/// (its settings moved to `tasks` later; contract, section 5.8).
+pub const LEGACY_MISC: &str = "GLOBAL_CONFIG@1";
+
+/// The latest operation that touched an entity: what a newcomer must dominate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntityHead {
+    /// Place in the log.
+    pub seq: Seq,
+    /// Who wrote it.
+    pub client_id: Box<str>,
+    /// Its stored clock.
+    pub clock: VectorClock,
+    /// Whether it was an additive time delta.
+    pub is_time_delta: bool,
+}
+
+/// A contiguous part of the log that is no longer in the data set but can be brought back until it is deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchivedRange {
+    /// The generation it belonged to.
+    pub generation: i64,
+    /// First sequence.
+    pub from_seq: Seq,
+    /// Last sequence.
+    pub to_seq: Seq,
+    /// Why it was taken out of the data set.
+    pub reason: ArchiveReason,
+    /// Bytes that its operations were charged.
+    pub bytes: i64,
+    /// When, Unix milliseconds.
+    pub archived_at: i64,
+}
+
+/// Why operations left the data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArchiveReason {
+    /// A clean-slate upload replaced them.
+    CleanSlate,
+    /// The user deleted the account's data.
+    Wipe,
+    /// They were superseded by a full state and freed when the quota ran out.
+    Superseded,
+}
+
+impl ArchiveReason {
+    /// The reason's text as stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CleanSlate => "clean_slate",
+            Self::Wipe => "wipe",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// A cached state to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotBlob {
+    /// Gzip of the state's compact JSON.
+    pub data: Vec<u8>,
+    /// The schema version of the state.
+    pub schema_version: u8,
+}
+
+/// What to do with the cached state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum SnapshotChange {
+    /// Leave it.
+    #[default]
+    Keep,
+    /// Replace it; `Commit::state.snapshot` says seq, time, size.
+    Set(SnapshotBlob),
+    /// Remove it.
+    Clear,
+}
+
+/// One account's atomic change: what the state machine planned.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The account.
+    pub user: UserId,
+    /// The revision on which it was planned. Another revision in the database: nothing is applied.
+    pub expected_revision: i64,
+    /// The state row afterwards; its revision is `expected_revision + 1`.
+    pub state: SyncState,
+    /// Operations to append, in order; all of `state.generation` unless `generations` says otherwise.
+    pub ops: Vec<(i64, StoredOp)>,
+    /// Heads to write, one per key.
+    pub heads: Vec<(EntityKey, EntityHead)>,
+    /// Forget all devices first.
+    pub clear_devices: bool,
+    /// Devices seen: client id and Unix milliseconds.
+    pub devices: Vec<(String, i64)>,
+    /// Ranges that left the data set.
+    pub archived: Vec<ArchivedRange>,
+    /// The cached state.
+    pub snapshot: SnapshotChange,
+}
+
+/// What became of one commit of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// Applied and durable.
+    Committed,
+    /// Not applied: the account is at another revision, or gone. Load again and plan again.
+    Stale,
+    /// Not applied: an op id is stored already in that generation.
+    DuplicateId,
+}
+
+/// A range of an account's log to read: `after < seq ≤ up_to`, ascending.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct LogRange<'a> {
+    pub user: UserId,
+    pub after: Seq,
+    pub up_to: Seq,
+    /// Leave out what this device wrote.
+    pub exclude_client: Option<&'a str>,
+    /// At most so many operations.
+    pub limit: usize,
+    /// At most so many bytes of payload, but always at least one operation.
+    pub max_bytes: usize,
+}
+
+/// A page of the log.
+#[derive(Clone, Debug, Default)]
+pub struct LogPage {
+    /// The operations, ascending.
+    pub ops: Vec<StoredOp>,
+    /// Whether the range holds more.
+    pub has_more: bool,
+}
+
+/// A full state in the log, without its payload.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct FullStateRow {
+    pub seq: Seq,
+    pub id: String,
+    pub op_type: OpType,
+    pub client_id: String,
+    pub timestamp: i64,
+    pub repair_base_server_seq: Option<Seq>,
+    pub is_payload_encrypted: bool,
+}
+
+/// A device of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Device {
+    pub client_id: String,
+    /// Unix milliseconds.
+    pub last_seen_at: i64,
+}
+
+/// The log of every account.
+#[async_trait]
+pub trait LogStore: Send + Sync + 'static {
+    /// How many committer lanes for ordinary commits make sense (writers that can work at once).
+    fn lanes(&self) -> usize;
+
+    /// Whether large commits get a lane of their own.
+    fn has_bulk_lane(&self) -> bool;
+
+    /// The account's state; creates the state row when only the account exists. `None`: no such account.
+    async fn load_account(&self, user: UserId) -> Result<Option<AccountState>>;
+
+    /// Applies a group of commits of different accounts. One outcome per commit, in order. An error means that none was applied,
+    /// but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others.
+    async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>>;
+
+    /// The operations of this generation with these ids, in any order.
+    async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>>;
+
+    /// The heads of these entities with `seq > above`.
+    async fn load_heads(&self, user: UserId, above: Seq, keys: &[EntityKey]) -> Result<Vec<(EntityKey, EntityHead)>>;
+
+    /// All heads with `seq > above` if there are at most `limit`, else `None`.
+    async fn load_all_heads(
+        &self,
+        user: UserId,
+        above: Seq,
+        limit: usize,
+    ) -> Result<Option<Vec<(EntityKey, EntityHead)>>>;
+
+    /// Reads a part of the log.
+    async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage>;
+
+    /// Full states with `after < seq ≤ up_to`, newest first, legacy REPAIRs included.
+    async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>>;
+
+    /// Whether an encrypted operation stands in `after < seq ≤ up_to`.
+    async fn has_encrypted(&self, user: UserId, after: Seq, up_to: Seq) -> Result<bool>;
+
+    /// The charged bytes and number of the operations with `after < seq ≤ up_to`, counted from the rows.
+    async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)>;
+
+    /// Whether an operation with `after < seq ≤ up_to` was received at or after `since_ms`.
+    async fn received_since(&self, user: UserId, after: Seq, up_to: Seq, since_ms: i64) -> Result<bool>;
+
+    /// The cached state.
+    async fn load_snapshot(&self, user: UserId) -> Result<Option<(SnapshotMeta, SnapshotBlob)>>;
+
+    /// Records that a device was seen; later times win. No-op when the account is gone.
+    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()>;
+
+    /// Devices seen at or after `since_ms`, newest first.
+    async fn devices(&self, user: UserId, since_ms: i64, limit: usize) -> Result<Vec<Device>>;
+
+    /// Ranges in the archive, newest first.
+    async fn archived(&self, user: UserId) -> Result<Vec<ArchivedRange>>;
+}
+
+/// Housekeeping over all accounts, in bounded steps.
+#[async_trait]
+pub trait MaintenanceStore: Send + Sync + 'static {
+    /// Accounts whose data set may have a prunable prefix: those with a causal full state above `pruned_seq + 1`, ids above `after`, ascending.
+    async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>>;
+
+    /// Deletes operations with `after < seq ≤ up_to`, at most `limit`, lowest first. Returns how many.
+    async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64>;
+
+    /// Archived ranges older than `before_ms`: account and range, at most `limit`.
+    async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>>;
+
+    /// Forgets an archived range whose operations have been deleted, and heads of that account that belong to older generations.
+    async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()>;
+
+    /// Deletes devices not seen since `before_ms`, at most `limit`. Returns how many.
+    async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64>;
+
+    /// Tries to become the one instance that does housekeeping for about `ttl`. `owner` names this process.
+    async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool>;
+}
+
+/// An account's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct UserRow {
+    pub id: UserId,
+    pub email: String,
+    pub password_hash: Option<String>,
+    pub is_verified: bool,
+    pub token_version: i64,
+    pub failed_login_attempts: i64,
+    pub locked_until: Option<i64>,
+    pub created_at: i64,
+    pub storage_quota_bytes: i64,
+}
+
+/// A new account.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct NewUser {
+    pub email: String,
+    pub password_hash: Option<String>,
+    pub is_verified: bool,
+    pub created_at: i64,
+    pub terms_accepted_at: Option<i64>,
+    pub storage_quota_bytes: i64,
+}
+
+/// What a one-time token may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenPurpose {
+    /// Proves the address given at registration; carries the password hash that takes effect with it.
+    VerifyEmail,
+    /// Signs in.
+    MagicLogin,
+    /// Sets a new password.
+    ResetPassword,
+    /// Replaces a lost passkey.
+    RecoverPasskey,
+}
+
+impl TokenPurpose {
+    /// The purpose's text as stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VerifyEmail => "verify_email",
+            Self::MagicLogin => "magic_login",
+            Self::ResetPassword => "reset_password",
+            Self::RecoverPasskey => "recover_passkey",
+        }
+    }
+}
+
+/// A one-time token: only its hash is stored.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct OneTimeToken {
+    /// SHA-256 of the token.
+    pub hash: [u8; 32],
+    pub purpose: TokenPurpose,
+    pub user: UserId,
+    /// The password hash that takes effect when the token is used.
+    pub pending_password_hash: Option<String>,
+    pub created_at: i64,
+    pub expires_at: i64,
+}
+
+/// Accounts.
+#[async_trait]
+pub trait AccountStore: Send + Sync + 'static {
+    /// Creates an account with an empty log. `Ok(None)`: the address (in lower case) is taken.
+    async fn create_user(&self, user: &NewUser) -> Result<Option<UserId>>;
+    /// By address, whatever its case.
+    async fn user_by_email(&self, email: &str) -> Result<Option<UserRow>>;
+    /// By number.
+    async fn user_by_id(&self, id: UserId) -> Result<Option<UserRow>>;
+    /// Accounts with ids above `after`, ascending.
+    async fn list_users(&self, after: UserId, limit: usize) -> Result<Vec<UserRow>>;
+    /// Deletes the account and everything that hangs on it. `false`: there was none.
+    async fn delete_user(&self, id: UserId) -> Result<bool>;
+    /// Deletes every account (test mode).
+    async fn delete_all_users(&self) -> Result<()>;
+    /// Counts one failed login in one atomic step; at the `lock_at`-th and each one after it locks until `lock_until`.
+    async fn count_failed_login(&self, id: UserId, lock_at: i64, lock_until: i64) -> Result<()>;
+    /// Forgets failed logins and a lock.
+    async fn clear_failed_logins(&self, id: UserId) -> Result<()>;
+    /// Sets the password hash; with `revoke` the token version grows too. Returns the token version.
+    async fn set_password(&self, id: UserId, hash: &str, revoke: bool) -> Result<Option<i64>>;
+    /// Marks the address as proven.
+    async fn set_verified(&self, id: UserId) -> Result<bool>;
+    /// Token version + 1: every token given out before is void. Returns the new one.
+    async fn bump_token_version(&self, id: UserId) -> Result<Option<i64>>;
+    /// Sets the quota.
+    async fn set_quota(&self, id: UserId, bytes: i64) -> Result<bool>;
+    /// Stores a one-time token.
+    async fn put_token(&self, token: &OneTimeToken) -> Result<()>;
+    /// How many unexpired tokens of that purpose were given out for the account since `since_ms`.
+    async fn count_tokens(&self, user: UserId, purpose: TokenPurpose, since_ms: i64) -> Result<i64>;
+    /// Uses a token up: it, and for [`TokenPurpose::VerifyEmail`] in the same transaction marks the account verified, installs the pending
+    /// password hash (or none) and voids the account's other verification tokens. `None`: unknown, expired, used.
+    async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>>;
+    /// Looks at a token without using it.
+    async fn peek_token(&self, hash: &[u8; 32], purpose: TokenPurpose) -> Result<Option<OneTimeToken>>;
+    /// Deletes tokens that expired before `now_ms`. Returns how many.
+    async fn delete_expired_tokens(&self, now_ms: i64) -> Result<u64>;
+}
+
+/// Raw access that only test mode's routes and tests use (`operations.md`, section 7).
+#[async_trait]
+pub trait TestStore: Send + Sync + 'static {
+    /// Empties the account's log, devices and archive, resets the sequence and the byte counter to 0.
+    async fn reset_log(&self, user: UserId) -> Result<()>;
+    /// Deletes operations with `seq > after` and recomputes the state row from what is left, with the revision grown. Returns how many.
+    async fn truncate_log(&self, user: UserId, after: Seq) -> Result<u64>;
+    /// The newest operations, optionally of one type, newest first.
+    async fn newest_ops(&self, user: UserId, op_type: Option<&str>, limit: usize) -> Result<Vec<StoredOp>>;
+}
+
+/// Everything a database does for us.
+#[async_trait]
+pub trait Store: LogStore + AccountStore + MaintenanceStore + TestStore {
+    /// Whether the database answers, within two seconds, on a connection that requests don't compete for.
+    async fn ping(&self) -> Result<()>;
+    /// `sqlite` or `postgres`.
+    fn kind(&self) -> &'static str;
+    /// Closes all connections, after a checkpoint where there is such a thing.
+    async fn close(&self);
+}
