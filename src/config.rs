@@ -1,1 +1,205 @@
-//! Placeholder.
+//! Settings: the environment (and a `.env` file) to typed values. The only place that reads environment variables.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Where the server runs, as far as it matters for safety.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Environment {
+    /// Convenience first: nothing is required.
+    Development,
+    /// Safety first: a secret and an https address are required, validation details are hidden, test mode is refused.
+    Production,
+}
+
+/// Which database.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// The embedded one.
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A server.
+    Postgres {
+        /// `postgres://…` without Prisma's own parameters.
+        url: SecretString,
+        /// Most connections for requests.
+        max_connections: u32,
+        /// How long a request may wait for a connection.
+        acquire_timeout: Duration,
+        /// The schema (search path), when not the default.
+        schema: Option<String>,
+    },
+}
+
+/// Who may write to an account without end-to-end encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncryptionPolicy {
+    /// Plaintext and encrypted operations are both accepted.
+    Optional,
+    /// Only encrypted operations are accepted (contract, section 5.3).
+    Required,
+}
+
+/// Outgoing mail.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Smtp {
+    pub host: String,
+    pub port: u16,
+    /// TLS from the first byte; otherwise STARTTLS when offered.
+    pub implicit_tls: bool,
+    pub user: Option<String>,
+    pub password: Option<SecretString>,
+    pub from: String,
+}
+
+/// Which web origins may call the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Cors {
+    pub enabled: bool,
+    /// Exact origins, `https://*.example.com` patterns, or `*`.
+    pub origins: Vec<String>,
+}
+
+/// A fixed-window limit. `max == 0` switches it off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RateLimit {
+    pub max: u32,
+    pub window: Duration,
+}
+
+/// Rate limits (contract, section 2.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RateLimits {
+    /// Whether the per-address limits are on at all (`RATE_LIMITS`); off in test mode.
+    pub per_address: bool,
+    /// Uploads per user and minute (`UPLOADS_PER_USER_PER_MINUTE`).
+    pub uploads_per_user: RateLimit,
+    pub upload: RateLimit,
+    pub download: RateLimit,
+    pub snapshot: RateLimit,
+    pub status: RateLimit,
+    pub devices: RateLimit,
+    pub wipe: RateLimit,
+    pub restore_points: RateLimit,
+    pub restore: RateLimit,
+    pub ws: RateLimit,
+    /// Everything else, one shared counter.
+    pub other: RateLimit,
+    pub register: RateLimit,
+    pub login: RateLimit,
+    pub verify_email: RateLimit,
+}
+
+/// The time-out ladder (operations.md, section 3), inner to outer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Timeouts {
+    /// One database statement (60 s).
+    pub statement: Duration,
+    /// One request in the server (80 s).
+    pub handler: Duration,
+    /// A silent connection (90 s).
+    pub socket: Duration,
+    /// From when a request counts as slow (30 s).
+    pub slow_request: Duration,
+    /// How long running requests may take to finish at shutdown (25 s).
+    pub drain: Duration,
+}
+
+/// Sizes that an operator may change (contract, section 15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Limits {
+    /// Wire bytes of an upload (10 MiB) and of a snapshot (30 MiB), plain or binary gzip.
+    pub upload_body_bytes: usize,
+    pub snapshot_body_bytes: usize,
+    /// The same after inflating (30 MiB, 60 MiB).
+    pub upload_inflated_bytes: usize,
+    pub snapshot_inflated_bytes: usize,
+    /// Payload bytes of one page or piggyback (8 MiB); a page holds at least one operation.
+    pub page_bytes: usize,
+    pub default_quota_bytes: i64,
+    /// Live actors; the least recently used ones go first.
+    pub max_live_actors: usize,
+    /// An idle actor goes after this time.
+    pub actor_idle: Duration,
+    /// Requests that may wait in the engine: all, and of one account.
+    pub max_queued_requests: usize,
+    pub max_queued_requests_per_user: usize,
+    /// Bytes that may wait in the engine.
+    pub max_queued_bytes: usize,
+    /// Sockets of one account.
+    pub max_sockets_per_user: usize,
+    /// Sockets of the process.
+    pub max_sockets: usize,
+    pub max_replay_ops: usize,
+    pub max_replay_state_bytes: usize,
+    pub max_snapshot_blob_bytes: usize,
+    /// How many password hashes are computed at once.
+    pub password_hash_parallelism: usize,
+}
+
+/// How long what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Retention {
+    /// Superseded operations and unseen devices (45 days).
+    pub superseded: Duration,
+    /// Archived data sets (`ARCHIVE_DAYS`, 30).
+    pub archive: Duration,
+    /// First sweep after the start (10 s) and time between sweeps (24 h).
+    pub first_sweep: Duration,
+    pub sweep_every: Duration,
+    /// Rows per delete (`OLD_OPS_CLEANUP_DELETE_BATCH_SIZE`, 5000).
+    pub delete_batch: usize,
+    /// No further account is started in a run after so many deletions (`OLD_OPS_CLEANUP_MAX_DELETED_PER_RUN`, 25000).
+    pub max_deleted_per_run: usize,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// All settings.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub environment: Environment,
+    pub host: IpAddr,
+    pub port: u16,
+    /// Without a trailing slash.
+    pub public_url: String,
+    pub data_dir: PathBuf,
+    pub database: Database,
+    pub jwt_secret: SecretString,
+    pub cors: Cors,
+    /// Lower-cased addresses or `*@domain`; empty = everybody may register.
+    pub allowed_emails: Vec<String>,
+    pub smtp: Option<Smtp>,
+    pub encryption_policy: EncryptionPolicy,
+    pub test_mode: bool,
+    /// How many reverse proxies stand before the server: whose `X-Forwarded-For` entry is believed (`TRUSTED_PROXIES`, 1).
+    pub trusted_proxies: usize,
+    /// The metrics listener; `None` = off.
+    pub metrics_addr: Option<SocketAddr>,
+    pub log_format: LogFormat,
+    /// A `tracing` filter.
+    pub log_filter: String,
+    pub rate_limits: RateLimits,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    pub retention: Retention,
+}

@@ -1,1 +1,221 @@
-//! The sync engine: one supervised actor per active account.
+//! The sync engine: one supervised actor per active account owns that account's writes. Everything else in the process sees only
+//! [`Handle`]; actor references and channels never leave this module.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
+use crate::protocol::response::{OpResult, Rejection};
+use crate::protocol::{Seq, UserId, VectorClock};
+use crate::store::{Device, FullStateRow};
+
+pub mod notifier;
+
+/// Why the engine gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no such account (any more).
+    #[error("no such account")]
+    NoAccount,
+    /// Too much is waiting already; not applied. Retry after the given time.
+    #[error("server busy, please retry")]
+    Busy,
+    /// The request's time was up; if it was an upload it may have been applied.
+    #[error("request timeout, please retry")]
+    Deadline,
+    /// The account's actor keeps failing and is kept stopped for a while; not applied.
+    #[error("account temporarily unavailable, please retry")]
+    Quarantined,
+    /// The database does not answer; not applied.
+    #[error("database unavailable, please retry")]
+    Unavailable,
+    /// Something that should not happen; not applied, or not known to be.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// The quota is used up (contract, section 11.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct QuotaExceeded {
+    pub used_bytes: i64,
+    pub quota_bytes: i64,
+    /// `Some` when room was made, in vain.
+    pub cleanup: Option<CleanupStats>,
+}
+
+/// What making room freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CleanupStats {
+    pub freed_bytes: i64,
+    pub deleted_restore_points: i64,
+    pub deleted_ops: i64,
+}
+
+/// The answer to an upload.
+#[derive(Clone, Debug)]
+pub enum UploadReply {
+    /// One result per operation.
+    Done(UploadDone),
+    /// Nothing was stored.
+    QuotaExceeded(QuotaExceeded),
+}
+
+/// What became of an upload (contract, section 5.11).
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct UploadDone {
+    pub results: Vec<OpResult>,
+    /// Answered from the request cache.
+    pub deduplicated: bool,
+    /// Operations of others since the client's cursor, each one encoded for the wire; empty without a cursor.
+    pub new_ops: Vec<Bytes>,
+    pub has_more_piggyback: bool,
+    pub latest_seq: Seq,
+}
+
+/// The answer to a snapshot upload (contract, section 7.2).
+#[derive(Clone, Debug)]
+pub enum SnapshotReply {
+    /// Stored, now or before.
+    Accepted {
+        /// Its place in the log.
+        seq: Seq,
+        /// Whether this request started a new data set: per-user counters outside the engine start anew.
+        clean_slate: bool,
+    },
+    /// Refused.
+    Rejected(Rejection),
+    /// An `initial` upload where a full state exists already: 409.
+    ImportExists {
+        /// The newest full state's op id.
+        existing_import_id: String,
+    },
+    /// Nothing was stored.
+    QuotaExceeded(QuotaExceeded),
+}
+
+/// A page of operations (contract, section 6).
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct DownloadReply {
+    /// Each one encoded for the wire.
+    pub ops: Vec<Bytes>,
+    pub has_more: bool,
+    pub latest_seq: Seq,
+    pub gap_detected: bool,
+    pub snapshot_vector_clock: Option<VectorClock>,
+    /// The newest causal full state, for older clients.
+    pub latest_snapshot_seq: Option<Seq>,
+}
+
+/// `GET /api/sync/status`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Status {
+    pub latest_seq: Seq,
+    pub devices_online: usize,
+    /// When the cached state was made, Unix milliseconds.
+    pub snapshot_at: Option<i64>,
+    pub storage_used_bytes: i64,
+    pub storage_quota_bytes: i64,
+}
+
+/// A rebuilt state.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Restored {
+    /// Compact JSON.
+    pub state: Bytes,
+    pub server_seq: Seq,
+    /// Unix milliseconds.
+    pub generated_at: i64,
+    pub schema_version: u8,
+}
+
+/// Why a state could not be rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The sequence is beyond the data set's end: 400.
+    #[error("sequence is beyond the latest operation")]
+    BeyondLatest,
+    /// Encrypted operations stand in the way: 400.
+    #[error("operations are end-to-end encrypted")]
+    Encrypted,
+    /// The log can't be replayed there: a hole, a legacy REPAIR, too many operations, too large.
+    #[error("not replayable: {0}")]
+    NotReplayable(String),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// The engine as the rest of the program sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {}
+
+#[allow(missing_docs, unused_variables, clippy::unused_async, clippy::missing_errors_doc, clippy::todo)]
+impl Handle {
+    pub async fn upload(
+        &self,
+        user: UserId,
+        request: UploadRequest,
+        deadline: Instant,
+    ) -> Result<UploadReply, EngineError> {
+        todo!()
+    }
+    pub async fn upload_snapshot(
+        &self,
+        user: UserId,
+        request: SnapshotRequest,
+        deadline: Instant,
+    ) -> Result<SnapshotReply, EngineError> {
+        todo!()
+    }
+    pub async fn download(
+        &self,
+        user: UserId,
+        query: DownloadQuery,
+        deadline: Instant,
+    ) -> Result<DownloadReply, EngineError> {
+        todo!()
+    }
+    pub async fn status(&self, user: UserId, deadline: Instant) -> Result<Status, EngineError> {
+        todo!()
+    }
+    /// Seen within the retention time, newest first, at most 100.
+    pub async fn devices(&self, user: UserId, deadline: Instant) -> Result<Vec<Device>, EngineError> {
+        todo!()
+    }
+    /// `DELETE /api/sync/data`: starts a new, empty data set; the old one goes to the archive.
+    pub async fn wipe(&self, user: UserId, deadline: Instant) -> Result<(), EngineError> {
+        todo!()
+    }
+    /// Causal full states, newest first.
+    pub async fn restore_points(
+        &self,
+        user: UserId,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Vec<FullStateRow>, EngineError> {
+        todo!()
+    }
+    /// The state as of `seq`; `None` = the latest (`GET /api/sync/snapshot`).
+    pub async fn restore(&self, user: UserId, seq: Option<Seq>, deadline: Instant) -> Result<Restored, RestoreError> {
+        todo!()
+    }
+    /// Drops what is cached of an account whose rows were changed behind the engine's back.
+    pub async fn forget(&self, user: UserId) {
+        todo!()
+    }
+    /// Who is told about new operations.
+    #[must_use]
+    pub fn notifier(&self) -> &notifier::Notifier {
+        todo!()
+    }
+    /// Lets running commits finish, then stops every actor.
+    pub async fn shutdown(&self) {
+        todo!()
+    }
+}
