@@ -271,7 +271,7 @@ impl Handle {
             });
         }
         let key = (view.sync().generation, target);
-        let run = lease.slot().restores.run(key, self.rebuild(user, &view, target, deadline));
+        let run = Box::pin(lease.slot().restores.run(key, self.rebuild(user, &view, target, deadline)));
         within(deadline, run).await?
     }
 
@@ -333,13 +333,7 @@ impl Handle {
     }
 
     /// Has an account's actor do something. When the actor dies meanwhile, a fresh one is asked once more: what was stored is found by its id.
-    async fn submit(
-        &self,
-        user: UserId,
-        work: Work,
-        bytes: usize,
-        deadline: Instant,
-    ) -> Result<Answered, EngineError> {
+    async fn submit(&self, user: UserId, work: Work, bytes: usize, deadline: Instant) -> Result<Answered, EngineError> {
         let work = Arc::new(work);
         for _ in 0..2 {
             let lease = self.lease(user, deadline).await?;

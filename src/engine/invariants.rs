@@ -13,16 +13,14 @@ pub type Violation = String;
 /// # Errors
 /// The first violation.
 pub fn check_log<'a>(after: Seq, ops: impl IntoIterator<Item = &'a StoredOp>) -> Result<(), Violation> {
-    let mut expected = after + 1;
     let mut ids = HashSet::new();
-    for op in ops {
+    for (expected, op) in (after + 1..).zip(ops) {
         if op.server_seq != expected {
             return Err(format!("G1: expected sequence {expected}, found {}", op.server_seq));
         }
         if !ids.insert(op.id.as_str()) {
             return Err(format!("G2: an op id stands twice, again at {expected}"));
         }
-        expected += 1;
     }
     Ok(())
 }

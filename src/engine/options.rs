@@ -56,7 +56,7 @@ impl From<&Config> for Options {
             max_snapshot_blob_bytes: config.limits.max_snapshot_blob_bytes,
             device_retention: config.retention.superseded,
             quarantine_after: 3,
-            quarantine_for: Duration::from_secs(60),
+            quarantine_for: Duration::from_mins(1),
             distrust_cache: config.test_mode,
             notifier: NotifierOptions {
                 max_sockets_per_user: config.limits.max_sockets_per_user,

@@ -243,9 +243,10 @@ impl Registry {
         if let Some(slot) = self.slots.get(&user) {
             return lease(slot.value());
         }
-        let entry = self.slots.entry(user).or_insert_with(|| {
-            Arc::new(Slot::new(self.next_number.fetch_add(1, Ordering::Relaxed), user))
-        });
+        let entry = self
+            .slots
+            .entry(user)
+            .or_insert_with(|| Arc::new(Slot::new(self.next_number.fetch_add(1, Ordering::Relaxed), user)));
         lease(entry.value())
     }
 

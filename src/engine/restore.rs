@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 
 use super::user::actor::Context;
 use super::view::UserView;
-use super::{EngineError, Restored, RestoreError};
+use super::{EngineError, RestoreError, Restored};
 use crate::protocol::op::is_causal_full_state;
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::replay::{self, CURRENT_SCHEMA_VERSION, ReplayError, Replayer, State};
@@ -90,12 +90,15 @@ pub async fn rebuild(
     let started = std::time::Instant::now();
     let store = context.store.as_ref();
     let sync = view.sync();
-    let limits =
-        replay::Limits { max_ops: context.options.max_replay_ops, max_state_bytes: context.options.max_replay_state_bytes };
+    let limits = replay::Limits {
+        max_ops: context.options.max_replay_ops,
+        max_state_bytes: context.options.max_replay_state_bytes,
+    };
     let full_state_seq = match &sync.full_state {
         Some(mark) if mark.seq <= target => Some(mark.seq),
         _ => {
-            let rows = store.full_states(user, sync.pruned_seq, target, MAX_FULL_STATES).await.map_err(store_trouble)?;
+            let rows =
+                store.full_states(user, sync.pruned_seq, target, MAX_FULL_STATES).await.map_err(store_trouble)?;
             let causal = |row: &&FullStateRow| is_causal_full_state(row.op_type, row.repair_base_server_seq);
             rows.iter().find(causal).map(|row| row.seq)
         }

@@ -18,7 +18,7 @@ const ACCOUNTS_PER_STEP: usize = 200;
 /// Archived ranges deleted in one step.
 const ARCHIVES_PER_STEP: usize = 50;
 /// How long an account's actor may take to give up a prefix.
-const RETIRE_PATIENCE: Duration = Duration::from_secs(60);
+const RETIRE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Sweeper {
     }
 
     async fn lead(&self, now_ms: i64) -> Result<bool, StoreError> {
-        let ttl = (self.retention.sweep_every / 2).min(Duration::from_secs(3600));
+        let ttl = (self.retention.sweep_every / 2).min(Duration::from_hours(1));
         self.store.try_lead(&self.owner, now_ms, ttl).await
     }
 

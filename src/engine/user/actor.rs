@@ -257,7 +257,8 @@ impl Writer {
         let store = self.context.store.as_ref();
         let loaded = store.load_account(self.user).await.map_err(store_trouble)?.ok_or(EngineError::NoAccount)?;
         if let Some(state) = &mut self.state
-            && (state.account.sync == loaded.sync || (state.unsaved && state.account.sync.revision == loaded.sync.revision))
+            && (state.account.sync == loaded.sync
+                || (state.unsaved && state.account.sync.revision == loaded.sync.revision))
         {
             state.account.storage_quota_bytes = loaded.storage_quota_bytes;
         } else {
@@ -491,7 +492,9 @@ impl Writer {
             let Some((id, seq)) = &probe.last_op else {
                 return Some(account.sync.revision == probe.expected_revision + 1);
             };
-            let Ok(found) = store.find_ops(self.user, probe.generation, std::slice::from_ref(id)).await else { continue };
+            let Ok(found) = store.find_ops(self.user, probe.generation, std::slice::from_ref(id)).await else {
+                continue;
+            };
             return Some(found.iter().any(|op| op.server_seq == *seq));
         }
         None
@@ -548,7 +551,8 @@ impl Writer {
 }
 
 fn count_outcomes(answer: &Answer) {
-    let count = |outcome: &'static str| metrics::counter!("supersync_operations_total", "outcome" => outcome).increment(1);
+    let count =
+        |outcome: &'static str| metrics::counter!("supersync_operations_total", "outcome" => outcome).increment(1);
     match answer {
         Answer::Upload(outcome) if outcome.deduplicated => {
             metrics::counter!("supersync_requests_deduplicated_total").increment(1);

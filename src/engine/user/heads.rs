@@ -66,16 +66,4 @@ impl HeadCache {
             self.complete = false;
         }
     }
-
-    /// How many entities are remembered.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.known.len()
-    }
-
-    /// Whether nothing is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
 }

@@ -183,8 +183,9 @@ impl<'a> Draft<'a> {
     }
 
     fn finish(self, answers: Vec<Answer>) -> Plan {
-        let Addition { mut sync, ops, heads, archived, snapshot, clear_devices, devices, new_data_set, authors, .. } =
-            self.sum;
+        let Addition {
+            mut sync, ops, heads, archived, snapshot, clear_devices, devices, new_data_set, authors, ..
+        } = self.sum;
         let expected_revision = sync.revision;
         let (commit, devices) = if self.sum.changed {
             sync.revision += 1;
@@ -289,10 +290,10 @@ impl<'a> Draft<'a> {
             return outcome(results, false, false);
         }
         let added = next.sync.storage_used_bytes - used_before;
-        if added > 0 {
-            if let Err(exceeded) = self.make_room(&mut next) {
-                return Answer::Quota(exceeded);
-            }
+        if added > 0
+            && let Err(exceeded) = self.make_room(&mut next)
+        {
+            return Answer::Quota(exceeded);
         }
         touch(&mut next, &upload.client_id, self.now_ms);
         if results.iter().any(|r| r.outcome.is_ok()) {
@@ -329,7 +330,13 @@ impl<'a> Draft<'a> {
                 None => {}
             }
         }
-        let Some((conflict, dominates)) = self.conflict(next, op, knows_superseded) else { return Verdict::Open };
+        let (conflict, dominates) = match self.conflict(next, op, knows_superseded) {
+            Ok(found) => found,
+            Err(mut missing) => {
+                self.needs.heads.append(&mut missing);
+                return Verdict::Open;
+            }
+        };
         // A stored operation never dominates the head of an entity that it touched itself. So an operation that does is new, and only
         // the others need a look-up. (One that reuses an id with a newer clock fails the commit and comes back with the look-up done.)
         if !id_is_new && (self.facts.distrust_ids || !dominates) {
@@ -339,41 +346,44 @@ impl<'a> Draft<'a> {
         conflict.map_or(Verdict::Accept, Verdict::Reject)
     }
 
-    /// The conflict of an operation (section 5.8), if any, and whether it dominates a head or meets none at all. `None`: heads are missing.
+    /// The conflict of an operation (section 5.8), if any, and whether it dominates every head that it meets.
+    ///
+    /// # Errors
+    /// The keys of heads that are not known.
     fn conflict(
-        &mut self,
+        &self,
         next: &Addition,
         op: &ValidOp,
         knows_superseded: bool,
-    ) -> Option<(Option<Rejection>, bool)> {
+    ) -> Result<(Option<Rejection>, bool), Vec<EntityKey>> {
         if op.op_type.is_full_state() {
-            return Some((None, false));
+            return Ok((None, false));
         }
         let keys = conflict_keys(op);
         let mut dominates = !keys.is_empty();
-        let mut complete = true;
+        let mut conflict = None;
+        let mut missing = Vec::new();
         for candidates in keys {
             let mut newest: Option<&EntityHead> = None;
             for key in candidates {
                 match self.head(next, &key) {
                     Some(Some(head)) if newest.is_none_or(|n| head.seq > n.seq) => newest = Some(head),
                     Some(_) => {}
-                    None => {
-                        self.needs.heads.push(key);
-                        complete = false;
-                    }
+                    None => missing.push(key),
                 }
             }
             let Some(prior) = newest else { continue };
             let order = op.vector_clock.compare(&prior.clock);
             dominates &= order == ClockOrdering::Greater;
-            if let Some(code) = conflict_code(op, prior, order, knows_superseded) {
+            let Some(code) = conflict_code(op, prior, order, knows_superseded) else { continue };
+            // The first one counts.
+            conflict.get_or_insert_with(|| {
                 let mut rejection = Rejection::new(code, conflict_text(code));
                 rejection.existing_clock = Some(prior.clock.clone());
-                return complete.then_some((Some(rejection), false));
-            }
+                rejection
+            });
         }
-        complete.then_some((None, dominates))
+        if missing.is_empty() { Ok((conflict, dominates)) } else { Err(missing) }
     }
 
     fn head<'b>(&'b self, next: &'b Addition, key: &EntityKey) -> Option<Option<&'b EntityHead>> {
@@ -700,12 +710,7 @@ fn head_keys(op: &ValidOp) -> Vec<EntityKey> {
     keys
 }
 
-fn conflict_code(
-    op: &ValidOp,
-    prior: &EntityHead,
-    order: ClockOrdering,
-    knows_superseded: bool,
-) -> Option<ErrorCode> {
+fn conflict_code(op: &ValidOp, prior: &EntityHead, order: ClockOrdering, knows_superseded: bool) -> Option<ErrorCode> {
     match order {
         ClockOrdering::Greater => None,
         ClockOrdering::Equal if *prior.client_id == *op.client_id => None,
