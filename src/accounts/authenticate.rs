@@ -8,7 +8,7 @@ use crate::store::StoreError;
 #[derive(Clone, PartialEq, Eq)]
 pub struct AuthUser {
     /// The account.
-    pub id: UserId,
+    pub user_id: UserId,
     /// The address that the token names, which need not be the account's spelling of it.
     pub email: String,
     /// The token version that the token was issued for.
@@ -18,7 +18,7 @@ pub struct AuthUser {
 /// Shows the number only: addresses stay out of logs.
 impl std::fmt::Debug for AuthUser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuthUser").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("AuthUser").field("user_id", &self.user_id).finish_non_exhaustive()
     }
 }
 
@@ -31,7 +31,7 @@ pub enum AuthError {
     MissingHeader,
     /// Malformed, wrong signature, not valid yet, or empty.
     #[error("Invalid token")]
-    InvalidToken,
+    Invalid,
     /// Past its `exp`.
     #[error("Token expired. Please log in again to get a new token.")]
     Expired,
@@ -44,7 +44,7 @@ pub enum AuthError {
     /// The database did not answer: nothing is known about the token. Must be a 5xx, never a 401, because the app erases
     /// its token after the third 401.
     #[error("database unavailable, please retry")]
-    Database(#[source] StoreError),
+    Database(#[from] StoreError),
 }
 
 impl Accounts {
@@ -65,16 +65,16 @@ impl Accounts {
     pub async fn authenticate_token(&self, token: &str) -> Result<AuthUser, AuthError> {
         let inner = &*self.inner;
         let claims = inner.sessions.verify(token, inner.clock.now_ms())?;
-        let user = AuthUser { id: claims.user, email: claims.email, token_version: claims.token_version };
-        if inner.cache.knows(user.id, user.token_version, inner.clock.now_ms()) {
+        let user = AuthUser { user_id: claims.user, email: claims.email, token_version: claims.token_version };
+        if inner.cache.knows(user.user_id, user.token_version, inner.clock.now_ms()) {
             metrics::counter!("supersync_session_checks_total", "source" => "cache").increment(1);
             return Ok(user);
         }
         metrics::counter!("supersync_session_checks_total", "source" => "database").increment(1);
         // An entry's age counts from before the read, so that the read's own time can't lengthen its life.
         let read_at_ms = inner.clock.now_ms();
-        let ticket = inner.cache.begin_fill(user.id);
-        let row = inner.store.user_by_id(user.id).await.map_err(AuthError::Database)?;
+        let ticket = inner.cache.begin_fill(user.user_id);
+        let row = inner.store.user_by_id(user.user_id).await?;
         let row = row.filter(|row| row.is_verified).ok_or(AuthError::Unavailable)?;
         if row.token_version != user.token_version {
             return Err(AuthError::Revoked);

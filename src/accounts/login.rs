@@ -74,15 +74,16 @@ impl Accounts {
                 if user.failed_login_attempts != 0 || user.locked_until.is_some() {
                     inner.store.clear_failed_logins(user.id).await?;
                 }
-                if outdated {
-                    self.renew_hash(&admission, &user, password).await?;
+                if outdated && let Err(error) = self.renew_hash(&admission, &user, password).await {
+                    // The password was right all the same; the next login tries again.
+                    tracing::warn!(user_id = user.id, %error, "password hash not renewed");
                 }
                 Ok(inner.sessions.issue(user.id, &user.email, user.token_version, inner.clock.now_ms()))
             }
         }
     }
 
-    /// Replaces an outdated hash by one of the current parameters. Never keeps somebody with the right password out.
+    /// Replaces an outdated hash by one of the current parameters.
     async fn renew_hash(
         &self,
         admission: &Admission<'_>,
@@ -91,9 +92,8 @@ impl Accounts {
     ) -> Result<(), LoginError> {
         let hash = admission.hash(password).await?;
         // A password that was changed meanwhile must not be undone.
-        let unchanged =
-            self.inner.store.user_by_id(user.id).await?.is_some_and(|now| now.password_hash == user.password_hash);
-        if unchanged {
+        let now = self.inner.store.user_by_id(user.id).await?;
+        if now.is_some_and(|now| now.password_hash == user.password_hash) {
             self.inner.store.set_password(user.id, &hash, false).await?;
             tracing::info!(user_id = user.id, "password hash renewed");
         }

@@ -32,8 +32,8 @@ impl Accounts {
     /// # Errors
     /// When the account is gone or the database fails.
     pub async fn replace_token(&self, user: &AuthUser) -> Result<Session, ManageError> {
-        let version = self.revoke(user.id).await?;
-        Ok(self.inner.sessions.issue(user.id, &user.email, version, self.inner.clock.now_ms()))
+        let version = self.revoke(user.user_id).await?;
+        Ok(self.inner.sessions.issue(user.user_id, &user.email, version, self.inner.clock.now_ms()))
     }
 
     /// Voids every session of the account. Returns the new token version. The caller closes the account's sockets.

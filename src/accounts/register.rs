@@ -133,6 +133,9 @@ impl Accounts {
                 metrics::counter!("supersync_registrations_capped_total").increment(1);
                 return Ok(None);
             }
+            if let Some(hash) = &new.password_hash {
+                inner.store.set_password(user.id, hash, false).await?;
+            }
             user.id
         };
         let (token, token_hash) = link::new_token();

@@ -79,13 +79,13 @@ impl Tokens {
     /// Signature, then `nbf`, then `exp`. What the account's row says is the caller's to check.
     pub(super) fn verify(&self, token: &str, now_ms: i64) -> Result<Claims, AuthError> {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
-            .map_err(|_| AuthError::InvalidToken)?
+            .map_err(|_| AuthError::Invalid)?
             .claims;
         // Exact up to the year 287396.
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
         let now = now_ms.div_euclid(1000) as f64;
         if claims.nbf.is_some_and(|nbf| nbf > now) {
-            return Err(AuthError::InvalidToken);
+            return Err(AuthError::Invalid);
         }
         if claims.exp.is_some_and(|exp| now >= exp) {
             return Err(AuthError::Expired);
@@ -125,9 +125,9 @@ mod tests {
         // {"alg":"none"} with the same claims.
         let none = format!("eyJhbGciOiJub25lIn0.{}.", unsigned.split('.').nth(1).unwrap());
         for token in ["", "x", "a.b.c", &foreign, &unsigned, &none] {
-            assert!(matches!(tokens.verify(token, NOW_MS), Err(AuthError::InvalidToken)), "{token}");
+            assert!(matches!(tokens.verify(token, NOW_MS), Err(AuthError::Invalid)), "{token}");
         }
-        assert!(matches!(error(&json!({"email": "a@b.co"})), Some(AuthError::InvalidToken)), "no user");
+        assert!(matches!(error(&json!({"email": "a@b.co"})), Some(AuthError::Invalid)), "no user");
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         };
         assert!(matches!(at("exp", 1_700_000_000.0), Some(AuthError::Expired)));
         assert!(at("exp", 1_700_000_001.0).is_none());
-        assert!(matches!(at("nbf", 1_700_000_001.0), Some(AuthError::InvalidToken)));
+        assert!(matches!(at("nbf", 1_700_000_001.0), Some(AuthError::Invalid)));
         assert!(at("nbf", 1_700_000_000.0).is_none());
         assert!(error(&json!({"userId": 1, "email": "a@b.co"})).is_none(), "a token without exp never expires");
     }

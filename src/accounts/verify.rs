@@ -28,8 +28,13 @@ impl Accounts {
         let hash = link::hash(token);
         let found = inner.store.peek_token(&hash, TokenPurpose::VerifyEmail).await?.ok_or(VerifyError::Invalid)?;
         let now_ms = inner.clock.now_ms();
-        if found.expires_at < now_ms {
+        if found.expires_at <= now_ms {
             return Err(VerifyError::Expired);
+        }
+        // An account that the operator has verified meanwhile keeps its password: a link that anybody could have asked for
+        // must not replace it.
+        if inner.store.user_by_id(found.user).await?.is_none_or(|user| user.is_verified) {
+            return Err(VerifyError::Invalid);
         }
         let take = inner.store.take_token(&hash, TokenPurpose::VerifyEmail, now_ms);
         self.revoking(found.user, take).await?.ok_or(VerifyError::Invalid)?;
