@@ -39,6 +39,7 @@ pub enum UserCommand {
     Add {
         /// The account's e-mail address. No mail is sent to it.
         email: String,
+        /// Where the password comes from.
         #[command(flatten)]
         password: PasswordSource,
     },
@@ -63,6 +64,7 @@ pub enum UserCommand {
     SetPassword {
         /// The account's e-mail address.
         email: String,
+        /// Where the password comes from.
         #[command(flatten)]
         password: PasswordSource,
     },
@@ -84,6 +86,7 @@ pub enum UserCommand {
         /// Keep the password of the latest registration.
         #[arg(long, conflicts_with = "password_stdin")]
         keep_password: bool,
+        /// Where the password comes from.
         #[command(flatten)]
         password: PasswordSource,
     },
