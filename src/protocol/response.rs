@@ -38,3 +38,6 @@ impl Rejection {
         Self { code, message: message.into(), existing_clock: None }
     }
 }
+pub fn encode_op(_op: &super::StoredOp, _out: &mut Vec<u8>) {
+    todo!()
+}

@@ -14,11 +14,49 @@
 //! (account, generation). `entity_heads` hold the latest operation per entity; a head with `seq ≤ base_seq` belongs to
 //! an older generation and counts as absent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::config;
 use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
+
+mod error;
+mod migrate;
+mod rebuild;
+mod row;
+pub mod sqlite;
+
+pub use migrate::MigrationStatus;
+
+/// How long a health check may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many rows of a log one statement walks over when it leaves out a device's own operations.
+const SCAN_WINDOW: Seq = 10_000;
+/// The role of the one instance that does housekeeping.
+const SWEEPER: &str = "sweeper";
+
+/// A leader's term in milliseconds.
+fn ttl_ms(ttl: Duration) -> i64 {
+    i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Opens the configured database and brings its schema up to date.
+///
+/// # Errors
+/// [`StoreError::Refused`] when the database must not be used as it is, otherwise what kept it from being opened.
+pub async fn open(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    match database {
+        config::Database::Sqlite { path } => {
+            Ok(Arc::new(sqlite::SqliteStore::open(path, sqlite::SqliteOptions::default()).await?))
+        }
+        config::Database::Postgres { .. } => {
+            let _ = statement_timeout;
+            Err(StoreError::Refused("PostgreSQL is not built in yet".into()))
+        }
+    }
+}
 
 /// What went wrong in the database.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +199,8 @@ pub enum ArchiveReason {
     CleanSlate,
     /// The user deleted the account's data.
     Wipe,
+    /// They were superseded by a full state and had reached the age at which such operations are deleted: due at once.
+    Expired,
     /// They were superseded by a full state and freed when the quota ran out.
     Superseded,
 }
@@ -172,6 +212,7 @@ impl ArchiveReason {
         match self {
             Self::CleanSlate => "clean_slate",
             Self::Wipe => "wipe",
+            Self::Expired => "expired",
             Self::Superseded => "superseded",
         }
     }

@@ -1,0 +1,105 @@
+//! The one place where a database error becomes a [`StoreError`], and where calls are measured.
+
+use std::time::Instant;
+
+use super::{Result, StoreError};
+
+/// A PostgreSQL SQLSTATE or SQLite result code that says "a unique key is taken".
+pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// Whether the same statement may well succeed if it is simply run again: serialisation failure and deadlock.
+pub(super) fn is_transient(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
+}
+
+/// Whether the connection broke, so that the client can't know how far the server got.
+pub(super) fn is_connection_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        // The server ends the session; whether before or after the commit is not said.
+        sqlx::Error::Database(_) => {
+            code(error).is_some_and(|code| code.starts_with("08") || code == "57P01" || code == "57P02")
+        }
+        _ => false,
+    }
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(|e| e.code().map(std::borrow::Cow::into_owned))
+}
+
+impl From<sqlx::Error> for StoreError {
+    /// Right for everything but a commit whose connection broke; [`StoreError::of_commit`] is for that.
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Unavailable(error),
+            sqlx::Error::ColumnDecode { index, .. } => Self::Corrupt(format!("unreadable column {index}")),
+            sqlx::Error::Database(_) => match code(&error).as_deref() {
+                Some("57014") => Self::Timeout(error),
+                // PostgreSQL: serialisation, deadlock, lock timeout, too many connections, starting up or shutting down, out of disk or memory.
+                Some(code)
+                    if matches!(code, "40001" | "40P01" | "55P03" | "25006")
+                        || code.len() == 5
+                            && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")) =>
+                {
+                    Self::Unavailable(error)
+                }
+                // SQLite: BUSY (5), LOCKED (6), IOERR (10), FULL (13), CANTOPEN (14), with their extended forms in the higher bits.
+                Some(code)
+                    if code.len() < 5
+                        && code.parse::<u32>().is_ok_and(|n| matches!(n & 0xff, 5 | 6 | 10 | 13 | 14)) =>
+                {
+                    Self::Unavailable(error)
+                }
+                Some(code) if code.parse::<u32>().is_ok_and(|n| n == 11 || n == 26) => {
+                    Self::Corrupt(format!("database file: {error}"))
+                }
+                _ => Self::Internal(error),
+            },
+            _ if is_connection_lost(&error) => Self::Unavailable(error),
+            _ => Self::Internal(error),
+        }
+    }
+}
+
+impl StoreError {
+    /// The same for a statement that commits: a broken connection leaves the outcome open.
+    pub(super) fn of_commit(error: sqlx::Error) -> Self {
+        if is_connection_lost(&error) { Self::Unknown(error) } else { error.into() }
+    }
+
+    /// The same error, for a call of which a part has been applied.
+    pub(super) fn made_unknown(self) -> Self {
+        match self {
+            Self::Unavailable(error) | Self::Timeout(error) | Self::Unknown(error) | Self::Internal(error) => {
+                Self::Unknown(error)
+            }
+            other => other,
+        }
+    }
+
+    /// The error's kind as a metric label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout(_) => "timeout",
+            Self::Unknown(_) => "unknown",
+            Self::Corrupt(_) => "corrupt",
+            Self::Internal(_) => "internal",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// Runs one call of the store and records how long it took and how it ended.
+pub(super) async fn timed<T>(statement: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let start = Instant::now();
+    let result = call.await;
+    let outcome = result.as_ref().err().map_or("ok", StoreError::label);
+    metrics::histogram!("supersync_store_statement_seconds", "statement" => statement, "outcome" => outcome)
+        .record(start.elapsed());
+    result
+}

@@ -1,0 +1,102 @@
+//! The schema's versions: embedded migrations, applied at start under a lock, one list per database.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use sqlx::Row as _;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqlitePool;
+
+use super::{Result, StoreError};
+
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// One version of the schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationStatus {
+    /// Its number; they are applied in this order.
+    pub version: i64,
+    /// What it does.
+    pub description: String,
+    /// Whether the database has it.
+    pub applied: bool,
+    /// Whether this program knows it; if not, the database belongs to a newer one.
+    pub known: bool,
+}
+
+/// Brings an SQLite file up to date. The caller holds the file's lock, so nobody else can be at it.
+pub(super) async fn run_sqlite(writer: &SqlitePool, path: &Path) -> Result<()> {
+    SQLITE.run(writer).await.map_err(|error| refused(error, &path.display().to_string()))
+}
+
+/// Brings a PostgreSQL database up to date. An advisory lock makes instances that start together take turns.
+pub(super) async fn run_postgres(connection: &mut PgConnection) -> Result<()> {
+    POSTGRES.run(connection).await.map_err(|error| refused(error, "on the server"))
+}
+
+/// What [`status_sqlite`] says about a file that does not exist yet.
+pub(super) fn all_pending_sqlite() -> Vec<MigrationStatus> {
+    status(&SQLITE, HashMap::new())
+}
+
+pub(super) async fn status_sqlite(pool: &SqlitePool) -> Result<Vec<MigrationStatus>> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'")
+            .fetch_optional(pool)
+            .await?;
+    let mut applied = HashMap::new();
+    if found.is_some() {
+        for row in sqlx::query("SELECT version, description FROM _sqlx_migrations").fetch_all(pool).await? {
+            applied.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+    }
+    Ok(status(&SQLITE, applied))
+}
+
+pub(super) async fn status_postgres(connection: &mut PgConnection) -> Result<Vec<MigrationStatus>> {
+    let found: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
+    let mut applied = HashMap::new();
+    if found {
+        for row in sqlx::query("SELECT version, description FROM _sqlx_migrations").fetch_all(connection).await? {
+            applied.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+    }
+    Ok(status(&POSTGRES, applied))
+}
+
+fn status(migrator: &Migrator, mut applied: HashMap<i64, String>) -> Vec<MigrationStatus> {
+    let mut all: Vec<_> = migrator
+        .iter()
+        .map(|migration| MigrationStatus {
+            version: migration.version,
+            description: migration.description.to_string(),
+            applied: applied.remove(&migration.version).is_some(),
+            known: true,
+        })
+        .collect();
+    all.extend(applied.into_iter().map(|(version, description)| MigrationStatus {
+        version,
+        description,
+        applied: true,
+        known: false,
+    }));
+    all.sort_by_key(|migration| migration.version);
+    all
+}
+
+fn refused(error: MigrateError, database: &str) -> StoreError {
+    match error {
+        MigrateError::VersionMissing(version) => StoreError::Refused(format!(
+            "the database {database} has schema version {version}, which this program does not know: it belongs to a newer \
+             version of the server. Start that one, or restore a backup made before the upgrade"
+        )),
+        MigrateError::VersionMismatch(version) => StoreError::Refused(format!(
+            "schema version {version} of the database {database} is not the one that this program has under that number"
+        )),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        other => StoreError::Refused(format!("migrating the database {database} failed: {other}")),
+    }
+}

@@ -1,0 +1,298 @@
+//! Stored rows to the program's types and back: what both databases have in common.
+
+use crate::protocol::op::entity_type;
+use crate::protocol::{ImportReason, OpType, VectorClock};
+
+use super::{ArchiveReason, LEGACY_MISC, Result, StoreError, TokenPurpose};
+
+/// The columns of an operation, in the order in which [`decode_op`] reads them.
+macro_rules! op_columns {
+    () => {
+        "server_seq, op_id, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes, \
+         vector_clock, client_timestamp, schema_version, is_payload_encrypted, sync_import_reason, \
+         repair_base_server_seq, received_at, payload"
+    };
+}
+
+/// The columns of a state row `s`, in the order in which [`decode_state`] reads them.
+macro_rules! state_columns {
+    () => {
+        "s.revision, s.generation, s.base_seq, s.pruned_seq, s.last_seq, s.vector_clock, s.full_state_seq, \
+         s.full_state_client_id, s.full_state_clock, s.replacement_seq, s.storage_used_bytes, s.snapshot_seq, \
+         s.snapshot_at, s.snapshot_bytes"
+    };
+}
+
+/// The columns of an account, in the order in which [`decode_user`] reads them.
+macro_rules! user_columns {
+    () => {
+        "id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, created_at, \
+         storage_quota_bytes"
+    };
+}
+
+/// Reads an operation's row.
+macro_rules! decode_op {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::protocol::StoredOp> {
+            Ok($crate::protocol::StoredOp {
+                server_seq: row.try_get(0)?,
+                id: row.try_get(1)?,
+                client_id: row.try_get(2)?,
+                action_type: row.try_get(3)?,
+                op_type: $crate::store::row::op_type(row.try_get(4)?)?,
+                entity_type: $crate::store::row::op_entity_type(row.try_get(5)?)?,
+                entity_id: row.try_get(6)?,
+                entity_ids: $crate::store::row::entity_ids(row.try_get(7)?)?,
+                storage_bytes: row.try_get(8)?,
+                vector_clock: $crate::store::row::clock(row.try_get(9)?)?,
+                timestamp: row.try_get(10)?,
+                schema_version: $crate::store::row::schema_version(row.try_get(11)?)?,
+                is_payload_encrypted: row.try_get(12)?,
+                import_reason: $crate::store::row::import_reason(row.try_get(13)?)?,
+                repair_base_server_seq: row.try_get(14)?,
+                received_at: row.try_get(15)?,
+                payload: ::bytes::Bytes::from(row.try_get::<Vec<u8>, _>(16)?),
+            })
+        })()
+    }};
+}
+
+/// Reads a state row whose columns begin at `$at`.
+macro_rules! decode_state {
+    ($row:expr, $at:expr) => {{
+        let row = $row;
+        let at: usize = $at;
+        (|| -> $crate::store::Result<$crate::store::SyncState> {
+            let full_state_seq: Option<i64> = row.try_get(at + 6)?;
+            let snapshot_seq: Option<i64> = row.try_get(at + 11)?;
+            Ok($crate::store::SyncState {
+                revision: row.try_get(at)?,
+                generation: row.try_get(at + 1)?,
+                base_seq: row.try_get(at + 2)?,
+                pruned_seq: row.try_get(at + 3)?,
+                last_seq: row.try_get(at + 4)?,
+                clock: $crate::store::row::clock(row.try_get(at + 5)?)?,
+                full_state: match full_state_seq {
+                    None => None,
+                    Some(seq) => Some($crate::store::FullStateMark {
+                        seq,
+                        client_id: row.try_get(at + 7)?,
+                        clock: $crate::store::row::clock(row.try_get(at + 8)?)?,
+                    }),
+                },
+                replacement_seq: row.try_get(at + 9)?,
+                storage_used_bytes: row.try_get(at + 10)?,
+                snapshot: match snapshot_seq {
+                    None => None,
+                    Some(seq) => Some($crate::store::SnapshotMeta {
+                        seq,
+                        at: row.try_get(at + 12)?,
+                        bytes: row.try_get(at + 13)?,
+                    }),
+                },
+            })
+        })()
+    }};
+}
+
+/// Reads an account's row.
+macro_rules! decode_user {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::UserRow> {
+            Ok($crate::store::UserRow {
+                id: row.try_get(0)?,
+                email: row.try_get(1)?,
+                password_hash: row.try_get(2)?,
+                is_verified: row.try_get(3)?,
+                token_version: row.try_get(4)?,
+                failed_login_attempts: row.try_get(5)?,
+                locked_until: row.try_get(6)?,
+                created_at: row.try_get(7)?,
+                storage_quota_bytes: row.try_get(8)?,
+            })
+        })()
+    }};
+}
+
+/// Reads a head: entity type, entity id, sequence, client, clock, time delta.
+macro_rules! decode_head {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<($crate::store::EntityKey, $crate::store::EntityHead)> {
+            Ok((
+                $crate::store::EntityKey {
+                    entity_type: $crate::store::row::head_entity_type(row.try_get(0)?)?,
+                    entity_id: row.try_get::<String, _>(1)?.into_boxed_str(),
+                },
+                $crate::store::EntityHead {
+                    seq: row.try_get(2)?,
+                    client_id: row.try_get::<String, _>(3)?.into_boxed_str(),
+                    clock: $crate::store::row::clock(row.try_get(4)?)?,
+                    is_time_delta: row.try_get(5)?,
+                },
+            ))
+        })()
+    }};
+}
+
+/// Reads a full state: sequence, id, type, client, client's time, repair base, encrypted.
+macro_rules! decode_full_state {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::FullStateRow> {
+            Ok($crate::store::FullStateRow {
+                seq: row.try_get(0)?,
+                id: row.try_get(1)?,
+                op_type: $crate::store::row::op_type(row.try_get(2)?)?,
+                client_id: row.try_get(3)?,
+                timestamp: row.try_get(4)?,
+                repair_base_server_seq: row.try_get(5)?,
+                is_payload_encrypted: row.try_get(6)?,
+            })
+        })()
+    }};
+}
+
+/// Reads an archived range whose columns begin at `$at`: generation, first, last, reason, bytes, time.
+macro_rules! decode_archive {
+    ($row:expr, $at:expr) => {{
+        let row = $row;
+        let at: usize = $at;
+        (|| -> $crate::store::Result<$crate::store::ArchivedRange> {
+            Ok($crate::store::ArchivedRange {
+                generation: row.try_get(at)?,
+                from_seq: row.try_get(at + 1)?,
+                to_seq: row.try_get(at + 2)?,
+                reason: $crate::store::row::archive_reason(row.try_get(at + 3)?)?,
+                bytes: row.try_get(at + 4)?,
+                archived_at: row.try_get(at + 5)?,
+            })
+        })()
+    }};
+}
+
+/// Reads a one-time token: hash, purpose, account, pending password hash, created, expires.
+macro_rules! decode_token {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::OneTimeToken> {
+            Ok($crate::store::OneTimeToken {
+                hash: $crate::store::row::token_hash(row.try_get(0)?)?,
+                purpose: $crate::store::row::token_purpose(row.try_get(1)?)?,
+                user: row.try_get(2)?,
+                pending_password_hash: row.try_get(3)?,
+                created_at: row.try_get(4)?,
+                expires_at: row.try_get(5)?,
+            })
+        })()
+    }};
+}
+
+/// Reads what rebuilding a state row needs of an operation; the payload stays in the database.
+macro_rules! decode_trace {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::rebuild::OpTrace> {
+            Ok($crate::store::rebuild::OpTrace {
+                seq: row.try_get(0)?,
+                client_id: row.try_get(1)?,
+                action_type: row.try_get(2)?,
+                op_type: $crate::store::row::op_type(row.try_get(3)?)?,
+                entity_type: $crate::store::row::op_entity_type(row.try_get(4)?)?,
+                entity_id: row.try_get(5)?,
+                entity_ids: $crate::store::row::entity_ids(row.try_get(6)?)?,
+                storage_bytes: row.try_get(7)?,
+                clock: $crate::store::row::clock(row.try_get(8)?)?,
+                schema_version: $crate::store::row::schema_version(row.try_get(9)?)?,
+                is_payload_encrypted: row.try_get(10)?,
+                repair_base_server_seq: row.try_get(11)?,
+            })
+        })()
+    }};
+}
+
+/// The columns that [`decode_trace`] reads.
+macro_rules! trace_columns {
+    () => {
+        "server_seq, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes, \
+         vector_clock, schema_version, is_payload_encrypted, repair_base_server_seq"
+    };
+}
+
+pub(super) use {
+    decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_token, decode_trace, decode_user,
+    op_columns, state_columns, trace_columns, user_columns,
+};
+
+/// Says what stands where it can't, without the value: it may be a user's.
+fn corrupt(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("unreadable {what}"))
+}
+
+pub(super) fn op_type(text: &str) -> Result<OpType> {
+    OpType::parse(text).ok_or_else(|| corrupt("operation type"))
+}
+
+pub(super) fn op_entity_type(text: &str) -> Result<&'static str> {
+    entity_type(text).ok_or_else(|| corrupt("entity type"))
+}
+
+pub(super) fn head_entity_type(text: &str) -> Result<&'static str> {
+    if text == LEGACY_MISC { Ok(LEGACY_MISC) } else { op_entity_type(text) }
+}
+
+pub(super) fn entity_ids(text: Option<&str>) -> Result<Vec<String>> {
+    text.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|_| corrupt("entity ids")))
+}
+
+/// A list of entity ids as stored: nothing when empty, as it is for nearly every operation.
+pub(super) fn entity_ids_text(ids: &[String]) -> Option<String> {
+    if ids.is_empty() {
+        return None;
+    }
+    let mut text = String::with_capacity(2 + ids.len() * 24);
+    for id in ids {
+        text.push(if text.is_empty() { '[' } else { ',' });
+        crate::protocol::json::write_str(&mut text, id);
+    }
+    text.push(']');
+    Some(text)
+}
+
+pub(super) fn clock(text: &str) -> Result<VectorClock> {
+    VectorClock::from_json(text).map_err(|_| corrupt("vector clock"))
+}
+
+pub(super) fn schema_version(number: i16) -> Result<u8> {
+    u8::try_from(number).map_err(|_| corrupt("schema version"))
+}
+
+pub(super) fn import_reason(text: Option<&str>) -> Result<Option<ImportReason>> {
+    text.map(|text| ImportReason::parse(text).ok_or_else(|| corrupt("import reason"))).transpose()
+}
+
+pub(super) fn archive_reason(text: &str) -> Result<ArchiveReason> {
+    [ArchiveReason::CleanSlate, ArchiveReason::Wipe, ArchiveReason::Superseded]
+        .into_iter()
+        .find(|reason| reason.as_str() == text)
+        .ok_or_else(|| corrupt("archive reason"))
+}
+
+pub(super) fn token_purpose(text: &str) -> Result<TokenPurpose> {
+    [TokenPurpose::VerifyEmail, TokenPurpose::MagicLogin, TokenPurpose::ResetPassword, TokenPurpose::RecoverPasskey]
+        .into_iter()
+        .find(|purpose| purpose.as_str() == text)
+        .ok_or_else(|| corrupt("token purpose"))
+}
+
+pub(super) fn token_hash(bytes: &[u8]) -> Result<[u8; 32]> {
+    bytes.try_into().map_err(|_| corrupt("token hash"))
+}
+
+/// A count or size as the database's integer. Values beyond it mean "no bound".
+pub(super) fn bound(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,172 @@
+//! The embedded database: one file, one process, one writer, several readers.
+//!
+//! Owns the connections, the lock that keeps a second process out, and the checkpoints. Write-ahead log with
+//! `synchronous=FULL`: a commit that has returned is on the disk. Every write goes through the one writer connection; readers
+//! see the last committed state and never wait for it.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use super::error::timed;
+use super::migrate::{self, MigrationStatus};
+use super::{Result, Store, StoreError};
+
+mod accounts;
+mod checkpoint;
+mod commit;
+mod log;
+mod test_mode;
+mod upkeep;
+
+/// How to open the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// Connections that read.
+    pub readers: u32,
+    /// How long a read may wait for a connection.
+    pub acquire_timeout: Duration,
+    /// How long a statement waits for a lock that another program (a backup, the `sqlite3` shell) holds on the file.
+    pub busy_timeout: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { readers: 4, acquire_timeout: Duration::from_secs(10), busy_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// The embedded database.
+#[derive(Debug)]
+pub struct SqliteStore {
+    /// One connection: `SQLite` has one writer at a time, and waiting in our queue is fairer than in its busy loop.
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// For health checks only, so that busy readers don't look like a dead database.
+    probe: SqlitePool,
+    checkpointer: checkpoint::Checkpointer,
+    /// Held as long as the store lives: tells other processes that the file is in use.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the file, creates it if missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when another process has it open or its schema is newer than this program.
+    pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
+        let lock = prepare(path)?;
+        let writing = connect_options(path, options)
+            // Checkpoints run elsewhere, so that no commit waits for one.
+            .pragma("wal_autocheckpoint", "0")
+            .pragma("cache_size", "-65536");
+        // The writer never waits behind anything but other commits, so it needs no short time limit of its own.
+        let writer = pool(1, Duration::from_secs(60)).connect_with(writing).await?;
+        migrate::run_sqlite(&writer, path).await?;
+        let reading = connect_options(path, options).pragma("query_only", "1").pragma("cache_size", "-16384");
+        let readers = pool(options.readers.max(1), options.acquire_timeout).connect_with(reading.clone()).await?;
+        let probe = pool(1, super::PING_TIMEOUT).connect_with(reading).await?;
+        let checkpointer = checkpoint::Checkpointer::start(connect_options(path, options), writer.clone()).await?;
+        Ok(Self { writer, readers, probe, checkpointer, _lock: lock })
+    }
+
+    /// Which migrations the file has and which it lacks; changes nothing. A missing file lacks all.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub async fn migration_status(path: &Path) -> Result<Vec<MigrationStatus>> {
+        if !path.exists() {
+            return Ok(migrate::all_pending_sqlite());
+        }
+        let options = connect_options(path, SqliteOptions::default()).create_if_missing(false);
+        let pool = pool(1, Duration::from_secs(10)).connect_with(options).await?;
+        let status = migrate::status_sqlite(&pool).await;
+        pool.close().await;
+        status
+    }
+}
+
+fn pool(connections: u32, acquire_timeout: Duration) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(acquire_timeout)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+fn connect_options(path: &Path, options: SqliteOptions) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(options.busy_timeout)
+        .statement_cache_capacity(128)
+}
+
+/// Makes the folder and takes the lock.
+fn prepare(path: &Path) -> Result<File> {
+    let io = |what: &str, error: &std::io::Error| StoreError::Refused(format!("{what} {}: {error}", path.display()));
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| io("cannot create the folder of the database", &error))?;
+    }
+    let lock = private_file(&lock_path(path)).map_err(|error| io("cannot create the lock file of", &error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            return Err(StoreError::Refused(format!(
+                "the database {} is in use by another process; SQLite serves one process at a time. Stop the other one, \
+                 or use PostgreSQL (DATABASE_URL=postgres://…) for several",
+                path.display()
+            )));
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(io("cannot lock", &error)),
+    }
+    // The file holds password hashes and private data: created for its owner only. SQLite gives its side files the same mode.
+    private_file(path).map_err(|error| io("cannot open the database", &error))?;
+    Ok(lock)
+}
+
+/// The side file that carries the lock. Not the database itself: its own locks belong to `SQLite`.
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn ping(&self) -> Result<()> {
+        timed("ping", async {
+            sqlx::query("SELECT 1 FROM leadership LIMIT 1").fetch_optional(&self.probe).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn close(&self) {
+        self.checkpointer.stop().await;
+        self.readers.close().await;
+        self.probe.close().await;
+        // The writer last: it folds the write-ahead log into the file, which only works without readers.
+        self.checkpointer.truncate(&self.writer).await;
+        self.writer.close().await;
+    }
+}

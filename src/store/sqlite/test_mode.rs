@@ -1,0 +1,109 @@
+//! Raw changes of a log that only test mode makes, and rebuilding a state row from a log.
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, Row as _};
+
+use super::SqliteStore;
+use super::commit::{overwrite_state, upsert_heads};
+use crate::protocol::{Seq, StoredOp, UserId};
+use crate::store::error::timed;
+use crate::store::rebuild::{Rebuilt, rebuild};
+use crate::store::row::{bound, decode_op, decode_state, decode_trace, op_columns, state_columns, trace_columns};
+use crate::store::{Result, SyncState, TestStore};
+
+const STATE: &str = concat!("SELECT ", state_columns!(), " FROM user_sync_state s WHERE s.user_id = ?1");
+const TRACES: &str =
+    concat!("SELECT ", trace_columns!(), " FROM operations WHERE user_id = ?1 AND server_seq > ?2 ORDER BY server_seq");
+const NEWEST: &str = concat!(
+    "SELECT ",
+    op_columns!(),
+    " FROM operations WHERE user_id = ?1 AND server_seq > ",
+    "COALESCE((SELECT pruned_seq FROM user_sync_state WHERE user_id = ?1), 0) AND (?2 IS NULL OR op_type = ?2) ",
+    "ORDER BY server_seq DESC LIMIT ?3"
+);
+/// Everything of an account's log but the state row.
+const EMPTY: [&str; 5] = [
+    "DELETE FROM operations WHERE user_id = ?1",
+    "DELETE FROM entity_heads WHERE user_id = ?1",
+    "DELETE FROM sync_devices WHERE user_id = ?1",
+    "DELETE FROM archived_ranges WHERE user_id = ?1",
+    "DELETE FROM user_snapshots WHERE user_id = ?1",
+];
+
+#[async_trait]
+impl TestStore for SqliteStore {
+    async fn reset_log(&self, user: UserId) -> Result<()> {
+        timed("reset_log", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            for sql in EMPTY {
+                sqlx::query(sql).bind(user).execute(&mut *tx).await?;
+            }
+            if let Some(old) = load_state(&mut tx, user).await? {
+                let fresh = SyncState { revision: old.revision + 1, replacement_seq: Some(0), ..SyncState::default() };
+                overwrite_state(&mut tx, user, &fresh, 0).await?;
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn truncate_log(&self, user: UserId, after: Seq) -> Result<u64> {
+        timed("truncate_log", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let Some(old) = load_state(&mut tx, user).await? else { return Ok(0) };
+            let deleted = sqlx::query("DELETE FROM operations WHERE user_id = ?1 AND server_seq > ?2")
+                .bind(user)
+                .bind(after)
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
+            for sql in [
+                "DELETE FROM archived_ranges WHERE user_id = ?1 AND from_seq > ?2",
+                "UPDATE archived_ranges SET to_seq = ?2 WHERE user_id = ?1 AND to_seq > ?2",
+            ] {
+                sqlx::query(sql).bind(user).bind(after).execute(&mut *tx).await?;
+            }
+            let rebuilt = rebuild_from_log(&mut tx, user, &old).await?;
+            if rebuilt.state.snapshot.is_none() {
+                sqlx::query("DELETE FROM user_snapshots WHERE user_id = ?1").bind(user).execute(&mut *tx).await?;
+            }
+            overwrite_state(&mut tx, user, &rebuilt.state, rebuilt.last_encrypted_seq).await?;
+            tx.commit().await?;
+            Ok(deleted)
+        })
+        .await
+    }
+
+    async fn newest_ops(&self, user: UserId, op_type: Option<&str>, limit: usize) -> Result<Vec<StoredOp>> {
+        timed("newest_ops", async {
+            let rows = sqlx::query(NEWEST)
+                .bind(user)
+                .bind(op_type.map(str::to_owned))
+                .bind(bound(limit))
+                .fetch_all(&self.readers)
+                .await?;
+            rows.iter().map(|row| decode_op!(row)).collect()
+        })
+        .await
+    }
+}
+
+async fn load_state(tx: &mut SqliteConnection, user: UserId) -> Result<Option<SyncState>> {
+    let row = sqlx::query(STATE).bind(user).fetch_optional(tx).await?;
+    row.map(|row| decode_state!(&row, 0)).transpose()
+}
+
+/// Derives state and heads from the rows of the data set and stores the heads.
+pub(super) async fn rebuild_from_log(tx: &mut SqliteConnection, user: UserId, old: &SyncState) -> Result<Rebuilt> {
+    let rows = sqlx::query(TRACES).bind(user).bind(old.pruned_seq).fetch_all(&mut *tx).await?;
+    let ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
+    let rebuilt = rebuild(old, &ops);
+    sqlx::query("DELETE FROM entity_heads WHERE user_id = ?1").bind(user).execute(&mut *tx).await?;
+    let heads: Vec<_> = rebuilt.heads.iter().map(|(key, head)| (user, key, head)).collect();
+    upsert_heads(tx, &heads).await?;
+    Ok(rebuilt)
+}

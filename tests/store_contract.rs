@@ -1,0 +1,83 @@
+//! The store's contract: one suite, two databases. What `supersync::store` promises is checked here through the traits only.
+
+mod support;
+
+#[path = "store_contract/accounts.rs"]
+mod accounts;
+#[path = "store_contract/commit.rs"]
+mod commit;
+#[path = "store_contract/fixture.rs"]
+mod fixture;
+#[path = "store_contract/log.rs"]
+mod log;
+#[path = "store_contract/upkeep.rs"]
+mod upkeep;
+
+/// Makes one test per database of each function: `sqlite::name` and `postgres::name`.
+macro_rules! on_both_databases {
+    ($($module:ident: $($name:ident),+ $(,)?;)+) => {
+        mod sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let database = super::fixture::SqliteDatabase::create();
+                    let store = database.open().await;
+                    super::$module::$name(store.clone()).await;
+                    store.close().await;
+                }
+            )+)+
+        }
+    };
+}
+
+on_both_databases! {
+    commit:
+        a_stale_revision_applies_nothing_at_all,
+        a_poisoned_commit_does_not_sink_its_group,
+        a_duplicate_id_applies_nothing_of_its_commit,
+        the_same_id_may_return_in_the_next_generation,
+        every_field_survives_the_round_trip,
+        the_state_row_survives_the_round_trip,
+        a_group_reports_one_outcome_per_commit_in_order,
+        many_rows_travel_in_one_commit,
+        heads_are_replaced_and_looked_up_above_the_base,
+        all_heads_only_up_to_the_limit,
+        clearing_devices_leaves_only_the_uploader,
+        archives_are_listed_newest_first,
+        snapshots_are_set_replaced_and_cleared,
+        a_large_payload_survives,
+        racing_commits_on_one_revision_let_one_through;
+    log:
+        a_page_is_bounded_in_rows,
+        a_page_is_bounded_in_bytes_but_never_empty,
+        a_page_that_is_full_at_the_end_has_no_more,
+        the_own_device_is_left_out,
+        a_single_foreign_operation_is_found_behind_many_own,
+        operations_are_found_by_id_within_their_generation,
+        full_states_come_newest_first,
+        encrypted_operations_are_seen_within_the_range,
+        operations_are_measured_and_dated,
+        a_missing_account_is_none,
+        devices_keep_the_latest_time;
+    accounts:
+        addresses_ignore_case,
+        a_new_account_has_an_empty_log,
+        twenty_failed_logins_at_once_are_all_counted,
+        a_token_works_once,
+        an_expired_token_does_not_work,
+        verifying_installs_the_pending_password_and_voids_the_others,
+        passwords_versions_and_quota,
+        deleting_an_account_takes_everything_along,
+        a_deleted_number_is_not_given_out_again,
+        accounts_are_listed_in_pages;
+    upkeep:
+        operations_are_deleted_in_steps,
+        expired_archives_are_found_and_dropped_with_old_heads,
+        prunable_accounts_are_found_in_order,
+        stale_devices_go,
+        one_leader_at_a_time,
+        a_reset_log_starts_over_with_a_grown_revision,
+        a_truncated_log_is_recomputed,
+        the_newest_operations_of_a_type,
+        it_answers_a_ping;
+}

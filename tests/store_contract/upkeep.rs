@@ -1,0 +1,171 @@
+//! Housekeeping and test mode.
+
+use std::time::Duration;
+
+use supersync::protocol::OpType;
+use supersync::store::{
+    ArchiveReason, ArchivedRange, CommitOutcome, FullStateMark, SnapshotBlob, SnapshotChange, SnapshotMeta,
+};
+
+use super::fixture::*;
+
+pub async fn operations_are_deleted_in_steps(db: Db) {
+    let user = account(&db, "a").await;
+    let other = account(&db, "b").await;
+    append_many(&db, user, "A", 6).await;
+    append_many(&db, other, "A", 6).await;
+    assert_eq!(db.delete_ops(user, 1, 5, 3).await.unwrap(), 3);
+    assert_eq!(stored_seqs(&db, user).await, [1, 5, 6]);
+    assert_eq!(db.delete_ops(user, 1, 5, 3).await.unwrap(), 1);
+    assert_eq!(db.delete_ops(user, 1, 5, 3).await.unwrap(), 0);
+    assert_eq!(stored_seqs(&db, user).await, [1, 6]);
+    assert_eq!(stored_seqs(&db, other).await.len(), 6);
+}
+
+pub async fn expired_archives_are_found_and_dropped_with_old_heads(db: Db) {
+    let user = account(&db, "a").await;
+    let before = append_many(&db, user, "A", 2).await;
+    let range = |from_seq, to_seq, archived_at| ArchivedRange {
+        generation: 0,
+        from_seq,
+        to_seq,
+        reason: ArchiveReason::Wipe,
+        bytes: 20,
+        archived_at,
+    };
+    let mut commit = append(user, &before, vec![op(3, "A")]);
+    commit.state.generation = 1;
+    commit.state.base_seq = 2;
+    commit.state.pruned_seq = 2;
+    commit.ops[0].0 = 1;
+    commit.archived = vec![range(1, 1, 100), range(2, 2, 200)];
+    apply(&db, commit).await;
+
+    assert!(db.expired_archives(100, 10).await.unwrap().is_empty());
+    assert_eq!(db.expired_archives(200, 10).await.unwrap(), [(user, range(1, 1, 100))]);
+    assert_eq!(db.expired_archives(300, 1).await.unwrap(), [(user, range(1, 1, 100))]);
+    db.drop_archive(user, &range(1, 1, 100)).await.unwrap();
+    assert_eq!(db.archived(user).await.unwrap(), [range(2, 2, 200)]);
+    let heads = db.load_all_heads(user, 0, 10).await.unwrap().unwrap();
+    assert_eq!(heads.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key("TASK", "t3")]);
+}
+
+pub async fn prunable_accounts_are_found_in_order(db: Db) {
+    let mut ids = Vec::new();
+    for (name, full_state, pruned) in [("a", Some(5), 0), ("b", Some(1), 0), ("c", None, 0), ("d", Some(9), 7)] {
+        let user = account(&db, name).await;
+        let mut commit = empty_commit(user, &state(&db, user).await);
+        commit.state.last_seq = 10;
+        commit.state.pruned_seq = pruned;
+        commit.state.full_state = full_state.map(|seq| FullStateMark { seq, client_id: "A".into(), clock: clock(&[]) });
+        apply(&db, commit).await;
+        ids.push(user);
+    }
+    assert_eq!(db.prunable_accounts(0, 10).await.unwrap(), [ids[0], ids[3]]);
+    assert_eq!(db.prunable_accounts(0, 1).await.unwrap(), [ids[0]]);
+    assert_eq!(db.prunable_accounts(ids[0], 10).await.unwrap(), [ids[3]]);
+}
+
+pub async fn stale_devices_go(db: Db) {
+    let user = account(&db, "a").await;
+    for (client, at) in [("A", 10), ("B", 20), ("C", 30)] {
+        db.touch_device(user, client, at).await.unwrap();
+    }
+    assert_eq!(db.delete_stale_devices(30, 1).await.unwrap(), 1);
+    assert_eq!(db.delete_stale_devices(30, 10).await.unwrap(), 1);
+    assert_eq!(db.delete_stale_devices(30, 10).await.unwrap(), 0);
+    assert_eq!(db.devices(user, 0, 10).await.unwrap()[0].client_id, "C");
+}
+
+pub async fn one_leader_at_a_time(db: Db) {
+    let ttl = Duration::from_secs(10);
+    assert!(db.try_lead("one", 1_000, ttl).await.unwrap());
+    assert!(!db.try_lead("two", 10_999, ttl).await.unwrap());
+    assert!(db.try_lead("one", 5_000, ttl).await.unwrap(), "a leader may stay");
+    assert!(!db.try_lead("two", 14_999, ttl).await.unwrap());
+    assert!(db.try_lead("two", 15_000, ttl).await.unwrap());
+    assert!(!db.try_lead("one", 15_001, ttl).await.unwrap());
+}
+
+pub async fn a_reset_log_starts_over_with_a_grown_revision(db: Db) {
+    let user = account(&db, "a").await;
+    let before = append_many(&db, user, "A", 3).await;
+    let mut commit = empty_commit(user, &before);
+    commit.devices.push(("A".into(), 1));
+    commit.state.snapshot = Some(SnapshotMeta { seq: 3, at: 1, bytes: 1 });
+    commit.snapshot = SnapshotChange::Set(SnapshotBlob { data: vec![1], schema_version: 4 });
+    let before = apply(&db, commit).await;
+
+    db.reset_log(user).await.unwrap();
+    let after = state(&db, user).await;
+    assert_eq!((after.last_seq, after.storage_used_bytes, after.latest_seq()), (0, 0, 0));
+    assert!(after.clock.is_empty() && after.snapshot.is_none());
+    assert!(after.revision > before.revision);
+    assert!(stored_seqs(&db, user).await.is_empty());
+    assert!(db.devices(user, 0, 10).await.unwrap().is_empty());
+    assert!(db.load_snapshot(user).await.unwrap().is_none());
+    assert_eq!(
+        db.commit(&[append(user, &before, vec![op(4, "A")])]).await.unwrap(),
+        [CommitOutcome::Stale],
+        "plans made before the reset don't fit any more"
+    );
+    append_many(&db, user, "A", 1).await;
+    assert_eq!(stored_seqs(&db, user).await, [1]);
+    db.reset_log(999_999).await.unwrap();
+}
+
+pub async fn a_truncated_log_is_recomputed(db: Db) {
+    let user = account(&db, "a").await;
+    let before = state(&db, user).await;
+    let mut ops: Vec<_> = (1..=5).map(|seq| op(seq, if seq < 4 { "A" } else { "B" })).collect();
+    ops[1].op_type = OpType::SyncImport;
+    ops[1].entity_type = "ALL";
+    ops[1].entity_id = None;
+    ops[2].entity_id = Some("t1".into());
+    ops[4].entity_id = Some("t1".into());
+    ops[4].op_type = OpType::BackupImport;
+    ops[4].is_payload_encrypted = true;
+    let mut commit = append(user, &before, ops.clone());
+    commit.heads = vec![(key("TASK", "t1"), head(&ops[4])), (key("TASK", "t4"), head(&ops[3]))];
+    commit.state.snapshot = Some(SnapshotMeta { seq: 5, at: 1, bytes: 1 });
+    commit.snapshot = SnapshotChange::Set(SnapshotBlob { data: vec![1], schema_version: 4 });
+    let before = apply(&db, commit).await;
+
+    assert_eq!(db.truncate_log(user, 3).await.unwrap(), 2);
+    let after = state(&db, user).await;
+    assert!(after.revision > before.revision);
+    assert_eq!((after.last_seq, after.storage_used_bytes), (3, 60));
+    assert_eq!((after.replacement_seq, after.snapshot), (Some(2), None));
+    assert_eq!(after.clock, clock(&[("A", 3)]));
+    assert_eq!(after.full_state, Some(FullStateMark { seq: 2, client_id: "A".into(), clock: clock(&[("A", 2)]) }));
+    assert_eq!(db.load_all_heads(user, 0, 10).await.unwrap().unwrap(), [(key("TASK", "t1"), head(&ops[2]))]);
+    assert!(db.load_snapshot(user).await.unwrap().is_none());
+    assert!(!db.has_encrypted(user, 0, 10).await.unwrap());
+    append_many(&db, user, "C", 1).await;
+    assert_eq!(stored_seqs(&db, user).await, [1, 2, 3, 4]);
+
+    assert_eq!(db.truncate_log(user, 0).await.unwrap(), 4);
+    assert_eq!(state(&db, user).await.latest_seq(), 0);
+    assert_eq!(db.truncate_log(999_999, 0).await.unwrap(), 0);
+}
+
+pub async fn the_newest_operations_of_a_type(db: Db) {
+    let user = account(&db, "a").await;
+    let before = append_many(&db, user, "A", 3).await;
+    let mut import = op(4, "A");
+    import.op_type = OpType::SyncImport;
+    apply(&db, append(user, &before, vec![import])).await;
+    let newest = async |op_type, limit| {
+        let ops = db.newest_ops(user, op_type, limit).await.unwrap();
+        ops.iter().map(|op| op.server_seq).collect::<Vec<_>>()
+    };
+    assert_eq!(newest(None, 2).await, [4, 3]);
+    assert_eq!(newest(Some("UPD"), 10).await, [3, 2, 1]);
+    assert!(newest(Some("NONE"), 10).await.is_empty());
+}
+
+pub async fn it_answers_a_ping(db: Db) {
+    db.ping().await.unwrap();
+    assert!(["sqlite", "postgres"].contains(&db.kind()));
+    assert!(db.lanes() >= 1);
+}
