@@ -32,7 +32,8 @@ async fn too_many_requests_of_one_account_are_refused_at_once_and_others_are_ser
     eventually("a commit under way", || t.store.arrived.load(Ordering::SeqCst) == 1).await;
     let refused = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
-            let reply = t.engine.upload(t.user, upload(vec![op("5")]), Instant::now() + Duration::from_millis(50)).await;
+            let reply =
+                t.engine.upload(t.user, upload(vec![op("5")]), Instant::now() + Duration::from_millis(50)).await;
             if matches!(reply, Err(EngineError::Busy)) {
                 return;
             }
