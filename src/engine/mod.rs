@@ -1,15 +1,27 @@
 //! The sync engine: one supervised actor per active account owns that account's writes. Everything else in the process sees only
 //! [`Handle`]; actor references and channels never leave this module.
 
-use bytes::Bytes;
-use tokio::time::Instant;
-
-use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
-use crate::protocol::response::{OpResult, Rejection};
-use crate::protocol::{Seq, UserId, VectorClock};
-use crate::store::{Device, FullStateRow};
-
+mod admission;
+mod committer;
+mod download;
+mod handle;
+pub mod invariants;
 pub mod notifier;
+mod options;
+mod registry;
+mod restore;
+pub mod sweeper;
+mod user;
+mod view;
+
+use bytes::Bytes;
+
+use crate::protocol::response::{OpResult, Rejection};
+use crate::protocol::{Seq, VectorClock};
+use crate::store::StoreError;
+
+pub use handle::Handle;
+pub use options::Options;
 
 /// Why the engine gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -151,71 +163,16 @@ pub enum RestoreError {
     Engine(#[from] EngineError),
 }
 
-/// The engine as the rest of the program sees it. Cheap to clone.
-#[derive(Clone)]
-pub struct Handle {}
-
-#[allow(missing_docs, unused_variables, clippy::unused_async, clippy::missing_errors_doc, clippy::todo)]
-impl Handle {
-    pub async fn upload(
-        &self,
-        user: UserId,
-        request: UploadRequest,
-        deadline: Instant,
-    ) -> Result<UploadReply, EngineError> {
-        todo!()
-    }
-    pub async fn upload_snapshot(
-        &self,
-        user: UserId,
-        request: SnapshotRequest,
-        deadline: Instant,
-    ) -> Result<SnapshotReply, EngineError> {
-        todo!()
-    }
-    pub async fn download(
-        &self,
-        user: UserId,
-        query: DownloadQuery,
-        deadline: Instant,
-    ) -> Result<DownloadReply, EngineError> {
-        todo!()
-    }
-    pub async fn status(&self, user: UserId, deadline: Instant) -> Result<Status, EngineError> {
-        todo!()
-    }
-    /// Seen within the retention time, newest first, at most 100.
-    pub async fn devices(&self, user: UserId, deadline: Instant) -> Result<Vec<Device>, EngineError> {
-        todo!()
-    }
-    /// `DELETE /api/sync/data`: starts a new, empty data set; the old one goes to the archive.
-    pub async fn wipe(&self, user: UserId, deadline: Instant) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// Causal full states, newest first.
-    pub async fn restore_points(
-        &self,
-        user: UserId,
-        limit: usize,
-        deadline: Instant,
-    ) -> Result<Vec<FullStateRow>, EngineError> {
-        todo!()
-    }
-    /// The state as of `seq`; `None` = the latest (`GET /api/sync/snapshot`).
-    pub async fn restore(&self, user: UserId, seq: Option<Seq>, deadline: Instant) -> Result<Restored, RestoreError> {
-        todo!()
-    }
-    /// Drops what is cached of an account whose rows were changed behind the engine's back.
-    pub async fn forget(&self, user: UserId) {
-        todo!()
-    }
-    /// Who is told about new operations.
-    #[must_use]
-    pub fn notifier(&self) -> &notifier::Notifier {
-        todo!()
-    }
-    /// Lets running commits finish, then stops every actor.
-    pub async fn shutdown(&self) {
-        todo!()
+/// The store's trouble as the engine's callers see it.
+fn store_trouble(error: StoreError) -> EngineError {
+    match error {
+        StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Unknown(_) | StoreError::Refused(_) => {
+            tracing::warn!(%error, "database unavailable");
+            EngineError::Unavailable
+        }
+        StoreError::Corrupt(_) | StoreError::Internal(_) => {
+            tracing::error!(%error, "database error");
+            EngineError::Internal(error.to_string())
+        }
     }
 }

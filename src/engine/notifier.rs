@@ -1,14 +1,21 @@
-//! Tells open sockets that something is new. Hints only: a lost one costs a poll.
-
+//! shim
+use crate::clock::Clock;
 use crate::protocol::{Seq, UserId};
-
-/// The sockets of every account.
+#[derive(Clone, Debug)]
+pub struct NotifierOptions {
+    pub max_sockets_per_user: usize,
+}
+impl Default for NotifierOptions {
+    fn default() -> Self {
+        Self { max_sockets_per_user: 10 }
+    }
+}
 #[derive(Clone)]
 pub struct Notifier {}
-
 impl Notifier {
-    /// Called after a commit that accepted operations of `author`; `latest_seq` is the account's last sequence.
-    #[allow(clippy::todo)]
+    pub fn new(_o: NotifierOptions, _c: Clock) -> Self {
+        Self {}
+    }
     pub fn committed(&self, _user: UserId, _author: &str, _latest_seq: Seq) {
         todo!()
     }

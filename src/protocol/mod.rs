@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod code;
+pub mod identity;
 pub mod json;
 pub mod limits;
 pub mod op;

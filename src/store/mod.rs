@@ -223,6 +223,8 @@ pub enum ArchiveReason {
     CleanSlate,
     /// The user deleted the account's data.
     Wipe,
+    /// They were superseded by a full state and had reached the age at which such operations are deleted: due at once.
+    Expired,
     /// They were superseded by a full state and freed when the quota ran out.
     Superseded,
 }
@@ -234,6 +236,7 @@ impl ArchiveReason {
         match self {
             Self::CleanSlate => "clean_slate",
             Self::Wipe => "wipe",
+            Self::Expired => "expired",
             Self::Superseded => "superseded",
         }
     }

@@ -1,0 +1,74 @@
+//! Admission: what may wait in the engine. Actor mailboxes are unbounded by design, so a request takes a permit before it may send a message;
+//! without one it is refused at once, which is cheap for both sides.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::EngineError;
+
+/// Byte permits are counted in units of this size: a semaphore's count is 32 bits wide when many are taken at once.
+const BYTES_UNIT: usize = 1024;
+
+/// The engine's budget.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    requests: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    bytes_units: usize,
+    per_user: usize,
+}
+
+/// The right to have a request in the engine; given back on drop.
+#[derive(Debug)]
+pub struct Permit {
+    _request: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Admission {
+    /// A budget of so many requests, payload bytes, and requests per account.
+    #[must_use]
+    pub fn new(requests: usize, bytes: usize, per_user: usize) -> Self {
+        let bytes_units = (bytes / BYTES_UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            requests: Arc::new(Semaphore::new(requests.clamp(1, Semaphore::MAX_PERMITS))),
+            bytes: Arc::new(Semaphore::new(bytes_units)),
+            bytes_units,
+            per_user: per_user.max(1),
+        }
+    }
+
+    /// Admits a request of an account that has `waiting` requests in the engine.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] when any bound is reached.
+    pub fn admit(&self, waiting: &Arc<AtomicUsize>, bytes: usize) -> Result<Permit, EngineError> {
+        let busy = |bound: &'static str| {
+            metrics::counter!("supersync_engine_refused_total", "bound" => bound).increment(1);
+            EngineError::Busy
+        };
+        if waiting.fetch_add(1, Ordering::AcqRel) >= self.per_user {
+            waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(busy("user"));
+        }
+        let undo = |error| {
+            waiting.fetch_sub(1, Ordering::AcqRel);
+            error
+        };
+        // A request larger than the whole budget may run when it is alone.
+        let units = bytes.div_ceil(BYTES_UNIT).min(self.bytes_units);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let request = self.requests.clone().try_acquire_owned().map_err(|_| undo(busy("requests")))?;
+        let bytes = self.bytes.clone().try_acquire_many_owned(units).map_err(|_| undo(busy("bytes")))?;
+        Ok(Permit { _request: request, _bytes: bytes, waiting: Arc::clone(waiting) })
+    }
+}

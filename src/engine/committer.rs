@@ -1,0 +1,150 @@
+//! The group committer: plans of many accounts become one transaction, so that hundreds of accounts share one fsync.
+//!
+//! Batching is natural: while one group commits, the next one gathers; nothing waits for a timer. Accounts are pinned to a lane by number, and an account has
+//! at most one commit under way, so the queues are bounded by the admitted requests. Large commits go alone on a lane of their own, where the
+//! store has one, so that an import delays nobody.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::store::{Commit, CommitOutcome, LogStore, Store, StoreError};
+
+/// Plans in one transaction.
+const MAX_GROUP_COMMITS: usize = 256;
+/// Operations in one transaction.
+const MAX_GROUP_OPS: usize = 2000;
+/// Payload bytes in one transaction.
+const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// From this size on a commit goes alone.
+const BULK_BYTES: usize = 1024 * 1024;
+
+/// What became of a commit. An error is shared by the whole group, hence the `Arc`.
+pub type CommitResult = Result<CommitOutcome, Arc<StoreError>>;
+
+/// Called once, with the result.
+type Done = Box<dyn FnOnce(CommitResult) + Send>;
+
+struct Submission {
+    commit: Commit,
+    bytes: usize,
+    done: Done,
+}
+
+/// Where actors leave their commits.
+#[derive(Clone)]
+pub struct Committer {
+    lanes: Arc<[mpsc::UnboundedSender<Submission>]>,
+    bulk: Option<mpsc::UnboundedSender<Submission>>,
+}
+
+fn weight(commit: &Commit) -> usize {
+    let blob = match &commit.snapshot {
+        crate::store::SnapshotChange::Set(blob) => blob.data.len(),
+        _ => 0,
+    };
+    blob + commit.ops.iter().map(|(_, op)| op.payload.len()).sum::<usize>()
+}
+
+impl Committer {
+    /// Starts the lanes; they end when every handle is gone and the queues are empty.
+    #[must_use]
+    pub fn start(store: &Arc<dyn Store>, tasks: &TaskTracker) -> Self {
+        let lane = |name: &'static str| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            tasks.spawn(run_lane(Arc::clone(store), receiver, name));
+            sender
+        };
+        let lanes = (0..store.lanes().max(1)).map(|_| lane("ordinary")).collect();
+        let bulk = store.has_bulk_lane().then(|| lane("bulk"));
+        Self { lanes, bulk }
+    }
+
+    /// Queues a commit; `done` is called with its result, from the lane's task: it must not block.
+    pub fn submit(&self, commit: Commit, done: impl FnOnce(CommitResult) + Send + 'static) {
+        let bytes = weight(&commit);
+        let index = usize::try_from(commit.user).unwrap_or(0) % self.lanes.len();
+        let lane = match &self.bulk {
+            Some(bulk) if bytes >= BULK_BYTES || commit.heads.len() > MAX_GROUP_OPS => bulk,
+            _ => &self.lanes[index],
+        };
+        if let Err(refused) = lane.send(Submission { commit, bytes, done: Box::new(done) }) {
+            let error = StoreError::Refused("the committer has stopped".to_owned());
+            (refused.0.done)(Err(Arc::new(error)));
+        }
+    }
+}
+
+async fn run_lane(store: Arc<dyn Store>, mut queue: mpsc::UnboundedReceiver<Submission>, lane: &'static str) {
+    let mut next = queue.recv().await;
+    while let Some(first) = next.take() {
+        let (mut ops, mut bytes) = (first.commit.ops.len(), first.bytes);
+        let mut commits = vec![first.commit];
+        let mut callbacks = vec![first.done];
+        while commits.len() < MAX_GROUP_COMMITS && bytes < BULK_BYTES {
+            let Ok(another) = queue.try_recv() else { break };
+            if ops + another.commit.ops.len() > MAX_GROUP_OPS
+                || bytes + another.bytes > MAX_GROUP_BYTES
+                || another.bytes >= BULK_BYTES
+            {
+                next = Some(another);
+                break;
+            }
+            ops += another.commit.ops.len();
+            bytes += another.bytes;
+            commits.push(another.commit);
+            callbacks.push(another.done);
+        }
+        let started = Instant::now();
+        let results = commit_group(store.as_ref(), &commits).await;
+        metrics::histogram!("supersync_commit_seconds", "lane" => lane).record(started.elapsed().as_secs_f64());
+        metrics::histogram!("supersync_commit_plans").record(count(commits.len()));
+        metrics::histogram!("supersync_commit_operations").record(count(ops));
+        for (done, result) in callbacks.into_iter().zip(results) {
+            metrics::counter!("supersync_commits_total", "outcome" => result_label(&result)).increment(1);
+            done(result);
+        }
+        if next.is_none() {
+            next = queue.recv().await;
+        }
+    }
+}
+
+/// Commits a group. When it is refused for a reason that may lie in a single plan, the plans are committed one by one.
+async fn commit_group(store: &(impl LogStore + ?Sized), commits: &[Commit]) -> Vec<CommitResult> {
+    match store.commit(commits).await {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(StoreError::Internal(error)) if commits.len() > 1 => {
+            tracing::warn!(%error, plans = commits.len(), "group refused, committing its plans one by one");
+            let mut results = Vec::with_capacity(commits.len());
+            for commit in commits {
+                let outcomes = store.commit(std::slice::from_ref(commit)).await;
+                results.push(outcomes.map_err(Arc::new).and_then(|outcomes| {
+                    let missing = || Arc::new(StoreError::Corrupt("a commit without an outcome".to_owned()));
+                    outcomes.first().copied().ok_or_else(missing)
+                }));
+            }
+            results
+        }
+        Err(error) => {
+            tracing::error!(%error, plans = commits.len(), "group commit failed");
+            let error = Arc::new(error);
+            commits.iter().map(|_| Err(Arc::clone(&error))).collect()
+        }
+    }
+}
+
+fn count(n: usize) -> f64 {
+    u32::try_from(n).map_or(f64::MAX, f64::from)
+}
+
+fn result_label(result: &CommitResult) -> &'static str {
+    match result {
+        Ok(CommitOutcome::Committed) => "committed",
+        Ok(CommitOutcome::Stale) => "stale",
+        Ok(CommitOutcome::DuplicateId) => "duplicate_id",
+        Err(_) => "error",
+    }
+}

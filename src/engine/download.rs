@@ -1,0 +1,107 @@
+//! Reads: pages of the log for devices. The view says what there is; what is not in its tail comes from the store, bounded by the view's last
+//! sequence, so that no answer shows an operation beyond the `latestSeq` that it reports (contract, sections 1, 6).
+
+use bytes::Bytes;
+
+use super::DownloadReply;
+use super::view::{EncodedOp, UserView};
+use crate::protocol::request::DownloadQuery;
+use crate::protocol::{Seq, UserId};
+use crate::store::{LogRange, LogStore, StoreError};
+
+/// Operations for a device, already encoded.
+pub struct Page {
+    /// Ascending.
+    pub ops: Vec<Bytes>,
+    /// The first one's place.
+    pub first_seq: Option<Seq>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// Where reading started, after fast-forward: operations up to here are not in the page.
+    pub after: Seq,
+    /// Whether a full state superseded what the client asked for first.
+    pub fast_forwarded: bool,
+}
+
+/// Reads what a device has not seen, beginning at the newest causal full state if the device has not seen that one.
+///
+/// # Errors
+/// When the store can't be read.
+pub async fn read_page(
+    store: &(impl LogStore + ?Sized),
+    user: UserId,
+    view: &UserView,
+    since_seq: Seq,
+    exclude_client: Option<&str>,
+    limit: usize,
+    max_bytes: usize,
+) -> Result<Page, StoreError> {
+    let sync = view.sync();
+    let latest_seq = sync.latest_seq();
+    let full_state = sync.full_state.as_ref().filter(|mark| since_seq < mark.seq);
+    let after = full_state.map_or(since_seq, |mark| mark.seq - 1);
+    let fast_forwarded = full_state.is_some();
+    // Below the data set's first operation there is nothing of it.
+    let from = after.max(sync.pruned_seq);
+    if from >= latest_seq {
+        return Ok(Page { ops: Vec::new(), first_seq: None, has_more: false, after, fast_forwarded });
+    }
+    if from >= view.tail.after() {
+        let mut page = Page { ops: Vec::new(), first_seq: None, has_more: false, after, fast_forwarded };
+        let mut bytes = 0;
+        for op in view.tail.since(from).filter(|op| exclude_client != Some(&*op.client_id)) {
+            if page.ops.len() == limit || (bytes + op.json.len() > max_bytes && !page.ops.is_empty()) {
+                page.has_more = true;
+                break;
+            }
+            bytes += op.json.len();
+            page.first_seq.get_or_insert(op.seq);
+            page.ops.push(op.json.clone());
+        }
+        return Ok(page);
+    }
+    let range = LogRange { user, after: from, up_to: latest_seq, exclude_client, limit, max_bytes };
+    let read = store.read_log(range).await?;
+    let encoded: Vec<EncodedOp> = read.ops.iter().map(EncodedOp::new).collect();
+    Ok(Page {
+        first_seq: encoded.first().map(|op| op.seq),
+        ops: encoded.into_iter().map(|op| op.json).collect(),
+        has_more: read.has_more,
+        after,
+        fast_forwarded,
+    })
+}
+
+/// `GET /api/sync/ops` (contract, section 6).
+///
+/// # Errors
+/// When the store can't be read.
+pub async fn download(
+    store: &(impl LogStore + ?Sized),
+    user: UserId,
+    view: &UserView,
+    query: &DownloadQuery,
+    max_bytes: usize,
+) -> Result<DownloadReply, StoreError> {
+    let sync = view.sync();
+    let latest_seq = sync.latest_seq();
+    let exclude = query.exclude_client.as_deref();
+    let page = read_page(store, user, view, query.since_seq, exclude, query.limit, max_bytes).await?;
+    let gap_detected = query.since_seq > 0
+        && (query.since_seq > latest_seq
+            || page.after < sync.pruned_seq
+            || (exclude.is_none() && page.first_seq.is_some_and(|first| first > page.after + 1)));
+    let mark = sync.full_state.as_ref();
+    let snapshot_vector_clock = mark.filter(|_| page.fast_forwarded).map(|mark| {
+        let preserve = exclude.into_iter().chain(std::iter::once(mark.client_id.as_str()));
+        mark.clock.pruned(preserve)
+    });
+    Ok(DownloadReply {
+        ops: page.ops,
+        has_more: page.has_more,
+        latest_seq,
+        gap_detected,
+        snapshot_vector_clock,
+        latest_snapshot_seq: mark.map(|mark| mark.seq),
+    })
+}

@@ -1,0 +1,380 @@
+//! What the rest of the program asks the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::admission::Admission;
+use super::committer::Committer;
+use super::download;
+use super::notifier::Notifier;
+use super::options::Options;
+use super::registry::{Lease, Registry};
+use super::restore::{self, Keep};
+use super::user::actor::{Context, Message, Pending};
+use super::user::work::{Answer, Answered, Work};
+use super::view::UserView;
+use super::{
+    DownloadReply, EngineError, RestoreError, Restored, SnapshotReply, Status, UploadDone, UploadReply, store_trouble,
+};
+use crate::clock::Clock;
+use crate::protocol::limits::PIGGYBACK_LIMIT;
+use crate::protocol::op::is_causal_full_state;
+use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
+use crate::protocol::{Seq, UserId, validate};
+use crate::store::{Device, FullStateRow, Store};
+
+/// A device counts as online for so long after it was seen.
+const ONLINE_MS: i64 = 5 * 60 * 1000;
+/// A download writes its device's row at most this often.
+const DOWNLOAD_TOUCH_MS: i64 = 2 * 60 * 1000;
+/// Devices listed.
+const MAX_DEVICES: usize = 100;
+/// Requests this large are validated off the async threads.
+const BLOCKING_BYTES: usize = 256 * 1024;
+/// Replays at once: each may hold two states in memory.
+const MAX_REPLAYS: usize = 2;
+/// How long stopping waits for requests under way.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The engine as the rest of the program sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    context: Arc<Context>,
+    registry: Arc<Registry>,
+    admission: Admission,
+    replays: Arc<Semaphore>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Handle {
+    /// Starts the engine on a store.
+    ///
+    /// # Errors
+    /// When its supervisor does not start.
+    pub async fn start(store: Arc<dyn Store>, clock: Clock, options: Options) -> Result<Self, EngineError> {
+        let tasks = TaskTracker::new();
+        let cancel = CancellationToken::new();
+        let committer = Committer::start(&store, &tasks);
+        let notifier = Notifier::new(options.notifier.clone(), clock.clone());
+        let admission =
+            Admission::new(options.max_queued_requests, options.max_queued_bytes, options.max_queued_requests_per_user);
+        let context = Arc::new(Context { store, clock, committer, notifier, options });
+        let registry = Registry::start(Arc::clone(&context)).await?;
+        tasks.spawn(Arc::clone(&registry).run_janitor(cancel.clone()));
+        Ok(Self { context, registry, admission, replays: Arc::new(Semaphore::new(MAX_REPLAYS)), tasks, cancel })
+    }
+
+    /// `POST /api/sync/ops` (contract, section 5): validates, stores, and reads what others wrote since the client's cursor.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn upload(
+        &self,
+        user: UserId,
+        request: UploadRequest,
+        deadline: Instant,
+    ) -> Result<UploadReply, EngineError> {
+        let bytes = request.ops.iter().filter_map(|op| op.payload.as_ref()).map(bytes::Bytes::len).sum();
+        let cursor = request.last_known_server_seq;
+        let client_id = request.client_id.clone();
+        let checked = blocking_if(bytes >= BLOCKING_BYTES, move || validate::check_upload(request)).await?;
+        let Answered { answer, view } = self.submit(user, Work::Upload(checked), bytes, deadline).await?;
+        let outcome = match answer {
+            Answer::Upload(outcome) => outcome,
+            Answer::Quota(exceeded) => return Ok(UploadReply::QuotaExceeded(exceeded)),
+            Answer::Snapshot(_) | Answer::Done(_) => return Err(wrong_answer()),
+        };
+        let (mut new_ops, mut has_more_piggyback) = (Vec::new(), false);
+        if let Some(cursor) = cursor {
+            let exclude = (!outcome.fenced).then_some(client_id.as_str());
+            let store = self.context.store.as_ref();
+            let limits = (PIGGYBACK_LIMIT, self.context.options.page_bytes);
+            let page = download::read_page(store, user, &view, cursor, exclude, limits.0, limits.1);
+            let page = within(deadline, page).await?.map_err(store_trouble)?;
+            new_ops = page.ops;
+            has_more_piggyback = page.has_more;
+        }
+        Ok(UploadReply::Done(UploadDone {
+            results: outcome.results,
+            deduplicated: outcome.deduplicated,
+            new_ops,
+            has_more_piggyback,
+            latest_seq: view.sync().latest_seq(),
+        }))
+    }
+
+    /// `POST /api/sync/snapshot` (contract, section 7).
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn upload_snapshot(
+        &self,
+        user: UserId,
+        request: SnapshotRequest,
+        deadline: Instant,
+    ) -> Result<SnapshotReply, EngineError> {
+        let bytes = request.state.as_ref().map_or(0, bytes::Bytes::len);
+        let now_ms = self.context.clock.now_ms();
+        let op_id = uuid::Uuid::now_v7().to_string();
+        let check = move || validate::check_snapshot(request, op_id, now_ms);
+        let checked = blocking_if(bytes >= BLOCKING_BYTES, check).await?;
+        match self.submit(user, Work::Snapshot(Box::new(checked)), bytes, deadline).await?.answer {
+            Answer::Snapshot(reply) => Ok(reply),
+            Answer::Quota(exceeded) => Ok(SnapshotReply::QuotaExceeded(exceeded)),
+            Answer::Upload(_) | Answer::Done(_) => Err(wrong_answer()),
+        }
+    }
+
+    /// `GET /api/sync/ops` (contract, section 6).
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn download(
+        &self,
+        user: UserId,
+        query: DownloadQuery,
+        deadline: Instant,
+    ) -> Result<DownloadReply, EngineError> {
+        let lease = self.lease(user, deadline).await?;
+        let mut view = self.view(&lease, deadline).await?;
+        // A cursor ahead of the view proves that another instance has committed.
+        if query.since_seq > view.sync().latest_seq() && !self.context.options.distrust_cache {
+            view = self.refresh(&lease, deadline).await?;
+        }
+        if let Some(client_id) = &query.exclude_client {
+            self.touch(&lease, user, client_id).await;
+        }
+        let store = self.context.store.as_ref();
+        let page = download::download(store, user, &view, &query, self.context.options.page_bytes);
+        within(deadline, page).await?.map_err(store_trouble)
+    }
+
+    /// Records that a device polls. Failing is no reason to fail the poll.
+    async fn touch(&self, lease: &Lease, user: UserId, client_id: &str) {
+        let now_ms = self.context.clock.now_ms();
+        if !lease.slot().should_touch(client_id, now_ms, DOWNLOAD_TOUCH_MS) {
+            return;
+        }
+        lease.slot().touched(client_id, now_ms);
+        if let Err(error) = self.context.store.touch_device(user, client_id, now_ms).await {
+            tracing::warn!(%error, user_id = user, "device not recorded");
+        }
+    }
+
+    /// `GET /api/sync/status` (contract, section 8.2).
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn status(&self, user: UserId, deadline: Instant) -> Result<Status, EngineError> {
+        let lease = self.lease(user, deadline).await?;
+        let view = self.view(&lease, deadline).await?;
+        let since_ms = self.context.clock.now_ms() - ONLINE_MS;
+        let online = self.context.store.devices(user, since_ms, MAX_DEVICES);
+        let online = within(deadline, online).await?.map_err(store_trouble)?;
+        let sync = view.sync();
+        Ok(Status {
+            latest_seq: sync.latest_seq(),
+            devices_online: online.len(),
+            snapshot_at: sync.snapshot.map(|snapshot| snapshot.at),
+            storage_used_bytes: sync.storage_used_bytes,
+            storage_quota_bytes: view.account.storage_quota_bytes,
+        })
+    }
+
+    /// Devices seen within the retention time, newest first, at most 100 (contract, section 8.3).
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn devices(&self, user: UserId, deadline: Instant) -> Result<Vec<Device>, EngineError> {
+        let retention_ms = i64::try_from(self.context.options.device_retention.as_millis()).unwrap_or(i64::MAX);
+        let since_ms = self.context.clock.now_ms().saturating_sub(retention_ms);
+        within(deadline, self.context.store.devices(user, since_ms, MAX_DEVICES)).await?.map_err(store_trouble)
+    }
+
+    /// `DELETE /api/sync/data`: starts a new, empty data set; the old one goes to the archive (contract, sections 8.4, 17.1).
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn wipe(&self, user: UserId, deadline: Instant) -> Result<(), EngineError> {
+        self.submit(user, Work::Wipe, 0, deadline).await.map(|_| ())
+    }
+
+    /// Gives up everything before the full state at `full_state_seq`, if that still is the newest one; `bytes` is what it was charged.
+    /// Whether it did.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub(super) async fn retire(
+        &self,
+        user: UserId,
+        full_state_seq: Seq,
+        bytes: i64,
+        deadline: Instant,
+    ) -> Result<bool, EngineError> {
+        let answered = self.submit(user, Work::Retire { full_state_seq, bytes }, 0, deadline).await?;
+        Ok(matches!(answered.answer, Answer::Done(true)))
+    }
+
+    /// Causal full states, newest first (contract, section 8.5).
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn restore_points(
+        &self,
+        user: UserId,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Vec<FullStateRow>, EngineError> {
+        let lease = self.lease(user, deadline).await?;
+        let view = self.view(&lease, deadline).await?;
+        let sync = view.sync();
+        // Legacy REPAIRs are left out afterwards: they are few, so twice the limit nearly always suffices; look further if not.
+        let mut look_at = limit * 2;
+        loop {
+            let rows = self.context.store.full_states(user, sync.pruned_seq, sync.last_seq, look_at);
+            let rows = within(deadline, rows).await?.map_err(store_trouble)?;
+            let all = rows.len() < look_at;
+            let mut points: Vec<FullStateRow> =
+                rows.into_iter().filter(|row| is_causal_full_state(row.op_type, row.repair_base_server_seq)).collect();
+            if all || points.len() >= limit {
+                points.truncate(limit);
+                return Ok(points);
+            }
+            look_at *= 4;
+        }
+    }
+
+    /// The state as of `seq`; `None` = the latest (contract, sections 8.1, 8.6).
+    ///
+    /// # Errors
+    /// See [`RestoreError`].
+    pub async fn restore(&self, user: UserId, seq: Option<Seq>, deadline: Instant) -> Result<Restored, RestoreError> {
+        let lease = self.lease(user, deadline).await?;
+        let view = self.view(&lease, deadline).await?;
+        let latest_seq = view.sync().latest_seq();
+        let target = seq.unwrap_or(latest_seq);
+        if target > latest_seq || (target < 1 && seq.is_some()) {
+            return Err(RestoreError::BeyondLatest);
+        }
+        if target == 0 {
+            return Ok(Restored {
+                state: bytes::Bytes::from_static(b"{}"),
+                server_seq: 0,
+                generated_at: self.context.clock.now_ms(),
+                schema_version: crate::replay::CURRENT_SCHEMA_VERSION,
+            });
+        }
+        let key = (view.sync().generation, target);
+        let run = Box::pin(lease.slot().restores.run(key, self.rebuild(user, &view, target, deadline)));
+        within(deadline, run).await?
+    }
+
+    async fn rebuild(
+        &self,
+        user: UserId,
+        view: &Arc<UserView>,
+        target: Seq,
+        deadline: Instant,
+    ) -> Result<Restored, RestoreError> {
+        let _turn = self.replays.acquire().await.map_err(|_| EngineError::Busy)?;
+        let (restored, keep) = restore::rebuild(&self.context, user, view, target).await?;
+        if let Some(Keep { meta, blob }) = keep {
+            let bytes = blob.data.len();
+            let work = Work::KeepState { generation: view.sync().generation, meta, blob };
+            if let Err(error) = self.submit(user, work, bytes, deadline).await {
+                tracing::info!(%error, user_id = user, "rebuilt state not kept");
+            }
+        }
+        Ok(restored)
+    }
+
+    /// Drops what is cached of an account whose rows were changed or deleted behind the engine's back.
+    pub fn forget(&self, user: UserId) {
+        self.registry.evict(user);
+    }
+
+    /// Accounts with a live actor.
+    #[must_use]
+    pub fn live_actors(&self) -> usize {
+        self.registry.live()
+    }
+
+    /// Who is told about new operations.
+    #[must_use]
+    pub fn notifier(&self) -> &Notifier {
+        &self.context.notifier
+    }
+
+    /// Lets requests under way finish for a while, then stops every actor. Afterwards every request is refused.
+    pub async fn shutdown(&self) {
+        self.registry.shutdown(SHUTDOWN_PATIENCE).await;
+        self.cancel.cancel();
+        self.tasks.close();
+    }
+
+    async fn lease(&self, user: UserId, deadline: Instant) -> Result<Lease, EngineError> {
+        within(deadline, self.registry.lease(user)).await?
+    }
+
+    async fn view(&self, lease: &Lease, deadline: Instant) -> Result<Arc<UserView>, EngineError> {
+        if self.context.options.distrust_cache { self.refresh(lease, deadline).await } else { Ok(lease.slot().view()) }
+    }
+
+    async fn refresh(&self, lease: &Lease, deadline: Instant) -> Result<Arc<UserView>, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        lease.actor().cast(Message::Refresh(reply)).map_err(|_| EngineError::Unavailable)?;
+        within(deadline, answer).await?.map_err(|_| EngineError::Unavailable)?
+    }
+
+    /// Has an account's actor do something. When the actor dies meanwhile, a fresh one is asked once more: what was stored is found by its id.
+    async fn submit(&self, user: UserId, work: Work, bytes: usize, deadline: Instant) -> Result<Answered, EngineError> {
+        let work = Arc::new(work);
+        for _ in 0..2 {
+            let lease = self.lease(user, deadline).await?;
+            let permit = self.admission.admit(&lease.slot().waiting, bytes)?;
+            let (reply, answer) = oneshot::channel();
+            let pending = Pending {
+                work: Arc::clone(&work),
+                reply,
+                deadline,
+                since: Instant::now(),
+                _permit: permit,
+                _lease: lease.clone(),
+            };
+            if lease.actor().cast(Message::Submit(pending)).is_err() {
+                continue;
+            }
+            match within(deadline, answer).await? {
+                Ok(answered) => return answered,
+                Err(_dropped) => {}
+            }
+        }
+        Err(EngineError::Unavailable)
+    }
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, EngineError> {
+    timeout_at(deadline, work).await.map_err(|_| EngineError::Deadline)
+}
+
+async fn blocking_if<T: Send + 'static>(
+    large: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    if large {
+        let died = |e: tokio::task::JoinError| EngineError::Internal(format!("validation died: {e}"));
+        tokio::task::spawn_blocking(work).await.map_err(died)
+    } else {
+        Ok(work())
+    }
+}
+
+fn wrong_answer() -> EngineError {
+    EngineError::Internal("an actor answered another question".to_owned())
+}

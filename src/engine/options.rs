@@ -1,0 +1,67 @@
+//! The engine's bounds.
+
+use std::time::Duration;
+
+use crate::config::Config;
+
+use super::notifier::NotifierOptions;
+
+/// What the engine may use and how long it keeps what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Live actors; above it the least recently used idle ones are stopped.
+    pub max_live_actors: usize,
+    /// An actor without work for so long is stopped.
+    pub actor_idle: Duration,
+    /// How often idle actors are looked for.
+    pub passivate_every: Duration,
+    /// Requests admitted at once, in all.
+    pub max_queued_requests: usize,
+    /// Requests admitted at once for one account.
+    pub max_queued_requests_per_user: usize,
+    /// Payload bytes admitted at once.
+    pub max_queued_bytes: usize,
+    /// Payload bytes of a page or piggyback.
+    pub page_bytes: usize,
+    /// Operations replayed for one restore.
+    pub max_replay_ops: usize,
+    /// Bytes of a state while it is replayed.
+    pub max_replay_state_bytes: usize,
+    /// Compressed bytes of a cached state.
+    pub max_snapshot_blob_bytes: usize,
+    /// Devices not seen for so long are not listed.
+    pub device_retention: Duration,
+    /// Crashes of one account's actor within [`Options::quarantine_for`] after which the account is quarantined.
+    pub quarantine_after: u32,
+    /// How long a quarantine lasts.
+    pub quarantine_for: Duration,
+    /// Whether rows may be changed behind the engine's back (test mode): then every request checks the revision first.
+    pub distrust_cache: bool,
+    /// Socket timings.
+    pub notifier: NotifierOptions,
+}
+
+impl From<&Config> for Options {
+    fn from(config: &Config) -> Self {
+        Self {
+            max_live_actors: config.limits.max_live_actors,
+            actor_idle: config.limits.actor_idle,
+            passivate_every: (config.limits.actor_idle / 20).clamp(Duration::from_millis(100), Duration::from_secs(5)),
+            max_queued_requests: config.limits.max_queued_requests,
+            max_queued_requests_per_user: config.limits.max_queued_requests_per_user,
+            max_queued_bytes: config.limits.max_queued_bytes,
+            page_bytes: config.limits.page_bytes,
+            max_replay_ops: config.limits.max_replay_ops,
+            max_replay_state_bytes: config.limits.max_replay_state_bytes,
+            max_snapshot_blob_bytes: config.limits.max_snapshot_blob_bytes,
+            device_retention: config.retention.superseded,
+            quarantine_after: 3,
+            quarantine_for: Duration::from_mins(1),
+            distrust_cache: config.test_mode,
+            notifier: NotifierOptions {
+                max_sockets_per_user: config.limits.max_sockets_per_user,
+                ..NotifierOptions::default()
+            },
+        }
+    }
+}

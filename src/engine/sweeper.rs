@@ -1,0 +1,203 @@
+//! Housekeeping (contract, section 11.4): gives up superseded history, deletes what is due in the archive, forgets devices and tokens. In small steps, one
+//! instance at a time; trouble with one account never stops the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{EngineError, Handle};
+use crate::clock::Clock;
+use crate::config::Retention;
+use crate::protocol::UserId;
+use crate::store::{Store, StoreError};
+
+/// Accounts looked at in one step.
+const ACCOUNTS_PER_STEP: usize = 200;
+/// Archived ranges deleted in one step.
+const ARCHIVES_PER_STEP: usize = 50;
+/// How long an account's actor may take to give up a prefix.
+const RETIRE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SweepReport {
+    /// Whether this instance may sweep now; if not, another one does.
+    pub led: bool,
+    pub accounts_pruned: u64,
+    pub accounts_failed: u64,
+    pub operations_deleted: u64,
+    pub archives_deleted: u64,
+    pub devices_deleted: u64,
+    pub tokens_deleted: u64,
+    /// The budget was used up: the next run goes on.
+    pub budget_exhausted: bool,
+}
+
+/// Sweeps now and then.
+#[derive(Clone)]
+pub struct Sweeper {
+    store: Arc<dyn Store>,
+    engine: Handle,
+    clock: Clock,
+    retention: Retention,
+    /// Names this process among those that share the database.
+    owner: String,
+}
+
+fn days_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Sweeper {
+    /// A sweeper; `owner` names this process among those that share the database.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, engine: Handle, clock: Clock, retention: Retention, owner: String) -> Self {
+        Self { store, engine, clock, retention, owner }
+    }
+
+    /// Sweeps after the start and then regularly, until cancelled.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut wait = self.retention.first_sweep;
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            match self.sweep().await {
+                Ok(report) if report.led => tracing::info!(
+                    accounts_pruned = report.accounts_pruned,
+                    accounts_failed = report.accounts_failed,
+                    operations_deleted = report.operations_deleted,
+                    archives_deleted = report.archives_deleted,
+                    devices_deleted = report.devices_deleted,
+                    budget_exhausted = report.budget_exhausted,
+                    "sweep finished"
+                ),
+                Ok(_) => tracing::debug!("another instance sweeps"),
+                Err(error) => {
+                    metrics::counter!("supersync_sweeps_total", "outcome" => "error").increment(1);
+                    tracing::error!(%error, "sweep failed");
+                }
+            }
+            wait = self.retention.sweep_every;
+        }
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// When the database fails as a whole; a single account's failure is counted in the report.
+    pub async fn sweep(&self) -> Result<SweepReport, StoreError> {
+        let started = Instant::now();
+        let now_ms = self.clock.now_ms();
+        let mut report = SweepReport { led: self.lead(now_ms).await?, ..SweepReport::default() };
+        if !report.led {
+            return Ok(report);
+        }
+        self.retire_superseded(now_ms, &mut report).await?;
+        self.delete_archives(now_ms, &mut report).await?;
+        let devices_before = now_ms - days_ms(self.retention.superseded);
+        report.devices_deleted = self.delete_devices(devices_before).await?;
+        report.tokens_deleted = self.store.delete_expired_tokens(now_ms).await?;
+        metrics::counter!("supersync_sweeps_total", "outcome" => "ok").increment(1);
+        metrics::counter!("supersync_sweep_operations_deleted_total").increment(report.operations_deleted);
+        metrics::counter!("supersync_sweep_account_failures_total").increment(report.accounts_failed);
+        metrics::gauge!("supersync_sweep_last_success_timestamp_seconds").set(seconds(now_ms));
+        metrics::histogram!("supersync_sweep_seconds").record(started.elapsed().as_secs_f64());
+        Ok(report)
+    }
+
+    async fn lead(&self, now_ms: i64) -> Result<bool, StoreError> {
+        let ttl = (self.retention.sweep_every / 2).min(Duration::from_hours(1));
+        self.store.try_lead(&self.owner, now_ms, ttl).await
+    }
+
+    /// Takes the prefixes that are superseded and old enough out of their data sets. The rows go with the archive's.
+    async fn retire_superseded(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {
+        let cutoff_ms = now_ms - days_ms(self.retention.superseded);
+        let mut after: UserId = 0;
+        loop {
+            let users = self.store.prunable_accounts(after, ACCOUNTS_PER_STEP).await?;
+            let Some(last) = users.last() else { return Ok(()) };
+            after = *last;
+            for user in users {
+                match self.retire_account(user, cutoff_ms).await {
+                    Ok(true) => report.accounts_pruned += 1,
+                    Ok(false) => {}
+                    Err(error) => {
+                        report.accounts_failed += 1;
+                        tracing::warn!(%error, user_id = user, "account not swept; the next run tries again");
+                    }
+                }
+            }
+        }
+    }
+
+    /// A prefix goes whole or not at all: it stays while one operation in it is younger than the retention.
+    async fn retire_account(&self, user: UserId, cutoff_ms: i64) -> Result<bool, SweepError> {
+        let Some(account) = self.store.load_account(user).await? else { return Ok(false) };
+        let sync = &account.sync;
+        let Some(mark) = &sync.full_state else { return Ok(false) };
+        let up_to = mark.seq - 1;
+        if up_to <= sync.pruned_seq || self.store.received_since(user, sync.pruned_seq, up_to, cutoff_ms).await? {
+            return Ok(false);
+        }
+        let (bytes, _) = self.store.measure(user, sync.pruned_seq, up_to).await?;
+        Ok(self.engine.retire(user, mark.seq, bytes, Instant::now() + RETIRE_PATIENCE).await?)
+    }
+
+    async fn delete_archives(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {
+        let before_ms = now_ms - days_ms(self.retention.archive);
+        let budget = u64::try_from(self.retention.max_deleted_per_run).unwrap_or(u64::MAX);
+        loop {
+            let due = self.store.expired_archives(before_ms, ARCHIVES_PER_STEP).await?;
+            if due.is_empty() {
+                return Ok(());
+            }
+            for (user, range) in due {
+                if report.operations_deleted >= budget {
+                    report.budget_exhausted = true;
+                    return Ok(());
+                }
+                loop {
+                    let batch = self.retention.delete_batch.max(1);
+                    let deleted = self.store.delete_ops(user, range.from_seq - 1, range.to_seq, batch).await?;
+                    report.operations_deleted += deleted;
+                    if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
+                        break;
+                    }
+                }
+                self.store.drop_archive(user, &range).await?;
+                report.archives_deleted += 1;
+            }
+        }
+    }
+
+    async fn delete_devices(&self, before_ms: i64) -> Result<u64, StoreError> {
+        let batch = self.retention.delete_batch.max(1);
+        let mut total = 0;
+        loop {
+            let deleted = self.store.delete_stale_devices(before_ms, batch).await?;
+            total += deleted;
+            if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
+                return Ok(total);
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Unix seconds, for a gauge: exact far beyond any date.
+fn seconds(now_ms: i64) -> f64 {
+    Duration::from_millis(u64::try_from(now_ms).unwrap_or(0)).as_secs_f64()
+}

@@ -1,0 +1,605 @@
+//! The actor around [`plan`](super::plan): queues requests while a commit is under way, fetches missing facts, hands plans to the committer, and
+//! after the commit, and only then, publishes, answers and notifies.
+//!
+//! While one commit runs the next batch gathers, so a busy account groups its own requests as the committer groups accounts. A commit that fails leaves
+//! the state untouched or, where the database may have moved on, throws it away: the next batch starts from what the database says.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::facts::{CleanupStep, Facts, Needs};
+use super::heads::{self, HeadCache};
+use super::plan::{self, After, Plan, UserState};
+use super::requests::RequestCache;
+use super::work::{Answer, Answered, UploadOutcome, Work};
+use crate::clock::Clock;
+use crate::engine::admission::Permit;
+use crate::engine::committer::{CommitResult, Committer};
+use crate::engine::notifier::Notifier;
+use crate::engine::options::Options;
+use crate::engine::registry::{ActorGuard, Lease, Slot};
+use crate::engine::view::{EncodedOp, Tail, UserView};
+use crate::engine::{EngineError, SnapshotReply, store_trouble};
+use crate::protocol::response::{OpResult, Rejection};
+use crate::protocol::{ErrorCode, Seq, UserId};
+use crate::store::{AccountState, Commit, CommitOutcome, Store, StoreError};
+
+/// Operations planned into one commit of an account.
+const MAX_BATCH_OPS: usize = 1000;
+/// Payload bytes planned into one commit of an account.
+const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How often a batch is planned anew because another instance was faster.
+const MAX_ATTEMPTS: u32 = 5;
+/// Rounds of fetching facts for one plan. Each kind is asked for at most once or twice.
+const MAX_FACT_ROUNDS: u32 = 8;
+/// Full states looked at when room must be made (section 11.3).
+const MAX_CLEANUP_STEPS: usize = 50;
+/// Full states looked through for the newest replacement when a log says nothing of it.
+const MAX_UNRESOLVED_FULL_STATES: usize = 1000;
+/// An upload writes its device's row at most this often, in milliseconds.
+const DEVICE_WRITE_MS: i64 = 60_000;
+
+/// What every actor shares.
+pub struct Context {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Clock,
+    /// Where commits go.
+    pub committer: Committer,
+    /// Who is told.
+    pub notifier: Notifier,
+    /// Bounds.
+    pub options: Options,
+}
+
+/// A request that waits for its account's actor.
+pub struct Pending {
+    /// What is asked. Shared, so that the caller can ask again when the actor dies.
+    pub work: Arc<Work>,
+    /// Where the answer goes; closed when the caller has gone.
+    pub reply: oneshot::Sender<Result<Answered, EngineError>>,
+    /// From then on nobody waits for the answer.
+    pub deadline: Instant,
+    /// When it was sent.
+    pub since: Instant,
+    /// Its place in the engine's budget.
+    pub _permit: Permit,
+    /// Keeps the actor alive until it is answered.
+    pub _lease: Lease,
+}
+
+/// What an account's actor is told.
+pub enum Message {
+    /// A request.
+    Submit(Pending),
+    /// The commit under way has ended.
+    Committed(CommitResult),
+    /// Load the account again: what is cached may be out of date.
+    Refresh(oneshot::Sender<Result<Arc<UserView>, EngineError>>),
+}
+
+/// The actor; all its data is in [`Writer`].
+pub struct UserActor;
+
+/// What an actor starts with.
+pub struct Arguments {
+    /// Shared by all.
+    pub context: Arc<Context>,
+    /// Its own place in the registry.
+    pub slot: Arc<Slot>,
+    /// Takes the slot out of the registry when the actor ends, however it ends.
+    pub guard: ActorGuard,
+    /// The account as just loaded.
+    pub state: UserState,
+}
+
+impl Actor for UserActor {
+    type Msg = Message;
+    type State = Writer;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<Writer, ActorProcessingErr> {
+        Ok(Writer {
+            myself,
+            user: args.state.user,
+            context: args.context,
+            slot: args.slot,
+            state: Some(args.state),
+            queue: VecDeque::new(),
+            refreshes: Vec::new(),
+            in_flight: None,
+            one_by_one: 0,
+            _guard: args.guard,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Message>,
+        message: Message,
+        writer: &mut Writer,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Submit(pending) => writer.queue.push_back(pending),
+            Message::Committed(result) => writer.committed(result).await,
+            Message::Refresh(reply) => writer.refreshes.push(reply),
+        }
+        writer.pump().await;
+        Ok(())
+    }
+}
+
+/// The batch whose commit is under way.
+struct InFlight {
+    batch: Vec<Pending>,
+    answers: Vec<Answer>,
+    authors: Vec<String>,
+    after: After,
+    /// To find out whether the commit was applied when the connection was lost.
+    probe: Probe,
+    encoded: Vec<EncodedOp>,
+    devices: Vec<(String, i64)>,
+    clear_devices: bool,
+    attempt: u32,
+}
+
+struct Probe {
+    expected_revision: i64,
+    generation: i64,
+    /// The last operation of the commit: its id and place.
+    last_op: Option<(String, Seq)>,
+}
+
+/// One account's writer.
+pub struct Writer {
+    myself: ActorRef<Message>,
+    user: UserId,
+    context: Arc<Context>,
+    slot: Arc<Slot>,
+    /// `None`: must be loaded before the next plan.
+    state: Option<UserState>,
+    queue: VecDeque<Pending>,
+    refreshes: Vec<oneshot::Sender<Result<Arc<UserView>, EngineError>>>,
+    in_flight: Option<InFlight>,
+    /// So many requests are planned alone, because a batch with them was refused.
+    one_by_one: usize,
+    _guard: ActorGuard,
+}
+
+/// Loads what an account's writer starts from.
+///
+/// # Errors
+/// [`EngineError::NoAccount`], or the store's trouble.
+pub async fn load_state(store: &dyn Store, user: UserId) -> Result<UserState, EngineError> {
+    let account = store.load_account(user).await.map_err(store_trouble)?.ok_or(EngineError::NoAccount)?;
+    state_of(store, user, account).await.map_err(store_trouble)
+}
+
+async fn state_of(store: &dyn Store, user: UserId, mut account: AccountState) -> Result<UserState, StoreError> {
+    let sync = &account.sync;
+    let unsaved = sync.replacement_seq.is_none();
+    if unsaved {
+        // Never resolved, as in a log that another program wrote: find the newest import once and keep it (section 5.6).
+        let rows = store.full_states(user, sync.pruned_seq, sync.last_seq, MAX_UNRESOLVED_FULL_STATES).await?;
+        let newest = rows.iter().find(|row| row.op_type.is_state_replacement()).map_or(0, |row| row.seq);
+        account.sync.replacement_seq = Some(newest);
+    }
+    Ok(UserState { user, account, unsaved, heads: HeadCache::unknown(), requests: RequestCache::default() })
+}
+
+impl Writer {
+    /// Starts what can be started.
+    async fn pump(&mut self) {
+        while self.in_flight.is_none() {
+            if !self.refreshes.is_empty() {
+                let result = self.reload().await.map(|()| self.slot.view());
+                for reply in self.refreshes.drain(..) {
+                    // The reader may have gone; nobody else waits for this.
+                    let _ = reply.send(match &result {
+                        Ok(view) => Ok(Arc::clone(view)),
+                        Err(EngineError::NoAccount) => Err(EngineError::NoAccount),
+                        Err(_) => Err(EngineError::Unavailable),
+                    });
+                }
+            }
+            let batch = self.take_batch();
+            if batch.is_empty() {
+                return;
+            }
+            if self.context.options.distrust_cache
+                && let Err(error) = self.reload().await
+            {
+                refuse(batch, &error);
+                continue;
+            }
+            self.start(batch, Facts::default(), 1).await;
+        }
+    }
+
+    fn take_batch(&mut self) -> Vec<Pending> {
+        let now = Instant::now();
+        let (mut ops, mut bytes) = (0, 0);
+        let mut batch = Vec::new();
+        while let Some(next) = self.queue.front() {
+            let next_ops = match &*next.work {
+                Work::Upload(upload) => upload.ops.len(),
+                _ => 1,
+            };
+            let next_bytes = next.work.bytes();
+            let full = ops + next_ops > MAX_BATCH_OPS || bytes + next_bytes > MAX_BATCH_BYTES || self.one_by_one > 0;
+            if full && !batch.is_empty() {
+                break;
+            }
+            let Some(pending) = self.queue.pop_front() else { break };
+            // Nobody waits for it: don't start it.
+            if pending.reply.is_closed() || pending.deadline <= now {
+                metrics::counter!("supersync_engine_dropped_total").increment(1);
+                let _ = pending.reply.send(Err(EngineError::Deadline));
+                continue;
+            }
+            metrics::histogram!("supersync_mailbox_wait_seconds").record(pending.since.elapsed().as_secs_f64());
+            ops += next_ops;
+            bytes += next_bytes;
+            batch.push(pending);
+        }
+        self.one_by_one = self.one_by_one.saturating_sub(batch.len());
+        batch
+    }
+
+    /// Brings the state in line with the database. What is cached stays when the row has not changed.
+    async fn reload(&mut self) -> Result<(), EngineError> {
+        let store = self.context.store.as_ref();
+        let loaded = store.load_account(self.user).await.map_err(store_trouble)?.ok_or(EngineError::NoAccount)?;
+        if let Some(state) = &mut self.state
+            && (state.account.sync == loaded.sync
+                || (state.unsaved && state.account.sync.revision == loaded.sync.revision))
+        {
+            state.account.storage_quota_bytes = loaded.storage_quota_bytes;
+        } else {
+            let state = state_of(store, self.user, loaded).await.map_err(store_trouble)?;
+            self.slot.clear_touches();
+            self.state = Some(state);
+        }
+        self.publish(Vec::new());
+        Ok(())
+    }
+
+    /// Makes the state visible to readers, with the operations that are new in it.
+    fn publish(&self, new: Vec<EncodedOp>) {
+        let Some(state) = &self.state else { return };
+        let sync = &state.account.sync;
+        let old = self.slot.view();
+        let contiguous = old.sync().generation == sync.generation && old.sync().pruned_seq <= sync.pruned_seq;
+        let first_new = new.first().map_or(sync.last_seq + 1, |op| op.seq);
+        let tail = if contiguous && old.sync().last_seq + 1 == first_new {
+            old.tail.extended(new)
+        } else {
+            Tail::empty(first_new - 1).extended(new)
+        };
+        self.slot.publish(UserView { account: Arc::new(state.account.clone()), tail });
+    }
+
+    /// Plans a batch and submits it, or answers it when there is nothing to commit.
+    async fn start(&mut self, batch: Vec<Pending>, mut facts: Facts, attempt: u32) {
+        if self.state.is_none()
+            && let Err(error) = self.reload().await
+        {
+            refuse(batch, &error);
+            return;
+        }
+        let Some(plan) = self.plan(&batch, &mut facts).await else {
+            refuse(batch, &EngineError::Unavailable);
+            return;
+        };
+        let Plan { commit, devices, answers, authors, after } = plan;
+        match commit {
+            None => {
+                self.touch_devices(devices).await;
+                if let Some(state) = &mut self.state {
+                    state.apply(after);
+                }
+                self.answer(batch, answers);
+            }
+            Some(commit) => self.submit(commit, batch, answers, authors, after, attempt),
+        }
+    }
+
+    async fn plan(&mut self, batch: &[Pending], facts: &mut Facts) -> Option<Plan> {
+        let work: Vec<&Work> = batch.iter().map(|pending| &*pending.work).collect();
+        let now_ms = self.context.clock.now_ms();
+        for _ in 0..MAX_FACT_ROUNDS {
+            let state = self.state.as_ref()?;
+            let needs = match plan::plan(state, facts, &work, now_ms) {
+                Ok(plan) => return Some(plan),
+                Err(needs) => needs,
+            };
+            let fetched = if !needs.heads.is_empty() && state.heads.is_unknown() {
+                self.load_heads().await
+            } else {
+                self.fetch(needs, facts, state).await
+            };
+            if let Err(error) = fetched {
+                store_trouble(error);
+                return None;
+            }
+        }
+        tracing::error!(user_id = self.user, "planning does not settle");
+        None
+    }
+
+    /// Remembers all heads of an account that has few, on its first upload: readers don't need them.
+    async fn load_heads(&mut self) -> Result<(), StoreError> {
+        if let Some(state) = &mut self.state {
+            let above = state.account.sync.base_seq;
+            let all = self.context.store.load_all_heads(self.user, above, heads::CAPACITY).await?;
+            state.heads = HeadCache::loaded(all);
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, needs: Needs, facts: &mut Facts, state: &UserState) -> Result<(), StoreError> {
+        let store = self.context.store.as_ref();
+        let sync = &state.account.sync;
+        if !needs.heads.is_empty() {
+            let found = store.load_heads(self.user, sync.base_seq, &needs.heads).await?;
+            facts.heads.extend(needs.heads.into_iter().map(|key| (key, None)));
+            facts.heads.extend(found.into_iter().map(|(key, head)| (key, Some(head))));
+        }
+        if !needs.ids.is_empty() {
+            let found = store.find_ops(self.user, sync.generation, &needs.ids).await?;
+            facts.ids.extend(needs.ids.into_iter().map(|id| (id, None)));
+            facts.ids.extend(found.into_iter().map(|op| (op.id.clone(), Some(op))));
+        }
+        if needs.newest_full_state {
+            let rows = store.full_states(self.user, sync.pruned_seq, sync.last_seq, 1).await?;
+            facts.newest_full_state = Some(rows.into_iter().next());
+        }
+        if needs.recount {
+            let (bytes, _) = store.measure(self.user, sync.pruned_seq, sync.last_seq).await?;
+            facts.recount_bytes = Some(bytes + sync.snapshot.map_or(0, |snapshot| snapshot.bytes));
+        }
+        if needs.cleanup {
+            facts.cleanup = Some(self.cleanup_steps(state).await?);
+        }
+        Ok(())
+    }
+
+    /// Ways to make room, smallest first: up to and with the oldest restore point, the next one, …, and at last everything before the newest one,
+    /// which itself always stays (sections 11.3, 17.5).
+    async fn cleanup_steps(&self, state: &UserState) -> Result<Vec<CleanupStep>, StoreError> {
+        let store = self.context.store.as_ref();
+        let sync = &state.account.sync;
+        let rows = store.full_states(self.user, sync.pruned_seq, sync.last_seq, 1000).await?;
+        let mut points: Vec<Seq> = rows
+            .iter()
+            .filter(|row| crate::protocol::op::is_causal_full_state(row.op_type, row.repair_base_server_seq))
+            .map(|row| row.seq)
+            .collect();
+        points.reverse();
+        let Some(newest) = points.pop() else { return Ok(Vec::new()) };
+        points.truncate(MAX_CLEANUP_STEPS);
+        let mut ends: Vec<(Seq, i64)> = points.iter().zip(1..).map(|(seq, count)| (*seq, count)).collect();
+        let last_count = i64::try_from(points.len()).unwrap_or(i64::MAX);
+        if newest - 1 > ends.last().map_or(sync.pruned_seq, |(seq, _)| *seq) {
+            ends.push((newest - 1, last_count));
+        }
+        let mut steps = Vec::with_capacity(ends.len());
+        let (mut from, mut freed_bytes, mut deleted_ops) = (sync.pruned_seq, 0, 0);
+        for (prune_to, deleted_restore_points) in ends {
+            let (bytes, ops) = store.measure(self.user, from, prune_to).await?;
+            freed_bytes += bytes;
+            deleted_ops += ops;
+            from = prune_to;
+            steps.push(CleanupStep { prune_to, freed_bytes, deleted_ops, deleted_restore_points });
+        }
+        Ok(steps)
+    }
+
+    fn submit(
+        &mut self,
+        mut commit: Commit,
+        batch: Vec<Pending>,
+        answers: Vec<Answer>,
+        authors: Vec<String>,
+        after: After,
+        attempt: u32,
+    ) {
+        let live_from = commit.state.base_seq;
+        let encoded = commit.ops.iter().filter(|(_, op)| op.server_seq > live_from);
+        let encoded = encoded.map(|(_, op)| EncodedOp::new(op)).collect();
+        if !commit.clear_devices {
+            commit.devices.retain(|(client_id, now_ms)| self.slot.should_touch(client_id, *now_ms, DEVICE_WRITE_MS));
+        }
+        let probe = Probe {
+            expected_revision: commit.expected_revision,
+            generation: commit.state.generation,
+            last_op: commit.ops.last().map(|(_, op)| (op.id.clone(), op.server_seq)),
+        };
+        self.in_flight = Some(InFlight {
+            batch,
+            answers,
+            authors,
+            after,
+            probe,
+            encoded,
+            devices: commit.devices.clone(),
+            clear_devices: commit.clear_devices,
+            attempt,
+        });
+        let myself = self.myself.clone();
+        self.context.committer.submit(commit, move |result| {
+            // Fails only when the actor has died: its callers ask again and find what was stored by op id.
+            let _ = myself.cast(Message::Committed(result));
+        });
+    }
+
+    async fn committed(&mut self, result: CommitResult) {
+        let Some(flight) = self.in_flight.take() else { return };
+        match result {
+            Ok(CommitOutcome::Committed) => self.applied(flight),
+            Ok(CommitOutcome::Stale) => {
+                self.state = None;
+                self.again(flight, Facts::default()).await;
+            }
+            Ok(CommitOutcome::DuplicateId) => {
+                // Some id is not as new as it looked. Look all of them up.
+                let facts = Facts { distrust_ids: true, ..Facts::default() };
+                self.again(flight, facts).await;
+            }
+            Err(error) => self.commit_failed(flight, &error).await,
+        }
+    }
+
+    async fn commit_failed(&mut self, flight: InFlight, error: &StoreError) {
+        let state = self.state.take();
+        match error {
+            StoreError::Unknown(_) => match self.was_applied(&flight.probe).await {
+                Some(true) => {
+                    self.state = state;
+                    self.applied(flight);
+                    // Others may have committed since: the next batch finds out by the fence.
+                }
+                Some(false) => self.again(flight, Facts::default()).await,
+                None => fail(flight.batch, &self.slot.view(), "Connection to the database lost, please retry"),
+            },
+            StoreError::Internal(_) | StoreError::Corrupt(_) if flight.batch.len() > 1 => {
+                self.one_by_one += flight.batch.len();
+                for pending in flight.batch.into_iter().rev() {
+                    self.queue.push_front(pending);
+                }
+            }
+            StoreError::Timeout(_) => fail(flight.batch, &self.slot.view(), "Transaction timeout, please retry"),
+            _ => fail(flight.batch, &self.slot.view(), "Database transaction failed, please retry"),
+        }
+    }
+
+    /// Whether a commit whose connection was lost is in the database; `None`: it does not answer.
+    async fn was_applied(&self, probe: &Probe) -> Option<bool> {
+        for delay_ms in [50, 200, 1000] {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            let store = self.context.store.as_ref();
+            let Ok(Some(account)) = store.load_account(self.user).await else { continue };
+            if account.sync.revision == probe.expected_revision {
+                return Some(false);
+            }
+            let Some((id, seq)) = &probe.last_op else {
+                return Some(account.sync.revision == probe.expected_revision + 1);
+            };
+            let Ok(found) = store.find_ops(self.user, probe.generation, std::slice::from_ref(id)).await else {
+                continue;
+            };
+            return Some(found.iter().any(|op| op.server_seq == *seq));
+        }
+        None
+    }
+
+    async fn again(&mut self, flight: InFlight, facts: Facts) {
+        if flight.attempt >= MAX_ATTEMPTS {
+            tracing::warn!(user_id = self.user, "gave up after losing the race for an account several times");
+            fail(flight.batch, &self.slot.view(), "Too many writers at once, please retry");
+            return;
+        }
+        metrics::counter!("supersync_replans_total").increment(1);
+        self.start(flight.batch, facts, flight.attempt + 1).await;
+    }
+
+    fn applied(&mut self, flight: InFlight) {
+        if let Some(state) = &mut self.state {
+            state.apply(flight.after);
+        }
+        if flight.clear_devices {
+            self.slot.clear_touches();
+        }
+        for (client_id, now_ms) in &flight.devices {
+            self.slot.touched(client_id, *now_ms);
+        }
+        self.publish(flight.encoded);
+        let latest_seq = self.slot.view().sync().latest_seq();
+        for author in &flight.authors {
+            self.context.notifier.committed(self.user, author, latest_seq);
+        }
+        self.answer(flight.batch, flight.answers);
+    }
+
+    fn answer(&self, batch: Vec<Pending>, answers: Vec<Answer>) {
+        let view = self.slot.view();
+        for (pending, answer) in batch.into_iter().zip(answers) {
+            count_outcomes(&answer);
+            // The caller may have gone; what was stored stays stored.
+            let _ = pending.reply.send(Ok(Answered { answer, view: Arc::clone(&view) }));
+        }
+    }
+
+    /// Records devices of uploads that changed nothing else. Failing is no reason to fail the upload.
+    async fn touch_devices(&self, devices: Vec<(String, i64)>) {
+        for (client_id, now_ms) in devices {
+            if self.slot.should_touch(&client_id, now_ms, DEVICE_WRITE_MS) {
+                match self.context.store.touch_device(self.user, &client_id, now_ms).await {
+                    Ok(()) => self.slot.touched(&client_id, now_ms),
+                    Err(error) => tracing::warn!(%error, user_id = self.user, "device not recorded"),
+                }
+            }
+        }
+    }
+}
+
+fn count_outcomes(answer: &Answer) {
+    let count =
+        |outcome: &'static str| metrics::counter!("supersync_operations_total", "outcome" => outcome).increment(1);
+    match answer {
+        Answer::Upload(outcome) if outcome.deduplicated => {
+            metrics::counter!("supersync_requests_deduplicated_total").increment(1);
+        }
+        Answer::Upload(outcome) => {
+            for result in &outcome.results {
+                count(result.outcome.as_ref().map_or_else(|rejection| rejection.code.as_str(), |_| "accepted"));
+            }
+        }
+        Answer::Snapshot(SnapshotReply::Accepted { .. }) => count("accepted"),
+        Answer::Snapshot(SnapshotReply::Rejected(rejection)) => count(rejection.code.as_str()),
+        Answer::Snapshot(SnapshotReply::ImportExists { .. }) => count("SYNC_IMPORT_EXISTS"),
+        Answer::Snapshot(SnapshotReply::QuotaExceeded(_)) | Answer::Quota(_) => {
+            metrics::counter!("supersync_quota_rejections_total").increment(1);
+        }
+        Answer::Done(_) => {}
+    }
+}
+
+/// Answers a batch that was not started.
+fn refuse(batch: Vec<Pending>, error: &EngineError) {
+    for pending in batch {
+        let error = match error {
+            EngineError::NoAccount => EngineError::NoAccount,
+            EngineError::Internal(text) => EngineError::Internal(text.clone()),
+            _ => EngineError::Unavailable,
+        };
+        let _ = pending.reply.send(Err(error));
+    }
+}
+
+/// Answers a batch whose commit failed: clients keep the operations and send them again (section 5.10).
+fn fail(batch: Vec<Pending>, view: &Arc<UserView>, text: &str) {
+    for pending in batch {
+        let rejection = || Rejection::new(ErrorCode::InternalError, text);
+        let answer = match &*pending.work {
+            Work::Upload(upload) => {
+                let result = |op_id: &String| OpResult { op_id: op_id.clone(), outcome: Err(rejection()) };
+                let results = upload.ops.iter().map(|op| result(&op.op_id)).collect();
+                Answer::Upload(UploadOutcome { results, deduplicated: false, fenced: false })
+            }
+            Work::Snapshot(_) => Answer::Snapshot(SnapshotReply::Rejected(rejection())),
+            Work::Wipe | Work::Retire { .. } | Work::KeepState { .. } => {
+                let _ = pending.reply.send(Err(EngineError::Unavailable));
+                continue;
+            }
+        };
+        count_outcomes(&answer);
+        let _ = pending.reply.send(Ok(Answered { answer, view: Arc::clone(view) }));
+    }
+}

@@ -1,0 +1,59 @@
+//! What planning may have to know beyond the account's state, and what it turns out to lack.
+
+use std::collections::HashMap;
+
+use crate::protocol::{Seq, StoredOp};
+use crate::store::{EntityHead, EntityKey, FullStateRow};
+
+/// One way to make room: give up everything up to a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanupStep {
+    /// Operations up to here go.
+    pub prune_to: Seq,
+    /// Bytes that this frees in all.
+    pub freed_bytes: i64,
+    /// Operations that go in all.
+    pub deleted_ops: i64,
+    /// Restore points among them.
+    pub deleted_restore_points: i64,
+}
+
+/// Looked up for one batch, all at the revision of the state that it is planned on.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// Heads; `None` = there is none.
+    pub heads: HashMap<EntityKey, Option<EntityHead>>,
+    /// Operations by id; `None` = there is none.
+    pub ids: HashMap<String, Option<StoredOp>>,
+    /// No id may be assumed to be new any more: a commit failed on one.
+    pub distrust_ids: bool,
+    /// The newest full state of any kind; `Some(None)` = there is none.
+    pub newest_full_state: Option<Option<FullStateRow>>,
+    /// The charged bytes, counted from the rows.
+    pub recount_bytes: Option<i64>,
+    /// Ways to make room, smallest first.
+    pub cleanup: Option<Vec<CleanupStep>>,
+}
+
+/// Facts that a plan lacks. Planning goes on where it can, so that one round trip fetches them all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Heads to load.
+    pub heads: Vec<EntityKey>,
+    /// Ids to look up.
+    pub ids: Vec<String>,
+    /// [`Facts::newest_full_state`].
+    pub newest_full_state: bool,
+    /// [`Facts::recount_bytes`].
+    pub recount: bool,
+    /// [`Facts::cleanup`].
+    pub cleanup: bool,
+}
+
+impl Needs {
+    /// Whether nothing is lacking.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty() && self.ids.is_empty() && !self.newest_full_state && !self.recount && !self.cleanup
+    }
+}

@@ -1,0 +1,86 @@
+//! What an account's actor is asked to do, and what it answers.
+
+use std::sync::Arc;
+
+use crate::engine::view::UserView;
+use crate::engine::{QuotaExceeded, SnapshotReply};
+use crate::protocol::Seq;
+use crate::protocol::response::OpResult;
+use crate::protocol::validate::{CheckedSnapshot, CheckedUpload};
+use crate::store::{SnapshotBlob, SnapshotMeta};
+
+/// A change to an account's log.
+#[derive(Debug)]
+pub enum Work {
+    /// `POST /api/sync/ops`.
+    Upload(CheckedUpload),
+    /// `POST /api/sync/snapshot`.
+    Snapshot(Box<CheckedSnapshot>),
+    /// `DELETE /api/sync/data`.
+    Wipe,
+    /// Retention: give up everything before the newest full state, if that still is `full_state_seq`.
+    Retire {
+        /// The full state on which the decision rests.
+        full_state_seq: Seq,
+        /// What the superseded operations were charged.
+        bytes: i64,
+    },
+    /// Keep a rebuilt state for later restores.
+    KeepState {
+        /// The data set that it was rebuilt from.
+        generation: i64,
+        /// Where it stands, when, how large.
+        meta: SnapshotMeta,
+        /// The state.
+        blob: SnapshotBlob,
+    },
+}
+
+impl Work {
+    /// Payload bytes: what a plan of it will weigh in a commit.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Upload(upload) => {
+                upload.ops.iter().filter_map(|op| op.check.as_ref().ok()).map(|op| op.payload.len() + 256).sum()
+            }
+            Self::Snapshot(snapshot) => snapshot.op.as_ref().map_or(0, |op| op.payload.len()),
+            Self::KeepState { blob, .. } => blob.data.len(),
+            Self::Wipe | Self::Retire { .. } => 0,
+        }
+    }
+}
+
+/// What became of an upload's operations.
+#[derive(Clone, Debug)]
+pub struct UploadOutcome {
+    /// One per operation.
+    pub results: Vec<OpResult>,
+    /// From the request cache.
+    pub deduplicated: bool,
+    /// Refused as a whole because the client has not seen the newest state replacement: its piggyback must start with that, even if it
+    /// wrote it itself.
+    pub fenced: bool,
+}
+
+/// The answer to a piece of work.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To [`Work::Upload`].
+    Upload(UploadOutcome),
+    /// To either upload: no room.
+    Quota(QuotaExceeded),
+    /// To [`Work::Snapshot`].
+    Snapshot(SnapshotReply),
+    /// To the others: whether anything changed.
+    Done(bool),
+}
+
+/// An answer with the account as it was after the commit.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The answer.
+    pub answer: Answer,
+    /// The view that contains it.
+    pub view: Arc<UserView>,
+}
