@@ -5,6 +5,6 @@ use axum::Router;
 use super::state::AppState;
 
 /// The account routes.
-pub fn router(_state: AppState) -> Router<AppState> {
+pub fn router() -> Router<AppState> {
     Router::new()
 }
