@@ -1,10 +1,25 @@
 //! Settings: the environment (and a `.env` file) to typed values. The only place that reads environment variables.
+//!
+//! Names and defaults are in one table ([`table`]). Everything that is wrong is reported at once ([`ConfigErrors`]).
 
+use std::collections::HashMap;
+use std::env;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+mod build;
+mod database;
+mod reader;
+mod secret;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+pub use reader::{ConfigErrors, Problem, Setting};
 
 /// Where the server runs, as far as it matters for safety.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,4 +217,80 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub retention: Retention,
+}
+
+/// Settings with what an operator wants to know about them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Every variable with its value in force, secrets masked, in the table's order.
+    pub settings: Vec<Setting>,
+    /// What works but is probably not meant, one line each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The settings in this process's environment and the `.env` file of its working directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn from_env() -> Result<Self, ConfigErrors> {
+        Ok(Loaded::from_env()?.config)
+    }
+
+    /// The settings in the given variables.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn parse(variables: &HashMap<String, String>) -> Result<Self, ConfigErrors> {
+        Ok(Loaded::parse(variables)?.config)
+    }
+}
+
+impl Loaded {
+    /// The settings in this process's environment and the `.env` file of its working directory; a variable of the
+    /// environment wins over the same one in the file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, an unreadable `.env` file included.
+    pub fn from_env() -> Result<Self, ConfigErrors> {
+        let mut variables = dotenv(Path::new(".env"))?;
+        for (name, value) in env::vars_os() {
+            // Names and values that are not UTF-8 can't be ours: all of ours are text.
+            if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+                variables.insert(name, value);
+            }
+        }
+        Self::parse(&variables)
+    }
+
+    /// The settings in the given variables. Touches the file system only to keep or find the generated secret, which
+    /// needs no `JWT_SECRET` and no production.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn parse(variables: &HashMap<String, String>) -> Result<Self, ConfigErrors> {
+        build::load(variables)
+    }
+}
+
+/// The variables of a `.env` file; none if there is no such file.
+fn dotenv(path: &Path) -> Result<HashMap<String, String>, ConfigErrors> {
+    let problem =
+        |expected: String| ConfigErrors(vec![Problem { name: path.display().to_string(), was: None, expected }]);
+    let lines = match dotenvy::from_path_iter(path) {
+        Ok(lines) => lines,
+        Err(dotenvy::Error::Io(error)) if error.kind() == ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) => return Err(problem(format!("can't be read: {error}"))),
+    };
+    lines
+        .collect::<Result<_, _>>()
+        // The error's own text would show the whole line, which may hold a secret.
+        .map_err(|error| match error {
+            dotenvy::Error::LineParse(_, at) => {
+                problem(format!("has a line that is not NAME=value (at character {at} of it)"))
+            }
+            _ => problem("can't be read; is it UTF-8 text with one NAME=value per line?".to_owned()),
+        })
 }

@@ -27,6 +27,19 @@ macro_rules! on_both_databases {
                 }
             )+)+
         }
+
+        mod postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let database = super::support::postgres::TestDatabase::create().await;
+                    let store = super::fixture::open_postgres(&database).await;
+                    super::$module::$name(store.clone()).await;
+                    store.close().await;
+                    database.remove().await;
+                }
+            )+)+
+        }
     };
 }
 

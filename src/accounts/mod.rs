@@ -1,1 +1,128 @@
-//! Placeholder.
+//! Accounts: registration, passwords, sign-in, sessions.
+//!
+//! Owns who may do something and how that is proven. Promises that a database failure never looks like a refused
+//! session ([`AuthError::Database`]), that the answer to a registration does not tell whether the address is known, that at
+//! most a few password hashes are computed at once, and that a revoked session is refused at once in this process and
+//! after [`CACHE_TTL_MS`] in every other one.
+//!
+//! Must not know HTTP, sockets or the engine: closing the sockets of a revoked or deleted account is its caller's part.
+//!
+//! Later methods (magic link, passkeys, password reset) each get a module of their own next to `register` and `login`; the
+//! one-time tokens, the mail queue and the cache's invalidation are made for them already.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::mail::Mailer;
+use crate::protocol::UserId;
+use crate::store::{Store, StoreError};
+
+mod address;
+mod authenticate;
+mod cache;
+mod link;
+mod login;
+mod manage;
+mod pace;
+mod password;
+mod register;
+mod session;
+mod verify;
+
+pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
+pub use authenticate::{AuthError, AuthUser};
+pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS};
+pub use link::VERIFY_EMAIL_LIFETIME_MS;
+pub use login::{LOCK_AFTER_FAILURES, LOCK_MS, LoginError};
+pub use manage::ManageError;
+pub use password::{
+    HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
+};
+pub use register::{MAX_RESENDS_PER_DAY, RegisterError, Registered};
+pub use session::{SESSION_SECONDS, Session};
+pub use verify::VerifyError;
+
+/// Everything about accounts. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    mailer: Mailer,
+    passwords: Passwords,
+    sessions: session::Tokens,
+    cache: cache::VerifiedUsers,
+    login_turns: pace::Turns,
+    registration_turn: tokio::sync::Mutex<()>,
+    public_url: String,
+    allowed_emails: Vec<String>,
+    default_quota_bytes: i64,
+    test_mode: bool,
+}
+
+impl Accounts {
+    /// Accounts in `store` under the rules of `config`; mails leave through `mailer`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, config: &Config, clock: Clock, mailer: Mailer) -> Self {
+        let passwords = Passwords::new(HashParams::default(), config.limits.password_hash_parallelism);
+        Self::with_passwords(store, config, clock, mailer, passwords)
+    }
+
+    /// The same with password hashing of one's own choice, so that tests need not pay for strong hashes.
+    #[must_use]
+    pub fn with_passwords(
+        store: Arc<dyn Store>,
+        config: &Config,
+        clock: Clock,
+        mailer: Mailer,
+        passwords: Passwords,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                clock,
+                mailer,
+                passwords,
+                sessions: session::Tokens::new(&config.jwt_secret),
+                cache: cache::VerifiedUsers::new(),
+                login_turns: pace::Turns::new(),
+                registration_turn: tokio::sync::Mutex::new(()),
+                public_url: config.public_url.clone(),
+                allowed_emails: config.allowed_emails.clone(),
+                default_quota_bytes: config.limits.default_quota_bytes,
+                test_mode: config.test_mode,
+            }),
+        }
+    }
+
+    /// How many password hashes have been computed since the start (also `supersync_password_hashes_total`): what shows
+    /// that known and unknown addresses cost the same.
+    #[must_use]
+    pub fn password_hashes_computed(&self) -> u64 {
+        self.inner.passwords.computed()
+    }
+
+    /// Waits until queued mails have left or were given up. The caller bounds the time.
+    pub async fn drain_mails(&self) {
+        self.inner.mailer.drain().await;
+    }
+
+    /// Deletes one-time tokens that have expired. Housekeeping calls it now and then; returns how many there were.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_expired_links(&self) -> Result<u64, StoreError> {
+        self.inner.store.delete_expired_tokens(self.inner.clock.now_ms()).await
+    }
+
+    /// Makes `write`, a change of an account's token version, verification or existence, known to the cache before and after
+    /// it, also when the caller is cancelled in between.
+    async fn revoking<T>(&self, user: UserId, write: impl Future<Output = T> + Send) -> T {
+        let _guard = self.inner.cache.invalidating(user);
+        write.await
+    }
+}

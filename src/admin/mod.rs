@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What the operator's subcommands do. Each one is a function of its input, an output and the services it needs; `main` only
+//! parses the command line.
+
+pub mod user;

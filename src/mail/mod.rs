@@ -1,1 +1,298 @@
-//! Placeholder.
+//! Outgoing mail: a bounded queue in front of a transport.
+//!
+//! Promises that sending never delays or fails a request: [`Mailer::send`] returns at once, and what became of the mail is
+//! a metric and a log line. At most [`MAX_OUTSTANDING`] mails wait or are under way, at most [`MAX_SENDING`] of them talk
+//! to the mail server; a mail is tried [`RETRY_AFTER`]`.len() + 1` times. Mails are lost when the process ends before they
+//! left ([`Mailer::drain`] waits for them); every one of them can be asked for again.
+//!
+//! Without a mail server, and outside production, the link is printed to the log for the operator instead. That is the one
+//! place where a link may be logged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Environment};
+use crate::protocol::UserId;
+
+mod letter;
+mod smtp;
+
+pub use letter::{Rendered, escape_html};
+
+/// How many mails wait or are under way at most; further ones are dropped.
+pub const MAX_OUTSTANDING: usize = 500;
+/// How many mails are handed to the mail server at once.
+pub const MAX_SENDING: usize = 4;
+/// How long after a passing failure the mail is tried again.
+pub const RETRY_AFTER: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_mins(3)];
+
+/// What a mail is about.
+#[derive(Clone, Debug)]
+pub enum Letter {
+    /// Prove an address.
+    VerifyAddress {
+        /// The page to open.
+        link: SecretString,
+    },
+}
+
+/// A mail to an account.
+#[derive(Clone)]
+pub struct Mail {
+    /// The account, for the log.
+    pub user: UserId,
+    /// The account's address.
+    pub to: String,
+    /// The contents.
+    pub letter: Letter,
+}
+
+/// Why a mail did not leave. The texts get into the log, so a transport must not put addresses in them; what the mail
+/// server says in words can hold some.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Trying again may help.
+    #[error("mail server unavailable: {0}")]
+    Passing(String),
+    /// It won't.
+    #[error("mail refused: {0}")]
+    Permanent(String),
+}
+
+/// Why mail can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MailConfigError {
+    /// `SMTP_FROM` is no sender.
+    #[error("SMTP_FROM is not a valid sender: {0} (expected: Name <address@example.com>)")]
+    From(String),
+    /// TLS for the mail server can't be set up.
+    #[error("SMTP_HOST can't be used with TLS: {0}")]
+    Tls(String),
+}
+
+/// Hands a mail to where it goes next.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Hands the mail over. Must end within a minute or so by itself.
+    async fn send(&self, to: &str, mail: &Rendered) -> Result<(), SendError>;
+}
+
+/// Sends mails in the background. Cheap to clone.
+#[derive(Clone)]
+pub struct Mailer {
+    delivery: Delivery,
+}
+
+#[derive(Clone)]
+enum Delivery {
+    Queue(Arc<Queue>),
+    Log,
+    Unavailable,
+}
+
+struct Queue {
+    transport: Arc<dyn Transport>,
+    outstanding: Arc<Semaphore>,
+    sending: Arc<Semaphore>,
+    retry_after: &'static [Duration],
+    tasks: TaskTracker,
+}
+
+impl Mailer {
+    /// The mail server of the configuration; without one the log, and in production nothing.
+    ///
+    /// # Errors
+    /// When the sender or the mail server's name is unusable.
+    pub fn from_config(config: &Config) -> Result<Self, MailConfigError> {
+        Ok(match (&config.smtp, config.environment) {
+            (Some(smtp), _) => Self::with_transport(Arc::new(smtp::Smtp::new(smtp)?)),
+            (None, Environment::Development) => Self { delivery: Delivery::Log },
+            (None, Environment::Production) => Self::unavailable(),
+        })
+    }
+
+    /// A queue in front of `transport`.
+    #[must_use]
+    pub fn with_transport(transport: Arc<dyn Transport>) -> Self {
+        Self::with_retries(transport, &RETRY_AFTER)
+    }
+
+    fn with_retries(transport: Arc<dyn Transport>, retry_after: &'static [Duration]) -> Self {
+        let queue = Queue {
+            transport,
+            outstanding: Arc::new(Semaphore::new(MAX_OUTSTANDING)),
+            sending: Arc::new(Semaphore::new(MAX_SENDING)),
+            retry_after,
+            tasks: TaskTracker::new(),
+        };
+        Self { delivery: Delivery::Queue(Arc::new(queue)) }
+    }
+
+    /// No mail at all: what needs it must refuse.
+    #[must_use]
+    pub const fn unavailable() -> Self {
+        Self { delivery: Delivery::Unavailable }
+    }
+
+    /// Whether links reach anybody.
+    #[must_use]
+    pub fn can_deliver(&self) -> bool {
+        !matches!(self.delivery, Delivery::Unavailable)
+    }
+
+    /// Queues a mail and returns at once. Must be called within a tokio runtime.
+    pub fn send(&self, mail: Mail) {
+        match &self.delivery {
+            Delivery::Queue(queue) => Queue::push(queue, mail),
+            Delivery::Log => {
+                let Letter::VerifyAddress { link } = &mail.letter;
+                tracing::info!(
+                    user_id = mail.user,
+                    "OPERATOR: no SMTP is configured, so this link was not mailed. To verify the account, open {}",
+                    link.expose_secret()
+                );
+                count("logged");
+            }
+            Delivery::Unavailable => {
+                tracing::warn!(user_id = mail.user, "mail dropped: none is configured");
+                count("dropped");
+            }
+        }
+    }
+
+    /// Waits until every queued mail has left or was given up.
+    pub async fn drain(&self) {
+        if let Delivery::Queue(queue) = &self.delivery {
+            queue.tasks.close();
+            queue.tasks.wait().await;
+        }
+    }
+}
+
+impl Queue {
+    fn push(queue: &Arc<Self>, mail: Mail) {
+        let Ok(place) = Arc::clone(&queue.outstanding).try_acquire_owned() else {
+            tracing::warn!(user_id = mail.user, "mail dropped: too many are waiting");
+            count("dropped");
+            return;
+        };
+        let worker = Arc::clone(queue);
+        queue.tasks.spawn(async move {
+            let _place = place;
+            worker.deliver(&mail).await;
+        });
+    }
+
+    async fn deliver(&self, mail: &Mail) {
+        let rendered = mail.letter.render();
+        let mut retries = self.retry_after.iter();
+        loop {
+            let result = {
+                let _sending = self.sending.acquire().await.expect("the semaphore is never closed");
+                self.transport.send(&mail.to, &rendered).await
+            };
+            match (result, retries.next()) {
+                (Ok(()), _) => return count("sent"),
+                (Err(error @ SendError::Passing(_)), Some(wait)) => {
+                    tracing::warn!(user_id = mail.user, %error, "mail not sent yet");
+                    count("retried");
+                    tokio::time::sleep(*wait).await;
+                }
+                (Err(error @ SendError::Passing(_)), None) => {
+                    tracing::error!(user_id = mail.user, %error, "mail given up");
+                    return count("failed");
+                }
+                (Err(error @ SendError::Permanent(_)), _) => {
+                    tracing::error!(user_id = mail.user, %error, "mail refused");
+                    return count("failed");
+                }
+            }
+        }
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("supersync_mails_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Fails as often as told, then succeeds.
+    struct Flaky {
+        tries: AtomicUsize,
+        failures: usize,
+        permanent: bool,
+    }
+
+    #[async_trait]
+    impl Transport for Flaky {
+        async fn send(&self, _to: &str, _mail: &Rendered) -> Result<(), SendError> {
+            if self.tries.fetch_add(1, Ordering::SeqCst) >= self.failures {
+                return Ok(());
+            }
+            Err(if self.permanent { SendError::Permanent("550".into()) } else { SendError::Passing("421".into()) })
+        }
+    }
+
+    async fn tries(failures: usize, permanent: bool) -> usize {
+        let transport = Arc::new(Flaky { tries: AtomicUsize::new(0), failures, permanent });
+        let mailer = Mailer::with_retries(Arc::clone(&transport) as Arc<dyn Transport>, &[Duration::ZERO; 3]);
+        mailer.send(Mail {
+            user: 1,
+            to: "a@b.co".into(),
+            letter: Letter::VerifyAddress { link: "https://x".to_owned().into() },
+        });
+        mailer.drain().await;
+        transport.tries.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn passing_failures_are_retried_a_few_times() {
+        assert_eq!(tries(0, false).await, 1);
+        assert_eq!(tries(2, false).await, 3);
+        assert_eq!(tries(99, false).await, 4);
+    }
+
+    #[tokio::test]
+    async fn permanent_failures_are_not() {
+        assert_eq!(tries(99, true).await, 1);
+    }
+
+    /// Never ends.
+    struct Stuck;
+
+    #[async_trait]
+    impl Transport for Stuck {
+        async fn send(&self, _to: &str, _mail: &Rendered) -> Result<(), SendError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stuck_mail_server_fills_the_queue_and_no_more() {
+        let mailer = Mailer::with_transport(Arc::new(Stuck));
+        for user in 0..=500 {
+            mailer.send(Mail {
+                user,
+                to: "a@b.co".into(),
+                letter: Letter::VerifyAddress { link: "https://x".to_owned().into() },
+            });
+        }
+        let Delivery::Queue(queue) = &mailer.delivery else { panic!("a queue was made") };
+        assert_eq!(queue.tasks.len(), MAX_OUTSTANDING);
+    }
+
+    #[test]
+    fn without_mail_nothing_can_be_delivered() {
+        assert!(!Mailer::unavailable().can_deliver());
+    }
+}

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::json::scan::Shape;
 use super::{Seq, VectorClock};
 
 /// What an operation does.
@@ -159,6 +160,8 @@ pub struct UploadedOp {
     pub entity_ids: Option<Vec<String>>,
     /// Compact JSON; `None` when the member is missing (a JSON `null` is `Some("null")`).
     pub payload: Option<Bytes>,
+    /// How deep and large the payload is.
+    pub payload_shape: Shape,
     /// Entries in the order received; values that are no finite number are NaN.
     pub vector_clock: Vec<(String, f64)>,
     pub timestamp: f64,
@@ -166,6 +169,8 @@ pub struct UploadedOp {
     pub is_payload_encrypted: Option<bool>,
     pub import_reason: Option<ImportReason>,
     pub repair_base_server_seq: Option<Seq>,
+    /// The member that held a lone surrogate, which no database stores (section 17.4): its text here has U+FFFD instead.
+    pub poisoned: Option<&'static str>,
 }
 
 /// An operation that passed semantic validation (section 5.4).

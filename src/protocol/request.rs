@@ -1,9 +1,21 @@
 //! Requests: from bytes to checked structure (contract, sections 5.2, 6, 7.1).
+//!
+//! Promises: one pass over a body; payloads stay the bytes that the client sent (without white space), mostly as slices of
+//! the body. A body is refused as a whole only for its structure: what an operation means is judged one by one later
+//! ([`super::validate`]), as one bad operation must not stop its siblings for ever.
 
 use bytes::Bytes;
 
+use super::json::scan::{Malformed, Scanner, Shape, Span, compacted};
+use super::limits::{MAX_ENTITY_IDS_TRANSPORT, MAX_ID_LEN, MAX_OPS_PER_UPLOAD, MAX_SCHEMA_VERSION, MAX_TRANSPORT_LEN};
 use super::response::Issue;
 use super::{ImportReason, OpType, Seq, UploadedOp};
+
+mod query;
+pub(in crate::protocol) mod schema;
+
+pub use schema::is_client_id;
+use schema::{At, CLIENT_ID, Checker, REQUEST_ID, StringRule, UUID, members};
 
 /// `POST /api/sync/ops`, structurally sound.
 #[derive(Clone, Debug)]
@@ -24,12 +36,30 @@ pub enum SnapshotReason {
     Migration,
 }
 
+impl SnapshotReason {
+    /// Every reason with its text on the wire, in the order of the contract.
+    const WIRE: [(&'static str, Self); 3] =
+        [("initial", Self::Initial), ("recovery", Self::Recovery), ("migration", Self::Migration)];
+
+    /// The reason's text on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::Recovery => "recovery",
+            Self::Migration => "migration",
+        }
+    }
+}
+
 /// `POST /api/sync/snapshot`, structurally sound.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // section 7.1
 pub struct SnapshotRequest {
     /// Compact JSON; `None` when missing.
     pub state: Option<Bytes>,
+    /// How deep and large the state is.
+    pub state_shape: Shape,
     pub client_id: String,
     pub reason: SnapshotReason,
     pub vector_clock: Vec<(String, f64)>,
@@ -58,8 +88,291 @@ pub struct DownloadQuery {
 pub enum RequestError {
     /// Not JSON at all.
     Malformed,
-    /// More than [`super::limits::MAX_OPS_PER_UPLOAD`] operations; carries their number. Checked before anything else.
+    /// More than [`MAX_OPS_PER_UPLOAD`] operations; carries their number. Checked before anything else.
     TooManyOps(usize),
     /// JSON of the wrong shape.
     Invalid(Vec<Issue>),
+}
+
+impl From<Malformed> for RequestError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Members of an uploaded operation, in the order of the issues.
+const OP_FIELDS: [&str; 14] = [
+    "id",
+    "clientId",
+    "actionType",
+    "opType",
+    "entityType",
+    "entityId",
+    "entityIds",
+    "payload",
+    "vectorClock",
+    "timestamp",
+    "schemaVersion",
+    "isPayloadEncrypted",
+    "syncImportReason",
+    "repairBaseServerSeq",
+];
+
+/// Members of a snapshot, in the order of the issues.
+const SNAPSHOT_FIELDS: [&str; 12] = [
+    "state",
+    "clientId",
+    "reason",
+    "vectorClock",
+    "schemaVersion",
+    "isPayloadEncrypted",
+    "syncImportReason",
+    "opId",
+    "isCleanSlate",
+    "snapshotOpType",
+    "repairBaseServerSeq",
+    "requestId",
+];
+
+/// Texts that may hold anything, as the operation alone is refused for them.
+const TRANSPORT: StringRule = StringRule { min: None, max: Some(MAX_TRANSPORT_LEN), format: None };
+const ACTION_TYPE: StringRule = StringRule { min: Some(1), max: Some(MAX_ID_LEN), format: None };
+
+const IMPORT_REASONS: [(&str, ImportReason); 6] = {
+    let mut table = [("", ImportReason::Repair); 6];
+    let mut i = 0;
+    while i < 6 {
+        table[i] = (ImportReason::ALL[i].as_str(), ImportReason::ALL[i]);
+        i += 1;
+    }
+    table
+};
+
+const SNAPSHOT_OP_TYPES: [(&str, OpType); 3] = [
+    (OpType::SyncImport.as_str(), OpType::SyncImport),
+    (OpType::BackupImport.as_str(), OpType::BackupImport),
+    (OpType::Repair.as_str(), OpType::Repair),
+];
+
+/// An element of `ops` before its members are checked.
+enum RawOp {
+    Object([Option<Span>; OP_FIELDS.len()]),
+    Other,
+}
+
+/// What stands in `ops`.
+enum RawOps {
+    Missing,
+    NoArray,
+    Array { ops: Vec<RawOp>, count: usize },
+}
+
+impl UploadRequest {
+    /// Reads the (decompressed) body of an upload.
+    ///
+    /// # Errors
+    /// [`RequestError`]; nothing of such a request may be stored.
+    pub fn parse(body: &Bytes) -> Result<Self, RequestError> {
+        let text = std::str::from_utf8(body).map_err(|_| RequestError::Malformed)?;
+        let mut scanner = Scanner::new(text);
+        let mut check = Checker::new(text);
+        let mut raw_ops = RawOps::Missing;
+        let (mut client_id, mut last_known, mut request_id) = (None, None, None);
+        if scanner.peek() != Some(b'{') {
+            return Err(no_object(scanner, check));
+        }
+        scanner.open(b'{')?;
+        let mut first = true;
+        while let Some((key, _)) = scanner.member(&mut first)? {
+            match &*key {
+                "ops" => raw_ops = read_ops(&mut scanner)?,
+                "clientId" => client_id = Some(scanner.value()?),
+                "lastKnownServerSeq" => last_known = Some(scanner.value()?),
+                "requestId" => request_id = Some(scanner.value()?),
+                _ => {
+                    scanner.value()?;
+                }
+            }
+        }
+        scanner.end()?;
+
+        let ops = match raw_ops {
+            RawOps::Array { count, .. } if count > MAX_OPS_PER_UPLOAD => return Err(RequestError::TooManyOps(count)),
+            RawOps::Array { ops, count } => {
+                let ops = ops.iter().enumerate().filter_map(|(i, raw)| check_op(&mut check, body, i, raw)).collect();
+                if count == 0 {
+                    check.too_small("array", 1, At::root("ops").path());
+                }
+                ops
+            }
+            RawOps::Missing | RawOps::NoArray => {
+                check.wrong_type("array", At::root("ops").path());
+                Vec::new()
+            }
+        };
+        let client_id = check.string(At::root("clientId"), client_id, CLIENT_ID);
+        let last_known_server_seq = check.optional_integer(At::root("lastKnownServerSeq"), last_known, 0, None);
+        let request_id = check.optional_string(At::root("requestId"), request_id, REQUEST_ID);
+        match client_id {
+            Some(client_id) if check.issues.is_empty() => {
+                Ok(Self { ops, client_id, last_known_server_seq, request_id })
+            }
+            _ => Err(check.into_error()),
+        }
+    }
+}
+
+/// The root is something else than an object, or no JSON at all.
+fn no_object(mut scanner: Scanner<'_>, mut check: Checker<'_>) -> RequestError {
+    if scanner.value().and_then(|_| scanner.end()).is_err() {
+        return RequestError::Malformed;
+    }
+    check.wrong_type("object", Vec::new());
+    check.into_error()
+}
+
+/// Reads `ops`. Of elements beyond the limit only the number is kept.
+fn read_ops(scanner: &mut Scanner<'_>) -> Result<RawOps, Malformed> {
+    if scanner.peek() != Some(b'[') {
+        scanner.value()?;
+        return Ok(RawOps::NoArray);
+    }
+    scanner.open(b'[')?;
+    let mut ops = Vec::new();
+    let mut count = 0;
+    let mut first = true;
+    while scanner.element(&mut first)? {
+        count += 1;
+        if count > MAX_OPS_PER_UPLOAD {
+            scanner.value()?;
+        } else if scanner.peek() == Some(b'{') {
+            ops.push(RawOp::Object(members(scanner, &OP_FIELDS)?));
+        } else {
+            scanner.value()?;
+            ops.push(RawOp::Other);
+        }
+    }
+    Ok(RawOps::Array { ops, count })
+}
+
+/// Payload bytes: a slice of the body where possible. A slice keeps the whole body in memory.
+fn payload_bytes(body: &Bytes, text: &str, span: Span) -> Bytes {
+    if span.compact { body.slice(span.start..span.end) } else { Bytes::from(compacted(&text[span.start..span.end])) }
+}
+
+fn check_op(check: &mut Checker<'_>, body: &Bytes, index: usize, raw: &RawOp) -> Option<UploadedOp> {
+    let at = |field| At { op: Some(index), field };
+    let RawOp::Object(fields) = raw else {
+        check.wrong_type("object", vec!["ops".into(), index.into()]);
+        return None;
+    };
+    let [
+        id,
+        client,
+        action,
+        op_type,
+        entity_type,
+        entity_id,
+        entity_ids,
+        payload,
+        clock,
+        time,
+        schema,
+        encrypted,
+        reason,
+        base,
+    ] = *fields;
+    check.poisoned = None;
+    let id = check.string(at("id"), id, TRANSPORT);
+    let client_id = check.string(at("clientId"), client, TRANSPORT);
+    let action_type = check.string(at("actionType"), action, ACTION_TYPE);
+    let op_type = check.string(at("opType"), op_type, TRANSPORT);
+    let entity_type = check.string(at("entityType"), entity_type, TRANSPORT);
+    let entity_id = check.optional_string(at("entityId"), entity_id, TRANSPORT);
+    let entity_ids = check.optional_strings(at("entityIds"), entity_ids, TRANSPORT, MAX_ENTITY_IDS_TRANSPORT);
+    if payload.is_none() {
+        check.missing_value(at("payload"));
+    }
+    let vector_clock = check.clock(at("vectorClock"), clock, false);
+    let timestamp = check.number(at("timestamp"), time);
+    let schema_version = check.number(at("schemaVersion"), schema);
+    let is_payload_encrypted = check.optional_bool(at("isPayloadEncrypted"), encrypted);
+    let import_reason = check.optional_choice(at("syncImportReason"), reason, &IMPORT_REASONS);
+    let repair_base_server_seq = check.optional_integer(at("repairBaseServerSeq"), base, 0, None);
+    Some(UploadedOp {
+        id: id?,
+        client_id: client_id?,
+        action_type: action_type?,
+        op_type: op_type?,
+        entity_type: entity_type?,
+        entity_id,
+        entity_ids,
+        payload: payload.map(|span| payload_bytes(body, check.text, span)),
+        payload_shape: payload.map_or_else(Shape::default, |span| span.shape),
+        vector_clock,
+        timestamp: timestamp?,
+        schema_version: schema_version?,
+        is_payload_encrypted,
+        import_reason,
+        repair_base_server_seq,
+        poisoned: check.poisoned,
+    })
+}
+
+impl SnapshotRequest {
+    /// Reads the (decompressed) body of a snapshot upload.
+    ///
+    /// # Errors
+    /// [`RequestError`]; nothing of such a request may be stored.
+    pub fn parse(body: &Bytes) -> Result<Self, RequestError> {
+        let text = std::str::from_utf8(body).map_err(|_| RequestError::Malformed)?;
+        let mut scanner = Scanner::new(text);
+        let mut check = Checker::new(text);
+        if scanner.peek() != Some(b'{') {
+            return Err(no_object(scanner, check));
+        }
+        let [state, client, reason, clock, schema, encrypted, import, op_id, clean, op_type, base, request_id] =
+            members(&mut scanner, &SNAPSHOT_FIELDS)?;
+        scanner.end()?;
+
+        if state.is_none() {
+            check.missing_value(At::root("state"));
+        }
+        let client_id = check.string(At::root("clientId"), client, CLIENT_ID);
+        let reason = check.choice(At::root("reason"), reason, &SnapshotReason::WIRE);
+        let vector_clock = check.clock(At::root("vectorClock"), clock, true);
+        let schema_version =
+            check.optional_integer(At::root("schemaVersion"), schema, 1, Some(i64::from(MAX_SCHEMA_VERSION)));
+        let is_payload_encrypted = check.optional_bool(At::root("isPayloadEncrypted"), encrypted);
+        let import_reason = check.optional_choice(At::root("syncImportReason"), import, &IMPORT_REASONS);
+        let has_op_id = check.kind(op_id) == b'"' && op_id.is_some_and(|span| span.end - span.start > 2);
+        let op_id = check.optional_string(At::root("opId"), op_id, UUID);
+        let is_clean_slate = check.optional_bool(At::root("isCleanSlate"), clean).unwrap_or(false);
+        let op_type = check.optional_choice(At::root("snapshotOpType"), op_type, &SNAPSHOT_OP_TYPES);
+        let repair_base_server_seq = check.optional_integer(At::root("repairBaseServerSeq"), base, 0, None);
+        let request_id = check.optional_string(At::root("requestId"), request_id, REQUEST_ID);
+        // A rule across members is only looked at when every member has the right type.
+        if is_clean_slate && !has_op_id && check.issues.iter().all(Issue::keeps_type) {
+            let message = "opId is required for clean-slate snapshot idempotency";
+            check.issue("custom", message, At::root("opId").path(), serde_json::Value::Null);
+        }
+        match (client_id, reason) {
+            (Some(client_id), Some(reason)) if check.issues.is_empty() => Ok(Self {
+                state: state.map(|span| payload_bytes(body, text, span)),
+                state_shape: state.map_or_else(Shape::default, |span| span.shape),
+                client_id,
+                reason,
+                vector_clock,
+                schema_version: schema_version.and_then(|version| u8::try_from(version).ok()),
+                is_payload_encrypted,
+                import_reason,
+                op_id,
+                is_clean_slate,
+                op_type,
+                repair_base_server_seq,
+                request_id,
+            }),
+            _ => Err(check.into_error()),
+        }
+    }
 }

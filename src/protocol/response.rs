@@ -11,6 +11,13 @@ use super::{ErrorCode, Seq, VectorClock};
 #[serde(transparent)]
 pub struct Issue(pub Map<String, Value>);
 
+impl Issue {
+    /// Whether the value at least has the right type, so that rules across members can be looked at.
+    pub(super) fn keeps_type(&self) -> bool {
+        !matches!(self.0.get("code").and_then(Value::as_str), Some("invalid_type" | "invalid_value"))
+    }
+}
+
 /// What became of one uploaded operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpResult {

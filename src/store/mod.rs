@@ -23,7 +23,9 @@ use crate::config;
 use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
 
 mod error;
+mod group;
 mod migrate;
+pub mod postgres;
 mod rebuild;
 mod row;
 pub mod sqlite;
@@ -42,7 +44,23 @@ fn ttl_ms(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Which versions of the schema the configured database has, and which it lacks. Changes nothing.
+///
+/// # Errors
+/// What kept the database from being read.
+pub async fn migration_status(database: &config::Database) -> Result<Vec<MigrationStatus>> {
+    match database {
+        config::Database::Sqlite { path } => sqlite::SqliteStore::migration_status(path).await,
+        config::Database::Postgres { url, schema, .. } => {
+            postgres::PostgresStore::migration_status(url, schema.as_deref()).await
+        }
+    }
+}
+
 /// Opens the configured database and brings its schema up to date.
+///
+/// `statement_timeout` is enforced by PostgreSQL, which stops the statement; the embedded database runs in this process and has
+/// nobody to wait for.
 ///
 /// # Errors
 /// [`StoreError::Refused`] when the database must not be used as it is, otherwise what kept it from being opened.
@@ -51,9 +69,15 @@ pub async fn open(database: &config::Database, statement_timeout: Duration) -> R
         config::Database::Sqlite { path } => {
             Ok(Arc::new(sqlite::SqliteStore::open(path, sqlite::SqliteOptions::default()).await?))
         }
-        config::Database::Postgres { .. } => {
-            let _ = statement_timeout;
-            Err(StoreError::Refused("PostgreSQL is not built in yet".into()))
+        config::Database::Postgres { url, max_connections, acquire_timeout, schema } => {
+            let options = postgres::PostgresOptions {
+                url: url.clone(),
+                max_connections: *max_connections,
+                acquire_timeout: *acquire_timeout,
+                schema: schema.clone(),
+                statement_timeout,
+            };
+            Ok(Arc::new(postgres::PostgresStore::connect(options).await?))
         }
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use supersync::config;
 use supersync::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
 use supersync::store::{
     Commit, CommitOutcome, EntityHead, EntityKey, LogPage, LogRange, NewUser, SnapshotChange, Store, SyncState,
 };
+
+use crate::support::postgres::TestDatabase;
 
 pub type Db = Arc<dyn Store>;
 
@@ -27,13 +30,26 @@ impl SqliteDatabase {
     }
 
     pub async fn try_open(&self) -> supersync::store::Result<Db> {
-        let database = supersync::config::Database::Sqlite { path: self.path() };
+        let database = config::Database::Sqlite { path: self.path() };
         supersync::store::open(&database, Duration::from_secs(60)).await
     }
 
     pub async fn open(&self) -> Db {
         self.try_open().await.expect("opening the file")
     }
+}
+
+pub fn postgres_config(database: &TestDatabase) -> config::Database {
+    config::Database::Postgres {
+        url: database.url().into(),
+        max_connections: 4,
+        acquire_timeout: Duration::from_secs(30),
+        schema: None,
+    }
+}
+
+pub async fn open_postgres(database: &TestDatabase) -> Db {
+    supersync::store::open(&postgres_config(database), Duration::from_secs(60)).await.expect("opening the database")
 }
 
 pub fn new_user(email: &str) -> NewUser {

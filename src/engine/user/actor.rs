@@ -354,8 +354,7 @@ impl Writer {
         if !needs.ids.is_empty() {
             let found = store.find_ops(self.user, sync.generation, &needs.ids).await?;
             facts.ids.extend(needs.ids.into_iter().map(|id| (id, None)));
-            let live = found.into_iter().filter(|op| op.server_seq > sync.pruned_seq || facts.distrust_ids);
-            facts.ids.extend(live.map(|op| (op.id.clone(), Some(op))).collect::<Vec<_>>());
+            facts.ids.extend(found.into_iter().map(|op| (op.id.clone(), Some(op))));
         }
         if needs.newest_full_state {
             let rows = store.full_states(self.user, sync.pruned_seq, sync.last_seq, 1).await?;

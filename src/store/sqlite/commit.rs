@@ -12,11 +12,9 @@ use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
 use crate::protocol::{Seq, StoredOp, UserId};
-use crate::store::error::is_unique_violation;
+use crate::store::group::{Failure, Transact};
 use crate::store::row::entity_ids_text;
-use crate::store::{
-    ArchivedRange, Commit, CommitOutcome, EntityHead, EntityKey, Result, SnapshotChange, StoreError, SyncState,
-};
+use crate::store::{ArchivedRange, Commit, CommitOutcome, EntityHead, EntityKey, Result, SnapshotChange, SyncState};
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
@@ -97,90 +95,44 @@ static UPSERT_DEVICES: LazyLock<Rows> = LazyLock::new(|| {
 
 impl SqliteStore {
     pub(super) async fn commit_group(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
+        if group.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut writer = self.writer.acquire().await?;
-        let outcomes = match transact(&mut writer, group).await {
-            Ok(outcomes) => Ok(outcomes),
-            // One commit poisons the whole transaction: find it by running each one alone.
-            Err(Failure::Duplicate | Failure::Defect(_)) if group.len() > 1 => singly(&mut writer, group).await,
-            Err(Failure::Duplicate) => Ok(vec![CommitOutcome::DuplicateId]),
-            Err(Failure::Defect(error) | Failure::Store(error)) => Err(error),
-        };
+        let outcomes = crate::store::group::commit(&mut *writer, group).await;
         self.checkpointer.wake();
         outcomes
     }
 }
 
-/// Why a transaction was rolled back.
-enum Failure {
-    /// An op id is stored already.
-    Duplicate,
-    /// The database refuses what is to be stored; it will refuse it again.
-    Defect(StoreError),
-    /// The database could not.
-    Store(StoreError),
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        if is_unique_violation(&error) && error.to_string().contains("operations.op_id") {
-            return Self::Duplicate;
+impl Transact for SqliteConnection {
+    async fn transact(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
+        let mut tx = self.begin_with("BEGIN IMMEDIATE").await?;
+        let hit = update_states(&mut tx, group).await?;
+        let live: Vec<&Commit> = group.iter().filter(|commit| hit.contains(&commit.user)).collect();
+        let ops: Vec<_> =
+            live.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| (c.user, *generation, op))).collect();
+        insert_ops(&mut tx, &ops).await?;
+        let heads: Vec<_> = live.iter().flat_map(|c| c.heads.iter().map(|(key, head)| (c.user, key, head))).collect();
+        upsert_heads(&mut tx, &heads).await?;
+        for commit in live.iter().filter(|commit| commit.clear_devices) {
+            sqlx::query("DELETE FROM sync_devices WHERE user_id = ?1").bind(commit.user).execute(&mut *tx).await?;
         }
-        match StoreError::from(error) {
-            error @ StoreError::Internal(_) => Self::Defect(error),
-            error => Self::Store(error),
-        }
-    }
-}
-
-/// Each commit in a transaction of its own. The good ones land whatever the others do; an error after some have landed is
-/// reported as [`StoreError::Unknown`], so that the caller looks at each account again.
-async fn singly(writer: &mut SqliteConnection, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
-    let mut outcomes = Vec::with_capacity(group.len());
-    let mut failed = None;
-    for commit in group {
-        match transact(writer, std::slice::from_ref(commit)).await {
-            Ok(outcome) => outcomes.extend(outcome),
-            Err(Failure::Duplicate) => outcomes.push(CommitOutcome::DuplicateId),
-            Err(Failure::Defect(error)) => failed = Some(error),
-            Err(Failure::Store(error)) => {
-                failed = Some(error);
-                break;
+        let devices: Vec<_> =
+            live.iter().flat_map(|c| c.devices.iter().map(|(client, at)| (c.user, client.as_str(), *at))).collect();
+        upsert_devices(&mut tx, &devices).await?;
+        for commit in &live {
+            for range in &commit.archived {
+                insert_archive(&mut tx, commit.user, range).await?;
             }
+            change_snapshot(&mut tx, commit.user, &commit.snapshot).await?;
         }
+        tx.commit().await?;
+        Ok(group
+            .iter()
+            .map(|commit| if hit.contains(&commit.user) { CommitOutcome::Committed } else { CommitOutcome::Stale })
+            .collect())
     }
-    match failed {
-        None => Ok(outcomes),
-        Some(error) if outcomes.contains(&CommitOutcome::Committed) => Err(error.made_unknown()),
-        Some(error) => Err(error),
-    }
-}
-
-async fn transact(writer: &mut SqliteConnection, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
-    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let hit = update_states(&mut tx, group).await?;
-    let live: Vec<&Commit> = group.iter().filter(|commit| hit.contains(&commit.user)).collect();
-    let ops: Vec<_> =
-        live.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| (c.user, *generation, op))).collect();
-    insert_ops(&mut tx, &ops).await?;
-    let heads: Vec<_> = live.iter().flat_map(|c| c.heads.iter().map(|(key, head)| (c.user, key, head))).collect();
-    upsert_heads(&mut tx, &heads).await?;
-    for commit in live.iter().filter(|commit| commit.clear_devices) {
-        sqlx::query("DELETE FROM sync_devices WHERE user_id = ?1").bind(commit.user).execute(&mut *tx).await?;
-    }
-    let devices: Vec<_> =
-        live.iter().flat_map(|c| c.devices.iter().map(|(client, at)| (c.user, client.as_str(), *at))).collect();
-    upsert_devices(&mut tx, &devices).await?;
-    for commit in &live {
-        for range in &commit.archived {
-            insert_archive(&mut tx, commit.user, range).await?;
-        }
-        change_snapshot(&mut tx, commit.user, &commit.snapshot).await?;
-    }
-    tx.commit().await?;
-    Ok(group
-        .iter()
-        .map(|commit| if hit.contains(&commit.user) { CommitOutcome::Committed } else { CommitOutcome::Stale })
-        .collect())
 }
 
 /// Moves the state rows on whose revision is the expected one. Returns whose they were.

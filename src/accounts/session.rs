@@ -1,0 +1,172 @@
+//! Sessions: year-long JWTs in the form that the app's existing tokens have (accounts contract, section 5.1).
+//!
+//! Nothing is stored for a session; it ends when it expires or when the account's token version grows.
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::AuthError;
+use crate::protocol::UserId;
+
+/// How long a session lasts: 365 days. Don't shorten it and don't rotate tokens: a device's download cursor hangs on its token.
+pub const SESSION_SECONDS: i64 = 365 * 24 * 60 * 60;
+
+/// A session as given out.
+pub struct Session {
+    /// The JWT.
+    pub token: SecretString,
+    /// Whose it is.
+    pub user: UserId,
+    /// The address that the token names.
+    pub email: String,
+}
+
+#[derive(Serialize)]
+struct IssuedClaims<'a> {
+    #[serde(rename = "userId")]
+    user: UserId,
+    email: &'a str,
+    #[serde(rename = "tokenVersion")]
+    token_version: i64,
+    iat: i64,
+    exp: i64,
+}
+
+/// What a presented token claims. Times are numbers that may have a fraction.
+#[derive(Deserialize)]
+pub(super) struct Claims {
+    #[serde(rename = "userId")]
+    pub(super) user: UserId,
+    #[serde(default)]
+    pub(super) email: String,
+    /// Tokens from before revocation existed have none.
+    #[serde(rename = "tokenVersion", default)]
+    pub(super) token_version: i64,
+    exp: Option<f64>,
+    nbf: Option<f64>,
+}
+
+/// Issues and checks tokens with the operator's secret.
+pub(super) struct Tokens {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    validation: Validation,
+}
+
+impl Tokens {
+    /// The key is the secret's UTF-8 bytes, never decoded from hex or base64.
+    pub(super) fn new(secret: &SecretString) -> Self {
+        let key = secret.expose_secret().as_bytes();
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.algorithms = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+        // `verify` checks the times itself, by the server's own clock and without leeway.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        Self { encoding: EncodingKey::from_secret(key), decoding: DecodingKey::from_secret(key), validation }
+    }
+
+    pub(super) fn issue(&self, user: UserId, email: &str, token_version: i64, now_ms: i64) -> Session {
+        let iat = now_ms.div_euclid(1000);
+        let claims = IssuedClaims { user, email, token_version, iat, exp: iat + SESSION_SECONDS };
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+            .expect("numbers and a string are always valid JSON, and an HMAC takes a key of any length");
+        Session { token: token.into(), user, email: email.to_owned() }
+    }
+
+    /// Signature, then `nbf`, then `exp`. What the account's row says is the caller's to check.
+    pub(super) fn verify(&self, token: &str, now_ms: i64) -> Result<Claims, AuthError> {
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
+            .map_err(|_| AuthError::Invalid)?
+            .claims;
+        // Exact up to the year 287396.
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
+        let now = now_ms.div_euclid(1000) as f64;
+        if claims.nbf.is_some_and(|nbf| nbf > now) {
+            return Err(AuthError::Invalid);
+        }
+        if claims.exp.is_some_and(|exp| now >= exp) {
+            return Err(AuthError::Expired);
+        }
+        Ok(claims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_700_000_000_500;
+
+    fn secret() -> SecretString {
+        "0123456789abcdef0123456789abcdef".to_owned().into()
+    }
+
+    fn signed(alg: Algorithm, claims: &Value, secret: &SecretString) -> String {
+        jsonwebtoken::encode(&Header::new(alg), claims, &EncodingKey::from_secret(secret.expose_secret().as_bytes()))
+            .unwrap()
+    }
+
+    fn error(claims: &Value) -> Option<AuthError> {
+        Tokens::new(&secret()).verify(&signed(Algorithm::HS256, claims, &secret()), NOW_MS).err()
+    }
+
+    #[test]
+    fn refuses_what_is_not_ours() {
+        let tokens = Tokens::new(&secret());
+        let claims = json!({"userId": 1, "email": "a@b.co"});
+        let foreign = signed(Algorithm::HS256, &claims, &"another secret of thirty-two bytes".to_owned().into());
+        let mut unsigned = signed(Algorithm::HS256, &claims, &secret());
+        unsigned.truncate(unsigned.rfind('.').unwrap() + 1);
+        // {"alg":"none"} with the same claims.
+        let none = format!("eyJhbGciOiJub25lIn0.{}.", unsigned.split('.').nth(1).unwrap());
+        for token in ["", "x", "a.b.c", &foreign, &unsigned, &none] {
+            assert!(matches!(tokens.verify(token, NOW_MS), Err(AuthError::Invalid)), "{token}");
+        }
+        assert!(matches!(error(&json!({"email": "a@b.co"})), Some(AuthError::Invalid)), "no user");
+    }
+
+    #[test]
+    fn honours_times_without_leeway() {
+        let at = |member: &str, value: f64| {
+            let mut claims = json!({"userId": 1, "email": "a@b.co"});
+            claims[member] = value.into();
+            error(&claims)
+        };
+        assert!(matches!(at("exp", 1_700_000_000.0), Some(AuthError::Expired)));
+        assert!(at("exp", 1_700_000_001.0).is_none());
+        assert!(matches!(at("nbf", 1_700_000_001.0), Some(AuthError::Invalid)));
+        assert!(at("nbf", 1_700_000_000.0).is_none());
+        assert!(error(&json!({"userId": 1, "email": "a@b.co"})).is_none(), "a token without exp never expires");
+    }
+
+    #[test]
+    fn accepts_the_three_hmac_algorithms_and_a_missing_version() {
+        for alg in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let token = signed(alg, &json!({"userId": 9, "email": "a@b.co", "aud": "x"}), &secret());
+            let claims = Tokens::new(&secret()).verify(&token, NOW_MS).ok().unwrap();
+            assert_eq!((claims.user, claims.email.as_str(), claims.token_version), (9, "a@b.co", 0));
+        }
+    }
+
+    #[test]
+    fn issues_the_contract_s_claims() {
+        let tokens = Tokens::new(&secret());
+        let session = tokens.issue(5, "a@b.co", 2, NOW_MS);
+        let token = session.token.expose_secret();
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false;
+        let key = DecodingKey::from_secret(secret().expose_secret().as_bytes());
+        let data = jsonwebtoken::decode::<Value>(token, &key, &validation).unwrap();
+        let expected =
+            json!({"userId": 5, "email": "a@b.co", "tokenVersion": 2, "iat": 1_700_000_000, "exp": 1_731_536_000});
+        assert_eq!(data.claims, expected);
+        assert!(token.starts_with("eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9."), "typ JWT, alg HS256: {token}");
+        assert!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000 - 501).is_ok());
+        assert!(matches!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000), Err(AuthError::Expired)));
+    }
+}

@@ -1,0 +1,374 @@
+//! `supersync user …`: accounts by hand, without mail.
+//!
+//! Works on the database, not through a running server: with PostgreSQL both can run at once (a running server notices a
+//! revoked session within 30 seconds); with the embedded database the server must be stopped first, since the file belongs to one
+//! process.
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::accounts::{Accounts, Address, AddressError, ManageError, PasswordRuleError, Session, check_new_password};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::mail::Mailer;
+use crate::store::{Store, StoreError, UserRow};
+
+/// Accounts read at a time for the list.
+const LIST_PAGE: usize = 500;
+/// Without 0, o, 1, l, i, u: a password that is read from a screen and typed.
+const PASSWORD_ALPHABET: &[u8; 30] = b"23456789abcdefghjkmnpqrstwxyzv";
+/// Groups of [`PASSWORD_GROUP`] characters: 20 in all, 98 bits.
+const PASSWORD_GROUPS: usize = 4;
+const PASSWORD_GROUP: usize = 5;
+
+/// Manage accounts without mail.
+///
+/// Works directly on the database that DATABASE_URL names. With the embedded database (SQLite), stop the server first.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Create an account that can be used at once, and print its access token.
+    ///
+    /// Without --password-stdin a strong password is made up and printed once. The access token goes into the app under
+    /// Settings > Sync > SuperSync > Access Token; the server's address goes into Server URL there.
+    ///
+    /// Example: printf '%s' 'a long passphrase' | supersync user add me@example.org --password-stdin
+    #[command(verbatim_doc_comment)]
+    Add {
+        /// The account's e-mail address. No mail is sent to it.
+        email: String,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Print an access token for an account, for a further device or when the old one was lost.
+    ///
+    /// Tokens last a year and don't replace each other. `supersync user revoke` ends all of them.
+    Token {
+        /// The account's e-mail address.
+        email: String,
+    },
+    /// List all accounts: number, state, quota, creation date, address.
+    List,
+    /// Delete an account with everything that it holds on the server. Its devices keep their local data.
+    Delete {
+        /// The account's e-mail address.
+        email: String,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Set a new password and sign out all devices.
+    SetPassword {
+        /// The account's e-mail address.
+        email: String,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Set how much an account may store.
+    SetQuota {
+        /// The account's e-mail address.
+        email: String,
+        /// Bytes, or with a unit: 500MB, 2GB, 100MiB, 1GiB.
+        #[arg(value_parser = parse_bytes)]
+        quota: i64,
+    },
+    /// Mark an account's address as proven, when the mail with the link got lost.
+    ///
+    /// Anybody can register anybody's address, so the password given at registration is replaced unless --keep-password
+    /// says that you trust it.
+    Verify {
+        /// The account's e-mail address.
+        email: String,
+        /// Keep the password of the latest registration.
+        #[arg(long, conflicts_with = "password_stdin")]
+        keep_password: bool,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Sign out all devices of an account: every access token given out so far becomes void.
+    Revoke {
+        /// The account's e-mail address.
+        email: String,
+    },
+}
+
+/// Where a new password comes from.
+#[derive(Debug, Args)]
+pub struct PasswordSource {
+    /// Read the password from standard input (one line, at least 12 characters) instead of making one up.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// Why a command did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address is not usable.
+    #[error("`{0}` is not a usable e-mail address: {1}")]
+    Address(String, AddressError),
+    /// The password is not usable.
+    #[error("{0}")]
+    Password(#[from] PasswordRuleError),
+    /// There is no such account.
+    #[error("there is no account {0}; `supersync user list` shows all")]
+    NoAccount(String),
+    /// The address is taken.
+    #[error(
+        "there is an account {0} already; `supersync user token {0}` prints an access token, `supersync user verify {0}` proves a registration"
+    )]
+    Exists(String),
+    /// The account was never verified, so a token would not work.
+    #[error("the account {0} was never verified; `supersync user verify {0}` does it")]
+    NotVerified(String),
+    /// The operator did not say yes.
+    #[error("nothing was deleted")]
+    NotConfirmed,
+    /// The accounts service failed.
+    #[error(transparent)]
+    Accounts(#[from] ManageError),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Reading the input or writing the output failed.
+    #[error("standard input or output: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs a command on standard input and output.
+///
+/// # Errors
+/// See [`AdminError`]; the text is meant for the operator.
+pub async fn run(command: UserCommand, store: Arc<dyn Store>, config: &Config, clock: Clock) -> Result<(), AdminError> {
+    let accounts = Accounts::new(store, config, clock, Mailer::unavailable());
+    let mut input = std::io::BufReader::new(std::io::stdin());
+    let mut output = std::io::stdout();
+    execute(command, &accounts, &config.public_url, &mut input, &mut output).await
+}
+
+/// Runs a command. `server_url` is what the app is told to connect to.
+///
+/// # Errors
+/// See [`AdminError`].
+pub async fn execute(
+    command: UserCommand,
+    accounts: &Accounts,
+    server_url: &str,
+    input: &mut (dyn BufRead + Send),
+    output: &mut (dyn Write + Send),
+) -> Result<(), AdminError> {
+    match command {
+        UserCommand::Add { email, password } => {
+            let address = Address::parse(&email).map_err(|e| AdminError::Address(email.clone(), e))?;
+            let (password, made_up) = new_password(&password, input)?;
+            let user = match accounts.create_verified(&address, &password).await {
+                Err(ManageError::Exists) => return Err(AdminError::Exists(email)),
+                result => result?,
+            };
+            writeln!(output, "Created account {user} for {}.", address.as_str())?;
+            print_password(output, &password, made_up)?;
+            print_session(output, &accounts.session_for(user).await?, server_url)
+        }
+        UserCommand::Token { email } => {
+            let user = find(accounts, &email).await?;
+            if !user.is_verified {
+                return Err(AdminError::NotVerified(email));
+            }
+            print_session(output, &accounts.session_for(user.id).await?, server_url)
+        }
+        UserCommand::List => list(accounts, output).await,
+        UserCommand::Delete { email, yes } => {
+            let user = find(accounts, &email).await?;
+            if !yes && !confirm_delete(&user, input, output)? {
+                return Err(AdminError::NotConfirmed);
+            }
+            accounts.delete(user.id).await?;
+            writeln!(output, "Deleted account {} ({}).", user.id, user.email)?;
+            Ok(())
+        }
+        UserCommand::SetPassword { email, password } => {
+            let user = find(accounts, &email).await?;
+            let (password, made_up) = new_password(&password, input)?;
+            accounts.set_password(user.id, &password).await?;
+            writeln!(output, "Set the password of account {} and signed out its devices.", user.id)?;
+            print_password(output, &password, made_up)?;
+            Ok(())
+        }
+        UserCommand::SetQuota { email, quota } => {
+            let user = find(accounts, &email).await?;
+            accounts.set_quota(user.id, quota).await?;
+            writeln!(output, "Account {} may store {quota} bytes.", user.id)?;
+            Ok(())
+        }
+        UserCommand::Verify { email, keep_password, password } => {
+            let user = find(accounts, &email).await?;
+            if user.is_verified {
+                writeln!(output, "Account {} is verified already.", user.id)?;
+                return Ok(());
+            }
+            let replaced = if keep_password { None } else { Some(new_password(&password, input)?) };
+            if let Some((password, _)) = &replaced {
+                // First the password: an account must never be verified with one that is not trusted.
+                accounts.set_password(user.id, password).await?;
+            }
+            accounts.set_verified(user.id).await?;
+            writeln!(output, "Verified account {} ({}).", user.id, user.email)?;
+            match replaced {
+                Some((password, made_up)) => print_password(output, &password, made_up)?,
+                None => writeln!(output, "The password of the latest registration is in effect.")?,
+            }
+            Ok(())
+        }
+        UserCommand::Revoke { email } => {
+            let user = find(accounts, &email).await?;
+            accounts.revoke(user.id).await?;
+            writeln!(output, "Every access token of account {} is void.", user.id)?;
+            writeln!(output, "A running server notices within 30 seconds.")?;
+            Ok(())
+        }
+    }
+}
+
+async fn find(accounts: &Accounts, email: &str) -> Result<UserRow, AdminError> {
+    match accounts.find(email).await {
+        Err(ManageError::NoAccount) => Err(AdminError::NoAccount(email.to_owned())),
+        result => Ok(result?),
+    }
+}
+
+async fn list(accounts: &Accounts, output: &mut (dyn Write + Send)) -> Result<(), AdminError> {
+    writeln!(output, "{:>8}  {:<10}  {:>14}  {:<10}  address", "account", "state", "quota (bytes)", "created")?;
+    let mut after = 0;
+    let mut count = 0;
+    loop {
+        let page = accounts.list(after, LIST_PAGE).await?;
+        for user in &page {
+            let state = if user.is_verified { "verified" } else { "unverified" };
+            let created = jiff::Timestamp::from_millisecond(user.created_at)
+                .map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%d").to_string());
+            writeln!(
+                output,
+                "{:>8}  {state:<10}  {:>14}  {created:<10}  {}",
+                user.id, user.storage_quota_bytes, user.email
+            )?;
+        }
+        count += page.len();
+        match page.last() {
+            Some(last) if page.len() == LIST_PAGE => after = last.id,
+            _ => break,
+        }
+    }
+    writeln!(output, "{count} accounts")?;
+    Ok(())
+}
+
+fn confirm_delete(
+    user: &UserRow,
+    input: &mut (dyn BufRead + Send),
+    output: &mut (dyn Write + Send),
+) -> Result<bool, AdminError> {
+    writeln!(output, "This deletes account {} ({}) and everything that it holds, for good.", user.id, user.email)?;
+    write!(output, "Type yes to go on: ")?;
+    output.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}
+
+/// The password, and whether it was made up here.
+fn new_password(source: &PasswordSource, input: &mut (dyn BufRead + Send)) -> Result<(SecretString, bool), AdminError> {
+    if !source.password_stdin {
+        return Ok((make_up_password(), true));
+    }
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let password = SecretString::from(line.trim_end_matches(['\r', '\n']).to_owned());
+    check_new_password(password.expose_secret())?;
+    Ok((password, false))
+}
+
+fn make_up_password() -> SecretString {
+    use rand::seq::IndexedRandom as _;
+    let mut rng = rand::rng();
+    let mut password = String::with_capacity(PASSWORD_GROUPS * (PASSWORD_GROUP + 1));
+    for place in 0..PASSWORD_GROUPS * PASSWORD_GROUP {
+        if place != 0 && place % PASSWORD_GROUP == 0 {
+            password.push('-');
+        }
+        let symbol = PASSWORD_ALPHABET.choose(&mut rng).expect("the alphabet is not empty");
+        password.push(char::from(*symbol));
+    }
+    password.into()
+}
+
+fn print_password(output: &mut (dyn Write + Send), password: &SecretString, made_up: bool) -> Result<(), AdminError> {
+    if made_up {
+        writeln!(output, "\nPassword (shown only now):\n  {}", password.expose_secret())?;
+    }
+    Ok(())
+}
+
+fn print_session(output: &mut (dyn Write + Send), session: &Session, server_url: &str) -> Result<(), AdminError> {
+    writeln!(output, "\nAccess token (valid for a year):\n  {}", session.token.expose_secret())?;
+    writeln!(output, "\nIn the app: Settings > Sync > SuperSync")?;
+    writeln!(output, "  Access Token:           the token above")?;
+    writeln!(output, "  Advanced > Server URL:  {server_url}")?;
+    Ok(())
+}
+
+/// `1048576`, `500MB`, `1GiB` …; positive.
+fn parse_bytes(text: &str) -> Result<i64, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err("expected bytes or a number with KB, MB, GB, KiB, MiB or GiB, for example 500MB".to_owned()),
+    };
+    let number: i64 = number.parse().map_err(|_| "expected a whole number, for example 500MB".to_owned())?;
+    match number.checked_mul(factor) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("expected more than 0 and less than 8 EiB".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_or_carry_a_unit() {
+        for (text, bytes) in [("1", 1), ("500MB", 500_000_000), ("2 GiB", 2 << 30), ("7kib", 7168)] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "-1", "1.5GB", "GB", "10 apples", "9223372036854775807KB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn made_up_passwords_pass_the_rule_and_differ() {
+        let (one, two) = (make_up_password(), make_up_password());
+        assert_eq!(check_new_password(one.expose_secret()), Ok(()));
+        assert_eq!(one.expose_secret().len(), 23);
+        assert_ne!(one.expose_secret(), two.expose_secret());
+    }
+
+    #[test]
+    fn a_password_from_standard_input_is_one_line() {
+        let source = PasswordSource { password_stdin: true };
+        let read = |text: &'static str| new_password(&source, &mut text.as_bytes());
+        assert_eq!(read("a long passphrase \r\nrest").unwrap().0.expose_secret(), "a long passphrase ");
+        assert!(matches!(read("short\n"), Err(AdminError::Password(PasswordRuleError::TooShort))));
+        assert!(matches!(read(""), Err(AdminError::Password(PasswordRuleError::TooShort))));
+    }
+}

@@ -1,0 +1,294 @@
+//! Every variable that the server reads, in one table: the parser takes names and defaults from it, `--print-config` its
+//! order and what to mask, and a test holds `docs/configuration.md` to it.
+
+/// What a variable is when it is not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// This text, parsed like a given one.
+    Value(&'static str),
+    /// Worked out from other settings; the text says how.
+    Computed(&'static str),
+    /// Nothing.
+    Unset,
+}
+
+/// One variable.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name in the environment.
+    pub name: &'static str,
+    /// Its value when unset.
+    pub default: Default,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+    /// What it does, for the documentation. One line.
+    pub doc: &'static str,
+}
+
+/// Variables that belong together.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// The heading.
+    pub title: &'static str,
+    /// Its variables.
+    pub variables: &'static [Variable],
+}
+
+const fn value(name: &'static str, default: &'static str, doc: &'static str) -> Variable {
+    Variable { name, default: Default::Value(default), secret: false, doc }
+}
+
+const fn computed(name: &'static str, default: &'static str, doc: &'static str) -> Variable {
+    Variable { name, default: Default::Computed(default), secret: false, doc }
+}
+
+const fn unset(name: &'static str, doc: &'static str) -> Variable {
+    Variable { name, default: Default::Unset, secret: false, doc }
+}
+
+const fn secret(variable: Variable) -> Variable {
+    Variable { secret: true, ..variable }
+}
+
+/// The table.
+pub const GROUPS: &[Group] = &[
+    Group {
+        title: "Server",
+        variables: &[
+            computed(
+                "SUPERSYNC_ENV",
+                "production if NODE_ENV=production, else development",
+                "`production` or `development`. Production requires `JWT_SECRET` and an https `PUBLIC_URL`, refuses test mode and `CORS_ORIGINS=*`, and hides validation details.",
+            ),
+            unset(
+                "NODE_ENV",
+                "The Node server's name for the same; only `production` has an effect, and only while `SUPERSYNC_ENV` is unset.",
+            ),
+            value("HOST", "0.0.0.0", "Address to listen on: an IP address (`::` for IPv6) or `localhost`."),
+            value("PORT", "1900", "Port to listen on."),
+            computed(
+                "PUBLIC_URL",
+                "http://localhost:PORT",
+                "Address under which users reach the server; links in mails start with it.",
+            ),
+            value(
+                "DATA_DIR",
+                "data",
+                "Directory of the embedded database and the generated secret; relative to the working directory.",
+            ),
+            value(
+                "TRUSTED_PROXIES",
+                "1",
+                "Reverse proxies before the server: that many entries from the right of `X-Forwarded-For` is the client. 0 ignores the header.",
+            ),
+            value(
+                "CORS_ENABLED",
+                "true",
+                "Cross-origin requests of web apps; anything but `true` (even nothing) switches them off.",
+            ),
+            value(
+                "CORS_ORIGINS",
+                "https://app.super-productivity.com",
+                "Comma-separated origins of web apps: exact, `https://*.example.com` (one label), or `*` (not in production).",
+            ),
+            value(
+                "ENCRYPTION_POLICY",
+                "optional",
+                "`optional` or `required`: whether accounts must use end-to-end encryption.",
+            ),
+            unset(
+                "TEST_MODE",
+                "`true` opens unauthenticated test routes that can delete everything. Needs `TEST_MODE_CONFIRM`; refused in production.",
+            ),
+            unset("TEST_MODE_CONFIRM", "Must be `yes-i-understand-the-risks` for `TEST_MODE`."),
+        ],
+    },
+    Group {
+        title: "Database",
+        variables: &[
+            secret(computed(
+                "DATABASE_URL",
+                "sqlite://DATA_DIR/supersync.db",
+                "`postgres://user:password@host:port/name`, or `sqlite://path`. The Node server's query parameters are understood (see below).",
+            )),
+            value(
+                "DATABASE_MAX_CONNECTIONS",
+                "20",
+                "Most connections to PostgreSQL; `connection_limit` in the URL wins.",
+            ),
+            value(
+                "DATABASE_ACQUIRE_TIMEOUT_SECONDS",
+                "10",
+                "Longest wait for a free connection; `pool_timeout` in the URL wins.",
+            ),
+        ],
+    },
+    Group {
+        title: "Accounts and mail",
+        variables: &[
+            secret(computed(
+                "JWT_SECRET",
+                "generated once, kept in DATA_DIR/jwt-secret",
+                "Signs session tokens; at least 32 characters. Required in production.",
+            )),
+            unset("ALLOWED_EMAILS", "Who may register: comma-separated addresses or `*@domain`. Unset: everybody."),
+            value(
+                "PASSWORD_HASH_PARALLELISM",
+                "2",
+                "Password hashes computed at once; each takes one core for about 50 ms.",
+            ),
+            unset("SMTP_HOST", "Mail server. Unset: no mail; outside production links are printed to the log."),
+            value("SMTP_PORT", "587", "Its port."),
+            computed(
+                "SMTP_SECURE",
+                "true if SMTP_PORT is 465, else false",
+                "`true`: TLS from the first byte; `false`: STARTTLS if offered.",
+            ),
+            unset("SMTP_USER", "User name; unset: no authentication."),
+            secret(unset("SMTP_PASS", "Password.")),
+            value("SMTP_FROM", "\"SuperSync\" <noreply@example.com>", "Sender of the mails."),
+        ],
+    },
+    Group {
+        title: "Logs and metrics",
+        variables: &[
+            value("LOG_FORMAT", "text", "`text` or `json`."),
+            value(
+                "LOG_LEVEL",
+                "info",
+                "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,supersync::engine=debug`.",
+            ),
+            value("METRICS_ADDR", "127.0.0.1:9464", "Address and port of `/metrics`, or `off`."),
+        ],
+    },
+    Group {
+        title: "Rate limits",
+        variables: &[
+            value("RATE_LIMITS", "on", "`off` switches all limits per address off (not the one per user)."),
+            value(
+                "UPLOADS_PER_USER_PER_MINUTE",
+                "100",
+                "Uploads of one user in a minute. 0 switches a limit off, here and below.",
+            ),
+            value("RATE_LIMIT_UPLOADS_PER_MINUTE", "100", "`POST /api/sync/ops`, per address like all that follow."),
+            value("RATE_LIMIT_DOWNLOADS_PER_MINUTE", "200", "`GET /api/sync/ops`."),
+            value("RATE_LIMIT_SNAPSHOTS_PER_15_MINUTES", "10", "`POST` and `GET /api/sync/snapshot`."),
+            value("RATE_LIMIT_STATUS_PER_MINUTE", "60", "`GET /api/sync/status`."),
+            value("RATE_LIMIT_DEVICES_PER_MINUTE", "30", "`GET /api/sync/devices`."),
+            value("RATE_LIMIT_WIPES_PER_15_MINUTES", "3", "`DELETE /api/sync/data`."),
+            value("RATE_LIMIT_RESTORE_POINTS_PER_MINUTE", "30", "`GET /api/sync/restore-points`."),
+            value("RATE_LIMIT_RESTORES_PER_5_MINUTES", "10", "`GET /api/sync/restore/:serverSeq`."),
+            value("RATE_LIMIT_WS_PER_MINUTE", "120", "`GET /api/sync/ws`, per address and client."),
+            value("RATE_LIMIT_REGISTER_PER_15_MINUTES", "5", "`POST /api/register`."),
+            value("RATE_LIMIT_LOGIN_PER_15_MINUTES", "10", "`POST /api/login`."),
+            value("RATE_LIMIT_VERIFY_EMAIL_PER_15_MINUTES", "20", "`/api/verify-email`."),
+            value("RATE_LIMIT_OTHER_PER_15_MINUTES", "500", "Everything else, one counter."),
+        ],
+    },
+    Group {
+        title: "Time-outs",
+        variables: &[
+            value(
+                "STATEMENT_TIMEOUT_SECONDS",
+                "60",
+                "One database statement. Seconds may have a fraction, here and below.",
+            ),
+            value("REQUEST_TIMEOUT_SECONDS", "80", "One request in the server."),
+            value("SOCKET_TIMEOUT_SECONDS", "90", "A connection on which nothing moves."),
+            value("SLOW_REQUEST_SECONDS", "30", "From here on a request is logged and counted as slow."),
+            value("SHUTDOWN_TIMEOUT_SECONDS", "25", "How long running requests may take to finish at shutdown."),
+        ],
+    },
+    Group {
+        title: "Limits",
+        variables: &[
+            value(
+                "UPLOAD_BODY_BYTES",
+                "10MiB",
+                "Body of an upload on the wire. Bytes, or with `KiB`, `MiB`, `GiB`, here and below.",
+            ),
+            value("UPLOAD_INFLATED_BYTES", "30MiB", "The same after decompression."),
+            value("SNAPSHOT_BODY_BYTES", "30MiB", "Body of a snapshot on the wire."),
+            value("SNAPSHOT_INFLATED_BYTES", "60MiB", "The same after decompression."),
+            value(
+                "PAGE_BYTES",
+                "8MiB",
+                "Payload bytes of one page of a download or of an upload's answer; a page holds at least one operation.",
+            ),
+            value(
+                "SUPERSYNC_DEFAULT_STORAGE_QUOTA_BYTES",
+                "104857600",
+                "Quota of new accounts; digits only. An invalid value is a warning.",
+            ),
+            value("MAX_LIVE_ACTORS", "10000", "Accounts kept in memory; the least recently used ones go first."),
+            value("ACTOR_IDLE_SECONDS", "600", "When an idle account leaves memory."),
+            value("MAX_QUEUED_REQUESTS", "4096", "Requests that may wait or run in the engine; more are answered 503."),
+            value("MAX_QUEUED_REQUESTS_PER_USER", "64", "The same for one account."),
+            value("MAX_QUEUED_BYTES", "256MiB", "Request bytes that may wait or run in the engine."),
+            value("MAX_SOCKETS_PER_USER", "10", "Open WebSockets of one account."),
+            value("MAX_SOCKETS", "20000", "Open WebSockets of the process."),
+            value("MAX_REPLAY_OPS", "100000", "Operations that one restore may replay."),
+            value("MAX_REPLAY_STATE_BYTES", "100MiB", "State that a replay may build."),
+            value("MAX_SNAPSHOT_BLOB_BYTES", "50MiB", "Compressed size of a cached state."),
+        ],
+    },
+    Group {
+        title: "Retention",
+        variables: &[
+            value(
+                "SUPERSEDED_OPS_RETENTION_DAYS",
+                "45",
+                "How long operations before the newest full state, and unseen devices, are kept.",
+            ),
+            value("ARCHIVE_DAYS", "30", "How long replaced or wiped data sets are kept."),
+            value("FIRST_SWEEP_SECONDS", "10", "First clean-up after the start."),
+            value("SWEEP_INTERVAL_SECONDS", "86400", "Time between clean-ups."),
+            value(
+                "OLD_OPS_CLEANUP_DELETE_BATCH_SIZE",
+                "5000",
+                "Rows per delete, at most 50000. An invalid value is a warning.",
+            ),
+            value(
+                "OLD_OPS_CLEANUP_MAX_DELETED_PER_RUN",
+                "25000",
+                "After so many deletions, at most 1000000, a run starts no further account. An invalid value is a warning.",
+            ),
+        ],
+    },
+];
+
+/// Names that are no settings of this version but belong in an operator's environment, with the reason. A name that ends
+/// in `*` stands for all that begin so.
+pub const TOLERATED: &[(&str, &str)] = &[
+    ("SUPERSYNC_BATCH_UPLOAD", "uploads are always batched"),
+    ("SUPERSYNC_PAYLOAD_BYTES_BACKFILL_COMPLETE", "there is nothing to backfill"),
+    ("RUN_MIGRATIONS_ON_STARTUP", "migrations always run at start"),
+    ("LOG_TO_FILE", "logs go to standard error; redirect them"),
+    ("WEBAUTHN_*", "this version has no passkeys"),
+    ("PRIVACY_*", "this version publishes no privacy page"),
+    ("SUPERSYNC_IMAGE", "used by compose"),
+    ("SUPERSYNC_SKIP_IMAGE_REVISION_CHECK", "used by the Node server's deploy script"),
+    ("SUPERSYNC_INSTALL_REPO_TERMS", "used by the Node server's deploy script"),
+    ("SUPERSYNC_CONTAINER", "used by the Node server's monitor script"),
+    ("SUPERSYNC_E2E_URL", "used by the app's end-to-end tests"),
+    ("SUPERSYNC_TEST_*", "used by this project's tests"),
+    ("SUPERSYNC_SERVICE_*", "set by Kubernetes for a service called supersync"),
+    ("SUPERSYNC_PORT*", "set by Kubernetes for a service called supersync"),
+];
+
+/// All variables in the table's order.
+pub fn variables() -> impl Iterator<Item = &'static Variable> {
+    GROUPS.iter().flat_map(|group| group.variables)
+}
+
+/// The reason why a name is tolerated, if it is.
+#[must_use]
+pub fn tolerated(name: &str) -> Option<&'static str> {
+    TOLERATED
+        .iter()
+        .find(|(pattern, _)| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == *pattern,
+        })
+        .map(|(_, reason)| *reason)
+}

@@ -1,0 +1,340 @@
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::{Config, Database, Environment, Loaded, table};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Variables that touch no file.
+fn variables(given: &[(&str, &str)]) -> HashMap<String, String> {
+    std::iter::once(("JWT_SECRET", SECRET))
+        .chain(given.iter().copied())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn parse(given: &[(&str, &str)]) -> Config {
+    Config::parse(&variables(given)).expect("valid")
+}
+
+/// The problems, as an operator reads them.
+fn problems(given: &[(&str, &str)]) -> Vec<String> {
+    Config::parse(&variables(given)).expect_err("invalid").0.iter().map(ToString::to_string).collect()
+}
+
+#[track_caller]
+fn refused(name: &str, values: &[&str]) {
+    for value in values {
+        let problems = problems(&[(name, value)]);
+        assert_eq!(problems.len(), 1, "{name}={value}: {problems:?}");
+        assert!(problems[0].starts_with(name) && problems[0].contains(value), "{problems:?}");
+    }
+}
+
+#[test]
+fn every_problem_is_reported_at_once_in_the_tables_order() {
+    let problems = problems(&[
+        ("JWT_SECRET", "too short"),
+        ("PORT", "http"),
+        ("PAGE_BYTES", "8 megs"),
+        ("PUBLIC_URL", "sync.example.com"),
+        ("SUPERSYNC_PROT", "1"),
+    ]);
+    assert_eq!(
+        problems,
+        [
+            "PORT: is \"http\"; expected a port from 1 to 65535",
+            "PUBLIC_URL: is \"sync.example.com\"; expected the http:// or https:// address under which users reach the server",
+            "JWT_SECRET: has 9 characters; expected at least 32",
+            "PAGE_BYTES: is \"8 megs\"; expected a number of bytes such as 10485760 or 10MiB",
+            "SUPERSYNC_PROT: there is no such variable; did you mean PORT?",
+        ]
+    );
+}
+
+#[test]
+fn invalid_values_are_refused() {
+    refused("PORT", &["0", "65536", "-1", "+1", "1e3", "19 00"]);
+    refused("HOST", &["http://0.0.0.0", "a b", "example.com", "1.2.3.4/8"]);
+    refused("PUBLIC_URL", &["ftp://example.com", "https://", "https://example.com/?a=1"]);
+    refused("SUPERSYNC_ENV", &["prod", "Production"]);
+    refused(
+        "CORS_ORIGINS",
+        &[
+            "https://a.example,,https://b.example",
+            "https://a.example/",
+            "a.example",
+            "https://*.com",
+            "https://a.*.example",
+        ],
+    );
+    refused("ALLOWED_EMAILS", &["a@example.com,", "example.com", "*@", "a*@example.com", "a@b@c"]);
+    refused("ENCRYPTION_POLICY", &["none"]);
+    refused("TRUSTED_PROXIES", &["-1", "all"]);
+    refused("SMTP_PORT", &["smtp"]);
+    refused("SMTP_SECURE", &["yes"]);
+    refused("METRICS_ADDR", &["9464", "localhost"]);
+    refused("LOG_FORMAT", &["xml"]);
+    refused("LOG_LEVEL", &["a=b=c"]);
+    refused("RATE_LIMITS", &["false"]);
+    refused("UPLOADS_PER_USER_PER_MINUTE", &["none", "-1", "4294967296"]);
+    refused("STATEMENT_TIMEOUT_SECONDS", &["0", "-1", "NaN", "inf", "1 minute", "1e300"]);
+    refused("UPLOAD_BODY_BYTES", &["0", "-1", "10MB", "MiB", "99999999999999999999", "99999999999GiB"]);
+    refused("MAX_LIVE_ACTORS", &["0", "many"]);
+    refused("ARCHIVE_DAYS", &["0", "0.5", "3651"]);
+}
+
+#[test]
+fn empty_is_unset_except_where_the_contract_says_otherwise() {
+    let empty: Vec<(&str, &str)> = table::variables()
+        .filter(|variable| !["HOST", "CORS_ENABLED", "JWT_SECRET"].contains(&variable.name))
+        .map(|variable| (variable.name, ""))
+        .collect();
+    assert_eq!(format!("{:?}", parse(&empty)), format!("{:?}", parse(&[])));
+    assert_eq!(problems(&[("HOST", " ")]).len(), 1);
+    assert!(parse(&[]).cors.enabled);
+    for other in ["", "false", "TRUE", "1"] {
+        assert!(!parse(&[("CORS_ENABLED", other)]).cors.enabled, "{other:?}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let url = "postgres://user:hunter2hunter2@db/name?connection_limit=hunter2";
+    let given = variables(&[("DATABASE_URL", url), ("JWT_SECRET", "hunter2"), ("PORT", "x"), ("SMTP_PASS", "hunter2")]);
+    let errors = Config::parse(&given).expect_err("invalid");
+    assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors}");
+
+    let url = "postgres://user:hunter2@db/name?connection_limit=7&options=-c%20hunter2&x=hunter2";
+    let loaded = Loaded::parse(&variables(&[("DATABASE_URL", url), ("SMTP_PASS", "hunter2")])).expect("valid");
+    let shown = format!("{loaded:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains(SECRET), "{shown}");
+    let setting = loaded.settings.iter().find(|setting| setting.name == "DATABASE_URL").expect("listed");
+    assert_eq!(setting.value.as_deref(), Some("postgres://user:********@db/name"));
+}
+
+#[test]
+fn unknown_names_with_our_prefix_are_refused_and_foreign_ones_are_not() {
+    assert_eq!(
+        problems(&[("SUPERSYNC_ENVIRONMENT_X", "production")]),
+        ["SUPERSYNC_ENVIRONMENT_X: there is no such variable"]
+    );
+    assert!(
+        problems(&[("SUPERSYNC_DEFAULT_STORAGE_QUOTA_BITES", "1")])[0]
+            .ends_with("did you mean SUPERSYNC_DEFAULT_STORAGE_QUOTA_BYTES?")
+    );
+    // Kubernetes sets these for a service of our name; compose and the app's tests use the others.
+    parse(&[
+        ("SUPERSYNC_SERVICE_HOST", "10.0.0.1"),
+        ("SUPERSYNC_PORT", "tcp://10.0.0.1:1900"),
+        ("SUPERSYNC_PORT_1900_TCP_ADDR", "10.0.0.1"),
+        ("SUPERSYNC_IMAGE", "x"),
+        ("SUPERSYNC_E2E_URL", "http://localhost:1901"),
+        ("PATH", "/bin"),
+    ]);
+    let loaded = Loaded::parse(&variables(&[("LOG_TO_FILE", "true"), ("PRIVACY_CONTACT_NAME", "")])).expect("valid");
+    assert_eq!(loaded.warnings, ["LOG_TO_FILE has no effect: logs go to standard error; redirect them"]);
+}
+
+#[test]
+fn production_requires_a_secret_and_an_https_address() {
+    let production = |given: &[(&str, &str)]| {
+        let mut all = vec![("NODE_ENV", "production"), ("PUBLIC_URL", "https://sync.example.com/")];
+        all.extend(given);
+        Config::parse(&variables(&all))
+    };
+    let config = production(&[]).expect("valid");
+    assert_eq!(config.environment, Environment::Production);
+    assert_eq!(config.public_url, "https://sync.example.com");
+
+    let names = |given: &[(&str, &str)]| -> Vec<String> {
+        production(given).expect_err("refused").0.into_iter().map(|problem| problem.name).collect()
+    };
+    assert_eq!(names(&[("JWT_SECRET", "")]), ["JWT_SECRET"]);
+    assert_eq!(names(&[("PUBLIC_URL", "")]), ["PUBLIC_URL"]);
+    assert_eq!(names(&[("PUBLIC_URL", "http://sync.example.com")]), ["PUBLIC_URL"]);
+    assert_eq!(names(&[("CORS_ORIGINS", "https://a.example, *")]), ["CORS_ORIGINS"]);
+    assert_eq!(names(&[("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")]), ["TEST_MODE"]);
+    // Our own variable wins over the Node server's.
+    let development = production(&[("SUPERSYNC_ENV", "development"), ("PUBLIC_URL", "")]).expect("valid");
+    assert_eq!(development.environment, Environment::Development);
+}
+
+#[test]
+fn test_mode_needs_its_second_key_and_switches_address_limits_off() {
+    assert_eq!(problems(&[("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes")]).len(), 1);
+    assert_eq!(problems(&[("TEST_MODE", "true")]).len(), 1);
+    let config = parse(&[("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")]);
+    assert!(config.test_mode && !config.rate_limits.per_address);
+    assert_eq!(config.rate_limits.uploads_per_user.max, 100);
+    assert!(!parse(&[("TEST_MODE", "1")]).test_mode);
+}
+
+#[test]
+fn invalid_quota_and_clean_up_figures_are_warned_about_and_large_ones_clamped() {
+    let given = [
+        ("SUPERSYNC_DEFAULT_STORAGE_QUOTA_BYTES", "100MiB"),
+        ("OLD_OPS_CLEANUP_DELETE_BATCH_SIZE", "0"),
+        ("OLD_OPS_CLEANUP_MAX_DELETED_PER_RUN", "99999999"),
+    ];
+    let loaded = Loaded::parse(&variables(&given)).expect("valid");
+    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.limits.default_quota_bytes, 104_857_600);
+    assert_eq!(loaded.config.retention.delete_batch, 5000);
+    assert_eq!(loaded.config.retention.max_deleted_per_run, 1_000_000);
+}
+
+#[test]
+fn the_time_out_ladder_is_checked_and_may_be_scaled() {
+    let warnings = |statement, request, socket| {
+        let given = [
+            ("STATEMENT_TIMEOUT_SECONDS", statement),
+            ("REQUEST_TIMEOUT_SECONDS", request),
+            ("SOCKET_TIMEOUT_SECONDS", socket),
+        ];
+        Loaded::parse(&variables(&given)).expect("valid").warnings.len()
+    };
+    assert_eq!(warnings("60", "80", "90"), 0);
+    assert_eq!(warnings("0.6", "0.8", "0.9"), 0);
+    assert_eq!(warnings("80", "100", "120"), 1);
+    assert_eq!(warnings("60", "50", "90"), 1);
+    assert_eq!(warnings("60", "90", "90"), 1);
+}
+
+#[test]
+fn a_queue_that_never_admits_the_largest_request_is_refused() {
+    let problems = problems(&[("MAX_QUEUED_BYTES", "40MiB")]);
+    assert_eq!(
+        problems,
+        [
+            "MAX_QUEUED_BYTES: is \"40MiB\"; expected at least SNAPSHOT_INFLATED_BYTES, or the largest request can never be served"
+        ]
+    );
+}
+
+#[test]
+fn database_urls() {
+    for bad in [
+        "mysql://db/x",
+        "postgres://db",
+        "nonsense",
+        "sqlite::memory:",
+        "sqlite://",
+        "sqlite://a.db?mode=ro",
+        "postgres://db/x?connection_limit=0",
+        "postgres://db/x?pool_timeout=never",
+        "postgres://db/x?schema=a%20b",
+    ] {
+        let problems = problems(&[("DATABASE_URL", bad)]);
+        assert_eq!(problems.len(), 1, "{bad}: {problems:?}");
+        assert!(problems[0].starts_with("DATABASE_URL: "), "{problems:?}");
+    }
+    let sqlite = |given| match parse(given).database {
+        Database::Sqlite { path } => path,
+        Database::Postgres { .. } => panic!("PostgreSQL"),
+    };
+    assert_eq!(sqlite(&[("DATA_DIR", "/srv/sync")]), PathBuf::from("/srv/sync/supersync.db"));
+    assert_eq!(sqlite(&[("DATABASE_URL", "sqlite:///srv/a.db")]), PathBuf::from("/srv/a.db"));
+    assert_eq!(sqlite(&[("DATABASE_URL", "sqlite:a.db")]), PathBuf::from("a.db"));
+}
+
+#[test]
+fn parameters_of_the_node_servers_database_layer() {
+    let given = "postgresql://u:p%40ss@db:5432/sync?connection_limit=60&pool_timeout=10&options=-c%20statement_timeout%3D60000&schema=app&sslmode=require&pgbouncer=true&socket_timeout=5";
+    let loaded = Loaded::parse(&variables(&[("DATABASE_URL", given)])).expect("valid");
+    let Database::Postgres { url, max_connections, acquire_timeout, schema } = loaded.config.database else {
+        panic!("SQLite");
+    };
+    let url = url::Url::parse(url.expose_secret()).expect("still a URL");
+    assert_eq!(url.password(), Some("p%40ss"));
+    let left: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    assert_eq!(left, [("options".into(), "-c statement_timeout=60000".into()), ("sslmode".into(), "require".into())]);
+    assert_eq!((max_connections, acquire_timeout, schema.as_deref()), (60, Duration::from_secs(10), Some("app")));
+    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+}
+
+#[test]
+fn outside_production_a_secret_is_made_once_and_kept_private() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let data = dir.path().join("deep").join("data");
+    let given = HashMap::from([("DATA_DIR".to_owned(), data.display().to_string())]);
+    let secrets: Vec<String> = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| Config::parse(&given).expect("valid"))).collect();
+        starts.into_iter().map(|start| start.join().expect("no panic").jwt_secret.expose_secret().to_owned()).collect()
+    });
+    assert!(secrets[0].len() >= 32);
+    assert!(secrets.iter().all(|secret| *secret == secrets[0]), "one secret for all");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(data.join("jwt-secret")).expect("kept").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    std::fs::write(data.join("jwt-secret"), "short").expect("written");
+    let error = Config::parse(&given).expect_err("refused").to_string();
+    assert!(error.contains("jwt-secret") && error.contains("delete it"), "{error}");
+}
+
+#[test]
+fn a_refused_configuration_leaves_no_secret_behind() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let data = dir.path().join("data");
+    let given =
+        HashMap::from([("DATA_DIR".to_owned(), data.display().to_string()), ("PORT".to_owned(), "x".to_owned())]);
+    assert!(Config::parse(&given).is_err());
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_broken_env_file_is_refused_without_showing_it() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join(".env");
+    assert!(super::dotenv(&file).expect("no file, no variables").is_empty());
+    std::fs::write(&file, "PORT=1901\n# comment\nSMTP_FROM='\"A B\" <a@b.example>'\nTEST_MODE=\n").expect("written");
+    let read = super::dotenv(&file).expect("valid");
+    assert_eq!(read["PORT"], "1901");
+    assert_eq!(read["SMTP_FROM"], "\"A B\" <a@b.example>");
+    assert_eq!(read["TEST_MODE"], "");
+    std::fs::write(&file, "PORT=1901\nhunter2 hunter2\n").expect("written");
+    let error = super::dotenv(&file).expect_err("invalid").to_string();
+    assert!(error.contains(".env") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn names_are_listed_once() {
+    let names: Vec<&str> = table::variables().map(|variable| variable.name).collect();
+    assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len());
+    assert_eq!(names.len(), Loaded::parse(&variables(&[])).expect("valid").settings.len());
+}
+
+/// The table of `docs/configuration.md`, as it must be.
+fn documentation() -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for group in table::GROUPS {
+        writeln!(text, "### {}\n\n| Variable | Default | Meaning |\n| --- | --- | --- |", group.title)
+            .expect("a string");
+        for variable in group.variables {
+            let default = match variable.default {
+                table::Default::Value(value) => format!("`{value}`"),
+                table::Default::Computed(how) => how.to_owned(),
+                table::Default::Unset => "–".to_owned(),
+            };
+            writeln!(text, "| `{}` | {default} | {} |", variable.name, variable.doc).expect("a string");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn the_documentation_lists_exactly_these_variables_and_defaults() {
+    let documented = include_str!("../../docs/configuration.md");
+    let (_, after) = documented.split_once("<!-- variables -->\n").expect("start mark");
+    let (listed, _) = after.split_once("<!-- /variables -->").expect("end mark");
+    let expected = documentation();
+    assert_eq!(listed.trim(), expected.trim(), "paste this into docs/configuration.md:\n{expected}");
+}

@@ -1,0 +1,193 @@
+//! Unpacking compressed bodies: gzip, and gzip in base64 as the mobile apps send it. Pure, and bounded while it works.
+
+use std::io::Read as _;
+
+use flate2::bufread::MultiGzDecoder;
+
+/// Output is gathered in pieces of this size.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Deflate can't pack more than this many bytes into one.
+const MAX_RATIO: usize = 1032;
+
+/// Why a body can't be unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InflateError {
+    /// The gzip is larger than allowed, once freed of its base64.
+    #[error("compressed payload too large")]
+    CompressedTooLarge,
+    /// It inflates to more than allowed.
+    #[error("decompressed payload too large")]
+    InflatedTooLarge,
+    /// Not base64.
+    #[error("not base64")]
+    Base64,
+    /// Not gzip, cut off, corrupt, or followed by something else.
+    #[error("not gzip")]
+    Gzip,
+}
+
+/// Decodes base64 of either alphabet, with or without padding and line breaks, to at most `cap` bytes.
+///
+/// # Errors
+/// [`InflateError::Base64`], [`InflateError::CompressedTooLarge`].
+pub fn decode_base64(text: &[u8], cap: usize) -> Result<Vec<u8>, InflateError> {
+    let mut out = Vec::with_capacity((text.len() / 4 * 3 + 3).min(cap));
+    let (mut bits, mut held) = (0_u32, 0_u8);
+    let mut rest = text.iter();
+    for &byte in rest.by_ref() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            b'=' => break,
+            b if b.is_ascii_whitespace() => continue,
+            _ => return Err(InflateError::Base64),
+        };
+        bits = (bits << 6) | u32::from(value);
+        held += 1;
+        if held == 4 {
+            if out.len() + 3 > cap {
+                return Err(InflateError::CompressedTooLarge);
+            }
+            out.extend_from_slice(&bits.to_be_bytes()[1..]);
+            (bits, held) = (0, 0);
+        }
+    }
+    // After the padding nothing but padding and white space may follow.
+    if rest.any(|&byte| byte != b'=' && !byte.is_ascii_whitespace()) {
+        return Err(InflateError::Base64);
+    }
+    let tail = bits << (6 * (4 - u32::from(held)));
+    let tail_len = match held {
+        0 => 0,
+        2 => 1,
+        3 => 2,
+        _ => return Err(InflateError::Base64),
+    };
+    if out.len() + tail_len > cap {
+        return Err(InflateError::CompressedTooLarge);
+    }
+    out.extend_from_slice(&tail.to_be_bytes()[1..=tail_len]);
+    Ok(out)
+}
+
+/// Inflates gzip, of one member or several, to at most `cap` bytes.
+///
+/// # Errors
+/// [`InflateError::Gzip`], [`InflateError::InflatedTooLarge`] as soon as the cap is passed.
+pub fn gunzip(packed: &[u8], cap: usize) -> Result<Vec<u8>, InflateError> {
+    let mut decoder = MultiGzDecoder::new(packed);
+    let mut out = Vec::with_capacity(expected_size(packed).min(cap));
+    let mut chunk = vec![0; CHUNK_BYTES.min(cap + 1)];
+    loop {
+        match decoder.read(&mut chunk) {
+            Ok(0) => return Ok(out),
+            Ok(n) if out.len() + n > cap => return Err(InflateError::InflatedTooLarge),
+            Ok(n) => {
+                if out.capacity() - out.len() < n {
+                    // Doubling, but not beyond the cap.
+                    let grown = (out.capacity() * 2).max(CHUNK_BYTES).min(cap).max(out.len() + n);
+                    out.reserve_exact(grown - out.len());
+                }
+                out.extend_from_slice(&chunk[..n]);
+            }
+            Err(_) => return Err(InflateError::Gzip),
+        }
+    }
+}
+
+/// How much comes out, as far as it can be told beforehand: the last member says its size, and an honest single member says
+/// the truth. Only a hint for the first allocation.
+fn expected_size(packed: &[u8]) -> usize {
+    let Some(trailer) = packed.last_chunk::<4>() else { return 0 };
+    let claimed = usize::try_from(u32::from_le_bytes(*trailer)).unwrap_or(usize::MAX);
+    claimed.min(packed.len().saturating_mul(MAX_RATIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_bomb_is_refused_at_the_cap() {
+        let bomb = gzip(&vec![0; 64 * 1024 * 1024]);
+        assert!(bomb.len() < 128 * 1024, "1000:1");
+        assert_eq!(gunzip(&bomb, 1024 * 1024), Err(InflateError::InflatedTooLarge));
+    }
+
+    #[test]
+    fn the_cap_is_the_largest_size_that_passes() {
+        let packed = gzip(&[7; 1000]);
+        assert_eq!(gunzip(&packed, 1000).unwrap(), [7; 1000]);
+        assert_eq!(gunzip(&packed, 999), Err(InflateError::InflatedTooLarge));
+    }
+
+    #[test]
+    fn memory_never_grows_beyond_the_cap() {
+        let cap = 300_000;
+        // Two members: the size that the trailer claims is too small, so the buffer has to grow.
+        let packed = [gzip(&vec![1; 290_000]), gzip(&[2; 10])].concat();
+        let plain = gunzip(&packed, cap).unwrap();
+        assert_eq!(plain.len(), 290_010);
+        assert!(plain.capacity() <= cap, "{}", plain.capacity());
+    }
+
+    #[test]
+    fn members_are_joined() {
+        assert_eq!(gunzip(&[gzip(b"[1,"), gzip(b"2]")].concat(), 100).unwrap(), b"[1,2]");
+    }
+
+    #[test]
+    fn what_is_not_whole_gzip_is_refused() {
+        let packed = gzip(br#"{"ops":[]}"#);
+        assert_eq!(gunzip(b"{}", 100), Err(InflateError::Gzip));
+        assert_eq!(gunzip(&packed[..packed.len() - 1], 100), Err(InflateError::Gzip), "cut off");
+        assert_eq!(gunzip(&packed[..12], 100), Err(InflateError::Gzip), "cut off early");
+        assert_eq!(gunzip(&[packed.as_slice(), b"x"].concat(), 100), Err(InflateError::Gzip), "trailing garbage");
+        let mut corrupt = packed.clone();
+        let checksum = corrupt.len() - 6;
+        corrupt[checksum] ^= 1;
+        assert_eq!(gunzip(&corrupt, 100), Err(InflateError::Gzip), "wrong checksum");
+    }
+
+    #[test]
+    fn base64_comes_in_many_spellings() {
+        let data: Vec<u8> = (0..=255).collect();
+        let standard = STANDARD.encode(&data);
+        let broken = standard.as_bytes().chunks(76).collect::<Vec<_>>().join(b"\r\n".as_slice());
+        for text in [
+            standard.clone().into_bytes(),
+            standard.trim_end_matches('=').as_bytes().to_vec(),
+            URL_SAFE_NO_PAD.encode(&data).into_bytes(),
+            [broken.as_slice(), b"\r\n"].concat(),
+        ] {
+            assert_eq!(decode_base64(&text, 256).unwrap(), data, "{}", String::from_utf8_lossy(&text));
+        }
+        for len in 0..10 {
+            assert_eq!(decode_base64(STANDARD.encode(&data[..len]).as_bytes(), len).unwrap(), data[..len]);
+        }
+    }
+
+    #[test]
+    fn base64_has_a_cap_and_no_other_letters() {
+        assert_eq!(decode_base64(STANDARD.encode([0; 7]).as_bytes(), 6), Err(InflateError::CompressedTooLarge));
+        assert_eq!(decode_base64(b"AAAA!AAA", 100), Err(InflateError::Base64));
+        assert_eq!(decode_base64(b"AAAAA", 100), Err(InflateError::Base64));
+        assert_eq!(decode_base64(b"AA==AA", 100), Err(InflateError::Base64));
+    }
+}

@@ -1,0 +1,100 @@
+//! What handlers share.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::cors::CorsPolicy;
+use super::headers::SecurityHeaders;
+use super::limits::FixedWindow;
+use super::route::Class;
+use crate::accounts::Accounts;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::engine::Handle;
+use crate::protocol::UserId;
+use crate::store::Store;
+
+/// Addresses whose requests are counted, per class of routes.
+const TRACKED_ADDRESSES: NonZeroUsize = NonZeroUsize::new(5_000).expect("not zero");
+/// Users whose uploads are counted.
+const TRACKED_USERS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+
+/// Who is counted: an address, for sockets together with the device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AddressKey {
+    /// As [`super::address::counted`] gives it.
+    pub address: IpAddr,
+    /// A valid client id, for sockets only.
+    pub client_id: Option<Box<str>>,
+}
+
+/// Every rate limiter.
+#[derive(Debug)]
+pub struct Limiters {
+    per_address: Option<Vec<FixedWindow<AddressKey>>>,
+    /// Uploads of a user. Cleared when the user starts a new data set.
+    pub uploads: FixedWindow<UserId>,
+}
+
+impl Limiters {
+    /// Limiters as configured. The per-address ones are off in test mode.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let rules = &config.rate_limits;
+        let per_address = (rules.per_address && !config.test_mode).then(|| {
+            Class::ALL.into_iter().map(|class| FixedWindow::new(class.rule(rules), TRACKED_ADDRESSES)).collect()
+        });
+        Self { per_address, uploads: FixedWindow::new(rules.uploads_per_user, TRACKED_USERS) }
+    }
+
+    /// The per-address limiter of a class; `None` when these limits are off.
+    #[must_use]
+    pub fn per_address(&self, class: Class) -> Option<&FixedWindow<AddressKey>> {
+        self.per_address.as_ref()?.get(class as usize)
+    }
+}
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct AppState {
+    pub config: Arc<Config>,
+    pub engine: Handle,
+    pub accounts: Accounts,
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+    pub limiters: Arc<Limiters>,
+    pub cors: Arc<CorsPolicy>,
+    pub security: Arc<SecurityHeaders>,
+    /// How many large bodies are packed or unpacked at once: more than there are cores gains nothing and costs memory.
+    pub codecs: Arc<Semaphore>,
+    /// Places for sockets, of the whole process.
+    pub sockets: Arc<Semaphore>,
+    /// Cancelled when the server begins to stop: it is not ready any more.
+    pub draining: CancellationToken,
+}
+
+impl AppState {
+    /// The state of a server that is ready.
+    #[must_use]
+    pub fn new(config: Arc<Config>, engine: Handle, accounts: Accounts, store: Arc<dyn Store>, clock: Clock) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        Self {
+            limiters: Arc::new(Limiters::new(&config)),
+            cors: Arc::new(CorsPolicy::new(&config.cors)),
+            security: Arc::new(SecurityHeaders::new(&config.public_url)),
+            codecs: Arc::new(Semaphore::new(cores)),
+            sockets: Arc::new(Semaphore::new(config.limits.max_sockets.min(Semaphore::MAX_PERMITS))),
+            draining: CancellationToken::new(),
+            config,
+            engine,
+            accounts,
+            store,
+            clock,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The connections that commit. Not a pool of the driver: that tests a connection after each use, which would cost every commit
+//! a second round trip.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{Session, TRUST};
+use crate::store::{Result, StoreError};
+
+/// Ordinary lanes: one saturates one core of the database server; more than a few slow each other down.
+pub(super) const ORDINARY: usize = 2;
+/// One more for large commits.
+const ALL: usize = ORDINARY + 1;
+
+#[derive(Debug)]
+pub(super) struct Lanes {
+    options: PgConnectOptions,
+    session: Session,
+    permits: Semaphore,
+    parked: Mutex<Vec<(PgConnection, Instant)>>,
+    pub(super) patience: Duration,
+    acquire_timeout: Duration,
+}
+
+/// A lane in use. A connection that was taken out and not given back with [`Lane::keep`] is closed, and with it whatever still
+/// runs there.
+#[derive(Debug)]
+pub(super) struct Lane<'a> {
+    lanes: &'a Lanes,
+    connection: Option<PgConnection>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Lanes {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        session: Session,
+        patience: Duration,
+        acquire_timeout: Duration,
+    ) -> Self {
+        let (permits, parked) = (Semaphore::new(ALL), Mutex::new(Vec::new()));
+        Self { options, session, permits, parked, patience, acquire_timeout }
+    }
+
+    /// Waits for a free lane. Nothing has been sent when this fails.
+    pub(super) async fn acquire(&self) -> Result<Lane<'_>> {
+        let permit = tokio::time::timeout(self.acquire_timeout, self.permits.acquire())
+            .await
+            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?
+            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))?;
+        Ok(Lane { lanes: self, connection: self.unpark(), _permit: permit })
+    }
+
+    fn unpark(&self) -> Option<PgConnection> {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        // After a pause the server may have gone or restarted. Connecting again costs little then, and spares the caller an
+        // outcome that it would have to find out about.
+        parked.retain(|(_, since)| since.elapsed() <= TRUST);
+        parked.pop().map(|(connection, _)| connection)
+    }
+
+    /// Lets running commits finish and closes everything.
+    pub(super) async fn close(&self) {
+        let all = u32::try_from(ALL).expect("a handful");
+        let idle = tokio::time::timeout(self.patience, self.permits.acquire_many(all)).await;
+        self.permits.close();
+        drop(idle);
+        let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
+        for (connection, _) in parked {
+            if let Err(error) = connection.close().await {
+                tracing::debug!(%error, "closing a commit connection failed");
+            }
+        }
+    }
+}
+
+impl Lane<'_> {
+    /// The lane's connection. Nothing has been sent when this fails.
+    pub(super) async fn connection(&mut self) -> Result<PgConnection> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let connecting = async {
+            let mut connection = self.lanes.options.connect().await?;
+            self.lanes.session.prepare(&mut connection).await?;
+            Ok::<_, StoreError>(connection)
+        };
+        tokio::time::timeout(self.lanes.acquire_timeout, connecting)
+            .await
+            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?
+    }
+
+    /// Gives the connection back after a complete exchange.
+    pub(super) fn keep(&mut self, connection: PgConnection) {
+        self.connection = Some(connection);
+    }
+
+    pub(super) const fn patience(&self) -> Duration {
+        self.lanes.patience
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let mut parked = self.lanes.parked.lock().unwrap_or_else(PoisonError::into_inner);
+            parked.push((connection, Instant::now()));
+        }
+    }
+}

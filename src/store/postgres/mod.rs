@@ -1,0 +1,235 @@
+//! The database server: any number of instances of this program may share it.
+//!
+//! Owns the connections. Commits have their own few ([`lanes`]), requests a pool, housekeeping one, health checks one: a flood of
+//! reads can't starve commits, nor the other way round. Every session carries a `statement_timeout`, so that what takes
+//! too long really stops in the server; a connection that stays silent for longer than that is given up.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::migrate::{self, MigrationStatus};
+use super::{Result, Store, StoreError};
+
+mod accounts;
+mod commit;
+mod lanes;
+mod log;
+mod sql;
+mod test_mode;
+mod upkeep;
+
+/// Longer than a statement may take by so much, and the connection counts as dead.
+const GRACE: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is tested before it is used.
+const TRUST: Duration = Duration::from_secs(5);
+/// How often a statement that lost to another transaction (serialisation failure, deadlock) is run again.
+const RETRIES: u32 = 3;
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// `postgres://…`
+    pub url: SecretString,
+    /// Most connections for requests; commits, housekeeping and health checks add five.
+    pub max_connections: u32,
+    /// How long a request may wait for a connection.
+    pub acquire_timeout: Duration,
+    /// The schema, when not the default; created if missing.
+    pub schema: Option<String>,
+    /// After this time the server stops a statement.
+    pub statement_timeout: Duration,
+}
+
+/// A PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    lanes: lanes::Lanes,
+    requests: PgPool,
+    housekeeping: PgPool,
+    probe: PgPool,
+    /// After this time without an answer a connection counts as dead.
+    patience: Duration,
+}
+
+/// Runs statements on a connection of a pool: measured, bounded in time, repeated when they lost to another transaction.
+macro_rules! on_connection {
+    ($pool:expr, $patience:expr, $name:literal, |$connection:ident| $body:block) => {
+        $crate::store::error::timed($name, async {
+            let mut held = $pool.acquire().await?;
+            let mut attempt = 0;
+            loop {
+                let result = {
+                    let $connection = &mut *held;
+                    $crate::store::postgres::within($patience, async $body).await
+                };
+                match result {
+                    Some(Err($crate::store::StoreError::Unavailable(error)))
+                        if $crate::store::error::is_transient(&error) && attempt < $crate::store::postgres::RETRIES =>
+                    {
+                        attempt += 1;
+                    }
+                    Some(result) => break result,
+                    None => {
+                        held.close_on_drop();
+                        break Err($crate::store::StoreError::Unavailable($crate::store::postgres::silent()));
+                    }
+                }
+            }
+        })
+        .await
+    };
+}
+use on_connection;
+
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Option<Result<T>> {
+    tokio::time::timeout(limit, call).await.ok()
+}
+
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database server does not answer"))
+}
+
+/// What every session is set to.
+#[derive(Clone, Debug)]
+struct Session {
+    statement_timeout: Duration,
+    schema: Option<String>,
+}
+
+impl Session {
+    async fn prepare(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        // An acknowledged commit must be on the disk, even if the server's default says otherwise.
+        sqlx::query(
+            "SELECT set_config('statement_timeout', $1, false), \
+             set_config('search_path', COALESCE($2, current_setting('search_path')), false), \
+             CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END",
+        )
+        .bind(self.statement_timeout.as_millis().to_string())
+        .bind(self.schema.as_deref().map(quoted))
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// A name as an SQL identifier.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl PostgresStore {
+    /// Connects and brings the schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the URL is none or the schema is newer than this program; otherwise what kept it from
+    /// connecting.
+    pub async fn connect(options: PostgresOptions) -> Result<Self> {
+        let connecting = connect_options(&options.url)?;
+        // Migrations may take longer than any request's statement.
+        let session = Session { statement_timeout: Duration::ZERO, schema: options.schema.clone() };
+        let mut connection = connecting.connect().await?;
+        session.prepare(&mut connection).await?;
+        if let Some(schema) = &options.schema {
+            create_schema(&mut connection, schema).await?;
+        }
+        migrate::run_postgres(&mut connection).await?;
+        connection.close().await?;
+
+        let session = Session { statement_timeout: options.statement_timeout, schema: options.schema };
+        let pool = |connections: u32, acquire_timeout| {
+            let session = session.clone();
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(acquire_timeout)
+                .test_before_acquire(false)
+                .before_acquire(|connection, meta| {
+                    Box::pin(async move {
+                        if meta.idle_for > TRUST {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
+                .after_connect(move |connection, _| {
+                    let session = session.clone();
+                    Box::pin(async move { session.prepare(connection).await })
+                })
+                .connect_lazy_with(connecting.clone())
+        };
+        let patience = options.statement_timeout.saturating_add(GRACE);
+        Ok(Self {
+            requests: pool(options.max_connections.max(1), options.acquire_timeout),
+            // The sweep has time: it takes turns with itself.
+            housekeeping: pool(1, patience),
+            probe: pool(1, super::PING_TIMEOUT),
+            lanes: lanes::Lanes::new(connecting.clone(), session.clone(), patience, options.acquire_timeout),
+            patience,
+        })
+    }
+
+    /// Which migrations the database has and which it lacks; changes nothing.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn migration_status(url: &SecretString, schema: Option<&str>) -> Result<Vec<MigrationStatus>> {
+        let mut connection = connect_options(url)?.connect().await?;
+        let session = Session { statement_timeout: Duration::ZERO, schema: schema.map(str::to_owned) };
+        session.prepare(&mut connection).await?;
+        let status = migrate::status_postgres(&mut connection).await;
+        connection.close().await?;
+        status
+    }
+}
+
+/// The statements that requests and the sweep run on large tables, by name, for tests of their plans.
+#[must_use]
+pub fn statements() -> &'static [(&'static str, &'static str)] {
+    sql::HOT
+}
+
+fn connect_options(url: &SecretString) -> Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(url.expose_secret())
+        .map_err(|error| StoreError::Refused(format!("DATABASE_URL is not a PostgreSQL address: {error}")))?;
+    Ok(options.application_name("supersync").disable_statement_logging())
+}
+
+/// Only when missing: it needs a right that a server set up by somebody else may not give.
+async fn create_schema(connection: &mut PgConnection, schema: &str) -> Result<()> {
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)")
+        .bind(schema)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        // The operator's own setting, quoted.
+        let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema));
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(connection).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn ping(&self) -> Result<()> {
+        let ping = on_connection!(self.probe, super::PING_TIMEOUT, "ping", |connection| {
+            sqlx::query("SELECT 1").execute(connection).await?;
+            Ok(())
+        });
+        ping
+    }
+
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn close(&self) {
+        self.lanes.close().await;
+        self.housekeeping.close().await;
+        self.requests.close().await;
+        self.probe.close().await;
+    }
+}

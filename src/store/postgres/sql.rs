@@ -1,0 +1,197 @@
+//! The statements whose cost matters, in one place: tests ask the planner about each of them.
+//!
+//! Every one must be good under `plan_cache_mode = force_generic_plan`: a plan made once for all accounts, large and small.
+
+use crate::store::row::{op_columns, state_columns, trace_columns};
+
+/// A whole group in one round trip and one implicit transaction. `hit` moves on the state rows that are at the expected revision;
+/// everything else is stored only for the accounts in `hit`. `(… IN …) IS TRUE` keeps the planner from turning the test into a
+/// join, whose order it could only guess: this way it is a look-up in a hash table.
+pub(super) const COMMIT: &str = "\
+WITH planned AS (
+    SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::int8[],
+        $9::text[], $10::text[], $11::int8[], $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[])
+        AS p (user_id, expected, generation, base_seq, pruned_seq, last_seq, vector_clock, full_state_seq,
+            full_state_client_id, full_state_clock, replacement_seq, storage_used_bytes, snapshot_seq, snapshot_at,
+            snapshot_bytes, last_encrypted_seq)
+), hit AS (
+    UPDATE user_sync_state s SET revision = p.expected + 1, generation = p.generation, base_seq = p.base_seq,
+        pruned_seq = p.pruned_seq, last_seq = p.last_seq, vector_clock = p.vector_clock,
+        full_state_seq = p.full_state_seq, full_state_client_id = p.full_state_client_id,
+        full_state_clock = p.full_state_clock, replacement_seq = p.replacement_seq,
+        storage_used_bytes = p.storage_used_bytes, snapshot_seq = p.snapshot_seq, snapshot_at = p.snapshot_at,
+        snapshot_bytes = p.snapshot_bytes, last_encrypted_seq = GREATEST(s.last_encrypted_seq, p.last_encrypted_seq)
+    FROM planned p WHERE s.user_id = p.user_id AND s.revision = p.expected
+    RETURNING s.user_id
+), new_operations AS (
+    INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, op_type, entity_type,
+        entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, schema_version,
+        is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at)
+    SELECT * FROM UNNEST($17::int8[], $18::int8[], $19::int8[], $20::text[], $21::text[], $22::text[], $23::text[],
+        $24::text[], $25::text[], $26::text[], $27::bytea[], $28::int8[], $29::text[], $30::int8[], $31::int2[],
+        $32::bool[], $33::text[], $34::int8[], $35::int8[])
+        AS o (user_id) WHERE (o.user_id IN (SELECT user_id FROM hit)) IS TRUE
+), new_heads AS (
+    INSERT INTO entity_heads AS h (user_id, entity_type, entity_id, server_seq, client_id, vector_clock, is_time_delta)
+    SELECT * FROM UNNEST($36::int8[], $37::text[], $38::text[], $39::int8[], $40::text[], $41::text[], $42::bool[])
+        AS n (user_id) WHERE (n.user_id IN (SELECT user_id FROM hit)) IS TRUE
+    ON CONFLICT (user_id, entity_type, entity_id) DO UPDATE SET server_seq = excluded.server_seq,
+        client_id = excluded.client_id, vector_clock = excluded.vector_clock, is_time_delta = excluded.is_time_delta
+), new_devices AS (
+    INSERT INTO sync_devices AS d (user_id, client_id, last_seen_at, created_at)
+    SELECT n.user_id, n.client_id, n.seen_at, n.seen_at FROM UNNEST($43::int8[], $44::text[], $45::int8[])
+        AS n (user_id, client_id, seen_at) WHERE (n.user_id IN (SELECT user_id FROM hit)) IS TRUE
+    ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)
+)
+SELECT user_id FROM hit";
+
+pub(super) const CLEAR_DEVICES: &str = "DELETE FROM sync_devices WHERE user_id = ANY($1)";
+
+pub(super) const UPSERT_DEVICES: &str = "\
+INSERT INTO sync_devices AS d (user_id, client_id, last_seen_at, created_at)
+SELECT n.user_id, n.client_id, n.seen_at, n.seen_at FROM UNNEST($1::int8[], $2::text[], $3::int8[])
+    AS n (user_id, client_id, seen_at)
+ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)";
+
+pub(super) const INSERT_ARCHIVES: &str = "\
+INSERT INTO archived_ranges (user_id, from_seq, to_seq, generation, reason, bytes, archived_at)
+SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::text[], $6::int8[], $7::int8[])";
+
+pub(super) const SET_SNAPSHOT: &str = "\
+INSERT INTO user_snapshots (user_id, schema_version, data) VALUES ($1, $2, $3)
+ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data";
+
+pub(super) const CLEAR_SNAPSHOT: &str = "DELETE FROM user_snapshots WHERE user_id = $1";
+
+pub(super) const LOAD_ACCOUNT: &str = concat!(
+    "SELECT u.storage_quota_bytes, s.user_id, ",
+    state_columns!(),
+    " FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id WHERE u.id = $1"
+);
+
+/// Rows up to the bounds, and one more without its payload to say that there is more. The first row fits whatever its size.
+/// The size of a large payload is known without fetching it from its side table.
+pub(super) const READ_LOG: &str = "\
+SELECT server_seq, op_id, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes,
+    vector_clock, client_timestamp, schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq,
+    received_at, CASE WHEN fits THEN payload END, fits
+FROM (
+    SELECT p.*, nth <= $5 AND (nth = 1 OR running <= $6) AS fits
+    FROM (
+        SELECT o.*, row_number() OVER w AS nth, sum(octet_length(payload)) OVER w AS running
+        FROM (
+            SELECT * FROM operations
+            WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3 AND ($4::text IS NULL OR client_id <> $4)
+            ORDER BY server_seq LIMIT $5 + 1
+        ) o
+        WINDOW w AS (ORDER BY server_seq ROWS UNBOUNDED PRECEDING)
+    ) p
+    WHERE nth <= 2 OR running - octet_length(payload) <= $6
+) q ORDER BY server_seq";
+
+pub(super) const FIND_OPS: &str =
+    concat!("SELECT ", op_columns!(), " FROM operations WHERE user_id = $1 AND generation = $2 AND op_id = ANY($3)");
+
+/// One index look-up per key.
+pub(super) const LOAD_HEADS: &str = "\
+SELECT h.entity_type, h.entity_id, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta
+FROM UNNEST($3::text[], $4::text[]) AS k (entity_type, entity_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM entity_heads h WHERE h.user_id = $1 AND h.entity_type = k.entity_type AND h.entity_id = k.entity_id
+        AND h.server_seq > $2 OFFSET 0
+) h";
+
+pub(super) const LOAD_ALL_HEADS: &str = "\
+SELECT entity_type, entity_id, server_seq, client_id, vector_clock, is_time_delta
+FROM entity_heads WHERE user_id = $1 AND server_seq > $2 LIMIT $3";
+
+pub(super) const FULL_STATES: &str = "\
+SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_server_seq, is_payload_encrypted
+FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3
+    AND op_type IN ('SYNC_IMPORT', 'BACKUP_IMPORT', 'REPAIR') ORDER BY server_seq DESC LIMIT $4";
+
+/// Answered from the state row, but for an account that stored both kinds and asks about its past.
+pub(super) const HAS_ENCRYPTED: &str = "\
+SELECT CASE WHEN last_encrypted_seq <= $2 THEN FALSE WHEN last_encrypted_seq <= $3 THEN TRUE
+    ELSE EXISTS (SELECT 1 FROM operations o WHERE o.user_id = $1 AND o.server_seq > $2 AND o.server_seq <= $3
+        AND o.is_payload_encrypted) END
+FROM user_sync_state WHERE user_id = $1";
+
+pub(super) const MEASURE: &str = "\
+SELECT COALESCE(SUM(storage_bytes), 0)::int8, COUNT(*) FROM operations
+WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3";
+
+/// Newest first: if there is one, it is among the last.
+pub(super) const RECEIVED_SINCE: &str = "\
+SELECT server_seq FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3 AND received_at >= $4
+ORDER BY server_seq DESC LIMIT 1";
+
+pub(super) const LOAD_SNAPSHOT: &str = "\
+SELECT s.snapshot_seq, s.snapshot_at, s.snapshot_bytes, b.schema_version, b.data
+FROM user_sync_state s JOIN user_snapshots b ON b.user_id = s.user_id
+WHERE s.user_id = $1 AND s.snapshot_seq IS NOT NULL";
+
+pub(super) const TOUCH_DEVICE: &str = "\
+INSERT INTO sync_devices AS d (user_id, client_id, last_seen_at, created_at)
+SELECT id, $2, $3, $3 FROM users WHERE id = $1
+ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)";
+
+pub(super) const DEVICES: &str = "\
+SELECT client_id, last_seen_at FROM sync_devices WHERE user_id = $1 AND last_seen_at >= $2
+ORDER BY last_seen_at DESC, client_id LIMIT $3";
+
+pub(super) const ARCHIVED: &str = "\
+SELECT generation, from_seq, to_seq, reason, bytes, archived_at FROM archived_ranges
+WHERE user_id = $1 ORDER BY from_seq DESC";
+
+pub(super) const DELETE_OPS: &str = "\
+DELETE FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= (
+    SELECT MAX(server_seq) FROM (
+        SELECT server_seq FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3
+        ORDER BY server_seq LIMIT $4
+    ) step
+)";
+
+pub(super) const PRUNABLE_ACCOUNTS: &str = "\
+SELECT user_id FROM user_sync_state WHERE user_id > $1 AND full_state_seq > pruned_seq + 1 ORDER BY user_id LIMIT $2";
+
+pub(super) const DROP_ARCHIVE: &str = "DELETE FROM archived_ranges WHERE user_id = $1 AND from_seq = $2";
+
+pub(super) const DROP_OLD_HEADS: &str = "\
+DELETE FROM entity_heads WHERE user_id = $1
+    AND server_seq <= (SELECT base_seq FROM user_sync_state WHERE user_id = $1)";
+
+pub(super) const NEWEST_OPS: &str = concat!(
+    "SELECT ",
+    op_columns!(),
+    " FROM operations WHERE user_id = $1 AND server_seq > ",
+    "COALESCE((SELECT pruned_seq FROM user_sync_state WHERE user_id = $1), 0) ",
+    "AND ($2::text IS NULL OR op_type = $2) ORDER BY server_seq DESC LIMIT $3"
+);
+
+pub(super) const TRACES: &str =
+    concat!("SELECT ", trace_columns!(), " FROM operations WHERE user_id = $1 AND server_seq > $2 ORDER BY server_seq");
+
+/// The statements of requests and of the sweep that touch a large table, by name.
+pub(super) const HOT: &[(&str, &str)] = &[
+    ("commit", COMMIT),
+    ("clear_devices", CLEAR_DEVICES),
+    ("upsert_devices", UPSERT_DEVICES),
+    ("load_account", LOAD_ACCOUNT),
+    ("read_log", READ_LOG),
+    ("find_ops", FIND_OPS),
+    ("load_heads", LOAD_HEADS),
+    ("load_all_heads", LOAD_ALL_HEADS),
+    ("full_states", FULL_STATES),
+    ("has_encrypted", HAS_ENCRYPTED),
+    ("measure", MEASURE),
+    ("received_since", RECEIVED_SINCE),
+    ("load_snapshot", LOAD_SNAPSHOT),
+    ("touch_device", TOUCH_DEVICE),
+    ("devices", DEVICES),
+    ("archived", ARCHIVED),
+    ("delete_ops", DELETE_OPS),
+    ("prunable_accounts", PRUNABLE_ACCOUNTS),
+    ("drop_old_heads", DROP_OLD_HEADS),
+    ("newest_ops", NEWEST_OPS),
+];

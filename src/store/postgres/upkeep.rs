@@ -1,0 +1,89 @@
+//! Housekeeping over all accounts, in bounded steps.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{Connection as _, Row as _};
+
+use super::{PostgresStore, on_connection, sql};
+use crate::protocol::{Seq, UserId};
+use crate::store::row::{bound, decode_archive};
+use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, ttl_ms};
+
+#[async_trait]
+impl MaintenanceStore for PostgresStore {
+    async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>> {
+        on_connection!(self.housekeeping, self.patience, "prunable_accounts", |db| {
+            Ok(sqlx::query_scalar(sql::PRUNABLE_ACCOUNTS).bind(after).bind(bound(limit)).fetch_all(&mut *db).await?)
+        })
+    }
+
+    async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64> {
+        on_connection!(self.housekeeping, self.patience, "delete_ops", |db| {
+            let done = sqlx::query(sql::DELETE_OPS)
+                .bind(user)
+                .bind(after)
+                .bind(up_to)
+                .bind(bound(limit))
+                .execute(&mut *db)
+                .await?;
+            Ok(done.rows_affected())
+        })
+    }
+
+    async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>> {
+        on_connection!(self.housekeeping, self.patience, "expired_archives", |db| {
+            let rows = sqlx::query(
+                "SELECT user_id, generation, from_seq, to_seq, reason, bytes, archived_at FROM archived_ranges \
+                 WHERE archived_at < $1 ORDER BY archived_at LIMIT $2",
+            )
+            .bind(before_ms)
+            .bind(bound(limit))
+            .fetch_all(&mut *db)
+            .await?;
+            rows.iter().map(|row| Ok((row.try_get(0)?, decode_archive!(row, 1)?))).collect()
+        })
+    }
+
+    async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()> {
+        on_connection!(self.housekeeping, self.patience, "drop_archive", |db| {
+            let mut tx = db.begin().await?;
+            sqlx::query(sql::DROP_ARCHIVE).bind(user).bind(range.from_seq).execute(&mut *tx).await?;
+            sqlx::query(sql::DROP_OLD_HEADS).bind(user).execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64> {
+        on_connection!(self.housekeeping, self.patience, "delete_stale_devices", |db| {
+            // Walks the table: an index on the time would be rewritten whenever a device is seen.
+            let done = sqlx::query(
+                "DELETE FROM sync_devices WHERE ctid = ANY(ARRAY \
+                 (SELECT ctid FROM sync_devices WHERE last_seen_at < $1 LIMIT $2)) AND last_seen_at < $1",
+            )
+            .bind(before_ms)
+            .bind(bound(limit))
+            .execute(&mut *db)
+            .await?;
+            Ok(done.rows_affected())
+        })
+    }
+
+    async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
+        on_connection!(self.housekeeping, self.patience, "try_lead", |db| {
+            let done = sqlx::query(
+                "INSERT INTO leadership (role, owner, expires_at) VALUES ($1, $2, $4) \
+                 ON CONFLICT (role) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at \
+                 WHERE leadership.owner = excluded.owner OR leadership.expires_at <= $3",
+            )
+            .bind(SWEEPER)
+            .bind(owner.to_owned())
+            .bind(now_ms)
+            .bind(now_ms.saturating_add(ttl_ms(ttl)))
+            .execute(&mut *db)
+            .await?;
+            Ok(done.rows_affected() > 0)
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! Metrics, for Prometheus, on a listener of their own: they are nobody's business but the operator's.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Redirect};
+use axum::routing::get;
+use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::catalogue::{Kind, METRICS};
+use super::process;
+
+/// From a read out of memory to the outermost time-out of the ladder.
+const SECONDS: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 90.0];
+/// Sizes of a group commit.
+const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
+/// How often recorded values are folded into their buckets. They pile up until then, also when nobody scrapes.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Makes every metric of the process collectable. Once per process.
+///
+/// # Errors
+/// When it was done before.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = builder()?.install_recorder()?;
+    describe();
+    gauge!("supersync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    gauge!("supersync_process_start_timestamp_seconds").set(now.as_secs_f64());
+    Ok(handle)
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
+        .set_buckets(COUNTS)
+}
+
+fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.doc),
+            Kind::Gauge => describe_gauge!(metric.name, metric.doc),
+            Kind::Histogram => describe_histogram!(metric.name, metric.doc),
+        }
+    }
+}
+
+/// Serves `GET /metrics` until `cancel`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, handle: PrometheusHandle, cancel: CancellationToken) -> std::io::Result<()> {
+    let upkeep = keep_up(handle.clone(), cancel.clone());
+    let app = router(handle);
+    let server = axum::serve(listener, app).with_graceful_shutdown(cancel.cancelled_owned());
+    let (served, ()) = tokio::join!(server.into_future(), upkeep);
+    served
+}
+
+/// Folds recorded values into their buckets now and then, until `cancel`. [`serve`] does this itself; call it where metrics
+/// are installed but not served.
+pub async fn keep_up(handle: PrometheusHandle, cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+        handle.run_upkeep();
+    }
+}
+
+fn router(handle: PrometheusHandle) -> Router {
+    Router::new().route("/", get(async || Redirect::to("/metrics"))).route("/metrics", get(scrape)).with_state(handle)
+}
+
+async fn scrape(State(handle): State<PrometheusHandle>) -> impl IntoResponse {
+    process::record();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use http_body_util::BodyExt;
+    use metrics::{counter, histogram};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scrape_shows_values_buckets_and_descriptions() {
+        let recorder = builder().expect("buckets").build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            counter!("supersync_operations_total", "outcome" => "accepted").increment(3);
+            histogram!("supersync_commit_seconds", "lane" => "small").record(0.003);
+            histogram!("supersync_commit_plans").record(5.0);
+            process::record();
+        });
+        let ask = |path: &str| router(handle.clone()).oneshot(Request::get(path).body(Body::empty()).expect("request"));
+        assert_eq!(ask("/other").await.expect("infallible").status(), StatusCode::NOT_FOUND);
+        let response = ask("/metrics").await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::OK);
+        let body = response.into_body().collect().await.expect("body").to_bytes();
+        let text = std::str::from_utf8(&body).expect("UTF-8");
+        for line in [
+            "# HELP supersync_operations_total Uploaded operations",
+            "# TYPE supersync_operations_total counter",
+            "supersync_operations_total{outcome=\"accepted\"} 3",
+            "supersync_commit_seconds_bucket{lane=\"small\",le=\"0.005\"} 1",
+            "supersync_commit_seconds_bucket{lane=\"small\",le=\"0.0025\"} 0",
+            "supersync_commit_plans_bucket{le=\"8\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        if cfg!(target_os = "linux") {
+            assert!(text.contains("supersync_process_resident_memory_bytes"), "{text}");
+        }
+    }
+}

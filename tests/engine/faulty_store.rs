@@ -1,0 +1,286 @@
+//! A real store with faults on demand: commits that wait at a gate, that are applied although the connection is lost, that fail, and look-ups that panic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use supersync::protocol::{Seq, StoredOp, UserId};
+use supersync::store::{
+    AccountState, AccountStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
+    LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, Result, SnapshotBlob, SnapshotMeta, Store,
+    StoreError, TestStore, TokenPurpose, UserRow,
+};
+use tokio::sync::Semaphore;
+
+/// What happens to the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Applied, but the answer is lost.
+    LostAfterCommit,
+    /// Not applied, and the connection is lost.
+    LostBeforeCommit,
+    /// The database is away.
+    Unavailable,
+}
+
+/// The store and its switches.
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    /// Commits take a permit each while the gate is in use.
+    pub gate: Semaphore,
+    pub gated: AtomicBool,
+    /// Commits that have reached the gate.
+    pub arrived: AtomicUsize,
+    /// The next one is the last.
+    pub faults: std::sync::Mutex<Vec<Fault>>,
+    /// So many look-ups of heads panic.
+    pub panics: AtomicUsize,
+    /// Calls of any kind.
+    pub calls: AtomicUsize,
+}
+
+impl FaultyStore {
+    pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            gate: Semaphore::new(0),
+            gated: AtomicBool::new(false),
+            arrived: AtomicUsize::new(0),
+            faults: std::sync::Mutex::new(Vec::new()),
+            panics: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+        })
+    }
+
+    fn count(&self) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn maybe_panic(&self) {
+        let fewer = |left: usize| left.checked_sub(1);
+        assert!(self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_err(), "injected panic");
+    }
+
+    async fn commit_with_faults(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
+        if self.gated.load(Ordering::SeqCst) {
+            self.arrived.fetch_add(1, Ordering::SeqCst);
+            self.gate.acquire().await.expect("the gate is never closed").forget();
+        }
+        let fault = self.faults.lock().expect("no panic under the lock").pop();
+        let lost = || sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        match fault {
+            None => self.inner.commit(group).await,
+            Some(Fault::LostAfterCommit) => {
+                self.inner.commit(group).await?;
+                Err(StoreError::Unknown(lost()))
+            }
+            Some(Fault::LostBeforeCommit) => Err(StoreError::Unknown(lost())),
+            Some(Fault::Unavailable) => Err(StoreError::Unavailable(lost())),
+        }
+    }
+}
+
+#[async_trait]
+impl LogStore for FaultyStore {
+    fn lanes(&self) -> usize {
+        self.inner.lanes()
+    }
+    fn has_bulk_lane(&self) -> bool {
+        self.inner.has_bulk_lane()
+    }
+    async fn load_account(&self, user: UserId) -> Result<Option<AccountState>> {
+        self.count();
+        self.inner.load_account(user).await
+    }
+    async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
+        self.count();
+        self.commit_with_faults(group).await
+    }
+    async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>> {
+        self.count();
+        self.inner.find_ops(user, generation, ids).await
+    }
+    async fn load_heads(&self, user: UserId, above: Seq, keys: &[EntityKey]) -> Result<Vec<(EntityKey, EntityHead)>> {
+        self.count();
+        self.maybe_panic();
+        self.inner.load_heads(user, above, keys).await
+    }
+    async fn load_all_heads(
+        &self,
+        user: UserId,
+        above: Seq,
+        limit: usize,
+    ) -> Result<Option<Vec<(EntityKey, EntityHead)>>> {
+        self.count();
+        self.maybe_panic();
+        self.inner.load_all_heads(user, above, limit).await
+    }
+    async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage> {
+        self.count();
+        self.inner.read_log(range).await
+    }
+    async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
+        self.count();
+        self.inner.full_states(user, after, up_to, limit).await
+    }
+    async fn has_encrypted(&self, user: UserId, after: Seq, up_to: Seq) -> Result<bool> {
+        self.count();
+        self.inner.has_encrypted(user, after, up_to).await
+    }
+    async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {
+        self.count();
+        self.inner.measure(user, after, up_to).await
+    }
+    async fn received_since(&self, user: UserId, after: Seq, up_to: Seq, since_ms: i64) -> Result<bool> {
+        self.count();
+        self.inner.received_since(user, after, up_to, since_ms).await
+    }
+    async fn load_snapshot(&self, user: UserId) -> Result<Option<(SnapshotMeta, SnapshotBlob)>> {
+        self.count();
+        self.inner.load_snapshot(user).await
+    }
+    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()> {
+        self.count();
+        self.inner.touch_device(user, client_id, now_ms).await
+    }
+    async fn devices(&self, user: UserId, since_ms: i64, limit: usize) -> Result<Vec<Device>> {
+        self.count();
+        self.inner.devices(user, since_ms, limit).await
+    }
+    async fn archived(&self, user: UserId) -> Result<Vec<ArchivedRange>> {
+        self.count();
+        self.inner.archived(user).await
+    }
+}
+
+#[async_trait]
+impl MaintenanceStore for FaultyStore {
+    async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>> {
+        self.count();
+        self.inner.prunable_accounts(after, limit).await
+    }
+    async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64> {
+        self.count();
+        self.inner.delete_ops(user, after, up_to, limit).await
+    }
+    async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>> {
+        self.count();
+        self.inner.expired_archives(before_ms, limit).await
+    }
+    async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()> {
+        self.count();
+        self.inner.drop_archive(user, range).await
+    }
+    async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64> {
+        self.count();
+        self.inner.delete_stale_devices(before_ms, limit).await
+    }
+    async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
+        self.count();
+        self.inner.try_lead(owner, now_ms, ttl).await
+    }
+}
+
+#[async_trait]
+impl AccountStore for FaultyStore {
+    async fn create_user(&self, user: &NewUser) -> Result<Option<UserId>> {
+        self.count();
+        self.inner.create_user(user).await
+    }
+    async fn user_by_email(&self, email: &str) -> Result<Option<UserRow>> {
+        self.count();
+        self.inner.user_by_email(email).await
+    }
+    async fn user_by_id(&self, id: UserId) -> Result<Option<UserRow>> {
+        self.count();
+        self.inner.user_by_id(id).await
+    }
+    async fn list_users(&self, after: UserId, limit: usize) -> Result<Vec<UserRow>> {
+        self.count();
+        self.inner.list_users(after, limit).await
+    }
+    async fn delete_user(&self, id: UserId) -> Result<bool> {
+        self.count();
+        self.inner.delete_user(id).await
+    }
+    async fn delete_all_users(&self) -> Result<()> {
+        self.count();
+        self.inner.delete_all_users().await
+    }
+    async fn count_failed_login(&self, id: UserId, lock_at: i64, lock_until: i64) -> Result<()> {
+        self.count();
+        self.inner.count_failed_login(id, lock_at, lock_until).await
+    }
+    async fn clear_failed_logins(&self, id: UserId) -> Result<()> {
+        self.count();
+        self.inner.clear_failed_logins(id).await
+    }
+    async fn set_password(&self, id: UserId, hash: &str, revoke: bool) -> Result<Option<i64>> {
+        self.count();
+        self.inner.set_password(id, hash, revoke).await
+    }
+    async fn set_verified(&self, id: UserId) -> Result<bool> {
+        self.count();
+        self.inner.set_verified(id).await
+    }
+    async fn bump_token_version(&self, id: UserId) -> Result<Option<i64>> {
+        self.count();
+        self.inner.bump_token_version(id).await
+    }
+    async fn set_quota(&self, id: UserId, bytes: i64) -> Result<bool> {
+        self.count();
+        self.inner.set_quota(id, bytes).await
+    }
+    async fn put_token(&self, token: &OneTimeToken) -> Result<()> {
+        self.count();
+        self.inner.put_token(token).await
+    }
+    async fn count_tokens(&self, user: UserId, purpose: TokenPurpose, since_ms: i64) -> Result<i64> {
+        self.count();
+        self.inner.count_tokens(user, purpose, since_ms).await
+    }
+    async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>> {
+        self.count();
+        self.inner.take_token(hash, purpose, now_ms).await
+    }
+    async fn peek_token(&self, hash: &[u8; 32], purpose: TokenPurpose) -> Result<Option<OneTimeToken>> {
+        self.count();
+        self.inner.peek_token(hash, purpose).await
+    }
+    async fn delete_expired_tokens(&self, now_ms: i64) -> Result<u64> {
+        self.count();
+        self.inner.delete_expired_tokens(now_ms).await
+    }
+}
+
+#[async_trait]
+impl TestStore for FaultyStore {
+    async fn reset_log(&self, user: UserId) -> Result<()> {
+        self.count();
+        self.inner.reset_log(user).await
+    }
+    async fn truncate_log(&self, user: UserId, after: Seq) -> Result<u64> {
+        self.count();
+        self.inner.truncate_log(user, after).await
+    }
+    async fn newest_ops(&self, user: UserId, op_type: Option<&str>, limit: usize) -> Result<Vec<StoredOp>> {
+        self.count();
+        self.inner.newest_ops(user, op_type, limit).await
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn ping(&self) -> Result<()> {
+        self.count();
+        self.inner.ping().await
+    }
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+    async fn close(&self) {
+        self.count();
+        self.inner.close().await
+    }
+}

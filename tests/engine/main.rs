@@ -1,0 +1,7 @@
+//! The engine on a real SQLite store: actor life, back-pressure, ambiguous commits, two instances on one database, retention.
+
+mod faulty_store;
+mod life;
+mod setup;
+mod trouble;
+mod upkeep;

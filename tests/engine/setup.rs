@@ -1,0 +1,151 @@
+//! An engine on a database of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use supersync::clock::Clock;
+use supersync::engine::{Handle, Options, UploadDone, UploadReply};
+use supersync::protocol::request::{DownloadQuery, SnapshotReason, SnapshotRequest, UploadRequest};
+use supersync::protocol::{ErrorCode, OpType, Seq, UploadedOp, UserId};
+use supersync::store::sqlite::SqliteStore;
+use supersync::store::{NewUser, Store};
+use tokio::time::Instant;
+
+use super::faulty_store::FaultyStore;
+
+pub const NOW: i64 = 1_700_000_000_000;
+
+pub struct Setup {
+    pub store: Arc<FaultyStore>,
+    pub engine: Handle,
+    pub clock: Clock,
+    pub user: UserId,
+    _dir: tempfile::TempDir,
+}
+
+pub fn options() -> Options {
+    Options {
+        max_live_actors: 100,
+        actor_idle: Duration::from_secs(600),
+        passivate_every: Duration::from_millis(10),
+        max_queued_requests: 1000,
+        max_queued_requests_per_user: 100,
+        max_queued_bytes: 64 << 20,
+        page_bytes: 8 << 20,
+        max_replay_ops: 100_000,
+        max_replay_state_bytes: 100 << 20,
+        max_snapshot_blob_bytes: 50 << 20,
+        device_retention: Duration::from_secs(45 * 86_400),
+        quarantine_after: 3,
+        quarantine_for: Duration::from_secs(60),
+        distrust_cache: false,
+        notifier: supersync::engine::notifier::NotifierOptions::default(),
+    }
+}
+
+pub async fn setup(options: Options) -> Setup {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("supersync.db");
+    let inner: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&path, Default::default()).await.expect("opening the database"));
+    let store = FaultyStore::new(inner);
+    let clock = Clock::manual(NOW);
+    let user = new_user(store.as_ref(), "first@example.com", 100 << 20).await;
+    let engine = Handle::start(store.clone(), clock.clone(), options).await.expect("starting the engine");
+    Setup { store, engine, clock, user, _dir: dir }
+}
+
+pub async fn new_user(store: &dyn Store, email: &str, storage_quota_bytes: i64) -> UserId {
+    let user = NewUser {
+        email: email.to_owned(),
+        password_hash: None,
+        is_verified: true,
+        created_at: NOW,
+        terms_accepted_at: None,
+        storage_quota_bytes,
+    };
+    store.create_user(&user).await.expect("creating an account").expect("the address is free")
+}
+
+pub fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+/// An update of a task of its own by client A.
+pub fn op(id: &str) -> UploadedOp {
+    UploadedOp {
+        id: id.to_owned(),
+        client_id: "A".to_owned(),
+        action_type: "[Task] Update".to_owned(),
+        op_type: "UPD".to_owned(),
+        entity_type: "TASK".to_owned(),
+        entity_id: Some(format!("task-of-{id}")),
+        entity_ids: None,
+        payload: Some(Bytes::from_static(b"{\"title\":\"x\"}")),
+        vector_clock: vec![("A".to_owned(), 1.0)],
+        timestamp: 1_700_000_000_000.0,
+        schema_version: 4.0,
+        is_payload_encrypted: None,
+        import_reason: None,
+        repair_base_server_seq: None,
+        poisoned: None,
+    }
+}
+
+pub fn upload(ops: Vec<UploadedOp>) -> UploadRequest {
+    UploadRequest { ops, client_id: "A".to_owned(), last_known_server_seq: None, request_id: None }
+}
+
+pub fn import(op_type: OpType, op_id: Option<&str>) -> SnapshotRequest {
+    SnapshotRequest {
+        state: Some(Bytes::from_static(b"{\"task\":{\"ids\":[]}}")),
+        client_id: "A".to_owned(),
+        reason: SnapshotReason::Recovery,
+        vector_clock: vec![("A".to_owned(), 50.0)],
+        schema_version: Some(4),
+        is_payload_encrypted: None,
+        import_reason: None,
+        op_id: op_id.map(str::to_owned),
+        is_clean_slate: false,
+        op_type: Some(op_type),
+        repair_base_server_seq: None,
+        request_id: None,
+    }
+}
+
+pub fn since(since_seq: Seq) -> DownloadQuery {
+    DownloadQuery { since_seq, limit: 500, exclude_client: None }
+}
+
+impl Setup {
+    pub async fn upload(&self, ops: Vec<UploadedOp>) -> UploadDone {
+        done(self.engine.upload(self.user, upload(ops), deadline()).await.expect("the engine answers"))
+    }
+
+    pub async fn latest(&self) -> Seq {
+        self.engine.download(self.user, since(0), deadline()).await.expect("the engine answers").latest_seq
+    }
+}
+
+pub fn done(reply: UploadReply) -> UploadDone {
+    match reply {
+        UploadReply::Done(done) => done,
+        UploadReply::QuotaExceeded(exceeded) => panic!("{exceeded:?}"),
+    }
+}
+
+/// The sequences that were given out, or the codes.
+pub fn outcomes(done: &UploadDone) -> Vec<Result<Seq, ErrorCode>> {
+    done.results.iter().map(|r| r.outcome.as_ref().map(|seq| *seq).map_err(|e| e.code)).collect()
+}
+
+/// Waits until something holds that another task brings about.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(20), async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{what} does not come about"));
+}

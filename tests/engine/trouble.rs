@@ -1,0 +1,165 @@
+//! Overload and a database that misbehaves: nothing acknowledged is lost, nothing is stored twice, and everything that waits is bounded.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use supersync::engine::EngineError;
+use supersync::protocol::ErrorCode;
+use tokio::time::Instant;
+
+use super::faulty_store::Fault;
+use super::setup::{Setup, deadline, done, eventually, new_user, op, options, outcomes, setup, since, upload};
+
+fn close_gate(t: &Setup) {
+    t.store.gated.store(true, Ordering::SeqCst);
+}
+
+fn open_gate(t: &Setup) {
+    t.store.gated.store(false, Ordering::SeqCst);
+    t.store.gate.add_permits(1000);
+}
+
+#[tokio::test]
+async fn too_many_requests_of_one_account_are_refused_at_once_and_others_are_served() {
+    let t = setup(supersync::engine::Options { max_queued_requests_per_user: 4, ..options() }).await;
+    let other = new_user(t.store.as_ref(), "other@example.com", 1 << 20).await;
+    close_gate(&t);
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..4 {
+        let (engine, user) = (t.engine.clone(), t.user);
+        waiting.spawn(async move { engine.upload(user, upload(vec![op(&n.to_string())]), deadline()).await });
+    }
+    eventually("a commit under way", || t.store.arrived.load(Ordering::SeqCst) == 1).await;
+    let refused = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            let reply =
+                t.engine.upload(t.user, upload(vec![op("5")]), Instant::now() + Duration::from_millis(50)).await;
+            if matches!(reply, Err(EngineError::Busy)) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    refused.await.expect("the fifth is refused");
+    let others = tokio::spawn({
+        let engine = t.engine.clone();
+        async move { engine.upload(other, upload(vec![op("1")]), deadline()).await }
+    });
+    open_gate(&t);
+    done(others.await.expect("no panic").expect("another account is admitted"));
+    let mut accepted = 0;
+    while let Some(reply) = waiting.join_next().await {
+        accepted += outcomes(&done(reply.expect("no panic").expect("admitted requests are answered")))
+            .iter()
+            .filter(|r| r.is_ok())
+            .count();
+    }
+    assert_eq!(accepted, 4);
+}
+
+#[tokio::test]
+async fn too_many_bytes_are_refused() {
+    let t = setup(supersync::engine::Options { max_queued_bytes: 4096, ..options() }).await;
+    close_gate(&t);
+    let large = |id: &str| {
+        let mut op = op(id);
+        op.payload = Some(format!("{{\"x\":\"{}\"}}", "y".repeat(3000)).into());
+        op
+    };
+    let first = tokio::spawn({
+        let (engine, user, large) = (t.engine.clone(), t.user, large("1"));
+        async move { engine.upload(user, upload(vec![large]), deadline()).await }
+    });
+    eventually("a commit under way", || t.store.arrived.load(Ordering::SeqCst) == 1).await;
+    let refused = t.engine.upload(t.user, upload(vec![large("2")]), deadline()).await;
+    assert!(matches!(refused, Err(EngineError::Busy)), "{refused:?}");
+    open_gate(&t);
+    assert_eq!(outcomes(&done(first.await.expect("no panic").expect("an answer"))), [Ok(1)]);
+}
+
+#[tokio::test]
+async fn requests_that_wait_behind_a_commit_share_the_next_one() {
+    let t = setup(options()).await;
+    close_gate(&t);
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let (engine, user) = (t.engine.clone(), t.user);
+        waiting.spawn(async move { engine.upload(user, upload(vec![op(&n.to_string())]), deadline()).await });
+    }
+    eventually("a commit under way", || t.store.arrived.load(Ordering::SeqCst) == 1).await;
+    open_gate(&t);
+    while let Some(reply) = waiting.join_next().await {
+        assert!(outcomes(&done(reply.expect("no panic").expect("an answer")))[0].is_ok());
+    }
+    assert_eq!(t.latest().await, 20);
+}
+
+#[tokio::test]
+async fn work_whose_caller_has_gone_is_not_started() {
+    let t = setup(options()).await;
+    close_gate(&t);
+    let first = tokio::spawn({
+        let (engine, user) = (t.engine.clone(), t.user);
+        async move { engine.upload(user, upload(vec![op("1")]), deadline()).await }
+    });
+    eventually("a commit under way", || t.store.arrived.load(Ordering::SeqCst) == 1).await;
+    // Its time is up while it waits in the mailbox.
+    let gone = t.engine.upload(t.user, upload(vec![op("2")]), Instant::now() + Duration::from_millis(20)).await;
+    assert!(matches!(gone, Err(EngineError::Deadline)), "{gone:?}");
+    open_gate(&t);
+    assert_eq!(outcomes(&done(first.await.expect("no panic").expect("an answer"))), [Ok(1)]);
+    assert_eq!(outcomes(&t.upload(vec![op("3")]).await), [Ok(2)], "the abandoned one left no trace");
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_acknowledged_once_it_is_found() {
+    let t = setup(options()).await;
+    t.upload(vec![op("1")]).await;
+    t.store.faults.lock().expect("the lock").push(Fault::LostAfterCommit);
+    assert_eq!(outcomes(&t.upload(vec![op("2"), op("3")]).await), [Ok(2), Ok(3)]);
+    assert_eq!(outcomes(&t.upload(vec![op("4")]).await), [Ok(4)]);
+    let page = t.engine.download(t.user, since(0), deadline()).await.expect("an answer");
+    assert_eq!(page.ops.len(), 4, "G2: nothing is stored twice");
+}
+
+#[tokio::test]
+async fn a_commit_that_did_not_arrive_is_made_again() {
+    let t = setup(options()).await;
+    t.store.faults.lock().expect("the lock").push(Fault::LostBeforeCommit);
+    assert_eq!(outcomes(&t.upload(vec![op("1")]).await), [Ok(1)]);
+    assert_eq!(t.latest().await, 1);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_leaves_operations_pending_and_recovers() {
+    let t = setup(options()).await;
+    t.store.faults.lock().expect("the lock").push(Fault::Unavailable);
+    let refused = t.upload(vec![op("1")]).await;
+    assert_eq!(outcomes(&refused), [Err(ErrorCode::InternalError)]);
+    let text = &refused.results[0].outcome.as_ref().expect_err("refused").message;
+    assert!(text.contains("please retry"), "clients look for these words: {text}");
+    assert_eq!(outcomes(&t.upload(vec![op("1")]).await), [Ok(1)], "the retry is not a duplicate");
+}
+
+#[tokio::test]
+async fn a_poll_with_nothing_new_asks_the_database_nothing() {
+    let t = setup(options()).await;
+    t.upload(vec![op("1"), op("2")]).await;
+    let mut query = since(2);
+    query.exclude_client = Some("B".to_owned());
+    t.engine.download(t.user, query.clone(), deadline()).await.expect("the first poll records the device");
+    let before = t.store.calls.load(Ordering::SeqCst);
+    for _ in 0..100 {
+        t.engine.download(t.user, query.clone(), deadline()).await.expect("an answer");
+    }
+    assert_eq!(t.store.calls.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test]
+async fn an_upload_with_known_heads_costs_one_commit_and_no_read() {
+    let t = setup(options()).await;
+    t.upload(vec![op("1")]).await;
+    let before = t.store.calls.load(Ordering::SeqCst);
+    assert_eq!(outcomes(&t.upload(vec![op("2"), op("3")]).await), [Ok(2), Ok(3)]);
+    assert_eq!(t.store.calls.load(Ordering::SeqCst), before + 1);
+}
