@@ -1,5 +1,7 @@
 //! The store's contract: one suite, two databases. What `supersync::store` promises is checked here through the traits only.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
+
 mod support;
 
 #[path = "store_contract/accounts.rs"]
@@ -10,6 +12,10 @@ mod commit;
 mod fixture;
 #[path = "store_contract/log.rs"]
 mod log;
+#[path = "store_contract/postgres_only.rs"]
+mod postgres_only;
+#[path = "store_contract/sqlite_only.rs"]
+mod sqlite_only;
 #[path = "store_contract/upkeep.rs"]
 mod upkeep;
 

@@ -42,6 +42,8 @@ pub struct CheckedUpload {
 pub struct CheckedOp {
     /// The id as sent, even when it is invalid.
     pub op_id: String,
+    /// Whether it says that it is a `REPAIR`, valid or not: that decides over the whole request (section 5.7).
+    pub is_repair: bool,
     /// The verdict.
     pub check: Result<Box<ValidOp>, Rejection>,
 }
@@ -82,6 +84,7 @@ pub fn check_upload(request: UploadRequest) -> CheckedUpload {
         .zip(repeated)
         .map(|(op, repeated)| CheckedOp {
             op_id: op.id.clone(),
+            is_repair: op.op_type == OpType::Repair.as_str(),
             check: match repeated {
                 Some(rejection) => Err(rejection),
                 None => check_op(op, &client_id).map(Box::new),

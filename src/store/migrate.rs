@@ -28,12 +28,15 @@ pub struct MigrationStatus {
 
 /// Brings an SQLite file up to date. The caller holds the file's lock, so nobody else can be at it.
 pub(super) async fn run_sqlite(writer: &SqlitePool, path: &Path) -> Result<()> {
-    SQLITE.run(writer).await.map_err(|error| refused(error, &path.display().to_string()))
+    let mut connection = writer.acquire().await?;
+    // Not `run`: its future is not `Send` for every lifetime, so nobody could spawn what opens a store.
+    let done = SQLITE.run_direct(None, &mut *connection, false).await;
+    done.map_err(|error| refused(error, &path.display().to_string()))
 }
 
 /// Brings a PostgreSQL database up to date. An advisory lock makes instances that start together take turns.
 pub(super) async fn run_postgres(connection: &mut PgConnection) -> Result<()> {
-    POSTGRES.run(connection).await.map_err(|error| refused(error, "on the server"))
+    POSTGRES.run_direct(None, connection, false).await.map_err(|error| refused(error, "on the server"))
 }
 
 /// What [`status_sqlite`] says about a file that does not exist yet.

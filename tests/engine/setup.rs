@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 use supersync::clock::Clock;
 use supersync::engine::{Handle, Options, UploadDone, UploadReply};
-use supersync::protocol::request::{DownloadQuery, SnapshotReason, SnapshotRequest, UploadRequest};
-use supersync::protocol::{ErrorCode, OpType, Seq, UploadedOp, UserId};
+use supersync::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
+use supersync::protocol::{ErrorCode, OpType, Seq, UserId};
 use supersync::store::sqlite::SqliteStore;
 use supersync::store::{NewUser, Store};
 use tokio::time::Instant;
@@ -73,45 +74,36 @@ pub fn deadline() -> Instant {
 }
 
 /// An update of a task of its own by client A.
-pub fn op(id: &str) -> UploadedOp {
-    UploadedOp {
-        id: id.to_owned(),
-        client_id: "A".to_owned(),
-        action_type: "[Task] Update".to_owned(),
-        op_type: "UPD".to_owned(),
-        entity_type: "TASK".to_owned(),
-        entity_id: Some(format!("task-of-{id}")),
-        entity_ids: None,
-        payload: Some(Bytes::from_static(b"{\"title\":\"x\"}")),
-        vector_clock: vec![("A".to_owned(), 1.0)],
-        timestamp: 1_700_000_000_000.0,
-        schema_version: 4.0,
-        is_payload_encrypted: None,
-        import_reason: None,
-        repair_base_server_seq: None,
-        poisoned: None,
-    }
+pub fn op(id: &str) -> Value {
+    json!({
+        "id": id,
+        "clientId": "A",
+        "actionType": "[Task] Update",
+        "opType": "UPD",
+        "entityType": "TASK",
+        "entityId": format!("task-of-{id}"),
+        "payload": {"title": "x"},
+        "vectorClock": {"A": 1},
+        "timestamp": NOW,
+        "schemaVersion": 4,
+    })
 }
 
-pub fn upload(ops: Vec<UploadedOp>) -> UploadRequest {
-    UploadRequest { ops, client_id: "A".to_owned(), last_known_server_seq: None, request_id: None }
+pub fn upload(ops: Vec<Value>) -> UploadRequest {
+    let body = json!({"ops": ops, "clientId": "A"}).to_string();
+    UploadRequest::parse(&Bytes::from(body)).expect("a sound request")
 }
 
-pub fn import(op_type: OpType, op_id: Option<&str>) -> SnapshotRequest {
-    SnapshotRequest {
-        state: Some(Bytes::from_static(b"{\"task\":{\"ids\":[]}}")),
-        client_id: "A".to_owned(),
-        reason: SnapshotReason::Recovery,
-        vector_clock: vec![("A".to_owned(), 50.0)],
-        schema_version: Some(4),
-        is_payload_encrypted: None,
-        import_reason: None,
-        op_id: op_id.map(str::to_owned),
-        is_clean_slate: false,
-        op_type: Some(op_type),
-        repair_base_server_seq: None,
-        request_id: None,
-    }
+pub fn import(op_type: OpType) -> SnapshotRequest {
+    let body = json!({
+        "state": {"task": {"ids": []}},
+        "clientId": "A",
+        "reason": "recovery",
+        "vectorClock": {"A": 50},
+        "schemaVersion": 4,
+        "snapshotOpType": op_type.as_str(),
+    });
+    SnapshotRequest::parse(&Bytes::from(body.to_string())).expect("a sound request")
 }
 
 pub fn since(since_seq: Seq) -> DownloadQuery {
@@ -119,7 +111,7 @@ pub fn since(since_seq: Seq) -> DownloadQuery {
 }
 
 impl Setup {
-    pub async fn upload(&self, ops: Vec<UploadedOp>) -> UploadDone {
+    pub async fn upload(&self, ops: Vec<Value>) -> UploadDone {
         done(self.engine.upload(self.user, upload(ops), deadline()).await.expect("the engine answers"))
     }
 

@@ -63,7 +63,7 @@ async fn too_many_bytes_are_refused() {
     close_gate(&t);
     let large = |id: &str| {
         let mut op = op(id);
-        op.payload = Some(format!("{{\"x\":\"{}\"}}", "y".repeat(3000)).into());
+        op["payload"] = serde_json::json!({"x": "y".repeat(3000)});
         op
     };
     let first = tokio::spawn({

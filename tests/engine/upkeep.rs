@@ -30,7 +30,7 @@ async fn sweep(t: &Setup) -> SweepReport {
 }
 
 async fn accepted(t: &Setup, op_type: OpType) -> i64 {
-    match t.engine.upload_snapshot(t.user, import(op_type, None), deadline()).await.expect("an answer") {
+    match t.engine.upload_snapshot(t.user, import(op_type), deadline()).await.expect("an answer") {
         SnapshotReply::Accepted { seq, .. } => seq,
         other => panic!("{other:?}"),
     }

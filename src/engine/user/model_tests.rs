@@ -317,7 +317,9 @@ fn random_snapshot(rng: &mut StdRng, model: &Model) -> CheckedSnapshot {
         legacy_repair,
         request_id: None,
         fingerprint: None,
-        op: Ok(op),
+        client_id: client.to_owned(),
+        state_bytes: op.payload.len(),
+        op: Ok(Box::new(op)),
     }
 }
 
@@ -356,7 +358,7 @@ fn expect_snapshot(model: &mut Model, snapshot: &CheckedSnapshot) -> Option<Resu
     if snapshot.op_id_given
         && let Some(stored) = model.ops.iter().find(|stored| stored.id == op.id)
     {
-        let same = stored.op_type.is_full_state() && identity::same_full_state(stored, op);
+        let same = stored.op_type.is_full_state() && identity::same_operation_ignoring_time(stored, op);
         return Some(if same { Ok(stored.server_seq) } else { Err("INVALID_OP_ID") });
     }
     if op.op_type == OpType::Repair && !snapshot.legacy_repair && op.repair_base_server_seq != Some(model.latest_seq())

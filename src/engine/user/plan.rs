@@ -14,7 +14,9 @@ use crate::protocol::limits::{MAX_CLOCK_DRIFT_MS, MAX_CLOCK_STORED};
 use crate::protocol::request::SnapshotReason;
 use crate::protocol::response::{OpResult, Rejection};
 use crate::protocol::validate::{CheckedSnapshot, CheckedUpload};
-use crate::protocol::{ClockOrdering, ErrorCode, OpType, Seq, StoredOp, UserId, ValidOp, VectorClock, identity};
+use crate::protocol::{
+    ClockOrdering, ErrorCode, OpType, Seq, StoredOp, UserId, ValidOp, VectorClock, identity, validate,
+};
 use crate::store::{
     AccountState, ArchiveReason, ArchivedRange, Commit, EntityHead, EntityKey, FullStateMark, LEGACY_MISC,
     SnapshotChange, SnapshotMeta, SyncState,
@@ -474,13 +476,11 @@ impl<'a> Draft<'a> {
             match self.stored(&op.id) {
                 None => return Ok(pending),
                 Some(Some(stored)) => {
-                    let reply = if stored.op_type.is_full_state() && identity::same_full_state(&stored, op) {
+                    let reply = if stored.op_type.is_full_state() && identity::same_operation_ignoring_time(&stored, op)
+                    {
                         SnapshotReply::Accepted { seq: stored.server_seq, clean_slate: false }
                     } else {
-                        SnapshotReply::Rejected(Rejection::new(
-                            ErrorCode::InvalidOpId,
-                            "The operation id belongs to another operation",
-                        ))
+                        SnapshotReply::Rejected(validate::id_taken())
                     };
                     return Ok(self.remember(&key, reply));
                 }
@@ -664,11 +664,7 @@ fn all_rejected(upload: &CheckedUpload, rejection: impl Fn(bool) -> Rejection) -
 }
 
 fn duplicate(stored: &StoredOp, op: &ValidOp) -> Rejection {
-    if identity::same_operation(stored, op) {
-        Rejection::new(ErrorCode::DuplicateOperation, "The operation is stored already")
-    } else {
-        Rejection::new(ErrorCode::InvalidOpId, "The operation id belongs to another operation")
-    }
+    if identity::same_operation(stored, op) { validate::duplicate_operation() } else { validate::id_taken() }
 }
 
 fn touch(next: &mut Addition, client_id: &str, now_ms: i64) {

@@ -215,11 +215,10 @@ async fn create_schema(connection: &mut PgConnection, schema: &str) -> Result<()
 #[async_trait]
 impl Store for PostgresStore {
     async fn ping(&self) -> Result<()> {
-        let ping = on_connection!(self.probe, super::PING_TIMEOUT, "ping", |connection| {
+        on_connection!(self.probe, super::PING_TIMEOUT, "ping", |connection| {
             sqlx::query("SELECT 1").execute(connection).await?;
             Ok(())
-        });
-        ping
+        })
     }
 
     fn kind(&self) -> &'static str {

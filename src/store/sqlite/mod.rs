@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,8 +49,8 @@ pub struct SqliteStore {
     /// For health checks only, so that busy readers don't look like a dead database.
     probe: SqlitePool,
     checkpointer: checkpoint::Checkpointer,
-    /// Held as long as the store lives: tells other processes that the file is in use.
-    _lock: File,
+    /// Held as long as the file is open: tells other processes that it is in use.
+    lock: Mutex<Option<File>>,
 }
 
 impl SqliteStore {
@@ -64,13 +65,13 @@ impl SqliteStore {
             .pragma("wal_autocheckpoint", "0")
             .pragma("cache_size", "-65536");
         // The writer never waits behind anything but other commits, so it needs no short time limit of its own.
-        let writer = pool(1, Duration::from_secs(60)).connect_with(writing).await?;
+        let writer = pool(1, Duration::from_mins(1)).connect_with(writing).await?;
         migrate::run_sqlite(&writer, path).await?;
         let reading = connect_options(path, options).pragma("query_only", "1").pragma("cache_size", "-16384");
         let readers = pool(options.readers.max(1), options.acquire_timeout).connect_with(reading.clone()).await?;
         let probe = pool(1, super::PING_TIMEOUT).connect_with(reading).await?;
         let checkpointer = checkpoint::Checkpointer::start(connect_options(path, options), writer.clone()).await?;
-        Ok(Self { writer, readers, probe, checkpointer, _lock: lock })
+        Ok(Self { writer, readers, probe, checkpointer, lock: Mutex::new(Some(lock)) })
     }
 
     /// Which migrations the file has and which it lacks; changes nothing. A missing file lacks all.
@@ -168,5 +169,6 @@ impl Store for SqliteStore {
         // The writer last: it folds the write-ahead log into the file, which only works without readers.
         self.checkpointer.truncate(&self.writer).await;
         self.writer.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -1,0 +1,44 @@
+# make run    starts the server on the embedded database
+# make test   runs every test; starts a private PostgreSQL server for them
+# make lint   formatting, clippy, documentation, dependencies
+# make bench  the figures of the README
+# make readme-walk   runs the README's own commands
+
+PROFILE ?= release
+CARGO ?= cargo
+
+.PHONY: run test test-sqlite lint bench readme-walk build
+
+run:
+	$(CARGO) run --locked --profile $(PROFILE) -- serve
+
+build:
+	$(CARGO) build --locked --profile $(PROFILE)
+
+# nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
+test:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		scripts/with-postgres $(CARGO) nextest run --locked --all-targets --no-tests=pass; \
+	else \
+		scripts/with-postgres $(CARGO) test --locked --all-targets; \
+	fi
+	$(CARGO) test --locked --doc
+
+# Everything that needs no PostgreSQL, by the tests' names.
+test-sqlite:
+	$(CARGO) test --locked --all-targets -- --skip postgres
+	$(CARGO) test --locked --doc
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	scripts/check-dependencies
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
+	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+
+bench:
+	scripts/with-postgres $(CARGO) run --locked --release --example bench
+
+readme-walk:
+	scripts/readme-walk
