@@ -188,7 +188,7 @@ impl Server {
     /// Makes every token of the account void, as the account's owner can.
     pub async fn revoke(&self, account: &Account) {
         self.accounts.revoke(account.id).await.expect("the account exists");
-        self.engine.notifier().revoke(account.id);
+        self.engine.notifier().close_user(account.id, 4003, "Token revoked");
     }
 }
 
