@@ -46,6 +46,7 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("supersync_slow_requests_total", &["route"], "Requests that took longer than SLOW_REQUEST_SECONDS."),
     gauge("supersync_sockets", &[], "Open WebSockets."),
+    counter("supersync_notices_total", &[], "Notices of new operations sent to WebSockets."),
     // Engine.
     counter(
         "supersync_operations_total",
