@@ -23,8 +23,7 @@ use super::{AppState, router};
 use crate::accounts::{Accounts, HashParams, Passwords};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::engine::Handle;
-use crate::engine::options::Options;
+use crate::engine::{Handle, Options};
 use crate::mail::Mailer;
 use crate::store;
 
