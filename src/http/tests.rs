@@ -482,14 +482,14 @@ async fn sockets_beyond_the_process_limit_are_not_upgraded() {
     let mut server = listen(&[], |_| ()).await;
     // Nobody else holds places here, so taking them all stands for as many sockets.
     let places = server.world.state.config.limits.max_sockets;
-    let _taken = server.world.state.sockets.clone().acquire_many_owned(u32::try_from(places).unwrap()).await.unwrap();
+    let taken = server.world.state.sockets.clone().acquire_many_owned(u32::try_from(places).unwrap()).await.unwrap();
     let url = format!("ws://{}/api/sync/ws?token=t&clientId=A", server.address);
     let error = connect_async(url).await.unwrap_err();
     let tokio_tungstenite::tungstenite::Error::Http(reply) = error else { panic!("{error}") };
     assert_eq!(reply.status().as_u16(), 503);
     assert_eq!(reply.headers()["retry-after"], "5");
     server.stop.cancel();
-    drop(_taken);
+    drop(taken);
     timeout(PATIENCE, &mut server.served).await.unwrap().unwrap().unwrap();
 }
 
