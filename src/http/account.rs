@@ -25,7 +25,7 @@ use fields::Fields;
 /// WebSocket close code for "your session is void" (contract, section 9).
 const CLOSE_REVOKED: u16 = 4003;
 
-/// The account routes. Mount at the root.
+/// The account routes..
 pub fn router() -> Router<AppState> {
     Router::new()
         .route("/api/register", post(register))

@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn an_upload_tells_each_outcome_and_leaves_out_what_is_not() {
-        let conflict = Rejection { existing_clock: Some(clock()), ..Rejection::new(ErrorCode::ConflictConcurrent, "a \"b\"") };
+        let conflict =
+            Rejection { existing_clock: Some(clock()), ..Rejection::new(ErrorCode::ConflictConcurrent, "a \"b\"") };
         let mut done = UploadDone {
             results: vec![
                 OpResult { op_id: "o\n1".into(), outcome: Ok(7) },

@@ -90,7 +90,7 @@ impl Call {
     ///
     /// # Errors
     /// 500 when packing failed.
-    pub async fn answer(&self, state: &AppState, text: Vec<u8>) -> ApiResult<Response> {
+    pub async fn answer(self, state: &AppState, text: Vec<u8>) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
         encode::json_text(text, encode::accepts_gzip(&self.parts.headers), &state.codecs).await
     }

@@ -43,7 +43,7 @@ pub fn router(state: AppState) -> Router {
         .route("/", get(front_page))
         .merge(sync::router())
         .merge(health::router())
-        .merge(account::router(state.clone()));
+        .merge(account::router());
     if state.config.test_mode {
         routes = routes.merge(test_mode::router());
     }

@@ -2,16 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::address::Peer;
@@ -28,8 +29,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// When the listener's address can't be read.
 pub async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let router = super::router(state.clone());
-    let graceful = GracefulShutdown::new();
+    let connections = Connections {
+        router: super::router(state.clone()),
+        silence: state.config.timeouts.socket,
+        running: TaskTracker::new(),
+        finish: CancellationToken::new(),
+        cut: CancellationToken::new(),
+    };
     tracing::info!(%address, "listening");
     loop {
         let accepted = tokio::select! {
@@ -37,7 +43,7 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => start(stream, peer, &router, &state, &graceful),
+            Ok((stream, peer)) => connections.start(stream, peer),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
@@ -48,40 +54,63 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
     state.draining.cancel();
     let deadline = Instant::now() + state.config.timeouts.drain;
     state.engine.notifier().stop();
-    let finished = timeout_at(deadline, graceful.shutdown()).await.is_ok();
-    let places = u32::try_from(state.config.limits.max_sockets).unwrap_or(u32::MAX);
-    let said_goodbye = timeout_at(deadline, state.sockets.acquire_many(places)).await.is_ok();
-    if finished && said_goodbye {
+    connections.finish.cancel();
+    connections.running.close();
+    let answered = timeout_at(deadline, connections.running.wait()).await.is_ok();
+    let said_goodbye = timeout_at(deadline, state.all_sockets_closed()).await.is_ok();
+    if answered && said_goodbye {
         tracing::info!("every request has been answered");
     } else {
-        tracing::warn!("requests were still running when the time to stop was up");
+        tracing::warn!(cut = connections.running.len(), "requests were still running when the time to stop was up");
     }
+    connections.cut.cancel();
+    connections.running.wait().await;
     Ok(())
 }
 
-fn start(stream: TcpStream, peer: SocketAddr, router: &Router, state: &AppState, graceful: &GracefulShutdown) {
-    // Answers are written whole; waiting for more to send along only delays them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection was gone before it was served");
-        return;
-    }
-    let silence = state.config.timeouts.socket;
-    let io = TokioIo::new(IdleLimit::new(stream, silence));
-    let router = router.clone();
-    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer.ip()));
-        router.clone().oneshot(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(silence)
-        .serve_connection(io, service)
-        .with_upgrades();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection ended");
+/// Connections that are being served.
+struct Connections {
+    router: Router,
+    silence: Duration,
+    running: TaskTracker,
+    /// Finish the running request and close.
+    finish: CancellationToken,
+    /// Close at once.
+    cut: CancellationToken,
+}
+
+impl Connections {
+    fn start(&self, stream: TcpStream, peer: SocketAddr) {
+        // Answers are written whole; waiting for more to send along only delays them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection was gone before it was served");
+            return;
         }
-    });
+        let io = TokioIo::new(IdleLimit::new(stream, self.silence));
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Peer(peer.ip()));
+            router.clone().oneshot(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.silence)
+            .serve_connection(io, service)
+            .with_upgrades();
+        let (finish, cut) = (self.finish.clone(), self.cut.clone());
+        self.running.spawn(cut.run_until_cancelled_owned(async move {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = finish.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended");
+            }
+        }));
+    }
 }

@@ -63,7 +63,7 @@ async fn create_user(State(state): State<AppState>, JsonBody(body): JsonBody) ->
         Err(ManageError::Exists) => {
             let user = state.accounts.find(address.as_str()).await.map_err(|error| failed(&error))?.id;
             state.store.reset_log(user).await?;
-            state.engine.forget(user).await;
+            state.engine.forget(user);
             state.limiters.uploads.forget(&user);
             user
         }
@@ -88,7 +88,7 @@ async fn delete_user(State(state): State<AppState>, Path(user): Path<String>) ->
     let user = user_id(&user).ok_or_else(|| ApiError::bad_request("Invalid userId"))?;
     match state.accounts.delete(user).await {
         Ok(()) => {
-            state.engine.forget(user).await;
+            state.engine.forget(user);
             Ok(encode::json(StatusCode::OK, &json!({ "deleted": true, "userId": user })))
         }
         Err(ManageError::NoAccount) => Err(ApiError::new(StatusCode::NOT_FOUND, "User not found or already deleted")
@@ -163,6 +163,6 @@ async fn delete_ops_after(State(state): State<AppState>, Path((user, seq)): Path
         return Err(ApiError::bad_request("Invalid userId or serverSeq"));
     };
     let deleted = state.store.truncate_log(user, seq).await?;
-    state.engine.forget(user).await;
+    state.engine.forget(user);
     Ok(encode::json(StatusCode::OK, &json!({ "deleted": deleted, "revertedToSeq": seq })))
 }
