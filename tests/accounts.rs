@@ -658,7 +658,7 @@ mod over_http {
     use axum::http::{Request, StatusCode, header};
     use serde_json::Value;
     use supersync::engine::{Handle, Options};
-    use supersync::http::{AppState, account};
+    use supersync::http::AppState;
     use tower::ServiceExt as _;
 
     use super::*;
@@ -691,7 +691,7 @@ mod over_http {
         let store = Arc::clone(&world.store) as Arc<dyn Store>;
         let engine = Handle::start(Arc::clone(&store), world.clock.clone(), Options::from(&config)).await.unwrap();
         let state = AppState::new(Arc::new(config), engine.clone(), world.accounts.clone(), store, world.clock.clone());
-        Server { engine, router: account::router().with_state(state), world }
+        Server { engine, router: supersync::http::router(state), world }
     }
 
     impl Server {
