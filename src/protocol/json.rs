@@ -9,22 +9,48 @@ pub mod tree;
 /// Appends `text` as a JSON string, escaped as `JSON.stringify` escapes it.
 pub fn write_str(out: &mut String, text: &str) {
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if c < ' ' => {
+    let mut rest = text;
+    // Every byte that needs an escape is ASCII, so the text can be cut around it.
+    while let Some(at) = rest.bytes().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)) {
+        out.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            0x8 => out.push_str("\\b"),
+            0xc => out.push_str("\\f"),
+            control => {
                 use std::fmt::Write as _;
                 // Writing to a String can't fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
+                let _ = write!(out, "\\u{control:04x}");
             }
-            c => out.push(c),
+        }
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::write_str;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn strings_are_written_as_serde_json_writes_them(text in any::<String>()) {
+            let mut out = String::new();
+            write_str(&mut out, &text);
+            prop_assert_eq!(out, serde_json::to_string(&text).unwrap());
         }
     }
-    out.push('"');
+
+    #[test]
+    fn control_characters() {
+        let mut out = String::new();
+        write_str(&mut out, "\0\u{1f}\u{8}\u{c}\n\r\t\"\\/\u{7f}ä");
+        assert_eq!(out, "\"\\u0000\\u001f\\b\\f\\n\\r\\t\\\"\\\\/\u{7f}ä\"");
+    }
 }

@@ -1,10 +1,14 @@
 //! Answers, and the pieces they are made of. Optional members are left out, never `null`: released
 //! clients fail the whole sync on a `null` (contract, section 2.6).
 
+use std::fmt::Write as _;
+
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{ErrorCode, Seq, VectorClock};
+use super::json::write_str;
+use super::{ErrorCode, Seq, StoredOp, VectorClock};
 
 /// One reason why a request failed structural validation: at least `code`, `message` and `path`.
 #[derive(Clone, Debug, Serialize)]
@@ -45,6 +49,224 @@ impl Rejection {
         Self { code, message: message.into(), existing_clock: None }
     }
 }
-pub fn encode_op(_op: &super::StoredOp, _out: &mut Vec<u8>) {
-    todo!()
+
+/// Appends `"name":` and, when it is not the first member, a comma before it.
+fn name(out: &mut String, name: &str) {
+    if !out.ends_with('{') {
+        out.push(',');
+    }
+    out.push('"');
+    out.push_str(name);
+    out.push_str("\":");
 }
+
+fn string(out: &mut String, key: &str, value: &str) {
+    name(out, key);
+    write_str(out, value);
+}
+
+fn optional_string(out: &mut String, key: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        string(out, key, value);
+    }
+}
+
+fn int(out: &mut String, key: &str, value: i64) {
+    name(out, key);
+    // Writing to a String can't fail.
+    let _ = write!(out, "{value}");
+}
+
+fn optional_int(out: &mut String, key: &str, value: Option<i64>) {
+    if let Some(value) = value {
+        int(out, key, value);
+    }
+}
+
+fn bool(out: &mut String, key: &str, value: bool) {
+    name(out, key);
+    out.push_str(if value { "true" } else { "false" });
+}
+
+/// Present as `true`, or not at all.
+fn flag(out: &mut String, key: &str, value: bool) {
+    if value {
+        bool(out, key, true);
+    }
+}
+
+fn clock(out: &mut String, key: &str, value: &VectorClock) {
+    name(out, key);
+    value.write_json(out);
+}
+
+/// Appends an operation as clients read it: a `ServerOperation` of section 3.3. The payload's bytes are pasted.
+pub fn encode_op(op: &StoredOp, out: &mut Vec<u8>) {
+    let mut text = String::with_capacity(384);
+    text.push('{');
+    int(&mut text, "serverSeq", op.server_seq);
+    name(&mut text, "op");
+    text.push('{');
+    string(&mut text, "id", &op.id);
+    string(&mut text, "clientId", &op.client_id);
+    string(&mut text, "actionType", &op.action_type);
+    string(&mut text, "opType", op.op_type.as_str());
+    string(&mut text, "entityType", op.entity_type);
+    optional_string(&mut text, "entityId", op.entity_id.as_deref());
+    if !op.entity_ids.is_empty() {
+        name(&mut text, "entityIds");
+        text.push('[');
+        for (i, id) in op.entity_ids.iter().enumerate() {
+            if i > 0 {
+                text.push(',');
+            }
+            write_str(&mut text, id);
+        }
+        text.push(']');
+    }
+    name(&mut text, "payload");
+    out.reserve(text.len() + op.payload.len() + 320);
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(&op.payload);
+    text.clear();
+    clock(&mut text, "vectorClock", &op.vector_clock);
+    int(&mut text, "timestamp", op.timestamp);
+    int(&mut text, "schemaVersion", op.schema_version.into());
+    bool(&mut text, "isPayloadEncrypted", op.is_payload_encrypted);
+    optional_string(&mut text, "syncImportReason", op.import_reason.map(super::ImportReason::as_str));
+    optional_int(&mut text, "repairBaseServerSeq", op.repair_base_server_seq);
+    text.push('}');
+    int(&mut text, "receivedAt", op.received_at);
+    text.push('}');
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends `"key":[…]` of values that are JSON already.
+fn pasted(out: &mut String, key: &str, rest: &mut Vec<u8>, values: &[Bytes]) {
+    name(out, key);
+    rest.reserve(out.len() + values.iter().map(|value| value.len() + 1).sum::<usize>() + 256);
+    rest.extend_from_slice(out.as_bytes());
+    out.clear();
+    rest.push(b'[');
+    for (i, value) in values.iter().enumerate() {
+        if i > 0 {
+            rest.push(b',');
+        }
+        rest.extend_from_slice(value);
+    }
+    rest.push(b']');
+}
+
+fn rejection(out: &mut String, rejection: &Rejection) {
+    string(out, "error", &rejection.message);
+    string(out, "errorCode", rejection.code.as_str());
+}
+
+/// The answer to an upload (contract, section 5.11).
+#[derive(Clone, Copy, Debug)]
+pub struct UploadResponse<'a> {
+    /// One per operation, in the order of the request.
+    pub results: &'a [OpResult],
+    /// Operations of others, encoded by [`encode_op`]. Left out when empty.
+    pub new_ops: &'a [Bytes],
+    /// The account's counter after the upload.
+    pub latest_seq: Seq,
+    /// Whether more operations of others wait.
+    pub has_more_piggyback: bool,
+    /// Whether the results come from the request cache.
+    pub deduplicated: bool,
+}
+
+impl UploadResponse<'_> {
+    /// The body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        let mut text = String::with_capacity(64 + self.results.len() * 96);
+        text.push('{');
+        name(&mut text, "results");
+        text.push('[');
+        for (i, result) in self.results.iter().enumerate() {
+            text.push_str(if i > 0 { ",{" } else { "{" });
+            string(&mut text, "opId", &result.op_id);
+            bool(&mut text, "accepted", result.outcome.is_ok());
+            match &result.outcome {
+                Ok(seq) => int(&mut text, "serverSeq", *seq),
+                Err(refused) => {
+                    rejection(&mut text, refused);
+                    if let Some(existing) = &refused.existing_clock {
+                        clock(&mut text, "existingClock", existing);
+                    }
+                }
+            }
+            text.push('}');
+        }
+        text.push(']');
+        if !self.new_ops.is_empty() {
+            pasted(&mut text, "newOps", &mut body, self.new_ops);
+        }
+        int(&mut text, "latestSeq", self.latest_seq);
+        flag(&mut text, "hasMorePiggyback", self.has_more_piggyback);
+        flag(&mut text, "deduplicated", self.deduplicated);
+        text.push('}');
+        body.extend_from_slice(text.as_bytes());
+        body
+    }
+}
+
+/// The answer to a download (contract, section 6).
+#[derive(Clone, Copy, Debug)]
+pub struct DownloadResponse<'a> {
+    /// Encoded by [`encode_op`], ascending.
+    pub ops: &'a [Bytes],
+    /// Whether a later page exists.
+    pub has_more: bool,
+    /// The account's counter.
+    pub latest_seq: Seq,
+    /// Whether operations between the cursor and the page are gone.
+    pub gap_detected: bool,
+    /// The clock of everything that the page skipped.
+    pub snapshot_vector_clock: Option<&'a VectorClock>,
+    /// The newest causal full state, for older clients.
+    pub latest_snapshot_seq: Option<Seq>,
+    /// The server's time, Unix milliseconds.
+    pub server_time: i64,
+}
+
+impl DownloadResponse<'_> {
+    /// The body. It always declares that repairs with a base are understood: released clients upload them only then.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        let mut text = String::from("{");
+        pasted(&mut text, "ops", &mut body, self.ops);
+        bool(&mut text, "hasMore", self.has_more);
+        int(&mut text, "latestSeq", self.latest_seq);
+        flag(&mut text, "gapDetected", self.gap_detected);
+        if let Some(snapshot_clock) = self.snapshot_vector_clock {
+            clock(&mut text, "snapshotVectorClock", snapshot_clock);
+        }
+        optional_int(&mut text, "latestSnapshotSeq", self.latest_snapshot_seq);
+        int(&mut text, "serverTime", self.server_time);
+        name(&mut text, "capabilities");
+        text.push_str("{\"causalRepairSnapshots\":true}}");
+        body.extend_from_slice(text.as_bytes());
+        body
+    }
+}
+
+/// The answer to a snapshot upload that was judged (contract, section 7.2).
+#[must_use]
+pub fn encode_snapshot_response(outcome: Result<Seq, &Rejection>) -> Vec<u8> {
+    let mut text = String::from("{");
+    bool(&mut text, "accepted", outcome.is_ok());
+    match outcome {
+        Ok(seq) => int(&mut text, "serverSeq", seq),
+        Err(refused) => rejection(&mut text, refused),
+    }
+    text.push('}');
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests;

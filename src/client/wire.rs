@@ -1,0 +1,406 @@
+//! The wire as the app validates it (contract, section 14.2): optional members may be absent but never `null`, identifiers
+//! and enumerations are checked, members it does not know are fine. One bad operation fails the whole answer, as it does
+//! in the app.
+
+use std::collections::BTreeMap;
+
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::protocol::limits::{MAX_CLOCK_COUNTER, MAX_ENTITY_IDS, MAX_ID_LEN, MAX_SAFE_INTEGER, MAX_SCHEMA_VERSION};
+use crate::protocol::{ImportReason, OpType, Seq, op};
+
+/// A clock as it travels.
+pub type Clock = BTreeMap<String, u32>;
+
+/// Makes an optional member fail on `null` instead of reading it as absent.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// An operation to upload.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 5.2
+pub struct NewOp {
+    pub id: String,
+    pub client_id: String,
+    pub action_type: String,
+    pub op_type: &'static str,
+    pub entity_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entity_ids: Vec<String>,
+    pub payload: Box<RawValue>,
+    pub vector_clock: Clock,
+    pub timestamp: i64,
+    pub schema_version: u8,
+    pub is_payload_encrypted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_import_reason: Option<&'static str>,
+}
+
+/// `POST /api/sync/ops`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 5.2
+pub struct UploadBody<'a> {
+    pub ops: &'a [NewOp],
+    pub client_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_known_server_seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'a str>,
+}
+
+/// `POST /api/sync/snapshot`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 7.1
+pub struct SnapshotBody {
+    pub state: Box<RawValue>,
+    pub client_id: String,
+    pub reason: &'static str,
+    pub vector_clock: Clock,
+    pub schema_version: u8,
+    pub is_payload_encrypted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_import_reason: Option<&'static str>,
+    pub op_id: String,
+    pub is_clean_slate: bool,
+    pub snapshot_op_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair_base_server_seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// An operation as the server sends it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 3.3
+pub struct ServerOp {
+    pub server_seq: Seq,
+    pub op: Op,
+    pub received_at: i64,
+}
+
+/// The operation itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 3.3
+pub struct Op {
+    pub id: String,
+    pub client_id: String,
+    pub action_type: String,
+    #[serde(deserialize_with = "op_type")]
+    pub op_type: OpType,
+    pub entity_type: String,
+    #[serde(default, deserialize_with = "present")]
+    pub entity_id: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub entity_ids: Option<Vec<String>>,
+    /// As the server spelled it; the member must be there.
+    pub payload: Box<RawValue>,
+    pub vector_clock: Clock,
+    pub timestamp: i64,
+    pub schema_version: u8,
+    pub is_payload_encrypted: bool,
+    #[serde(default, deserialize_with = "import_reason")]
+    pub sync_import_reason: Option<ImportReason>,
+    #[serde(default, deserialize_with = "present")]
+    pub repair_base_server_seq: Option<Seq>,
+}
+
+fn op_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OpType, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    OpType::parse(&text).ok_or_else(|| D::Error::custom("unknown opType"))
+}
+
+fn import_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ImportReason>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    ImportReason::parse(&text).map(Some).ok_or_else(|| D::Error::custom("unknown syncImportReason"))
+}
+
+/// The answer to an upload.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 5.11
+pub struct UploadAnswer {
+    pub results: Vec<OpResult>,
+    #[serde(default, deserialize_with = "present")]
+    pub new_ops: Option<Vec<ServerOp>>,
+    pub latest_seq: Seq,
+    #[serde(default, deserialize_with = "present")]
+    pub has_more_piggyback: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    pub deduplicated: Option<bool>,
+}
+
+/// What became of one operation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 5.11
+pub struct OpResult {
+    pub op_id: String,
+    pub accepted: bool,
+    #[serde(default, deserialize_with = "present")]
+    pub server_seq: Option<Seq>,
+    #[serde(default, deserialize_with = "present")]
+    pub error: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub error_code: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub existing_clock: Option<Clock>,
+}
+
+/// A page of operations.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 6
+pub struct DownloadAnswer {
+    pub ops: Vec<ServerOp>,
+    pub has_more: bool,
+    pub latest_seq: Seq,
+    #[serde(default, deserialize_with = "present")]
+    pub gap_detected: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    pub snapshot_vector_clock: Option<Clock>,
+    pub server_time: i64,
+    #[serde(default, deserialize_with = "present")]
+    pub capabilities: Option<Capabilities>,
+    #[serde(default, deserialize_with = "present")]
+    pub latest_snapshot_seq: Option<Seq>,
+}
+
+/// What the server can do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Whether REPAIRs with a base are understood. `true` or absent.
+    #[serde(default, deserialize_with = "present")]
+    pub causal_repair_snapshots: Option<bool>,
+}
+
+/// The answer to a snapshot upload.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 7.2
+pub struct SnapshotAnswer {
+    pub accepted: bool,
+    #[serde(default, deserialize_with = "present")]
+    pub server_seq: Option<Seq>,
+    #[serde(default, deserialize_with = "present")]
+    pub error: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub error_code: Option<String>,
+}
+
+/// `GET /api/sync/status`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 8.2
+pub struct StatusAnswer {
+    pub latest_seq: Seq,
+    pub devices_online: u32,
+    #[serde(default, deserialize_with = "present")]
+    pub snapshot_age: Option<i64>,
+    pub storage_used_bytes: i64,
+    pub storage_quota_bytes: i64,
+}
+
+/// `GET /api/sync/devices`.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs)] // contract, section 8.3
+pub struct DevicesAnswer {
+    pub devices: Vec<DeviceSeen>,
+}
+
+/// A device of the account.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 8.3
+pub struct DeviceSeen {
+    pub client_id: String,
+    pub last_seen_at: i64,
+}
+
+/// `GET /api/sync/restore-points`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 8.5
+pub struct RestorePointsAnswer {
+    pub restore_points: Vec<RestorePoint>,
+}
+
+/// A full state to go back to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 8.5
+pub struct RestorePoint {
+    pub server_seq: Seq,
+    pub timestamp: i64,
+    #[serde(rename = "type", deserialize_with = "op_type")]
+    pub op_type: OpType,
+    pub client_id: String,
+    pub description: String,
+}
+
+/// `GET /api/sync/restore/:serverSeq`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 8.6
+pub struct RestoreAnswer {
+    pub state: Box<RawValue>,
+    pub server_seq: Seq,
+    pub generated_at: i64,
+}
+
+/// `DELETE /api/sync/data`.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs)] // contract, section 8.4
+pub struct WipeAnswer {
+    pub success: bool,
+}
+
+/// The body of an error.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // contract, section 2.3
+pub struct ErrorBody {
+    pub error: String,
+    #[serde(default, deserialize_with = "present")]
+    pub error_code: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub message: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub existing_import_id: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub storage_used_bytes: Option<i64>,
+    #[serde(default, deserialize_with = "present")]
+    pub storage_quota_bytes: Option<i64>,
+}
+
+/// What the app checks beyond the shape of an answer.
+pub trait Check {
+    /// Says what is wrong, if anything.
+    ///
+    /// # Errors
+    /// A text that names the member.
+    fn check(&self) -> Result<(), String>;
+}
+
+fn require(holds: bool, what: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+fn id_fits(id: &str) -> bool {
+    !id.is_empty() && id.encode_utf16().count() <= MAX_ID_LEN
+}
+
+fn client_id_fits(id: &str) -> bool {
+    id_fits(id) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn clock_fits(clock: &Clock) -> bool {
+    clock.iter().all(|(key, value)| id_fits(key) && *value <= MAX_CLOCK_COUNTER)
+}
+
+impl Check for ServerOp {
+    fn check(&self) -> Result<(), String> {
+        let op = &self.op;
+        require((1..=MAX_SAFE_INTEGER).contains(&self.server_seq), "serverSeq")?;
+        require(id_fits(&op.id), "op.id")?;
+        require(client_id_fits(&op.client_id), "op.clientId")?;
+        require(id_fits(&op.action_type), "op.actionType")?;
+        require(op::entity_type(&op.entity_type).is_some(), "op.entityType")?;
+        require(op.entity_id.as_deref().is_none_or(id_fits), "op.entityId")?;
+        let ids_fit =
+            |ids: &Vec<String>| !ids.is_empty() && ids.len() <= MAX_ENTITY_IDS && ids.iter().all(|id| id_fits(id));
+        require(op.entity_ids.as_ref().is_none_or(ids_fit), "op.entityIds")?;
+        require(clock_fits(&op.vector_clock), "op.vectorClock")?;
+        require((1..=MAX_SCHEMA_VERSION).contains(&op.schema_version), "op.schemaVersion")?;
+        require(op.repair_base_server_seq.is_none_or(|seq| seq >= 0), "op.repairBaseServerSeq")?;
+        let is_text = op.payload.get().starts_with('"');
+        require(!op.is_payload_encrypted || is_text, "op.payload of an encrypted operation")
+    }
+}
+
+/// Operations of one answer ascend without repeats.
+fn check_ops(ops: &[ServerOp]) -> Result<(), String> {
+    ops.iter().try_for_each(Check::check)?;
+    require(ops.is_sorted_by(|a, b| a.server_seq < b.server_seq), "order of operations")
+}
+
+impl Check for UploadAnswer {
+    fn check(&self) -> Result<(), String> {
+        for result in &self.results {
+            require(result.accepted == result.server_seq.is_some(), "results[].serverSeq")?;
+            require(result.accepted == result.error_code.is_none(), "results[].errorCode")?;
+            require(result.accepted == result.error.is_none(), "results[].error")?;
+            require(result.existing_clock.as_ref().is_none_or(clock_fits), "results[].existingClock")?;
+            let is_conflict = result.error_code.as_deref().is_some_and(|code| code.starts_with("CONFLICT_"));
+            require(is_conflict == result.existing_clock.is_some(), "results[].existingClock")?;
+        }
+        require(self.latest_seq >= 0, "latestSeq")?;
+        require(self.has_more_piggyback != Some(false), "hasMorePiggyback")?;
+        require(self.deduplicated != Some(false), "deduplicated")?;
+        require(self.new_ops.as_ref().is_none_or(|ops| !ops.is_empty()), "newOps")?;
+        check_ops(self.new_ops.as_deref().unwrap_or_default())
+    }
+}
+
+impl Check for DownloadAnswer {
+    fn check(&self) -> Result<(), String> {
+        require(self.latest_seq >= 0, "latestSeq")?;
+        require(self.gap_detected != Some(false), "gapDetected")?;
+        require(self.snapshot_vector_clock.as_ref().is_none_or(clock_fits), "snapshotVectorClock")?;
+        let causal = self.capabilities.as_ref().and_then(|capabilities| capabilities.causal_repair_snapshots);
+        require(causal != Some(false), "capabilities.causalRepairSnapshots")?;
+        let last = self.ops.last().map_or(0, |op| op.server_seq);
+        require(last <= self.latest_seq, "operation beyond latestSeq")?;
+        check_ops(&self.ops)
+    }
+}
+
+impl Check for SnapshotAnswer {
+    fn check(&self) -> Result<(), String> {
+        require(self.accepted == self.server_seq.is_some(), "serverSeq")?;
+        require(self.accepted == self.error.is_none(), "error")
+    }
+}
+
+impl Check for StatusAnswer {
+    fn check(&self) -> Result<(), String> {
+        require(
+            self.latest_seq >= 0 && self.storage_used_bytes >= 0 && self.storage_quota_bytes >= 0,
+            "negative figure",
+        )
+    }
+}
+
+impl Check for DevicesAnswer {
+    fn check(&self) -> Result<(), String> {
+        require(self.devices.iter().all(|device| client_id_fits(&device.client_id)), "devices[].clientId")
+    }
+}
+
+impl Check for RestorePointsAnswer {
+    fn check(&self) -> Result<(), String> {
+        require(self.restore_points.iter().all(|point| point.op_type.is_full_state()), "restorePoints[].type")
+    }
+}
+
+impl Check for RestoreAnswer {
+    fn check(&self) -> Result<(), String> {
+        require(self.server_seq >= 1, "serverSeq")
+    }
+}
+
+impl Check for WipeAnswer {
+    fn check(&self) -> Result<(), String> {
+        require(self.success, "success")
+    }
+}
