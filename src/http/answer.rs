@@ -251,9 +251,9 @@ mod tests {
     #[test]
     fn snapshots_and_states() {
         assert_eq!(parsed(&snapshot_accepted(3)), json!({ "accepted": true, "serverSeq": 3 }));
-        let stale = Rejection::new(ErrorCode::RepairStale, "stale");
+        let refused = Rejection::new(ErrorCode::RepairStale, "stale");
         assert_eq!(
-            parsed(&snapshot_rejected(&stale)),
+            parsed(&snapshot_rejected(&refused)),
             json!({ "accepted": false, "error": "stale", "errorCode": "REPAIR_STALE" })
         );
         let state =
