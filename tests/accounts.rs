@@ -430,7 +430,8 @@ mod registration {
         assert_eq!(expired.to_string(), "Verification token has expired");
         world.register("a@b.co", OWNER).await.unwrap();
         world.accounts.verify_email(&world.links().await[1]).await.unwrap();
-        assert_eq!(world.accounts.delete_expired_links().await.unwrap(), 0, "the account's other links are gone");
+        let left = world.store.delete_expired_tokens(i64::MAX).await.unwrap();
+        assert_eq!(left, 0, "the account's other links are gone");
     }
 
     #[tokio::test]
@@ -648,5 +649,348 @@ mod operator {
         let line = output.lines().find(|line| line.ends_with("u@b.co")).unwrap();
         assert!(line.contains("unverified") && line.contains("12345") && line.contains("2027-01-15"), "{line}");
         assert!(output.ends_with("2 accounts\n"), "{output}");
+    }
+}
+
+mod over_http {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode, header};
+    use serde_json::Value;
+    use supersync::engine::{Handle, Options};
+    use supersync::http::{AppState, account};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    struct Answer {
+        status: StatusCode,
+        cache_control: Option<String>,
+        text: String,
+    }
+
+    impl Answer {
+        fn json(&self) -> Value {
+            serde_json::from_str(&self.text).unwrap()
+        }
+
+        fn error(&self) -> (u16, String) {
+            (self.status.as_u16(), self.json()["error"].as_str().unwrap().to_owned())
+        }
+    }
+
+    struct Server {
+        world: World,
+        engine: Handle,
+        router: Router,
+    }
+
+    async fn server() -> Server {
+        let world = world().await;
+        let config = config();
+        let store = Arc::clone(&world.store) as Arc<dyn Store>;
+        let engine = Handle::start(Arc::clone(&store), world.clock.clone(), Options::from(&config)).await.unwrap();
+        let state = AppState::new(Arc::new(config), engine.clone(), world.accounts.clone(), store, world.clock.clone());
+        Server { engine, router: account::router().with_state(state), world }
+    }
+
+    impl Server {
+        async fn send(&self, request: Request<Body>) -> Answer {
+            let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+            let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let cache_control = parts.headers.get(header::CACHE_CONTROL).map(|v| v.to_str().unwrap().to_owned());
+            Answer { status: parts.status, cache_control, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        }
+
+        async fn post(&self, path: &str, body: &Value) -> Answer {
+            let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+            self.send(request.body(Body::from(body.to_string())).unwrap()).await
+        }
+
+        async fn with_token(&self, method: &str, path: &str, token: &str, body: &str) -> Answer {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::AUTHORIZATION, format!("Bearer {token}"));
+            self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+        }
+
+        async fn get(&self, method: &str, path: &str) -> Answer {
+            self.send(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
+        }
+    }
+
+    #[tokio::test]
+    async fn faults_of_a_body_are_named() {
+        let server = server().await;
+        let answer = server.post("/api/register", &json!({"email": "a@localhost", "password": "short"})).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            answer.json(),
+            json!({"error": "Validation failed", "details": [
+                {"code": "invalid_format", "path": ["email"], "message": "Invalid email format"},
+                {"code": "too_small", "path": ["password"], "message": "Password must be at least 12 characters long"},
+            ]})
+        );
+        let answer = server.post("/api/login", &json!({"email": "a@b.co", "password": ""})).await;
+        assert_eq!(answer.json()["details"][0]["message"], "Password is required");
+        let answer = server.post("/api/verify-email", &json!({"token": ""})).await;
+        assert_eq!(answer.json()["details"][0]["message"], "Token is required");
+        let answer = server.post("/api/login", &json!(["x"])).await;
+        assert_eq!(answer.json()["details"][0]["message"], "Invalid input: expected object, received array");
+        let answer = server.get("POST", "/api/login").await;
+        assert_eq!(answer.json()["details"][0]["message"], "Invalid input: expected object, received undefined");
+    }
+
+    #[tokio::test]
+    async fn register_verify_and_log_in() {
+        let server = server().await;
+        let body = json!({"email": "New@b.co", "password": OWNER, "termsAccepted": true});
+        let answer = server.post("/api/register", &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED);
+        let message = "Registration successful. Please check your email to verify your account.";
+        assert_eq!(answer.json(), json!({"message": message, "email": "New@b.co"}));
+
+        let login = json!({"email": "new@b.co", "password": OWNER});
+        assert_eq!(server.post("/api/login", &login).await.error(), (401, "Email not verified".into()));
+        let token = server.world.links().await.remove(0);
+        let wrong = server.post("/api/verify-email", &json!({"token": "x"})).await;
+        assert_eq!(wrong.error(), (400, "Invalid verification token".into()));
+        let answer = server.post("/api/verify-email", &json!({"token": token})).await;
+        assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"message": "Email verified successfully"})));
+
+        let answer = server.post("/api/login", &login).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.cache_control.as_deref(), Some("no-store"));
+        let session = answer.json();
+        assert_eq!(session["user"], json!({"id": 1, "email": "new@b.co"}));
+        assert!(server.world.accounts.authenticate_token(session["token"].as_str().unwrap()).await.is_ok());
+        let wrong = server.post("/api/login", &json!({"email": "new@b.co", "password": "x"})).await;
+        assert_eq!(wrong.error(), (401, "Invalid credentials".into()));
+    }
+
+    #[tokio::test]
+    async fn opening_the_page_changes_nothing_and_its_button_verifies_once() {
+        let server = server().await;
+        server.world.register("a@b.co", OWNER).await.unwrap();
+        let token = server.world.links().await.remove(0);
+        let path = format!("/verify-email?token={token}&token=again");
+        for method in ["HEAD", "GET", "GET"] {
+            let answer = server.get(method, &path).await;
+            assert_eq!(answer.status, StatusCode::OK);
+            assert_eq!(answer.cache_control.as_deref(), Some("no-store"));
+            assert!(!answer.text.contains("Email Verified") && !answer.text.contains("<script"));
+            assert_eq!(answer.text.contains(&token), method == "GET");
+        }
+        assert!(!server.world.accounts.find("a@b.co").await.unwrap().is_verified);
+
+        let submit = || {
+            let form = Request::post("/verify-email").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+            server.send(form.body(Body::from(format!("token={token}"))).unwrap())
+        };
+        let answer = submit().await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.text.contains("<title>Email Verified</title>") && answer.text.contains("Email Verified!"));
+        let again = submit().await;
+        assert_eq!(
+            (again.status.as_u16(), again.text.as_str()),
+            (400, "Verification failed: Invalid verification token")
+        );
+    }
+
+    #[tokio::test]
+    async fn the_page_escapes_the_token_and_wants_one() {
+        let server = server().await;
+        for path in ["/verify-email", "/verify-email?token="] {
+            let answer = server.get("GET", path).await;
+            assert_eq!((answer.status.as_u16(), answer.text.as_str()), (400, "Token is required"));
+        }
+        let answer = server.get("GET", "/verify-email?token=%22%3E%3Cscript%3E").await;
+        assert!(answer.text.contains("value=\"&quot;&gt;&lt;script&gt;\"") && !answer.text.contains("<script"));
+    }
+
+    #[tokio::test]
+    async fn replacing_the_token_voids_the_old_one_and_closes_every_socket() {
+        for body in ["", "{}", r#"{"clientId":"phone"}"#] {
+            let server = server().await;
+            let user = server.world.verified("a@b.co", OWNER).await;
+            let old = server.world.login("a@b.co", OWNER).await.unwrap();
+            let mut phone = server.engine.notifier().join(user, "phone").unwrap();
+            let mut laptop = server.engine.notifier().join(user, "laptop").unwrap();
+            let mut stranger = server.engine.notifier().join(user + 1, "phone").unwrap();
+
+            let answer = server.with_token("POST", "/api/replace-token", &old, body).await;
+            assert_eq!(answer.status, StatusCode::OK, "{body}");
+            let token = answer.json()["token"].as_str().unwrap().to_owned();
+            for socket in [&mut phone, &mut laptop] {
+                assert_eq!(closed_with(socket).await, (4003, "Token revoked"));
+            }
+            assert!(futures_util::FutureExt::now_or_never(stranger.next()).is_none(), "another account's socket stays");
+
+            let refused = server.with_token("POST", "/api/replace-token", &old, "{}").await;
+            assert_eq!(refused.error().1, "Token was revoked. Please log in again to get a new token.");
+            assert_eq!(server.with_token("POST", "/api/replace-token", &token, "{}").await.status, StatusCode::OK);
+        }
+    }
+
+    #[tokio::test]
+    async fn deleting_the_account_ends_sessions_and_sockets() {
+        let server = server().await;
+        let user = server.world.verified("a@b.co", OWNER).await;
+        let token = server.world.login("a@b.co", OWNER).await.unwrap();
+        let mut phone = server.engine.notifier().join(user, "phone").unwrap();
+        let answer = server.with_token("DELETE", "/api/account", &token, "").await;
+        assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"success": true})));
+        assert_eq!(closed_with(&mut phone).await.0, 4003);
+        let gone = server.with_token("DELETE", "/api/account", &token, "").await;
+        assert_eq!(gone.error(), (401, "Account unavailable".into()));
+        assert!(server.world.store.list_users(0, 10).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bad_body_comes_before_a_missing_token() {
+        let server = server().await;
+        let request = Request::post("/api/replace-token").header(header::CONTENT_TYPE, "application/json");
+        assert_eq!(server.send(request.body(Body::from("{")).unwrap()).await.status, StatusCode::BAD_REQUEST);
+        let answer = server.get("POST", "/api/replace-token").await;
+        assert_eq!(answer.error(), (401, "Missing or invalid Authorization header".into()));
+    }
+
+    #[tokio::test]
+    async fn a_dead_database_is_503_everywhere() {
+        let server = server().await;
+        server.world.verified("a@b.co", OWNER).await;
+        let token = server.world.login("a@b.co", OWNER).await.unwrap();
+        server.world.store.close().await;
+        let credentials = json!({"email": "a@b.co", "password": OWNER});
+        for answer in [
+            server.post("/api/login", &credentials).await,
+            server.post("/api/register", &credentials).await,
+            server.post("/api/verify-email", &json!({"token": "x"})).await,
+            server.with_token("POST", "/api/replace-token", &token, "{}").await,
+            server.with_token("DELETE", "/api/account", &token, "").await,
+        ] {
+            assert_eq!(answer.error(), (503, "database unavailable, please retry".into()));
+        }
+    }
+
+    /// How the socket was closed; waits for nothing, as the handler has returned.
+    async fn closed_with(socket: &mut supersync::engine::notifier::Membership) -> (u16, &'static str) {
+        match socket.next().await {
+            supersync::engine::notifier::Event::Close(closing) => (closing.code, closing.reason),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+mod mail {
+    use std::net::SocketAddr;
+
+    use supersync::config::Smtp;
+    use supersync::mail::{Letter, Mail, MailConfigError};
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A mail server that takes one mail in plain text and hands it over.
+    async fn mail_server() -> (SocketAddr, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut socket = BufReader::new(socket);
+            socket.write_all(b"220 mail\r\n").await.unwrap();
+            let mut dialogue = String::new();
+            loop {
+                let mut line = String::new();
+                socket.read_line(&mut line).await.unwrap();
+                dialogue.push_str(&line);
+                let reply = match line.get(..4).unwrap_or_default() {
+                    "DATA" => "354 go on\r\n",
+                    _ => "250 fine\r\n",
+                };
+                socket.write_all(reply.as_bytes()).await.unwrap();
+                if line.starts_with("DATA") {
+                    while !dialogue.ends_with("\r\n.\r\n") {
+                        assert_ne!(socket.read_line(&mut dialogue).await.unwrap(), 0, "{dialogue}");
+                    }
+                    socket.write_all(b"250 taken\r\n").await.unwrap();
+                    return dialogue;
+                }
+            }
+        });
+        (addr, server)
+    }
+
+    fn smtp(addr: SocketAddr) -> Smtp {
+        Smtp {
+            host: addr.ip().to_string(),
+            port: addr.port(),
+            implicit_tls: false,
+            user: None,
+            password: None,
+            from: "SuperSync <noreply@example.org>".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mail_reaches_the_configured_server() {
+        let (addr, server) = mail_server().await;
+        let mailer = Mailer::from_config(&Config { smtp: Some(smtp(addr)), ..config() }).unwrap();
+        assert!(mailer.can_deliver());
+        let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
+        mailer.send(Mail { user: 1, to: "a@b.co".into(), letter: Letter::VerifyAddress { link } });
+        let dialogue = server.await.unwrap();
+        for part in ["MAIL FROM:<noreply@example.org>", "RCPT TO:<a@b.co>", "Subject: Verify your SuperSync account"] {
+            assert!(dialogue.contains(part), "{part} in {dialogue}");
+        }
+        // Long lines are wrapped with an equals sign, so only the beginning is in one piece.
+        assert!(dialogue.contains("https://sync.example.org/verify-email?token"), "{dialogue}");
+        mailer.drain().await;
+    }
+
+    #[tokio::test]
+    async fn without_a_mail_server_only_development_takes_mails() {
+        assert!(Mailer::from_config(&config()).unwrap().can_deliver());
+        let production = Config { environment: Environment::Production, ..config() };
+        assert!(!Mailer::from_config(&production).unwrap().can_deliver());
+        let sender = Smtp { from: "nobody".into(), ..smtp(([127, 0, 0, 1], 25).into()) };
+        let broken = Mailer::from_config(&Config { smtp: Some(sender), ..config() });
+        assert!(matches!(broken.err(), Some(MailConfigError::From(_))));
+    }
+
+    /// Keeps log lines.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn without_a_mail_server_the_operator_finds_the_link_in_the_log_but_no_address() {
+        let mailer = Mailer::from_config(&config()).unwrap();
+        let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
+        let mail = Mail { user: 42, to: "a@b.co".into(), letter: Letter::VerifyAddress { link } };
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || mailer.send(mail));
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        for part in [" INFO ", "OPERATOR: ", "https://sync.example.org/verify-email?token=abc", "user_id=42"] {
+            assert!(log.contains(part), "{part} in {log}");
+        }
+        assert!(!log.contains("a@b.co"), "{log}");
     }
 }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::mail::Mailer;
 use crate::protocol::UserId;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 mod address;
 mod authenticate;
@@ -109,14 +109,6 @@ impl Accounts {
     /// Waits until queued mails have left or were given up. The caller bounds the time.
     pub async fn drain_mails(&self) {
         self.inner.mailer.drain().await;
-    }
-
-    /// Deletes one-time tokens that have expired. Housekeeping calls it now and then; returns how many there were.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn delete_expired_links(&self) -> Result<u64, StoreError> {
-        self.inner.store.delete_expired_tokens(self.inner.clock.now_ms()).await
     }
 
     /// Makes `write`, a change of an account's token version, verification or existence, known to the cache before and after

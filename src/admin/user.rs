@@ -26,7 +26,7 @@ const PASSWORD_GROUP: usize = 5;
 
 /// Manage accounts without mail.
 ///
-/// Works directly on the database that DATABASE_URL names. With the embedded database (SQLite), stop the server first.
+/// Works directly on the configured database. With the embedded database (SQLite), stop the server first.
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
     /// Create an account that can be used at once, and print its access token.

@@ -1,22 +1,487 @@
-//! shim
+//! Tells open sockets that something is new. Hints only: a lost one costs a poll.
+//!
+//! Owns the list of every account's sockets, who may join it, and what each is to be told. Knows neither HTTP nor frames: a
+//! socket's task reads its [`Membership`] and speaks. Nothing here queues: a socket that falls behind finds the
+//! newest sequence, not every one it missed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
 use crate::clock::Clock;
 use crate::protocol::{Seq, UserId};
+
+/// Times and bounds (contract, section 9).
 #[derive(Clone, Debug)]
 pub struct NotifierOptions {
+    /// How often a socket is pinged.
+    pub ping_every: Duration,
+    /// A socket whose last pong is older than this when its ping is due is closed.
+    pub pong_grace: Duration,
+    /// Uploads this close to each other are told in one notice.
+    pub debounce: Duration,
+    /// A notice waits no longer than this, however steadily uploads come.
+    pub max_delay: Duration,
+    /// A device that has just connected keeps its socket for so long against a newcomer with its name.
+    pub cooldown: Duration,
+    /// Sockets of one account.
     pub max_sockets_per_user: usize,
+    /// Most bytes of a message from a client.
+    pub max_message_bytes: usize,
+    /// How long a socket that is being closed may take to answer.
+    pub close_grace: Duration,
 }
+
 impl Default for NotifierOptions {
     fn default() -> Self {
-        Self { max_sockets_per_user: 10 }
+        Self {
+            ping_every: Duration::from_secs(30),
+            pong_grace: Duration::from_secs(40),
+            debounce: Duration::from_millis(100),
+            max_delay: Duration::from_millis(500),
+            cooldown: Duration::from_secs(5),
+            max_sockets_per_user: 10,
+            max_message_bytes: 1024,
+            close_grace: Duration::from_secs(1),
+        }
     }
 }
-#[derive(Clone)]
-pub struct Notifier {}
-impl Notifier {
-    pub fn new(_o: NotifierOptions, _c: Clock) -> Self {
-        Self {}
+
+/// Why a socket is closed: code and reason of the close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// The code; clients act on it.
+    pub code: u16,
+    /// The reason; for people.
+    pub reason: &'static str,
+}
+
+impl Closing {
+    /// The upgrade carried no token.
+    pub const MISSING_TOKEN: Self = Self { code: 4001, reason: "Missing token" };
+    /// The upgrade carried no valid client id.
+    pub const INVALID_CLIENT: Self = Self { code: 4001, reason: "Invalid clientId" };
+    /// The token is not accepted; clients stop reconnecting.
+    pub const INVALID_TOKEN: Self = Self { code: 4003, reason: "Invalid token" };
+    /// The account's tokens were revoked.
+    pub const REVOKED: Self = Self { code: 4003, reason: "Token revoked" };
+    /// The device has a young socket already, which stays.
+    pub const TOO_FAST: Self = Self { code: 4008, reason: "Reconnecting too fast" };
+    /// The account has as many sockets as it may have.
+    pub const TOO_MANY: Self = Self { code: 4008, reason: "Too many connections" };
+    /// The device has opened a newer socket.
+    pub const REPLACED: Self = Self { code: 4009, reason: "Replaced by newer connection" };
+    /// The server stops.
+    pub const SHUTDOWN: Self = Self { code: 1001, reason: "Server shutting down" };
+    /// The client sent a larger message than it may.
+    pub const TOO_BIG: Self = Self { code: 1009, reason: "Message too big" };
+    /// The server failed while it set the socket up.
+    pub const INTERNAL: Self = Self { code: 1011, reason: "Internal error" };
+}
+
+/// What a socket has to do next; only the newest of each kind matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Signal {
+    /// The sequence to tell; grows in `notice` steps.
+    latest_seq: Seq,
+    /// How many notices there were.
+    notice: u64,
+    closing: Option<Closing>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    /// Tells this socket from a later one of the same device.
+    number: u64,
+    signal: watch::Sender<Signal>,
+    cooldown_until: Instant,
+}
+
+impl Socket {
+    fn is_closing(&self) -> bool {
+        self.signal.borrow().closing.is_some() || self.signal.is_closed()
     }
-    pub fn committed(&self, _user: UserId, _author: &str, _latest_seq: Seq) {
-        todo!()
+
+    fn close(&self, closing: Closing) {
+        self.signal.send_if_modified(|signal| {
+            let first = signal.closing.is_none();
+            signal.closing.get_or_insert(closing);
+            first
+        });
+    }
+}
+
+/// Uploads that are going to be told in one notice.
+#[derive(Debug)]
+struct Window {
+    latest_seq: Seq,
+    /// Who uploaded, and up to where: a device needs no notice of what it wrote itself, but of everything else.
+    authored: HashMap<Box<str>, Seq>,
+    last_at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    sockets: HashMap<Box<str>, Socket>,
+    window: Option<Window>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: NotifierOptions,
+    clock: Clock,
+    accounts: DashMap<UserId, Account>,
+    numbers: AtomicU64,
+    open: AtomicUsize,
+    stopped: AtomicBool,
+}
+
+/// The sockets of every account. Cheap to clone; all clones share them.
+#[derive(Clone, Debug)]
+pub struct Notifier {
+    inner: Arc<Inner>,
+}
+
+impl Notifier {
+    /// A notifier without sockets. `clock` dates the messages.
+    #[must_use]
+    pub fn new(options: NotifierOptions, clock: Clock) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                options,
+                clock,
+                accounts: DashMap::new(),
+                numbers: AtomicU64::new(0),
+                open: AtomicUsize::new(0),
+                stopped: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Its times and bounds.
+    #[must_use]
+    pub fn options(&self) -> &NotifierOptions {
+        &self.inner.options
+    }
+
+    /// The time that messages carry, Unix milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.inner.clock.now_ms()
+    }
+
+    /// Sockets that are members now.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.inner.open.load(Ordering::Relaxed)
+    }
+
+    /// Adds a device's socket. An older socket of the same device is closed in its favour, unless that one is open
+    /// and young.
+    ///
+    /// # Errors
+    /// Why the socket is to be closed at once.
+    pub fn join(&self, user: UserId, client_id: &str) -> Result<Membership, Closing> {
+        let inner = &self.inner;
+        let now = Instant::now();
+        let mut account = inner.accounts.entry(user).or_default();
+        let refused = match account.sockets.get_mut(client_id) {
+            _ if inner.stopped.load(Ordering::SeqCst) => Some(Closing::SHUTDOWN),
+            Some(incumbent) if incumbent.is_closing() => None,
+            Some(incumbent) if now < incumbent.cooldown_until => {
+                incumbent.cooldown_until = now + inner.options.cooldown;
+                Some(Closing::TOO_FAST)
+            }
+            Some(incumbent) => {
+                incumbent.close(Closing::REPLACED);
+                None
+            }
+            None => {
+                let open = account.sockets.values().filter(|socket| !socket.is_closing()).count();
+                (open >= inner.options.max_sockets_per_user).then_some(Closing::TOO_MANY)
+            }
+        };
+        if let Some(refused) = refused {
+            let empty = account.sockets.is_empty();
+            drop(account);
+            if empty {
+                inner.accounts.remove_if(&user, |_, account| account.sockets.is_empty());
+            }
+            return Err(refused);
+        }
+        let number = inner.numbers.fetch_add(1, Ordering::Relaxed);
+        let (signal, signals) = watch::channel(Signal::default());
+        let socket = Socket { number, signal, cooldown_until: now + inner.options.cooldown };
+        account.sockets.insert(client_id.into(), socket);
+        drop(account);
+        inner.open.fetch_add(1, Ordering::Relaxed);
+        metrics::gauge!("supersync_sockets").increment(1.0);
+        Ok(Membership { notifier: self.clone(), user, client_id: client_id.into(), number, signals, seen: 0 })
+    }
+
+    /// Called after a commit that accepted operations of `author`; `latest_seq` is the account's last sequence. Costs nothing to
+    /// speak of for an account without other sockets.
+    pub fn committed(&self, user: UserId, author: &str, latest_seq: Seq) {
+        let Some(mut account) = self.inner.accounts.get_mut(&user) else { return };
+        let now = Instant::now();
+        if let Some(window) = &mut account.window {
+            window.latest_seq = window.latest_seq.max(latest_seq);
+            window.last_at = now;
+            let authored = window.authored.entry(author.into()).or_insert(latest_seq);
+            *authored = latest_seq.max(*authored);
+            return;
+        }
+        if account.sockets.keys().all(|client| **client == *author) {
+            return;
+        }
+        let authored = HashMap::from([(Box::from(author), latest_seq)]);
+        account.window = Some(Window { latest_seq, authored, last_at: now });
+        drop(account);
+        tokio::spawn(self.clone().flush_later(user, now));
+    }
+
+    async fn flush_later(self, user: UserId, opened: Instant) {
+        let options = &self.inner.options;
+        let latest = opened + options.max_delay;
+        let mut due = opened + options.debounce;
+        loop {
+            tokio::time::sleep_until(due.min(latest)).await;
+            let Some(mut account) = self.inner.accounts.get_mut(&user) else { return };
+            let Some(window) = &account.window else { return };
+            let quiet_at = window.last_at + options.debounce;
+            let now = Instant::now();
+            if now < quiet_at && now < latest {
+                due = quiet_at;
+                continue;
+            }
+            if let Some(window) = account.window.take() {
+                account.tell(&window);
+            }
+            return;
+        }
+    }
+
+    /// Closes every socket of an account, for instance because its tokens were revoked.
+    pub fn close_user(&self, user: UserId, code: u16, reason: &'static str) {
+        if let Some(account) = self.inner.accounts.get(&user) {
+            for socket in account.sockets.values() {
+                socket.close(Closing { code, reason });
+            }
+        }
+    }
+
+    /// Closes every socket and lets no new one in: the server stops.
+    pub fn stop(&self) {
+        self.inner.stopped.store(true, Ordering::SeqCst);
+        for account in &self.inner.accounts {
+            for socket in account.sockets.values() {
+                socket.close(Closing::SHUTDOWN);
+            }
+        }
+    }
+}
+
+impl Account {
+    fn tell(&self, window: &Window) {
+        let mut told = 0;
+        for (client, socket) in &self.sockets {
+            // News is whatever somebody else wrote.
+            let is_news = window.authored.keys().any(|author| author != client);
+            if is_news {
+                socket.signal.send_modify(|signal| {
+                    signal.latest_seq = window.latest_seq;
+                    signal.notice += 1;
+                });
+                told += 1;
+            }
+        }
+        metrics::counter!("supersync_notices_total").increment(told);
+    }
+}
+
+/// What a socket's task has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Tell the client that the account has reached this sequence.
+    NewOps(Seq),
+    /// Close the socket.
+    Close(Closing),
+}
+
+/// A socket's place in the list; dropping it leaves.
+#[derive(Debug)]
+pub struct Membership {
+    notifier: Notifier,
+    user: UserId,
+    client_id: Box<str>,
+    number: u64,
+    signals: watch::Receiver<Signal>,
+    seen: u64,
+}
+
+impl Membership {
+    /// Waits for the next thing to do. Closing goes first. Cancel safe.
+    pub async fn next(&mut self) -> Event {
+        let seen = self.seen;
+        let waited = self.signals.wait_for(|signal| signal.closing.is_some() || signal.notice > seen).await;
+        // The list drops a socket only in favour of a newer one.
+        let Ok(signal) = waited.map(|signal| *signal) else { return Event::Close(Closing::REPLACED) };
+        if let Some(closing) = signal.closing {
+            return Event::Close(closing);
+        }
+        self.seen = signal.notice;
+        Event::NewOps(signal.latest_seq)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let inner = &self.notifier.inner;
+        inner.open.fetch_sub(1, Ordering::Relaxed);
+        metrics::gauge!("supersync_sockets").decrement(1.0);
+        if let Entry::Occupied(mut account) = inner.accounts.entry(self.user) {
+            let sockets = &mut account.get_mut().sockets;
+            if sockets.get(&self.client_id).is_some_and(|socket| socket.number == self.number) {
+                sockets.remove(&self.client_id);
+            }
+            if sockets.is_empty() {
+                account.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const NEVER: Duration = Duration::from_hours(1);
+    const SOON: Duration = Duration::from_millis(20);
+    const USER: UserId = 7;
+
+    fn notifier(change: impl FnOnce(&mut NotifierOptions)) -> Notifier {
+        let mut options = NotifierOptions { debounce: SOON, max_delay: NEVER, ..NotifierOptions::default() };
+        change(&mut options);
+        Notifier::new(options, Clock::manual(0))
+    }
+
+    async fn next(membership: &mut Membership) -> Event {
+        timeout(Duration::from_secs(30), membership.next()).await.expect("an event in time")
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_told_once_to_everybody_but_its_author() {
+        let notifier = notifier(|_| ());
+        let (mut a, mut b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
+        let mut stranger = notifier.join(USER + 1, "B").unwrap();
+        for seq in 1..=3 {
+            notifier.committed(USER, "A", seq);
+        }
+        assert_eq!(next(&mut b).await, Event::NewOps(3));
+        // What is told to all comes first: so nothing was told before.
+        notifier.committed(USER, "C", 4);
+        assert_eq!(next(&mut a).await, Event::NewOps(4));
+        assert_eq!(next(&mut b).await, Event::NewOps(4));
+        notifier.stop();
+        assert_eq!(next(&mut stranger).await, Event::Close(Closing::SHUTDOWN));
+    }
+
+    #[tokio::test]
+    async fn two_devices_that_upload_at_once_hear_of_each_other() {
+        let notifier = notifier(|_| ());
+        let (mut a, mut b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
+        notifier.committed(USER, "A", 1);
+        notifier.committed(USER, "B", 2);
+        assert_eq!((next(&mut a).await, next(&mut b).await), (Event::NewOps(2), Event::NewOps(2)));
+    }
+
+    #[tokio::test]
+    async fn steady_traffic_does_not_hold_a_notice_back() {
+        let notifier = notifier(|options| (options.debounce, options.max_delay) = (NEVER, SOON));
+        let mut b = notifier.join(USER, "B").unwrap();
+        notifier.committed(USER, "A", 1);
+        notifier.committed(USER, "A", 2);
+        assert_eq!(next(&mut b).await, Event::NewOps(2));
+    }
+
+    #[tokio::test]
+    async fn a_device_that_falls_behind_hears_of_the_newest_only() {
+        let notifier = notifier(|_| ());
+        let (mut slow, mut quick) = (notifier.join(USER, "S").unwrap(), notifier.join(USER, "Q").unwrap());
+        for seq in 1..=2 {
+            notifier.committed(USER, "A", seq);
+            assert_eq!(next(&mut quick).await, Event::NewOps(seq));
+        }
+        notifier.committed(USER, "A", 3);
+        assert_eq!(next(&mut quick).await, Event::NewOps(3));
+        let told = next(&mut slow).await;
+        assert!(matches!(told, Event::NewOps(2 | 3)), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_inside_the_cooldown_is_refused_and_prolongs_it() {
+        let notifier = notifier(|options| options.cooldown = NEVER);
+        let _incumbent = notifier.join(USER, "A").unwrap();
+        assert_eq!(notifier.join(USER, "A").unwrap_err(), Closing::TOO_FAST);
+        assert_eq!(notifier.join(USER, "A").unwrap_err(), Closing::TOO_FAST);
+        assert_eq!(notifier.sockets(), 1);
+    }
+
+    #[tokio::test]
+    async fn after_the_cooldown_the_newer_socket_wins() {
+        let notifier = notifier(|options| options.cooldown = Duration::ZERO);
+        let mut old = notifier.join(USER, "A").unwrap();
+        let mut new = notifier.join(USER, "A").unwrap();
+        assert_eq!(next(&mut old).await, Event::Close(Closing::REPLACED));
+        // The old one's leaving must not take the new one's place away.
+        drop(old);
+        notifier.committed(USER, "B", 1);
+        assert_eq!(next(&mut new).await, Event::NewOps(1));
+        assert_eq!(notifier.sockets(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_closing_socket_is_replaced_at_once() {
+        let notifier = notifier(|options| options.cooldown = NEVER);
+        let mut old = notifier.join(USER, "A").unwrap();
+        notifier.close_user(USER, 4003, "Token revoked");
+        notifier.join(USER, "A").unwrap();
+        assert_eq!(next(&mut old).await, Event::Close(Closing::REVOKED), "the first reason stays");
+    }
+
+    #[tokio::test]
+    async fn sockets_of_an_account_are_bounded_and_places_come_back() {
+        let notifier = notifier(|options| (options.max_sockets_per_user, options.cooldown) = (2, Duration::ZERO));
+        let (_a, b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
+        assert_eq!(notifier.join(USER, "C").unwrap_err(), Closing::TOO_MANY);
+        let _replaces_a = notifier.join(USER, "A").unwrap();
+        notifier.join(USER + 1, "C").unwrap();
+        drop(b);
+        notifier.join(USER, "C").unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_accounts_without_sockets() {
+        let notifier = notifier(|options| options.max_sockets_per_user = 0);
+        notifier.committed(USER, "A", 1);
+        notifier.join(USER, "A").unwrap_err();
+        assert!(notifier.inner.accounts.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stopped_notifier_lets_nobody_in() {
+        let notifier = notifier(|_| ());
+        let mut old = notifier.join(USER, "A").unwrap();
+        notifier.stop();
+        assert_eq!(next(&mut old).await, Event::Close(Closing::SHUTDOWN));
+        assert_eq!(notifier.join(USER, "B").unwrap_err(), Closing::SHUTDOWN);
     }
 }

@@ -1,10 +1,170 @@
-//! Account routes; filled in by the accounts work.
+//! Account routes: register, log in, verify, replace the token, delete the account (accounts contract, sections 1, 2, 4, 8, 9).
+//!
+//! Bodies are judged first and the sender after that, as the contract's order of work has it. An answer that carries a session
+//! and a page that carries a link's token are never cached.
 
 use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use secrecy::ExposeSecret;
+use serde_json::json;
 
+use super::body::JsonBody;
+use super::encode;
+use super::error::{ApiError, ApiResult};
 use super::state::AppState;
+use crate::accounts::{AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, VerifyError};
 
-/// The account routes.
-pub fn router(_state: AppState) -> Router<AppState> {
+mod fields;
+mod pages;
+
+use fields::Fields;
+
+/// WebSocket close code for "your session is void" (contract, section 9).
+const CLOSE_REVOKED: u16 = 4003;
+
+/// The account routes. Mount at the root.
+pub fn router() -> Router<AppState> {
     Router::new()
+        .route("/api/register", post(register))
+        .route("/api/login", post(login))
+        .route("/api/verify-email", post(verify_email))
+        .route("/api/replace-token", post(replace_token))
+        .route("/api/account", delete(delete_account))
+        .route("/verify-email", get(pages::verify_email).post(pages::verify_email_confirmed))
+}
+
+async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+    let mut fields = Fields::of(body)?;
+    let address = fields.address();
+    let password = fields.new_password();
+    // No legal pages are published yet, so consent is never required, and none is recorded.
+    fields.optional_bool("termsAccepted");
+    let as_sent = fields.text("email");
+    let (Some(address), Some(password)) = (address, password) else { return Err(fields.refuse()) };
+    fields.check()?;
+    let message = match state.accounts.register(&address, &password, false).await? {
+        Registered::CheckMail => "Registration successful. Please check your email to verify your account.",
+        Registered::Verified => "Registration successful. Your account has been automatically verified.",
+    };
+    Ok(encode::json(StatusCode::CREATED, &json!({ "message": message, "email": as_sent })))
+}
+
+async fn login(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+    let mut fields = Fields::of(body)?;
+    let address = fields.address();
+    let password = fields.password();
+    let (Some(address), Some(password)) = (address, password) else { return Err(fields.refuse()) };
+    fields.check()?;
+    Ok(session(&state.accounts.login(&address, &password).await?))
+}
+
+async fn verify_email(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+    let mut fields = Fields::of(body)?;
+    let Some(token) = fields.token() else { return Err(fields.refuse()) };
+    state.accounts.verify_email(token.expose_secret()).await?;
+    Ok(encode::json(StatusCode::OK, &json!({ "message": "Email verified successfully" })))
+}
+
+/// Voids every session of the account, gives out a new one and closes every socket, the caller's too: which device a socket
+/// belongs to is only its own word. The body says nothing that matters.
+async fn replace_token(State(state): State<AppState>, headers: HeaderMap, _body: JsonBody) -> ApiResult {
+    let user = sender(&state, &headers).await?;
+    let session = to_the_end(async move {
+        let replaced = state.accounts.replace_token(&user).await?;
+        state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Token revoked");
+        Ok(replaced)
+    });
+    Ok(self::session(&session.await?))
+}
+
+async fn delete_account(State(state): State<AppState>, headers: HeaderMap, _body: JsonBody) -> ApiResult {
+    let user = sender(&state, &headers).await?;
+    to_the_end(async move {
+        state.accounts.delete(user.user_id).await?;
+        state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Account deleted");
+        state.engine.forget(user.user_id);
+        Ok(())
+    })
+    .await?;
+    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+}
+
+/// Runs `work` to its end even if the client goes away meanwhile: a revocation without closed sockets would be half of one.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = ApiResult<T>> + Send + 'static) -> ApiResult<T> {
+    tokio::spawn(work).await.map_err(ApiError::internal)?
+}
+
+async fn sender(state: &AppState, headers: &HeaderMap) -> ApiResult<AuthUser> {
+    // A header that is not text can't start with `Bearer `.
+    let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    Ok(state.accounts.authenticate(header).await?)
+}
+
+fn session(session: &Session) -> Response {
+    let body = json!({
+        "token": session.token.expose_secret(),
+        "user": { "id": session.user, "email": session.email },
+    });
+    no_store(encode::json(StatusCode::OK, &body))
+}
+
+fn no_store(response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl From<RegisterError> for ApiError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::NotAllowed | RegisterError::NoMail => Self::new(StatusCode::FORBIDDEN, error.to_string()),
+            RegisterError::Hash(error) => error.into(),
+            RegisterError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::InvalidCredentials | LoginError::Locked | LoginError::NotVerified => {
+                Self::new(StatusCode::UNAUTHORIZED, error.to_string())
+            }
+            LoginError::Hash(error) => error.into(),
+            LoginError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<VerifyError> for ApiError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Invalid | VerifyError::Expired => Self::bad_request(error.to_string()),
+            VerifyError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<ManageError> for ApiError {
+    fn from(error: ManageError) -> Self {
+        match error {
+            // The account went away between the check of the session and the change.
+            ManageError::NoAccount => Self::new(StatusCode::UNAUTHORIZED, "Account unavailable"),
+            ManageError::Exists => Self::new(StatusCode::CONFLICT, error.to_string()),
+            ManageError::Hash(error) => error.into(),
+            ManageError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> Self {
+        match &error {
+            HashError::Busy => Self::unavailable("server busy, please retry", &error).retry_after(1),
+            HashError::Internal(_) => Self::internal(error),
+        }
+    }
 }

@@ -1,19 +1,72 @@
 //! The HTTP face: extracts, limits, authenticates, decodes, calls the engine, encodes. No rule about data lives here.
 //!
-//! Order of work on a request: request id, time-out and log ([`observe`]) → security headers → cross-origin rules →
-//! rate limit per address → authentication, *before* the body is read → body under caps → handler.
+//! Order of work on a request: request id, time-out and log ([`observe`]) → security headers → cross-origin rules, preflights
+//! included → rate limit per address → authentication, *before* the body is read → body under caps → handler. Cross-origin
+//! rules stand before the rate limit so that the web app can read a refusal.
 
 pub mod account;
 pub mod address;
+mod answer;
 pub mod body;
+mod call;
 pub mod cors;
 pub mod encode;
 pub mod error;
 pub mod headers;
-pub mod inflate;
+mod health;
+mod idle;
+mod inflate;
 pub mod limits;
+pub mod observe;
 pub mod route;
+mod serve;
 pub mod state;
+mod sync;
+mod test_mode;
+mod throttle;
+mod ws;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::get;
 
 pub use error::{ApiError, ApiResult};
+pub use serve::serve;
 pub use state::AppState;
+
+/// The whole server: every route, and what surrounds all of them.
+pub fn router(state: AppState) -> Router {
+    let mut routes = Router::new()
+        .route("/", get(front_page))
+        .merge(sync::router())
+        .merge(health::router())
+        .merge(account::router());
+    if state.config.test_mode {
+        routes = routes.merge(test_mode::router());
+    }
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_found)
+        .layer(from_fn_with_state(state.clone(), throttle::layer))
+        .layer(from_fn_with_state(state.clone(), cors::layer))
+        .layer(from_fn_with_state(state.clone(), headers::layer))
+        .layer(from_fn_with_state(state.clone(), observe::layer))
+        .with_state(state)
+}
+
+async fn not_found(request: Request) -> ApiError {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or_else(|| parts.uri.path(), |path| path.as_str());
+    let error = ApiError::not_found(&parts.method, path);
+    body::discard(&parts.headers, body).await;
+    error
+}
+
+async fn front_page() -> Response {
+    const TEXT: &str = "SuperSync: a sync server for Super Productivity.\n\n\
+        In the app, choose SuperSync as the sync provider and enter this server's address.\n";
+    encode::with_type(StatusCode::OK, "text/plain; charset=utf-8", TEXT.into())
+}

@@ -97,4 +97,12 @@ impl AppState {
             clock,
         }
     }
+
+    /// Waits until no socket is left.
+    pub async fn all_sockets_closed(&self) {
+        let places = self.config.limits.max_sockets.min(Semaphore::MAX_PERMITS);
+        let all = u32::try_from(places).unwrap_or(u32::MAX);
+        // The semaphore is never closed, so this ends only when every place is free.
+        let _places = self.sockets.acquire_many(all).await;
+    }
 }

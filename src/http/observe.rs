@@ -1,0 +1,236 @@
+//! One request from arrival to answer: its id, its time limit, its log line and its metrics.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::error::{ApiError, Failure};
+use super::state::AppState;
+use crate::protocol::UserId;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken over from the caller.
+const MAX_REQUEST_ID_CHARS: usize = 128;
+/// How much longer than its deadline a handler may take to say itself that it ran out of time.
+const DEADLINE_GRACE: Duration = Duration::from_millis(250);
+
+/// What a request is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Finding out who asks.
+    Auth,
+    /// Reading and unpacking the body.
+    Body,
+    /// Whatever the request is about.
+    Engine,
+    /// Putting the answer together.
+    Encode,
+}
+
+impl Phase {
+    const ALL: [Self; 4] = [Self::Auth, Self::Body, Self::Engine, Self::Encode];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Body => "body",
+            Self::Engine => "engine",
+            Self::Encode => "encode",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Progress {
+    phase: Phase,
+    since: Instant,
+    spent: [Duration; 4],
+}
+
+#[derive(Debug)]
+struct Inner {
+    deadline: Instant,
+    user: AtomicI64,
+    progress: Mutex<Progress>,
+}
+
+/// The request that is being served; handlers find it in the request's extensions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Trace(Arc<Inner>);
+
+impl Trace {
+    fn new(deadline: Instant) -> Self {
+        let progress = Mutex::new(Progress::new(Instant::now()));
+        Self(Arc::new(Inner { deadline, user: AtomicI64::new(0), progress }))
+    }
+
+    /// When the request's time is up.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.0.deadline
+    }
+
+    /// Says what the request is busy with from now on.
+    pub fn enter(&self, phase: Phase) {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).enter(phase, Instant::now());
+    }
+
+    /// Says whose request it is.
+    pub fn set_user(&self, user: UserId) {
+        self.0.user.store(user, Ordering::Relaxed);
+    }
+
+    fn user(&self) -> Option<UserId> {
+        Some(self.0.user.load(Ordering::Relaxed)).filter(|user| *user != 0)
+    }
+
+    /// What took longest.
+    fn slowest(&self) -> Phase {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).slowest(Instant::now())
+    }
+}
+
+impl Progress {
+    fn new(now: Instant) -> Self {
+        Self { phase: Phase::Auth, since: now, spent: [Duration::ZERO; 4] }
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        self.spent[self.phase as usize] += now - self.since;
+        (self.phase, self.since) = (phase, now);
+    }
+
+    fn slowest(&mut self, now: Instant) -> Phase {
+        self.enter(self.phase, now);
+        let longest = Phase::ALL.into_iter().max_by_key(|phase| self.spent[*phase as usize]);
+        longest.unwrap_or(Phase::Engine)
+    }
+}
+
+/// The request's trace; a request that did not come through [`layer`] gets one with the given time.
+#[must_use]
+pub fn trace(extensions: &axum::http::Extensions, handler_timeout: Duration) -> Trace {
+    extensions.get::<Trace>().cloned().unwrap_or_else(|| Trace::new(Instant::now() + handler_timeout))
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok());
+    let sane = |id: &&str| {
+        (1..=MAX_REQUEST_ID_CHARS).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    given.filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Gives the request an id and a time limit, and writes it down when it is over.
+pub async fn layer(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let deadline = started + state.config.timeouts.handler;
+    let trace = Trace::new(deadline);
+    let id = request_id(request.headers());
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let span = tracing::info_span!("request", request_id = %id);
+    request.extensions_mut().insert(trace.clone());
+    // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with it.
+    let caught = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let served = tokio::time::timeout_at(deadline + DEADLINE_GRACE, caught).instrument(span.clone());
+    let mut response = match served.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => ApiError::internal("panic").into_response(),
+        Err(_) => ApiError::deadline().closing().into_response(),
+    };
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let record = Record { method, route, status: response.status(), duration: started.elapsed(), trace: &trace };
+    let failure = response.extensions().get::<Failure>().map(|failure| &*failure.0);
+    span.in_scope(|| record.write(failure, state.config.timeouts.slow_request));
+    response
+}
+
+struct Record<'a> {
+    method: &'static str,
+    route: &'a str,
+    status: StatusCode,
+    duration: Duration,
+    trace: &'a Trace,
+}
+
+impl Record<'_> {
+    fn write(&self, failure: Option<&str>, slow: Duration) {
+        let (method, route, status) = (self.method, self.route, self.status.as_u16());
+        let user_id = self.trace.user();
+        let duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(user_id, method, route, status, duration_ms, error = failure, "request failed");
+        } else if let Some(error) = failure {
+            tracing::warn!(user_id, method, route, status, duration_ms, error, "request refused");
+        } else {
+            tracing::info!(user_id, method, route, status, duration_ms, "request");
+        }
+        if self.duration >= slow {
+            let phase = self.trace.slowest().as_str();
+            tracing::warn!(user_id, method, route, status, duration_ms, phase, "slow request");
+            metrics::counter!("supersync_slow_requests_total", "route" => route.to_owned()).increment(1);
+        }
+        let labels = [("method", method.to_owned()), ("route", route.to_owned()), ("status", status.to_string())];
+        metrics::counter!("supersync_http_requests_total", &labels).increment(1);
+        metrics::histogram!("supersync_http_request_seconds", &labels).record(self.duration.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(given: &str) -> String {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_str(given).unwrap());
+        request_id(&headers)
+    }
+
+    #[test]
+    fn only_sane_request_ids_are_taken_over() {
+        assert_eq!(id_for("abc-1_2.3"), "abc-1_2.3");
+        assert_ne!(id_for("a b"), "a b");
+        let long = "x".repeat(MAX_REQUEST_ID_CHARS + 1);
+        assert_ne!(id_for(&long), long);
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn the_longest_phase_is_named() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut progress = Progress::new(start);
+        progress.enter(Phase::Body, at(2));
+        progress.enter(Phase::Engine, at(7));
+        assert_eq!(progress.slowest(at(10)), Phase::Body);
+        assert_eq!(progress.slowest(at(13)), Phase::Engine);
+    }
+}

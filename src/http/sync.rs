@@ -1,0 +1,189 @@
+//! The sync routes (contract, sections 5 to 8).
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get, post};
+
+use super::answer;
+use super::body::Caps;
+use super::call::{Call, refuse};
+use super::encode;
+use super::error::{ApiError, ApiResult};
+use super::state::AppState;
+use super::ws;
+use crate::config::EncryptionPolicy;
+use crate::engine::{SnapshotReply, UploadReply};
+use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
+use crate::protocol::{ErrorCode, Seq, validate};
+
+/// Restore points listed when the client names no limit, and at most.
+const RESTORE_POINTS: usize = 30;
+const MAX_RESTORE_POINTS: usize = 100;
+
+/// The routes.
+pub fn router() -> Router<AppState> {
+    Router::new()
+        .route("/api/sync/ops", post(upload).get(download))
+        .route("/api/sync/snapshot", post(upload_snapshot).get(current_state))
+        .route("/api/sync/status", get(status))
+        .route("/api/sync/devices", get(devices))
+        .route("/api/sync/data", delete(wipe))
+        .route("/api/sync/restore-points", get(restore_points))
+        .route("/api/sync/restore/{server_seq}", get(restore))
+        .route("/api/sync/ws", get(ws::upgrade))
+}
+
+async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
+    let mut call = Call::authenticate(&state, request).await?;
+    let limits = &state.config.limits;
+    let caps = Caps { wire: limits.upload_body_bytes, inflated: limits.upload_inflated_bytes };
+    let upload = call.parse(&state, caps, UploadRequest::parse).await?;
+    let verdict = state.limiters.uploads.hit(call.user, state.clock.now_ms());
+    if verdict.is_some_and(|verdict| !verdict.allowed) {
+        return Err(ApiError::with_code(StatusCode::TOO_MANY_REQUESTS, "Rate limited", ErrorCode::RateLimited));
+    }
+    let payloads = upload.ops.iter().map(|op| (op.is_payload_encrypted, op.payload.as_deref()));
+    require_encryption(&state, payloads)?;
+    match state.engine.upload(call.user, upload, call.trace.deadline()).await? {
+        UploadReply::Done(done) => call.answer(&state, answer::upload(&done)).await,
+        UploadReply::QuotaExceeded(quota) => Err(ApiError::quota_exceeded(&quota)),
+    }
+}
+
+/// Refuses the whole request when a payload is not a ciphertext and the server takes nothing else (contract, section 5.3).
+fn require_encryption<'a>(
+    state: &AppState,
+    payloads: impl IntoIterator<Item = (Option<bool>, Option<&'a [u8]>)>,
+) -> ApiResult<()> {
+    let required = state.config.encryption_policy == EncryptionPolicy::Required;
+    let violates = |(flag, payload)| validate::violates_e2ee_gate(flag, payload);
+    if required && payloads.into_iter().any(violates) {
+        return Err(ApiError::with_code(
+            StatusCode::BAD_REQUEST,
+            "This server accepts end-to-end encrypted data only",
+            ErrorCode::E2eeRequired,
+        ));
+    }
+    Ok(())
+}
+
+async fn download(State(state): State<AppState>, request: Request) -> ApiResult {
+    let call = Call::authenticate(&state, request).await?;
+    let query = DownloadQuery::parse(&call.query()).map_err(|error| refuse(&state, error, false))?;
+    let page = state.engine.download(call.user, query, call.trace.deadline()).await?;
+    call.answer(&state, answer::download(&page, state.clock.now_ms())).await
+}
+
+async fn upload_snapshot(State(state): State<AppState>, request: Request) -> ApiResult {
+    let mut call = Call::authenticate(&state, request).await?;
+    let limits = &state.config.limits;
+    let caps = Caps { wire: limits.snapshot_body_bytes, inflated: limits.snapshot_inflated_bytes };
+    let snapshot = call.parse(&state, caps, SnapshotRequest::parse).await?;
+    require_encryption(&state, [(snapshot.is_payload_encrypted, snapshot.state.as_deref())])?;
+    match state.engine.upload_snapshot(call.user, snapshot, call.trace.deadline()).await? {
+        SnapshotReply::Accepted { seq, clean_slate } => {
+            if clean_slate {
+                state.limiters.uploads.forget(&call.user);
+            }
+            call.answer(&state, answer::snapshot_accepted(seq)).await
+        }
+        SnapshotReply::Rejected(rejection) => call.answer(&state, answer::snapshot_rejected(&rejection)).await,
+        // Clients look for the code in the text.
+        SnapshotReply::ImportExists { existing_import_id } => {
+            Err(ApiError::with_code(StatusCode::CONFLICT, "SYNC_IMPORT_EXISTS", ErrorCode::SyncImportExists)
+                .extra("message", "The account has a full state already; download it first")
+                .extra("existingImportId", existing_import_id))
+        }
+        SnapshotReply::QuotaExceeded(quota) => Err(ApiError::quota_exceeded(&quota)),
+    }
+}
+
+async fn current_state(State(state): State<AppState>, request: Request) -> ApiResult {
+    let call = Call::authenticate(&state, request).await?;
+    let restored = state.engine.restore(call.user, None, call.trace.deadline()).await?;
+    call.answer(&state, answer::restored(&restored, true)).await
+}
+
+async fn status(State(state): State<AppState>, request: Request) -> ApiResult {
+    let call = Call::authenticate(&state, request).await?;
+    let status = state.engine.status(call.user, call.trace.deadline()).await?;
+    Ok(encode::json(StatusCode::OK, &answer::status(&status, state.clock.now_ms())))
+}
+
+async fn devices(State(state): State<AppState>, request: Request) -> ApiResult {
+    let call = Call::authenticate(&state, request).await?;
+    let devices = state.engine.devices(call.user, call.trace.deadline()).await?;
+    call.answer(&state, answer::devices(&devices).to_string().into_bytes()).await
+}
+
+async fn wipe(State(state): State<AppState>, request: Request) -> ApiResult {
+    let call = Call::authenticate(&state, request).await?;
+    state.engine.wipe(call.user, call.trace.deadline()).await?;
+    state.limiters.uploads.forget(&call.user);
+    tracing::info!(user_id = call.user, "account data deleted by its user");
+    Ok(encode::json(StatusCode::OK, &serde_json::json!({ "success": true })))
+}
+
+async fn restore_points(State(state): State<AppState>, request: Request) -> ApiResult {
+    let call = Call::authenticate(&state, request).await?;
+    let query = call.query();
+    let limit = match query.iter().find(|(name, value)| name == "limit" && !value.is_empty()) {
+        None => Some(RESTORE_POINTS),
+        Some((_, text)) => leading_integer(text)
+            .and_then(|limit| usize::try_from(limit).ok())
+            .filter(|limit| (1..=MAX_RESTORE_POINTS).contains(limit)),
+    };
+    let limit = limit.ok_or_else(|| ApiError::bad_request("Invalid limit: an integer from 1 to 100 is needed"))?;
+    let points = state.engine.restore_points(call.user, limit, call.trace.deadline()).await?;
+    call.answer(&state, answer::restore_points(&points).to_string().into_bytes()).await
+}
+
+async fn restore(State(state): State<AppState>, Path(seq): Path<String>, request: Request) -> ApiResult {
+    let call = Call::authenticate(&state, request).await?;
+    let seq: Seq = leading_integer(&seq)
+        .filter(|seq| *seq >= 1)
+        .ok_or_else(|| ApiError::bad_request("Invalid serverSeq: a positive integer is needed"))?;
+    let restored = state.engine.restore(call.user, Some(seq), call.trace.deadline()).await?;
+    call.answer(&state, answer::restored(&restored, false)).await
+}
+
+/// The integer with which the text begins, as JavaScript's `parseInt` finds it; one that is too large counts as the largest.
+#[must_use]
+pub(super) fn leading_integer(text: &str) -> Option<i64> {
+    let text = text.trim_start();
+    let (negative, text) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let digits = &text[..text.bytes().take_while(u8::is_ascii_digit).count()];
+    if digits.is_empty() {
+        return None;
+    }
+    let value: i64 = digits.parse().unwrap_or(i64::MAX);
+    Some(if negative { -value } else { value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leading_integer;
+
+    #[test]
+    fn integers_are_read_as_far_as_they_go() {
+        let cases = [
+            ("12", Some(12)),
+            (" 12abc", Some(12)),
+            ("1.9", Some(1)),
+            ("+3", Some(3)),
+            ("-3", Some(-3)),
+            ("abc", None),
+            ("", None),
+            ("-", None),
+            ("99999999999999999999", Some(i64::MAX)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(leading_integer(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Routes that exist in test mode only (operations, section 7): the app's end-to-end suite drives them. They need no login.
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get, post};
+use bytes::Bytes;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::body::JsonBody;
+use super::encode;
+use super::error::{ApiError, ApiResult};
+use super::state::AppState;
+use super::sync::leading_integer;
+use crate::accounts::{Address, ManageError};
+use crate::engine::{EngineError, UploadReply};
+use crate::protocol::UserId;
+use crate::protocol::request::UploadRequest;
+
+const MIN_PASSWORD_CHARS: usize = 8;
+const DEFAULT_OPS: usize = 10;
+const MAX_OPS: usize = 1000;
+
+/// The routes.
+pub fn router() -> Router<AppState> {
+    Router::new()
+        .route("/api/test/create-user", post(create_user))
+        .route("/api/test/cleanup", post(cleanup))
+        .route("/api/test/user/{user_id}", delete(delete_user))
+        .route("/api/test/user/{user_id}/ops", get(newest_ops))
+        .route("/api/test/user/{user_id}/legacy-plaintext-ops", post(seed_plaintext))
+        .route("/api/test/user/{user_id}/ops-after/{server_seq}", delete(delete_ops_after))
+}
+
+fn invalid(message: &str) -> ApiError {
+    ApiError::framework(StatusCode::BAD_REQUEST, message, Some("FST_ERR_VALIDATION"))
+}
+
+fn text<'a>(body: &'a Value, name: &str) -> ApiResult<&'a str> {
+    match body.get(name) {
+        None => Err(invalid(&format!("body must have required property '{name}'"))),
+        Some(value) => value.as_str().ok_or_else(|| invalid(&format!("body/{name} must be string"))),
+    }
+}
+
+fn failed(error: &ManageError) -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed to create test user")
+        .extra("message", "See the server's log")
+        .detail(error)
+}
+
+async fn create_user(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+    let body = body.filter(Value::is_object).ok_or_else(|| invalid("body must be object"))?;
+    let (email, password) = (text(&body, "email")?, text(&body, "password")?);
+    let address = Address::parse(email).map_err(|_| invalid("body/email must match format \"email\""))?;
+    if password.chars().count() < MIN_PASSWORD_CHARS {
+        return Err(invalid("body/password must NOT have fewer than 8 characters"));
+    }
+    let user = match state.accounts.create_verified(&address, &SecretString::from(password)).await {
+        Ok(user) => user,
+        Err(ManageError::Exists) => {
+            let user = state.accounts.find(address.as_str()).await.map_err(|error| failed(&error))?.id;
+            state.store.reset_log(user).await?;
+            state.engine.forget(user);
+            state.limiters.uploads.forget(&user);
+            user
+        }
+        Err(error) => return Err(failed(&error)),
+    };
+    let session = state.accounts.session_for(user).await.map_err(|error| failed(&error))?;
+    let body = json!({ "token": session.token.expose_secret(), "userId": session.user, "email": session.email });
+    Ok(encode::json(StatusCode::CREATED, &body))
+}
+
+async fn cleanup(State(state): State<AppState>) -> ApiResult {
+    state.accounts.delete_all().await?;
+    state.limiters.uploads.clear();
+    Ok(encode::json(StatusCode::OK, &json!({ "cleaned": true })))
+}
+
+fn user_id(text: &str) -> Option<UserId> {
+    leading_integer(text).filter(|id| *id >= 1)
+}
+
+async fn delete_user(State(state): State<AppState>, Path(user): Path<String>) -> ApiResult {
+    let user = user_id(&user).ok_or_else(|| ApiError::bad_request("Invalid userId"))?;
+    match state.accounts.delete(user).await {
+        Ok(()) => {
+            state.engine.forget(user);
+            Ok(encode::json(StatusCode::OK, &json!({ "deleted": true, "userId": user })))
+        }
+        Err(ManageError::NoAccount) => Err(ApiError::new(StatusCode::NOT_FOUND, "User not found or already deleted")
+            .extra("message", "There is no such account")),
+        Err(error) => Err(ApiError::internal(error)),
+    }
+}
+
+async fn newest_ops(State(state): State<AppState>, Path(user): Path<String>, request: Request) -> ApiResult {
+    let user = user_id(&user).ok_or_else(|| ApiError::bad_request("Invalid userId"))?;
+    let query: Vec<(String, String)> =
+        url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let value = |wanted: &str| query.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let limit = match value("limit") {
+        None => DEFAULT_OPS,
+        Some(text) => leading_integer(text)
+            .and_then(|limit| usize::try_from(limit).ok())
+            .ok_or_else(|| ApiError::internal("unreadable limit"))?,
+    };
+    let ops = state.store.newest_ops(user, value("opType"), limit.min(MAX_OPS)).await?;
+    let clock = |text: &str| serde_json::from_str::<Value>(text).map_err(ApiError::internal);
+    let ops = ops
+        .iter()
+        .map(|op| {
+            Ok(json!({
+                "id": op.id,
+                "clientId": op.client_id,
+                "opType": op.op_type.as_str(),
+                "serverSeq": op.server_seq,
+                "vectorClock": clock(&op.vector_clock.to_json())?,
+            }))
+        })
+        .collect::<ApiResult<Vec<_>>>()?;
+    Ok(encode::json(StatusCode::OK, &json!({ "ops": ops })))
+}
+
+/// Stores a plaintext operation as old clients wrote it, whatever the server's encryption policy.
+async fn seed_plaintext(
+    State(state): State<AppState>,
+    Path(user): Path<String>,
+    JsonBody(body): JsonBody,
+) -> ApiResult {
+    let user = user_id(&user).ok_or_else(|| ApiError::bad_request("Invalid userId"))?;
+    let wrong = || ApiError::bad_request("Invalid operation");
+    let op = body.as_ref().and_then(|body| body.get("op")).filter(|op| op.is_object()).ok_or_else(wrong)?;
+    if op["isPayloadEncrypted"] != json!(false) {
+        return Err(ApiError::bad_request("Legacy plaintext seed requires isPayloadEncrypted=false"));
+    }
+    let request = json!({ "ops": [op], "clientId": op["clientId"] });
+    let request = UploadRequest::parse(&Bytes::from(request.to_string())).map_err(|_| wrong())?;
+    let deadline = Instant::now() + state.config.timeouts.handler;
+    let failed = |detail: &dyn std::fmt::Display| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed to seed operation").detail(detail)
+    };
+    match state.engine.upload(user, request, deadline).await {
+        Ok(UploadReply::Done(done)) => match done.results.first() {
+            Some(result) => match &result.outcome {
+                Ok(seq) => Ok(encode::json(StatusCode::CREATED, &json!({ "id": result.op_id, "serverSeq": seq }))),
+                Err(_) => Err(wrong()),
+            },
+            None => Err(failed(&"no result")),
+        },
+        Ok(UploadReply::QuotaExceeded(_)) => Err(failed(&"quota exceeded")),
+        Err(EngineError::NoAccount) => Err(ApiError::new(StatusCode::NOT_FOUND, "User not found")),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+async fn delete_ops_after(State(state): State<AppState>, Path((user, seq)): Path<(String, String)>) -> ApiResult {
+    let seq = leading_integer(&seq).filter(|seq| *seq >= 0);
+    let (Some(user), Some(seq)) = (user_id(&user), seq) else {
+        return Err(ApiError::bad_request("Invalid userId or serverSeq"));
+    };
+    let deleted = state.store.truncate_log(user, seq).await?;
+    state.engine.forget(user);
+    Ok(encode::json(StatusCode::OK, &json!({ "deleted": deleted, "revertedToSeq": seq })))
+}

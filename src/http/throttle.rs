@@ -1,0 +1,56 @@
+//! Rate limits per address, in front of everything that costs something (contract, section 2.4).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::address::{self, Peer};
+use super::body;
+use super::error::ApiError;
+use super::limits::Verdict;
+use super::route::Class;
+use super::state::{AddressKey, AppState};
+use super::ws;
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+fn count(state: &AppState, request: &Request) -> Option<Verdict> {
+    let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let class = Class::of(request.method(), template)?;
+    let limiter = state.limiters.per_address(class)?;
+    // Without a peer (a request that came through no socket) everybody is one.
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+    let client = address::client(request.headers(), peer, state.config.trusted_proxies);
+    let client_id = (class == Class::Socket).then(|| ws::client_id(request.uri().query())).flatten();
+    let key = AddressKey { address: address::counted(client), client_id: client_id.map(Into::into) };
+    limiter.hit(key, state.clock.now_ms())
+}
+
+fn describe(headers: &mut HeaderMap, verdict: &Verdict) {
+    headers.insert(LIMIT, verdict.limit.into());
+    headers.insert(REMAINING, verdict.remaining.into());
+    headers.insert(RESET, verdict.reset_seconds().into());
+}
+
+/// Counts the request, and refuses it when there were too many.
+pub async fn layer(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let Some(verdict) = count(&state, &request) else { return next.run(request).await };
+    let mut response = if verdict.allowed {
+        next.run(request).await
+    } else {
+        let (parts, body) = request.into_parts();
+        body::discard(&parts.headers, body).await;
+        // Clients parse this text, not the header.
+        let message = format!("Rate limit exceeded, retry in {}", verdict.reset_text());
+        ApiError::framework(StatusCode::TOO_MANY_REQUESTS, message, None)
+            .retry_after(verdict.reset_seconds())
+            .into_response()
+    };
+    describe(response.headers_mut(), &verdict);
+    response
+}

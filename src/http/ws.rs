@@ -1,0 +1,267 @@
+//! Notification sockets (contract, section 9): hints that something is new, no data.
+//!
+//! Everything about who may connect is decided after the upgrade, because browsers show close codes to the app and hide
+//! HTTP statuses. `Origin` is not checked: native apps send none or one of their own.
+
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{FromRequestParts as _, Request, State};
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::error::{ApiError, ApiResult};
+use super::state::AppState;
+use crate::accounts::AuthError;
+use crate::engine::notifier::{Closing, Event, Membership, NotifierOptions};
+use crate::protocol::UserId;
+use crate::protocol::limits::MAX_ID_LEN;
+
+/// An idle socket costs its buffers: 8.6 kB with these, 133 kB with the defaults.
+const READ_BUFFER_BYTES: usize = 4096;
+/// Messages up to this size are read whole, so that a close frame gets through to a client that sends too much.
+const HARD_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// The query of an upgrade.
+#[derive(Debug, PartialEq, Eq)]
+struct Credentials {
+    token: Token,
+    /// `None`: missing, repeated or no client id.
+    client_id: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Token {
+    Missing,
+    Repeated,
+    Given(String),
+}
+
+fn values(query: Option<&str>, wanted: &str) -> Vec<String> {
+    url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name == wanted)
+        .map(|(_, value)| value.into_owned())
+        .collect()
+}
+
+/// The query's client id, if it has exactly one and a valid one.
+pub(super) fn client_id(query: Option<&str>) -> Option<String> {
+    let [id] = <[String; 1]>::try_from(values(query, "clientId")).ok()?;
+    let valid = (1..=MAX_ID_LEN).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    valid.then_some(id)
+}
+
+fn credentials(query: Option<&str>) -> Credentials {
+    let mut tokens = values(query, "token");
+    let token = match (tokens.pop(), tokens.len()) {
+        (None, _) => Token::Missing,
+        (Some(_), 1..) => Token::Repeated,
+        (Some(token), 0) if token.is_empty() => Token::Missing,
+        (Some(token), 0) => Token::Given(token),
+    };
+    Credentials { token, client_id: client_id(query) }
+}
+
+/// `GET /api/sync/ws`.
+pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResult {
+    let (mut parts, _) = request.into_parts();
+    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &state).await else {
+        // The route exists for sockets only. The query stays out: it holds the token.
+        return Err(ApiError::not_found(&parts.method, parts.uri.path()));
+    };
+    let Ok(place) = state.sockets.clone().try_acquire_owned() else {
+        return Err(ApiError::unavailable("server busy, please retry", "all places for sockets are taken"));
+    };
+    let credentials = credentials(parts.uri.query());
+    Ok(upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(HARD_MESSAGE_BYTES)
+        .max_frame_size(HARD_MESSAGE_BYTES)
+        .on_upgrade(move |socket| async move {
+            let _place = place;
+            serve(&state, socket, credentials).await;
+        }))
+}
+
+async fn serve(state: &AppState, mut socket: WebSocket, credentials: Credentials) {
+    let notifier = state.engine.notifier();
+    let options = notifier.options();
+    match admit(state, credentials).await {
+        Err(closing) => close(&mut socket, closing, options.close_grace).await,
+        Ok((user, mut membership)) => {
+            let mut talk = Talk { socket, options, now_ms: &|| notifier.now_ms() };
+            if let Some(closing) = talk.run(user, &mut membership).await {
+                let mut socket = talk.socket;
+                // The place in the list is free as soon as the end is decided, not when the client has said goodbye.
+                drop(membership);
+                close(&mut socket, closing, options.close_grace).await;
+            }
+        }
+    }
+}
+
+async fn admit(state: &AppState, credentials: Credentials) -> Result<(UserId, Membership), Closing> {
+    let Credentials { token, client_id } = credentials;
+    if token == Token::Missing {
+        return Err(Closing::MISSING_TOKEN);
+    }
+    let client_id = client_id.ok_or(Closing::INVALID_CLIENT)?;
+    let Token::Given(token) = token else { return Err(Closing::INVALID_TOKEN) };
+    let user = authenticate(state, &token).await?;
+    let membership = state.engine.notifier().join(user, &client_id)?;
+    // A revocation between the first look and joining would have closed every socket but this one.
+    authenticate(state, &token).await?;
+    Ok((user, membership))
+}
+
+async fn authenticate(state: &AppState, token: &str) -> Result<UserId, Closing> {
+    let answer = timeout(state.config.timeouts.handler, state.accounts.authenticate_token(token)).await;
+    match answer {
+        Ok(Ok(user)) => Ok(user.user_id),
+        Ok(Err(AuthError::Database(error))) => {
+            tracing::warn!(%error, route = "/api/sync/ws", "a socket could not be authenticated");
+            Err(Closing::INTERNAL)
+        }
+        Ok(Err(_)) => Err(Closing::INVALID_TOKEN),
+        Err(_) => {
+            tracing::warn!(error = "timeout", route = "/api/sync/ws", "a socket could not be authenticated");
+            Err(Closing::INTERNAL)
+        }
+    }
+}
+
+/// An open socket and what it needs to talk.
+struct Talk<'a> {
+    socket: WebSocket,
+    options: &'a NotifierOptions,
+    now_ms: &'a (dyn Fn() -> i64 + Send + Sync),
+}
+
+/// Why talking ended: the connection is gone.
+struct Gone;
+
+impl Talk<'_> {
+    /// Talks until the end; returns how to close when there still is something to close.
+    async fn run(&mut self, user: UserId, membership: &mut Membership) -> Option<Closing> {
+        let every = self.options.ping_every;
+        let mut last_pong = Instant::now();
+        let mut ping = interval_at(last_pong + every, every);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let hello = json!({ "type": "connected", "userId": user, "timestamp": (self.now_ms)() });
+        if self.send(Message::text(hello.to_string())).await.is_err() {
+            return None;
+        }
+        loop {
+            tokio::select! {
+                event = membership.next() => match event {
+                    Event::Close(closing) => return Some(closing),
+                    Event::NewOps(latest_seq) => {
+                        let notice = json!({ "type": "new_ops", "latestSeq": latest_seq, "timestamp": (self.now_ms)() });
+                        self.send(Message::text(notice.to_string())).await.ok()?;
+                    }
+                },
+                _ = ping.tick() => {
+                    if last_pong.elapsed() > self.options.pong_grace {
+                        return None;
+                    }
+                    // Apps see only the first, proxies and socket libraries answer only the second.
+                    let text = json!({ "type": "ping", "timestamp": (self.now_ms)() });
+                    self.send(Message::text(text.to_string())).await.ok()?;
+                    self.send(Message::Ping(bytes::Bytes::new())).await.ok()?;
+                }
+                message = self.socket.recv() => match self.hear(message?) {
+                    Heard::Pong => last_pong = Instant::now(),
+                    Heard::Nothing => {}
+                    Heard::TooMuch => return Some(Closing::TOO_BIG),
+                    Heard::Goodbye => {
+                        // Reading on sends the answer to the client's close frame.
+                        let _ = timeout(self.options.close_grace, self.socket.recv()).await;
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+
+    fn hear(&self, message: Result<Message, axum::Error>) -> Heard {
+        match message {
+            Ok(Message::Text(text)) if text.len() > self.options.max_message_bytes => Heard::TooMuch,
+            Ok(Message::Binary(data)) if data.len() > self.options.max_message_bytes => Heard::TooMuch,
+            Ok(Message::Text(text)) => {
+                let message: Option<Value> = serde_json::from_str(&text).ok();
+                let is_pong = message.is_some_and(|message| message["type"] == "pong");
+                if is_pong { Heard::Pong } else { Heard::Nothing }
+            }
+            Ok(Message::Pong(_)) => Heard::Pong,
+            Ok(Message::Ping(_) | Message::Binary(_)) => Heard::Nothing,
+            // The library tells a message beyond the hard bound only in words.
+            Err(error) if error.to_string().contains("Space limit exceeded") => Heard::TooMuch,
+            Ok(Message::Close(_)) | Err(_) => Heard::Goodbye,
+        }
+    }
+
+    /// Sends; a client that takes nothing for as long as it may stay silent is gone.
+    async fn send(&mut self, message: Message) -> Result<(), Gone> {
+        match timeout(self.options.pong_grace, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
+    }
+}
+
+enum Heard {
+    Pong,
+    Nothing,
+    TooMuch,
+    Goodbye,
+}
+
+/// Says goodbye and waits a moment for the client's answer: a connection that is cut with unread data in it loses the close
+/// frame too.
+async fn close(socket: &mut WebSocket, closing: Closing, grace: Duration) {
+    let frame = CloseFrame { code: closing.code, reason: closing.reason.into() };
+    let goodbye = async {
+        if socket.send(Message::Close(Some(frame))).await.is_err() {
+            return;
+        }
+        loop {
+            match socket.recv().await {
+                None | Some(Ok(Message::Close(_))) => return,
+                Some(Ok(_)) => {}
+                // Unreadable data lies in the connection; give the close frame time to arrive before it is cut.
+                Some(Err(_)) if closing == Closing::TOO_BIG => std::future::pending().await,
+                Some(Err(_)) => return,
+            }
+        }
+    };
+    // The client has had its time.
+    let _ = timeout(grace, goodbye).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_come_from_the_query() {
+        let given = |query| credentials(Some(query));
+        assert_eq!(credentials(None), Credentials { token: Token::Missing, client_id: None });
+        assert_eq!(given("token=&clientId=A"), Credentials { token: Token::Missing, client_id: Some("A".into()) });
+        assert_eq!(given("token=t&token=t&clientId=A").token, Token::Repeated);
+        assert_eq!(
+            given("clientId=A_b-1&token=a.b%2Bc"),
+            Credentials { token: Token::Given("a.b+c".into()), client_id: Some("A_b-1".into()) }
+        );
+    }
+
+    #[test]
+    fn client_ids_are_single_and_valid() {
+        assert_eq!(client_id(Some("clientId=A&clientId=A")), None);
+        assert_eq!(client_id(Some("clientId=")), None);
+        assert_eq!(client_id(Some("clientId=a%20b")), None);
+        assert_eq!(client_id(Some(&format!("clientId={}", "x".repeat(256)))), None);
+        assert_eq!(client_id(Some("x=1&clientId=B_a7Kx9Z")), Some("B_a7Kx9Z".into()));
+    }
+}
