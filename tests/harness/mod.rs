@@ -1,0 +1,17 @@
+//! A real server per test, and clients that speak to it as devices do.
+
+#![allow(dead_code, reason = "every test program uses a part of it")]
+
+mod account;
+mod database;
+mod op;
+#[path = "../support/postgres.rs"]
+mod postgres;
+mod server;
+mod socket;
+
+pub use account::{Account, Reply, gzip, gzip_at, receive};
+pub use database::{Backend, TestDatabase};
+pub use op::{Op, ciphertext, fresh, fresh_uuid, import, nested, op, snapshot, time_delta, upload};
+pub use server::{Server, Setup};
+pub use socket::{Ended, PATIENCE, RawSocket, Socket};

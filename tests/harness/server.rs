@@ -1,0 +1,222 @@
+//! The server as the program runs it, in this process, on a port of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use supersync::accounts::Accounts;
+use supersync::clock::Clock;
+use supersync::config::Config;
+use supersync::engine::sweeper::Sweeper;
+use supersync::engine::{Handle, Options};
+use supersync::http::{self, AppState};
+use supersync::mail::Mailer;
+use supersync::protocol::{Seq, UserId};
+use supersync::store::{self, Commit, CommitOutcome, LogRange, NewUser, SnapshotChange, Store, SyncState};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::account::Account;
+use super::database::{Backend, TestDatabase};
+use super::op::fresh;
+
+/// What a test may change before the server starts.
+#[derive(Clone)]
+pub struct Setup {
+    pub config: Config,
+    pub options: Options,
+    pub clock: Clock,
+}
+
+/// A running server. Its clock stands still until the test moves it.
+pub struct Server {
+    pub base: String,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub engine: Handle,
+    pub accounts: Accounts,
+    pub database: TestDatabase,
+    setup: Setup,
+    http: reqwest::Client,
+    cancel: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// A server on an empty database, as configured when nothing is configured, but without limits per address.
+    pub async fn start(backend: Backend) -> Self {
+        Self::start_setup(backend, |_| {}).await
+    }
+
+    /// The same with changed settings.
+    pub async fn start_with(backend: Backend, change: impl FnOnce(&mut Config)) -> Self {
+        let database = TestDatabase::create(backend).await;
+        let mut config = settings(&database);
+        change(&mut config);
+        let setup = Setup { options: Options::from(&config), config, clock: stopped_clock() };
+        Self::run(database, setup).await
+    }
+
+    /// The same with changed settings, of the engine too.
+    pub async fn start_setup(backend: Backend, change: impl FnOnce(&mut Setup)) -> Self {
+        let database = TestDatabase::create(backend).await;
+        let config = settings(&database);
+        let mut setup = Setup { options: Options::from(&config), config, clock: stopped_clock() };
+        change(&mut setup);
+        Self::run(database, setup).await
+    }
+
+    async fn run(database: TestDatabase, setup: Setup) -> Self {
+        let Setup { config, options, clock } = setup.clone();
+        let store = store::open(&config.database, config.timeouts.statement).await.expect("the store opens");
+        let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), Mailer::unavailable());
+        let engine = Handle::start(Arc::clone(&store), clock.clone(), options).await.expect("the engine starts");
+        let state =
+            AppState::new(Arc::new(config), engine.clone(), accounts.clone(), Arc::clone(&store), clock.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let cancel = CancellationToken::new();
+        let serving = tokio::spawn({
+            let cancel = cancel.clone();
+            async move { http::serve(listener, state, cancel).await.expect("the server runs until it is stopped") }
+        });
+        Self { base, clock, store, engine, accounts, database, setup, http: http_client(), cancel, serving }
+    }
+
+    /// Stops in an orderly way and starts again on the same database.
+    pub async fn restart(self) -> Self {
+        let (database, setup) = self.stop().await;
+        Self::run(database, setup).await
+    }
+
+    /// Stops in an orderly way.
+    pub async fn stop(self) -> (TestDatabase, Setup) {
+        self.cancel.cancel();
+        self.serving.await.expect("the server stops without a panic");
+        self.engine.shutdown().await;
+        self.store.close().await;
+        (self.database, self.setup)
+    }
+
+    /// A new verified account with a token.
+    pub async fn account(&self) -> Account {
+        let email = format!("user-{}@example.org", fresh());
+        let new = NewUser {
+            email: email.clone(),
+            password_hash: None,
+            is_verified: true,
+            created_at: self.clock.now_ms(),
+            terms_accepted_at: None,
+            storage_quota_bytes: self.setup.config.limits.default_quota_bytes,
+        };
+        let id = self.store.create_user(&new).await.expect("the store works").expect("a new address");
+        let token = self.token(id).await;
+        Account { id, email, token, base: self.base.clone(), http: self.http.clone() }
+    }
+
+    async fn token(&self, user: UserId) -> String {
+        use secrecy::ExposeSecret as _;
+        let session = self.accounts.session_for(user).await.expect("a session");
+        session.token.expose_secret().to_owned()
+    }
+
+    /// An account from before a restart.
+    pub fn known(&self, account: &Account) -> Account {
+        Account { base: self.base.clone(), http: self.http.clone(), ..account.clone() }
+    }
+
+    /// The account's state row.
+    pub async fn state(&self, account: &Account) -> SyncState {
+        self.store.load_account(account.id).await.expect("the store works").expect("the account exists").sync
+    }
+
+    /// Changes the account's state row behind the server's back.
+    pub async fn change_state(&self, account: &Account, change: impl FnOnce(&mut SyncState)) {
+        let mut state = self.state(account).await;
+        let expected_revision = state.revision;
+        change(&mut state);
+        state.revision = expected_revision + 1;
+        let commit = Commit {
+            user: account.id,
+            expected_revision,
+            state,
+            ops: Vec::new(),
+            heads: Vec::new(),
+            clear_devices: false,
+            devices: Vec::new(),
+            archived: Vec::new(),
+            snapshot: SnapshotChange::Keep,
+        };
+        let outcomes = self.store.commit(&[commit]).await.expect("the store works");
+        assert_eq!(outcomes, [CommitOutcome::Committed]);
+        self.engine.forget(account.id);
+    }
+
+    /// Deletes the account's operations up to `seq`, as an older server may have done without a full state.
+    pub async fn prune(&self, account: &Account, seq: Seq) {
+        self.store.delete_ops(account.id, 0, seq, 1_000).await.expect("the store works");
+        self.change_state(account, |state| state.pruned_seq = seq).await;
+    }
+
+    /// The sequence numbers of the account's data set.
+    pub async fn stored_seqs(&self, account: &Account) -> Vec<Seq> {
+        let pruned = self.state(account).await.pruned_seq;
+        self.rows_after(account, pruned).await
+    }
+
+    /// The sequence numbers of all rows of the account's log, archived ones included.
+    pub async fn rows(&self, account: &Account) -> Vec<Seq> {
+        self.rows_after(account, 0).await
+    }
+
+    async fn rows_after(&self, account: &Account, after: Seq) -> Vec<Seq> {
+        let range =
+            LogRange { user: account.id, after, up_to: Seq::MAX, exclude_client: None, limit: 10_000, max_bytes: 1 << 30 };
+        let page = self.store.read_log(range).await.expect("the store works");
+        page.ops.iter().map(|op| op.server_seq).collect()
+    }
+
+    /// One run of the housekeeping.
+    pub async fn sweep(&self) {
+        let retention = self.setup.config.retention;
+        let owner = "test".to_owned();
+        let sweeper = Sweeper::new(Arc::clone(&self.store), self.engine.clone(), self.clock.clone(), retention, owner);
+        let report = sweeper.sweep().await.expect("the sweep runs");
+        assert!(report.led && report.accounts_failed == 0, "{report:?}");
+    }
+
+    /// Makes every token of the account void, as the account's owner can.
+    pub async fn revoke(&self, account: &Account) {
+        self.accounts.revoke(account.id).await.expect("the account exists");
+        self.engine.notifier().close_user(account.id, 4003, "Token revoked");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+fn stopped_clock() -> Clock {
+    Clock::manual(Clock::System.now_ms())
+}
+
+fn settings(database: &TestDatabase) -> Config {
+    let variables = [
+        ("DATA_DIR", database.data_dir().to_string_lossy().into_owned()),
+        ("JWT_SECRET", "a secret of the tests, long enough to be one".to_owned()),
+        ("RATE_LIMITS", "off".to_owned()),
+    ];
+    let variables: HashMap<String, String> = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut config = Config::parse(&variables).expect("the settings are right");
+    config.database = database.settings();
+    config
+}
+
+/// An HTTP client for plain connections to this machine.
+fn http_client() -> reqwest::Client {
+    // The client wants a TLS provider even where it speaks none.
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}
