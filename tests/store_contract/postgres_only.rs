@@ -146,7 +146,8 @@ async fn a_statement_that_takes_too_long_stops_in_the_server() {
     let error = db.touch_device(user, "A", 9).await.unwrap_err();
     assert!(matches!(error, StoreError::Timeout(_)), "{error:?}");
     let running: i64 = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM pg_stat_activity WHERE (pid = $1 OR wait_event_type = 'Lock') AND state = 'active'",
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+         AND (pid = $1 AND state = 'active' OR wait_event_type = 'Lock')",
     )
     .bind(pid)
     .fetch_one(&mut other)

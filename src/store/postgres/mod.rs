@@ -103,9 +103,12 @@ struct Session {
 
 impl Session {
     async fn prepare(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        // An acknowledged commit must be on the disk, even if the server's default says otherwise.
+        // An acknowledged commit must be on the disk, even if the server's default says otherwise. Every statement of requests and
+        // commits is a look-up by key; on tables that look small (new, not analysed yet) the planner would rather read them whole
+        // and keep that plan, and compiling plans costs more than running them.
         sqlx::query(
             "SELECT set_config('statement_timeout', $1, false), \
+             set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false), \
              set_config('search_path', COALESCE($2, current_setting('search_path')), false), \
              CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END",
         )
