@@ -33,7 +33,7 @@ async fn several_instances_may_start_at_once() {
     let starting: Vec<_> = (0..4)
         .map(|_| {
             let config = Arc::clone(&config);
-            tokio::spawn(async move { store::open(&config, Duration::from_secs(60)).await.unwrap() })
+            tokio::spawn(async move { store::open(&config, Duration::from_mins(1)).await.unwrap() })
         })
         .collect();
     let mut instances = Vec::new();
@@ -67,7 +67,7 @@ async fn a_newer_schema_is_refused() {
     .execute(&mut session)
     .await
     .unwrap();
-    let Err(StoreError::Refused(text)) = store::open(&config, Duration::from_secs(60)).await.map(|_| ()) else {
+    let Err(StoreError::Refused(text)) = store::open(&config, Duration::from_mins(1)).await.map(|_| ()) else {
         panic!("opened a newer schema");
     };
     assert!(text.contains("9999") && text.contains("newer version"), "{text}");
@@ -82,7 +82,7 @@ async fn a_schema_of_its_own_is_created_and_used() {
     };
     let schema = Some("sync \"2\"".to_owned());
     let config = config::Database::Postgres { url, max_connections, acquire_timeout, schema };
-    let db = store::open(&config, Duration::from_secs(60)).await.unwrap();
+    let db = store::open(&config, Duration::from_mins(1)).await.unwrap();
     let user = account(&db, "a").await;
     append_many(&db, user, "A", 2).await;
     db.delete_user(user).await.unwrap();

@@ -1,5 +1,7 @@
 //! What only the embedded database promises.
 
+use std::time::Duration;
+
 use sqlx::{Connection as _, SqliteConnection};
 use supersync::config;
 use supersync::store::{self, StoreError};
@@ -95,6 +97,33 @@ async fn a_lost_state_row_is_rebuilt_from_the_log() {
     assert!(after.revision > before.revision);
     append_many(&db, user, "A", 1).await;
     assert_eq!(stored_seqs(&db, user).await, [1, 2, 3, 4]);
+    db.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_write_ahead_log_does_not_grow_without_end() {
+    const MIB: u64 = 1 << 20;
+    let database = SqliteDatabase::create();
+    let db = database.open().await;
+    let user = account(&db, "a").await;
+    let wal = database.path().with_extension("db-wal");
+    let mut last = state(&db, user).await;
+    let mut largest = 0;
+    let shrunk = async {
+        loop {
+            let mut large = op(last.last_seq + 1, "A");
+            large.payload = vec![b'x'; 8 << 20].into();
+            last = apply(&db, append(user, &last, vec![large])).await;
+            db.truncate_log(user, 0).await.unwrap();
+            last = state(&db, user).await;
+            let size = std::fs::metadata(&wal).unwrap().len();
+            largest = size.max(largest);
+            if largest > 64 * MIB && size < 64 * MIB {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), shrunk).await.expect("the log is started over while commits go on");
     db.close().await;
 }
 
