@@ -52,7 +52,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
     let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port)).await?;
     let state = AppState::new(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock);
-    let draining = state.draining.clone();
+    let draining = CancellationToken::new();
     let serving = http::serve(listener, state, draining.clone());
     tokio::pin!(serving);
     tracing::info!(address = %SocketAddr::new(config.host, config.port), database = store.kind(), version = env!("CARGO_PKG_VERSION"), "listening");
