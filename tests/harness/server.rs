@@ -170,8 +170,14 @@ impl Server {
     }
 
     async fn rows_after(&self, account: &Account, after: Seq) -> Vec<Seq> {
-        let range =
-            LogRange { user: account.id, after, up_to: Seq::MAX, exclude_client: None, limit: 10_000, max_bytes: 1 << 30 };
+        let range = LogRange {
+            user: account.id,
+            after,
+            up_to: Seq::MAX,
+            exclude_client: None,
+            limit: 10_000,
+            max_bytes: 1 << 30,
+        };
         let page = self.store.read_log(range).await.expect("the store works");
         page.ops.iter().map(|op| op.server_seq).collect()
     }
@@ -208,7 +214,8 @@ fn settings(database: &TestDatabase) -> Config {
         ("JWT_SECRET", "a secret of the tests, long enough to be one".to_owned()),
         ("RATE_LIMITS", "off".to_owned()),
     ];
-    let variables: HashMap<String, String> = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let variables: HashMap<String, String> =
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let mut config = Config::parse(&variables).expect("the settings are right");
     config.database = database.settings();
     config

@@ -101,7 +101,10 @@ async fn s69_without_a_valid_token_nothing_is_told(on: Backend) {
             request = request.header("authorization", header);
         }
         let reply = receive(request).await.expect(401);
-        assert_eq!(reply.body.as_object().map(|members| members.keys().collect::<Vec<_>>()), Some(vec![&"error".to_owned()]));
+        assert_eq!(
+            reply.body.as_object().map(|members| members.keys().collect::<Vec<_>>()),
+            Some(vec![&"error".to_owned()])
+        );
     }
 }
 
