@@ -14,7 +14,7 @@ use supersync::protocol::{Seq, UserId};
 use supersync::store::{self, Commit, CommitOutcome, LogRange, NewUser, SnapshotChange, Store, SyncState};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::account::Account;
 use super::database::{Backend, TestDatabase};
@@ -38,7 +38,8 @@ pub struct Server {
     pub database: TestDatabase,
     setup: Setup,
     http: reqwest::Client,
-    cancel: CancellationToken,
+    /// Stops the server with this value.
+    running: DropGuard,
     serving: JoinHandle<()>,
 }
 
@@ -80,7 +81,18 @@ impl Server {
             let cancel = cancel.clone();
             async move { http::serve(listener, state, cancel).await.expect("the server runs until it is stopped") }
         });
-        Self { base, clock, store, engine, accounts, database, setup, http: http_client(), cancel, serving }
+        Self {
+            base,
+            clock,
+            store,
+            engine,
+            accounts,
+            database,
+            setup,
+            http: http_client(),
+            running: cancel.drop_guard(),
+            serving,
+        }
     }
 
     /// Stops in an orderly way and starts again on the same database.
@@ -91,7 +103,7 @@ impl Server {
 
     /// Stops in an orderly way.
     pub async fn stop(self) -> (TestDatabase, Setup) {
-        self.cancel.cancel();
+        self.running.disarm().cancel();
         self.serving.await.expect("the server stops without a panic");
         self.engine.shutdown().await;
         self.store.close().await;
@@ -195,12 +207,6 @@ impl Server {
     pub async fn revoke(&self, account: &Account) {
         self.accounts.revoke(account.id).await.expect("the account exists");
         self.engine.notifier().close_user(account.id, 4003, "Token revoked");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.cancel.cancel();
     }
 }
 

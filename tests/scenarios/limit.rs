@@ -1,7 +1,6 @@
 //! Scenarios 68 and 69: limits, tokens, and trouble that must not look like a bad token.
 
 use serde_json::json;
-use supersync::store::AccountStore as _;
 
 use crate::harness::{Backend, Ended, Server, op, receive, snapshot};
 
