@@ -275,6 +275,20 @@ impl Loaded {
     }
 }
 
+/// Settings as the text of a `.env` file. What was not given is a comment.
+#[must_use]
+pub fn as_env_file(settings: &[Setting]) -> String {
+    settings.iter().fold(String::new(), |text, Setting { name, value, given }| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@*".contains(c);
+        let value = match value.as_deref() {
+            Some(value) if value.chars().all(plain) => value.to_owned(),
+            Some(value) => format!("'{value}'"),
+            None => String::new(),
+        };
+        text + if *given { "" } else { "# " } + name + "=" + &value + "\n"
+    })
+}
+
 /// The variables of a `.env` file; none if there is no such file.
 fn dotenv(path: &Path) -> Result<HashMap<String, String>, ConfigErrors> {
     let problem =

@@ -1,1 +1,137 @@
-fn main() {}
+//! The command line.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use supersync::admin::migrate::MigrateCommand;
+use supersync::admin::user::UserCommand;
+use supersync::clock::Clock;
+use supersync::config::{Config, Loaded};
+use supersync::{admin, store, telemetry};
+
+mod serve;
+
+/// The system's allocator keeps the memory of a burst of large requests; this one gives it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const EXAMPLES: &str = "\
+Examples:
+  supersync                                    start on the embedded database, on port 1900
+  supersync user add me@example.org            create an account and print its access token
+  supersync --print-config                     show every setting in force
+  PORT=8080 DATA_DIR=/srv/sync supersync       change settings
+  DATABASE_URL=postgres://user:password@localhost/supersync supersync
+                                               use PostgreSQL
+
+Settings are environment variables, or lines of a .env file in the working directory. Outside production none is needed.
+In production: SUPERSYNC_ENV=production, JWT_SECRET, PUBLIC_URL=https://…, and a reverse proxy with TLS in front.
+
+Stop with Ctrl-C or SIGTERM: running requests may finish.
+Exit codes: 0 done, 1 failed (the reason is the last line), 2 wrong arguments.";
+
+/// Sync server for the Super Productivity app.
+///
+/// Keeps many devices of one account in step: numbers every change, refuses those that lost a race, tells the other devices.
+/// Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "supersync", version, after_help = EXAMPLES)]
+struct CommandLine {
+    /// Print every setting with its value in force, as a .env file with masked secrets, and exit.
+    #[arg(long)]
+    print_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the server (also what no command does).
+    Serve,
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Ask the server on this machine whether it is ready; exit code 0 if so.
+    Healthcheck,
+}
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    match run(command_line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("supersync: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What ends the program is read by a person; by then every kind of error is just its text.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn run(command_line: CommandLine) -> Result<(), Failure> {
+    let Loaded { config, settings, warnings } = Loaded::from_env()?;
+    if command_line.print_config {
+        for warning in warnings {
+            eprintln!("warning: {warning}");
+        }
+        print!("{}", supersync::config::as_env_file(&settings));
+        return Ok(());
+    }
+    let command = command_line.command.unwrap_or(Command::Serve);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => {
+                telemetry::init_logs(&config)?;
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                serve::run(config).await
+            }
+            Command::Migrate(command) => {
+                quiet_logs(&config)?;
+                Ok(admin::migrate::run(command, &config, &mut io::stdout()).await?)
+            }
+            Command::User(command) => {
+                quiet_logs(&config)?;
+                let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+                let done = admin::user::run(command, store.clone(), &config, Clock::System).await;
+                store.close().await;
+                Ok(done?)
+            }
+            Command::Healthcheck => Ok(admin::healthcheck::run(&config).await?),
+        }
+    })
+}
+
+/// Commands answer on standard output; their logs are of interest only when something is wrong.
+fn quiet_logs(config: &Config) -> Result<(), telemetry::LogError> {
+    telemetry::init_logs(&Config { log_filter: "warn".to_owned(), ..config.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_fine_and_an_unknown_one_is_not() {
+        assert!(CommandLine::try_parse_from(["supersync"]).expect("valid").command.is_none());
+        assert!(CommandLine::try_parse_from(["supersync", "sevre"]).is_err());
+        assert!(CommandLine::try_parse_from(["supersync", "user"]).is_err());
+    }
+
+    #[test]
+    fn help_shows_examples() {
+        let help = CommandLine::try_parse_from(["supersync", "--help"]).expect_err("help").to_string();
+        assert!(help.contains("supersync user add me@example.org"), "{help}");
+    }
+}

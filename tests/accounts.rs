@@ -412,8 +412,8 @@ mod registration {
         let invalid = world.accounts.verify_email("0".repeat(64).as_str()).await.unwrap_err();
         assert_eq!(invalid.to_string(), "Invalid verification token");
         world.accounts.verify_email(&links[0]).await.unwrap();
-        let used = world.accounts.verify_email(&links[0]).await.unwrap_err();
-        assert_eq!(used.to_string(), "Invalid verification token");
+        let again = world.accounts.verify_email(&links[0]).await.unwrap_err();
+        assert_eq!(again.to_string(), "Invalid verification token");
         let token = world.login("new@example.com", OWNER).await.unwrap();
         assert!(world.accounts.authenticate_token(&token).await.is_ok());
         let user = world.accounts.find("new@example.com").await.unwrap();
@@ -658,7 +658,7 @@ mod over_http {
     use axum::http::{Request, StatusCode, header};
     use serde_json::Value;
     use supersync::engine::{Handle, Options};
-    use supersync::http::{AppState, account};
+    use supersync::http::AppState;
     use tower::ServiceExt as _;
 
     use super::*;
@@ -691,7 +691,7 @@ mod over_http {
         let store = Arc::clone(&world.store) as Arc<dyn Store>;
         let engine = Handle::start(Arc::clone(&store), world.clock.clone(), Options::from(&config)).await.unwrap();
         let state = AppState::new(Arc::new(config), engine.clone(), world.accounts.clone(), store, world.clock.clone());
-        Server { engine, router: account::router().with_state(state), world }
+        Server { engine, router: supersync::http::router(state), world }
     }
 
     impl Server {
@@ -879,7 +879,7 @@ mod over_http {
     async fn closed_with(socket: &mut supersync::engine::notifier::Membership) -> (u16, &'static str) {
         match socket.next().await {
             supersync::engine::notifier::Event::Close(closing) => (closing.code, closing.reason),
-            other => panic!("{other:?}"),
+            news @ supersync::engine::notifier::Event::NewOps(_) => panic!("{news:?}"),
         }
     }
 }

@@ -1,4 +1,6 @@
 //! What the operator's subcommands do. Each one is a function of its input, an output and the services it needs; `main` only
 //! parses the command line.
 
+pub mod healthcheck;
+pub mod migrate;
 pub mod user;

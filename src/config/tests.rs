@@ -338,3 +338,22 @@ fn the_documentation_lists_exactly_these_variables_and_defaults() {
     let expected = documentation();
     assert_eq!(listed.trim(), expected.trim(), "paste this into docs/configuration.md:\n{expected}");
 }
+
+#[test]
+fn settings_are_printed_as_an_env_file() {
+    let given = [("PORT", "1901"), ("SMTP_FROM", "\"A B\" <a@b.example>")];
+    let loaded = Loaded::parse(&variables(&given)).expect("valid");
+    let text = super::as_env_file(&loaded.settings);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), loaded.settings.len());
+    for line in [
+        "PORT=1901",
+        "# HOST=0.0.0.0",
+        "# PUBLIC_URL=http://localhost:1901",
+        "JWT_SECRET=********",
+        "SMTP_FROM='\"A B\" <a@b.example>'",
+        "# SMTP_HOST=",
+    ] {
+        assert!(lines.contains(&line), "{line} is missing in\n{text}");
+    }
+}

@@ -30,8 +30,6 @@ use crate::store::{Device, FullStateRow, Store};
 
 /// A device counts as online for so long after it was seen.
 const ONLINE_MS: i64 = 5 * 60 * 1000;
-/// A download writes its device's row at most this often.
-const DOWNLOAD_TOUCH_MS: i64 = 2 * 60 * 1000;
 /// Devices listed.
 const MAX_DEVICES: usize = 100;
 /// Requests this large are validated off the async threads.
@@ -158,12 +156,13 @@ impl Handle {
     /// Records that a device polls. Failing is no reason to fail the poll.
     async fn touch(&self, lease: &Lease, user: UserId, client_id: &str) {
         let now_ms = self.context.clock.now_ms();
-        if !lease.slot().should_touch(client_id, now_ms, DOWNLOAD_TOUCH_MS) {
+        let due = lease.slot().devices().polled(client_id, now_ms);
+        if !due {
             return;
         }
-        lease.slot().touched(client_id, now_ms);
-        if let Err(error) = self.context.store.touch_device(user, client_id, now_ms).await {
-            tracing::warn!(%error, user_id = user, "device not recorded");
+        match self.context.store.touch_device(user, client_id, now_ms).await {
+            Ok(()) => lease.slot().devices().written(client_id, now_ms),
+            Err(error) => tracing::warn!(%error, user_id = user, "device not recorded"),
         }
     }
 
@@ -175,8 +174,7 @@ impl Handle {
         let lease = self.lease(user, deadline).await?;
         let view = self.view(&lease, deadline).await?;
         let since_ms = self.context.clock.now_ms() - ONLINE_MS;
-        let online = self.context.store.devices(user, since_ms, MAX_DEVICES);
-        let online = within(deadline, online).await?.map_err(store_trouble)?;
+        let online = self.devices_since(&lease, user, since_ms, deadline).await?;
         let sync = view.sync();
         Ok(Status {
             latest_seq: sync.latest_seq(),
@@ -194,7 +192,21 @@ impl Handle {
     pub async fn devices(&self, user: UserId, deadline: Instant) -> Result<Vec<Device>, EngineError> {
         let retention_ms = i64::try_from(self.context.options.device_retention.as_millis()).unwrap_or(i64::MAX);
         let since_ms = self.context.clock.now_ms().saturating_sub(retention_ms);
-        within(deadline, self.context.store.devices(user, since_ms, MAX_DEVICES)).await?.map_err(store_trouble)
+        let lease = self.lease(user, deadline).await?;
+        self.view(&lease, deadline).await?;
+        self.devices_since(&lease, user, since_ms, deadline).await
+    }
+
+    async fn devices_since(
+        &self,
+        lease: &Lease,
+        user: UserId,
+        since_ms: i64,
+        deadline: Instant,
+    ) -> Result<Vec<Device>, EngineError> {
+        let rows = self.context.store.devices(user, since_ms, MAX_DEVICES);
+        let rows = within(deadline, rows).await?.map_err(store_trouble)?;
+        Ok(lease.slot().devices().merged(rows, since_ms, MAX_DEVICES))
     }
 
     /// `DELETE /api/sync/data`: starts a new, empty data set; the old one goes to the archive (contract, sections 8.4, 17.1).

@@ -3,6 +3,7 @@
 
 mod admission;
 mod committer;
+mod devices;
 mod download;
 mod handle;
 pub mod invariants;

@@ -356,3 +356,132 @@ impl Drop for Membership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const NEVER: Duration = Duration::from_hours(1);
+    const SOON: Duration = Duration::from_millis(20);
+    const USER: UserId = 7;
+
+    fn notifier(change: impl FnOnce(&mut NotifierOptions)) -> Notifier {
+        let mut options = NotifierOptions { debounce: SOON, max_delay: NEVER, ..NotifierOptions::default() };
+        change(&mut options);
+        Notifier::new(options, Clock::manual(0))
+    }
+
+    async fn next(membership: &mut Membership) -> Event {
+        timeout(Duration::from_secs(30), membership.next()).await.expect("an event in time")
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_told_once_to_everybody_but_its_author() {
+        let notifier = notifier(|_| ());
+        let (mut a, mut b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
+        let mut stranger = notifier.join(USER + 1, "B").unwrap();
+        for seq in 1..=3 {
+            notifier.committed(USER, "A", seq);
+        }
+        assert_eq!(next(&mut b).await, Event::NewOps(3));
+        // What is told to all comes first: so nothing was told before.
+        notifier.committed(USER, "C", 4);
+        assert_eq!(next(&mut a).await, Event::NewOps(4));
+        assert_eq!(next(&mut b).await, Event::NewOps(4));
+        notifier.stop();
+        assert_eq!(next(&mut stranger).await, Event::Close(Closing::SHUTDOWN));
+    }
+
+    #[tokio::test]
+    async fn two_devices_that_upload_at_once_hear_of_each_other() {
+        let notifier = notifier(|_| ());
+        let (mut a, mut b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
+        notifier.committed(USER, "A", 1);
+        notifier.committed(USER, "B", 2);
+        assert_eq!((next(&mut a).await, next(&mut b).await), (Event::NewOps(2), Event::NewOps(2)));
+    }
+
+    #[tokio::test]
+    async fn steady_traffic_does_not_hold_a_notice_back() {
+        let notifier = notifier(|options| (options.debounce, options.max_delay) = (NEVER, SOON));
+        let mut b = notifier.join(USER, "B").unwrap();
+        notifier.committed(USER, "A", 1);
+        notifier.committed(USER, "A", 2);
+        assert_eq!(next(&mut b).await, Event::NewOps(2));
+    }
+
+    #[tokio::test]
+    async fn a_device_that_falls_behind_hears_of_the_newest_only() {
+        let notifier = notifier(|_| ());
+        let (mut slow, mut quick) = (notifier.join(USER, "S").unwrap(), notifier.join(USER, "Q").unwrap());
+        for seq in 1..=2 {
+            notifier.committed(USER, "A", seq);
+            assert_eq!(next(&mut quick).await, Event::NewOps(seq));
+        }
+        notifier.committed(USER, "A", 3);
+        assert_eq!(next(&mut quick).await, Event::NewOps(3));
+        let told = next(&mut slow).await;
+        assert!(matches!(told, Event::NewOps(2 | 3)), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_inside_the_cooldown_is_refused_and_prolongs_it() {
+        let notifier = notifier(|options| options.cooldown = NEVER);
+        let _incumbent = notifier.join(USER, "A").unwrap();
+        assert_eq!(notifier.join(USER, "A").unwrap_err(), Closing::TOO_FAST);
+        assert_eq!(notifier.join(USER, "A").unwrap_err(), Closing::TOO_FAST);
+        assert_eq!(notifier.sockets(), 1);
+    }
+
+    #[tokio::test]
+    async fn after_the_cooldown_the_newer_socket_wins() {
+        let notifier = notifier(|options| options.cooldown = Duration::ZERO);
+        let mut old = notifier.join(USER, "A").unwrap();
+        let mut new = notifier.join(USER, "A").unwrap();
+        assert_eq!(next(&mut old).await, Event::Close(Closing::REPLACED));
+        // The old one's leaving must not take the new one's place away.
+        drop(old);
+        notifier.committed(USER, "B", 1);
+        assert_eq!(next(&mut new).await, Event::NewOps(1));
+        assert_eq!(notifier.sockets(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_closing_socket_is_replaced_at_once() {
+        let notifier = notifier(|options| options.cooldown = NEVER);
+        let mut old = notifier.join(USER, "A").unwrap();
+        notifier.close_user(USER, 4003, "Token revoked");
+        notifier.join(USER, "A").unwrap();
+        assert_eq!(next(&mut old).await, Event::Close(Closing::REVOKED), "the first reason stays");
+    }
+
+    #[tokio::test]
+    async fn sockets_of_an_account_are_bounded_and_places_come_back() {
+        let notifier = notifier(|options| (options.max_sockets_per_user, options.cooldown) = (2, Duration::ZERO));
+        let (_a, b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
+        assert_eq!(notifier.join(USER, "C").unwrap_err(), Closing::TOO_MANY);
+        let _replaces_a = notifier.join(USER, "A").unwrap();
+        notifier.join(USER + 1, "C").unwrap();
+        drop(b);
+        notifier.join(USER, "C").unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_accounts_without_sockets() {
+        let notifier = notifier(|options| options.max_sockets_per_user = 0);
+        notifier.committed(USER, "A", 1);
+        notifier.join(USER, "A").unwrap_err();
+        assert!(notifier.inner.accounts.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stopped_notifier_lets_nobody_in() {
+        let notifier = notifier(|_| ());
+        let mut old = notifier.join(USER, "A").unwrap();
+        notifier.stop();
+        assert_eq!(next(&mut old).await, Event::Close(Closing::SHUTDOWN));
+        assert_eq!(notifier.join(USER, "B").unwrap_err(), Closing::SHUTDOWN);
+    }
+}

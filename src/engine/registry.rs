@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -17,13 +17,11 @@ use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use super::EngineError;
+use super::devices::SeenDevices;
 use super::restore::SingleFlight;
 use super::user::actor::{Arguments, Context, Message, UserActor, load_state};
 use super::view::UserView;
 use crate::protocol::UserId;
-
-/// Devices whose last write is remembered per account.
-const MAX_TOUCHES: usize = 64;
 
 /// A live account.
 pub struct Slot {
@@ -42,7 +40,7 @@ pub struct Slot {
     pub waiting: Arc<AtomicUsize>,
     /// Restores under way.
     pub restores: SingleFlight,
-    touches: Mutex<HashMap<Box<str>, i64>>,
+    devices: Mutex<SeenDevices>,
 }
 
 impl Slot {
@@ -58,7 +56,7 @@ impl Slot {
             last_used: Mutex::new(Instant::now()),
             waiting: Arc::new(AtomicUsize::new(0)),
             restores: SingleFlight::default(),
-            touches: Mutex::new(HashMap::new()),
+            devices: Mutex::new(SeenDevices::default()),
         }
     }
 
@@ -75,25 +73,9 @@ impl Slot {
         }
     }
 
-    /// Whether a device's row is due to be written: not within the last `every_ms`.
-    #[must_use]
-    pub fn should_touch(&self, client_id: &str, now_ms: i64, every_ms: i64) -> bool {
-        let touches = self.touches.lock().unwrap_or_else(PoisonError::into_inner);
-        touches.get(client_id).is_none_or(|last| now_ms - last >= every_ms)
-    }
-
-    /// Remembers that a device's row was written.
-    pub fn touched(&self, client_id: &str, now_ms: i64) {
-        let mut touches = self.touches.lock().unwrap_or_else(PoisonError::into_inner);
-        if touches.len() >= MAX_TOUCHES && !touches.contains_key(client_id) {
-            touches.clear();
-        }
-        touches.insert(client_id.into(), now_ms);
-    }
-
-    /// Forgets which devices' rows were written: they are gone.
-    pub fn clear_touches(&self) {
-        self.touches.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Which devices were seen, and when.
+    pub fn devices(&self) -> MutexGuard<'_, SeenDevices> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle_for(&self) -> Duration {

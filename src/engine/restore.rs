@@ -116,6 +116,9 @@ pub async fn rebuild(
         }
         // The replay's one allowed gap: the full state itself is the first operation.
         (None, Some(seq)) => (seq - 1, State::empty()),
+        (None, None) if sync.pruned_seq > 0 => {
+            return Err(RestoreError::NotReplayable("the operations before it are gone".to_owned()));
+        }
         (None, None) => (0, State::empty()),
     };
     let span = usize::try_from(target - base).unwrap_or(usize::MAX);

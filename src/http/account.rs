@@ -5,7 +5,8 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use secrecy::ExposeSecret;
@@ -14,6 +15,7 @@ use serde_json::json;
 use super::body::JsonBody;
 use super::encode;
 use super::error::{ApiError, ApiResult};
+use super::observe;
 use super::state::AppState;
 use crate::accounts::{AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, VerifyError};
 
@@ -70,8 +72,8 @@ async fn verify_email(State(state): State<AppState>, JsonBody(body): JsonBody) -
 
 /// Voids every session of the account, gives out a new one and closes every socket, the caller's too: which device a socket
 /// belongs to is only its own word. The body says nothing that matters.
-async fn replace_token(State(state): State<AppState>, headers: HeaderMap, _body: JsonBody) -> ApiResult {
-    let user = sender(&state, &headers).await?;
+async fn replace_token(State(state): State<AppState>, parts: Parts, _body: JsonBody) -> ApiResult {
+    let user = sender(&state, &parts).await?;
     let session = to_the_end(async move {
         let replaced = state.accounts.replace_token(&user).await?;
         state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Token revoked");
@@ -80,8 +82,8 @@ async fn replace_token(State(state): State<AppState>, headers: HeaderMap, _body:
     Ok(self::session(&session.await?))
 }
 
-async fn delete_account(State(state): State<AppState>, headers: HeaderMap, _body: JsonBody) -> ApiResult {
-    let user = sender(&state, &headers).await?;
+async fn delete_account(State(state): State<AppState>, parts: Parts, _body: JsonBody) -> ApiResult {
+    let user = sender(&state, &parts).await?;
     to_the_end(async move {
         state.accounts.delete(user.user_id).await?;
         state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Account deleted");
@@ -97,10 +99,12 @@ async fn to_the_end<T: Send + 'static>(work: impl Future<Output = ApiResult<T>> 
     tokio::spawn(work).await.map_err(ApiError::internal)?
 }
 
-async fn sender(state: &AppState, headers: &HeaderMap) -> ApiResult<AuthUser> {
+async fn sender(state: &AppState, parts: &Parts) -> ApiResult<AuthUser> {
     // A header that is not text can't start with `Bearer `.
-    let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    Ok(state.accounts.authenticate(header).await?)
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let user = state.accounts.authenticate(header).await?;
+    observe::trace(&parts.extensions, state.config.timeouts.handler).set_user(user.user_id);
+    Ok(user)
 }
 
 fn session(session: &Session) -> Response {

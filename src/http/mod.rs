@@ -23,6 +23,8 @@ mod serve;
 pub mod state;
 mod sync;
 mod test_mode;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod ws;
 

@@ -1,5 +1,6 @@
 //! One request from arrival to answer: its id, its time limit, its log line and its metrics.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -68,8 +70,8 @@ pub struct Trace(Arc<Inner>);
 
 impl Trace {
     fn new(deadline: Instant) -> Self {
-        let progress = Progress { phase: Phase::Auth, since: Instant::now(), spent: [Duration::ZERO; 4] };
-        Self(Arc::new(Inner { deadline, user: AtomicI64::new(0), progress: Mutex::new(progress) }))
+        let progress = Mutex::new(Progress::new(Instant::now()));
+        Self(Arc::new(Inner { deadline, user: AtomicI64::new(0), progress }))
     }
 
     /// When the request's time is up.
@@ -80,12 +82,7 @@ impl Trace {
 
     /// Says what the request is busy with from now on.
     pub fn enter(&self, phase: Phase) {
-        let mut progress = self.0.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let spent = now - progress.since;
-        let current = progress.phase as usize;
-        progress.spent[current] += spent;
-        (progress.phase, progress.since) = (phase, now);
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).enter(phase, Instant::now());
     }
 
     /// Says whose request it is.
@@ -99,14 +96,29 @@ impl Trace {
 
     /// What took longest.
     fn slowest(&self) -> Phase {
-        self.enter(Phase::Encode);
-        let progress = self.0.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let longest = Phase::ALL.into_iter().max_by_key(|phase| progress.spent[*phase as usize]);
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).slowest(Instant::now())
+    }
+}
+
+impl Progress {
+    fn new(now: Instant) -> Self {
+        Self { phase: Phase::Auth, since: now, spent: [Duration::ZERO; 4] }
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        self.spent[self.phase as usize] += now - self.since;
+        (self.phase, self.since) = (phase, now);
+    }
+
+    fn slowest(&mut self, now: Instant) -> Phase {
+        self.enter(self.phase, now);
+        let longest = Phase::ALL.into_iter().max_by_key(|phase| self.spent[*phase as usize]);
         longest.unwrap_or(Phase::Engine)
     }
 }
 
 /// The request's trace; a request that did not come through [`layer`] gets one with the given time.
+#[must_use]
 pub fn trace(extensions: &axum::http::Extensions, handler_timeout: Duration) -> Trace {
     extensions.get::<Trace>().cloned().unwrap_or_else(|| Trace::new(Instant::now() + handler_timeout))
 }
@@ -144,8 +156,14 @@ pub async fn layer(State(state): State<AppState>, mut request: Request, next: Ne
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let span = tracing::info_span!("request", request_id = %id);
     request.extensions_mut().insert(trace.clone());
-    let served = tokio::time::timeout_at(deadline + DEADLINE_GRACE, next.run(request)).instrument(span.clone());
-    let mut response = served.await.unwrap_or_else(|_| ApiError::deadline().closing().into_response());
+    // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with it.
+    let caught = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let served = tokio::time::timeout_at(deadline + DEADLINE_GRACE, caught).instrument(span.clone());
+    let mut response = match served.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => ApiError::internal("panic").into_response(),
+        Err(_) => ApiError::deadline().closing().into_response(),
+    };
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -205,14 +223,14 @@ mod tests {
         assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_longest_phase_is_named() {
-        let trace = Trace::new(Instant::now());
-        tokio::time::advance(Duration::from_secs(2)).await;
-        trace.enter(Phase::Body);
-        tokio::time::advance(Duration::from_secs(5)).await;
-        trace.enter(Phase::Engine);
-        tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(trace.slowest(), Phase::Body);
+    #[test]
+    fn the_longest_phase_is_named() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut progress = Progress::new(start);
+        progress.enter(Phase::Body, at(2));
+        progress.enter(Phase::Engine, at(7));
+        assert_eq!(progress.slowest(at(10)), Phase::Body);
+        assert_eq!(progress.slowest(at(13)), Phase::Engine);
     }
 }

@@ -67,7 +67,7 @@ impl Class {
             "/api/sync/ws" if reads => Self::Socket,
             "/api/register" if posts => Self::Register,
             "/api/login" if posts => Self::Login,
-            "/api/verify-email" if posts => Self::VerifyEmail,
+            "/api/verify-email" | "/verify-email" if posts => Self::VerifyEmail,
             _ => Self::Other,
         })
     }

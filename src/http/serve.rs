@@ -36,7 +36,7 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
         finish: CancellationToken::new(),
         cut: CancellationToken::new(),
     };
-    tracing::info!(%address, "listening");
+    tracing::debug!(%address, "accepting connections");
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,

@@ -196,10 +196,9 @@ impl Talk<'_> {
             }
             Ok(Message::Pong(_)) => Heard::Pong,
             Ok(Message::Ping(_) | Message::Binary(_)) => Heard::Nothing,
-            Ok(Message::Close(_)) => Heard::Goodbye,
             // The library tells a message beyond the hard bound only in words.
             Err(error) if error.to_string().contains("Space limit exceeded") => Heard::TooMuch,
-            Err(_) => Heard::Goodbye,
+            Ok(Message::Close(_)) | Err(_) => Heard::Goodbye,
         }
     }
 

@@ -57,6 +57,19 @@ pub async fn migration_status(database: &config::Database) -> Result<Vec<Migrati
     }
 }
 
+/// Opens the configured database for a command that may run beside a server.
+///
+/// # Errors
+/// Like [`open`], but a server that has the embedded database open is no hindrance.
+pub async fn open_beside(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    match database {
+        config::Database::Sqlite { path } => {
+            Ok(Arc::new(sqlite::SqliteStore::open_beside(path, sqlite::SqliteOptions::default()).await?))
+        }
+        config::Database::Postgres { .. } => open(database, statement_timeout).await,
+    }
+}
+
 /// Opens the configured database and brings its schema up to date.
 ///
 /// `statement_timeout` is enforced by PostgreSQL, which stops the statement; the embedded database runs in this process and has

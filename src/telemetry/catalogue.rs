@@ -38,10 +38,15 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], doc: &'s
 /// The table.
 pub const METRICS: &[Metric] = &[
     // Requests.
-    counter("supersync_requests_total", &["method", "route", "status"], "Requests answered."),
-    histogram("supersync_request_seconds", &["method", "route"], "Time from a request's head to its answer."),
+    counter("supersync_http_requests_total", &["method", "route", "status"], "Requests answered."),
+    histogram(
+        "supersync_http_request_seconds",
+        &["method", "route", "status"],
+        "Time from a request's head to its answer.",
+    ),
     counter("supersync_slow_requests_total", &["route"], "Requests that took longer than SLOW_REQUEST_SECONDS."),
     gauge("supersync_sockets", &[], "Open WebSockets."),
+    counter("supersync_notices_total", &[], "Notices of new operations sent to WebSockets."),
     // Engine.
     counter(
         "supersync_operations_total",

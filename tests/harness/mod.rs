@@ -1,6 +1,6 @@
 //! A real server per test, and clients that speak to it as devices do.
 
-#![allow(dead_code, reason = "every test program uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "every test program uses a part of it")]
 
 mod account;
 mod database;

@@ -14,7 +14,7 @@ use supersync::protocol::{Seq, UserId};
 use supersync::store::{self, Commit, CommitOutcome, LogRange, NewUser, SnapshotChange, Store, SyncState};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::account::Account;
 use super::database::{Backend, TestDatabase};
@@ -38,7 +38,8 @@ pub struct Server {
     pub database: TestDatabase,
     setup: Setup,
     http: reqwest::Client,
-    cancel: CancellationToken,
+    /// Stops the server with this value.
+    running: DropGuard,
     serving: JoinHandle<()>,
 }
 
@@ -80,7 +81,18 @@ impl Server {
             let cancel = cancel.clone();
             async move { http::serve(listener, state, cancel).await.expect("the server runs until it is stopped") }
         });
-        Self { base, clock, store, engine, accounts, database, setup, http: http_client(), cancel, serving }
+        Self {
+            base,
+            clock,
+            store,
+            engine,
+            accounts,
+            database,
+            setup,
+            http: http_client(),
+            running: cancel.drop_guard(),
+            serving,
+        }
     }
 
     /// Stops in an orderly way and starts again on the same database.
@@ -91,7 +103,7 @@ impl Server {
 
     /// Stops in an orderly way.
     pub async fn stop(self) -> (TestDatabase, Setup) {
-        self.cancel.cancel();
+        self.running.disarm().cancel();
         self.serving.await.expect("the server stops without a panic");
         self.engine.shutdown().await;
         self.store.close().await;
@@ -170,8 +182,14 @@ impl Server {
     }
 
     async fn rows_after(&self, account: &Account, after: Seq) -> Vec<Seq> {
-        let range =
-            LogRange { user: account.id, after, up_to: Seq::MAX, exclude_client: None, limit: 10_000, max_bytes: 1 << 30 };
+        let range = LogRange {
+            user: account.id,
+            after,
+            up_to: Seq::MAX,
+            exclude_client: None,
+            limit: 10_000,
+            max_bytes: 1 << 30,
+        };
         let page = self.store.read_log(range).await.expect("the store works");
         page.ops.iter().map(|op| op.server_seq).collect()
     }
@@ -192,12 +210,6 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-    }
-}
-
 fn stopped_clock() -> Clock {
     Clock::manual(Clock::System.now_ms())
 }
@@ -208,7 +220,8 @@ fn settings(database: &TestDatabase) -> Config {
         ("JWT_SECRET", "a secret of the tests, long enough to be one".to_owned()),
         ("RATE_LIMITS", "off".to_owned()),
     ];
-    let variables: HashMap<String, String> = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let variables: HashMap<String, String> =
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let mut config = Config::parse(&variables).expect("the settings are right");
     config.database = database.settings();
     config

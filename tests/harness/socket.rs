@@ -31,7 +31,8 @@ impl Socket {
     /// Connects and upgrades; the server's verdict on the token comes as a frame.
     pub async fn open(base: &str, query: &str) -> Self {
         let url = format!("{}/api/sync/ws?{query}", base.replacen("http", "ws", 1));
-        let (stream, _) = timeout(PATIENCE, connect_async(url)).await.expect("an upgrade").expect("the upgrade succeeds");
+        let (stream, _) =
+            timeout(PATIENCE, connect_async(url)).await.expect("an upgrade").expect("the upgrade succeeds");
         Self { stream }
     }
 

@@ -1,7 +1,6 @@
 //! Scenarios 68 and 69: limits, tokens, and trouble that must not look like a bad token.
 
 use serde_json::json;
-use supersync::store::AccountStore as _;
 
 use crate::harness::{Backend, Ended, Server, op, receive, snapshot};
 
@@ -101,7 +100,10 @@ async fn s69_without_a_valid_token_nothing_is_told(on: Backend) {
             request = request.header("authorization", header);
         }
         let reply = receive(request).await.expect(401);
-        assert_eq!(reply.body.as_object().map(|members| members.keys().collect::<Vec<_>>()), Some(vec![&"error".to_owned()]));
+        assert_eq!(
+            reply.body.as_object().map(|members| members.keys().collect::<Vec<_>>()),
+            Some(vec![&"error".to_owned()])
+        );
     }
 }
 

@@ -22,7 +22,10 @@ async fn with_quota(on: Backend, bytes: i64) -> Server {
 #[track_caller]
 fn over_quota(reply: &Reply, used: i64, quota: i64) -> &Value {
     assert_eq!(reply.status, 413, "{}", reply.text);
-    assert_eq!((&reply["error"], &reply["errorCode"]), (&json!("Storage quota exceeded"), &json!("STORAGE_QUOTA_EXCEEDED")));
+    assert_eq!(
+        (&reply["error"], &reply["errorCode"]),
+        (&json!("Storage quota exceeded"), &json!("STORAGE_QUOTA_EXCEEDED"))
+    );
     assert_eq!((&reply["storageUsedBytes"], &reply["storageQuotaBytes"]), (&json!(used), &json!(quota)));
     &reply.body
 }
@@ -36,7 +39,10 @@ async fn s58_duplicates_and_invalid_siblings_cost_nothing(on: Backend) {
     let fresh = op("A").sized(200);
     let request = [first, op("A").sized(400).kind("NOPE"), fresh.clone(), fresh, second];
     let duplicate = "DUPLICATE_OPERATION";
-    assert_eq!(account.upload("A", &request).await.outcomes(), [duplicate, "INVALID_OP_TYPE", "#3", duplicate, duplicate]);
+    assert_eq!(
+        account.upload("A", &request).await.outcomes(),
+        [duplicate, "INVALID_OP_TYPE", "#3", duplicate, duplicate]
+    );
     assert_eq!(account.status().await["storageUsedBytes"], 1_000);
     let refused = account.upload("A", &[op("A").sized(20)]).await;
     let body = over_quota(&refused, 1_000, 1_000);
@@ -76,7 +82,8 @@ async fn s58_an_encrypted_snapshot_is_charged_once(on: Backend) {
 async fn s59_with_two_restore_points_the_oldest_goes(on: Backend) {
     let server = with_quota(on, 2_000).await;
     let account = server.account().await;
-    let stored = [op("A").sized(300), import("A").sized(500), op("A").sized(300), import("A").sized(500), op("A").sized(300)];
+    let stored =
+        [op("A").sized(300), import("A").sized(500), op("A").sized(300), import("A").sized(500), op("A").sized(300)];
     account.upload("A", &stored).await.ok();
     assert_eq!(account.upload("A", &[op("A").sized(400)]).await.outcomes(), ["#6"]);
     let kept = server.stored_seqs(&account).await;

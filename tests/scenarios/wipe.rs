@@ -21,7 +21,10 @@ async fn s61_deleting_the_data_leaves_nothing_to_see(on: Backend) {
     assert_eq!(account.delete("/api/sync/data").await.ok().body, json!({ "success": true }));
 
     let status = account.status().await;
-    assert_eq!((&status["latestSeq"], &status["storageUsedBytes"], &status["devicesOnline"]), (&json!(0), &json!(0), &json!(0)));
+    assert_eq!(
+        (&status["latestSeq"], &status["storageUsedBytes"], &status["devicesOnline"]),
+        (&json!(0), &json!(0), &json!(0))
+    );
     assert!(status.get("snapshotAge").is_none());
     let page = account.download(0).await;
     assert_eq!((page.seqs(), &page["latestSeq"], page.has("gapDetected")), (vec![], &json!(0), false));

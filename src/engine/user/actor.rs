@@ -41,8 +41,6 @@ const MAX_FACT_ROUNDS: u32 = 8;
 const MAX_CLEANUP_STEPS: usize = 50;
 /// Full states looked through for the newest replacement when a log says nothing of it.
 const MAX_UNRESOLVED_FULL_STATES: usize = 1000;
-/// An upload writes its device's row at most this often, in milliseconds.
-const DEVICE_WRITE_MS: i64 = 60_000;
 
 /// What every actor shares.
 pub struct Context {
@@ -145,7 +143,6 @@ struct InFlight {
     probe: Probe,
     encoded: Vec<EncodedOp>,
     devices: Vec<(String, i64)>,
-    clear_devices: bool,
     attempt: u32,
 }
 
@@ -263,7 +260,7 @@ impl Writer {
             state.account.storage_quota_bytes = loaded.storage_quota_bytes;
         } else {
             let state = state_of(store, self.user, loaded).await.map_err(store_trouble)?;
-            self.slot.clear_touches();
+            self.slot.devices().clear();
             self.state = Some(state);
         }
         self.publish(Vec::new());
@@ -319,6 +316,15 @@ impl Writer {
                 Ok(plan) => return Some(plan),
                 Err(needs) => needs,
             };
+            if needs.recount && !facts.quota_checked {
+                // Somebody may have raised it since the account became live.
+                facts.quota_checked = true;
+                if self.refresh_quota().await.is_err() {
+                    return None;
+                }
+                continue;
+            }
+            let state = self.state.as_ref()?;
             let fetched = if !needs.heads.is_empty() && state.heads.is_unknown() {
                 self.load_heads().await
             } else {
@@ -331,6 +337,15 @@ impl Writer {
         }
         tracing::error!(user_id = self.user, "planning does not settle");
         None
+    }
+
+    async fn refresh_quota(&mut self) -> Result<(), EngineError> {
+        let loaded = self.context.store.load_account(self.user).await.map_err(store_trouble)?;
+        let quota_bytes = loaded.ok_or(EngineError::NoAccount)?.storage_quota_bytes;
+        if let Some(state) = &mut self.state {
+            state.account.storage_quota_bytes = quota_bytes;
+        }
+        Ok(())
     }
 
     /// Remembers all heads of an account that has few, on its first upload: readers don't need them.
@@ -413,25 +428,18 @@ impl Writer {
         let live_from = commit.state.base_seq;
         let encoded = commit.ops.iter().filter(|(_, op)| op.server_seq > live_from);
         let encoded = encoded.map(|(_, op)| EncodedOp::new(op)).collect();
-        if !commit.clear_devices {
-            commit.devices.retain(|(client_id, now_ms)| self.slot.should_touch(client_id, *now_ms, DEVICE_WRITE_MS));
+        if commit.clear_devices {
+            self.slot.devices().clear();
         }
+        let due = |(client_id, now_ms): &(String, i64)| self.slot.devices().uploaded(client_id, *now_ms);
+        commit.devices.retain(due);
         let probe = Probe {
             expected_revision: commit.expected_revision,
             generation: commit.state.generation,
             last_op: commit.ops.last().map(|(_, op)| (op.id.clone(), op.server_seq)),
         };
-        self.in_flight = Some(InFlight {
-            batch,
-            answers,
-            authors,
-            after,
-            probe,
-            encoded,
-            devices: commit.devices.clone(),
-            clear_devices: commit.clear_devices,
-            attempt,
-        });
+        self.in_flight =
+            Some(InFlight { batch, answers, authors, after, probe, encoded, devices: commit.devices.clone(), attempt });
         let myself = self.myself.clone();
         self.context.committer.submit(commit, move |result| {
             // Fails only when the actor has died: its callers ask again and find what was stored by op id.
@@ -513,11 +521,8 @@ impl Writer {
         if let Some(state) = &mut self.state {
             state.apply(flight.after);
         }
-        if flight.clear_devices {
-            self.slot.clear_touches();
-        }
         for (client_id, now_ms) in &flight.devices {
-            self.slot.touched(client_id, *now_ms);
+            self.slot.devices().written(client_id, *now_ms);
         }
         self.publish(flight.encoded);
         let latest_seq = self.slot.view().sync().latest_seq();
@@ -539,9 +544,10 @@ impl Writer {
     /// Records devices of uploads that changed nothing else. Failing is no reason to fail the upload.
     async fn touch_devices(&self, devices: Vec<(String, i64)>) {
         for (client_id, now_ms) in devices {
-            if self.slot.should_touch(&client_id, now_ms, DEVICE_WRITE_MS) {
+            let due = self.slot.devices().uploaded(&client_id, now_ms);
+            if due {
                 match self.context.store.touch_device(self.user, &client_id, now_ms).await {
-                    Ok(()) => self.slot.touched(&client_id, now_ms),
+                    Ok(()) => self.slot.devices().written(&client_id, now_ms),
                     Err(error) => tracing::warn!(%error, user_id = self.user, "device not recorded"),
                 }
             }

@@ -1,0 +1,123 @@
+//! `supersync migrate …`: the schema's versions. The server brings the schema up to date at every start; these commands are for
+//! operators who want to look first, or to do it at a time of their own.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+
+use crate::config::{Config, Database};
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{self, MigrationStatus, StoreError};
+
+/// Look at the database's schema or bring it up to date.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum MigrateCommand {
+    /// List the migrations and whether the database has them. Changes nothing; exit code 1 unless all are applied.
+    Status,
+    /// Apply what is missing. `serve` does the same at every start.
+    ///
+    /// Safe while servers run on PostgreSQL: a lock makes everybody take turns. With the embedded database (SQLite), stop the
+    /// server first.
+    Run,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// `status` found something to do.
+    #[error("{0} migration(s) are pending; `supersync migrate run` or the next start applies them")]
+    Pending(usize),
+    /// `status` found something that this program does not know.
+    #[error("the database has {0} migration(s) that this program does not know: it belongs to a newer version")]
+    Newer(usize),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Writing the output failed.
+    #[error("standard output: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// See [`MigrateError`]; the text is meant for the operator.
+pub async fn run(
+    command: MigrateCommand,
+    config: &Config,
+    output: &mut (dyn Write + Send),
+) -> Result<(), MigrateError> {
+    match command {
+        MigrateCommand::Status => {
+            let migrations = status(config).await?;
+            for migration in &migrations {
+                let state = match (migration.applied, migration.known) {
+                    (true, true) => "applied",
+                    (true, false) => "unknown",
+                    (false, _) => "pending",
+                };
+                writeln!(output, "{:>16}  {state:<8}  {}", migration.version, migration.description)?;
+            }
+            judge(&migrations)
+        }
+        MigrateCommand::Run => {
+            let store = store::open(&config.database, config.timeouts.statement).await?;
+            store.close().await;
+            writeln!(output, "The schema is up to date.")?;
+            Ok(())
+        }
+    }
+}
+
+async fn status(config: &Config) -> Result<Vec<MigrationStatus>, StoreError> {
+    match &config.database {
+        Database::Sqlite { path } => SqliteStore::migration_status(path).await,
+        Database::Postgres { url, schema, .. } => PostgresStore::migration_status(url, schema.as_deref()).await,
+    }
+}
+
+fn judge(migrations: &[MigrationStatus]) -> Result<(), MigrateError> {
+    let newer = migrations.iter().filter(|migration| !migration.known).count();
+    let pending = migrations.iter().filter(|migration| !migration.applied).count();
+    match (newer, pending) {
+        (0, 0) => Ok(()),
+        (0, pending) => Err(MigrateError::Pending(pending)),
+        (newer, _) => Err(MigrateError::Newer(newer)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn unknown_migrations_weigh_more_than_pending_ones() {
+        let migration = |applied, known| MigrationStatus { version: 1, description: String::new(), applied, known };
+        assert!(matches!(judge(&[migration(true, false), migration(false, true)]), Err(MigrateError::Newer(1))));
+        assert!(matches!(judge(&[migration(false, true), migration(false, true)]), Err(MigrateError::Pending(2))));
+        assert!(judge(&[migration(true, true)]).is_ok());
+    }
+
+    #[tokio::test]
+    async fn status_reports_pending_migrations_and_changes_nothing_until_run() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let variables = HashMap::from([
+            ("DATA_DIR".to_owned(), dir.path().display().to_string()),
+            ("JWT_SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned()),
+        ]);
+        let config = Config::parse(&variables).expect("valid");
+        let mut output = Vec::new();
+        let pending = run(MigrateCommand::Status, &config, &mut output).await;
+        assert!(matches!(pending, Err(MigrateError::Pending(1..))), "{pending:?}");
+        assert!(std::fs::read_dir(dir.path()).expect("directory").next().is_none(), "nothing was made");
+
+        run(MigrateCommand::Run, &config, &mut output).await.expect("migrated");
+        output.clear();
+        run(MigrateCommand::Status, &config, &mut output).await.expect("up to date");
+        let text = String::from_utf8(output).expect("UTF-8");
+        assert!(text.contains("applied") && !text.contains("pending"), "{text}");
+    }
+}

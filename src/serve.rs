@@ -1,0 +1,201 @@
+//! `supersync serve`: puts the parts together, and takes them apart in the reverse order when it is told to stop.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use supersync::accounts::Accounts;
+use supersync::clock::Clock;
+use supersync::config::{Config, Database, Environment, LogFormat};
+use supersync::engine::Options;
+use supersync::engine::sweeper::Sweeper;
+use supersync::http::AppState;
+use supersync::mail::Mailer;
+use supersync::telemetry::metrics;
+use supersync::{engine, http, store};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::Failure;
+
+/// How long each part may take to stop once requests have ended.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Serves until a signal says stop.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    log_panics();
+    let mut signals = Signals::new()?;
+    let config = Arc::new(config);
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| format!("DATA_DIR {} can't be created: {error}", config.data_dir.display()))?;
+
+    let background = TaskTracker::new();
+    let stopping = CancellationToken::new();
+    // Before the store, which records metrics from its first statement on.
+    start_metrics(&config, &background, &stopping).await?;
+    let mailer = Mailer::from_config(&config)?;
+    // A start that waits for a database that does not answer must still be stoppable.
+    let store = tokio::select! {
+        opened = store::open(&config.database, config.timeouts.statement) => opened.map_err(|error| database_failed(&config, &error))?,
+        () = signals.next() => return Ok(()),
+    };
+    let clock = Clock::System;
+    let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), mailer);
+    let engine = engine::Handle::start(Arc::clone(&store), clock.clone(), Options::from(&*config)).await?;
+    let instance = Uuid::now_v7().to_string();
+    let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, instance);
+    background.spawn(sweeper.run(stopping.clone()));
+
+    let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port)).await?;
+    let state = AppState::new(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock);
+    let draining = CancellationToken::new();
+    let serving = http::serve(listener, state, draining.clone());
+    tokio::pin!(serving);
+    tracing::info!(address = %SocketAddr::new(config.host, config.port), database = store.kind(), version = env!("CARGO_PKG_VERSION"), "listening");
+    welcome(&config);
+
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = signals.next() => {
+            tracing::info!("stopping: running requests may finish");
+            draining.cancel();
+            tokio::select! {
+                served = &mut serving => served,
+                () = signals.next() => {
+                    tracing::warn!("told to stop again: not waiting for requests");
+                    Ok(())
+                }
+            }
+        }
+    };
+    if let Err(error) = &served {
+        tracing::error!(%error, "the listener failed");
+    }
+    draining.cancel();
+    stopping.cancel();
+    background.close();
+    let stop = async {
+        engine.shutdown().await;
+        background.wait().await;
+        accounts.drain_mails().await;
+        store.close().await;
+    };
+    let stopped = tokio::time::timeout(STOP_PATIENCE, stop).await;
+    if stopped.is_err() {
+        tracing::warn!("something did not stop in time; what was acknowledged is stored");
+    }
+    tracing::info!("stopped");
+    served.map_err(Into::into)
+}
+
+/// The signals that mean stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
+async fn start_metrics(config: &Config, background: &TaskTracker, stopping: &CancellationToken) -> Result<(), Failure> {
+    let handle = metrics::install()?;
+    match config.metrics_addr {
+        Some(address) => {
+            let listener = bind("METRICS_ADDR", address).await?;
+            let serving = metrics::serve(listener, handle, stopping.clone());
+            background.spawn(async {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the metrics listener failed");
+                }
+            });
+        }
+        None => {
+            background.spawn(metrics::keep_up(handle, stopping.clone()));
+        }
+    }
+    Ok(())
+}
+
+async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => "another program listens there, maybe a second supersync".to_owned(),
+            ErrorKind::PermissionDenied => "permission denied; ports below 1024 need privileges".to_owned(),
+            ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
+            _ => error.to_string(),
+        };
+        format!("can't listen on {address}: {advice} (change {setting})").into()
+    })
+}
+
+fn database_failed(config: &Config, error: &store::StoreError) -> Failure {
+    match (&config.database, error) {
+        // Says what to do already.
+        (_, store::StoreError::Refused(_)) => error.to_string(),
+        (Database::Sqlite { path }, _) => format!("the database {} can't be opened: {error}", path.display()),
+        (Database::Postgres { .. }, _) => format!("the database that DATABASE_URL names can't be used: {error}"),
+    }
+    .into()
+}
+
+/// A panic is a defect; its place is logged like everything else. Its text may hold data, so it is shown only on request.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, ToString::to_string);
+        tracing::error!(place, "panic");
+        tracing::debug!(place, text = panic.payload_as_str().unwrap_or_default(), "panic");
+    }));
+}
+
+/// Tells a person at a terminal what to do next. Not in production, and not between JSON lines.
+fn welcome(config: &Config) {
+    if config.environment == Environment::Production || config.log_format == LogFormat::Json {
+        return;
+    }
+    let program = std::env::args().next().unwrap_or_else(|| "supersync".to_owned());
+    let url = &config.public_url;
+    let (database, before) = match &config.database {
+        Database::Sqlite { path } => (
+            format!("the embedded database {}", path.display()),
+            " (stop the server for it: the embedded database belongs to one program at a time)",
+        ),
+        Database::Postgres { .. } => ("PostgreSQL".to_owned(), ""),
+    };
+    let metrics = config.metrics_addr.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
+    // Standard output may be closed; the server runs all the same.
+    let text = format!(
+        "
+SuperSync {version} is ready: {url}, on {database}. Metrics: {metrics}
+
+Create an account{before}:
+  {program} user add you@example.org
+or register, and open the link that appears in this log:
+  curl {url}/api/register -H 'Content-Type: application/json' -d '{{\"email\":\"you@example.org\",\"password\":\"a long passphrase\"}}'
+
+In the app: Settings > Sync > SuperSync, with the access token and the server's address {url}
+Every setting: {program} --print-config. Everything else: README.md and docs/. Stop with Ctrl-C.
+",
+        version = env!("CARGO_PKG_VERSION"),
+    );
+    drop(io::Write::write_all(&mut io::stdout(), text.as_bytes()));
+}
