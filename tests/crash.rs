@@ -6,8 +6,6 @@ mod harness;
 use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use harness::{Backend, TestDatabase};
@@ -103,6 +101,15 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
+/// How far the load has come in one life of the program.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// Operations acknowledged.
+    acknowledged: usize,
+    /// Syncs begun.
+    syncs: usize,
+}
+
 /// A device with everything it was ever told.
 struct Witness {
     device: Device,
@@ -114,7 +121,7 @@ struct Witness {
 
 impl Witness {
     /// Works until the server dies.
-    async fn work(mut self, acknowledged: Arc<AtomicUsize>, progress: watch::Sender<usize>) -> Self {
+    async fn work(mut self, progress: watch::Sender<Progress>) -> Self {
         loop {
             for _ in 0..BATCH {
                 let n = self.made.len();
@@ -128,11 +135,9 @@ impl Witness {
                     is_payload_encrypted: false,
                 }));
             }
+            progress.send_modify(|progress| progress.syncs += 1);
             match self.sync().await {
-                Some(count) => {
-                    let sum = acknowledged.fetch_add(count, Ordering::Relaxed) + count;
-                    progress.send_replace(sum);
-                }
+                Some(count) => progress.send_modify(|progress| progress.acknowledged += count),
                 None => return self,
             }
         }
@@ -220,14 +225,17 @@ async fn killed_under_load(backend: Backend) {
             duplicates: 0,
         })
         .collect();
-    for _ in 0..KILLS {
-        let acknowledged = Arc::new(AtomicUsize::new(0));
-        let (progress, mut seen) = watch::channel(0);
+    for life in 0..KILLS {
+        let (progress, mut seen) = watch::channel(Progress::default());
         let mut work = JoinSet::new();
         for witness in witnesses {
-            work.spawn(witness.work(acknowledged.clone(), progress.clone()));
+            work.spawn(witness.work(progress.clone()));
         }
-        let enough = seen.wait_for(|sum| *sum >= ACKNOWLEDGED_PER_LIFE);
+        let enough = async {
+            let syncs = seen.wait_for(|now| now.acknowledged >= ACKNOWLEDGED_PER_LIFE).await?.syncs;
+            // Not at the moment of an answer, when nothing may be under way, but a different number of requests later.
+            seen.wait_for(|now| now.syncs > syncs + life).await.map(|_| ())
+        };
         timeout(PATIENCE, enough).await.expect("the load makes progress").expect("the devices work");
         program.kill().await;
         witnesses = work.join_all().await;
