@@ -107,7 +107,15 @@ fn the_environment_wins_over_the_env_file() {
         assert!(printed.lines().any(|printed| printed == line), "{line} is missing in {printed}");
     }
     assert!(!printed.contains("hunter2"), "{printed}");
-    assert!(!directory.path().join("data").exists(), "printing makes nothing");
+}
+
+#[test]
+fn commands_that_only_look_make_nothing() {
+    let directory = directory();
+    assert!(run(&directory, &[], &["--print-config"]).status.success());
+    let said = refused(&directory, &[], &["migrate", "status"]);
+    assert!(said.contains("pending"), "{said}");
+    assert!(std::fs::read_dir(directory.path()).expect("directory").next().is_none());
 }
 
 #[test]
