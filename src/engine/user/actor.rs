@@ -1,4 +1,4 @@
-//! The actor around [`plan`](super::plan): queues requests while a commit is under way, fetches missing facts, hands plans to the committer, and
+//! The actor around [`plan`]: queues requests while a commit is under way, fetches missing facts, hands plans to the committer, and
 //! after the commit, and only then, publishes, answers and notifies.
 //!
 //! While one commit runs the next batch gathers, so a busy account groups its own requests as the committer groups accounts. A commit that fails leaves
