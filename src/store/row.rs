@@ -275,7 +275,7 @@ pub(super) fn import_reason(text: Option<&str>) -> Result<Option<ImportReason>> 
 }
 
 pub(super) fn archive_reason(text: &str) -> Result<ArchiveReason> {
-    [ArchiveReason::CleanSlate, ArchiveReason::Wipe, ArchiveReason::Superseded, ArchiveReason::Expired]
+    [ArchiveReason::CleanSlate, ArchiveReason::Wipe, ArchiveReason::Expired, ArchiveReason::Superseded]
         .into_iter()
         .find(|reason| reason.as_str() == text)
         .ok_or_else(|| corrupt("archive reason"))

@@ -3,12 +3,13 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Backend, Server, op, upload};
+use crate::harness::{Account, Backend, Server, op, upload};
 
 on_both_databases! {
     m02_op_ids_of_different_accounts_are_apart,
     m04_nul_characters_fail_at_most_their_own_op,
     m04_lone_surrogates_fail_at_most_their_own_op,
+    m04_odd_clock_keys_are_stripped_like_other_invalid_ones,
     m04_large_integers_are_no_trouble,
     m11_a_cursor_that_is_no_count_is_refused,
 }
@@ -22,25 +23,30 @@ async fn m02_op_ids_of_different_accounts_are_apart(on: Backend) {
     assert_eq!(account.op_at(1).await["payload"], *shared.get("payload"));
 }
 
-/// Each odd operation is accepted and served as it was, or refused alone with a permanent code; its siblings are accepted.
+/// Each odd value is kept and served as it came, or fails its own operation with a permanent code; siblings are accepted.
 async fn survives(on: Backend, odd: &[(&str, &str)]) {
     let server = Server::start(on).await;
     for (member, value) in odd {
         let account = server.account().await;
-        let marked = op("A").with(member, "MARK");
-        let body = upload("A", Some(0), &[op("A"), marked, op("A")]).to_string().replace("\"MARK\"", value);
-        let reply = account.send(Method::POST, "/api/sync/ops", &[], body.into_bytes()).await;
-        let outcomes = reply.outcomes();
+        let outcomes = upload_odd(&account, member, value).await;
         let odd_one_accepted = outcomes[1] == "#2";
         assert!(odd_one_accepted || outcomes[1].starts_with("INVALID_"), "{member} {value}: {outcomes:?}");
         let stored = if odd_one_accepted { 3 } else { 2 };
         assert_eq!((outcomes[0].as_str(), outcomes[2].clone()), ("#1", format!("#{stored}")), "{member} {value}");
+        // Other than JavaScript, this program's JSON parser refuses lone surrogates: count in the text.
         let page = account.download(0).await;
-        assert_eq!(page.seqs(), (1..=stored).collect::<Vec<_>>());
+        assert_eq!(page.text.matches(r#""serverSeq":"#).count(), stored, "{member} {value}: {}", page.text);
         if odd_one_accepted {
-            assert!(page.text.contains(value), "{member} {value} is served as it came");
+            assert!(page.text.contains(value), "{member} {value} is served as it came: {}", page.text);
         }
     }
+}
+
+/// Uploads an operation whose member has this very JSON text, between two ordinary ones.
+async fn upload_odd(account: &Account, member: &str, value: &str) -> Vec<String> {
+    let marked = op("A").with(member, "MARK");
+    let body = upload("A", Some(0), &[op("A"), marked, op("A")]).to_string().replace("\"MARK\"", value);
+    account.send(Method::POST, "/api/sync/ops", &[], body.into_bytes()).await.outcomes()
 }
 
 async fn m04_nul_characters_fail_at_most_their_own_op(on: Backend) {
@@ -51,7 +57,6 @@ async fn m04_nul_characters_fail_at_most_their_own_op(on: Backend) {
             ("entityId", r#""a\u0000b""#),
             ("entityIds", r#"["a\u0000b"]"#),
             ("actionType", r#""a\u0000b""#),
-            ("vectorClock", r#"{"a\u0000b":1}"#),
             ("payload", r#"{"a\u0000b":"\u0000"}"#),
         ],
     )
@@ -67,10 +72,18 @@ async fn m04_lone_surrogates_fail_at_most_their_own_op(on: Backend) {
             ("payload", r#""\ud83d x""#),
             ("id", r#""\ud800""#),
             ("entityId", r#""\ud800""#),
-            ("vectorClock", r#"{"\ud800":1}"#),
         ],
     )
     .await;
+}
+
+async fn m04_odd_clock_keys_are_stripped_like_other_invalid_ones(on: Backend) {
+    let server = Server::start(on).await;
+    for clock in [r#"{"a\u0000b":1,"A":1}"#, r#"{"\ud800":1,"A":1}"#] {
+        let account = server.account().await;
+        assert_eq!(upload_odd(&account, "vectorClock", clock).await, ["#1", "#2", "#3"], "{clock}");
+        assert_eq!(account.op_at(2).await["vectorClock"], json!({ "A": 1 }), "{clock}");
+    }
 }
 
 async fn m04_large_integers_are_no_trouble(on: Backend) {
