@@ -156,7 +156,7 @@ const SNAPSHOT_OP_TYPES: [(&str, OpType); 3] = [
 
 /// An element of `ops` before its members are checked.
 enum RawOp {
-    Object([Option<Span>; OP_FIELDS.len()]),
+    Object(Box<[Option<Span>; OP_FIELDS.len()]>),
     Other,
 }
 
@@ -250,7 +250,7 @@ fn read_ops(scanner: &mut Scanner<'_>) -> Result<RawOps, Malformed> {
         if count > MAX_OPS_PER_UPLOAD {
             scanner.value()?;
         } else if scanner.peek() == Some(b'{') {
-            ops.push(RawOp::Object(members(scanner, &OP_FIELDS)?));
+            ops.push(RawOp::Object(Box::new(members(scanner, &OP_FIELDS)?)));
         } else {
             scanner.value()?;
             ops.push(RawOp::Other);
@@ -285,7 +285,7 @@ fn check_op(check: &mut Checker<'_>, body: &Bytes, index: usize, raw: &RawOp) ->
         encrypted,
         reason,
         base,
-    ] = *fields;
+    ] = **fields;
     check.poisoned = None;
     let id = check.string(at("id"), id, TRANSPORT);
     let client_id = check.string(at("clientId"), client, TRANSPORT);

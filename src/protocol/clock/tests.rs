@@ -4,13 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+type Entries = &'static [(&'static str, u32)];
+
 fn clock(entries: &[(&str, u32)]) -> VectorClock {
     VectorClock::from_entries(entries.iter().map(|(key, value)| ((*key).into(), *value)))
 }
 
 #[test]
 fn comparison() {
-    let table: [(&[(&str, u32)], &[(&str, u32)], Ordering); 11] = [
+    let table: [(Entries, Entries, Ordering); 11] = [
         (&[], &[], Ordering::Equal),
         (&[("a", 0)], &[], Ordering::Equal),
         (&[("a", 0)], &[("b", 0)], Ordering::Equal),

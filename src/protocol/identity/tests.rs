@@ -5,6 +5,9 @@ use bytes::Bytes;
 use super::super::{ImportReason, OpType, VectorClock};
 use super::*;
 
+/// What is changed, and how.
+type Change = (&'static str, fn(&mut ValidOp));
+
 const RECEIVED: i64 = 1_700_000_000_000;
 
 fn clock(entries: &[(&str, u32)]) -> VectorClock {
@@ -60,7 +63,7 @@ fn stored(op: &ValidOp) -> StoredOp {
 #[test]
 fn scenario_33_every_member_counts() {
     let log = stored(&incoming());
-    let changes: [(&str, fn(&mut ValidOp)); 14] = [
+    let changes: [Change; 14] = [
         ("id", |op| op.id = "op-2".into()),
         ("client", |op| op.client_id = "B".into()),
         ("action", |op| op.action_type = "changed".into()),

@@ -337,7 +337,7 @@ impl<'a> Checker<'a> {
         // A float cast saturates, so what is out of range stays out of range.
         #[expect(clippy::cast_possible_truncation, reason = "integral, and saturating is what is wanted")]
         let integer = value as i64;
-        if integer > MAX_SAFE_INTEGER || integer < -MAX_SAFE_INTEGER {
+        if !(-MAX_SAFE_INTEGER..=MAX_SAFE_INTEGER).contains(&integer) {
             let note = json!("Integers must be within the safe integer range.");
             if integer > 0 {
                 self.too_big("int", MAX_SAFE_INTEGER, at.path());

@@ -49,7 +49,9 @@ fn parse_snapshot(body: &Value) -> Result<SnapshotRequest, RequestError> {
 }
 
 fn wrong_type(expected: &str, path: Value) -> Value {
-    json!({"code": "invalid_type", "expected": expected, "path": path})
+    let mut issue = json!({"code": "invalid_type", "expected": expected});
+    issue["path"] = path;
+    issue
 }
 
 #[test]
