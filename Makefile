@@ -37,7 +37,7 @@ lint:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
 
-bench:
+bench: build
 	scripts/with-postgres $(CARGO) run --locked --release --example bench
 
 readme-walk:
