@@ -2,7 +2,7 @@
 # make test   runs every test; starts a private PostgreSQL server for them
 # make lint   formatting, clippy, documentation, dependencies
 # make bench  the figures of the README
-# make readme-walk   runs the README's own commands
+# make readme-walk   runs the README's own commands, on both databases
 
 PROFILE ?= release
 CARGO ?= cargo
@@ -42,3 +42,4 @@ bench: build
 
 readme-walk:
 	scripts/readme-walk
+	scripts/with-postgres sh -c 'DATABASE_URL=$$SUPERSYNC_TEST_POSTGRES_URL scripts/readme-walk'

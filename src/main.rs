@@ -97,7 +97,7 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             }
             Command::User(command) => {
                 quiet_logs(&config)?;
-                let store = store::open(&config.database, config.timeouts.statement).await?;
+                let store = store::open_beside(&config.database, config.timeouts.statement).await?;
                 let done = admin::user::run(command, store.clone(), &config, Clock::System).await;
                 store.close().await;
                 Ok(done?)

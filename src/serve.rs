@@ -52,7 +52,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
     let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port)).await?;
     let state = AppState::new(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock);
-    let draining = state.draining.clone();
+    let draining = CancellationToken::new();
     let serving = http::serve(listener, state, draining.clone());
     tokio::pin!(serving);
     tracing::info!(address = %SocketAddr::new(config.host, config.port), database = store.kind(), version = env!("CARGO_PKG_VERSION"), "listening");
@@ -174,12 +174,9 @@ fn welcome(config: &Config) {
     }
     let program = std::env::args().next().unwrap_or_else(|| "supersync".to_owned());
     let url = &config.public_url;
-    let (database, before) = match &config.database {
-        Database::Sqlite { path } => (
-            format!("the embedded database {}", path.display()),
-            " (stop the server for it: the embedded database belongs to one program at a time)",
-        ),
-        Database::Postgres { .. } => ("PostgreSQL".to_owned(), ""),
+    let database = match &config.database {
+        Database::Sqlite { path } => format!("the embedded database {}", path.display()),
+        Database::Postgres { .. } => "PostgreSQL".to_owned(),
     };
     let metrics = config.metrics_addr.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
     // Standard output may be closed; the server runs all the same.
@@ -187,7 +184,7 @@ fn welcome(config: &Config) {
         "
 SuperSync {version} is ready: {url}, on {database}. Metrics: {metrics}
 
-Create an account{before}:
+Create an account (in another terminal, with the same settings):
   {program} user add you@example.org
 or register, and open the link that appears in this log:
   curl {url}/api/register -H 'Content-Type: application/json' -d '{{\"email\":\"you@example.org\",\"password\":\"a long passphrase\"}}'

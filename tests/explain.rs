@@ -48,7 +48,7 @@ async fn filled() -> (TestDatabase, PgConnection) {
         acquire_timeout: Duration::from_secs(30),
         schema: None,
     };
-    store::open(&config, Duration::from_secs(60)).await.unwrap().close().await;
+    store::open(&config, Duration::from_mins(1)).await.unwrap().close().await;
     let mut session = database.session().await;
     for sql in FILL {
         sqlx::query(sql).execute(&mut session).await.unwrap();

@@ -5,9 +5,7 @@ use std::io::{self, Write};
 
 use clap::Subcommand;
 
-use crate::config::{Config, Database};
-use crate::store::postgres::PostgresStore;
-use crate::store::sqlite::SqliteStore;
+use crate::config::Config;
 use crate::store::{self, MigrationStatus, StoreError};
 
 /// Look at the database's schema or bring it up to date.
@@ -50,7 +48,7 @@ pub async fn run(
 ) -> Result<(), MigrateError> {
     match command {
         MigrateCommand::Status => {
-            let migrations = status(config).await?;
+            let migrations = store::migration_status(&config.database).await?;
             for migration in &migrations {
                 let state = match (migration.applied, migration.known) {
                     (true, true) => "applied",
@@ -67,13 +65,6 @@ pub async fn run(
             writeln!(output, "The schema is up to date.")?;
             Ok(())
         }
-    }
-}
-
-async fn status(config: &Config) -> Result<Vec<MigrationStatus>, StoreError> {
-    match &config.database {
-        Database::Sqlite { path } => SqliteStore::migration_status(path).await,
-        Database::Postgres { url, schema, .. } => PostgresStore::migration_status(url, schema.as_deref()).await,
     }
 }
 

@@ -1,8 +1,7 @@
 //! `supersync user …`: accounts by hand, without mail.
 //!
-//! Works on the database, not through a running server: with PostgreSQL both can run at once (a running server notices a
-//! revoked session within 30 seconds); with the embedded database the server must be stopped first, since the file belongs to one
-//! process.
+//! Works on the database, not through a running server: both can run at once, with either database. A running server notices a
+//! revoked session within 30 seconds, and a new quota when the old one is used up.
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -26,7 +25,7 @@ const PASSWORD_GROUP: usize = 5;
 
 /// Manage accounts without mail.
 ///
-/// Works directly on the configured database. With the embedded database (SQLite), stop the server first.
+/// Works directly on the configured database; the server may be running meanwhile.
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
     /// Create an account that can be used at once, and print its access token.

@@ -109,7 +109,7 @@ async fn answer(mut socket: TcpStream, reply: Reply, log: Arc<Mutex<Vec<Seen>>>)
     socket.write_all(answer.as_bytes()).await.unwrap();
 }
 
-fn page(ops: Vec<Value>, has_more: bool, latest_seq: i64) -> Value {
+fn page(ops: &[Value], has_more: bool, latest_seq: i64) -> Value {
     json!({"ops": ops, "hasMore": has_more, "latestSeq": latest_seq, "serverTime": 1})
 }
 
@@ -206,7 +206,7 @@ async fn statuses_become_named_errors() {
     ])
     .await;
     match stub.client.status().await {
-        Err(ClientError::RateLimited { retry_in, .. }) => assert_eq!(retry_in, Some(Duration::from_secs(120))),
+        Err(ClientError::RateLimited { retry_in, .. }) => assert_eq!(retry_in, Some(Duration::from_mins(2))),
         other => panic!("{other:?}"),
     }
     assert!(matches!(stub.client.status().await, Err(ClientError::QuotaExceeded { used_bytes: 7, quota_bytes: 5 })));
@@ -221,9 +221,9 @@ async fn answers_that_break_the_contract_are_refused() {
     let with = |member: &str, value: Value| {
         let mut op = server_op(1);
         op["op"][member] = value;
-        page(vec![op], false, 1)
+        page(&[op], false, 1)
     };
-    let mut gap = page(vec![], false, 1);
+    let mut gap = page(&[], false, 1);
     gap["gapDetected"] = Value::Null;
     let mut no_payload = server_op(1);
     no_payload["op"].as_object_mut().unwrap().remove("payload");
@@ -238,10 +238,10 @@ async fn answers_that_break_the_contract_are_refused() {
         with("vectorClock", json!({"A": 1.5})),
         with("isPayloadEncrypted", json!(true)),
         gap,
-        page(vec![no_payload], false, 1),
-        page(vec![], true, 5),
-        page(vec![server_op(1), server_op(1)], false, 5),
-        page(vec![server_op(6)], false, 5),
+        page(&[no_payload], false, 1),
+        page(&[], true, 5),
+        page(&[server_op(1), server_op(1)], false, 5),
+        page(&[server_op(6)], false, 5),
         json!({"ops": [], "hasMore": false, "serverTime": 1}),
     ];
     let count = bad.len();
@@ -250,19 +250,19 @@ async fn answers_that_break_the_contract_are_refused() {
         let result = stub.client.download(0, None, 500).await;
         assert!(matches!(result, Err(ClientError::InvalidAnswer { .. })), "case {i}: {result:?}");
     }
-    let stub = Stub::new([Reply::Json(200, page(vec![server_op(1)], false, 1))]).await;
+    let stub = Stub::new([Reply::Json(200, page(&[server_op(1)], false, 1))]).await;
     assert_eq!(stub.client.download(0, None, 500).await.unwrap().ops[0].op.payload.get(), r#"{"n":1.5}"#);
 }
 
 #[tokio::test]
 async fn gap_restarts_once_from_the_beginning() {
-    let mut gap = page(vec![server_op(9)], true, 9);
+    let mut gap = page(&[server_op(9)], true, 9);
     gap["gapDetected"] = json!(true);
     let stub = Stub::new([
-        Reply::Json(200, page(vec![server_op(7)], false, 7)),
+        Reply::Json(200, page(&[server_op(7)], false, 7)),
         Reply::Json(200, gap),
-        Reply::Json(200, page(vec![server_op(1)], true, 2)),
-        Reply::Json(200, page(vec![server_op(2)], false, 2)),
+        Reply::Json(200, page(&[server_op(1)], true, 2)),
+        Reply::Json(200, page(&[server_op(2)], false, 2)),
     ])
     .await;
     let mut device = Device::new(stub.client.clone(), "A");
@@ -284,7 +284,7 @@ async fn cursor_follows_the_piggyback_when_there_is_more() {
     let first = device.change(change("t"));
     let stub = Stub::new([
         Reply::Json(200, json!({"results": [accepted(&first, 9)], "newOps": [server_op(3)], "hasMorePiggyback": true, "latestSeq": 9})),
-        Reply::Json(200, page(vec![server_op(5)], false, 9)),
+        Reply::Json(200, page(&[server_op(5)], false, 9)),
     ])
     .await;
     device.reconnect(stub.client.clone());
@@ -311,7 +311,7 @@ async fn results_decide_what_stays_pending() {
     ]);
     let stub = Stub::new([
         Reply::Json(200, json!({"results": results, "latestSeq": 1})),
-        Reply::Json(200, page(vec![], false, 1)),
+        Reply::Json(200, page(&[], false, 1)),
         Reply::Break,
     ])
     .await;
@@ -368,7 +368,7 @@ async fn bodies_travel_in_every_encoding() {
 #[test]
 fn waiting_times_are_read_from_texts() {
     use super::error::retry_in;
-    assert_eq!(retry_in("Rate limit exceeded, retry in 1 minute"), Some(Duration::from_secs(60)));
+    assert_eq!(retry_in("Rate limit exceeded, retry in 1 minute"), Some(Duration::from_mins(1)));
     assert_eq!(retry_in("Retry in 30 seconds."), Some(Duration::from_secs(30)));
     assert_eq!(retry_in("retry in 1 hour"), None);
     assert_eq!(retry_in("retry in a minute"), None);

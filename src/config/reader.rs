@@ -142,8 +142,7 @@ impl<'a> Reader<'a> {
             let shown = self.shown.get(variable.name).cloned();
             let value = match (given, variable.default) {
                 (Some(_), _) if variable.secret => Some(shown.unwrap_or_else(|| "********".to_owned())),
-                (Some(text), _) => Some(text.to_owned()),
-                (None, Default::Value(text)) => Some(text.to_owned()),
+                (Some(text), _) | (None, Default::Value(text)) => Some(text.to_owned()),
                 (None, Default::Computed(how)) => Some(shown.unwrap_or_else(|| how.to_owned())),
                 (None, Default::Unset) => None,
             };

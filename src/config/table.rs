@@ -224,7 +224,11 @@ pub const GROUPS: &[Group] = &[
             value("ACTOR_IDLE_SECONDS", "600", "When an idle account leaves memory."),
             value("MAX_QUEUED_REQUESTS", "4096", "Requests that may wait or run in the engine; more are answered 503."),
             value("MAX_QUEUED_REQUESTS_PER_USER", "64", "The same for one account."),
-            value("MAX_QUEUED_BYTES", "256MiB", "Request bytes that may wait or run in the engine."),
+            value(
+                "MAX_QUEUED_BYTES",
+                "256MiB",
+                "Request bytes held at once: of bodies being received or worked on, and again of what waits in the engine.",
+            ),
             value("MAX_SOCKETS_PER_USER", "10", "Open WebSockets of one account."),
             value("MAX_SOCKETS", "20000", "Open WebSockets of the process."),
             value("MAX_REPLAY_OPS", "100000", "Operations that one restore may replay."),

@@ -357,3 +357,18 @@ fn settings_are_printed_as_an_env_file() {
         assert!(lines.contains(&line), "{line} is missing in\n{text}");
     }
 }
+
+#[test]
+fn the_example_file_names_only_what_exists() {
+    let compose = ["DOMAIN", "POSTGRES_PASSWORD", "POSTGRES_USER", "POSTGRES_DB", "SUPERSYNC_IMAGE"];
+    let mut named = 0;
+    for line in include_str!("../../.env.example").lines() {
+        let Some((name, _)) = line.trim_start_matches("# ").split_once('=') else { continue };
+        if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+            named += 1;
+            let known = compose.contains(&name) || table::variables().any(|variable| variable.name == name);
+            assert!(known, "{name}");
+        }
+    }
+    assert!(named > 15, "the search itself works: {named}");
+}

@@ -165,6 +165,7 @@ pub enum RestoreError {
 }
 
 /// The store's trouble as the engine's callers see it.
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn store_trouble(error: StoreError) -> EngineError {
     match error {
         StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Unknown(_) | StoreError::Refused(_) => {

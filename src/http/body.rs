@@ -38,7 +38,7 @@ pub struct Caps {
 
 impl Caps {
     /// Wire bytes of a body whose gzip is wrapped in base64.
-    const fn wire_base64(self) -> usize {
+    pub(super) const fn wire_base64(self) -> usize {
         self.wire.div_ceil(3) * 4 + 4
     }
 }
@@ -98,7 +98,7 @@ fn is_base64(headers: &HeaderMap) -> bool {
     value.is_some_and(|value| value.trim().eq_ignore_ascii_case("base64"))
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 

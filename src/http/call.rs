@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 
 use super::body::{self, Caps, Payload};
+use super::budget::Held;
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::observe::{self, Phase, Trace};
@@ -28,6 +29,8 @@ pub struct Call {
     pub trace: Trace,
     parts: Parts,
     body: Body,
+    /// What the body holds of the budget, until the answer is made.
+    held: Option<Held>,
 }
 
 impl Call {
@@ -44,7 +47,7 @@ impl Call {
             Ok(user) => {
                 trace.set_user(user.user_id);
                 trace.enter(Phase::Engine);
-                Ok(Self { user: user.user_id, trace, parts, body })
+                Ok(Self { user: user.user_id, trace, parts, body, held: None })
             }
             Err(error) => {
                 body::discard(&parts.headers, body).await;
@@ -72,11 +75,23 @@ impl Call {
         self.trace.enter(Phase::Body);
         let body = std::mem::take(&mut self.body);
         let idle = state.config.timeouts.socket;
+        // Without an announced length as much as may come.
+        let most = caps.wire_base64();
+        let announced = body::content_length(&self.parts.headers).and_then(|length| usize::try_from(length).ok());
+        let mut held = match state.bodies.hold(announced.unwrap_or(most).min(most)) {
+            Ok(held) => held,
+            Err(error) => {
+                body::discard(&self.parts.headers, body).await;
+                return Err(error);
+            }
+        };
         let (text, compressed) = match body::sync_payload(&self.parts.headers, body, caps, idle, &state.codecs).await? {
             Payload::Json { text, compressed } => (text, compressed),
             Payload::Absent => return Err(invalid(state, vec![not_an_object("undefined")])),
             Payload::Text => return Err(invalid(state, vec![not_an_object("string")])),
         };
+        state.bodies.grow(&mut held, text.len())?;
+        self.held = Some(held);
         let parsed = if text.len() > PARSE_ELSEWHERE_ABOVE_BYTES {
             tokio::task::spawn_blocking(move || parse(&text)).await.map_err(ApiError::internal)?
         } else {

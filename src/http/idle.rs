@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(here.read_u8().await.unwrap(), 1);
         let last_byte = Instant::now();
         assert_eq!(here.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(last_byte.elapsed() >= LIMIT - Duration::from_millis(1));
+        assert!(last_byte.elapsed() >= LIMIT.saturating_sub(Duration::from_millis(1)));
     }
 
     #[tokio::test]

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn limiter(max: u32, keys: usize) -> FixedWindow<u32> {
-        FixedWindow::new(RateLimit { max, window: Duration::from_secs(60) }, NonZeroUsize::new(keys).unwrap())
+        FixedWindow::new(RateLimit { max, window: Duration::from_mins(1) }, NonZeroUsize::new(keys).unwrap())
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         limiter.hit(1, 1_000_000).unwrap();
         let verdict = limiter.hit(1, 0).unwrap();
         assert!(verdict.allowed);
-        assert_eq!(verdict.reset, Duration::from_secs(60));
+        assert_eq!(verdict.reset, Duration::from_mins(1));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod account;
 pub mod address;
 mod answer;
 pub mod body;
+mod budget;
 mod call;
 pub mod cors;
 pub mod encode;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::BodyBudget;
 use super::cors::CorsPolicy;
 use super::headers::SecurityHeaders;
 use super::limits::FixedWindow;
@@ -72,6 +73,8 @@ pub struct AppState {
     pub security: Arc<SecurityHeaders>,
     /// How many large bodies are packed or unpacked at once: more than there are cores gains nothing and costs memory.
     pub codecs: Arc<Semaphore>,
+    /// Memory for request bodies.
+    pub bodies: BodyBudget,
     /// Places for sockets, of the whole process.
     pub sockets: Arc<Semaphore>,
     /// Cancelled when the server begins to stop: it is not ready any more.
@@ -88,6 +91,7 @@ impl AppState {
             cors: Arc::new(CorsPolicy::new(&config.cors)),
             security: Arc::new(SecurityHeaders::new(&config.public_url)),
             codecs: Arc::new(Semaphore::new(cores)),
+            bodies: BodyBudget::new(config.limits.max_queued_bytes),
             sockets: Arc::new(Semaphore::new(config.limits.max_sockets.min(Semaphore::MAX_PERMITS))),
             draining: CancellationToken::new(),
             config,

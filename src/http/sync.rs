@@ -15,6 +15,7 @@ use super::ws;
 use crate::config::EncryptionPolicy;
 use crate::engine::{SnapshotReply, UploadReply};
 use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
+use crate::protocol::response::encode_snapshot_response;
 use crate::protocol::{ErrorCode, Seq, validate};
 
 /// Restore points listed when the client names no limit, and at most.
@@ -86,9 +87,9 @@ async fn upload_snapshot(State(state): State<AppState>, request: Request) -> Api
             if clean_slate {
                 state.limiters.uploads.forget(&call.user);
             }
-            call.answer(&state, answer::snapshot_accepted(seq)).await
+            call.answer(&state, encode_snapshot_response(Ok(seq))).await
         }
-        SnapshotReply::Rejected(rejection) => call.answer(&state, answer::snapshot_rejected(&rejection)).await,
+        SnapshotReply::Rejected(rejection) => call.answer(&state, encode_snapshot_response(Err(&rejection))).await,
         // Clients look for the code in the text.
         SnapshotReply::ImportExists { existing_import_id } => {
             Err(ApiError::with_code(StatusCode::CONFLICT, "SYNC_IMPORT_EXISTS", ErrorCode::SyncImportExists)

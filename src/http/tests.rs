@@ -22,14 +22,14 @@ use tower::ServiceExt as _;
 use super::{AppState, router};
 use crate::accounts::{Accounts, HashParams, Passwords};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::engine::Handle;
-use crate::engine::options::Options;
+use crate::config::{Config, Timeouts};
+use crate::engine::{Handle, Options};
 use crate::mail::Mailer;
 use crate::store;
 
 const NOW_MS: i64 = 1_800_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(50);
 
 struct World {
     state: AppState,
@@ -359,6 +359,66 @@ async fn limits_and_sequences_are_read_as_javascript_reads_them() {
     }
 }
 
+impl World {
+    /// The same with other times.
+    fn with_timeouts(mut self, change: impl FnOnce(&mut Timeouts)) -> Self {
+        let mut config = Config::clone(&self.state.config);
+        change(&mut config.timeouts);
+        self.state.config = Arc::new(config);
+        self
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_is_answered_when_its_time_is_up() {
+    let endless = || Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    for (handler, socket) in [(SHORT, PATIENCE), (PATIENCE, SHORT)] {
+        let world = plain_world().await.with_timeouts(|times| (times.handler, times.socket) = (handler, socket));
+        let token = world.token().await;
+        let reply = timeout(PATIENCE, world.post(&token, &[], endless())).await.unwrap();
+        assert_eq!((reply.status.as_u16(), &reply.body), (503, &json!({ "error": "Request timeout, please retry" })));
+        assert_eq!(
+            (&reply.headers["connection"], &reply.headers["retry-after"]),
+            (&"close".parse().unwrap(), &"5".parse().unwrap())
+        );
+    }
+}
+
+#[tokio::test]
+async fn silent_connections_are_closed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = plain_world().await.with_timeouts(|times| times.socket = SHORT);
+    let server = listen_as(world).await;
+    let mut connection = TcpStream::connect(server.address).await.unwrap();
+    connection.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // Kept alive after the answer, and closed when nothing follows.
+    timeout(PATIENCE, connection.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "{}", String::from_utf8_lossy(&answer));
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"GET /livez HT").await.unwrap();
+    answer.clear();
+    timeout(PATIENCE, half.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn requests_that_outlast_the_drain_are_cut_off() {
+    use tokio::io::AsyncWriteExt as _;
+    let world = plain_world().await.with_timeouts(|times| times.drain = SHORT);
+    let token = world.token().await;
+    let server = listen_as(world).await;
+    let mut connection = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /api/sync/ops HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+        content-length: 10\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    server.stop.cancel();
+    timeout(PATIENCE, server.served).await.unwrap().unwrap().unwrap();
+    assert!(server.world.state.draining.is_cancelled());
+}
+
 /// A server on a port of its own.
 struct Listening {
     world: World,
@@ -370,7 +430,10 @@ struct Listening {
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 async fn listen(settings: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Listening {
-    let world = world(settings, change).await;
+    listen_as(world(settings, change).await).await
+}
+
+async fn listen_as(world: World) -> Listening {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -483,14 +546,14 @@ async fn sockets_beyond_the_process_limit_are_not_upgraded() {
     let mut server = listen(&[], |_| ()).await;
     // Nobody else holds places here, so taking them all stands for as many sockets.
     let places = server.world.state.config.limits.max_sockets;
-    let _taken = server.world.state.sockets.clone().acquire_many_owned(u32::try_from(places).unwrap()).await.unwrap();
+    let taken = server.world.state.sockets.clone().acquire_many_owned(u32::try_from(places).unwrap()).await.unwrap();
     let url = format!("ws://{}/api/sync/ws?token=t&clientId=A", server.address);
     let error = connect_async(url).await.unwrap_err();
     let tokio_tungstenite::tungstenite::Error::Http(reply) = error else { panic!("{error}") };
     assert_eq!(reply.status().as_u16(), 503);
     assert_eq!(reply.headers()["retry-after"], "5");
     server.stop.cancel();
-    drop(_taken);
+    drop(taken);
     timeout(PATIENCE, &mut server.served).await.unwrap().unwrap().unwrap();
 }
 

@@ -31,7 +31,7 @@ fn code(error: &sqlx::Error) -> Option<String> {
 }
 
 impl From<sqlx::Error> for StoreError {
-    /// Right for everything but a commit whose connection broke; [`StoreError::of_commit`] is for that.
+    /// Right for everything but a commit whose connection broke; `of_commit` is for that.
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Unavailable(error),

@@ -57,6 +57,19 @@ pub async fn migration_status(database: &config::Database) -> Result<Vec<Migrati
     }
 }
 
+/// Opens the configured database for a command that may run beside a server.
+///
+/// # Errors
+/// Like [`open`], but a server that has the embedded database open is no hindrance.
+pub async fn open_beside(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    match database {
+        config::Database::Sqlite { path } => {
+            Ok(Arc::new(sqlite::SqliteStore::open_beside(path, sqlite::SqliteOptions::default()).await?))
+        }
+        config::Database::Postgres { .. } => open(database, statement_timeout).await,
+    }
+}
+
 /// Opens the configured database and brings its schema up to date.
 ///
 /// `statement_timeout` is enforced by PostgreSQL, which stops the statement; the embedded database runs in this process and has
@@ -317,7 +330,8 @@ pub struct LogRange<'a> {
 pub struct LogPage {
     /// The operations, ascending.
     pub ops: Vec<StoredOp>,
-    /// Whether the range holds more.
+    /// Whether the range may hold more. Without `exclude_client` it is exact; with it, the rest may turn out to be that device's own,
+    /// because a page that has something does not walk on for long just to find out.
     pub has_more: bool,
 }
 
@@ -356,7 +370,8 @@ pub trait LogStore: Send + Sync + 'static {
     async fn load_account(&self, user: UserId) -> Result<Option<AccountState>>;
 
     /// Applies a group of commits of different accounts. One outcome per commit, in order. An error means that none was applied,
-    /// but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others.
+    /// but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others; if the database refuses one for another reason
+    /// than a duplicate id after others of the group have been applied, the answer is [`StoreError::Unknown`] too.
     async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>>;
 
     /// The operations of this generation with these ids, in any order.
@@ -373,7 +388,8 @@ pub trait LogStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Option<Vec<(EntityKey, EntityHead)>>>;
 
-    /// Reads a part of the log.
+    /// Reads a part of the log. One statement walks over a bounded number of rows. With `exclude_client` several follow each other
+    /// until something is found: an empty page means that there is nothing.
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage>;
 
     /// Full states with `after < seq ≤ up_to`, newest first, legacy REPAIRs included.
@@ -519,7 +535,8 @@ pub trait AccountStore: Send + Sync + 'static {
     async fn set_quota(&self, id: UserId, bytes: i64) -> Result<bool>;
     /// Stores a one-time token.
     async fn put_token(&self, token: &OneTimeToken) -> Result<()>;
-    /// How many unexpired tokens of that purpose were given out for the account since `since_ms`.
+    /// How many tokens of that purpose were given out for the account since `since_ms` and have been neither used nor removed after
+    /// their expiry.
     async fn count_tokens(&self, user: UserId, purpose: TokenPurpose, since_ms: i64) -> Result<i64>;
     /// Uses a token up: it, and for [`TokenPurpose::VerifyEmail`] in the same transaction marks the account verified, installs the pending
     /// password hash (or none) and voids the account's other verification tokens. `None`: unknown, expired, used.

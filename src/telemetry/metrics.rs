@@ -60,8 +60,8 @@ pub async fn serve(listener: TcpListener, handle: PrometheusHandle, cancel: Canc
     let upkeep = keep_up(handle.clone(), cancel.clone());
     let app = router(handle);
     let server = axum::serve(listener, app).with_graceful_shutdown(cancel.cancelled_owned());
-    let (served, ()) = tokio::join!(server.into_future(), upkeep);
-    served
+    let (result, ()) = tokio::join!(server.into_future(), upkeep);
+    result
 }
 
 /// Folds recorded values into their buckets now and then, until `cancel`. [`serve`] does this itself; call it where metrics

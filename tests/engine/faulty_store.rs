@@ -281,6 +281,6 @@ impl Store for FaultyStore {
     }
     async fn close(&self) {
         self.count();
-        self.inner.close().await
+        self.inner.close().await;
     }
 }

@@ -9,7 +9,7 @@ use supersync::clock::Clock;
 use supersync::engine::{Handle, Options, UploadDone, UploadReply};
 use supersync::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
 use supersync::protocol::{ErrorCode, OpType, Seq, UserId};
-use supersync::store::sqlite::SqliteStore;
+use supersync::store::sqlite::{SqliteOptions, SqliteStore};
 use supersync::store::{NewUser, Store};
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ pub struct Setup {
 pub fn options() -> Options {
     Options {
         max_live_actors: 100,
-        actor_idle: Duration::from_secs(600),
+        actor_idle: Duration::from_mins(10),
         passivate_every: Duration::from_millis(10),
         max_queued_requests: 1000,
         max_queued_requests_per_user: 100,
@@ -37,9 +37,9 @@ pub fn options() -> Options {
         max_replay_ops: 100_000,
         max_replay_state_bytes: 100 << 20,
         max_snapshot_blob_bytes: 50 << 20,
-        device_retention: Duration::from_secs(45 * 86_400),
+        device_retention: Duration::from_hours(45 * 24),
         quarantine_after: 3,
-        quarantine_for: Duration::from_secs(60),
+        quarantine_for: Duration::from_mins(1),
         distrust_cache: false,
         notifier: supersync::engine::notifier::NotifierOptions::default(),
     }
@@ -49,7 +49,7 @@ pub async fn setup(options: Options) -> Setup {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("supersync.db");
     let inner: Arc<dyn Store> =
-        Arc::new(SqliteStore::open(&path, Default::default()).await.expect("opening the database"));
+        Arc::new(SqliteStore::open(&path, SqliteOptions::default()).await.expect("opening the database"));
     let store = FaultyStore::new(inner);
     let clock = Clock::manual(NOW);
     let user = new_user(store.as_ref(), "first@example.com", 100 << 20).await;
@@ -90,7 +90,7 @@ pub fn op(id: &str) -> Value {
 }
 
 pub fn upload(ops: Vec<Value>) -> UploadRequest {
-    let body = json!({"ops": ops, "clientId": "A"}).to_string();
+    let body = Value::from_iter([("ops", Value::from(ops)), ("clientId", Value::from("A"))]).to_string();
     UploadRequest::parse(&Bytes::from(body)).expect("a sound request")
 }
 

@@ -31,7 +31,7 @@ impl SqliteDatabase {
 
     pub async fn try_open(&self) -> supersync::store::Result<Db> {
         let database = config::Database::Sqlite { path: self.path() };
-        supersync::store::open(&database, Duration::from_secs(60)).await
+        supersync::store::open(&database, Duration::from_mins(1)).await
     }
 
     pub async fn open(&self) -> Db {
@@ -49,7 +49,7 @@ pub fn postgres_config(database: &TestDatabase) -> config::Database {
 }
 
 pub async fn open_postgres(database: &TestDatabase) -> Db {
-    supersync::store::open(&postgres_config(database), Duration::from_secs(60)).await.expect("opening the database")
+    supersync::store::open(&postgres_config(database), Duration::from_mins(1)).await.expect("opening the database")
 }
 
 pub fn new_user(email: &str) -> NewUser {

@@ -33,7 +33,7 @@ async fn several_instances_may_start_at_once() {
     let starting: Vec<_> = (0..4)
         .map(|_| {
             let config = Arc::clone(&config);
-            tokio::spawn(async move { store::open(&config, Duration::from_secs(60)).await.unwrap() })
+            tokio::spawn(async move { store::open(&config, Duration::from_mins(1)).await.unwrap() })
         })
         .collect();
     let mut instances = Vec::new();
@@ -67,7 +67,7 @@ async fn a_newer_schema_is_refused() {
     .execute(&mut session)
     .await
     .unwrap();
-    let Err(StoreError::Refused(text)) = store::open(&config, Duration::from_secs(60)).await.map(|_| ()) else {
+    let Err(StoreError::Refused(text)) = store::open(&config, Duration::from_mins(1)).await.map(|_| ()) else {
         panic!("opened a newer schema");
     };
     assert!(text.contains("9999") && text.contains("newer version"), "{text}");
@@ -82,7 +82,7 @@ async fn a_schema_of_its_own_is_created_and_used() {
     };
     let schema = Some("sync \"2\"".to_owned());
     let config = config::Database::Postgres { url, max_connections, acquire_timeout, schema };
-    let db = store::open(&config, Duration::from_secs(60)).await.unwrap();
+    let db = store::open(&config, Duration::from_mins(1)).await.unwrap();
     let user = account(&db, "a").await;
     append_many(&db, user, "A", 2).await;
     db.delete_user(user).await.unwrap();
@@ -285,14 +285,19 @@ async fn a_lost_state_row_is_rebuilt_from_the_log() {
     let database = TestDatabase::create().await;
     let db = open_postgres(&database).await;
     let user = account(&db, "a").await;
-    let before = append_many(&db, user, "A", 3).await;
+    let mut before = append_many(&db, user, "A", 3).await;
+    (before.generation, before.base_seq, before.pruned_seq) = (1, 3, 3);
+    let mut next = op(4, "B");
+    next.id = "op-1".into();
+    let before = apply(&db, append(user, &before, vec![next])).await;
     let mut session = database.session().await;
     sqlx::query("DELETE FROM user_sync_state").execute(&mut session).await.unwrap();
     let after = state(&db, user).await;
-    assert_eq!((after.last_seq, &after.clock, after.storage_used_bytes), (3, &before.clock, 60));
+    assert_eq!((after.generation, after.base_seq, after.pruned_seq, after.last_seq), (1, 3, 3, 4));
+    assert_eq!((after.storage_used_bytes, &after.clock), (20, &clock(&[("B", 4)])), "of this generation only");
     assert!(after.revision > before.revision);
     append_many(&db, user, "A", 1).await;
-    assert_eq!(stored_seqs(&db, user).await, [1, 2, 3, 4]);
+    assert_eq!(stored_seqs(&db, user).await, [1, 2, 3, 4, 5]);
     db.close().await;
     database.remove().await;
 }

@@ -1,5 +1,7 @@
 //! What only the embedded database promises.
 
+use std::time::Duration;
+
 use sqlx::{Connection as _, SqliteConnection};
 use supersync::config;
 use supersync::store::{self, StoreError};
@@ -86,15 +88,47 @@ async fn a_lost_state_row_is_rebuilt_from_the_log() {
     let database = SqliteDatabase::create();
     let db = database.open().await;
     let user = account(&db, "a").await;
-    let before = append_many(&db, user, "A", 3).await;
+    let mut before = append_many(&db, user, "A", 3).await;
+    (before.generation, before.base_seq, before.pruned_seq) = (1, 3, 3);
+    let mut next = op(4, "B");
+    next.id = "op-1".into();
+    let before = apply(&db, append(user, &before, vec![next])).await;
     let mut session = session(&database).await;
     sqlx::query("DELETE FROM user_sync_state").execute(&mut session).await.unwrap();
     session.close().await.unwrap();
     let after = state(&db, user).await;
-    assert_eq!((after.last_seq, &after.clock, after.storage_used_bytes), (3, &before.clock, 60));
+    assert_eq!((after.generation, after.base_seq, after.pruned_seq, after.last_seq), (1, 3, 3, 4));
+    assert_eq!((after.storage_used_bytes, &after.clock), (20, &clock(&[("B", 4)])), "of this generation only");
     assert!(after.revision > before.revision);
     append_many(&db, user, "A", 1).await;
-    assert_eq!(stored_seqs(&db, user).await, [1, 2, 3, 4]);
+    assert_eq!(stored_seqs(&db, user).await, [1, 2, 3, 4, 5]);
+    db.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_write_ahead_log_does_not_grow_without_end() {
+    const MIB: u64 = 1 << 20;
+    let database = SqliteDatabase::create();
+    let db = database.open().await;
+    let user = account(&db, "a").await;
+    let wal = database.path().with_extension("db-wal");
+    let mut last = state(&db, user).await;
+    let mut largest = 0;
+    let shrunk = async {
+        loop {
+            let mut large = op(last.last_seq + 1, "A");
+            large.payload = vec![b'x'; 8 << 20].into();
+            last = apply(&db, append(user, &last, vec![large])).await;
+            db.truncate_log(user, 0).await.unwrap();
+            last = state(&db, user).await;
+            let size = std::fs::metadata(&wal).unwrap().len();
+            largest = size.max(largest);
+            if largest > 64 * MIB && size < 64 * MIB {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), shrunk).await.expect("the log is started over while commits go on");
     db.close().await;
 }
 

@@ -1,4 +1,4 @@
-//! The actor around [`plan`](super::plan): queues requests while a commit is under way, fetches missing facts, hands plans to the committer, and
+//! The actor around [`plan`]: queues requests while a commit is under way, fetches missing facts, hands plans to the committer, and
 //! after the commit, and only then, publishes, answers and notifies.
 //!
 //! While one commit runs the next batch gathers, so a busy account groups its own requests as the committer groups accounts. A commit that fails leaves
@@ -316,6 +316,15 @@ impl Writer {
                 Ok(plan) => return Some(plan),
                 Err(needs) => needs,
             };
+            if needs.recount && !facts.quota_checked {
+                // Somebody may have raised it since the account became live.
+                facts.quota_checked = true;
+                if self.refresh_quota().await.is_err() {
+                    return None;
+                }
+                continue;
+            }
+            let state = self.state.as_ref()?;
             let fetched = if !needs.heads.is_empty() && state.heads.is_unknown() {
                 self.load_heads().await
             } else {
@@ -328,6 +337,15 @@ impl Writer {
         }
         tracing::error!(user_id = self.user, "planning does not settle");
         None
+    }
+
+    async fn refresh_quota(&mut self) -> Result<(), EngineError> {
+        let loaded = self.context.store.load_account(self.user).await.map_err(store_trouble)?;
+        let quota_bytes = loaded.ok_or(EngineError::NoAccount)?.storage_quota_bytes;
+        if let Some(state) = &mut self.state {
+            state.account.storage_quota_bytes = quota_bytes;
+        }
+        Ok(())
     }
 
     /// Remembers all heads of an account that has few, on its first upload: readers don't need them.

@@ -29,6 +29,8 @@ pub struct Facts {
     pub distrust_ids: bool,
     /// The newest full state of any kind; `Some(None)` = there is none.
     pub newest_full_state: Option<Option<FullStateRow>>,
+    /// The quota has been read again for this batch.
+    pub quota_checked: bool,
     /// The charged bytes, counted from the rows.
     pub recount_bytes: Option<i64>,
     /// Ways to make room, smallest first.

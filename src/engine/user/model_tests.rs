@@ -153,7 +153,7 @@ impl Model {
 
     // ---- the model as the store
 
-    fn answer(&self, needs: Needs, facts: &mut Facts, before: &Self) {
+    fn answer(&self, needs: Needs, facts: &mut Facts) {
         let head = |op: &StoredOp| EntityHead {
             seq: op.server_seq,
             client_id: op.client_id.as_str().into(),
@@ -162,18 +162,18 @@ impl Model {
         };
         for key in needs.heads {
             let found = if key.entity_type == LEGACY_MISC {
-                before.legacy_misc()
+                self.legacy_misc()
             } else {
-                before.latest_on(key.entity_type, &key.entity_id)
+                self.latest_on(key.entity_type, &key.entity_id)
             };
             facts.heads.insert(key, found.map(head));
         }
         for id in needs.ids {
-            let found = before.ops.iter().find(|op| op.id == id).cloned();
+            let found = self.ops.iter().find(|op| op.id == id).cloned();
             facts.ids.insert(id, found);
         }
         if needs.newest_full_state {
-            let newest = before.retained().filter(|op| op.op_type.is_full_state()).last().map(|op| FullStateRow {
+            let newest = self.retained().filter(|op| op.op_type.is_full_state()).last().map(|op| FullStateRow {
                 seq: op.server_seq,
                 id: op.id.clone(),
                 op_type: op.op_type,
@@ -185,15 +185,15 @@ impl Model {
             facts.newest_full_state = Some(newest);
         }
         if needs.recount {
-            facts.recount_bytes = Some(before.used());
+            facts.recount_bytes = Some(self.used());
         }
         if needs.cleanup {
-            let mut points = before.restore_points();
+            let mut points = self.restore_points();
             let mut steps = Vec::new();
             if let Some(newest) = points.pop() {
                 points.push(newest - 1);
                 for end in points {
-                    let gone = || before.retained().filter(|op| op.server_seq <= end);
+                    let gone = || self.retained().filter(|op| op.server_seq <= end);
                     steps.push(CleanupStep {
                         prune_to: end,
                         freed_bytes: gone().map(|op| op.storage_bytes).sum(),
@@ -407,7 +407,7 @@ fn settle(state: &UserState, store: &Model, batch: &[&Work]) -> Plan {
                 assert!(!facts.distrust_ids, "planned a stored id although every id was looked up");
                 facts = Facts { distrust_ids: true, ..Facts::default() };
             }
-            Err(needs) => store.answer(needs, &mut facts, store),
+            Err(needs) => store.answer(needs, &mut facts),
         }
     }
     panic!("planning does not settle");

@@ -53,7 +53,8 @@ impl Transact for Lane<'_> {
                     return Ok(group.iter().map(|commit| outcome(&hit, commit)).collect());
                 }
                 Err(error) => {
-                    if error.is_answer() {
+                    // The driver sends a transaction's rollback with the next use; rather than to leave it open that long, close.
+                    if error.is_answer() && !rare {
                         self.keep(connection);
                     }
                     match error {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::{Session, TRUST};
-use crate::store::{Result, StoreError};
+use crate::store::{PING_TIMEOUT, Result, StoreError};
 
 /// Ordinary lanes: one saturates one core of the database server; more than a few slow each other down.
 pub(super) const ORDINARY: usize = 2;
@@ -48,25 +49,21 @@ impl Lanes {
 
     /// Waits for a free lane. Nothing has been sent when this fails.
     pub(super) async fn acquire(&self) -> Result<Lane<'_>> {
-        let permit = tokio::time::timeout(self.acquire_timeout, self.permits.acquire())
+        let permit = timeout(self.acquire_timeout, self.permits.acquire())
             .await
             .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?
             .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))?;
-        Ok(Lane { lanes: self, connection: self.unpark(), _permit: permit })
+        Ok(Lane { lanes: self, connection: None, _permit: permit })
     }
 
-    fn unpark(&self) -> Option<PgConnection> {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        // After a pause the server may have gone or restarted. Connecting again costs little then, and spares the caller an
-        // outcome that it would have to find out about.
-        parked.retain(|(_, since)| since.elapsed() <= TRUST);
-        parked.pop().map(|(connection, _)| connection)
+    fn unpark(&self) -> Option<(PgConnection, Instant)> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Lets running commits finish and closes everything.
     pub(super) async fn close(&self) {
         let all = u32::try_from(ALL).expect("a handful");
-        let idle = tokio::time::timeout(self.patience, self.permits.acquire_many(all)).await;
+        let idle = timeout(self.patience, self.permits.acquire_many(all)).await;
         self.permits.close();
         drop(idle);
         let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
@@ -84,12 +81,19 @@ impl Lane<'_> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
+        while let Some((mut connection, since)) = self.lanes.unpark() {
+            // After a pause the server may have restarted. To find out now costs a round trip; to find out with the commit would leave
+            // its outcome open.
+            if since.elapsed() <= TRUST || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))) {
+                return Ok(connection);
+            }
+        }
         let connecting = async {
             let mut connection = self.lanes.options.connect().await?;
             self.lanes.session.prepare(&mut connection).await?;
             Ok::<_, StoreError>(connection)
         };
-        tokio::time::timeout(self.lanes.acquire_timeout, connecting)
+        timeout(self.lanes.acquire_timeout, connecting)
             .await
             .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?
     }

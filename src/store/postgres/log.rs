@@ -12,7 +12,7 @@ use crate::store::row::{
 };
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, Result, SCAN_WINDOW, SnapshotBlob, SnapshotMeta, SyncState,
+    LogStore, Result, SCAN_WINDOW, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
 };
 
 /// Most rows of one page, whatever is asked for.
@@ -228,6 +228,16 @@ async fn restore_state(db: &mut PgConnection, user: UserId) -> Result<Option<Syn
     if created == 0 {
         return Ok(Some(state));
     }
+    let newest = sqlx::query(
+        "SELECT generation, MIN(server_seq) - 1 FROM operations WHERE user_id = $1 GROUP BY generation \
+         ORDER BY generation DESC LIMIT 1",
+    )
+    .bind(user)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let (generation, base_seq) =
+        newest.map_or(Ok((0, 0)), |row| Ok::<_, StoreError>((row.try_get(0)?, row.try_get(1)?)))?;
+    let state = SyncState { generation, base_seq, pruned_seq: base_seq, ..state };
     let rebuilt = test_mode::rebuild_from_log(&mut tx, user, &state).await?;
     tx.commit().await?;
     Ok(Some(rebuilt.state))

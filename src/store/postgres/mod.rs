@@ -1,6 +1,6 @@
 //! The database server: any number of instances of this program may share it.
 //!
-//! Owns the connections. Commits have their own few ([`lanes`]), requests a pool, housekeeping one, health checks one: a flood of
+//! Owns the connections. Commits have their own few (`lanes`), requests a pool, housekeeping one, health checks one: a flood of
 //! reads can't starve commits, nor the other way round. Every session carries a `statement_timeout`, so that what takes
 //! too long really stops in the server; a connection that stays silent for longer than that is given up.
 
@@ -109,6 +109,7 @@ impl Session {
         sqlx::query(
             "SELECT set_config('statement_timeout', $1, false), \
              set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false), \
+             set_config('plan_cache_mode', 'force_generic_plan', false), \
              set_config('search_path', COALESCE($2, current_setting('search_path')), false), \
              CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END",
         )

@@ -17,6 +17,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// From this length of the write-ahead log on (64 MiB at 4 KiB per page) a checkpoint makes the writer wait for a moment and
 /// start the log over; else a busy writer would outrun the checkpoints and the log would grow without end.
 const RESTART_PAGES: i64 = 16_384;
+/// How long such a checkpoint may wait for readers, and commits for it.
+const MAX_STALL: Duration = Duration::from_millis(250);
 
 /// The background task.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(super) struct Checkpointer {
 impl Checkpointer {
     /// Starts the task with a connection of its own.
     pub(super) async fn start(options: SqliteConnectOptions, writer: SqlitePool) -> Result<Self> {
-        let connection = options.pragma("wal_autocheckpoint", "0").connect().await?;
+        let connection = options.busy_timeout(MAX_STALL).pragma("wal_autocheckpoint", "0").connect().await?;
         let written = Arc::new(Notify::new());
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(connection, writer, Arc::clone(&written), stop.clone()));
@@ -90,9 +92,11 @@ async fn checkpoint(connection: &mut SqliteConnection, writer: &SqlitePool) -> R
     let pages: i64 = row.try_get(1)?;
     metrics::gauge!("supersync_sqlite_wal_pages").set(f64::from(i32::try_from(pages).unwrap_or(i32::MAX)));
     if pages >= RESTART_PAGES {
-        // Little is left after the passive one, so this is short. Held by a slow reader, it gives up after the busy time-out
-        // and the next round tries again.
-        sqlx::query("PRAGMA wal_checkpoint(RESTART)").fetch_one(writer).await?;
+        // While the writer is held nothing is added, and little is left after the passive one, so this is short. If a slow reader
+        // still needs the log it gives up after MAX_STALL, and the next round tries again.
+        let held = writer.acquire().await?;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await?;
+        drop(held);
     }
     Ok(())
 }

@@ -14,7 +14,9 @@ use super::SqliteStore;
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::group::{Failure, Transact};
 use crate::store::row::entity_ids_text;
-use crate::store::{ArchivedRange, Commit, CommitOutcome, EntityHead, EntityKey, Result, SnapshotChange, SyncState};
+use crate::store::{
+    ArchivedRange, Commit, CommitOutcome, EntityHead, EntityKey, Result, SnapshotChange, StoreError, SyncState,
+};
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
@@ -127,7 +129,8 @@ impl Transact for SqliteConnection {
             }
             change_snapshot(&mut tx, commit.user, &commit.snapshot).await?;
         }
-        tx.commit().await?;
+        // If the flush to disk fails, the transaction may or may not be found there later.
+        tx.commit().await.map_err(|error| Failure::Store(StoreError::Unknown(error)))?;
         Ok(group
             .iter()
             .map(|commit| if hit.contains(&commit.user) { CommitOutcome::Committed } else { CommitOutcome::Stale })

@@ -13,7 +13,7 @@ use crate::store::row::{
 };
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, Result, SCAN_WINDOW, SnapshotBlob, SnapshotMeta,
+    LogStore, Result, SCAN_WINDOW, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
 };
 
 const LOAD_ACCOUNT: &str = concat!(
@@ -296,7 +296,7 @@ impl SqliteStore {
     }
 
     /// Makes the state row of an account that lacks one, from what the log holds. `None`: no such account.
-    async fn restore_state(&self, user: UserId) -> Result<Option<crate::store::SyncState>> {
+    async fn restore_state(&self, user: UserId) -> Result<Option<SyncState>> {
         let mut writer = self.writer.acquire().await?;
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
         let Some(row) = sqlx::query(LOAD_ACCOUNT).bind(user).fetch_optional(&mut *tx).await? else {
@@ -307,7 +307,16 @@ impl SqliteStore {
         }
         // A revision that the lost row can't have had, so that nobody's plan on it still fits.
         let revision: i64 = sqlx::query_scalar("SELECT unixepoch() * 1000").fetch_one(&mut *tx).await?;
-        let old = crate::store::SyncState { revision, ..crate::store::SyncState::default() };
+        let newest = sqlx::query(
+            "SELECT generation, MIN(server_seq) - 1 FROM operations WHERE user_id = ?1 GROUP BY generation \
+             ORDER BY generation DESC LIMIT 1",
+        )
+        .bind(user)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let (generation, base_seq) =
+            newest.map_or(Ok((0, 0)), |row| Ok::<_, StoreError>((row.try_get(0)?, row.try_get(1)?)))?;
+        let old = SyncState { revision, generation, base_seq, pruned_seq: base_seq, ..SyncState::default() };
         let rebuilt = test_mode::rebuild_from_log(&mut tx, user, &old).await?;
         commit::overwrite_state(&mut tx, user, &rebuilt.state, rebuilt.last_encrypted_seq).await?;
         tx.commit().await?;

@@ -59,19 +59,50 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Refused`] when another process has it open or its schema is newer than this program.
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
+        let in_use = || {
+            StoreError::Refused(format!(
+                "the database {} is in use by another process; SQLite serves one server at a time. Stop the other one, \
+                 or use PostgreSQL (DATABASE_URL=postgres://…) for several",
+                path.display()
+            ))
+        };
+        let lock = prepare(path)?.ok_or_else(in_use)?;
+        Self::connect(path, options, Some(lock)).await
+    }
+
+    /// Opens the file for a short command that runs beside a server: accounts are added and changed while it serves. Every commit of a log is fenced by
+    /// its revision, so the server only finds out a little later.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the server that has it open is of another version.
+    pub async fn open_beside(path: &Path, options: SqliteOptions) -> Result<Self> {
         let lock = prepare(path)?;
+        if lock.is_none()
+            && !Self::migration_status(path).await?.iter().all(|migration| migration.applied && migration.known)
+        {
+            return Err(StoreError::Refused(format!(
+                "the database {} is in use by a server of another version: use that one's program, or stop it first",
+                path.display()
+            )));
+        }
+        Self::connect(path, options, lock).await
+    }
+
+    async fn connect(path: &Path, options: SqliteOptions, lock: Option<File>) -> Result<Self> {
         let writing = connect_options(path, options)
             // Checkpoints run elsewhere, so that no commit waits for one.
             .pragma("wal_autocheckpoint", "0")
             .pragma("cache_size", "-65536");
         // The writer never waits behind anything but other commits, so it needs no short time limit of its own.
         let writer = pool(1, Duration::from_mins(1)).connect_with(writing).await?;
-        migrate::run_sqlite(&writer, path).await?;
+        if lock.is_some() {
+            migrate::run_sqlite(&writer, path).await?;
+        }
         let reading = connect_options(path, options).pragma("query_only", "1").pragma("cache_size", "-16384");
         let readers = pool(options.readers.max(1), options.acquire_timeout).connect_with(reading.clone()).await?;
         let probe = pool(1, super::PING_TIMEOUT).connect_with(reading).await?;
         let checkpointer = checkpoint::Checkpointer::start(connect_options(path, options), writer.clone()).await?;
-        Ok(Self { writer, readers, probe, checkpointer, lock: Mutex::new(Some(lock)) })
+        Ok(Self { writer, readers, probe, checkpointer, lock: Mutex::new(lock) })
     }
 
     /// Which migrations the file has and which it lacks; changes nothing. A missing file lacks all.
@@ -110,8 +141,8 @@ fn connect_options(path: &Path, options: SqliteOptions) -> SqliteConnectOptions 
         .statement_cache_capacity(128)
 }
 
-/// Makes the folder and takes the lock.
-fn prepare(path: &Path) -> Result<File> {
+/// Makes the folder and takes the lock; `None` when another process holds it.
+fn prepare(path: &Path) -> Result<Option<File>> {
     let io = |what: &str, error: &std::io::Error| StoreError::Refused(format!("{what} {}: {error}", path.display()));
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| io("cannot create the folder of the database", &error))?;
@@ -119,18 +150,12 @@ fn prepare(path: &Path) -> Result<File> {
     let lock = private_file(&lock_path(path)).map_err(|error| io("cannot create the lock file of", &error))?;
     match lock.try_lock() {
         Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            return Err(StoreError::Refused(format!(
-                "the database {} is in use by another process; SQLite serves one process at a time. Stop the other one, \
-                 or use PostgreSQL (DATABASE_URL=postgres://…) for several",
-                path.display()
-            )));
-        }
+        Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
         Err(std::fs::TryLockError::Error(error)) => return Err(io("cannot lock", &error)),
     }
     // The file holds password hashes and private data: created for its owner only. SQLite gives its side files the same mode.
     private_file(path).map_err(|error| io("cannot open the database", &error))?;
-    Ok(lock)
+    Ok(Some(lock))
 }
 
 /// The side file that carries the lock. Not the database itself: its own locks belong to `SQLite`.
@@ -166,8 +191,11 @@ impl Store for SqliteStore {
         self.checkpointer.stop().await;
         self.readers.close().await;
         self.probe.close().await;
-        // The writer last: it folds the write-ahead log into the file, which only works without readers.
-        self.checkpointer.truncate(&self.writer).await;
+        let is_owner = self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if is_owner {
+            // The writer last: it folds the write-ahead log into the file, which only works without readers.
+            self.checkpointer.truncate(&self.writer).await;
+        }
         self.writer.close().await;
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

@@ -1,0 +1,217 @@
+//! What requests add to the log, as plain data, and the few ways in which it grows.
+
+use std::collections::HashMap;
+
+use crate::engine::user::requests::{Remembered, RequestKey};
+use crate::protocol::limits::{MAX_CLOCK_DRIFT_MS, MAX_CLOCK_STORED};
+use crate::protocol::{Seq, StoredOp, ValidOp, VectorClock};
+use crate::store::{
+    ArchiveReason, ArchivedRange, EntityHead, EntityKey, FullStateMark, LEGACY_MISC, SnapshotChange, SyncState,
+};
+
+/// What one request, or all before it, add to the log.
+#[derive(Clone, Debug)]
+pub(super) struct Addition {
+    pub(super) sync: SyncState,
+    pub(super) ops: Vec<(i64, StoredOp)>,
+    pub(super) heads: HashMap<EntityKey, EntityHead>,
+    /// Operations of the current generation by id, as indexes into `ops`.
+    pub(super) ids: HashMap<String, usize>,
+    pub(super) archived: Vec<ArchivedRange>,
+    pub(super) snapshot: SnapshotChange,
+    pub(super) clear_devices: bool,
+    pub(super) devices: Vec<(String, i64)>,
+    pub(super) new_data_set: bool,
+    pub(super) answers: Vec<(RequestKey, Remembered)>,
+    pub(super) authors: Vec<String>,
+    pub(super) changed: bool,
+}
+
+impl Addition {
+    /// Nothing, on top of a state.
+    pub(super) fn on(sync: SyncState) -> Self {
+        Self {
+            sync,
+            ops: Vec::new(),
+            heads: HashMap::new(),
+            ids: HashMap::new(),
+            archived: Vec::new(),
+            snapshot: SnapshotChange::Keep,
+            clear_devices: false,
+            devices: Vec::new(),
+            new_data_set: false,
+            answers: Vec::new(),
+            authors: Vec::new(),
+            changed: false,
+        }
+    }
+
+    /// The operation that this addition stores under an id in the current data set.
+    pub(super) fn stored(&self, id: &str) -> Option<&StoredOp> {
+        self.ids.get(id).and_then(|at| self.ops.get(*at)).map(|(_, op)| op)
+    }
+
+    /// Joins what a request adds on top of this.
+    pub(super) fn absorb(&mut self, next: Self) {
+        if next.new_data_set {
+            self.heads.clear();
+            self.ids.clear();
+            self.devices.clear();
+            self.answers.clear();
+        }
+        let offset = self.ops.len();
+        self.sync = next.sync;
+        self.ops.extend(next.ops);
+        self.heads.extend(next.heads);
+        self.ids.extend(next.ids.into_iter().map(|(id, at)| (id, at + offset)));
+        self.archived.extend(next.archived);
+        if next.snapshot != SnapshotChange::Keep {
+            self.snapshot = next.snapshot;
+        }
+        self.clear_devices |= next.clear_devices;
+        for (client_id, at) in next.devices {
+            self.touch(&client_id, at);
+        }
+        self.new_data_set |= next.new_data_set;
+        self.answers.extend(next.answers);
+        self.authors.extend(next.authors);
+        self.changed |= next.changed;
+    }
+
+    /// Appends an operation that has been judged acceptable (section 5.9).
+    pub(super) fn accept(&mut self, op: &ValidOp, now_ms: i64) -> Seq {
+        let sync = &mut self.sync;
+        sync.last_seq += 1;
+        let seq = sync.last_seq;
+        let causal = op.is_causal_full_state();
+        let author = if causal {
+            Some(op.client_id.clone())
+        } else if op.vector_clock.len() > MAX_CLOCK_STORED {
+            sync.full_state.as_ref().map(|mark| mark.client_id.clone())
+        } else {
+            None
+        };
+        let preserve = std::iter::once(op.client_id.as_str()).chain(author.as_deref());
+        let clock = op.vector_clock.pruned(preserve);
+        if causal {
+            let mut merged = sync.clock.clone();
+            merged.merge(&op.vector_clock);
+            sync.full_state = Some(FullStateMark { seq, client_id: op.client_id.clone(), clock: merged });
+        }
+        if op.op_type.is_state_replacement() {
+            sync.replacement_seq = Some(seq);
+        }
+        sync.clock.merge(&clock);
+        let stored = stored_op(op, seq, clock, now_ms);
+        sync.storage_used_bytes += stored.storage_bytes;
+        for key in head_keys(op) {
+            let head = EntityHead {
+                seq,
+                client_id: op.client_id.as_str().into(),
+                clock: stored.vector_clock.clone(),
+                is_time_delta: op.is_time_delta(),
+            };
+            self.heads.insert(key, head);
+        }
+        self.ids.insert(stored.id.clone(), self.ops.len());
+        self.ops.push((sync.generation, stored));
+        seq
+    }
+
+    /// Records that a device was seen.
+    pub(super) fn touch(&mut self, client_id: &str, now_ms: i64) {
+        if !self.devices.iter().any(|(known, _)| known == client_id) {
+            self.devices.push((client_id.to_owned(), now_ms));
+        }
+    }
+
+    /// Takes the data set's oldest part, up to and with `up_to`, out of it.
+    pub(super) fn prune(&mut self, up_to: Seq, bytes: i64, reason: ArchiveReason, archived_at: i64) {
+        let sync = &mut self.sync;
+        let range = ArchivedRange {
+            generation: sync.generation,
+            from_seq: sync.pruned_seq + 1,
+            to_seq: up_to,
+            reason,
+            bytes,
+            archived_at,
+        };
+        sync.pruned_seq = up_to;
+        sync.storage_used_bytes = (sync.storage_used_bytes - bytes).max(0);
+        if sync.snapshot.is_some_and(|snapshot| snapshot.seq <= up_to) {
+            self.drop_snapshot();
+        }
+        self.archived.push(range);
+        self.changed = true;
+    }
+
+    /// Gives up the cached state.
+    pub(super) fn drop_snapshot(&mut self) {
+        if let Some(old) = self.sync.snapshot.take() {
+            self.sync.storage_used_bytes = (self.sync.storage_used_bytes - old.bytes).max(0);
+            self.snapshot = SnapshotChange::Clear;
+        }
+    }
+
+    /// Starts a new, empty data set above the highest sequence ever given out; what was there goes to the archive (sections 7.3, 8.4, 17.1).
+    pub(super) fn start_data_set(&mut self, reason: ArchiveReason, now_ms: i64) {
+        self.drop_snapshot();
+        let sync = &mut self.sync;
+        if sync.last_seq > sync.pruned_seq {
+            self.archived.push(ArchivedRange {
+                generation: sync.generation,
+                from_seq: sync.pruned_seq + 1,
+                to_seq: sync.last_seq,
+                reason,
+                bytes: sync.storage_used_bytes,
+                archived_at: now_ms,
+            });
+        }
+        sync.generation += 1;
+        sync.base_seq = sync.last_seq;
+        sync.pruned_seq = sync.last_seq;
+        sync.clock = VectorClock::new();
+        sync.full_state = None;
+        sync.replacement_seq = Some(0);
+        sync.storage_used_bytes = 0;
+        self.clear_devices = true;
+        self.new_data_set = true;
+        self.changed = true;
+    }
+}
+
+/// The keys whose latest operation an accepted operation becomes.
+fn head_keys(op: &ValidOp) -> Vec<EntityKey> {
+    let mut keys: Vec<EntityKey> = op
+        .conflict_ids()
+        .into_iter()
+        .map(|id| EntityKey { entity_type: op.entity_type, entity_id: id.into() })
+        .collect();
+    if op.entity_type == "GLOBAL_CONFIG" && op.schema_version < 2 && op.entity_id.as_deref() == Some("misc") {
+        keys.push(EntityKey { entity_type: LEGACY_MISC, entity_id: "misc".into() });
+    }
+    keys
+}
+
+fn stored_op(op: &ValidOp, seq: Seq, clock: VectorClock, now_ms: i64) -> StoredOp {
+    let storage_bytes = op.payload.len() + clock.to_json().len();
+    StoredOp {
+        server_seq: seq,
+        id: op.id.clone(),
+        client_id: op.client_id.clone(),
+        action_type: op.action_type.clone(),
+        op_type: op.op_type,
+        entity_type: op.entity_type,
+        entity_id: op.entity_id.clone(),
+        entity_ids: op.stored_entity_ids(),
+        payload: op.payload.clone(),
+        storage_bytes: i64::try_from(storage_bytes).unwrap_or(i64::MAX),
+        vector_clock: clock,
+        timestamp: op.timestamp.min(now_ms + MAX_CLOCK_DRIFT_MS),
+        schema_version: op.schema_version,
+        is_payload_encrypted: op.is_payload_encrypted,
+        import_reason: op.import_reason,
+        repair_base_server_seq: op.repair_base_server_seq,
+        received_at: now_ms,
+    }
+}

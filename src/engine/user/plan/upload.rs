@@ -1,0 +1,226 @@
+//! Uploads of operations (contract, sections 5.5 to 5.8): duplicates, the fence, conflicts.
+
+use super::addition::Addition;
+use super::{Draft, request_key};
+use crate::engine::user::requests::Remembered;
+use crate::engine::user::work::{Answer, UploadOutcome};
+use crate::protocol::response::{OpResult, Rejection};
+use crate::protocol::validate::CheckedUpload;
+use crate::protocol::{ClockOrdering, ErrorCode, StoredOp, ValidOp, identity, validate};
+use crate::store::{EntityHead, EntityKey, LEGACY_MISC};
+
+/// How an operation fares.
+enum Verdict {
+    Accept,
+    Reject(Rejection),
+    /// Facts are missing; the plan will be made again.
+    Open,
+}
+
+impl Draft<'_> {
+    pub(super) fn upload(&mut self, upload: &CheckedUpload) -> Answer {
+        let replacement_seq = self.sum.sync.replacement_seq.unwrap_or(0);
+        let outcome = |results, deduplicated, fenced| Answer::Upload(UploadOutcome { results, deduplicated, fenced });
+
+        let key = request_key(upload.request_id.as_ref(), upload.fingerprint.as_ref(), false);
+        if let Some(Remembered::Upload(results)) = key.as_ref().and_then(|key| self.remembered(key)) {
+            // An answer from before the newest replacement speaks of operations that are superseded (section 5.5 B).
+            let predates = upload.last_known_server_seq.is_some_and(|cursor| {
+                cursor < replacement_seq
+                    || results.iter().any(|r| r.outcome.as_ref().is_ok_and(|seq| *seq < replacement_seq))
+            });
+            if !predates {
+                return outcome(results, true, false);
+            }
+        }
+
+        if upload.last_known_server_seq.is_some_and(|cursor| cursor < replacement_seq) {
+            let rejection = || {
+                Rejection::new(
+                    ErrorCode::InternalError,
+                    "The account's state was replaced; download the replacement, then please retry",
+                )
+            };
+            return outcome(all_rejected(upload, |_| rejection()), false, true);
+        }
+
+        // A REPAIR says which history it covers per request, which `/ops` can't (section 5.7).
+        if upload.ops.iter().any(|op| op.is_repair) {
+            let results = all_rejected(upload, |is_repair| {
+                if is_repair {
+                    Rejection::new(ErrorCode::RepairStale, "REPAIR does not say which server state it covers")
+                } else {
+                    Rejection::new(ErrorCode::InternalError, "Deferred because of a stale REPAIR, please retry")
+                }
+            });
+            return outcome(results, false, false);
+        }
+
+        let mut next = Addition::on(self.sum.sync.clone());
+        let mut results = Vec::with_capacity(upload.ops.len());
+        let used_before = next.sync.storage_used_bytes;
+        for checked in &upload.ops {
+            let verdict = match &checked.check {
+                Err(rejection) => Err(rejection.clone()),
+                Ok(op) => match self.judge(&next, op, upload.request_id.is_some()) {
+                    Verdict::Accept => Ok(next.accept(op, self.now_ms)),
+                    Verdict::Reject(rejection) => Err(rejection),
+                    Verdict::Open => Ok(0),
+                },
+            };
+            results.push(OpResult { op_id: checked.op_id.clone(), outcome: verdict });
+        }
+        if !self.needs.is_empty() {
+            return outcome(results, false, false);
+        }
+        let added = next.sync.storage_used_bytes - used_before;
+        if added > 0
+            && let Err(exceeded) = self.make_room(&mut next)
+        {
+            return Answer::Quota(exceeded);
+        }
+        next.touch(&upload.client_id, self.now_ms);
+        if results.iter().any(|r| r.outcome.is_ok()) {
+            next.changed = true;
+            next.authors.push(upload.client_id.clone());
+        }
+        if let Some(key) = key {
+            next.answers.push((key, Remembered::Upload(results.clone())));
+        }
+        self.sum.absorb(next);
+        outcome(results, false, false)
+    }
+
+    /// Steps 3 to 5 of section 5.5 A and conflict detection.
+    fn judge(&mut self, next: &Addition, op: &ValidOp, knows_superseded: bool) -> Verdict {
+        if let Some(stored) = next.stored(&op.id).or_else(|| self.sum.stored(&op.id)) {
+            return Verdict::Reject(duplicate(stored, op));
+        }
+        let mut id_is_new = self.sum.new_data_set;
+        if !id_is_new {
+            match self.facts.ids.get(&op.id) {
+                Some(Some(stored)) => return Verdict::Reject(duplicate(stored, op)),
+                Some(None) => id_is_new = true,
+                None => {}
+            }
+        }
+        let (conflict, dominates) = match self.conflict(next, op, knows_superseded) {
+            Ok(found) => found,
+            Err(mut missing) => {
+                self.needs.heads.append(&mut missing);
+                return Verdict::Open;
+            }
+        };
+        // A stored operation never dominates the head of an entity that it touched itself. So an operation that does is new, and only
+        // the others need a look-up. (One that reuses an id with a newer clock fails the commit and comes back with the look-up done.)
+        if !id_is_new && (self.facts.distrust_ids || !dominates) {
+            self.needs.ids.push(op.id.clone());
+            return Verdict::Open;
+        }
+        conflict.map_or(Verdict::Accept, Verdict::Reject)
+    }
+
+    /// The conflict of an operation (section 5.8), if any, and whether it dominates every head that it meets.
+    ///
+    /// # Errors
+    /// The keys of heads that are not known.
+    fn conflict(
+        &self,
+        next: &Addition,
+        op: &ValidOp,
+        knows_superseded: bool,
+    ) -> Result<(Option<Rejection>, bool), Vec<EntityKey>> {
+        if op.op_type.is_full_state() {
+            return Ok((None, false));
+        }
+        let keys = conflict_keys(op);
+        let mut dominates = !keys.is_empty();
+        let mut conflict = None;
+        let mut missing = Vec::new();
+        for candidates in keys {
+            let mut newest: Option<&EntityHead> = None;
+            for key in candidates {
+                match self.head(next, &key) {
+                    Some(Some(head)) if newest.is_none_or(|n| head.seq > n.seq) => newest = Some(head),
+                    Some(_) => {}
+                    None => missing.push(key),
+                }
+            }
+            let Some(prior) = newest else { continue };
+            let order = op.vector_clock.compare(&prior.clock);
+            dominates &= order == ClockOrdering::Greater;
+            let Some(code) = conflict_code(op, prior, order, knows_superseded) else { continue };
+            // The first one counts.
+            conflict.get_or_insert_with(|| {
+                let mut rejection = Rejection::new(code, conflict_text(code));
+                rejection.existing_clock = Some(prior.clock.clone());
+                rejection
+            });
+        }
+        if missing.is_empty() { Ok((conflict, dominates)) } else { Err(missing) }
+    }
+
+    fn head<'b>(&'b self, next: &'b Addition, key: &EntityKey) -> Option<Option<&'b EntityHead>> {
+        if let Some(head) = next.heads.get(key).or_else(|| self.sum.heads.get(key)) {
+            return Some(Some(head));
+        }
+        if self.sum.new_data_set {
+            return Some(None);
+        }
+        if let Some(head) = self.facts.heads.get(key) {
+            return Some(head.as_ref());
+        }
+        self.state.heads.peek(key)
+    }
+}
+
+fn all_rejected(upload: &CheckedUpload, rejection: impl Fn(bool) -> Rejection) -> Vec<OpResult> {
+    let result = |op: &crate::protocol::validate::CheckedOp| OpResult {
+        op_id: op.op_id.clone(),
+        outcome: Err(rejection(op.is_repair)),
+    };
+    upload.ops.iter().map(result).collect()
+}
+
+fn duplicate(stored: &StoredOp, op: &ValidOp) -> Rejection {
+    if identity::same_operation(stored, op) { validate::duplicate_operation() } else { validate::id_taken() }
+}
+
+/// For each entity that an operation touches the keys under which its latest operation may stand (section 5.8, with the alias for settings that moved
+/// from `misc` to `tasks`).
+fn conflict_keys(op: &ValidOp) -> Vec<Vec<EntityKey>> {
+    let key = |entity_type, id: &str| EntityKey { entity_type, entity_id: id.into() };
+    let is_config = op.entity_type == "GLOBAL_CONFIG";
+    let mut keys: Vec<Vec<EntityKey>> = Vec::new();
+    let mut ids = op.conflict_ids();
+    if is_config && op.schema_version < 2 && ids.contains(&"misc") && !ids.contains(&"tasks") {
+        ids.push("tasks");
+    }
+    for id in ids {
+        let mut candidates = vec![key(op.entity_type, id)];
+        if is_config && id == "tasks" {
+            candidates.push(key(LEGACY_MISC, "misc"));
+        }
+        keys.push(candidates);
+    }
+    keys
+}
+
+fn conflict_code(op: &ValidOp, prior: &EntityHead, order: ClockOrdering, knows_superseded: bool) -> Option<ErrorCode> {
+    match order {
+        ClockOrdering::Greater => None,
+        ClockOrdering::Equal if *prior.client_id == *op.client_id => None,
+        ClockOrdering::Concurrent if op.is_time_delta() && prior.is_time_delta => None,
+        ClockOrdering::Equal | ClockOrdering::Concurrent => Some(ErrorCode::ConflictConcurrent),
+        // Clients from before request ids drop the edit on the newer word (section 13.2).
+        ClockOrdering::Less if knows_superseded => Some(ErrorCode::ConflictSuperseded),
+        ClockOrdering::Less => Some(ErrorCode::ConflictStale),
+    }
+}
+
+const fn conflict_text(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::ConflictConcurrent => "Another device changed this entity at the same time",
+        _ => "Another device has changed this entity since",
+    }
+}
