@@ -6,6 +6,7 @@
 mod connection;
 mod load;
 #[path = "../../tests/support/postgres.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use all of it")]
 mod postgres;
 mod server;
 
@@ -100,11 +101,13 @@ async fn measure_on(options: &Options, place: Place) -> Result<Report> {
         figures.push(load::run(server.address, busy, options.connections, work, lasts).await?);
     }
     server.stop().await?;
+    let database = place.name();
+    place.remove().await;
     let [uploads_of_20_ops, uploads_of_1_op, polls]: [Figures; 3] =
         figures.try_into().map_err(|_| "three kinds of load give three figures")?;
     let per_account = u64::try_from(options.idle_accounts)?.max(1);
     Ok(Report {
-        database: place.name(),
+        database,
         uploads_of_20_ops,
         uploads_of_1_op,
         polls,

@@ -32,7 +32,7 @@ pub struct BenchAccount {
     pub token: String,
 }
 
-/// An empty database and a data directory, gone with this value.
+/// An empty database and a data directory.
 pub struct Place {
     directory: TempDir,
     postgres: Option<TestDatabase>,
@@ -47,6 +47,13 @@ impl Place {
     /// On the PostgreSQL server that the environment names.
     pub async fn postgres() -> Result<Self> {
         Ok(Self { directory: tempfile::tempdir()?, postgres: Some(postgres::TestDatabase::create().await) })
+    }
+
+    /// Removes the database. A run that fails leaves one of PostgreSQL behind.
+    pub async fn remove(self) {
+        if let Some(database) = self.postgres {
+            database.remove().await;
+        }
     }
 
     /// The database's name for people.

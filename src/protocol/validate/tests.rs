@@ -73,7 +73,8 @@ fn too_long() -> String {
 }
 
 /// What JavaScript's `trim` leaves nothing of.
-const BLANK: [&str; 8] = ["", " ", "\t\n\r", "\u{a0}", "\u{feff}", "\u{3000}", "\u{2028}\u{2029}", "\u{b}\u{c}\u{1680}"];
+const BLANK: [&str; 8] =
+    ["", " ", "\t\n\r", "\u{a0}", "\u{feff}", "\u{3000}", "\u{2028}\u{2029}", "\u{b}\u{c}\u{1680}"];
 /// Invisible, but no white space to JavaScript.
 const NOT_BLANK: [&str; 4] = ["\u{200b}", "\u{85}", "\u{180e}", " x "];
 
@@ -90,7 +91,10 @@ fn the_plain_operation_passes_with_every_member_intact() {
     assert_eq!((valid.id.as_str(), valid.client_id.as_str()), ("op-1", CLIENT));
     assert_eq!((valid.op_type, valid.entity_type), (OpType::Update, "TASK"));
     assert_eq!(valid.action_type, "[Task] Update");
-    assert_eq!((valid.entity_id.as_deref(), valid.entity_ids.as_slice()), (Some("t1"), &["t1".into(), "t2".into()][..]));
+    assert_eq!(
+        (valid.entity_id.as_deref(), valid.entity_ids.as_slice()),
+        (Some("t1"), &["t1".into(), "t2".into()][..])
+    );
     assert_eq!(valid.payload, r#"{"title":"x"}"#);
     assert_eq!(valid.vector_clock.to_json(), r#"{"B_a7Kx9Z":1}"#);
     assert_eq!((valid.timestamp, valid.schema_version, valid.is_payload_encrypted), (1_700_000_000_000, 4, false));
@@ -313,10 +317,7 @@ fn row_12_scenario_9_timestamp() {
 #[test]
 fn row_13_scenario_30_clock() {
     let entries = |count: usize, value: Value| {
-        with([(
-            "vectorClock",
-            Value::Object((0..count).map(|i| (format!("c{i:02}"), value.clone())).collect()),
-        )])
+        with([("vectorClock", Value::Object((0..count).map(|i| (format!("c{i:02}"), value.clone())).collect()))])
     };
     assert_eq!(verdict(&entries(50, json!(1))).unwrap().vector_clock.len(), 50);
     assert_eq!(code(&entries(51, json!(1))), Some(ErrorCode::InvalidVectorClock));
@@ -328,7 +329,11 @@ fn row_13_scenario_30_clock() {
 
     for bad in ["100000001", "-1", "1.5", "1e400", "\"x\"", "\"1\"", "null", "true", "[1]", "{}"] {
         let clock = format!(r#"{{"a":{bad},"b":2}}"#);
-        assert_eq!(verdict_of_text(&spelled("vectorClock", &clock)).unwrap().vector_clock.to_json(), r#"{"b":2}"#, "{bad}");
+        assert_eq!(
+            verdict_of_text(&spelled("vectorClock", &clock)).unwrap().vector_clock.to_json(),
+            r#"{"b":2}"#,
+            "{bad}"
+        );
     }
     for (text, counter) in [("100000000", 100_000_000), ("0", 0), ("-0", 0), ("5.0", 5), ("1e2", 100)] {
         let clock = verdict_of_text(&spelled("vectorClock", &format!(r#"{{"a":{text}}}"#))).unwrap().vector_clock;
@@ -406,7 +411,14 @@ fn row_16_scenario_14_shape() {
         (
             "BATCH",
             vec!["{}", "\"x\"", r#"{"entities":{}}"#, r#"{"entities":[],"entities":{}}"#, r#"{"x":{"entities":[]}}"#],
-            vec!["null", "[]", r#"{"entities":[]}"#, r#"{"entities":null}"#, r#"{"entities":"x"}"#, r#"{"entit\u0069es":1}"#],
+            vec![
+                "null",
+                "[]",
+                r#"{"entities":[]}"#,
+                r#"{"entities":null}"#,
+                r#"{"entities":"x"}"#,
+                r#"{"entit\u0069es":1}"#,
+            ],
         ),
         ("SYNC_IMPORT", vec!["null", "[]", "7", "\"x\"", "{}"], vec![]),
         ("BACKUP_IMPORT", vec!["null", "[]", "7", "\"x\"", "{}"], vec![]),
@@ -449,7 +461,8 @@ fn texts_that_no_database_stores_are_refused_one_by_one() {
 /// Whether released clients take a text for "try again" (section 14.5).
 fn reads_as_transient(text: &str) -> bool {
     let lower = text.to_lowercase();
-    let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> =
+        lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| !w.is_empty()).collect();
     let spaced = format!(" {} ", words.join(" "));
     let phrases = [
         "failed to fetch",
@@ -484,12 +497,15 @@ fn reads_as_transient(text: &str) -> bool {
         "service unavailable",
         "gateway timeout",
     ];
-    phrases.iter().any(|phrase| spaced.contains(&format!(" {phrase} "))) || words.iter().any(|w| w.starts_with("network"))
+    phrases.iter().any(|phrase| spaced.contains(&format!(" {phrase} ")))
+        || words.iter().any(|w| w.starts_with("network"))
 }
 
 #[test]
 fn no_refusal_reads_as_try_again() {
-    for text in ["Network error", "max 500 keys", "Rate limited.", "net::ERR", "transaction ROLLED back", "x: please retry"] {
+    for text in
+        ["Network error", "max 500 keys", "Rate limited.", "net::ERR", "transaction ROLLED back", "x: please retry"]
+    {
         assert!(reads_as_transient(text), "{text}");
     }
     for (i, refusal) in Refusal::ALL.into_iter().enumerate() {

@@ -14,12 +14,14 @@ fn scenario_36_an_id_that_repeats_in_the_request() {
     use ErrorCode::{DuplicateOperation, InvalidOpId, InvalidSchemaVersion};
     let same = op();
     let other = with([("payload", json!({"title": "y"}))]);
-    assert_eq!(codes(&[same.clone(), same.clone(), same.clone()]), [
-        None,
-        Some(DuplicateOperation),
-        Some(DuplicateOperation)
-    ]);
-    assert_eq!(codes(&[same.clone(), other.clone(), same.clone()]), [None, Some(InvalidOpId), Some(DuplicateOperation)]);
+    assert_eq!(
+        codes(&[same.clone(), same.clone(), same.clone()]),
+        [None, Some(DuplicateOperation), Some(DuplicateOperation)]
+    );
+    assert_eq!(
+        codes(&[same.clone(), other.clone(), same.clone()]),
+        [None, Some(InvalidOpId), Some(DuplicateOperation)]
+    );
     // The first one counts, even when it is invalid; the second is then not judged by itself.
     let invalid = with([("schemaVersion", json!(0))]);
     assert_eq!(codes(&[invalid.clone(), invalid.clone()]), [Some(InvalidSchemaVersion), Some(DuplicateOperation)]);
@@ -56,7 +58,8 @@ fn scenario_36_an_id_that_repeats_in_the_request() {
 fn ids_that_were_no_text_are_not_taken_for_each_other() {
     let ops = [spelled("id", r#""\ud800""#), spelled("id", r#""\ud801""#), spelled("id", "\"\u{fffd}\"")];
     let checked = check_upload(upload_text(&ops.join(",")).unwrap());
-    let verdicts: Vec<_> = checked.ops.iter().map(|op| op.check.as_ref().err().map(|refused| refused.message.as_str())).collect();
+    let verdicts: Vec<_> =
+        checked.ops.iter().map(|op| op.check.as_ref().err().map(|refused| refused.message.as_str())).collect();
     let unstorable = Refusal::IdText.rejection().message;
     assert_eq!(verdicts, [Some(unstorable.as_str()), Some(unstorable.as_str()), None]);
 }
@@ -191,8 +194,7 @@ fn fingerprints_of_snapshots() {
     ] {
         assert_ne!(snapshot([id.clone(), change.clone()]).fingerprint, first, "{change:?}");
     }
-    let encrypted = |state: &str| {
-        snapshot([id.clone(), ("state", json!(state)), ("isPayloadEncrypted", json!(true))]).fingerprint
-    };
+    let encrypted =
+        |state: &str| snapshot([id.clone(), ("state", json!(state)), ("isPayloadEncrypted", json!(true))]).fingerprint;
     assert_eq!(encrypted("abc"), encrypted("xyz"));
 }
