@@ -38,7 +38,7 @@ lint:
 	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
 
 bench: build
-	scripts/with-postgres $(CARGO) run --locked --profile $(PROFILE) --example bench
+	scripts/with-postgres $(CARGO) run --locked --release --example bench
 
 readme-walk:
 	scripts/readme-walk

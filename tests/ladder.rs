@@ -5,45 +5,41 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Account, Backend, PATIENCE, Reply, Server, op, receive, upload};
-use serde_json::{Value, json};
+use harness::{Account, Backend, PATIENCE, Reply, Server, op, upload};
+use serde_json::json;
+use serde_json::value::RawValue;
 use sqlx::{Connection as _, PgConnection};
+use supersync::client::{Change, Client, ClientError, Device, Ladder, Layer};
+use supersync::protocol::OpType;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Longer than anything that this test lets happen.
-const NEVER: Duration = Duration::from_secs(60);
+const NEVER: Duration = Duration::from_mins(1);
 
 /// Times from the inside out.
 #[derive(Clone, Copy)]
-struct Ladder {
+struct Times {
     statement: Duration,
-    client: Duration,
+    request: Duration,
     handler: Duration,
     socket: Duration,
+    sync_wait: Duration,
 }
 
-impl Ladder {
-    /// The contract's order, about a hundred times as fast.
-    const SCALED: Self = Self {
-        statement: Duration::from_millis(600),
-        client: Duration::from_secs(5),
-        handler: Duration::from_secs(8),
-        socket: Duration::from_secs(9),
-    };
+/// The contract's proportions, about ten times as fast, but for the statement's: it is the one to wait for.
+const SCALED: Times = Times {
+    statement: Duration::from_millis(600),
+    request: Duration::from_millis(7_500),
+    handler: Duration::from_secs(8),
+    socket: Duration::from_secs(9),
+    sync_wait: Duration::from_secs(9),
+};
+/// Nothing ends by itself.
+const ENDLESS: Times = Times { statement: NEVER, request: NEVER, handler: NEVER, socket: NEVER, sync_wait: NEVER };
 
-    async fn server(self) -> Server {
-        Server::start_with(Backend::Postgres, |config| {
-            config.timeouts.statement = self.statement;
-            config.timeouts.handler = self.handler;
-            config.timeouts.socket = self.socket;
-        })
-        .await
-    }
-}
-
-/// Another session's lock on the account's row. Goes with [`Lock::release`] or with the connection.
+/// Another session's lock on the account's row.
 struct Lock(PgConnection);
 
 impl Lock {
@@ -65,72 +61,77 @@ impl Lock {
     }
 }
 
-/// How an upload went for a client that waits only so long.
-enum Seen {
-    Answer(Reply),
-    GaveUp,
+/// A server, an account with one operation whose row is locked, and a device with two changes to upload.
+struct Stuck {
+    server: Server,
+    account: Account,
+    lock: Lock,
+    device: Device,
 }
 
-async fn upload_within(account: &Account, patience: Duration, body: &Value) -> (Seen, Duration) {
-    let started = Instant::now();
-    let request = account.http.post(format!("{}/api/sync/ops", account.base)).bearer_auth(&account.token).json(body);
-    let seen = match timeout(patience, receive(request)).await {
-        Ok(reply) => Seen::Answer(reply),
-        Err(_) => Seen::GaveUp,
-    };
-    (seen, started.elapsed())
-}
-
-/// What a client takes for "try again": a text that says so, whatever the layer.
-#[track_caller]
-fn assert_retryable(reply: &Reply) {
-    let texts: Vec<&str> = match reply.body["results"].as_array() {
-        Some(results) => results
-            .iter()
-            .map(|result| {
-                assert_eq!(result["errorCode"], "INTERNAL_ERROR", "{}", reply.text);
-                result["error"].as_str().expect("a text")
-            })
-            .collect(),
-        None => {
-            assert_eq!(reply.status, 503, "{}", reply.text);
-            vec![reply["error"].as_str().expect("a text")]
-        }
-    };
-    assert!(!texts.is_empty() && texts.iter().all(|text| text.contains("please retry")), "{}", reply.text);
-}
-
-/// A server with an account that has one operation, so that it has a row and an actor.
-async fn with_one_op(ladder: Ladder) -> (Server, Account) {
-    let server = ladder.server().await;
+async fn with_one_op(times: Times) -> (Server, Account) {
+    let server = Server::start_with(Backend::Postgres, |config| {
+        config.timeouts.statement = times.statement;
+        config.timeouts.handler = times.handler;
+        config.timeouts.socket = times.socket;
+    })
+    .await;
     let account = server.account().await;
     assert_eq!(account.upload("A", &[op("A")]).await.outcomes(), ["#1"]);
     (server, account)
 }
 
-/// After the trouble: the log has no hole, no duplicate and nothing half done, and the same upload goes through now.
-async fn assert_recovered(server: &Server, account: &Account, body: &Value) {
-    let again = account.post("/api/sync/ops", body).await;
-    for outcome in again.outcomes() {
-        assert!(outcome.starts_with('#') || outcome == "DUPLICATE_OPERATION", "{outcome}");
+impl Stuck {
+    async fn new(times: Times) -> Self {
+        let (server, account) = with_one_op(times).await;
+        let ladder = Ladder { request: times.request, sync_wait: times.sync_wait, ..Ladder::default() };
+        let client = Client::new(&account.base, &account.token, ladder).expect("a client");
+        let mut device = Device::new(client, "B");
+        for n in 0..2 {
+            device.change(Change {
+                action_type: "[Task] Update".to_owned(),
+                op_type: OpType::Update,
+                entity_type: "TASK".to_owned(),
+                entity_id: Some(format!("changed-{n}")),
+                entity_ids: Vec::new(),
+                payload: RawValue::from_string("{}".to_owned()).expect("JSON"),
+                is_payload_encrypted: false,
+            });
+        }
+        let lock = Lock::on(&server, &account).await;
+        Self { server, account, lock, device }
     }
-    assert_eq!(account.download(0).await.seqs(), [1, 2, 3]);
-    assert_eq!(server.rows(account).await, [1, 2, 3]);
-    assert_eq!(account.upload("A", &[op("A")]).await.outcomes(), ["#4"]);
+
+    /// Syncs in vain; says why and after how long.
+    async fn fail_to_sync(&mut self) -> (ClientError, Duration) {
+        let started = Instant::now();
+        let error = timeout(PATIENCE, self.device.sync()).await.expect("some layer gives up").expect_err("it is stuck");
+        assert_eq!(self.device.pending(), 2, "nothing is lost on the device");
+        (error, started.elapsed())
+    }
+
+    /// Ends the trouble. Then the same device gets through by itself, and the log holds everything once and nothing half done.
+    async fn recovers(mut self) {
+        self.lock.release().await;
+        let report = self.device.sync().await.expect("the server has recovered by itself");
+        assert_eq!((report.accepted.len() + report.duplicates.len(), self.device.pending()), (2, 0), "{report:?}");
+        assert_eq!(self.account.download(0).await.seqs(), [1, 2, 3]);
+        assert_eq!(self.server.rows(&self.account).await, [1, 2, 3]);
+        assert_eq!(self.account.upload("A", &[op("A")]).await.outcomes(), ["#4"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stuck_statement_ends_first_and_every_layer_passes_it_on() {
-    let (server, account) = with_one_op(Ladder::SCALED).await;
-    let lock = Lock::on(&server, &account).await;
-    let body = upload("A", None, &[op("A"), op("A")]);
-    let (seen, took) = upload_within(&account, Ladder::SCALED.client, &body).await;
-    let Seen::Answer(reply) = seen else { panic!("the client gave up before the statement did") };
-    assert_retryable(&reply);
-    assert!(took >= Ladder::SCALED.statement, "answered after {took:?}, before the statement could have ended");
-    assert!(took < Ladder::SCALED.client, "{took:?}");
+    let mut stuck = Stuck::new(SCALED).await;
+    let started = Instant::now();
+    let report = timeout(PATIENCE, stuck.device.sync()).await.expect("some layer gives up").expect("an answer");
+    let took = started.elapsed();
+    assert_eq!((report.deferred.len(), report.accepted.len(), stuck.device.pending()), (2, 0, 2), "{report:?}");
+    assert!(took >= SCALED.statement && took < SCALED.request, "{took:?}");
+    assert_rolled_back(&stuck.account.upload("A", &[op("A")]).await);
     // The statement is gone from the database, not only from sight: nothing of this server waits any more.
-    let mut session = server.database.postgres().session().await;
+    let mut session = stuck.server.database.postgres().session().await;
     let waiting: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
     )
@@ -138,48 +139,57 @@ async fn a_stuck_statement_ends_first_and_every_layer_passes_it_on() {
     .await
     .expect("the database tells");
     assert_eq!(waiting, 0);
-    assert_eq!(account.download(0).await.seqs(), [1], "reads go on, and nothing was stored");
-    lock.release().await;
-    assert_recovered(&server, &account, &body).await;
+    assert_eq!(stuck.account.download(0).await.seqs(), [1], "reads go on, and nothing was stored");
+    stuck.recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn if_the_statement_does_not_end_the_handler_does() {
-    let ladder = Ladder { statement: NEVER, client: PATIENCE, handler: Duration::from_millis(600), socket: NEVER };
-    let (server, account) = with_one_op(ladder).await;
-    let lock = Lock::on(&server, &account).await;
-    let body = upload("A", None, &[op("A"), op("A")]);
-    let (seen, took) = upload_within(&account, ladder.client, &body).await;
-    let Seen::Answer(reply) = seen else { panic!("the client gave up before the handler did") };
-    assert_eq!(reply.status, 503);
-    let text = reply["error"].as_str().expect("a text");
-    assert!(text.contains("please retry") && text.contains("timeout"), "the text names what gave up: {text}");
-    assert!(took >= ladder.handler, "{took:?}");
-    assert_eq!(account.download(0).await.seqs(), [1], "reads go on");
-    lock.release().await;
-    assert_recovered(&server, &account, &body).await;
+async fn a_client_that_waits_too_long_gives_up_before_the_handler() {
+    let mut stuck = Stuck::new(Times { request: Duration::from_millis(500), ..ENDLESS }).await;
+    let (error, _) = stuck.fail_to_sync().await;
+    assert_eq!(error.layer(), Some(Layer::Request), "{error}");
+    stuck.recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_gives_up_leaves_nothing_half_done() {
-    let ladder = Ladder { statement: NEVER, client: Duration::from_millis(300), handler: NEVER, socket: NEVER };
-    let (server, account) = with_one_op(ladder).await;
-    let lock = Lock::on(&server, &account).await;
-    let body = upload("A", None, &[op("A"), op("A")]);
-    let (seen, _) = upload_within(&account, ladder.client, &body).await;
-    assert!(matches!(seen, Seen::GaveUp));
-    lock.release().await;
-    assert_recovered(&server, &account, &body).await;
+async fn if_neither_statement_nor_client_ends_the_handler_does() {
+    let times = Times { handler: Duration::from_millis(600), ..ENDLESS };
+    let mut stuck = Stuck::new(times).await;
+    let (error, took) = stuck.fail_to_sync().await;
+    assert_eq!(error.layer(), Some(Layer::Server), "{error}");
+    let ClientError::ServerTimeout(text) = &error else { panic!("not the server's word: {error}") };
+    assert!(text.contains("please retry"), "{text}");
+    assert!(took >= times.handler, "{took:?}");
+    assert_eq!(stuck.account.download(0).await.seqs(), [1], "reads go on");
+    stuck.recovers().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn if_nothing_else_ends_the_wait_for_the_sync_does() {
+    let mut stuck = Stuck::new(Times { sync_wait: Duration::from_millis(500), ..ENDLESS }).await;
+    let (error, _) = stuck.fail_to_sync().await;
+    assert_eq!(error.layer(), Some(Layer::SyncWait), "{error}");
+    stuck.recovers().await;
+}
+
+/// The transaction's failure as the contract wants it told (section 5.10): every operation stays with the device, to be sent again.
+#[track_caller]
+fn assert_rolled_back(reply: &Reply) {
+    assert!(reply.outcomes().iter().all(|outcome| outcome == "INTERNAL_ERROR"), "{}", reply.text);
+    for result in reply["results"].as_array().expect("results") {
+        let text = result["error"].as_str().expect("a text");
+        assert!(text.contains("timeout") && text.contains("please retry"), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn others_are_served_while_one_account_is_stuck() {
-    let (server, account) = with_one_op(Ladder::SCALED).await;
+    let (server, account) = with_one_op(SCALED).await;
     let stranger = server.account().await;
     let lock = Lock::on(&server, &account).await;
     let stuck = tokio::spawn({
-        let (account, body) = (account.clone(), upload("A", None, &[op("A"), op("A")]));
-        async move { upload_within(&account, PATIENCE, &body).await.0 }
+        let account = account.clone();
+        async move { account.upload("A", &[op("A"), op("A")]).await }
     });
     assert_eq!(stranger.download(0).await.seqs(), Vec::<i64>::new());
     assert_eq!(stranger.status().await["latestSeq"], 0);
@@ -194,20 +204,19 @@ async fn others_are_served_while_one_account_is_stuck() {
             if reply.status == 200 && reply["results"][0]["errorCode"] == json!("DUPLICATE_OPERATION") {
                 return;
             }
-            assert_retryable(&reply);
+            assert_rolled_back(&reply);
         }
     };
     timeout(PATIENCE, stored).await.expect("the stranger's upload goes through while the other account is stuck");
-    let Seen::Answer(reply) = stuck.await.expect("no panic") else { panic!("no answer for the stuck account") };
-    assert_retryable(&reply);
+    assert_rolled_back(&stuck.await.expect("an answer for the stuck account"));
     lock.release().await;
     assert_eq!(account.upload("A", &[op("A")]).await.outcomes(), ["#2"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_connection_is_closed() {
-    let ladder = Ladder { socket: Duration::from_millis(500), handler: Duration::from_millis(400), ..Ladder::SCALED };
-    let (server, account) = with_one_op(ladder).await;
+    let times = Times { socket: Duration::from_millis(500), handler: Duration::from_millis(400), ..SCALED };
+    let (server, account) = with_one_op(times).await;
     let host = account.base.trim_start_matches("http://").to_owned();
     let half_a_head = "POST /api/sync/ops HTTP/1.1\r\nHost: x\r\n".to_owned();
     let half_a_body = format!(

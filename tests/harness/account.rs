@@ -121,6 +121,11 @@ impl Account {
         self.post("/api/sync/ops", &op::upload(client, None, ops)).await
     }
 
+    /// The same with one operation.
+    pub async fn upload_one(&self, client: &str, op: &Op) -> Reply {
+        self.upload(client, std::slice::from_ref(op)).await
+    }
+
     /// Uploads as a device that has seen everything up to `cursor`.
     pub async fn upload_from(&self, client: &str, cursor: i64, ops: &[Op]) -> Reply {
         self.post("/api/sync/ops", &op::upload(client, Some(cursor), ops)).await

@@ -200,10 +200,10 @@ async fn s50_metadata_comes_back_whole_and_nothing_is_null(on: Backend) {
     account.upload("A", &ops[..4]).await.ok();
     let page = account.download(0).await;
     assert_no_null(&page.body);
-    let served = |n: usize| page["ops"][n]["op"].get("entityIds").cloned();
-    assert_eq!(served(0), Some(json!(ids)));
-    assert_eq!((served(1), served(2)), (None, None));
-    assert_eq!(served(3), Some(json!(["s4"])));
+    let ids_of = |n: usize| page["ops"][n]["op"].get("entityIds").cloned();
+    assert_eq!(ids_of(0), Some(json!(ids)));
+    assert_eq!((ids_of(1), ids_of(2)), (None, None));
+    assert_eq!(ids_of(3), Some(json!(["s4"])));
     let received: Vec<_> = page["ops"].as_array().expect("ops").iter().map(|op| op["receivedAt"].clone()).collect();
     assert_eq!(received, vec![json!(server.clock.now_ms()); 4]);
 }

@@ -19,9 +19,10 @@ on_both_databases! {
 
 const GZIP: (&str, &str) = ("content-encoding", "gzip");
 const BASE64: (&str, &str) = ("content-transfer-encoding", "base64");
+type Headers<'a> = &'a [(&'a str, &'a str)];
 const MIB: usize = 1024 * 1024;
 
-async fn post(account: &Account, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Reply {
+async fn post(account: &Account, headers: Headers<'_>, body: impl Into<Vec<u8>>) -> Reply {
     account.send(Method::POST, "/api/sync/ops", headers, body.into()).await
 }
 
@@ -36,8 +37,8 @@ async fn s15_plain_gzip_and_base64_bodies_are_accepted_alike(on: Backend) {
     let packed = gzip(body.as_bytes());
     let base64 = STANDARD.encode(&packed);
     let lines: Vec<&str> = base64.as_bytes().chunks(16).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
-    let encodings: [(&[(&str, &str)], Vec<u8>); 6] = [
-        (&[], body.clone().into_bytes()),
+    let encodings = [
+        (&[] as Headers, body.clone().into_bytes()),
         (&[GZIP], packed.clone()),
         (&[GZIP, BASE64], base64.clone().into_bytes()),
         (&[GZIP, ("content-transfer-encoding", "Base64")], lines.join("\r\n").into_bytes()),

@@ -72,8 +72,7 @@ async fn s19_with_the_gate_off_plaintext_is_served_as_such(on: Backend) {
     let ops = [op("A"), op("A").encrypted(ciphertext(28))];
     assert_eq!(account.upload("A", &ops).await.outcomes(), ["#1", "#2"]);
     let page = account.download(0).await;
-    let served: Vec<_> =
-        page["ops"].as_array().expect("ops").iter().map(|op| &op["op"]["isPayloadEncrypted"]).collect();
-    assert_eq!(served, [false, true]);
+    let flags: Vec<_> = page["ops"].as_array().expect("ops").iter().map(|op| &op["op"]["isPayloadEncrypted"]).collect();
+    assert_eq!(flags, [false, true]);
     assert_eq!(page["ops"][0]["op"]["payload"], json!({ "title": "t" }));
 }

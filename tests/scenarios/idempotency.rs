@@ -26,8 +26,8 @@ async fn s32_a_resent_op_is_a_duplicate_for_ever(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
     let first = op("A").task("t1").clock(json!({ "A": 1 }));
-    account.upload("A", &[first.clone()]).await.ok();
-    assert_eq!(account.upload("A", &[first.clone()]).await.outcomes(), [DUPLICATE]);
+    account.upload_one("A", &first).await.ok();
+    assert_eq!(account.upload_one("A", &first).await.outcomes(), [DUPLICATE]);
     let newer = op("B").task("t1").clock(json!({ "A": 1, "B": 1 }));
     assert_eq!(account.upload("B", &[newer]).await.outcomes(), ["#2"]);
     let reply = account.upload("A", &[first.clone(), op("A")]).await;
@@ -43,7 +43,7 @@ async fn s33_the_same_id_with_other_content_is_refused(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
     let first = op("A").task("t1").entity_ids(&["t1", "t2"]);
-    account.upload("A", &[first.clone()]).await.ok();
+    account.upload_one("A", &first).await.ok();
     let others = [
         first.clone().payload(json!({ "title": "u" })),
         first.clone().payload(json!({ "title": "t", "more": null })),
@@ -60,7 +60,7 @@ async fn s33_the_same_id_with_other_content_is_refused(on: Backend) {
         first.clone().encrypted(ciphertext(28)),
     ];
     for other in others {
-        assert_eq!(account.upload("A", &[other.clone()]).await.outcomes(), [INVALID_ID], "{:?}", other.json());
+        assert_eq!(account.upload_one("A", &other).await.outcomes(), [INVALID_ID], "{:?}", other.json());
     }
     assert_eq!(account.upload("B", &[first.clone().with("clientId", "B")]).await.outcomes(), [INVALID_ID]);
     // Repeating an id within the list changes nothing.
@@ -71,7 +71,7 @@ async fn s33_ciphertexts_are_not_compared(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
     let first = op("A").encrypted(ciphertext(28));
-    account.upload("A", &[first.clone()]).await.ok();
+    account.upload_one("A", &first).await.ok();
     assert_eq!(account.upload("A", &[first.clone().payload(ciphertext(64))]).await.outcomes(), [DUPLICATE]);
     assert_eq!(account.upload("A", &[first.clone().with("isPayloadEncrypted", false)]).await.outcomes(), [INVALID_ID]);
     assert_eq!(account.op_at(1).await["payload"], *first.get("payload"));
@@ -82,7 +82,7 @@ async fn s34_the_order_of_keys_does_not_matter(on: Backend) {
     let account = server.account().await;
     let first = op("A").payload("PAYLOAD");
     let send = async |payload: &str| {
-        let body = upload("A", None, &[first.clone()]).to_string().replace("\"PAYLOAD\"", payload);
+        let body = upload("A", None, std::slice::from_ref(&first)).to_string().replace("\"PAYLOAD\"", payload);
         account.send(Method::POST, "/api/sync/ops", &[], body.into_bytes()).await
     };
     assert_eq!(send(r#"{"b":1,"a":{"d":[1,2],"c":"\u00e9"}}"#).await.outcomes(), ["#1"]);
@@ -94,11 +94,11 @@ async fn s35_a_clamped_op_stays_recognisable(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
     let ahead = op("A").at(server.clock.now_ms() + 600_000);
-    assert_eq!(account.upload("A", &[ahead.clone()]).await.outcomes(), ["#1"]);
+    assert_eq!(account.upload_one("A", &ahead).await.outcomes(), ["#1"]);
     server.clock.advance_ms(5_000);
-    assert_eq!(account.upload("A", &[ahead.clone()]).await.outcomes(), [DUPLICATE]);
+    assert_eq!(account.upload_one("A", &ahead).await.outcomes(), [DUPLICATE]);
     server.clock.advance_ms(600_000);
-    assert_eq!(account.upload("A", &[ahead.clone()]).await.outcomes(), [DUPLICATE]);
+    assert_eq!(account.upload_one("A", &ahead).await.outcomes(), [DUPLICATE]);
     // Earlier than what was stored it can't have been.
     let earlier = ahead.at(server.clock.now_ms() - 600_000);
     assert_eq!(account.upload("A", &[earlier]).await.outcomes(), [INVALID_ID]);

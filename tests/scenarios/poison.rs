@@ -18,7 +18,7 @@ async fn m02_op_ids_of_different_accounts_are_apart(on: Backend) {
     let server = Server::start(on).await;
     let (account, stranger) = (server.account().await, server.account().await);
     let shared = op("A");
-    assert_eq!(account.upload("A", &[shared.clone()]).await.outcomes(), ["#1"]);
+    assert_eq!(account.upload_one("A", &shared).await.outcomes(), ["#1"]);
     assert_eq!(stranger.upload("A", &[shared.clone().payload(json!({ "mine": 1 }))]).await.outcomes(), ["#1"]);
     assert_eq!(account.op_at(1).await["payload"], *shared.get("payload"));
 }
