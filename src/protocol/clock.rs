@@ -149,12 +149,18 @@ impl VectorClock {
     /// dominate, and the client would be refused for ever.
     #[must_use]
     pub fn pruned<'a>(&self, preserve: impl IntoIterator<Item = &'a str>) -> Self {
-        if self.0.len() <= MAX_CLOCK_STORED {
+        self.cut_to(MAX_CLOCK_STORED, preserve)
+    }
+
+    /// The clock cut down to `max` entries in the same manner.
+    #[must_use]
+    pub fn cut_to<'a>(&self, max: usize, preserve: impl IntoIterator<Item = &'a str>) -> Self {
+        if self.0.len() <= max {
             return self.clone();
         }
         let mut kept = Self::new();
         for client in preserve {
-            if kept.len() == MAX_CLOCK_STORED {
+            if kept.len() == max {
                 break;
             }
             if let Ok(at) = self.position(client) {
@@ -165,7 +171,7 @@ impl VectorClock {
         let mut rest: Vec<_> = self.0.iter().filter(|(key, _)| !kept.contains(key)).collect();
         // The sort is stable and the entries come in key order, so ties stay in key order.
         rest.sort_by_key(|(_, value)| std::cmp::Reverse(*value));
-        let free = MAX_CLOCK_STORED - kept.len();
+        let free = max - kept.len();
         for (key, value) in rest.into_iter().take(free) {
             kept.set(key.clone(), *value);
         }

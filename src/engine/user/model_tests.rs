@@ -516,3 +516,33 @@ fn a_head_of_the_legacy_misc_key_is_found_by_its_own_type() {
     let key = EntityKey { entity_type: LEGACY_MISC, entity_id: "misc".into() };
     assert!(!crate::protocol::op::ENTITY_TYPES.contains(&key.entity_type), "clients could write to it");
 }
+
+#[test]
+fn made_up_client_ids_do_not_grow_the_state_without_bound() {
+    let mut state = state();
+    state.account.storage_quota_bytes = 1 << 30;
+    let mut rng = StdRng::seed_from_u64(1);
+    let model = Model::new();
+    for round in 0..200 {
+        let mut op = random_op(&mut rng, "A", &model);
+        op.id = format!("op-{round}");
+        op.op_type = OpType::Batch;
+        op.entity_type = "ALL";
+        op.entity_id = None;
+        op.entity_ids = Vec::new();
+        let made_up = (0..19u32).map(|n| (format!("X{round}_{n}").into(), n + 1));
+        op.vector_clock = VectorClock::from_entries(made_up.chain([("A".into(), round + 1)]));
+        let upload = CheckedUpload {
+            client_id: "A".to_owned(),
+            last_known_server_seq: None,
+            request_id: None,
+            fingerprint: None,
+            ops: vec![CheckedOp { op_id: op.id.clone(), is_repair: false, check: Ok(Box::new(op)) }],
+        };
+        let plan = settle(&state, &model, &[&Work::Upload(upload)]);
+        state.apply(plan.after);
+    }
+    let clock = &state.account.sync.clock;
+    assert!(clock.len() <= 1000, "{} entries", clock.len());
+    assert_eq!(clock.get("A"), 200, "who writes stays");
+}

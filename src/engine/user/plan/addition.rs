@@ -9,6 +9,10 @@ use crate::store::{
     ArchiveReason, ArchivedRange, EntityHead, EntityKey, FullStateMark, LEGACY_MISC, SnapshotChange, SyncState,
 };
 
+/// Devices remembered in the clock of a whole data set. Clients get 20 of its entries; the bound keeps a device that makes up client ids from
+/// growing the account's row.
+const MAX_HISTORY_CLOCK: usize = 1000;
+
 /// What one request, or all before it, add to the log.
 #[derive(Clone, Debug)]
 pub(super) struct Addition {
@@ -102,6 +106,9 @@ impl Addition {
             sync.replacement_seq = Some(seq);
         }
         sync.clock.merge(&clock);
+        if sync.clock.len() > MAX_HISTORY_CLOCK {
+            sync.clock = sync.clock.cut_to(MAX_HISTORY_CLOCK / 2, [op.client_id.as_str()]);
+        }
         let stored = stored_op(op, seq, clock, now_ms);
         sync.storage_used_bytes += stored.storage_bytes;
         for key in head_keys(op) {
