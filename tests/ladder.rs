@@ -32,9 +32,9 @@ struct Times {
 const SCALED: Times = Times {
     statement: Duration::from_millis(600),
     request: Duration::from_millis(7_500),
-    handler: Duration::from_millis(8_000),
-    socket: Duration::from_millis(9_000),
-    sync_wait: Duration::from_millis(9_000),
+    handler: Duration::from_secs(8),
+    socket: Duration::from_secs(9),
+    sync_wait: Duration::from_secs(9),
 };
 /// Nothing ends by itself.
 const ENDLESS: Times = Times { statement: NEVER, request: NEVER, handler: NEVER, socket: NEVER, sync_wait: NEVER };
