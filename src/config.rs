@@ -19,6 +19,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
+use build::MissingSecret;
 pub use reader::{ConfigErrors, Problem, Setting};
 
 /// Where the server runs, as far as it matters for safety.
@@ -255,14 +256,16 @@ impl Loaded {
     /// # Errors
     /// Everything that is wrong with them, an unreadable `.env` file included.
     pub fn from_env() -> Result<Self, ConfigErrors> {
-        let mut variables = dotenv(Path::new(".env"))?;
-        for (name, value) in env::vars_os() {
-            // Names and values that are not UTF-8 can't be ours: all of ours are text.
-            if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
-                variables.insert(name, value);
-            }
-        }
-        Self::parse(&variables)
+        Self::parse(&environment()?)
+    }
+
+    /// The same for commands that only look: makes no secret. Without `JWT_SECRET` the configuration has an empty one, so it
+    /// must not be used to sign or check tokens.
+    ///
+    /// # Errors
+    /// Like [`Loaded::from_env`].
+    pub fn from_env_to_look() -> Result<Self, ConfigErrors> {
+        build::load(&environment()?, MissingSecret::Leave)
     }
 
     /// The settings in the given variables. Touches the file system only to keep or find the generated secret, which
@@ -271,8 +274,20 @@ impl Loaded {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn parse(variables: &HashMap<String, String>) -> Result<Self, ConfigErrors> {
-        build::load(variables)
+        build::load(variables, MissingSecret::Make)
     }
+}
+
+/// This process's environment and the `.env` file of its working directory.
+fn environment() -> Result<HashMap<String, String>, ConfigErrors> {
+    let mut variables = dotenv(Path::new(".env"))?;
+    for (name, value) in env::vars_os() {
+        // Names and values that are not UTF-8 can't be ours: all of ours are text.
+        if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+            variables.insert(name, value);
+        }
+    }
+    Ok(variables)
 }
 
 /// Settings as the text of a `.env` file. What was not given is a comment.

@@ -72,7 +72,10 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn run(command_line: CommandLine) -> Result<(), Failure> {
-    let Loaded { config, settings, warnings } = Loaded::from_env()?;
+    let looks = command_line.print_config
+        || matches!(command_line.command, Some(Command::Healthcheck | Command::Migrate(MigrateCommand::Status)));
+    let loaded = if looks { Loaded::from_env_to_look()? } else { Loaded::from_env()? };
+    let Loaded { config, settings, warnings } = loaded;
     if command_line.print_config {
         for warning in warnings {
             eprintln!("warning: {warning}");

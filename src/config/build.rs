@@ -23,7 +23,16 @@ const SECONDS: &str = "expected a number of seconds above 0 such as 60 or 0.5";
 const DAYS: &str = "expected a whole number of days from 1 to 3650";
 const YES_OR_NO: &str = "expected true or false";
 
-pub(super) fn load(variables: &HashMap<String, String>) -> Result<Loaded, ConfigErrors> {
+/// What to do when nobody gave a secret and none is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MissingSecret {
+    /// Use the one in the data directory, made if need be.
+    Make,
+    /// Leave it empty: nothing will be signed.
+    Leave,
+}
+
+pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingSecret) -> Result<Loaded, ConfigErrors> {
     let mut reader = Reader::new(variables);
     let r = &mut reader;
     names(r, variables);
@@ -65,7 +74,7 @@ pub(super) fn load(variables: &HashMap<String, String>) -> Result<Loaded, Config
         limits: limits(r),
         retention: retention(r),
         // Last: it writes a file, which is not worth doing for a configuration that is refused.
-        jwt_secret: jwt_secret(r, environment, &data_dir),
+        jwt_secret: jwt_secret(r, environment, &data_dir, missing_secret),
         data_dir,
     };
     let (settings, warnings) = reader.finish()?;
@@ -158,7 +167,7 @@ fn public_url(r: &mut Reader<'_>, environment: Environment, port: u16) -> String
     url
 }
 
-fn jwt_secret(r: &mut Reader<'_>, environment: Environment, data_dir: &Path) -> SecretString {
+fn jwt_secret(r: &mut Reader<'_>, environment: Environment, data_dir: &Path, missing: MissingSecret) -> SecretString {
     // As given: white space is part of the key (contract, accounts section 5.1).
     if let Some(text) = r.verbatim("JWT_SECRET").filter(|text| !text.is_empty()) {
         let chars = text.chars().count();
@@ -175,7 +184,7 @@ fn jwt_secret(r: &mut Reader<'_>, environment: Environment, data_dir: &Path) -> 
                 secret::MIN_CHARS
             ),
         );
-    } else if !r.has_problems() {
+    } else if !r.has_problems() && missing == MissingSecret::Make {
         match secret::kept_in(data_dir) {
             Ok(secret) => return SecretString::from(secret),
             Err(error) => r.problem(

@@ -212,3 +212,6 @@ impl VectorClock {
         Ok(Self::from_entries(map))
     }
 }
+
+#[cfg(test)]
+mod tests;

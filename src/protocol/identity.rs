@@ -76,3 +76,6 @@ pub(super) fn same_uploaded(first: &UploadedOp, second: &UploadedOp) -> bool {
 fn same_number(a: f64, b: f64) -> bool {
     a == b
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,14 +156,14 @@ const SNAPSHOT_OP_TYPES: [(&str, OpType); 3] = [
 
 /// An element of `ops` before its members are checked.
 enum RawOp {
-    Object([Option<Span>; OP_FIELDS.len()]),
+    Object(Box<[Option<Span>; OP_FIELDS.len()]>),
     Other,
 }
 
 /// What stands in `ops`.
 enum RawOps {
     Missing,
-    NoArray,
+    NoArray(Span),
     Array { ops: Vec<RawOp>, count: usize },
 }
 
@@ -205,7 +205,12 @@ impl UploadRequest {
                 }
                 ops
             }
-            RawOps::Missing | RawOps::NoArray => {
+            RawOps::NoArray(span) => {
+                let size = StringRule { min: Some(1), max: Some(MAX_OPS_PER_UPLOAD), format: None };
+                check.no_array(At::root("ops"), span, size);
+                Vec::new()
+            }
+            RawOps::Missing => {
                 check.wrong_type("array", At::root("ops").path());
                 Vec::new()
             }
@@ -234,8 +239,7 @@ fn no_object(mut scanner: Scanner<'_>, mut check: Checker<'_>) -> RequestError {
 /// Reads `ops`. Of elements beyond the limit only the number is kept.
 fn read_ops(scanner: &mut Scanner<'_>) -> Result<RawOps, Malformed> {
     if scanner.peek() != Some(b'[') {
-        scanner.value()?;
-        return Ok(RawOps::NoArray);
+        return Ok(RawOps::NoArray(scanner.value()?));
     }
     scanner.open(b'[')?;
     let mut ops = Vec::new();
@@ -246,7 +250,7 @@ fn read_ops(scanner: &mut Scanner<'_>) -> Result<RawOps, Malformed> {
         if count > MAX_OPS_PER_UPLOAD {
             scanner.value()?;
         } else if scanner.peek() == Some(b'{') {
-            ops.push(RawOp::Object(members(scanner, &OP_FIELDS)?));
+            ops.push(RawOp::Object(Box::new(members(scanner, &OP_FIELDS)?)));
         } else {
             scanner.value()?;
             ops.push(RawOp::Other);
@@ -281,7 +285,7 @@ fn check_op(check: &mut Checker<'_>, body: &Bytes, index: usize, raw: &RawOp) ->
         encrypted,
         reason,
         base,
-    ] = *fields;
+    ] = **fields;
     check.poisoned = None;
     let id = check.string(at("id"), id, TRANSPORT);
     let client_id = check.string(at("clientId"), client, TRANSPORT);
@@ -351,10 +355,12 @@ impl SnapshotRequest {
         let op_type = check.optional_choice(At::root("snapshotOpType"), op_type, &SNAPSHOT_OP_TYPES);
         let repair_base_server_seq = check.optional_integer(At::root("repairBaseServerSeq"), base, 0, None);
         let request_id = check.optional_string(At::root("requestId"), request_id, REQUEST_ID);
-        // A rule across members is only looked at when every member has the right type.
-        if is_clean_slate && !has_op_id && check.issues.iter().all(Issue::keeps_type) {
-            let message = "opId is required for clean-slate snapshot idempotency";
-            check.issue("custom", message, At::root("opId").path(), serde_json::Value::Null);
+        if is_clean_slate && !has_op_id {
+            if check.types_fit() {
+                let message = "opId is required for clean-slate snapshot idempotency";
+                check.issue("custom", message, At::root("opId").path(), serde_json::Value::Null);
+            }
+            return Err(check.into_error());
         }
         match (client_id, reason) {
             (Some(client_id), Some(reason)) if check.issues.is_empty() => Ok(Self {
@@ -376,3 +382,6 @@ impl SnapshotRequest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

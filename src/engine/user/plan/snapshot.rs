@@ -118,13 +118,13 @@ impl Draft<'_> {
         let newest = match in_batch {
             Some(id) => Some(id),
             None if self.sum.new_data_set => None,
-            None => match &self.facts.newest_full_state {
-                Some(row) => row.as_ref().map(|row| row.id.clone()),
-                None => {
+            None => {
+                let Some(row) = &self.facts.newest_full_state else {
                     self.needs.newest_full_state = true;
                     return None;
-                }
-            },
+                };
+                row.as_ref().map(|row| row.id.clone())
+            }
         };
         let Some(existing_import_id) = newest else { return Some(None) };
         if snapshot.op_id_given {

@@ -1,0 +1,152 @@
+//! The program as an operator meets it: what it prints, and with which code it ends.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The program in a directory of its own, with nothing of the caller's environment.
+fn supersync(directory: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_supersync"));
+    command.current_dir(directory).env_clear().envs(variables.iter().copied()).args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(directory: &TempDir, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+    supersync(directory.path(), variables, arguments).output().expect("the program runs")
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("temporary directory")
+}
+
+/// Fails, and returns what it says.
+#[track_caller]
+fn refused(directory: &TempDir, variables: &[(&str, &str)], arguments: &[&str]) -> String {
+    let output = run(directory, variables, arguments);
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_wrong_configuration_ends_the_start_with_every_problem_and_no_secret() {
+    let said = refused(&directory(), &[("PORT", "x"), ("JWT_SECRET", "hunter2"), ("SUPERSYNC_X", "hunter2")], &[]);
+    for part in ["3 problem(s)", "PORT: is \"x\"", "JWT_SECRET: has 7 characters", "SUPERSYNC_X: there is no such"] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_one_friendly_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port().to_string();
+    let variables = [("HOST", "127.0.0.1"), ("PORT", &*port), ("METRICS_ADDR", "off"), ("LOG_LEVEL", "error")];
+    let said = refused(&directory(), &variables, &["serve"]);
+    assert_eq!(
+        said,
+        format!(
+            "supersync: can't listen on 127.0.0.1:{port}: another program listens there, maybe a second supersync (change HOST or PORT)\n"
+        )
+    );
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_one_line_without_the_password() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    drop(listener);
+    let url = format!("postgres://user:hunter2@127.0.0.1:{port}/sync?pool_timeout=2");
+    let variables = [("DATABASE_URL", &*url), ("METRICS_ADDR", "off"), ("LOG_LEVEL", "error")];
+    let said = refused(&directory(), &variables, &["serve"]);
+    assert!(said.starts_with("supersync: the database that DATABASE_URL names can't be used: "), "{said}");
+    assert!(said.lines().count() == 1 && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn a_data_directory_that_can_not_be_made_is_named() {
+    let directory = directory();
+    std::fs::write(directory.path().join("file"), "").expect("written");
+    let secret = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
+    let said = refused(&directory, &[("DATA_DIR", "file/data"), secret], &["serve"]);
+    assert!(said.starts_with("supersync: DATA_DIR file/data can't be created: "), "{said}");
+}
+
+#[test]
+fn a_health_check_without_a_server_fails() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port().to_string();
+    drop(listener);
+    let said = refused(&directory(), &[("PORT", &port)], &["healthcheck"]);
+    assert!(said.contains("no answer"), "{said}");
+}
+
+#[test]
+fn wrong_arguments_are_explained() {
+    let output = run(&directory(), &[], &["sevre"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(said.contains("serve"), "{said}");
+}
+
+#[test]
+fn the_environment_wins_over_the_env_file() {
+    let directory = directory();
+    std::fs::write(
+        directory.path().join(".env"),
+        "PORT=1901\nHOST=127.0.0.1\nJWT_SECRET=hunter2hunter2hunter2hunter2hunter2\n",
+    )
+    .expect("written");
+    let output = run(&directory, &[("PORT", "1902")], &["--print-config"]);
+    assert!(output.status.success());
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    for line in ["PORT=1902", "HOST=127.0.0.1", "JWT_SECRET=********", "# DATA_DIR=data"] {
+        assert!(printed.lines().any(|printed| printed == line), "{line} is missing in {printed}");
+    }
+    assert!(!printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
+fn commands_that_only_look_make_nothing() {
+    let directory = directory();
+    assert!(run(&directory, &[], &["--print-config"]).status.success());
+    let said = refused(&directory, &[], &["migrate", "status"]);
+    assert!(said.contains("pending"), "{said}");
+    assert!(std::fs::read_dir(directory.path()).expect("directory").next().is_none());
+}
+
+#[test]
+fn help_teaches() {
+    let output = run(&directory(), &[], &["--help"]);
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).expect("UTF-8");
+    for part in ["serve", "migrate", "user", "healthcheck", "--print-config", "Examples:", "Exit codes:"] {
+        assert!(help.contains(part), "{part} is missing in {help}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_start_says_what_to_do_next_and_a_signal_ends_it_in_order() {
+    let directory = directory();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port().to_string();
+    drop(listener);
+    let variables = [("HOST", "127.0.0.1"), ("PORT", &*port), ("METRICS_ADDR", "off"), ("LOG_LEVEL", "warn")];
+    let mut server = supersync(directory.path(), &variables, &[]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(server.stdout.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+    let welcome: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("Every setting")).collect();
+    let welcome = welcome.join("\n");
+    assert!(welcome.contains(&format!("is ready: http://localhost:{port}, on the embedded database")), "{welcome}");
+    assert!(welcome.contains("user add you@example.org"), "{welcome}");
+
+    let healthy = run(&directory, &variables, &["healthcheck"]);
+    assert!(healthy.status.success(), "{healthy:?}");
+
+    let signal = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill runs");
+    assert!(signal.success());
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+}
