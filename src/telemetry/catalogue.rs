@@ -81,6 +81,11 @@ pub const METRICS: &[Metric] = &[
     counter("supersync_quarantines_total", &[], "Accounts refused for a while because their actor kept dying."),
     histogram("supersync_mailbox_wait_seconds", &[], "Time a request waited for its account's actor."),
     counter("supersync_replans_total", &[], "Plans made anew because another instance had written to the account."),
+    counter(
+        "supersync_invariant_violations_total",
+        &[],
+        "Plans not committed because they would break a guarantee: a defect.",
+    ),
     // Commits and storage.
     counter("supersync_commits_total", &["outcome"], "Group commits, by outcome."),
     histogram("supersync_commit_seconds", &["lane"], "Time of a group commit."),

@@ -20,6 +20,7 @@ use super::work::{Answer, Answered, UploadOutcome, Work};
 use crate::clock::Clock;
 use crate::engine::admission::Permit;
 use crate::engine::committer::{CommitResult, Committer};
+use crate::engine::invariants;
 use crate::engine::notifier::Notifier;
 use crate::engine::options::Options;
 use crate::engine::registry::{ActorGuard, Lease, Slot};
@@ -180,6 +181,7 @@ pub async fn load_state(store: &dyn Store, user: UserId) -> Result<UserState, En
 
 async fn state_of(store: &dyn Store, user: UserId, mut account: AccountState) -> Result<UserState, StoreError> {
     let sync = &account.sync;
+    invariants::check_state(sync).map_err(StoreError::Corrupt)?;
     let unsaved = sync.replacement_seq.is_none();
     if unsaved {
         // Never resolved, as in a log that another program wrote: find the newest import once and keep it (section 5.6).
@@ -303,7 +305,15 @@ impl Writer {
                 }
                 self.answer(batch, answers);
             }
-            Some(commit) => self.submit(commit, batch, answers, authors, after, attempt),
+            Some(commit) => {
+                let before = self.state.as_ref().map(|state| &state.account.sync);
+                if let Some(Err(violation)) = before.map(|before| invariants::check_commit(before, &commit)) {
+                    refuse(batch, &violated(self.user, violation));
+                    self.state = None;
+                    return;
+                }
+                self.submit(commit, batch, answers, authors, after, attempt);
+            }
         }
     }
 
@@ -575,6 +585,13 @@ fn count_outcomes(answer: &Answer) {
         }
         Answer::Done(_) => {}
     }
+}
+
+/// A defect here: rather refuse than write what breaks a guarantee.
+fn violated(user: UserId, violation: invariants::Violation) -> EngineError {
+    metrics::counter!("supersync_invariant_violations_total").increment(1);
+    tracing::error!(user_id = user, error = %violation, "a plan breaks a guarantee and was not committed");
+    EngineError::Internal(violation)
 }
 
 /// Answers a batch that was not started.
