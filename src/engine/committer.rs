@@ -54,7 +54,7 @@ impl Committer {
     pub fn start(store: &Arc<dyn Store>, tasks: &TaskTracker) -> Self {
         let lane = |name: &'static str| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            tasks.spawn(run_lane(Arc::clone(store), receiver, name));
+            tasks.spawn(run_lane(Arc::clone(store), receiver, name, tasks.clone()));
             sender
         };
         let lanes = (0..store.lanes().max(1)).map(|_| lane("ordinary")).collect();
@@ -77,7 +77,12 @@ impl Committer {
     }
 }
 
-async fn run_lane(store: Arc<dyn Store>, mut queue: mpsc::UnboundedReceiver<Submission>, lane: &'static str) {
+async fn run_lane(
+    store: Arc<dyn Store>,
+    mut queue: mpsc::UnboundedReceiver<Submission>,
+    lane: &'static str,
+    waiting: TaskTracker,
+) {
     let mut next = queue.recv().await;
     while let Some(first) = next.take() {
         let (mut ops, mut bytes) = (first.commit.ops.len(), first.bytes);
@@ -102,7 +107,13 @@ async fn run_lane(store: Arc<dyn Store>, mut queue: mpsc::UnboundedReceiver<Subm
         metrics::histogram!("supersync_commit_seconds", "lane" => lane).record(started.elapsed().as_secs_f64());
         metrics::histogram!("supersync_commit_plans").record(count(commits.len()));
         metrics::histogram!("supersync_commit_operations").record(count(ops));
-        for (done, result) in callbacks.into_iter().zip(results) {
+        for ((done, result), commit) in callbacks.into_iter().zip(results).zip(commits) {
+            if matches!(result, Ok(CommitOutcome::Contended)) {
+                // It waits for the lock by itself, at most as long as a statement may take, and one per account.
+                metrics::counter!("supersync_commits_total", "outcome" => "contended").increment(1);
+                waiting.spawn(wait_for_lock(Arc::clone(&store), commit, done));
+                continue;
+            }
             metrics::counter!("supersync_commits_total", "outcome" => result_label(&result)).increment(1);
             done(result);
         }
@@ -110,6 +121,14 @@ async fn run_lane(store: Arc<dyn Store>, mut queue: mpsc::UnboundedReceiver<Subm
             next = queue.recv().await;
         }
     }
+}
+
+async fn wait_for_lock(store: Arc<dyn Store>, commit: Commit, done: Done) {
+    let outcomes = store.commit_patiently(&commit).await;
+    let missing = || Arc::new(StoreError::Corrupt("a commit without an outcome".to_owned()));
+    let result = outcomes.map_err(Arc::new).and_then(|outcomes| outcomes.first().copied().ok_or_else(missing));
+    metrics::counter!("supersync_commits_total", "outcome" => result_label(&result)).increment(1);
+    done(result);
 }
 
 /// Commits a group. When it is refused for a reason that may lie in a single plan, the plans are committed one by one.
@@ -145,6 +164,7 @@ fn result_label(result: &CommitResult) -> &'static str {
         Ok(CommitOutcome::Committed) => "committed",
         Ok(CommitOutcome::Stale) => "stale",
         Ok(CommitOutcome::DuplicateId) => "duplicate_id",
+        Ok(CommitOutcome::Contended) => "contended",
         Err(_) => "error",
     }
 }

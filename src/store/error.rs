@@ -14,6 +14,11 @@ pub(super) fn is_transient(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
 }
 
+/// Whether the statement gave up waiting for a lock (PostgreSQL's `lock_timeout`).
+pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == "55P03")
+}
+
 /// Whether the connection broke, so that the client can't know how far the server got.
 pub(super) fn is_connection_lost(error: &sqlx::Error) -> bool {
     match error {

@@ -1,6 +1,6 @@
 //! Group commit, as far as it is the same on both databases: a bad commit must not sink its group.
 
-use super::error::is_unique_violation;
+use super::error::{is_lock_timeout, is_unique_violation};
 use super::{Commit, CommitOutcome, Result, StoreError};
 
 /// Why a transaction was rolled back.
@@ -8,6 +8,8 @@ use super::{Commit, CommitOutcome, Result, StoreError};
 pub(super) enum Failure {
     /// An op id is stored already.
     Duplicate,
+    /// Somebody else holds a row locked.
+    Contended,
     /// The database refuses what is to be stored; it will refuse it again.
     Defect(StoreError),
     /// The database could not.
@@ -18,6 +20,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Internal(error) if is_duplicate_id(&error) => Self::Duplicate,
+            StoreError::Unavailable(error) if is_lock_timeout(&error) => Self::Contended,
             error @ StoreError::Internal(_) => Self::Defect(error),
             error => Self::Store(error),
         }
@@ -50,8 +53,11 @@ pub(super) trait Transact {
 pub(super) async fn commit(lane: &mut impl Transact, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
     match lane.transact(group).await {
         Ok(outcomes) => Ok(outcomes),
-        Err(Failure::Duplicate | Failure::Defect(_)) if group.len() > 1 => singly(lane, group).await,
+        Err(Failure::Duplicate | Failure::Contended | Failure::Defect(_)) if group.len() > 1 => {
+            singly(lane, group).await
+        }
         Err(Failure::Duplicate) => Ok(vec![CommitOutcome::DuplicateId]),
+        Err(Failure::Contended) => Ok(vec![CommitOutcome::Contended]),
         Err(Failure::Defect(error) | Failure::Store(error)) => Err(error),
     }
 }
@@ -65,6 +71,7 @@ async fn singly(lane: &mut impl Transact, group: &[Commit]) -> Result<Vec<Commit
         match lane.transact(std::slice::from_ref(commit)).await {
             Ok(outcome) => outcomes.extend(outcome),
             Err(Failure::Duplicate) => outcomes.push(CommitOutcome::DuplicateId),
+            Err(Failure::Contended) => outcomes.push(CommitOutcome::Contended),
             Err(Failure::Defect(error)) => failed = Some(error),
             Err(Failure::Store(error)) => {
                 failed = Some(error);

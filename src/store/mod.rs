@@ -308,6 +308,9 @@ pub enum CommitOutcome {
     Stale,
     /// Not applied: an op id is stored already in that generation.
     DuplicateId,
+    /// Not applied: somebody else holds the account's row locked, and the others of the group must not wait for that. See
+    /// [`LogStore::commit_patiently`].
+    Contended,
 }
 
 /// A range of an account's log to read: `after < seq ≤ up_to`, ascending.
@@ -373,6 +376,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others; if the database refuses one for another reason
     /// than a duplicate id after others of the group have been applied, the answer is [`StoreError::Unknown`] too.
     async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>>;
+
+    /// Applies one commit, waiting for locks as long as a statement may take. For commits that were [`CommitOutcome::Contended`].
+    async fn commit_patiently(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {
+        self.commit(std::slice::from_ref(commit)).await
+    }
 
     /// The operations of this generation with these ids, in any order.
     async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>>;

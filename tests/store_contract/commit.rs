@@ -176,7 +176,9 @@ pub async fn a_group_reports_one_outcome_per_commit_in_order(db: Db) {
         match outcome {
             CommitOutcome::Committed => assert_eq!((stored, commit.expected_revision), (1, 0)),
             CommitOutcome::Stale => assert_eq!((stored, commit.expected_revision), (0, 1)),
-            CommitOutcome::DuplicateId => panic!("no id repeats"),
+            CommitOutcome::DuplicateId | CommitOutcome::Contended => {
+                panic!("{outcome:?}: no id repeats and nobody else is here")
+            }
         }
     }
 }

@@ -138,7 +138,7 @@ async fn a_statement_that_takes_too_long_stops_in_the_server() {
     let commit = append(user, &before, vec![op(2, "A")]);
     let committing = tokio::spawn({
         let (db, commit) = (db.clone(), commit.clone());
-        async move { db.commit(&[commit]).await }
+        async move { db.commit_patiently(&commit).await }
     });
     let pid = blocked_backend(&mut other).await;
     let error = committing.await.unwrap().unwrap_err();
@@ -163,6 +163,35 @@ async fn a_statement_that_takes_too_long_stops_in_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_does_not_wait_for_a_lock_that_somebody_else_holds() {
+    let database = TestDatabase::create().await;
+    let db = open_postgres(&database).await;
+    let mut group = Vec::new();
+    for name in ["a", "b", "c"] {
+        let user = account(&db, name).await;
+        group.push(append(user, &state(&db, user).await, vec![op(1, "A")]));
+    }
+    let mut session = database.session().await;
+    let mut lock = session.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM user_sync_state WHERE user_id = $1 FOR UPDATE")
+        .bind(group[1].user)
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let outcomes = db.commit(&group).await.unwrap();
+    assert_eq!(outcomes, [CommitOutcome::Committed, CommitOutcome::Contended, CommitOutcome::Committed]);
+    let waiting = tokio::spawn({
+        let (db, commit) = (db.clone(), group[1].clone());
+        async move { db.commit_patiently(&commit).await }
+    });
+    blocked_backend(&mut database.session().await).await;
+    lock.rollback().await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), [CommitOutcome::Committed]);
+    db.close().await;
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_lost_during_a_commit_leaves_the_outcome_open() {
     let database = TestDatabase::create().await;
     let db = open_postgres(&database).await;
@@ -176,7 +205,7 @@ async fn a_connection_lost_during_a_commit_leaves_the_outcome_open() {
     let commit = append(user, &before, vec![op(2, "A")]);
     let committing = tokio::spawn({
         let (db, commit) = (db.clone(), commit.clone());
-        async move { db.commit(&[commit]).await }
+        async move { db.commit_patiently(&commit).await }
     });
     let pid = blocked_backend(&mut other).await;
     sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut other).await.unwrap();
@@ -188,7 +217,7 @@ async fn a_connection_lost_during_a_commit_leaves_the_outcome_open() {
     rare.clear_devices = true;
     let committing = tokio::spawn({
         let db = db.clone();
-        async move { db.commit(&[rare]).await }
+        async move { db.commit_patiently(&rare).await }
     });
     let pid = blocked_backend(&mut other).await;
     sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut other).await.unwrap();

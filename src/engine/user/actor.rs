@@ -465,6 +465,8 @@ impl Writer {
                 self.state = None;
                 self.again(flight, Facts::default()).await;
             }
+            // The committer has waited already.
+            Ok(CommitOutcome::Contended) => fail(flight.batch, &self.slot.view(), "Transaction timeout, please retry"),
             Ok(CommitOutcome::DuplicateId) => {
                 // Some id is not as new as it looked. Look all of them up.
                 let facts = Facts { distrust_ids: true, ..Facts::default() };

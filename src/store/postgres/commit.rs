@@ -25,6 +25,13 @@ impl PostgresStore {
     }
 }
 
+impl PostgresStore {
+    pub(super) async fn commit_after_waiting(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {
+        let mut lane = self.patient.acquire().await?;
+        crate::store::group::commit(&mut lane, std::slice::from_ref(commit)).await
+    }
+}
+
 impl Transact for Lane<'_> {
     async fn transact(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
         // In the order of the accounts, so that two instances lock the rows they share in the same order.

@@ -14,13 +14,14 @@ use crate::store::{PING_TIMEOUT, Result, StoreError};
 
 /// Ordinary lanes: one saturates one core of the database server; more than a few slow each other down.
 pub(super) const ORDINARY: usize = 2;
-/// One more for large commits.
-const ALL: usize = ORDINARY + 1;
+/// The lanes of groups: one more for large commits.
+pub(super) const GROUPS: usize = ORDINARY + 1;
 
 #[derive(Debug)]
 pub(super) struct Lanes {
     options: PgConnectOptions,
     session: Session,
+    count: usize,
     permits: Semaphore,
     parked: Mutex<Vec<(PgConnection, Instant)>>,
     pub(super) patience: Duration,
@@ -38,13 +39,14 @@ pub(super) struct Lane<'a> {
 
 impl Lanes {
     pub(super) fn new(
+        count: usize,
         options: PgConnectOptions,
         session: Session,
         patience: Duration,
         acquire_timeout: Duration,
     ) -> Self {
-        let (permits, parked) = (Semaphore::new(ALL), Mutex::new(Vec::new()));
-        Self { options, session, permits, parked, patience, acquire_timeout }
+        let (permits, parked) = (Semaphore::new(count), Mutex::new(Vec::new()));
+        Self { options, session, count, permits, parked, patience, acquire_timeout }
     }
 
     /// Waits for a free lane. Nothing has been sent when this fails.
@@ -62,7 +64,7 @@ impl Lanes {
 
     /// Lets running commits finish and closes everything.
     pub(super) async fn close(&self) {
-        let all = u32::try_from(ALL).expect("a handful");
+        let all = u32::try_from(self.count).expect("a handful");
         let idle = timeout(self.patience, self.permits.acquire_many(all)).await;
         self.permits.close();
         drop(idle);

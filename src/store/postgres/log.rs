@@ -49,6 +49,10 @@ impl LogStore for PostgresStore {
         timed("commit", self.commit_group(group)).await
     }
 
+    async fn commit_patiently(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {
+        timed("commit_patiently", self.commit_after_waiting(commit)).await
+    }
+
     async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>> {
         if ids.is_empty() {
             return Ok(Vec::new());

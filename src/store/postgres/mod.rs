@@ -49,6 +49,8 @@ pub struct PostgresOptions {
 #[derive(Debug)]
 pub struct PostgresStore {
     lanes: lanes::Lanes,
+    /// For commits that must wait for somebody else's lock: nobody waits behind them.
+    patient: lanes::Lanes,
     requests: PgPool,
     housekeeping: PgPool,
     probe: PgPool,
@@ -94,10 +96,16 @@ fn silent() -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database server does not answer"))
 }
 
+/// A group of commits waits no longer than this for a lock that somebody else holds: one account's trouble must not become its
+/// neighbours'.
+const GROUP_LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// What every session is set to.
 #[derive(Clone, Debug)]
 struct Session {
     statement_timeout: Duration,
+    /// How long a statement waits for a lock; zero = as long as it may run.
+    lock_timeout: Duration,
     schema: Option<String>,
 }
 
@@ -108,6 +116,7 @@ impl Session {
         // and keep that plan, and compiling plans costs more than running them.
         sqlx::query(
             "SELECT set_config('statement_timeout', $1, false), \
+             set_config('lock_timeout', $3, false), \
              set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false), \
              set_config('plan_cache_mode', 'force_generic_plan', false), \
              set_config('search_path', COALESCE($2, current_setting('search_path')), false), \
@@ -115,6 +124,7 @@ impl Session {
         )
         .bind(self.statement_timeout.as_millis().to_string())
         .bind(self.schema.as_deref().map(quoted))
+        .bind(self.lock_timeout.as_millis().to_string())
         .execute(connection)
         .await?;
         Ok(())
@@ -135,7 +145,8 @@ impl PostgresStore {
     pub async fn connect(options: PostgresOptions) -> Result<Self> {
         let connecting = connect_options(&options.url)?;
         // Migrations may take longer than any request's statement.
-        let session = Session { statement_timeout: Duration::ZERO, schema: options.schema.clone() };
+        let session =
+            Session { statement_timeout: Duration::ZERO, lock_timeout: Duration::ZERO, schema: options.schema.clone() };
         let mut connection = connecting.connect().await?;
         session.prepare(&mut connection).await?;
         if let Some(schema) = &options.schema {
@@ -144,7 +155,12 @@ impl PostgresStore {
         migrate::run_postgres(&mut connection).await?;
         connection.close().await?;
 
-        let session = Session { statement_timeout: options.statement_timeout, schema: options.schema };
+        let session = Session {
+            statement_timeout: options.statement_timeout,
+            lock_timeout: Duration::ZERO,
+            schema: options.schema,
+        };
+        let hasty = Session { lock_timeout: GROUP_LOCK_TIMEOUT, ..session.clone() };
         let pool = |connections: u32, acquire_timeout| {
             let session = session.clone();
             PgPoolOptions::new()
@@ -171,7 +187,8 @@ impl PostgresStore {
             // The sweep has time: it takes turns with itself.
             housekeeping: pool(1, patience),
             probe: pool(1, super::PING_TIMEOUT),
-            lanes: lanes::Lanes::new(connecting.clone(), session.clone(), patience, options.acquire_timeout),
+            lanes: lanes::Lanes::new(lanes::GROUPS, connecting.clone(), hasty, patience, options.acquire_timeout),
+            patient: lanes::Lanes::new(1, connecting.clone(), session.clone(), patience, options.acquire_timeout),
             patience,
         })
     }
@@ -182,7 +199,11 @@ impl PostgresStore {
     /// When the database can't be read.
     pub async fn migration_status(url: &SecretString, schema: Option<&str>) -> Result<Vec<MigrationStatus>> {
         let mut connection = connect_options(url)?.connect().await?;
-        let session = Session { statement_timeout: Duration::ZERO, schema: schema.map(str::to_owned) };
+        let session = Session {
+            statement_timeout: Duration::ZERO,
+            lock_timeout: Duration::ZERO,
+            schema: schema.map(str::to_owned),
+        };
         session.prepare(&mut connection).await?;
         let status = migrate::status_postgres(&mut connection).await;
         connection.close().await?;
@@ -231,6 +252,7 @@ impl Store for PostgresStore {
 
     async fn close(&self) {
         self.lanes.close().await;
+        self.patient.close().await;
         self.housekeeping.close().await;
         self.requests.close().await;
         self.probe.close().await;
