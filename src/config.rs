@@ -207,7 +207,8 @@ pub struct Config {
     pub smtp: Option<Smtp>,
     pub encryption_policy: EncryptionPolicy,
     pub test_mode: bool,
-    /// How many reverse proxies stand before the server: whose `X-Forwarded-For` entry is believed (`TRUSTED_PROXIES`, 1).
+    /// How many reverse proxies stand before the server: whose `X-Forwarded-For` entry is believed (`TRUSTED_PROXIES`,
+    /// 1).
     pub trusted_proxies: usize,
     /// The metrics listener; `None` = off.
     pub metrics_addr: Option<SocketAddr>,
@@ -259,8 +260,8 @@ impl Loaded {
         Self::parse(&environment()?)
     }
 
-    /// The same for commands that only look: makes no secret. Without `JWT_SECRET` the configuration has an empty one, so it
-    /// must not be used to sign or check tokens.
+    /// The same for commands that only look: makes no secret. Without `JWT_SECRET` the configuration has an empty one,
+    /// so it must not be used to sign or check tokens.
     ///
     /// # Errors
     /// Like [`Loaded::from_env`].

@@ -33,8 +33,8 @@ Exit codes: 0 done, 1 failed (the reason is the last line), 2 wrong arguments.";
 
 /// Sync server for the Super Productivity app.
 ///
-/// Keeps many devices of one account in step: numbers every change, refuses those that lost a race, tells the other devices.
-/// Without a command it serves.
+/// Keeps many devices of one account in step: numbers every change, refuses those that lost a race, tells the other
+/// devices. Without a command it serves.
 #[derive(Debug, Parser)]
 #[command(name = "supersync", version, after_help = EXAMPLES)]
 struct CommandLine {

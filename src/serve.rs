@@ -158,7 +158,8 @@ fn database_failed(config: &Config, error: &store::StoreError) -> Failure {
     .into()
 }
 
-/// A panic is a defect; its place is logged like everything else. Its text may hold data, so it is shown only on request.
+/// A panic is a defect; its place is logged like everything else. Its text may hold data, so it is shown only on
+/// request.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);

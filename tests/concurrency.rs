@@ -1,12 +1,13 @@
-//! Many devices at once, through real HTTP, judged from the outside: what the server acknowledged is what everybody sees.
+//! Many devices at once, through real HTTP, judged from the outside: what the server acknowledged is what everybody
+//! sees.
 //!
-//! 50 accounts with 4 devices each (the reference client's whole sync), one account with 32 writers (bare uploads, some of
-//! them sent twice), a WebSocket for every device that may have one. `SUPERSYNC_CONCURRENCY_OPS` sets how many operations
-//! have to be accepted in total.
+//! 50 accounts with 4 devices each (the reference client's whole sync), one account with 32 writers (bare uploads, some
+//! of them sent twice), a WebSocket for every device that may have one. `SUPERSYNC_CONCURRENCY_OPS` sets how many
+//! operations have to be accepted in total.
 //!
 //! Checked of every account: its sequence has no holes; each acknowledged operation stands in the log once, at the
-//! acknowledged place, as it was sent; nothing else stands there, least of all somebody else's; no cursor ever went back
-//! or skipped anything, so that each device has seen the whole log; each socket heard of the last operation.
+//! acknowledged place, as it was sent; nothing else stands there, least of all somebody else's; no cursor ever went
+//! back or skipped anything, so that each device has seen the whole log; each socket heard of the last operation.
 
 mod harness;
 

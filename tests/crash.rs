@@ -1,5 +1,5 @@
-//! `kill -9` under load, again and again: the program itself, started as an operator starts it, loses nothing that it has
-//! acknowledged and does nothing twice, whatever it was doing when it died.
+//! `kill -9` under load, again and again: the program itself, started as an operator starts it, loses nothing that it
+//! has acknowledged and does nothing twice, whatever it was doing when it died.
 
 mod harness;
 

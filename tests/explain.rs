@@ -1,5 +1,5 @@
-//! No statement's cost depends on other accounts, nor on the length of an account's own history: asked of PostgreSQL's planner, on a
-//! million operations, with the plans that are made once for all accounts.
+//! No statement's cost depends on other accounts, nor on the length of an account's own history: asked of PostgreSQL's
+//! planner, on a million operations, with the plans that are made once for all accounts.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 

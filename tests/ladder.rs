@@ -1,8 +1,10 @@
-//! The time-out ladder, end to end, with scaled-down times: whatever waits on the inside gives up first and says so through the
-//! layers around it. The database is really stuck: another session holds the account's row.
+//! The time-out ladder, end to end, with scaled-down times: whatever waits on the inside gives up first and says so
+//! through the layers around it. The database is really stuck: another session holds the account's row.
 
 mod harness;
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::{Account, Backend, PATIENCE, Reply, Server, op};
@@ -109,7 +111,8 @@ impl Stuck {
         (error, started.elapsed())
     }
 
-    /// Ends the trouble. Then the same device gets through by itself, and the log holds everything once and nothing half done.
+    /// Ends the trouble. Then the same device gets through by itself, and the log holds everything once and nothing
+    /// half done.
     async fn recovers(mut self) {
         self.lock.release().await;
         let report = self.device.sync().await.expect("the server has recovered by itself");
@@ -171,7 +174,8 @@ async fn if_nothing_else_ends_the_wait_for_the_sync_does() {
     stuck.recovers().await;
 }
 
-/// The transaction's failure as the contract wants it told (section 5.10): every operation stays with the device, to be sent again.
+/// The transaction's failure as the contract wants it told (section 5.10): every operation stays with the device, to be
+/// sent again.
 #[track_caller]
 fn assert_rolled_back(reply: &Reply) {
     assert!(reply.outcomes().iter().all(|outcome| outcome == "INTERNAL_ERROR"), "{}", reply.text);
@@ -229,4 +233,67 @@ async fn a_silent_connection_is_closed() {
     }
     assert_eq!(account.upload("A", &[op("A")]).await.outcomes(), ["#2"]);
     drop(server);
+}
+
+/// What the program logs, for tests to read.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic under the lock").extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn lines_with(&self, text: &str) -> Vec<String> {
+        let all = String::from_utf8_lossy(&self.0.lock().expect("no panic under the lock")).into_owned();
+        all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_requests_are_logged_and_counted_even_if_the_client_hangs_up() {
+    let (log, metrics) =
+        (Log::default(), supersync::telemetry::metrics::install().expect("the first one in this process"));
+    let writer = log.clone();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    let server = Server::start_with(Backend::Postgres, |config| {
+        config.timeouts.statement = SCALED.statement;
+        config.timeouts.slow_request = Duration::from_millis(300);
+    })
+    .await;
+    let account = server.account().await;
+    account.upload("A", &[op("A")]).await;
+    assert!(log.lines_with("slow request").is_empty(), "nothing was slow yet");
+
+    let lock = Lock::on(&server, &account).await;
+    assert_rolled_back(&account.upload("A", &[op("A")]).await);
+    // This one does not wait for the end.
+    timeout(Duration::from_millis(450), account.upload("A", &[op("A")])).await.expect_err("it is stuck");
+    let twice = async {
+        while log.lines_with("slow request").len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, twice).await.expect("both are written down");
+    lock.release().await;
+
+    let lines = log.lines_with("slow request");
+    for (line, status) in lines.iter().zip(["status=\"200\"", "status=\"abandoned\""]) {
+        assert!(line.contains("WARN") && line.contains(status), "{line}");
+        for part in
+            [format!("user_id={}", account.id), "route=\"/api/sync/ops\"".to_owned(), "phase=\"engine\"".to_owned()]
+        {
+            assert!(line.contains(&part), "{part} in {line}");
+        }
+    }
+    assert!(log.lines_with(&account.token).is_empty(), "no token in the log");
+    let counted = metrics.render();
+    assert!(counted.contains("supersync_slow_requests_total{route=\"/api/sync/ops\"} 2"), "{counted}");
 }

@@ -1,5 +1,5 @@
-//! The reference client against the real server: everything a device does in its life, every answer validated as the app
-//! validates it.
+//! The reference client against the real server: everything a device does in its life, every answer validated as the
+//! app validates it.
 
 mod harness;
 

@@ -1,4 +1,5 @@
-//! The store's contract: one suite, two databases. What `supersync::store` promises is checked here through the traits only.
+//! The store's contract: one suite, two databases. What `supersync::store` promises is checked here through the traits
+//! only.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 

@@ -1,7 +1,7 @@
 //! The figures of the README: a real server process on each database, load from this one, on the same machine.
 //!
-//! Needs `supersync` built in the same profile, and for PostgreSQL `SUPERSYNC_TEST_POSTGRES_URL`; `make bench` sees to both.
-//! Every request is checked: an answer that is not what the load expects ends the run.
+//! Needs `supersync` built in the same profile, and for PostgreSQL `SUPERSYNC_TEST_POSTGRES_URL`; `make bench` sees to
+//! both. Every request is checked: an answer that is not what the load expects ends the run.
 
 mod connection;
 mod load;

@@ -61,7 +61,8 @@ impl Place {
         if self.postgres.is_some() { "PostgreSQL" } else { "SQLite" }
     }
 
-    /// The server's environment: limits that a load from one address would hit are off, and the quota is out of the way.
+    /// The server's environment: limits that a load from one address would hit are off, and the quota is out of the
+    /// way.
     fn environment(&self) -> HashMap<String, String> {
         let mut variables = vec![
             ("DATA_DIR", self.directory.path().to_string_lossy().into_owned()),

@@ -19,8 +19,8 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// Accepts what `^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$` accepts, up
-    /// to [`MAX_ADDRESS_CHARS`] characters; nothing is trimmed (accounts contract, section 1.4).
+    /// Accepts what `^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$`
+    /// accepts, up to [`MAX_ADDRESS_CHARS`] characters; nothing is trimmed (accounts contract, section 1.4).
     ///
     /// # Errors
     /// When the text is no such address.
@@ -42,8 +42,8 @@ impl Address {
         &self.0
     }
 
-    /// Whether the allow-list lets the address register: listed itself, or as `*@domain` with exactly its domain. An empty list
-    /// allows everybody.
+    /// Whether the allow-list lets the address register: listed itself, or as `*@domain` with exactly its domain. An
+    /// empty list allows everybody.
     #[must_use]
     pub fn is_allowed_by(&self, list: &[String]) -> bool {
         let domain = self.0.split_once('@').map(|(_, domain)| domain);

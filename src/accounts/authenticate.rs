@@ -22,8 +22,8 @@ impl std::fmt::Debug for AuthUser {
     }
 }
 
-/// Why a request has no known sender. All but [`AuthError::Database`] are 401 with exactly this text (accounts contract,
-/// section 5.2).
+/// Why a request has no known sender. All but [`AuthError::Database`] are 401 with exactly this text (accounts
+/// contract, section 5.2).
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// No header, or not `Bearer …`.
@@ -41,8 +41,8 @@ pub enum AuthError {
     /// The account's token version has grown since.
     #[error("Token was revoked. Please log in again to get a new token.")]
     Revoked,
-    /// The database did not answer: nothing is known about the token. Must be a 5xx, never a 401, because the app erases
-    /// its token after the third 401.
+    /// The database did not answer: nothing is known about the token. Must be a 5xx, never a 401, because the app
+    /// erases its token after the third 401.
     #[error("database unavailable, please retry")]
     Database(#[from] StoreError),
 }

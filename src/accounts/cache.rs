@@ -1,8 +1,9 @@
-//! Remembers for a short while which accounts are verified and at which token version, so that a request costs no query.
+//! Remembers for a short while which accounts are verified and at which token version, so that a request costs no
+//! query.
 //!
-//! An entry lives [`CACHE_TTL_MS`]; there are at most [`CACHE_ENTRIES`], least recently used out first. Each write to an
-//! account's token version, verification or existence invalidates before and after it (accounts contract, section 5.3). A
-//! fill that read the row before such an invalidation is dropped: a counter per group of accounts tells.
+//! An entry lives [`CACHE_TTL_MS`]; there are at most [`CACHE_ENTRIES`], least recently used out first. Each write to
+//! an account's token version, verification or existence invalidates before and after it (accounts contract, section
+//! 5.3). A fill that read the row before such an invalidation is dropped: a counter per group of accounts tells.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};

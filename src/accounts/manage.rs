@@ -26,8 +26,8 @@ pub enum ManageError {
 }
 
 impl Accounts {
-    /// Voids every session of the account and gives out a new one, whose token names the same address as the presented one
-    /// (accounts contract, section 4.8). The caller closes the account's sockets.
+    /// Voids every session of the account and gives out a new one, whose token names the same address as the presented
+    /// one (accounts contract, section 4.8). The caller closes the account's sockets.
     ///
     /// # Errors
     /// When the account is gone or the database fails.
@@ -47,8 +47,8 @@ impl Accounts {
         Ok(version)
     }
 
-    /// Deletes the account and everything that it holds (accounts contract, section 4.9). The caller closes its sockets and
-    /// makes the engine forget it.
+    /// Deletes the account and everything that it holds (accounts contract, section 4.9). The caller closes its sockets
+    /// and makes the engine forget it.
     ///
     /// # Errors
     /// When there is no such account or the database fails.
@@ -71,7 +71,8 @@ impl Accounts {
         result
     }
 
-    /// Creates a verified account. The password has passed [`super::check_new_password`] (test mode's own route asks for less).
+    /// Creates a verified account. The password has passed [`super::check_new_password`] (test mode's own route asks
+    /// for less).
     ///
     /// # Errors
     /// When the address is taken, hashing is refused, or the database fails.

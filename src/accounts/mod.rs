@@ -1,14 +1,14 @@
 //! Accounts: registration, passwords, sign-in, sessions.
 //!
 //! Owns who may do something and how that is proven. Promises that a database failure never looks like a refused
-//! session ([`AuthError::Database`]), that the answer to a registration does not tell whether the address is known, that at
-//! most a few password hashes are computed at once, and that a revoked session is refused at once in this process and
-//! after [`CACHE_TTL_MS`] in every other one.
+//! session ([`AuthError::Database`]), that the answer to a registration does not tell whether the address is known,
+//! that at most a few password hashes are computed at once, and that a revoked session is refused at once in this
+//! process and after [`CACHE_TTL_MS`] in every other one.
 //!
 //! Must not know HTTP, sockets or the engine: closing the sockets of a revoked or deleted account is its caller's part.
 //!
-//! Later methods (magic link, passkeys, password reset) each get a module of their own next to `register` and `login`; the
-//! one-time tokens, the mail queue and the cache's invalidation are made for them already.
+//! Later methods (magic link, passkeys, password reset) each get a module of their own next to `register` and `login`;
+//! the one-time tokens, the mail queue and the cache's invalidation are made for them already.
 
 use std::sync::Arc;
 
@@ -111,8 +111,8 @@ impl Accounts {
         self.inner.mailer.drain().await;
     }
 
-    /// Makes `write`, a change of an account's token version, verification or existence, known to the cache before and after
-    /// it, also when the caller is cancelled in between.
+    /// Makes `write`, a change of an account's token version, verification or existence, known to the cache before and
+    /// after it, also when the caller is cancelled in between.
     async fn revoking<T>(&self, user: UserId, write: impl Future<Output = T> + Send) -> T {
         let _guard = self.inner.cache.invalidating(user);
         write.await

@@ -19,8 +19,8 @@ pub(super) async fn level(began: Instant) {
 
 const LANES: usize = 256;
 
-/// One login of an account at a time, so that guesses in parallel can't all be judged before the first one has been counted.
-/// Accounts share lanes; which ones is secret.
+/// One login of an account at a time, so that guesses in parallel can't all be judged before the first one has been
+/// counted. Accounts share lanes; which ones is secret.
 pub(super) struct Turns {
     lanes: Box<[Mutex<()>]>,
     hasher: RandomState,

@@ -1,12 +1,12 @@
 //! Passwords: the rule for new ones, hashing and checking on a bounded number of blocking threads.
 //!
-//! New hashes are argon2id ([`HashParams::default`]). Hashes of the old server are bcrypt (`$2a$`, `$2b$`, `$2y$`); they are
-//! checked as such, and the caller is told to renew them. An unknown account costs the same computation as a known one: a
-//! check against a made-up hash of the current parameters.
+//! New hashes are argon2id ([`HashParams::default`]). Hashes of the old server are bcrypt (`$2a$`, `$2b$`, `$2y$`);
+//! they are checked as such, and the caller is told to renew them. An unknown account costs the same computation as a
+//! known one: a check against a made-up hash of the current parameters.
 //!
 //! # Bounds
-//! At most `parallelism` hashes are computed at once, each with 32 MiB of memory. At most [`QUEUED_PER_SLOT`] times as many
-//! wait; a further one is [`HashError::Busy`] at once, so nobody waits longer than about a second.
+//! At most `parallelism` hashes are computed at once, each with 32 MiB of memory. At most [`QUEUED_PER_SLOT`] times as
+//! many wait; a further one is [`HashError::Busy`] at once, so nobody waits longer than about a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,8 +72,8 @@ pub struct HashParams {
 }
 
 impl Default for HashParams {
-    /// 32 MiB and 3 passes, one lane: 57 ms on the 2-core machine where it was measured (release build, median of 15), about
-    /// twice the work that OWASP asks for at least (19 MiB and 2 passes: 14 ms there).
+    /// 32 MiB and 3 passes, one lane: 57 ms on the 2-core machine where it was measured (release build, median of 15),
+    /// about twice the work that OWASP asks for at least (19 MiB and 2 passes: 14 ms there).
     fn default() -> Self {
         Self { memory_kib: 32 * 1024, passes: 3 }
     }

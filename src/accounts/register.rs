@@ -1,15 +1,15 @@
 //! Registration with address and password (accounts contract, section 8.1).
 //!
 //! # What the answer tells
-//! Nothing about the address: known, unknown, verified or not, the same status, the same body, one password hash, the same
-//! time. The account's number is not in the answer for that reason: it would have to be made up for a known address, and
-//! anybody could tell a made-up one by registering again.
+//! Nothing about the address: known, unknown, verified or not, the same status, the same body, one password hash, the
+//! same time. The account's number is not in the answer for that reason: it would have to be made up for a known
+//! address, and anybody could tell a made-up one by registering again.
 //!
 //! # Whose password counts
-//! Anybody can register anybody's address. So a password is bound to the link that its registration mailed: what the owner of
-//! the mailbox clicks decides which password takes effect, and every other one is void. The row of an unverified account
-//! carries the hash of the latest registration only so that a login can answer "Email not verified" instead of "Invalid
-//! credentials"; verification overwrites it.
+//! Anybody can register anybody's address. So a password is bound to the link that its registration mailed: what the
+//! owner of the mailbox clicks decides which password takes effect, and every other one is void. The row of an
+//! unverified account carries the hash of the latest registration only so that a login can answer "Email not verified"
+//! instead of "Invalid credentials"; verification overwrites it.
 
 use secrecy::SecretString;
 use tokio::time::Instant;
@@ -20,8 +20,8 @@ use crate::mail::{Letter, Mail};
 use crate::protocol::UserId;
 use crate::store::{NewUser, OneTimeToken, StoreError, TokenPurpose};
 
-/// How many verification links an unverified address gets within [`VERIFY_EMAIL_LIFETIME_MS`] after the first one. Old ones
-/// fall out of the count by themselves, so nobody can bar an address for ever.
+/// How many verification links an unverified address gets within [`VERIFY_EMAIL_LIFETIME_MS`] after the first one. Old
+/// ones fall out of the count by themselves, so nobody can bar an address for ever.
 pub const MAX_RESENDS_PER_DAY: i64 = 20;
 
 /// What became of a registration.
@@ -53,8 +53,8 @@ pub enum RegisterError {
 }
 
 impl Accounts {
-    /// Registers an address, or sends a further link to one that was never verified. `terms_accepted`: consent was required
-    /// and given. The password has passed [`super::check_new_password`].
+    /// Registers an address, or sends a further link to one that was never verified. `terms_accepted`: consent was
+    /// required and given. The password has passed [`super::check_new_password`].
     ///
     /// # Errors
     /// See [`RegisterError`].
@@ -118,7 +118,8 @@ impl Accounts {
         now_ms: i64,
     ) -> Result<Option<(UserId, Letter)>, StoreError> {
         let inner = &*self.inner;
-        // Counting links and adding one are two statements: without turns, parallel registrations would overrun the cap.
+        // Counting links and adding one are two statements: without turns, parallel registrations would overrun the
+        // cap.
         let _turn = inner.registration_turn.lock().await;
         let user = if let Some(user) = inner.store.create_user(new).await? {
             tracing::info!(user_id = user, "account registered");

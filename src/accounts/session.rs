@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::AuthError;
 use crate::protocol::UserId;
 
-/// How long a session lasts: 365 days. Don't shorten it and don't rotate tokens: a device's download cursor hangs on its token.
+/// How long a session lasts: 365 days. Don't shorten it and don't rotate tokens: a device's download cursor hangs on
+/// its token.
 pub const SESSION_SECONDS: i64 = 365 * 24 * 60 * 60;
 
 /// A session as given out.

@@ -18,8 +18,8 @@ pub enum VerifyError {
 }
 
 impl Accounts {
-    /// Uses a verification link up: the account is verified, with the password that was given when this link was asked for; every
-    /// other link of the account, and the password bound to it, is void.
+    /// Uses a verification link up: the account is verified, with the password that was given when this link was asked
+    /// for; every other link of the account, and the password bound to it, is void.
     ///
     /// # Errors
     /// See [`VerifyError`].
@@ -31,8 +31,8 @@ impl Accounts {
         if found.expires_at <= now_ms {
             return Err(VerifyError::Expired);
         }
-        // An account that the operator has verified meanwhile keeps its password: a link that anybody could have asked for
-        // must not replace it.
+        // An account that the operator has verified meanwhile keeps its password: a link that anybody could have asked
+        // for must not replace it.
         if inner.store.user_by_id(found.user).await?.is_none_or(|user| user.is_verified) {
             return Err(VerifyError::Invalid);
         }

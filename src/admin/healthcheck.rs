@@ -1,5 +1,5 @@
-//! `supersync healthcheck`: whether the server on this machine is ready. For container images, which have no other program to
-//! ask with.
+//! `supersync healthcheck`: whether the server on this machine is ready. For container images, which have no other
+//! program to ask with.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `supersync migrate …`: the schema's versions. The server brings the schema up to date at every start; these commands are for
-//! operators who want to look first, or to do it at a time of their own.
+//! `supersync migrate …`: the schema's versions. The server brings the schema up to date at every start; these commands
+//! are for operators who want to look first, or to do it at a time of their own.
 
 use std::io::{self, Write};
 
@@ -15,8 +15,8 @@ pub enum MigrateCommand {
     Status,
     /// Apply what is missing. `serve` does the same at every start.
     ///
-    /// Safe while servers run on PostgreSQL: a lock makes everybody take turns. With the embedded database (SQLite), stop the
-    /// server first.
+    /// Safe while servers run on PostgreSQL: a lock makes everybody take turns. With the embedded database (SQLite),
+    /// stop the server first.
     Run,
 }
 

@@ -1,5 +1,5 @@
-//! What the operator's subcommands do. Each one is a function of its input, an output and the services it needs; `main` only
-//! parses the command line.
+//! What the operator's subcommands do. Each one is a function of its input, an output and the services it needs; `main`
+//! only parses the command line.
 
 pub mod healthcheck;
 pub mod migrate;

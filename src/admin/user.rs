@@ -1,7 +1,7 @@
 //! `supersync user …`: accounts by hand, without mail.
 //!
-//! Works on the database, not through a running server: both can run at once, with either database. A running server notices a
-//! revoked session within 30 seconds, and a new quota when the old one is used up.
+//! Works on the database, not through a running server: both can run at once, with either database. A running server
+//! notices a revoked session within 30 seconds, and a new quota when the old one is used up.
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;

@@ -117,8 +117,8 @@ impl Client {
         self.get("GET /api/sync/restore-points", &format!("/api/sync/restore-points?limit={limit}")).await
     }
 
-    /// The state as of `seq`. Tried again after [`Ladder::restore_retries`] when the network fails: it changes nothing, and
-    /// it is what a user in trouble does.
+    /// The state as of `seq`. Tried again after [`Ladder::restore_retries`] when the network fails: it changes nothing,
+    /// and it is what a user in trouble does.
     ///
     /// # Errors
     /// Any [`ClientError`].

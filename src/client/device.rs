@@ -46,8 +46,8 @@ pub struct SyncReport {
     pub duplicates: Vec<String>,
     /// Operations that stay pending for the next sync.
     pub deferred: Vec<String>,
-    /// Operations that lost a race: their id, and the id under which the change will be sent again, unless the device gave
-    /// up.
+    /// Operations that lost a race: their id, and the id under which the change will be sent again, unless the device
+    /// gave up.
     pub conflicts: Vec<(String, Option<String>)>,
     /// Operations that are refused for good, with the code.
     pub rejected: Vec<(String, String)>,
@@ -144,8 +144,8 @@ impl Device {
         id
     }
 
-    /// Uploads what is pending, takes what came with the answers, downloads the rest. When it fails, what was done so far
-    /// stays done and the next sync goes on from there.
+    /// Uploads what is pending, takes what came with the answers, downloads the rest. When it fails, what was done so
+    /// far stays done and the next sync goes on from there.
     ///
     /// # Errors
     /// Any [`ClientError`]; [`ClientError::SyncWaitTimeout`] when it took too long as a whole.
@@ -270,8 +270,9 @@ impl Device {
         self.inbox.extend(ops);
     }
 
-    /// Uploads the whole state as a `SYNC_IMPORT` and, when accepted, moves the cursor to it. A clean slate replaces everything
-    /// that the account has; otherwise it is the account's `initial` state. `op_id` must be the same at a retry.
+    /// Uploads the whole state as a `SYNC_IMPORT` and, when accepted, moves the cursor to it. A clean slate replaces
+    /// everything that the account has; otherwise it is the account's `initial` state. `op_id` must be the same at a
+    /// retry.
     ///
     /// # Errors
     /// Any [`ClientError`]; [`ClientError::ImportExists`] when somebody else was first.
@@ -326,8 +327,8 @@ impl Device {
     }
 }
 
-/// The id of an upload: the same for the same operations, whatever their ciphertext, so that a retry after a lost answer
-/// is recognised (contract, section 14.1).
+/// The id of an upload: the same for the same operations, whatever their ciphertext, so that a retry after a lost
+/// answer is recognised (contract, section 14.1).
 fn request_id(ops: &[NewOp]) -> String {
     let parts = ops.iter().flat_map(|op| {
         let payload = if op.is_payload_encrypted { "" } else { op.payload.get() };

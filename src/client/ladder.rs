@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// How long the client waits for what, inner to outer. Each layer outlasts the one it waits on, so that the inner one can
-/// still report: a request (75 s) gives up before the server's handler (80 s) and the proxy (85 s), and the whole sync
-/// waits longest (90 s).
+/// How long the client waits for what, inner to outer. Each layer outlasts the one it waits on, so that the inner one
+/// can still report: a request (75 s) gives up before the server's handler (80 s) and the proxy (85 s), and the whole
+/// sync waits longest (90 s).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder {
     /// Opening a connection (10 s).

@@ -1,4 +1,5 @@
-//! The WebSocket: what the server says without being asked (contract, section 9). Carries no data, only "there is more".
+//! The WebSocket: what the server says without being asked (contract, section 9). Carries no data, only "there is
+//! more".
 
 use std::time::Duration;
 
@@ -72,8 +73,8 @@ impl Notices {
     /// Waits for the next notice; answers pings on the way. After [`Notice::Closed`] nothing more comes.
     ///
     /// # Errors
-    /// [`ClientError::Socket`] when the connection breaks, [`ClientError::InvalidAnswer`] for a frame that the contract does
-    /// not know.
+    /// [`ClientError::Socket`] when the connection breaks, [`ClientError::InvalidAnswer`] for a frame that the contract
+    /// does not know.
     pub async fn next(&mut self) -> Result<Notice, ClientError> {
         let invalid = |reason| ClientError::InvalidAnswer { route: "GET /api/sync/ws", reason };
         loop {

@@ -1,6 +1,6 @@
-//! The wire as the app validates it (contract, section 14.2): optional members may be absent but never `null`, identifiers
-//! and enumerations are checked, members it does not know are fine. One bad operation fails the whole answer, as it does
-//! in the app.
+//! The wire as the app validates it (contract, section 14.2): optional members may be absent but never `null`,
+//! identifiers and enumerations are checked, members it does not know are fine. One bad operation fails the whole
+//! answer, as it does in the app.
 
 use std::collections::BTreeMap;
 

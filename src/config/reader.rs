@@ -81,8 +81,8 @@ impl<'a> Reader<'a> {
         parsed_default(variable, parse)
     }
 
-    /// Like [`Self::value`], but an invalid text is only warned about: how the Node server treats its clean-up and quota
-    /// variables, so that files that worked there keep working.
+    /// Like [`Self::value`], but an invalid text is only warned about: how the Node server treats its clean-up and
+    /// quota variables, so that files that worked there keep working.
     pub(super) fn lenient<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> T {
         let variable = variable(name);
         if let Some(text) = self.text(name) {

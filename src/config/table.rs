@@ -1,5 +1,5 @@
-//! Every variable that the server reads, in one table: the parser takes names and defaults from it, `--print-config` its
-//! order and what to mask, and a test holds `docs/configuration.md` to it.
+//! Every variable that the server reads, in one table: the parser takes names and defaults from it, `--print-config`
+//! its order and what to mask, and a test holds `docs/configuration.md` to it.
 
 /// What a variable is when it is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,8 +261,8 @@ pub const GROUPS: &[Group] = &[
     },
 ];
 
-/// Names that are no settings of this version but belong in an operator's environment, with the reason. A name that ends
-/// in `*` stands for all that begin so.
+/// Names that are no settings of this version but belong in an operator's environment, with the reason. A name that
+/// ends in `*` stands for all that begin so.
 pub const TOLERATED: &[(&str, &str)] = &[
     ("SUPERSYNC_BATCH_UPLOAD", "uploads are always batched"),
     ("SUPERSYNC_PAYLOAD_BYTES_BACKFILL_COMPLETE", "there is nothing to backfill"),

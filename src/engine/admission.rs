@@ -1,5 +1,5 @@
-//! Admission: what may wait in the engine. Actor mailboxes are unbounded by design, so a request takes a permit before it may send a message;
-//! without one it is refused at once, which is cheap for both sides.
+//! Admission: what may wait in the engine. Actor mailboxes are unbounded by design, so a request takes a permit before
+//! it may send a message; without one it is refused at once, which is cheap for both sides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,8 @@
 //! The group committer: plans of many accounts become one transaction, so that hundreds of accounts share one fsync.
 //!
-//! Batching is natural: while one group commits, the next one gathers; nothing waits for a timer. Accounts are pinned to a lane by number, and an account has
-//! at most one commit under way, so the queues are bounded by the admitted requests. Large commits go alone on a lane of their own, where the
-//! store has one, so that an import delays nobody.
+//! Batching is natural: while one group commits, the next one gathers; nothing waits for a timer. Accounts are pinned
+//! to a lane by number, and an account has at most one commit under way, so the queues are bounded by the admitted
+//! requests. Large commits go alone on a lane of their own, where the store has one, so that an import delays nobody.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! When an account's devices were last seen: exactly in memory, about every minute in the database. A row per upload would double the writes of a
-//! small one, and nothing needs it finer than that after a restart.
+//! When an account's devices were last seen: exactly in memory, about every minute in the database. A row per upload
+//! would double the writes of a small one, and nothing needs it finer than that after a restart.
 
 use crate::store::Device;
 

@@ -1,5 +1,6 @@
-//! Reads: pages of the log for devices. The view says what there is; what is not in its tail comes from the store, bounded by the view's last
-//! sequence, so that no answer shows an operation beyond the `latestSeq` that it reports (contract, sections 1, 6).
+//! Reads: pages of the log for devices. The view says what there is; what is not in its tail comes from the store,
+//! bounded by the view's last sequence, so that no answer shows an operation beyond the `latestSeq` that it reports
+//! (contract, sections 1, 6).
 
 use bytes::Bytes;
 

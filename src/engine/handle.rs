@@ -68,7 +68,8 @@ impl Handle {
         Ok(Self { context, registry, admission, replays: Arc::new(Semaphore::new(MAX_REPLAYS)), tasks, cancel })
     }
 
-    /// `POST /api/sync/ops` (contract, section 5): validates, stores, and reads what others wrote since the client's cursor.
+    /// `POST /api/sync/ops` (contract, section 5): validates, stores, and reads what others wrote since the client's
+    /// cursor.
     ///
     /// # Errors
     /// See [`EngineError`].
@@ -209,7 +210,8 @@ impl Handle {
         Ok(lease.slot().devices().merged(rows, since_ms, MAX_DEVICES))
     }
 
-    /// `DELETE /api/sync/data`: starts a new, empty data set; the old one goes to the archive (contract, sections 8.4, 17.1).
+    /// `DELETE /api/sync/data`: starts a new, empty data set; the old one goes to the archive (contract, sections 8.4,
+    /// 17.1).
     ///
     /// # Errors
     /// See [`EngineError`].
@@ -217,8 +219,8 @@ impl Handle {
         self.submit(user, Work::Wipe, 0, deadline).await.map(|_| ())
     }
 
-    /// Gives up everything before the full state at `full_state_seq`, if that still is the newest one; `bytes` is what it was charged.
-    /// Whether it did.
+    /// Gives up everything before the full state at `full_state_seq`, if that still is the newest one; `bytes` is what
+    /// it was charged. Whether it did.
     ///
     /// # Errors
     /// See [`EngineError`].
@@ -246,7 +248,8 @@ impl Handle {
         let lease = self.lease(user, deadline).await?;
         let view = self.view(&lease, deadline).await?;
         let sync = view.sync();
-        // Legacy REPAIRs are left out afterwards: they are few, so twice the limit nearly always suffices; look further if not.
+        // Legacy REPAIRs are left out afterwards: they are few, so twice the limit nearly always suffices; look further
+        // if not.
         let mut look_at = limit * 2;
         loop {
             let rows = self.context.store.full_states(user, sync.pruned_seq, sync.last_seq, look_at);
@@ -344,7 +347,8 @@ impl Handle {
         within(deadline, answer).await?.map_err(|_| EngineError::Unavailable)?
     }
 
-    /// Has an account's actor do something. When the actor dies meanwhile, a fresh one is asked once more: what was stored is found by its id.
+    /// Has an account's actor do something. When the actor dies meanwhile, a fresh one is asked once more: what was
+    /// stored is found by its id.
     async fn submit(&self, user: UserId, work: Work, bytes: usize, deadline: Instant) -> Result<Answered, EngineError> {
         let work = Arc::new(work);
         for _ in 0..2 {

@@ -1,4 +1,5 @@
-//! The guarantees that can be checked on plain data, stated once: production assertions and tests call the same functions.
+//! The guarantees that can be checked on plain data, stated once: production assertions and tests call the same
+//! functions.
 
 use std::collections::HashSet;
 

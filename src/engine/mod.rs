@@ -1,5 +1,5 @@
-//! The sync engine: one supervised actor per active account owns that account's writes. Everything else in the process sees only
-//! [`Handle`]; actor references and channels never leave this module.
+//! The sync engine: one supervised actor per active account owns that account's writes. Everything else in the process
+//! sees only [`Handle`]; actor references and channels never leave this module.
 
 mod admission;
 mod committer;

@@ -1,8 +1,8 @@
 //! Tells open sockets that something is new. Hints only: a lost one costs a poll.
 //!
-//! Owns the list of every account's sockets, who may join it, and what each is to be told. Knows neither HTTP nor frames: a
-//! socket's task reads its [`Membership`] and speaks. Nothing here queues: a socket that falls behind finds the
-//! newest sequence, not every one it missed.
+//! Owns the list of every account's sockets, who may join it, and what each is to be told. Knows neither HTTP nor
+//! frames: a socket's task reads its [`Membership`] and speaks. Nothing here queues: a socket that falls behind finds
+//! the newest sequence, not every one it missed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -225,8 +225,8 @@ impl Notifier {
         Ok(Membership { notifier: self.clone(), user, client_id: client_id.into(), number, signals, seen: 0 })
     }
 
-    /// Called after a commit that accepted operations of `author`; `latest_seq` is the account's last sequence. Costs nothing to
-    /// speak of for an account without other sockets.
+    /// Called after a commit that accepted operations of `author`; `latest_seq` is the account's last sequence. Costs
+    /// nothing to speak of for an account without other sockets.
     pub fn committed(&self, user: UserId, author: &str, latest_seq: Seq) {
         let Some(mut account) = self.inner.accounts.get_mut(&user) else { return };
         let now = Instant::now();

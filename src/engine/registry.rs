@@ -1,9 +1,9 @@
-//! The live accounts: user → slot. A slot is made by the first request and filled by exactly one activation, however many wait for it. It goes when
-//! its actor has been idle, when there are too many, or when the actor dies; each slot has a number of its own, so that a dying actor takes only
-//! its own slot away.
+//! The live accounts: user → slot. A slot is made by the first request and filled by exactly one activation, however
+//! many wait for it. It goes when its actor has been idle, when there are too many, or when the actor dies; each slot
+//! has a number of its own, so that a dying actor takes only its own slot away.
 //!
-//! A request holds a *lease* from before it looks at the slot until it is answered. Slots are only taken away while nobody leases them,
-//! decided under the map's shard lock: an actor is never stopped with a message on its way to it.
+//! A request holds a *lease* from before it looks at the slot until it is answered. Slots are only taken away while
+//! nobody leases them, decided under the map's shard lock: an actor is never stopped with a message on its way to it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -145,7 +145,8 @@ pub struct Registry {
     stopping: AtomicBool,
 }
 
-/// Counts and logs the deaths of account actors. It restarts nothing: the next request of the account does, from the database.
+/// Counts and logs the deaths of account actors. It restarts nothing: the next request of the account does, from the
+/// database.
 struct Supervisor;
 
 impl Actor for Supervisor {
@@ -325,7 +326,8 @@ impl Registry {
         true
     }
 
-    /// Takes an account's slot away although it may be in use: its rows are gone. Requests under way fail or find nothing.
+    /// Takes an account's slot away although it may be in use: its rows are gone. Requests under way fail or find
+    /// nothing.
     pub fn evict(&self, user: UserId) {
         if let Some((_, slot)) = self.slots.remove(&user) {
             slot.retired.store(true, Ordering::Release);

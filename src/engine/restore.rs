@@ -1,7 +1,8 @@
-//! Rebuilding an account's state as of a sequence (contract, sections 8.1, 8.6, 10): beside the actor, one replay at a time per account, a few in all.
+//! Rebuilding an account's state as of a sequence (contract, sections 8.1, 8.6, 10): beside the actor, one replay at a
+//! time per account, a few in all.
 //!
-//! A replay starts at the newest causal full state at or before the target (or at a cached state after it): what came before is superseded, so
-//! encrypted operations there are no hindrance (section 17.14).
+//! A replay starts at the newest causal full state at or before the target (or at a cached state after it): what came
+//! before is superseded, so encrypted operations there are no hindrance (section 17.14).
 
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Housekeeping (contract, section 11.4): gives up superseded history, deletes what is due in the archive, forgets devices and tokens. In small steps, one
-//! instance at a time; trouble with one account never stops the others.
+//! Housekeeping (contract, section 11.4): gives up superseded history, deletes what is due in the archive, forgets
+//! devices and tokens. In small steps, one instance at a time; trouble with one account never stops the others.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What the actor publishes after each commit, and everything that reads answer from: immutable, shared, complete up to its last
-//! sequence. A reader that holds a view never needs the actor.
+//! What the actor publishes after each commit, and everything that reads answer from: immutable, shared, complete up to
+//! its last sequence. A reader that holds a view never needs the actor.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use crate::store::{AccountState, SyncState};
 
 /// Operations kept encoded in memory per account.
 const TAIL_MAX_OPS: usize = 256;
-/// Bytes kept encoded in memory per account; the newest operation is kept whatever its size, unless it is larger than this.
+/// Bytes kept encoded in memory per account; the newest operation is kept whatever its size, unless it is larger than
+/// this.
 const TAIL_MAX_BYTES: usize = 256 * 1024;
 
 /// An operation ready to be sent.
@@ -34,8 +35,8 @@ impl EncodedOp {
     }
 }
 
-/// The newest operations of a log, without a hole up to the view's last sequence. One chunk per commit, so that publishing copies
-/// pointers only.
+/// The newest operations of a log, without a hole up to the view's last sequence. One chunk per commit, so that
+/// publishing copies pointers only.
 #[derive(Clone, Debug, Default)]
 pub struct Tail {
     chunks: Vec<Arc<[EncodedOp]>>,

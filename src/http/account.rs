@@ -1,7 +1,8 @@
-//! Account routes: register, log in, verify, replace the token, delete the account (accounts contract, sections 1, 2, 4, 8, 9).
+//! Account routes: register, log in, verify, replace the token, delete the account (accounts contract, sections 1, 2,
+//! 4, 8, 9).
 //!
-//! Bodies are judged first and the sender after that, as the contract's order of work has it. An answer that carries a session
-//! and a page that carries a link's token are never cached.
+//! Bodies are judged first and the sender after that, as the contract's order of work has it. An answer that carries a
+//! session and a page that carries a link's token are never cached.
 
 use axum::Router;
 use axum::extract::State;
@@ -70,8 +71,8 @@ async fn verify_email(State(state): State<AppState>, JsonBody(body): JsonBody) -
     Ok(encode::json(StatusCode::OK, &json!({ "message": "Email verified successfully" })))
 }
 
-/// Voids every session of the account, gives out a new one and closes every socket, the caller's too: which device a socket
-/// belongs to is only its own word. The body says nothing that matters.
+/// Voids every session of the account, gives out a new one and closes every socket, the caller's too: which device a
+/// socket belongs to is only its own word. The body says nothing that matters.
 async fn replace_token(State(state): State<AppState>, parts: Parts, _body: JsonBody) -> ApiResult {
     let user = sender(&state, &parts).await?;
     let session = to_the_end(async move {
@@ -94,7 +95,8 @@ async fn delete_account(State(state): State<AppState>, parts: Parts, _body: Json
     Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
 }
 
-/// Runs `work` to its end even if the client goes away meanwhile: a revocation without closed sockets would be half of one.
+/// Runs `work` to its end even if the client goes away meanwhile: a revocation without closed sockets would be half of
+/// one.
 async fn to_the_end<T: Send + 'static>(work: impl Future<Output = ApiResult<T>> + Send + 'static) -> ApiResult<T> {
     tokio::spawn(work).await.map_err(ApiError::internal)?
 }

@@ -10,8 +10,8 @@ pub struct Peer(pub IpAddr);
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The client's address: the `X-Forwarded-For` entry that the outermost of `trusted_proxies` proxies wrote, else the peer.
-/// Entries further left are whatever the client claims.
+/// The client's address: the `X-Forwarded-For` entry that the outermost of `trusted_proxies` proxies wrote, else the
+/// peer. Entries further left are whatever the client claims.
 #[must_use]
 pub fn client(headers: &HeaderMap, peer: IpAddr, trusted_proxies: usize) -> IpAddr {
     let Some(hops_beyond_peer) = trusted_proxies.checked_sub(1) else { return peer.to_canonical() };

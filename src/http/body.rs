@@ -1,4 +1,5 @@
-//! Request bodies: from the wire to JSON text, under hard caps at every step (contract, section 2.2; accounts, section 1.2).
+//! Request bodies: from the wire to JSON text, under hard caps at every step (contract, section 2.2; accounts, section
+//! 1.2).
 //!
 //! At no time does a request hold more than its caps plus one chunk. Nothing here looks into the JSON, except
 //! [`JsonBody`], which the small account routes use.
@@ -144,8 +145,8 @@ pub async fn read(headers: &HeaderMap, body: Body, cap: usize, idle: Duration) -
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// Reads and throws away what is left of a body, within bounds. Closing a connection while the client is still sending makes
-/// many clients report a broken connection instead of the answer.
+/// Reads and throws away what is left of a body, within bounds. Closing a connection while the client is still sending
+/// makes many clients report a broken connection instead of the answer.
 pub async fn discard(headers: &HeaderMap, mut body: Body) {
     if headers.contains_key(header::EXPECT) {
         // This client waits for leave to send; reading would give it.
@@ -244,8 +245,8 @@ impl From<InflateError> for ApiError {
     }
 }
 
-/// The body of an account route: a JSON value, or nothing. An empty body is nothing, whatever its type says; a text is a JSON
-/// string, which then fails the route's validation.
+/// The body of an account route: a JSON value, or nothing. An empty body is nothing, whatever its type says; a text is
+/// a JSON string, which then fails the route's validation.
 #[derive(Debug)]
 pub struct JsonBody(pub Option<Value>);
 

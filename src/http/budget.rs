@@ -1,5 +1,5 @@
-//! Memory for request bodies, in all. The caps bound one request; this bounds what many at once may hold, so that a few clients with large
-//! bodies, or many that trickle theirs, can't take the machine's memory.
+//! Memory for request bodies, in all. The caps bound one request; this bounds what many at once may hold, so that a few
+//! clients with large bodies, or many that trickle theirs, can't take the machine's memory.
 
 use std::sync::Arc;
 

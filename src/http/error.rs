@@ -1,10 +1,10 @@
 //! Answers that say "no": every status, error text and code that leaves through HTTP is made here.
 //!
 //! Two shapes (contract, section 2.3): *handler* errors `{"error", "errorCode"?, …}` and *framework* errors
-//! `{"statusCode", "error": <reason phrase>, "message", "code"?}`. Clients read `error` (its first 80 characters) and, with 429,
-//! `message`. They take certain words for "try again" (section 14.5), so texts of temporary failures hold
-//! one of them and texts of permanent ones none. An answer of 500 or above never tells what went wrong; the
-//! log line of the request does ([`Failure`]).
+//! `{"statusCode", "error": <reason phrase>, "message", "code"?}`. Clients read `error` (its first 80 characters) and,
+//! with 429, `message`. They take certain words for "try again" (section 14.5), so texts of temporary failures hold one
+//! of them and texts of permanent ones none. An answer of 500 or above never tells what went wrong; the log line of the
+//! request does ([`Failure`]).
 
 use std::sync::Arc;
 
@@ -79,8 +79,8 @@ impl ApiError {
         Self { status, body, retry_after: None, close: false, detail: None }
     }
 
-    /// 400: the request's structure is wrong. `issues` are shown when given (sync routes hide them in production, account
-    /// routes never do).
+    /// 400: the request's structure is wrong. `issues` are shown when given (sync routes hide them in production,
+    /// account routes never do).
     #[must_use]
     pub fn validation(issues: Option<Vec<Issue>>) -> Self {
         let error = Self::bad_request("Validation failed");
@@ -130,8 +130,8 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error").detail(detail)
     }
 
-    /// 503: nothing is wrong with the request, the server can't serve it now. `text` must hold a retry word; `detail` goes
-    /// to the log only.
+    /// 503: nothing is wrong with the request, the server can't serve it now. `text` must hold a retry word; `detail`
+    /// goes to the log only.
     #[must_use]
     pub fn unavailable(text: &str, detail: impl std::fmt::Display) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, text).detail(detail);

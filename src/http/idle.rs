@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Wraps a stream: when nothing could be read or written for `limit` although somebody waits for it, reading and writing fail
-/// with [`io::ErrorKind::TimedOut`].
+/// Wraps a stream: when nothing could be read or written for `limit` although somebody waits for it, reading and
+/// writing fail with [`io::ErrorKind::TimedOut`].
 #[derive(Debug)]
 pub struct IdleLimit<S> {
     stream: S,

@@ -98,8 +98,8 @@ pub fn gunzip(packed: &[u8], cap: usize) -> Result<Vec<u8>, InflateError> {
     }
 }
 
-/// How much comes out, as far as it can be told beforehand: the last member says its size, and an honest single member says
-/// the truth. Only a hint for the first allocation.
+/// How much comes out, as far as it can be told beforehand: the last member says its size, and an honest single member
+/// says the truth. Only a hint for the first allocation.
 fn expected_size(packed: &[u8]) -> usize {
     let Some(trailer) = packed.last_chunk::<4>() else { return 0 };
     let claimed = usize::try_from(u32::from_le_bytes(*trailer)).unwrap_or(usize::MAX);

@@ -1,8 +1,9 @@
 //! Fixed-window rate limits (contract, section 2.4).
 //!
-//! A window opens with the first counted request of a key and ends after the rule's time, whatever happens in between. Counters are
-//! process-local hints against abuse, so their number is bounded: the key that was seen least recently goes first. This
-//! module counts; who is counted under which key is [`super::address`]'s and the middleware's business.
+//! A window opens with the first counted request of a key and ends after the rule's time, whatever happens in between.
+//! Counters are process-local hints against abuse, so their number is bounded: the key that was seen least recently
+//! goes first. This module counts; who is counted under which key is [`super::address`]'s and the middleware's
+//! business.
 
 use std::hash::Hash;
 use std::num::NonZeroUsize;

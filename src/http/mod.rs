@@ -1,8 +1,8 @@
 //! The HTTP face: extracts, limits, authenticates, decodes, calls the engine, encodes. No rule about data lives here.
 //!
-//! Order of work on a request: request id, time-out and log ([`observe`]) → security headers → cross-origin rules, preflights
-//! included → rate limit per address → authentication, *before* the body is read → body under caps → handler. Cross-origin
-//! rules stand before the rate limit so that the web app can read a refusal.
+//! Order of work on a request: request id, time-out and log ([`observe`]) → security headers → cross-origin rules,
+//! preflights included → rate limit per address → authentication, *before* the body is read → body under caps →
+//! handler. Cross-origin rules stand before the rate limit so that the web app can read a refusal.
 
 pub mod account;
 pub mod address;

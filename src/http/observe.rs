@@ -155,8 +155,19 @@ pub async fn layer(State(state): State<AppState>, mut request: Request, next: Ne
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let span = tracing::info_span!("request", request_id = %id);
+    let slow = state.config.timeouts.slow_request;
+    let mut given_up = GivenUp {
+        span: span.clone(),
+        method,
+        route: route.to_owned(),
+        trace: trace.clone(),
+        started,
+        slow,
+        armed: true,
+    };
     request.extensions_mut().insert(trace.clone());
-    // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with it.
+    // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with
+    // it.
     let caught = AssertUnwindSafe(next.run(request)).catch_unwind();
     let served = tokio::time::timeout_at(deadline + DEADLINE_GRACE, caught).instrument(span.clone());
     let mut response = match served.await {
@@ -164,13 +175,43 @@ pub async fn layer(State(state): State<AppState>, mut request: Request, next: Ne
         Ok(Err(_)) => ApiError::internal("panic").into_response(),
         Err(_) => ApiError::deadline().closing().into_response(),
     };
+    given_up.armed = false;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let record = Record { method, route, status: response.status(), duration: started.elapsed(), trace: &trace };
     let failure = response.extensions().get::<Failure>().map(|failure| &*failure.0);
-    span.in_scope(|| record.write(failure, state.config.timeouts.slow_request));
+    span.in_scope(|| record.write(failure, slow));
     response
+}
+
+/// Writes a slow request down when the client hangs up before it is over: then nothing after the handler runs any more.
+struct GivenUp {
+    span: tracing::Span,
+    method: &'static str,
+    route: String,
+    trace: Trace,
+    started: Instant,
+    slow: Duration,
+    armed: bool,
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        if self.armed && duration >= self.slow {
+            let status = "abandoned";
+            self.span.in_scope(|| slow_request(self.method, &self.route, status, duration, &self.trace));
+        }
+    }
+}
+
+fn slow_request(method: &str, route: &str, status: &str, duration: Duration, trace: &Trace) {
+    let user_id = trace.user();
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let phase = trace.slowest().as_str();
+    tracing::warn!(user_id, method, route, status, duration_ms, phase, "slow request");
+    metrics::counter!("supersync_slow_requests_total", "route" => route.to_owned()).increment(1);
 }
 
 struct Record<'a> {
@@ -194,9 +235,7 @@ impl Record<'_> {
             tracing::info!(user_id, method, route, status, duration_ms, "request");
         }
         if self.duration >= slow {
-            let phase = self.trace.slowest().as_str();
-            tracing::warn!(user_id, method, route, status, duration_ms, phase, "slow request");
-            metrics::counter!("supersync_slow_requests_total", "route" => route.to_owned()).increment(1);
+            slow_request(method, route, self.status.as_str(), self.duration, self.trace);
         }
         let labels = [("method", method.to_owned()), ("route", route.to_owned()), ("status", status.to_string())];
         metrics::counter!("supersync_http_requests_total", &labels).increment(1);

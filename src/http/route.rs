@@ -44,8 +44,8 @@ impl Class {
         Self::Other,
     ];
 
-    /// The class of a request to the route with this path template; `None` is never counted: probes, and the routes that only
-    /// exist in test mode.
+    /// The class of a request to the route with this path template; `None` is never counted: probes, and the routes
+    /// that only exist in test mode.
     #[must_use]
     pub fn of(method: &Method, template: Option<&str>) -> Option<Self> {
         let Some(template) = template else { return Some(Self::Other) };

@@ -22,8 +22,8 @@ use super::state::AppState;
 /// After a failed accept (out of file descriptors, mostly) the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is cancelled, then stops: not ready any more, no new connections, sockets closed, running requests
-/// finished within `timeouts.drain`. Whatever runs longer is cut off.
+/// Serves until `shutdown` is cancelled, then stops: not ready any more, no new connections, sockets closed, running
+/// requests finished within `timeouts.drain`. Whatever runs longer is cut off.
 ///
 /// # Errors
 /// When the listener's address can't be read.

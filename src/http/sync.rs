@@ -52,7 +52,8 @@ async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
     }
 }
 
-/// Refuses the whole request when a payload is not a ciphertext and the server takes nothing else (contract, section 5.3).
+/// Refuses the whole request when a payload is not a ciphertext and the server takes nothing else (contract, section
+/// 5.3).
 fn require_encryption<'a>(
     state: &AppState,
     payloads: impl IntoIterator<Item = (Option<bool>, Option<&'a [u8]>)>,
@@ -149,7 +150,8 @@ async fn restore(State(state): State<AppState>, Path(seq): Path<String>, request
     call.answer(&state, answer::restored(&restored, false)).await
 }
 
-/// The integer with which the text begins, as JavaScript's `parseInt` finds it; one that is too large counts as the largest.
+/// The integer with which the text begins, as JavaScript's `parseInt` finds it; one that is too large counts as the
+/// largest.
 #[must_use]
 pub(super) fn leading_integer(text: &str) -> Option<i64> {
     let text = text.trim_start();

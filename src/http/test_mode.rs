@@ -1,4 +1,5 @@
-//! Routes that exist in test mode only (operations, section 7): the app's end-to-end suite drives them. They need no login.
+//! Routes that exist in test mode only (operations, section 7): the app's end-to-end suite drives them. They need no
+//! login.
 
 use axum::Router;
 use axum::extract::{Path, Request, State};

@@ -218,8 +218,8 @@ enum Heard {
     Goodbye,
 }
 
-/// Says goodbye and waits a moment for the client's answer: a connection that is cut with unread data in it loses the close
-/// frame too.
+/// Says goodbye and waits a moment for the client's answer: a connection that is cut with unread data in it loses the
+/// close frame too.
 async fn close(socket: &mut WebSocket, closing: Closing, grace: Duration) {
     let frame = CloseFrame { code: closing.code, reason: closing.reason.into() };
     let goodbye = async {

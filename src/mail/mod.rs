@@ -1,12 +1,12 @@
 //! Outgoing mail: a bounded queue in front of a transport.
 //!
-//! Promises that sending never delays or fails a request: [`Mailer::send`] returns at once, and what became of the mail is
-//! a metric and a log line. At most [`MAX_OUTSTANDING`] mails wait or are under way, at most [`MAX_SENDING`] of them talk
-//! to the mail server; a mail is tried [`RETRY_AFTER`]`.len() + 1` times. Mails are lost when the process ends before they
-//! left ([`Mailer::drain`] waits for them); every one of them can be asked for again.
+//! Promises that sending never delays or fails a request: [`Mailer::send`] returns at once, and what became of the mail
+//! is a metric and a log line. At most [`MAX_OUTSTANDING`] mails wait or are under way, at most [`MAX_SENDING`] of them
+//! talk to the mail server; a mail is tried [`RETRY_AFTER`]`.len() + 1` times. Mails are lost when the process ends
+//! before they left ([`Mailer::drain`] waits for them); every one of them can be asked for again.
 //!
-//! Without a mail server, and outside production, the link is printed to the log for the operator instead. That is the one
-//! place where a link may be logged.
+//! Without a mail server, and outside production, the link is printed to the log for the operator instead. That is the
+//! one place where a link may be logged.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,8 +21,9 @@ pub(super) struct Smtp {
 }
 
 impl Smtp {
-    /// With `implicit_tls`, TLS from the first byte. Otherwise STARTTLS: required where a password is sent to another machine,
-    /// since whoever can take the offer out of the conversation could read it otherwise; else used when offered.
+    /// With `implicit_tls`, TLS from the first byte. Otherwise STARTTLS: required where a password is sent to another
+    /// machine, since whoever can take the offer out of the conversation could read it otherwise; else used when
+    /// offered.
     pub(super) fn new(settings: &config::Smtp) -> Result<Self, MailConfigError> {
         let from = settings.from.parse().map_err(|_| MailConfigError::From(settings.from.clone()))?;
         let tls = || TlsParameters::new(settings.host.clone()).map_err(|e| MailConfigError::Tls(e.to_string()));

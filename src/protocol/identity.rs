@@ -14,8 +14,8 @@ pub fn same_operation(stored: &StoredOp, incoming: &ValidOp) -> bool {
     same_timestamp(stored, incoming.timestamp) && same_operation_ignoring_time(stored, incoming)
 }
 
-/// The same without the timestamp: a full state uploaded as a snapshot gets the server's time, another one on each attempt
-/// (section 7.2, step 7a).
+/// The same without the timestamp: a full state uploaded as a snapshot gets the server's time, another one on each
+/// attempt (section 7.2, step 7a).
 #[must_use]
 pub fn same_operation_ignoring_time(stored: &StoredOp, incoming: &ValidOp) -> bool {
     stored.id == incoming.id

@@ -1,7 +1,7 @@
 //! JSON text: writing strings, comparing values, measuring shapes, without building trees where bytes will do.
 //!
-//! Promises: one pass over the bytes of a request, whatever they hold ([`scan`]); trees only to compare two documents or to
-//! look into a small one ([`tree`]). Nothing here recurses as deep as its input says.
+//! Promises: one pass over the bytes of a request, whatever they hold ([`scan`]); trees only to compare two documents
+//! or to look into a small one ([`tree`]). Nothing here recurses as deep as its input says.
 
 pub mod scan;
 pub mod tree;

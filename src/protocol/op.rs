@@ -169,7 +169,8 @@ pub struct UploadedOp {
     pub is_payload_encrypted: Option<bool>,
     pub import_reason: Option<ImportReason>,
     pub repair_base_server_seq: Option<Seq>,
-    /// The member that held a lone surrogate, which no database stores (section 17.4): its text here has U+FFFD instead.
+    /// The member that held a lone surrogate, which no database stores (section 17.4): its text here has U+FFFD
+    /// instead.
     pub poisoned: Option<&'static str>,
 }
 

@@ -1,7 +1,7 @@
 //! Requests: from bytes to checked structure (contract, sections 5.2, 6, 7.1).
 //!
-//! Promises: one pass over a body; payloads stay the bytes that the client sent (without white space), mostly as slices of
-//! the body. A body is refused as a whole only for its structure: what an operation means is judged one by one later
+//! Promises: one pass over a body; payloads stay the bytes that the client sent (without white space), mostly as slices
+//! of the body. A body is refused as a whole only for its structure: what an operation means is judged one by one later
 //! ([`super::validate`]), as one bad operation must not stop its siblings for ever.
 
 use bytes::Bytes;

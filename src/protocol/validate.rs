@@ -181,7 +181,8 @@ fn is_blank(text: &str) -> bool {
     text.chars().all(is_js_space)
 }
 
-/// Every refusal of this module in one place, so that a test can read all the texts. The codes are those of section 5.4.
+/// Every refusal of this module in one place, so that a test can read all the texts. The codes are those of section
+/// 5.4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     ClientId,
@@ -385,8 +386,8 @@ fn integer(value: f64) -> Option<i64> {
     (value.fract() == 0.0 && (-MAX_SAFE_INTEGER..=MAX_SAFE_INTEGER).contains(&integer)).then_some(integer)
 }
 
-/// The clock without invalid entries (section 4); `None` when it has too many. Keys with NUL name no client and can't be
-/// stored everywhere: they are invalid too.
+/// The clock without invalid entries (section 4); `None` when it has too many. Keys with NUL name no client and can't
+/// be stored everywhere: they are invalid too.
 pub(super) fn sanitised(entries: &[(String, f64)]) -> Option<VectorClock> {
     if entries.len() > MAX_CLOCK_ACCEPTED {
         return None;
@@ -404,8 +405,8 @@ pub(super) fn valid_entries(entries: &[(String, f64)]) -> VectorClock {
     }))
 }
 
-/// Whether an operation or a state may not enter where end-to-end encryption is required (section 5.3): it does not claim
-/// to be encrypted, or does not look like ciphertext. A check of the outer shape only.
+/// Whether an operation or a state may not enter where end-to-end encryption is required (section 5.3): it does not
+/// claim to be encrypted, or does not look like ciphertext. A check of the outer shape only.
 #[must_use]
 pub fn violates_e2ee_gate(encrypted: Option<bool>, payload: Option<&[u8]>) -> bool {
     encrypted != Some(true) || !payload.is_some_and(is_ciphertext)

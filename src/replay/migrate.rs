@@ -1,5 +1,5 @@
-//! Schema migrations 1 → 2 → 3 → 4 (contract, section 10.3). The log keeps operations as they came; migration exists only
-//! for replay.
+//! Schema migrations 1 → 2 → 3 → 4 (contract, section 10.3). The log keeps operations as they came; migration exists
+//! only for replay.
 
 use serde_json::value::RawValue;
 

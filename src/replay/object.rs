@@ -74,8 +74,8 @@ impl Object {
         }
     }
 
-    /// Lets `change` work on a member, which is created, or opened, as an object first. `open` says what a member that is
-    /// still text consists of.
+    /// Lets `change` work on a member, which is created, or opened, as an object first. `open` says what a member that
+    /// is still text consists of.
     pub(super) fn change(
         &mut self,
         key: &str,
@@ -176,8 +176,8 @@ pub(super) fn open_container(value: &RawValue) -> Result<Members, Problem> {
 }
 
 /// What merging `value` into an object adds: an object's members, an array's elements and a string's UTF-16 units under
-/// their positions, nothing for other values. Unusual, but it is what the app's own language does, so a replay gives the
-/// same state wherever it runs.
+/// their positions, nothing for other values. Unusual, but it is what the app's own language does, so a replay gives
+/// the same state wherever it runs.
 pub(super) fn spread(value: &RawValue) -> Result<Members, Problem> {
     let text = value.get();
     if text.starts_with('[') {

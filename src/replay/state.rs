@@ -68,13 +68,13 @@ impl State {
         self.root.json_len()
     }
 
-    /// Applies an operation. Full states are taken as uploaded, without migration: a restore gives back exactly what the
-    /// device sent, and the app migrates what it loads. The size is bounded by the caller ([`super::Replayer`]).
+    /// Applies an operation. Full states are taken as uploaded, without migration: a restore gives back exactly what
+    /// the device sent, and the app migrates what it loads. The size is bounded by the caller ([`super::Replayer`]).
     ///
     /// # Errors
     /// [`ReplayError::Encrypted`], [`ReplayError::LegacyRepair`], [`ReplayError::InvalidFullState`],
-    /// [`ReplayError::InvalidPayload`], [`ReplayError::Misplaced`], [`ReplayError::TooManyMembers`]. The state is of no use
-    /// after an error.
+    /// [`ReplayError::InvalidPayload`], [`ReplayError::Misplaced`], [`ReplayError::TooManyMembers`]. The state is of no
+    /// use after an error.
     pub fn apply(&mut self, op: &StoredOp) -> Result<(), ReplayError> {
         let seq = op.server_seq;
         if op.is_payload_encrypted {

@@ -43,7 +43,8 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::ColumnDecode { index, .. } => Self::Corrupt(format!("unreadable column {index}")),
             sqlx::Error::Database(_) => match code(&error).as_deref() {
                 Some("57014") => Self::Timeout(error),
-                // PostgreSQL: serialisation, deadlock, lock timeout, too many connections, starting up or shutting down, out of disk or memory.
+                // PostgreSQL: serialisation, deadlock, lock timeout, too many connections, starting up or shutting
+                // down, out of disk or memory.
                 Some(code)
                     if matches!(code, "40001" | "40P01" | "55P03" | "25006")
                         || code.len() == 5
@@ -51,7 +52,8 @@ impl From<sqlx::Error> for StoreError {
                 {
                     Self::Unavailable(error)
                 }
-                // SQLite: BUSY (5), LOCKED (6), IOERR (10), FULL (13), CANTOPEN (14), with their extended forms in the higher bits.
+                // SQLite: BUSY (5), LOCKED (6), IOERR (10), FULL (13), CANTOPEN (14), with their extended forms in the
+                // higher bits.
                 Some(code)
                     if code.len() < 5
                         && code.parse::<u32>().is_ok_and(|n| matches!(n & 0xff, 5 | 6 | 10 | 13 | 14)) =>

@@ -33,7 +33,8 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Whether it was the unique index on op ids that refused, and not the one on sequences: that would be a defect of ours.
+/// Whether it was the unique index on op ids that refused, and not the one on sequences: that would be a defect of
+/// ours.
 fn is_duplicate_id(error: &sqlx::Error) -> bool {
     is_unique_violation(error)
         && error.as_database_error().is_some_and(|error| {
@@ -62,8 +63,8 @@ pub(super) async fn commit(lane: &mut impl Transact, group: &[Commit]) -> Result
     }
 }
 
-/// The good ones land whatever the others do. An error after some have landed is reported as [`StoreError::Unknown`], so that
-/// the caller looks at each account again.
+/// The good ones land whatever the others do. An error after some have landed is reported as [`StoreError::Unknown`],
+/// so that the caller looks at each account again.
 async fn singly(lane: &mut impl Transact, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
     let mut outcomes = Vec::with_capacity(group.len());
     let mut failed = None;

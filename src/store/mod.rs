@@ -72,8 +72,8 @@ pub async fn open_beside(database: &config::Database, statement_timeout: Duratio
 
 /// Opens the configured database and brings its schema up to date.
 ///
-/// `statement_timeout` is enforced by PostgreSQL, which stops the statement; the embedded database runs in this process and has
-/// nobody to wait for.
+/// `statement_timeout` is enforced by PostgreSQL, which stops the statement; the embedded database runs in this process
+/// and has nobody to wait for.
 ///
 /// # Errors
 /// [`StoreError::Refused`] when the database must not be used as it is, otherwise what kept it from being opened.
@@ -169,8 +169,8 @@ pub struct SyncState {
 }
 
 impl SyncState {
-    /// The last sequence as clients see it: 0 while the data set is empty, although the counter stands higher after a wipe
-    /// (contract, section 17.1).
+    /// The last sequence as clients see it: 0 while the data set is empty, although the counter stands higher after a
+    /// wipe (contract, section 17.1).
     #[must_use]
     pub const fn latest_seq(&self) -> Seq {
         if self.last_seq == self.base_seq { 0 } else { self.last_seq }
@@ -195,8 +195,8 @@ pub struct EntityKey {
     pub entity_id: Box<str>,
 }
 
-/// Pseudo entity type under which the newest `GLOBAL_CONFIG`/`misc` operation with a schema version below 2 is kept as well
-/// (its settings moved to `tasks` later; contract, section 5.8).
+/// Pseudo entity type under which the newest `GLOBAL_CONFIG`/`misc` operation with a schema version below 2 is kept as
+/// well (its settings moved to `tasks` later; contract, section 5.8).
 pub const LEGACY_MISC: &str = "GLOBAL_CONFIG@1";
 
 /// The latest operation that touched an entity: what a newcomer must dominate.
@@ -308,8 +308,8 @@ pub enum CommitOutcome {
     Stale,
     /// Not applied: an op id is stored already in that generation.
     DuplicateId,
-    /// Not applied: somebody else holds the account's row locked, and the others of the group must not wait for that. See
-    /// [`LogStore::commit_patiently`].
+    /// Not applied: somebody else holds the account's row locked, and the others of the group must not wait for that.
+    /// See [`LogStore::commit_patiently`].
     Contended,
 }
 
@@ -333,8 +333,8 @@ pub struct LogRange<'a> {
 pub struct LogPage {
     /// The operations, ascending.
     pub ops: Vec<StoredOp>,
-    /// Whether the range may hold more. Without `exclude_client` it is exact; with it, the rest may turn out to be that device's own,
-    /// because a page that has something does not walk on for long just to find out.
+    /// Whether the range may hold more. Without `exclude_client` it is exact; with it, the rest may turn out to be that
+    /// device's own, because a page that has something does not walk on for long just to find out.
     pub has_more: bool,
 }
 
@@ -372,12 +372,14 @@ pub trait LogStore: Send + Sync + 'static {
     /// The account's state; creates the state row when only the account exists. `None`: no such account.
     async fn load_account(&self, user: UserId) -> Result<Option<AccountState>>;
 
-    /// Applies a group of commits of different accounts. One outcome per commit, in order. An error means that none was applied,
-    /// but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others; if the database refuses one for another reason
-    /// than a duplicate id after others of the group have been applied, the answer is [`StoreError::Unknown`] too.
+    /// Applies a group of commits of different accounts. One outcome per commit, in order. An error means that none was
+    /// applied, but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others; if the database refuses
+    /// one for another reason than a duplicate id after others of the group have been applied, the answer is
+    /// [`StoreError::Unknown`] too.
     async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>>;
 
-    /// Applies one commit, waiting for locks as long as a statement may take. For commits that were [`CommitOutcome::Contended`].
+    /// Applies one commit, waiting for locks as long as a statement may take. For commits that were
+    /// [`CommitOutcome::Contended`].
     async fn commit_patiently(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {
         self.commit(std::slice::from_ref(commit)).await
     }
@@ -396,8 +398,8 @@ pub trait LogStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Option<Vec<(EntityKey, EntityHead)>>>;
 
-    /// Reads a part of the log. One statement walks over a bounded number of rows. With `exclude_client` several follow each other
-    /// until something is found: an empty page means that there is nothing.
+    /// Reads a part of the log. One statement walks over a bounded number of rows. With `exclude_client` several follow
+    /// each other until something is found: an empty page means that there is nothing.
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage>;
 
     /// Full states with `after < seq ≤ up_to`, newest first, legacy REPAIRs included.
@@ -428,7 +430,8 @@ pub trait LogStore: Send + Sync + 'static {
 /// Housekeeping over all accounts, in bounded steps.
 #[async_trait]
 pub trait MaintenanceStore: Send + Sync + 'static {
-    /// Accounts whose data set may have a prunable prefix: those with a causal full state above `pruned_seq + 1`, ids above `after`, ascending.
+    /// Accounts whose data set may have a prunable prefix: those with a causal full state above `pruned_seq + 1`, ids
+    /// above `after`, ascending.
     async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>>;
 
     /// Deletes operations with `after < seq ≤ up_to`, at most `limit`, lowest first. Returns how many.
@@ -437,7 +440,8 @@ pub trait MaintenanceStore: Send + Sync + 'static {
     /// Archived ranges older than `before_ms`: account and range, at most `limit`.
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>>;
 
-    /// Forgets an archived range whose operations have been deleted, and heads of that account that belong to older generations.
+    /// Forgets an archived range whose operations have been deleted, and heads of that account that belong to older
+    /// generations.
     async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()>;
 
     /// Deletes devices not seen since `before_ms`, at most `limit`. Returns how many.
@@ -543,11 +547,12 @@ pub trait AccountStore: Send + Sync + 'static {
     async fn set_quota(&self, id: UserId, bytes: i64) -> Result<bool>;
     /// Stores a one-time token.
     async fn put_token(&self, token: &OneTimeToken) -> Result<()>;
-    /// How many tokens of that purpose were given out for the account since `since_ms` and have been neither used nor removed after
-    /// their expiry.
+    /// How many tokens of that purpose were given out for the account since `since_ms` and have been neither used nor
+    /// removed after their expiry.
     async fn count_tokens(&self, user: UserId, purpose: TokenPurpose, since_ms: i64) -> Result<i64>;
-    /// Uses a token up: it, and for [`TokenPurpose::VerifyEmail`] in the same transaction marks the account verified, installs the pending
-    /// password hash (or none) and voids the account's other verification tokens. `None`: unknown, expired, used.
+    /// Uses a token up: it, and for [`TokenPurpose::VerifyEmail`] in the same transaction marks the account verified,
+    /// installs the pending password hash (or none) and voids the account's other verification tokens. `None`: unknown,
+    /// expired, used.
     async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>>;
     /// Looks at a token without using it.
     async fn peek_token(&self, hash: &[u8; 32], purpose: TokenPurpose) -> Result<Option<OneTimeToken>>;
@@ -560,7 +565,8 @@ pub trait AccountStore: Send + Sync + 'static {
 pub trait TestStore: Send + Sync + 'static {
     /// Empties the account's log, devices and archive, resets the sequence and the byte counter to 0.
     async fn reset_log(&self, user: UserId) -> Result<()>;
-    /// Deletes operations with `seq > after` and recomputes the state row from what is left, with the revision grown. Returns how many.
+    /// Deletes operations with `seq > after` and recomputes the state row from what is left, with the revision grown.
+    /// Returns how many.
     async fn truncate_log(&self, user: UserId, after: Seq) -> Result<u64>;
     /// The newest operations, optionally of one type, newest first.
     async fn newest_ops(&self, user: UserId, op_type: Option<&str>, limit: usize) -> Result<Vec<StoredOp>>;

@@ -1,5 +1,5 @@
-//! A state row and the heads, derived anew from the log: for an account whose row was lost, and for test mode, which cuts logs
-//! short. Pure.
+//! A state row and the heads, derived anew from the log: for an account whose row was lost, and for test mode, which
+//! cuts logs short. Pure.
 
 use std::collections::HashMap;
 
@@ -33,8 +33,8 @@ pub(super) struct Rebuilt {
     pub(super) last_encrypted_seq: Seq,
 }
 
-/// Derives everything from `ops`, which are the data set's operations in ascending order. Generation, base and snapshot are
-/// kept from `old` as far as they still fit; the revision grows.
+/// Derives everything from `ops`, which are the data set's operations in ascending order. Generation, base and snapshot
+/// are kept from `old` as far as they still fit; the revision grows.
 pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
     let last_seq = ops.last().map_or(old.base_seq, |op| op.seq);
     let mut state = SyncState {

@@ -44,7 +44,11 @@ pub const METRICS: &[Metric] = &[
         &["method", "route", "status"],
         "Time from a request's head to its answer.",
     ),
-    counter("supersync_slow_requests_total", &["route"], "Requests that took longer than SLOW_REQUEST_SECONDS."),
+    counter(
+        "supersync_slow_requests_total",
+        &["route"],
+        "Requests that took longer than SLOW_REQUEST_SECONDS, answered or given up by the client.",
+    ),
     gauge("supersync_sockets", &[], "Open WebSockets."),
     counter("supersync_notices_total", &[], "Notices of new operations sent to WebSockets."),
     // Engine.

@@ -64,8 +64,8 @@ pub async fn serve(listener: TcpListener, handle: PrometheusHandle, cancel: Canc
     result
 }
 
-/// Folds recorded values into their buckets now and then, until `cancel`. [`serve`] does this itself; call it where metrics
-/// are installed but not served.
+/// Folds recorded values into their buckets now and then, until `cancel`. [`serve`] does this itself; call it where
+/// metrics are installed but not served.
 pub async fn keep_up(handle: PrometheusHandle, cancel: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP_EVERY);
     while cancel.run_until_cancelled(ticks.tick()).await.is_some() {

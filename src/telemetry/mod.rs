@@ -1,5 +1,5 @@
-//! What the server tells its operator: log lines and metrics. Owns where they go and how they look; what is told is decided
-//! where it happens, with the macros of `tracing` and `metrics`.
+//! What the server tells its operator: log lines and metrics. Owns where they go and how they look; what is told is
+//! decided where it happens, with the macros of `tracing` and `metrics`.
 //!
 //! Never in a log line or a label: tokens, e-mail addresses, payloads, query strings. Fields and metrics are listed in
 //! `docs/observability.md`.

@@ -4,8 +4,8 @@ use std::fs;
 
 use metrics::gauge;
 
-/// Clock ticks per second in `/proc/self/stat`: the kernel converts to this fixed rate for user space on every platform that
-/// this program is built for.
+/// Clock ticks per second in `/proc/self/stat`: the kernel converts to this fixed rate for user space on every platform
+/// that this program is built for.
 const USER_HZ: f64 = 100.0;
 
 /// Brings the process metrics up to date.

@@ -1,4 +1,5 @@
-//! A real store with faults on demand: commits that wait at a gate, that are applied although the connection is lost, that fail, and look-ups that panic.
+//! A real store with faults on demand: commits that wait at a gate, that are applied although the connection is lost,
+//! that fail, and look-ups that panic.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
-//! The engine on a real SQLite store: actor life, back-pressure, ambiguous commits, two instances on one database, retention.
+//! The engine on a real SQLite store: actor life, back-pressure, ambiguous commits, two instances on one database,
+//! retention.
 
 mod faulty_store;
 mod life;

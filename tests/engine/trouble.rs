@@ -1,4 +1,5 @@
-//! Overload and a database that misbehaves: nothing acknowledged is lost, nothing is stored twice, and everything that waits is bounded.
+//! Overload and a database that misbehaves: nothing acknowledged is lost, nothing is stored twice, and everything that
+//! waits is bounded.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

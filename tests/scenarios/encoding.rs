@@ -128,7 +128,8 @@ async fn s17_a_base64_body_of_10_mib_of_gzip_is_accepted(on: Backend) {
     assert_eq!(reply["code"], "FST_ERR_CTP_BODY_TOO_LARGE");
 }
 
-/// An upload whose stored (not deflated) gzip has exactly this size: a filler of the right length in its only operation.
+/// An upload whose stored (not deflated) gzip has exactly this size: a filler of the right length in its only
+/// operation.
 fn gzip_of_size(size: usize) -> Vec<u8> {
     let large = op("A").id("large");
     let packed = |filler: usize| {

@@ -23,7 +23,8 @@ async fn m02_op_ids_of_different_accounts_are_apart(on: Backend) {
     assert_eq!(account.op_at(1).await["payload"], *shared.get("payload"));
 }
 
-/// Each odd value is kept and served as it came, or fails its own operation with a permanent code; siblings are accepted.
+/// Each odd value is kept and served as it came, or fails its own operation with a permanent code; siblings are
+/// accepted.
 async fn survives(on: Backend, odd: &[(&str, &str)]) {
     let server = Server::start(on).await;
     for (member, value) in odd {

@@ -224,7 +224,8 @@ async fn hears(socket: &mut Socket, seq: i64) {
 }
 
 async fn m03_steady_uploads_do_not_starve_the_others(on: Backend) {
-    // Uploads come without a pause until the listener has heard of one: a timer that each upload restarts would never fire.
+    // Uploads come without a pause until the listener has heard of one: a timer that each upload restarts would never
+    // fire.
     let (_server, account) = started(on, |setup| {
         setup.options.notifier.debounce = Duration::from_mins(1);
         setup.options.notifier.max_delay = Duration::from_millis(200);

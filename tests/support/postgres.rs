@@ -47,8 +47,8 @@ impl TestDatabase {
         PgConnection::connect(&self.url()).await.expect("connecting to the test database")
     }
 
-    /// Removes the database, whoever is still connected. A test that fails leaves its database behind for inspection; the
-    /// next run with the same process id removes it.
+    /// Removes the database, whoever is still connected. A test that fails leaves its database behind for inspection;
+    /// the next run with the same process id removes it.
     pub async fn remove(self) {
         let mut connection = connect(&self.admin).await;
         execute(&mut connection, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)).await;

@@ -1,8 +1,9 @@
-//! The actor around [`plan`]: queues requests while a commit is under way, fetches missing facts, hands plans to the committer, and
-//! after the commit, and only then, publishes, answers and notifies.
+//! The actor around [`plan`]: queues requests while a commit is under way, fetches missing facts, hands plans to the
+//! committer, and after the commit, and only then, publishes, answers and notifies.
 //!
-//! While one commit runs the next batch gathers, so a busy account groups its own requests as the committer groups accounts. A commit that fails leaves
-//! the state untouched or, where the database may have moved on, throws it away: the next batch starts from what the database says.
+//! While one commit runs the next batch gathers, so a busy account groups its own requests as the committer groups
+//! accounts. A commit that fails leaves the state untouched or, where the database may have moved on, throws it away:
+//! the next batch starts from what the database says.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -184,7 +185,8 @@ async fn state_of(store: &dyn Store, user: UserId, mut account: AccountState) ->
     invariants::check_state(sync).map_err(StoreError::Corrupt)?;
     let unsaved = sync.replacement_seq.is_none();
     if unsaved {
-        // Never resolved, as in a log that another program wrote: find the newest import once and keep it (section 5.6).
+        // Never resolved, as in a log that another program wrote: find the newest import once and keep it (section
+        // 5.6).
         let rows = store.full_states(user, sync.pruned_seq, sync.last_seq, MAX_UNRESOLVED_FULL_STATES).await?;
         let newest = rows.iter().find(|row| row.op_type.is_state_replacement()).map_or(0, |row| row.seq);
         account.sync.replacement_seq = Some(newest);
@@ -395,8 +397,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Ways to make room, smallest first: up to and with the oldest restore point, the next one, …, and at last everything before the newest one,
-    /// which itself always stays (sections 11.3, 17.5).
+    /// Ways to make room, smallest first: up to and with the oldest restore point, the next one, …, and at last
+    /// everything before the newest one, which itself always stays (sections 11.3, 17.5).
     async fn cleanup_steps(&self, state: &UserState) -> Result<Vec<CleanupStep>, StoreError> {
         let store = self.context.store.as_ref();
         let sync = &state.account.sync;

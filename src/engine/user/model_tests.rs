@@ -1,5 +1,5 @@
-//! Random requests against a naive model of the rules: a plain list that is searched from end to end. The model also plays the store, so that planning
-//! meets every mixture of known and unknown facts.
+//! Random requests against a naive model of the rules: a plain list that is searched from end to end. The model also
+//! plays the store, so that planning meets every mixture of known and unknown facts.
 
 use std::collections::HashMap;
 
@@ -55,7 +55,8 @@ impl Model {
         self.ops.iter().filter(|op| op.server_seq > self.pruned_seq)
     }
 
-    /// The latest operation that touched an entity, by searching the whole data set; pruned ones count (they keep their heads).
+    /// The latest operation that touched an entity, by searching the whole data set; pruned ones count (they keep their
+    /// heads).
     fn latest_on(&self, entity_type: &str, id: &str) -> Option<&StoredOp> {
         let touches = |op: &&StoredOp| {
             op.entity_type == entity_type

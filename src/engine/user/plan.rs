@@ -1,7 +1,8 @@
 //! The rules of an account's log as a pure function: (state, facts, work) → plan. No I/O, no clock, no async.
 //!
-//! A batch of requests becomes one [`Commit`]. Each request sees what the ones before it in the batch will have done, and a request that
-//! is refused leaves no trace. Nothing changes in the state until the commit has succeeded and the caller applies [`Plan::after`].
+//! A batch of requests becomes one [`Commit`]. Each request sees what the ones before it in the batch will have done,
+//! and a request that is refused leaves no trace. Nothing changes in the state until the commit has succeeded and the
+//! caller applies [`Plan::after`].
 
 mod addition;
 mod room;
@@ -91,7 +92,8 @@ struct Draft<'a> {
     state: &'a UserState,
     facts: &'a Facts,
     now_ms: i64,
-    /// What the requests so far add. Each request builds an addition of its own on top, which joins the sum when the request succeeds.
+    /// What the requests so far add. Each request builds an addition of its own on top, which joins the sum when the
+    /// request succeeds.
     sum: Addition,
     needs: Needs,
 }

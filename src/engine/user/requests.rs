@@ -1,5 +1,5 @@
-//! Answers to recent requests by request id (contract, section 5.5 B): a client that lost an answer gets it again. A shortcut only: what makes
-//! retries safe is the op id in the log.
+//! Answers to recent requests by request id (contract, section 5.5 B): a client that lost an answer gets it again. A
+//! shortcut only: what makes retries safe is the op id in the log.
 
 use std::collections::VecDeque;
 

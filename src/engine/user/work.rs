@@ -58,8 +58,8 @@ pub struct UploadOutcome {
     pub results: Vec<OpResult>,
     /// From the request cache.
     pub deduplicated: bool,
-    /// Refused as a whole because the client has not seen the newest state replacement: its piggyback must start with that, even if it
-    /// wrote it itself.
+    /// Refused as a whole because the client has not seen the newest state replacement: its piggyback must start with
+    /// that, even if it wrote it itself.
     pub fenced: bool,
 }
 

@@ -1,7 +1,8 @@
-//! The members of an account request and what may be wrong with them, in the words of the contract (accounts, section 1.4).
+//! The members of an account request and what may be wrong with them, in the words of the contract (accounts, section
+//! 1.4).
 //!
-//! Every fault is reported at once, in the order in which a handler asks for the members. Members that nobody asks for are
-//! ignored.
+//! Every fault is reported at once, in the order in which a handler asks for the members. Members that nobody asks for
+//! are ignored.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};

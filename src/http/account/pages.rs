@@ -1,7 +1,7 @@
 //! The page behind a verification link (accounts contract, sections 9 and 13).
 //!
-//! Opening it changes nothing, because mail scanners open links: it shows a button, and only the button's POST verifies. A
-//! plain form needs no script. Its address is relative, so the page works under a path prefix too.
+//! Opening it changes nothing, because mail scanners open links: it shows a button, and only the button's POST
+//! verifies. A plain form needs no script. Its address is relative, so the page works under a path prefix too.
 
 use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};

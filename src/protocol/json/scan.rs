@@ -1,4 +1,5 @@
-//! Reads JSON text in one pass: checks the grammar, measures what limits ask for, and hands out spans instead of values.
+//! Reads JSON text in one pass: checks the grammar, measures what limits ask for, and hands out spans instead of
+//! values.
 //!
 //! Accepts what `JSON.parse` accepts: any nesting, numbers beyond the range of a double, lone surrogates as escapes.
 
@@ -79,8 +80,8 @@ impl<'a> Scanner<'a> {
         self.expect(bracket)
     }
 
-    /// Moves to the next member of an object and past its colon; `None` at the end. `first` starts as `true`. The flag of
-    /// the result says whether the key held a lone surrogate.
+    /// Moves to the next member of an object and past its colon; `None` at the end. `first` starts as `true`. The flag
+    /// of the result says whether the key held a lone surrogate.
     ///
     /// # Errors
     /// When the text is not JSON.
@@ -266,8 +267,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The text of a JSON string, given with its quotes, that has been checked by [`Scanner`]. A lone surrogate becomes U+FFFD,
-/// and then the flag is true.
+/// The text of a JSON string, given with its quotes, that has been checked by [`Scanner`]. A lone surrogate becomes
+/// U+FFFD, and then the flag is true.
 #[must_use]
 pub fn string_value(quoted: &str) -> (Cow<'_, str>, bool) {
     let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
@@ -323,8 +324,8 @@ fn hex_unit(text: &str) -> Option<u32> {
     u32::from_str_radix(hex, 16).ok()
 }
 
-/// A checked JSON text without white space outside strings. Everything else (order of keys, spelling of numbers, escapes)
-/// stays.
+/// A checked JSON text without white space outside strings. Everything else (order of keys, spelling of numbers,
+/// escapes) stays.
 #[must_use]
 pub fn compacted(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());

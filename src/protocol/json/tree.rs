@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::scan::{Malformed, Scanner, number_value, string_value};
 
-/// Nesting beyond which no tree is built. Far above what any accepted payload has (section 5.4, row 14), and shallow enough
-/// for the smallest stack.
+/// Nesting beyond which no tree is built. Far above what any accepted payload has (section 5.4, row 14), and shallow
+/// enough for the smallest stack.
 const MAX_TREE_DEPTH: usize = 128;
 
 /// A JSON value. Objects are sorted by key; of members with the same key the last has won.
@@ -83,8 +83,8 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Whether two JSON texts mean the same to JavaScript: order of keys, spelling of numbers and escapes do not count. Texts
-/// that no tree can be made of are equal only byte by byte.
+/// Whether two JSON texts mean the same to JavaScript: order of keys, spelling of numbers and escapes do not count.
+/// Texts that no tree can be made of are equal only byte by byte.
 #[must_use]
 pub fn same_json(a: &[u8], b: &[u8]) -> bool {
     if a == b {

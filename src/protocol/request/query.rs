@@ -7,7 +7,8 @@ use super::schema::{At, CLIENT_ID, Checker};
 use super::{DownloadQuery, RequestError};
 
 impl DownloadQuery {
-    /// Reads decoded name-value pairs in the order received. Unknown names are ignored; a known name that is repeated fails.
+    /// Reads decoded name-value pairs in the order received. Unknown names are ignored; a known name that is repeated
+    /// fails.
     ///
     /// # Errors
     /// [`RequestError::Invalid`].

@@ -1,5 +1,5 @@
-//! The structural rules that requests share, and the issues that tell which one was broken. Issues have the members that
-//! released servers sent (`details`, outside production): tools of operators read them.
+//! The structural rules that requests share, and the issues that tell which one was broken. Issues have the members
+//! that released servers sent (`details`, outside production): tools of operators read them.
 
 use serde_json::{Map, Value, json};
 
@@ -168,13 +168,14 @@ impl<'a> Checker<'a> {
         self.issue("invalid_type", message, path, json!({"expected": expected}));
     }
 
-    /// Notes that a member is missing that may be missing. Released servers list it when the request fails for anything else.
+    /// Notes that a member is missing that may be missing. Released servers list it when the request fails for anything
+    /// else.
     pub(super) fn missing_value(&mut self, at: At) {
         self.missing.push((self.issues.len(), at));
     }
 
-    /// Whether every value that is there, and every one that ought to be there, has the right type. Rules across members are
-    /// looked at only then.
+    /// Whether every value that is there, and every one that ought to be there, has the right type. Rules across
+    /// members are looked at only then.
     pub(super) fn types_fit(&self) -> bool {
         self.missing.is_empty() && self.issues.iter().all(Issue::keeps_type)
     }
@@ -394,8 +395,8 @@ impl<'a> Checker<'a> {
         span.and_then(|span| self.choice(at, Some(span), choices))
     }
 
-    /// The entries of a vector clock. With `strict` each value must be a finite number (snapshots); without it, what is no
-    /// finite number becomes NaN and is stripped later. A key that no client can have is dropped (section 2.6).
+    /// The entries of a vector clock. With `strict` each value must be a finite number (snapshots); without it, what is
+    /// no finite number becomes NaN and is stripped later. A key that no client can have is dropped (section 2.6).
     pub(super) fn clock(&mut self, at: At, span: Option<Span>, strict: bool) -> Vec<(String, f64)> {
         let Some(span) = span.filter(|span| self.kind(Some(*span)) == b'{') else {
             self.wrong_type("record", at.path());

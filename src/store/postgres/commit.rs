@@ -60,7 +60,8 @@ impl Transact for Lane<'_> {
                     return Ok(group.iter().map(|commit| outcome(&hit, commit)).collect());
                 }
                 Err(error) => {
-                    // The driver sends a transaction's rollback with the next use; rather than to leave it open that long, close.
+                    // The driver sends a transaction's rollback with the next use; rather than to leave it open that
+                    // long, close.
                     if error.is_answer() && !rare {
                         self.keep(connection);
                     }
@@ -92,13 +93,15 @@ impl StoreError {
 
 async fn at_once(connection: &mut PgConnection, group: &[&Commit]) -> Result<HashSet<UserId>> {
     let query = bind_heads(bind_ops(bind_states(sqlx::query(sql::COMMIT), group), group), group);
-    // fetch_all reads up to the server's "ready", which comes after the commit; stopping at the rows would be too early.
+    // fetch_all reads up to the server's "ready", which comes after the commit; stopping at the rows would be too
+    // early.
     let rows = bind_devices(query, group).fetch_all(connection).await.map_err(StoreError::of_commit)?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// The same with what is rare: devices forgotten, ranges archived, the cached state changed. The parts of one statement would not
-/// see each other's changes, so these are statements of their own. Until COMMIT is sent a broken connection means "not applied".
+/// The same with what is rare: devices forgotten, ranges archived, the cached state changed. The parts of one statement
+/// would not see each other's changes, so these are statements of their own. Until COMMIT is sent a broken connection
+/// means "not applied".
 async fn in_transaction(connection: &mut PgConnection, group: &[&Commit]) -> Result<HashSet<UserId>> {
     let mut tx = connection.begin().await?;
     let query = bind_heads(bind_ops(bind_states(sqlx::query(sql::COMMIT), group), group), group);

@@ -1,5 +1,5 @@
-//! The connections that commit. Not a pool of the driver: that tests a connection after each use, which would cost every commit
-//! a second round trip.
+//! The connections that commit. Not a pool of the driver: that tests a connection after each use, which would cost
+//! every commit a second round trip.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ pub(super) struct Lanes {
     acquire_timeout: Duration,
 }
 
-/// A lane in use. A connection that was taken out and not given back with [`Lane::keep`] is closed, and with it whatever still
-/// runs there.
+/// A lane in use. A connection that was taken out and not given back with [`Lane::keep`] is closed, and with it
+/// whatever still runs there.
 #[derive(Debug)]
 pub(super) struct Lane<'a> {
     lanes: &'a Lanes,
@@ -84,8 +84,8 @@ impl Lane<'_> {
             return Ok(connection);
         }
         while let Some((mut connection, since)) = self.lanes.unpark() {
-            // After a pause the server may have restarted. To find out now costs a round trip; to find out with the commit would leave
-            // its outcome open.
+            // After a pause the server may have restarted. To find out now costs a round trip; to find out with the
+            // commit would leave its outcome open.
             if since.elapsed() <= TRUST || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))) {
                 return Ok(connection);
             }

@@ -100,8 +100,8 @@ impl LogStore for PostgresStore {
         let mut page = LogPage::default();
         let mut after = range.after;
         while after < range.up_to && page.ops.is_empty() {
-            // Leaving a device out could mean to walk over a long stretch that it wrote itself; so that happens in windows, each of
-            // them a short statement, and a page that has anything ends at a window's end.
+            // Leaving a device out could mean to walk over a long stretch that it wrote itself; so that happens in
+            // windows, each of them a short statement, and a page that has anything ends at a window's end.
             let window_end = match range.exclude_client {
                 None => range.up_to,
                 Some(_) => range.up_to.min(after.saturating_add(SCAN_WINDOW)),
@@ -218,8 +218,8 @@ async fn read_window(db: &mut PgConnection, range: LogRange<'_>, after: Seq, up_
 /// Makes the state row of an account that lacks one, from what the log holds. `None`: no such account.
 async fn restore_state(db: &mut PgConnection, user: UserId) -> Result<Option<SyncState>> {
     let mut tx = db.begin().await?;
-    // A revision that the lost row can't have had, so that nobody's plan on it still fits. Of two that come here at once the second
-    // waits for the first one's row.
+    // A revision that the lost row can't have had, so that nobody's plan on it still fits. Of two that come here at
+    // once the second waits for the first one's row.
     let created = sqlx::query(
         "INSERT INTO user_sync_state (user_id, revision) \
          SELECT id, (extract(epoch FROM now()) * 1000)::int8 FROM users WHERE id = $1 ON CONFLICT DO NOTHING",

@@ -1,8 +1,8 @@
 //! The database server: any number of instances of this program may share it.
 //!
-//! Owns the connections. Commits have their own few (`lanes`), requests a pool, housekeeping one, health checks one: a flood of
-//! reads can't starve commits, nor the other way round. Every session carries a `statement_timeout`, so that what takes
-//! too long really stops in the server; a connection that stays silent for longer than that is given up.
+//! Owns the connections. Commits have their own few (`lanes`), requests a pool, housekeeping one, health checks one: a
+//! flood of reads can't starve commits, nor the other way round. Every session carries a `statement_timeout`, so that
+//! what takes too long really stops in the server; a connection that stays silent for longer than that is given up.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -58,7 +58,8 @@ pub struct PostgresStore {
     patience: Duration,
 }
 
-/// Runs statements on a connection of a pool: measured, bounded in time, repeated when they lost to another transaction.
+/// Runs statements on a connection of a pool: measured, bounded in time, repeated when they lost to another
+/// transaction.
 macro_rules! on_connection {
     ($pool:expr, $patience:expr, $name:literal, |$connection:ident| $body:block) => {
         $crate::store::error::timed($name, async {
@@ -96,8 +97,8 @@ fn silent() -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database server does not answer"))
 }
 
-/// A group of commits waits no longer than this for a lock that somebody else holds: one account's trouble must not become its
-/// neighbours'.
+/// A group of commits waits no longer than this for a lock that somebody else holds: one account's trouble must not
+/// become its neighbours'.
 const GROUP_LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What every session is set to.
@@ -111,9 +112,9 @@ struct Session {
 
 impl Session {
     async fn prepare(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        // An acknowledged commit must be on the disk, even if the server's default says otherwise. Every statement of requests and
-        // commits is a look-up by key; on tables that look small (new, not analysed yet) the planner would rather read them whole
-        // and keep that plan, and compiling plans costs more than running them.
+        // An acknowledged commit must be on the disk, even if the server's default says otherwise. Every statement of
+        // requests and commits is a look-up by key; on tables that look small (new, not analysed yet) the planner would
+        // rather read them whole and keep that plan, and compiling plans costs more than running them.
         sqlx::query(
             "SELECT set_config('statement_timeout', $1, false), \
              set_config('lock_timeout', $3, false), \
@@ -140,8 +141,8 @@ impl PostgresStore {
     /// Connects and brings the schema up to date.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when the URL is none or the schema is newer than this program; otherwise what kept it from
-    /// connecting.
+    /// [`StoreError::Refused`] when the URL is none or the schema is newer than this program; otherwise what kept it
+    /// from connecting.
     pub async fn connect(options: PostgresOptions) -> Result<Self> {
         let connecting = connect_options(&options.url)?;
         // Migrations may take longer than any request's statement.

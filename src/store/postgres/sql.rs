@@ -1,12 +1,13 @@
 //! The statements whose cost matters, in one place: tests ask the planner about each of them.
 //!
-//! Every one must be good under `plan_cache_mode = force_generic_plan`: a plan made once for all accounts, large and small.
+//! Every one must be good under `plan_cache_mode = force_generic_plan`: a plan made once for all accounts, large and
+//! small.
 
 use crate::store::row::{op_columns, state_columns, trace_columns};
 
-/// A whole group in one round trip and one implicit transaction. `hit` moves on the state rows that are at the expected revision;
-/// everything else is stored only for the accounts in `hit`. `(… IN …) IS TRUE` keeps the planner from turning the test into a
-/// join, whose order it could only guess: this way it is a look-up in a hash table.
+/// A whole group in one round trip and one implicit transaction. `hit` moves on the state rows that are at the expected
+/// revision; everything else is stored only for the accounts in `hit`. `(… IN …) IS TRUE` keeps the planner from
+/// turning the test into a join, whose order it could only guess: this way it is a look-up in a hash table.
 pub(super) const COMMIT: &str = "\
 WITH planned AS (
     SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::int8[],
@@ -69,8 +70,8 @@ pub(super) const LOAD_ACCOUNT: &str = concat!(
     " FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id WHERE u.id = $1"
 );
 
-/// Rows up to the bounds, and one more without its payload to say that there is more. The first row fits whatever its size.
-/// The size of a large payload is known without fetching it from its side table.
+/// Rows up to the bounds, and one more without its payload to say that there is more. The first row fits whatever its
+/// size. The size of a large payload is known without fetching it from its side table.
 pub(super) const READ_LOG: &str = "\
 SELECT server_seq, op_id, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes,
     vector_clock, client_timestamp, schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq,

@@ -1,5 +1,5 @@
-//! Checkpoints: moving committed pages from the write-ahead log into the database file, away from the commits that wait for
-//! their acknowledgement.
+//! Checkpoints: moving committed pages from the write-ahead log into the database file, away from the commits that wait
+//! for their acknowledgement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::store::Result;
 
 /// How long commits gather before a checkpoint: each one costs two flushes to disk.
 const PAUSE: Duration = Duration::from_millis(500);
-/// From this length of the write-ahead log on (64 MiB at 4 KiB per page) a checkpoint makes the writer wait for a moment and
-/// start the log over; else a busy writer would outrun the checkpoints and the log would grow without end.
+/// From this length of the write-ahead log on (64 MiB at 4 KiB per page) a checkpoint makes the writer wait for a
+/// moment and start the log over; else a busy writer would outrun the checkpoints and the log would grow without end.
 const RESTART_PAGES: i64 = 16_384;
 /// How long such a checkpoint may wait for readers, and commits for it.
 const MAX_STALL: Duration = Duration::from_millis(250);
@@ -92,8 +92,8 @@ async fn checkpoint(connection: &mut SqliteConnection, writer: &SqlitePool) -> R
     let pages: i64 = row.try_get(1)?;
     metrics::gauge!("supersync_sqlite_wal_pages").set(f64::from(i32::try_from(pages).unwrap_or(i32::MAX)));
     if pages >= RESTART_PAGES {
-        // While the writer is held nothing is added, and little is left after the passive one, so this is short. If a slow reader
-        // still needs the log it gives up after MAX_STALL, and the next round tries again.
+        // While the writer is held nothing is added, and little is left after the passive one, so this is short. If a
+        // slow reader still needs the log it gives up after MAX_STALL, and the next round tries again.
         let held = writer.acquire().await?;
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await?;
         drop(held);

@@ -1,7 +1,7 @@
 //! Group commit: one transaction and one flush to disk for many accounts.
 //!
-//! The driver crosses a thread for every statement, so rows travel many to a statement, in a few fixed sizes whose prepared
-//! statements stay cached.
+//! The driver crosses a thread for every statement, so rows travel many to a statement, in a few fixed sizes whose
+//! prepared statements stay cached.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

@@ -258,9 +258,9 @@ impl LogStore for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Reads rows until the page is full; what comes after them is never read. Leaving a device out could mean to walk over a long
-    /// stretch that it wrote itself; so that happens in windows of [`SCAN_WINDOW`] rows, and a page that has anything ends at a
-    /// window's end.
+    /// Reads rows until the page is full; what comes after them is never read. Leaving a device out could mean to walk
+    /// over a long stretch that it wrote itself; so that happens in windows of [`SCAN_WINDOW`] rows, and a page that
+    /// has anything ends at a window's end.
     async fn read_page(&self, range: LogRange<'_>) -> Result<LogPage> {
         let mut page = LogPage::default();
         let mut bytes = 0;

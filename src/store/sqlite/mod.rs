@@ -1,8 +1,8 @@
 //! The embedded database: one file, one process, one writer, several readers.
 //!
 //! Owns the connections, the lock that keeps a second process out, and the checkpoints. Write-ahead log with
-//! `synchronous=FULL`: a commit that has returned is on the disk. Every write goes through the one writer connection; readers
-//! see the last committed state and never wait for it.
+//! `synchronous=FULL`: a commit that has returned is on the disk. Every write goes through the one writer connection;
+//! readers see the last committed state and never wait for it.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -70,8 +70,8 @@ impl SqliteStore {
         Self::connect(path, options, Some(lock)).await
     }
 
-    /// Opens the file for a short command that runs beside a server: accounts are added and changed while it serves. Every commit of a log is fenced by
-    /// its revision, so the server only finds out a little later.
+    /// Opens the file for a short command that runs beside a server: accounts are added and changed while it serves.
+    /// Every commit of a log is fenced by its revision, so the server only finds out a little later.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when the server that has it open is of another version.
@@ -153,7 +153,8 @@ fn prepare(path: &Path) -> Result<Option<File>> {
         Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
         Err(std::fs::TryLockError::Error(error)) => return Err(io("cannot lock", &error)),
     }
-    // The file holds password hashes and private data: created for its owner only. SQLite gives its side files the same mode.
+    // The file holds password hashes and private data: created for its owner only. SQLite gives its side files the same
+    // mode.
     private_file(path).map_err(|error| io("cannot open the database", &error))?;
     Ok(Some(lock))
 }

@@ -9,8 +9,8 @@ use crate::store::{
     ArchiveReason, ArchivedRange, EntityHead, EntityKey, FullStateMark, LEGACY_MISC, SnapshotChange, SyncState,
 };
 
-/// Devices remembered in the clock of a whole data set. Clients get 20 of its entries; the bound keeps a device that makes up client ids from
-/// growing the account's row.
+/// Devices remembered in the clock of a whole data set. Clients get 20 of its entries; the bound keeps a device that
+/// makes up client ids from growing the account's row.
 const MAX_HISTORY_CLOCK: usize = 1000;
 
 /// What one request, or all before it, add to the log.
@@ -160,7 +160,8 @@ impl Addition {
         }
     }
 
-    /// Starts a new, empty data set above the highest sequence ever given out; what was there goes to the archive (sections 7.3, 8.4, 17.1).
+    /// Starts a new, empty data set above the highest sequence ever given out; what was there goes to the archive
+    /// (sections 7.3, 8.4, 17.1).
     pub(super) fn start_data_set(&mut self, reason: ArchiveReason, now_ms: i64) {
         self.drop_snapshot();
         let sync = &mut self.sync;

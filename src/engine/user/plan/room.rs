@@ -8,7 +8,8 @@ use crate::protocol::Seq;
 use crate::store::{ArchiveReason, SnapshotBlob, SnapshotChange, SnapshotMeta};
 
 impl Draft<'_> {
-    /// Checks the quota; when it is exceeded recounts, then gives up superseded operations, as few as do (sections 11.2, 11.3, 17.5).
+    /// Checks the quota; when it is exceeded recounts, then gives up superseded operations, as few as do (sections
+    /// 11.2, 11.3, 17.5).
     pub(super) fn make_room(&mut self, next: &mut Addition) -> Result<(), QuotaExceeded> {
         let quota_bytes = self.state.account.storage_quota_bytes;
         if next.sync.storage_used_bytes <= quota_bytes {

@@ -20,7 +20,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Section 7.2. Every snapshot with an op id is idempotent by that id, also beyond the life of the request cache (section 17.7).
+    /// Section 7.2. Every snapshot with an op id is idempotent by that id, also beyond the life of the request cache
+    /// (section 17.7).
     fn snapshot_reply(&mut self, snapshot: &CheckedSnapshot) -> Result<SnapshotReply, QuotaExceeded> {
         let pending = SnapshotReply::Accepted { seq: 0, clean_slate: false };
         let key = request_key(snapshot.request_id.as_ref(), snapshot.fingerprint.as_ref(), true);
@@ -82,7 +83,8 @@ impl Draft<'_> {
             }
         }
         if !op.is_payload_encrypted && !snapshot.legacy_repair {
-            // The operation itself is the state at its sequence: restores start from its row, so no second copy is stored or charged.
+            // The operation itself is the state at its sequence: restores start from its row, so no second copy is
+            // stored or charged.
             next.drop_snapshot();
             next.sync.snapshot = Some(SnapshotMeta { seq, at: self.now_ms, bytes: 0 });
         }

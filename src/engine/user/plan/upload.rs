@@ -111,8 +111,9 @@ impl Draft<'_> {
                 return Verdict::Open;
             }
         };
-        // A stored operation never dominates the head of an entity that it touched itself. So an operation that does is new, and only
-        // the others need a look-up. (One that reuses an id with a newer clock fails the commit and comes back with the look-up done.)
+        // A stored operation never dominates the head of an entity that it touched itself. So an operation that does is
+        // new, and only the others need a look-up. (One that reuses an id with a newer clock fails the commit and comes
+        // back with the look-up done.)
         if !id_is_new && (self.facts.distrust_ids || !dominates) {
             self.needs.ids.push(op.id.clone());
             return Verdict::Open;
@@ -186,8 +187,8 @@ fn duplicate(stored: &StoredOp, op: &ValidOp) -> Rejection {
     if identity::same_operation(stored, op) { validate::duplicate_operation() } else { validate::id_taken() }
 }
 
-/// For each entity that an operation touches the keys under which its latest operation may stand (section 5.8, with the alias for settings that moved
-/// from `misc` to `tasks`).
+/// For each entity that an operation touches the keys under which its latest operation may stand (section 5.8, with the
+/// alias for settings that moved from `misc` to `tasks`).
 fn conflict_keys(op: &ValidOp) -> Vec<Vec<EntityKey>> {
     let key = |entity_type, id: &str| EntityKey { entity_type, entity_id: id.into() };
     let is_config = op.entity_type == "GLOBAL_CONFIG";
