@@ -1,0 +1,214 @@
+//! Accounts against a real database: sessions, lock-out, neutrality, links, adopted rows.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't set its stage has failed")]
+
+mod mail;
+mod operator;
+mod over_http;
+mod passwords;
+mod registration;
+mod sessions;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jsonwebtoken::{EncodingKey, Header};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use supersync::accounts::{
+    Accounts, Address, AuthError, CACHE_TTL_MS, HashParams, LOCK_MS, LoginError, MAX_RESENDS_PER_DAY, Passwords,
+    RegisterError, Registered, VERIFY_EMAIL_LIFETIME_MS, VerifyError,
+};
+use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
+use supersync::clock::Clock;
+use supersync::config::{
+    Config, Cors, Database, EncryptionPolicy, Environment, Limits, LogFormat, RateLimit, RateLimits, Retention,
+    Timeouts,
+};
+use supersync::mail::{Mailer, Rendered, SendError, Transport};
+use supersync::protocol::UserId;
+use supersync::store::sqlite::{SqliteOptions, SqliteStore};
+use supersync::store::{AccountStore as _, NewUser, Store};
+
+const NOW_MS: i64 = 1_800_000_000_000;
+const SECRET: &str = "a secret of at least 32 characters";
+const CHEAP: HashParams = HashParams { memory_kib: 8, passes: 1 };
+
+const OWNER: &str = "the owner's password";
+const ATTACKER: &str = "the attacker's password";
+
+fn config() -> Config {
+    let limit = RateLimit { max: 0, window: Duration::from_mins(15) };
+    Config {
+        environment: Environment::Development,
+        host: [127, 0, 0, 1].into(),
+        port: 0,
+        public_url: "https://sync.example.org".into(),
+        data_dir: PathBuf::new(),
+        database: Database::Sqlite { path: PathBuf::new() },
+        jwt_secret: SECRET.to_owned().into(),
+        cors: Cors { enabled: false, origins: Vec::new() },
+        allowed_emails: Vec::new(),
+        smtp: None,
+        encryption_policy: EncryptionPolicy::Optional,
+        test_mode: false,
+        trusted_proxies: 0,
+        metrics_addr: None,
+        log_format: LogFormat::Text,
+        log_filter: "info".into(),
+        rate_limits: RateLimits {
+            per_address: false,
+            uploads_per_user: limit,
+            upload: limit,
+            download: limit,
+            snapshot: limit,
+            status: limit,
+            devices: limit,
+            wipe: limit,
+            restore_points: limit,
+            restore: limit,
+            ws: limit,
+            other: limit,
+            register: limit,
+            login: limit,
+            verify_email: limit,
+        },
+        timeouts: Timeouts {
+            statement: Duration::from_mins(1),
+            handler: Duration::from_secs(80),
+            socket: Duration::from_secs(90),
+            slow_request: Duration::from_secs(30),
+            drain: Duration::from_secs(25),
+        },
+        limits: Limits {
+            upload_body_bytes: 10 << 20,
+            snapshot_body_bytes: 30 << 20,
+            upload_inflated_bytes: 30 << 20,
+            snapshot_inflated_bytes: 60 << 20,
+            page_bytes: 8 << 20,
+            default_quota_bytes: 100 << 20,
+            max_live_actors: 100,
+            actor_idle: Duration::from_mins(10),
+            max_queued_requests: 100,
+            max_queued_requests_per_user: 10,
+            max_queued_bytes: 100 << 20,
+            max_sockets_per_user: 10,
+            max_sockets: 100,
+            max_replay_ops: 100_000,
+            max_replay_state_bytes: 100 << 20,
+            max_snapshot_blob_bytes: 100 << 20,
+            password_hash_parallelism: 2,
+        },
+        retention: Retention {
+            superseded: Duration::from_hours(45 * 24),
+            archive: Duration::from_hours(30 * 24),
+            first_sweep: Duration::from_secs(10),
+            sweep_every: Duration::from_hours(24),
+            delete_batch: 5000,
+            max_deleted_per_run: 25_000,
+        },
+    }
+}
+
+/// Keeps what would have been mailed.
+#[derive(Default)]
+struct Outbox {
+    mails: Mutex<Vec<(String, String)>>,
+}
+
+#[async_trait]
+impl Transport for Outbox {
+    async fn send(&self, to: &str, mail: &Rendered) -> Result<(), SendError> {
+        self.mails.lock().unwrap().push((to.to_owned(), mail.text.clone()));
+        Ok(())
+    }
+}
+
+struct World {
+    accounts: Accounts,
+    store: Arc<SqliteStore>,
+    clock: Clock,
+    outbox: Arc<Outbox>,
+    _folder: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    world_with(|_| ()).await
+}
+
+async fn world_with(change: impl FnOnce(&mut Config)) -> World {
+    let mut config = config();
+    change(&mut config);
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("supersync.db"), SqliteOptions::default()).await.unwrap();
+    let store = Arc::new(store);
+    let outbox = Arc::new(Outbox::default());
+    let clock = Clock::manual(NOW_MS);
+    let accounts = Accounts::with_passwords(
+        Arc::clone(&store) as Arc<dyn Store>,
+        &config,
+        clock.clone(),
+        Mailer::with_transport(Arc::clone(&outbox) as Arc<dyn Transport>),
+        Passwords::new(CHEAP, 2),
+    );
+    World { accounts, store, clock, outbox, _folder: folder }
+}
+
+fn secret(text: &str) -> SecretString {
+    text.to_owned().into()
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+impl World {
+    async fn register(&self, email: &str, password: &str) -> Result<Registered, RegisterError> {
+        self.accounts.register(&address(email), &secret(password), false).await
+    }
+
+    async fn login(&self, email: &str, password: &str) -> Result<String, LoginError> {
+        let session = self.accounts.login(&address(email), &secret(password)).await?;
+        Ok(session.token.expose_secret().to_owned())
+    }
+
+    /// The tokens of all links mailed so far, in order.
+    async fn links(&self) -> Vec<String> {
+        self.accounts.drain_mails().await;
+        let mails = self.outbox.mails.lock().unwrap();
+        mails
+            .iter()
+            .map(|(_, text)| {
+                let start = text.find("https://sync.example.org/verify-email?token=").unwrap();
+                text[start..].lines().next().unwrap().rsplit_once('=').unwrap().1.to_owned()
+            })
+            .collect()
+    }
+
+    async fn verified(&self, email: &str, password: &str) -> UserId {
+        self.accounts.create_verified(&address(email), &secret(password)).await.unwrap()
+    }
+
+    async fn refusal(&self, header: &str) -> String {
+        self.accounts.authenticate(Some(header)).await.unwrap_err().to_string()
+    }
+
+    /// A row as another program may have left it.
+    async fn row(&self, email: &str, hash: Option<&str>, is_verified: bool) -> UserId {
+        let row = NewUser {
+            email: email.into(),
+            password_hash: hash.map(Into::into),
+            is_verified,
+            created_at: NOW_MS,
+            terms_accepted_at: None,
+            storage_quota_bytes: 1,
+        };
+        self.store.create_user(&row).await.unwrap().unwrap()
+    }
+}
+
+fn sign(claims: &serde_json::Value) -> String {
+    jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
