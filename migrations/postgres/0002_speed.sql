@@ -5,7 +5,7 @@ ALTER TABLE user_sync_state
     DROP COLUMN last_encrypted_seq,
     -- Up to here the operations are in entity_heads; what came later is read from the log.
     ADD COLUMN heads_seq  BIGINT NOT NULL DEFAULT 0,
-    -- Up to here the operations are in segments, but for full states.
+    -- Up to here the operations are in segments, but for those that are never packed.
     ADD COLUMN sealed_seq BIGINT NOT NULL DEFAULT 0,
     -- No sealed operation of this generation has a greater op id.
     ADD COLUMN sealed_max_op_id TEXT COLLATE "C";
@@ -26,7 +26,8 @@ CREATE TABLE entity_heads (
     PRIMARY KEY (user_id, entity_key)
 ) WITH (fillfactor = 80);
 
--- Operations of one generation with successive sequences, full states left out. Written once, never changed.
+-- Operations of one generation with successive sequences. Written once, never changed. Full states and what is too large
+-- stay in operations. What else is in here is described in src/store/segment.rs.
 CREATE TABLE segments (
     user_id         BIGINT  NOT NULL,
     first_seq       BIGINT  NOT NULL,
@@ -40,10 +41,12 @@ CREATE TABLE segments (
     max_op_id       TEXT    COLLATE "C" NOT NULL,
     -- Sorted hashes of the op ids, so that most look-ups need not unpack the operations.
     op_id_hashes    BYTEA   NOT NULL,
-    -- zstd; the format is described in src/store/segment.rs.
     data            BYTEA   NOT NULL,
     PRIMARY KEY (user_id, last_seq)
 );
+
+-- A new operation's id is above nearly all of these, so that looking for it ends at once.
+CREATE INDEX segments_op_ids ON segments (user_id, generation, max_op_id);
 
 -- Compressed already.
 ALTER TABLE segments ALTER COLUMN data SET STORAGE EXTERNAL;

@@ -4,7 +4,7 @@
 ALTER TABLE user_sync_state DROP COLUMN last_encrypted_seq;
 -- Up to here the operations are in entity_heads; what came later is read from the log.
 ALTER TABLE user_sync_state ADD COLUMN heads_seq INTEGER NOT NULL DEFAULT 0;
--- Up to here the operations are in segments, but for full states.
+-- Up to here the operations are in segments, but for those that are never packed.
 ALTER TABLE user_sync_state ADD COLUMN sealed_seq INTEGER NOT NULL DEFAULT 0;
 -- No sealed operation of this generation has a greater op id.
 ALTER TABLE user_sync_state ADD COLUMN sealed_max_op_id TEXT;
@@ -24,7 +24,8 @@ CREATE TABLE entity_heads (
     PRIMARY KEY (user_id, entity_key)
 ) STRICT, WITHOUT ROWID;
 
--- Operations of one generation with successive sequences, full states left out. Written once, never changed.
+-- Operations of one generation with successive sequences. Written once, never changed. Full states and what is too large
+-- stay in operations. What else is in here is described in src/store/segment.rs.
 CREATE TABLE segments (
     user_id         INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     first_seq       INTEGER NOT NULL,
@@ -38,7 +39,9 @@ CREATE TABLE segments (
     max_op_id       TEXT    NOT NULL,
     -- Sorted hashes of the op ids, so that most look-ups need not unpack the operations.
     op_id_hashes    BLOB    NOT NULL,
-    -- zstd; the format is described in src/store/segment.rs.
     data            BLOB    NOT NULL,
     PRIMARY KEY (user_id, last_seq)
 ) STRICT;
+
+-- A new operation's id is above nearly all of these, so that looking for it ends at once.
+CREATE INDEX segments_op_ids ON segments (user_id, generation, max_op_id);

@@ -45,7 +45,13 @@ fn weight(commit: &Commit) -> usize {
         crate::store::SnapshotChange::Set(blob) => blob.data.len(),
         _ => 0,
     };
-    blob + commit.ops.iter().map(|(_, op)| op.payload.len()).sum::<usize>()
+    let segments = commit.seal.iter().map(|segment| segment.data.len()).sum::<usize>();
+    blob + segments + commit.ops.iter().map(|(_, op)| op.payload.len()).sum::<usize>()
+}
+
+/// Operations that a commit adds or moves.
+fn operations(commit: &Commit) -> usize {
+    commit.ops.len() + commit.seal.iter().map(|segment| segment.op_count).sum::<usize>()
 }
 
 impl Committer {
@@ -67,7 +73,7 @@ impl Committer {
         let bytes = weight(&commit);
         let index = usize::try_from(commit.user).unwrap_or(0) % self.lanes.len();
         let lane = match &self.bulk {
-            Some(bulk) if bytes >= BULK_BYTES || commit.heads.len() > MAX_GROUP_OPS => bulk,
+            Some(bulk) if bytes >= BULK_BYTES || commit.heads.len() > MAX_GROUP_OPS || !commit.seal.is_empty() => bulk,
             _ => &self.lanes[index],
         };
         if let Err(refused) = lane.send(Submission { commit, bytes, done: Box::new(done) }) {
@@ -85,19 +91,19 @@ async fn run_lane(
 ) {
     let mut next = queue.recv().await;
     while let Some(first) = next.take() {
-        let (mut ops, mut bytes) = (first.commit.ops.len(), first.bytes);
+        let (mut ops, mut bytes) = (operations(&first.commit), first.bytes);
         let mut commits = vec![first.commit];
         let mut callbacks = vec![first.done];
         while commits.len() < MAX_GROUP_COMMITS && bytes < BULK_BYTES {
             let Ok(another) = queue.try_recv() else { break };
-            if ops + another.commit.ops.len() > MAX_GROUP_OPS
+            if ops + operations(&another.commit) > MAX_GROUP_OPS
                 || bytes + another.bytes > MAX_GROUP_BYTES
                 || another.bytes >= BULK_BYTES
             {
                 next = Some(another);
                 break;
             }
-            ops += another.commit.ops.len();
+            ops += operations(&another.commit);
             bytes += another.bytes;
             commits.push(another.commit);
             callbacks.push(another.done);

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::DownloadReply;
-use super::view::{EncodedOp, UserView};
+use super::view::UserView;
 use crate::protocol::request::DownloadQuery;
 use crate::protocol::{Seq, UserId};
 use crate::store::{LogRange, LogStore, StoreError};
@@ -62,11 +62,10 @@ pub async fn read_page(
         return Ok(page);
     }
     let range = LogRange { user, after: from, up_to: latest_seq, exclude_client, limit, max_bytes };
-    let read = store.read_log(range).await?;
-    let encoded: Vec<EncodedOp> = read.ops.iter().map(EncodedOp::new).collect();
+    let read = store.read_encoded(range).await?;
     Ok(Page {
-        first_seq: encoded.first().map(|op| op.seq),
-        ops: encoded.into_iter().map(|op| op.json).collect(),
+        first_seq: read.ops.first().map(|(seq, _)| *seq),
+        ops: read.ops.into_iter().map(|(_, json)| json).collect(),
         has_more: read.has_more,
         after,
         fast_forwarded,

@@ -16,6 +16,7 @@ use super::options::Options;
 use super::registry::{Lease, Registry};
 use super::restore::{self, Keep};
 use super::user::actor::{Context, Message, Pending};
+use super::user::plan::Sealing;
 use super::user::work::{Answer, Answered, Work};
 use super::view::UserView;
 use super::{
@@ -232,6 +233,16 @@ impl Handle {
         deadline: Instant,
     ) -> Result<bool, EngineError> {
         let answered = self.submit(user, Work::Retire { full_state_seq, bytes }, 0, deadline).await?;
+        Ok(matches!(answered.answer, Answer::Done(true)))
+    }
+
+    /// Puts packed operations in the place of their rows, if they still are the next ones to be sealed. Whether it did.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub(super) async fn seal(&self, user: UserId, sealing: Sealing, deadline: Instant) -> Result<bool, EngineError> {
+        let bytes = sealing.segments.iter().map(|segment| segment.data.len()).sum();
+        let answered = self.submit(user, Work::Seal(sealing), bytes, deadline).await?;
         Ok(matches!(answered.answer, Answer::Done(true)))
     }
 

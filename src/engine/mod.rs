@@ -11,6 +11,7 @@ pub mod notifier;
 mod options;
 mod registry;
 mod restore;
+pub mod sealer;
 pub mod sweeper;
 mod user;
 mod view;

@@ -10,6 +10,10 @@ use serde_json::{Map, Value};
 use super::json::write_str;
 use super::{ErrorCode, Seq, StoredOp, VectorClock};
 
+mod read_back;
+
+pub use read_back::decode_op;
+
 /// One reason why a request failed structural validation: at least `code`, `message` and `path`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]

@@ -21,7 +21,7 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::Internal(error) if is_duplicate_id(&error) => Self::Duplicate,
             StoreError::Unavailable(error) if is_lock_timeout(&error) => Self::Contended,
-            error @ StoreError::Internal(_) => Self::Defect(error),
+            error @ (StoreError::Internal(_) | StoreError::Corrupt(_)) => Self::Defect(error),
             error => Self::Store(error),
         }
     }

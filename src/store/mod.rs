@@ -14,25 +14,34 @@
 //! (account, generation). `entity_heads` hold the latest operation per entity among those up to `heads_seq`; the few
 //! after it are in the log only ([`LogStore::heads_of_log`]). A head with `seq ≤ base_seq` belongs to an older
 //! generation and counts as absent.
+//!
+//! Old operations are packed into *segments* ([`segment`]); the others, full states, and what is too large are rows of
+//! `operations`. `sealed_seq` says how far packing has come. An operation is either in a row or in a segment, never in
+//! both: the commit that stores the segment deletes the rows. Every call that reads operations reads both.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::config;
 use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
 
+mod discard;
 mod error;
 mod group;
 mod migrate;
+mod page;
 pub mod postgres;
 mod rebuild;
 mod row;
+pub mod segment;
 pub mod sqlite;
 
 pub use migrate::MigrationStatus;
+pub use segment::Segment;
 
 /// How long a health check may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -170,7 +179,7 @@ pub struct SyncState {
     pub snapshot: Option<SnapshotMeta>,
     /// The stored heads take account of every operation up to here, and of none after it.
     pub heads_seq: Seq,
-    /// Operations of the log up to here are in segments, full states excepted.
+    /// Operations of the log up to here are in segments, but for those that are never packed.
     pub sealed_seq: Seq,
     /// No sealed operation of this generation has a greater op id; `None` = none is sealed.
     pub sealed_max_op_id: Option<String>,
@@ -326,6 +335,8 @@ pub struct Commit {
     pub archived: Vec<ArchivedRange>,
     /// The cached state.
     pub snapshot: SnapshotChange,
+    /// Segments to store in place of the rows that they hold.
+    pub seal: Vec<Segment>,
 }
 
 /// What became of one commit of a group.
@@ -359,10 +370,10 @@ pub struct LogRange<'a> {
 }
 
 /// A page of the log.
-#[derive(Clone, Debug, Default)]
-pub struct LogPage {
+#[derive(Clone, Debug)]
+pub struct LogPage<T = StoredOp> {
     /// The operations, ascending.
-    pub ops: Vec<StoredOp>,
+    pub ops: Vec<T>,
     /// Whether the range may hold more. Without `exclude_client` it is exact; with it, the rest may turn out to be that
     /// device's own, because a page that has something does not walk on for long just to find out.
     pub has_more: bool,
@@ -436,10 +447,13 @@ pub trait LogStore: Send + Sync + 'static {
     /// each other until something is found: an empty page means that there is nothing.
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage>;
 
+    /// The same page as [`LogStore::read_log`], each operation as its sequence and the JSON that clients get.
+    async fn read_encoded(&self, range: LogRange<'_>) -> Result<LogPage<(Seq, Bytes)>>;
+
     /// Full states with `after < seq ≤ up_to`, newest first, legacy REPAIRs included.
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>>;
 
-    /// The charged bytes and number of the operations with `after < seq ≤ up_to`, counted from the rows.
+    /// The charged bytes and number of the operations with `after < seq ≤ up_to`, counted from what is stored.
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)>;
 
     /// Whether an operation with `after < seq ≤ up_to` was received at or after `since_ms`.
@@ -458,6 +472,19 @@ pub trait LogStore: Send + Sync + 'static {
     async fn archived(&self, user: UserId) -> Result<Vec<ArchivedRange>>;
 }
 
+/// An account with operations that may be packed into segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealable {
+    /// The account.
+    pub user: UserId,
+    /// Its data set.
+    pub generation: i64,
+    /// What may be packed begins after this sequence.
+    pub after: Seq,
+    /// The data set's last sequence.
+    pub last_seq: Seq,
+}
+
 /// Housekeeping over all accounts, in bounded steps.
 #[async_trait]
 pub trait MaintenanceStore: Send + Sync + 'static {
@@ -465,7 +492,19 @@ pub trait MaintenanceStore: Send + Sync + 'static {
     /// above `after`, ascending.
     async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>>;
 
-    /// Deletes operations with `after < seq ≤ up_to`, at most `limit`, lowest first. Returns how many.
+    /// Accounts, ids above `after`, ascending, in whose data set at least `min_run` operations have not been looked at
+    /// for packing, the `min_run`-th of them received before `before_ms`. With `only` at most that account.
+    async fn sealable_accounts(
+        &self,
+        after: UserId,
+        only: Option<UserId>,
+        min_run: Seq,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Sealable>>;
+
+    /// Deletes operations with `after < seq ≤ up_to`, at most `limit`, lowest first. Returns how many; 0 = there are
+    /// none left. The range must have left the data set: no commit may change it any more.
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64>;
 
     /// Archived ranges older than `before_ms`: account and range, at most `limit`.

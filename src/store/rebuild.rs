@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::protocol::op::{TIME_DELTA_ACTION, is_causal_full_state};
-use crate::protocol::{OpType, Seq, VectorClock};
+use crate::protocol::{OpType, Seq, StoredOp, VectorClock};
 
 use super::{EntityHead, EntityKey, FullStateMark, LEGACY_MISC, SyncState};
 
@@ -22,6 +22,24 @@ pub(super) struct OpTrace {
     pub(super) clock: VectorClock,
     pub(super) schema_version: u8,
     pub(super) repair_base_server_seq: Option<Seq>,
+}
+
+impl From<StoredOp> for OpTrace {
+    fn from(op: StoredOp) -> Self {
+        Self {
+            seq: op.server_seq,
+            client_id: op.client_id,
+            action_type: op.action_type,
+            op_type: op.op_type,
+            entity_type: op.entity_type,
+            entity_id: op.entity_id,
+            entity_ids: op.entity_ids,
+            storage_bytes: op.storage_bytes,
+            clock: op.vector_clock,
+            schema_version: op.schema_version,
+            repair_base_server_seq: op.repair_base_server_seq,
+        }
+    }
 }
 
 /// What a log says about its account.

@@ -174,6 +174,21 @@ macro_rules! decode_archive {
     }};
 }
 
+/// Reads an account to seal: number, generation, where to begin, last sequence.
+macro_rules! decode_sealable {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::Sealable> {
+            Ok($crate::store::Sealable {
+                user: row.try_get(0)?,
+                generation: row.try_get(1)?,
+                after: row.try_get(2)?,
+                last_seq: row.try_get(3)?,
+            })
+        })()
+    }};
+}
+
 /// Reads a one-time token: hash, purpose, account, pending password hash, created, expires.
 macro_rules! decode_token {
     ($row:expr) => {{
@@ -222,7 +237,8 @@ macro_rules! trace_columns {
 }
 
 pub(super) use {
-    decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_token, decode_trace, decode_user,
+    decode_archive, decode_full_state, decode_head, decode_op, decode_sealable, decode_state, decode_token, decode_trace,
+    decode_user,
     op_columns, state_columns, trace_columns, user_columns,
 };
 

@@ -6,6 +6,7 @@
 
 mod addition;
 mod room;
+mod seal;
 mod snapshot;
 mod upload;
 
@@ -16,6 +17,7 @@ use super::facts::{Facts, Needs};
 use super::heads::{HeadCache, STORE_EVERY};
 use super::requests::{Remembered, RequestCache, RequestKey};
 use super::work::{Answer, Work};
+pub use self::seal::Sealing;
 use crate::protocol::UserId;
 use crate::store::{AccountState, Commit, EntityHead, EntityKey, SyncState};
 
@@ -118,6 +120,7 @@ impl<'a> Draft<'a> {
             absent,
             archived,
             snapshot,
+            seal,
             clear_devices,
             devices,
             new_data_set,
@@ -139,6 +142,7 @@ impl<'a> Draft<'a> {
                 devices,
                 archived,
                 snapshot,
+                seal,
             };
             (Some(commit), Vec::new())
         } else {
@@ -149,10 +153,10 @@ impl<'a> Draft<'a> {
     }
 
     /// Stores the heads when they lag too far behind the log, or when operations that are not in them leave the data
-    /// set: those may be deleted before anybody reads the log again.
+    /// set or are packed: the former may be deleted before anybody reads the log again, the latter are not read for it.
     fn store_heads(&mut self) {
         let sync = &mut self.sum.sync;
-        let due = sync.last_seq - sync.heads_seq >= STORE_EVERY || sync.pruned_seq > sync.heads_seq;
+        let due = sync.last_seq - sync.heads_seq >= STORE_EVERY || sync.pruned_seq.max(sync.sealed_seq) > sync.heads_seq;
         if !due || !self.sum.changed {
             return;
         }
@@ -175,6 +179,7 @@ impl<'a> Draft<'a> {
             Work::Snapshot(snapshot) => self.snapshot(snapshot),
             Work::Wipe => self.wipe(),
             Work::Retire { full_state_seq, bytes } => self.retire(*full_state_seq, *bytes),
+            Work::Seal(sealing) => self.seal(sealing),
             Work::KeepState { generation, meta, blob } => self.keep_state(*generation, *meta, blob),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::engine::view::UserView;
 use crate::engine::{QuotaExceeded, SnapshotReply};
+use crate::engine::user::plan::Sealing;
 use crate::protocol::Seq;
 use crate::protocol::response::OpResult;
 use crate::protocol::validate::{CheckedSnapshot, CheckedUpload};
@@ -25,6 +26,8 @@ pub enum Work {
         /// What the superseded operations were charged.
         bytes: i64,
     },
+    /// Put packed operations in the place of their rows.
+    Seal(Sealing),
     /// Keep a rebuilt state for later restores.
     KeepState {
         /// The data set that it was rebuilt from.
@@ -46,6 +49,7 @@ impl Work {
             }
             Self::Snapshot(snapshot) => snapshot.op.as_ref().map_or(0, |op| op.payload.len()),
             Self::KeepState { blob, .. } => blob.data.len(),
+            Self::Seal(sealing) => sealing.segments.iter().map(|segment| segment.data.len()).sum(),
             Self::Wipe | Self::Retire { .. } => 0,
         }
     }

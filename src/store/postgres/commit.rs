@@ -7,11 +7,14 @@ use sqlx::{Connection as _, Row as _};
 
 use super::lanes::Lane;
 use super::{PostgresStore, RETRIES, silent, sql};
-use crate::protocol::{ImportReason, UserId};
+use crate::protocol::{ImportReason, StoredOp, UserId};
 use crate::store::error::{is_connection_lost, is_transient};
 use crate::store::group::{Failure, Transact};
 use crate::store::row::entity_ids_text;
-use crate::store::{Commit, CommitOutcome, EntityHead, EntityKey, Result, SnapshotChange, StoreError};
+use crate::store::segment::check_replaced;
+use crate::store::{
+    Commit, CommitOutcome, EntityHead, EntityKey, Result, Segment, SnapshotChange, StoreError,
+};
 
 type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
@@ -37,9 +40,12 @@ impl Transact for Lane<'_> {
         // In the order of the accounts, so that two instances lock the rows they share in the same order.
         let mut sorted: Vec<&Commit> = group.iter().collect();
         sorted.sort_by_key(|commit| commit.user);
-        let rare = group
-            .iter()
-            .any(|c| c.clear_devices || !c.archived.is_empty() || !matches!(c.snapshot, SnapshotChange::Keep));
+        let rare = group.iter().any(|c| {
+            c.clear_devices
+                || !c.archived.is_empty()
+                || !c.seal.is_empty()
+                || !matches!(c.snapshot, SnapshotChange::Keep)
+        });
         let mut attempt = 0;
         loop {
             let mut connection = self.connection().await?;
@@ -132,8 +138,46 @@ async fn in_transaction(connection: &mut PgConnection, group: &[&Commit]) -> Res
             }
         }
     }
+    seal(&mut tx, group, &hit).await?;
     tx.commit().await.map_err(StoreError::of_commit)?;
     Ok(hit)
+}
+
+/// Stores segments in place of the rows that they hold.
+async fn seal(tx: &mut PgConnection, group: &[&Commit], hit: &HashSet<UserId>) -> Result<()> {
+    let segments: Vec<(UserId, &Segment)> = group
+        .iter()
+        .filter(|commit| hit.contains(&commit.user))
+        .flat_map(|commit| commit.seal.iter().map(|segment| (commit.user, segment)))
+        .collect();
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let all = segments.as_slice();
+    let replaced = sqlx::query(sql::DELETE_SEALED)
+        .bind(column(all, |(user, _)| *user))
+        .bind(column(all, |(_, segment)| segment.first_seq))
+        .bind(column(all, |(_, segment)| segment.last_seq))
+        .bind(column(all, |(_, segment)| segment.generation))
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+    check_replaced(all.iter().map(|(_, segment)| *segment), replaced)?;
+    sqlx::query(sql::INSERT_SEGMENTS)
+        .bind(column(all, |(user, _)| *user))
+        .bind(column(all, |(_, segment)| segment.first_seq))
+        .bind(column(all, |(_, segment)| segment.last_seq))
+        .bind(column(all, |(_, segment)| segment.generation))
+        .bind(column(all, |(_, segment)| segment.storage_bytes))
+        .bind(column(all, |(_, segment)| segment.max_received_at))
+        .bind(column(all, |(_, segment)| i32::try_from(segment.op_count).unwrap_or(i32::MAX)))
+        .bind(column(all, |(_, segment)| segment.min_op_id.as_str()))
+        .bind(column(all, |(_, segment)| segment.max_op_id.as_str()))
+        .bind(column(all, |(_, segment)| &segment.op_id_hashes[..]))
+        .bind(column(all, |(_, segment)| &segment.data[..]))
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
 /// One array per column.
@@ -166,7 +210,10 @@ fn bind_states(query: Query, group: &[&Commit]) -> Query {
 fn bind_ops(query: Query, group: &[&Commit]) -> Query {
     let ops: Vec<_> =
         group.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| (c.user, *generation, op))).collect();
-    let ops = ops.as_slice();
+    bind_op_columns(query, &ops)
+}
+
+pub(super) fn bind_op_columns(query: Query, ops: &[(UserId, i64, &StoredOp)]) -> Query {
     query
         .bind(column(ops, |(user, ..)| *user))
         .bind(column(ops, |(_, generation, _)| *generation))

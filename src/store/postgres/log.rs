@@ -1,23 +1,32 @@
 //! Reading one account's log, state, heads and devices.
 
 use async_trait::async_trait;
-use sqlx::postgres::PgConnection;
+use bytes::Bytes;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
 
 use super::{PostgresStore, on_connection, sql, test_mode};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
+use crate::store::page::{Builder, PageOp};
 use crate::store::rebuild::heads_of;
 use crate::store::row::{
     bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, schema_version,
 };
+use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, Result, SCAN_WINDOW, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
+    LogStore, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
 };
 
 /// Most rows of one page, whatever is asked for.
 const MAX_ROWS: i64 = 1 << 20;
+/// What a log without a state row says of its newest generation: base, how far it is sealed, highest sealed op id.
+const NEWEST_GENERATION: &str = "SELECT generation, MIN(first_seq) - 1, MAX(last_seq), MAX(max_op_id) FROM ( \
+     SELECT generation, server_seq AS first_seq, NULL::int8 AS last_seq, NULL::text COLLATE \"C\" AS max_op_id \
+     FROM operations WHERE user_id = $1 UNION ALL \
+     SELECT generation, first_seq, last_seq, max_op_id FROM segments WHERE user_id = $1) parts \
+     GROUP BY generation ORDER BY generation DESC LIMIT 1";
 
 #[async_trait]
 impl LogStore for PostgresStore {
@@ -55,12 +64,30 @@ impl LogStore for PostgresStore {
     }
 
     async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
+        let (Some(lowest), Some(highest)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
         on_connection!(self.requests, self.patience, "find_ops", |db| {
-            let rows = sqlx::query(sql::FIND_OPS).bind(user).bind(generation).bind(ids).fetch_all(&mut *db).await?;
-            rows.iter().map(|row| decode_op!(row)).collect()
+            let query = sqlx::query(sql::FIND_OPS).bind(user).bind(generation).bind(ids).bind(lowest).bind(highest);
+            let rows = query.fetch_all(&mut *db).await?;
+            let mut ops = Vec::new();
+            let mut candidates: Vec<Seq> = Vec::new();
+            for row in &rows {
+                if row.try_get::<Option<Seq>, _>(17)?.is_none() {
+                    ops.push(decode_op!(row)?);
+                    continue;
+                }
+                let hashes = row.try_get::<&[u8], _>(16)?;
+                if ids.iter().any(|id| may_hold(hashes, id)) {
+                    candidates.push(row.try_get(0)?);
+                }
+            }
+            if !candidates.is_empty() {
+                let rows = sqlx::query(sql::LOAD_SEGMENTS).bind(user).bind(candidates).fetch_all(&mut *db).await?;
+                for row in &rows {
+                    let unpacked = Unpacked::open(row.try_get(3)?, row.try_get(0)?, row.try_get(1)?)?;
+                    unpacked.find(ids, &mut ops)?;
+                }
+            }
+            Ok(ops)
         })
     }
 
@@ -97,22 +124,11 @@ impl LogStore for PostgresStore {
     }
 
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage> {
-        let mut page = LogPage::default();
-        let mut after = range.after;
-        while after < range.up_to && page.ops.is_empty() {
-            // Leaving a device out could mean to walk over a long stretch that it wrote itself; so that happens in
-            // windows, each of them a short statement, and a page that has anything ends at a window's end.
-            let window_end = match range.exclude_client {
-                None => range.up_to,
-                Some(_) => range.up_to.min(after.saturating_add(SCAN_WINDOW)),
-            };
-            page = on_connection!(self.requests, self.patience, "read_log", |db| {
-                read_window(db, range, after, window_end).await
-            })?;
-            after = window_end;
-        }
-        page.has_more |= !page.ops.is_empty() && after < range.up_to;
-        Ok(page)
+        self.read_page(range).await
+    }
+
+    async fn read_encoded(&self, range: LogRange<'_>) -> Result<LogPage<(Seq, Bytes)>> {
+        self.read_page(range).await
     }
 
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
@@ -139,22 +155,33 @@ impl LogStore for PostgresStore {
 
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {
         on_connection!(self.requests, self.patience, "measure", |db| {
-            let row = sqlx::query(sql::MEASURE).bind(user).bind(after).bind(up_to).fetch_one(&mut *db).await?;
-            Ok((row.try_get(0)?, row.try_get(1)?))
+            let query = sqlx::query(sql::MEASURE).bind(user).bind(after).bind(up_to).bind(last_end(up_to));
+            let (mut bytes, mut count) = (0, 0);
+            for row in query.fetch_all(&mut *db).await? {
+                bytes += row.try_get::<i64, _>(0)?;
+                count += row.try_get::<i64, _>(1)?;
+                if let Some(data) = row.try_get::<Option<&[u8]>, _>(4)? {
+                    let unpacked = Unpacked::open(data, row.try_get(2)?, row.try_get(3)?)?;
+                    let (in_range, ops) = unpacked.measure(after, up_to);
+                    bytes += in_range;
+                    count += ops;
+                }
+            }
+            Ok((bytes, count))
         })
     }
 
     async fn received_since(&self, user: UserId, after: Seq, up_to: Seq, since_ms: i64) -> Result<bool> {
         on_connection!(self.requests, self.patience, "received_since", |db| {
-            // Newest first: if there is one, it is among the last.
-            let found = sqlx::query(sql::RECEIVED_SINCE)
-                .bind(user)
-                .bind(after)
-                .bind(up_to)
-                .bind(since_ms)
-                .fetch_optional(&mut *db)
-                .await?;
-            Ok(found.is_some())
+            let query = sqlx::query(sql::RECEIVED_SINCE).bind(user).bind(after).bind(up_to).bind(since_ms);
+            for row in query.bind(last_end(up_to)).fetch_all(&mut *db).await? {
+                let Some(data) = row.try_get::<Option<&[u8]>, _>(2)? else { return Ok(true) };
+                let unpacked = Unpacked::open(data, row.try_get(0)?, row.try_get(1)?)?;
+                if unpacked.received_since(after, up_to, since_ms)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
     }
 
@@ -191,25 +218,51 @@ impl LogStore for PostgresStore {
     }
 }
 
-async fn read_window(db: &mut PgConnection, range: LogRange<'_>, after: Seq, up_to: Seq) -> Result<LogPage> {
-    let rows = sqlx::query(sql::READ_LOG)
-        .bind(range.user)
-        .bind(after)
-        .bind(up_to)
-        .bind(range.exclude_client)
-        .bind(bound(range.limit).clamp(1, MAX_ROWS))
-        .bind(bound(range.max_bytes))
-        .fetch_all(db)
-        .await?;
-    let mut page = LogPage::default();
-    for row in &rows {
-        if !row.try_get::<bool, _>(17)? {
-            page.has_more = true;
-            break;
+impl PostgresStore {
+    async fn read_page<T: PageOp>(&self, range: LogRange<'_>) -> Result<LogPage<T>> {
+        let mut page = Builder::new(range);
+        while let Some(stretch) = page.next_stretch() {
+            let (segments, rows) = on_connection!(self.requests, self.patience, "read_log", |db| {
+                let query = sqlx::query(sql::READ_LOG)
+                    .bind(range.user)
+                    .bind(stretch.after)
+                    .bind(stretch.up_to)
+                    .bind(range.exclude_client)
+                    .bind(bound(stretch.rows).min(MAX_ROWS))
+                    .bind(bound(stretch.bytes))
+                    .bind(stretch.segments_up_to)
+                    .bind(bound(stretch.segments));
+                let all = query.fetch_all(&mut *db).await?;
+                let is_row = |row: &PgRow| Ok::<_, StoreError>(row.try_get::<Option<Seq>, _>(18)?.is_none());
+                let (mut segments, mut rows) = (Vec::new(), Vec::new());
+                for row in all {
+                    let kind = if is_row(&row)? { &mut rows } else { &mut segments };
+                    kind.push((row.try_get::<Seq, _>(0)?, row));
+                }
+                Ok((segments, rows))
+            })?;
+            for (last_seq, row) in in_order(segments) {
+                page.segment(row.try_get(18)?, last_seq, row.try_get(16)?)?;
+            }
+            for (seq, row) in in_order(rows) {
+                if !row.try_get::<bool, _>(17)? {
+                    page.unread_row(seq)?;
+                    break;
+                }
+                if !page.row(decode_op!(&row)?)? {
+                    break;
+                }
+            }
+            page.end_stretch()?;
         }
-        page.ops.push(decode_op!(row)?);
+        Ok(page.finish())
     }
-    Ok(page)
+}
+
+/// The parts of a UNION come in no promised order.
+fn in_order(mut rows: Vec<(Seq, PgRow)>) -> Vec<(Seq, PgRow)> {
+    rows.sort_by_key(|(seq, _)| *seq);
+    rows
 }
 
 /// Makes the state row of an account that lacks one, from what the log holds. `None`: no such account.
@@ -229,16 +282,16 @@ async fn restore_state(db: &mut PgConnection, user: UserId) -> Result<Option<Syn
     if created == 0 {
         return Ok(Some(state));
     }
-    let newest = sqlx::query(
-        "SELECT generation, MIN(server_seq) - 1 FROM operations WHERE user_id = $1 GROUP BY generation \
-         ORDER BY generation DESC LIMIT 1",
-    )
-    .bind(user)
-    .fetch_optional(&mut *tx)
-    .await?;
-    let (generation, base_seq) =
-        newest.map_or(Ok((0, 0)), |row| Ok::<_, StoreError>((row.try_get(0)?, row.try_get(1)?)))?;
-    let state = SyncState { generation, base_seq, pruned_seq: base_seq, ..state };
+    let newest = sqlx::query(NEWEST_GENERATION).bind(user).fetch_optional(&mut *tx).await?;
+    let state = match newest {
+        None => state,
+        Some(row) => {
+            let base_seq = row.try_get(1)?;
+            let sealed_seq = row.try_get::<Option<Seq>, _>(2)?.unwrap_or(base_seq);
+            let (generation, sealed_max_op_id) = (row.try_get(0)?, row.try_get(3)?);
+            SyncState { generation, base_seq, pruned_seq: base_seq, sealed_seq, sealed_max_op_id, ..state }
+        }
+    };
     let rebuilt = test_mode::rebuild_from_log(&mut tx, user, &state).await?;
     tx.commit().await?;
     Ok(Some(rebuilt.state))

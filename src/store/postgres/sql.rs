@@ -79,28 +79,89 @@ pub(super) const LOAD_ACCOUNT: &str = concat!(
     " FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id WHERE u.id = $1"
 );
 
-/// Rows up to the bounds, and one more without its payload to say that there is more. The first row fits whatever its
-/// size. The size of a large payload is known without fetching it from its side table.
+pub(super) const INSERT_SEGMENTS: &str = "\
+INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, max_received_at, op_count, min_op_id,
+    max_op_id, op_id_hashes, data)
+SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int4[], $8::text[],
+    $9::text[], $10::bytea[], $11::bytea[])";
+
+/// The rows that segments replace.
+pub(super) const DELETE_SEALED: &str = "\
+DELETE FROM operations o USING UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[])
+    AS s (user_id, first_seq, last_seq, generation)
+WHERE o.user_id = s.user_id AND o.server_seq >= s.first_seq AND o.server_seq <= s.last_seq
+    AND o.generation = s.generation";
+
+/// The way back: rows in place of a segment.
+pub(super) const INSERT_OPS: &str = "\
+INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, op_type, entity_type,
+    entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, schema_version,
+    is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at)
+SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::bytea[], $12::int8[], $13::text[], $14::int8[], $15::int2[], $16::bool[],
+    $17::text[], $18::int8[], $19::int8[])";
+
+/// The first segments of a range, and rows: up to the last of these segments, or to the range's end if there is none.
+/// Rows up to the bounds, and one more without its payload to say that there is more; the first one fits whatever its
+/// size. The size of a large payload is known without fetching it from its side table. A segment ends less than its
+/// longest length behind its beginning, which bounds the search when the range ends in the middle of the log ($7).
 pub(super) const READ_LOG: &str = "\
+WITH s AS MATERIALIZED (
+    SELECT first_seq, last_seq, data FROM segments
+    WHERE user_id = $1 AND last_seq > $2 AND last_seq <= $7 AND first_seq <= $3 ORDER BY last_seq LIMIT $8
+)
 SELECT server_seq, op_id, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes,
     vector_clock, client_timestamp, schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq,
-    received_at, CASE WHEN fits THEN payload END, fits
+    received_at, CASE WHEN fits THEN payload END, fits, NULL::int8 AS first_seq
 FROM (
     SELECT p.*, nth <= $5 AND (nth = 1 OR running <= $6) AS fits
     FROM (
         SELECT o.*, row_number() OVER w AS nth, sum(octet_length(payload)) OVER w AS running
         FROM (
             SELECT * FROM operations
-            WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3 AND ($4::text IS NULL OR client_id <> $4)
+            WHERE user_id = $1 AND server_seq > $2 AND server_seq <= COALESCE((SELECT LEAST(max(last_seq), $3) FROM s), $3)
+                AND ($4::text IS NULL OR client_id <> $4)
             ORDER BY server_seq LIMIT $5 + 1
         ) o
         WINDOW w AS (ORDER BY server_seq ROWS UNBOUNDED PRECEDING)
     ) p
     WHERE nth <= 2 OR running - octet_length(payload) <= $6
-) q ORDER BY server_seq";
+) q
+UNION ALL
+SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, data, NULL,
+    first_seq
+FROM s";
 
-pub(super) const FIND_OPS: &str =
-    concat!("SELECT ", op_columns!(), " FROM operations WHERE user_id = $1 AND generation = $2 AND op_id = ANY($3)");
+/// Rows with these ids, and the segments that may hold them: last sequence, first sequence and hashes. New ids lie above
+/// those of all segments, where the index ends.
+pub(super) const FIND_OPS: &str = concat!(
+    "SELECT ",
+    op_columns!(),
+    ", NULL::int8 FROM operations WHERE user_id = $1 AND generation = $2 AND op_id = ANY($3) ",
+    "UNION ALL SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ",
+    "NULL, op_id_hashes, first_seq FROM segments ",
+    "WHERE user_id = $1 AND generation = $2 AND max_op_id >= $4 AND min_op_id <= $5"
+);
+
+/// Whole segments, by their last sequences.
+pub(super) const LOAD_SEGMENTS: &str =
+    "SELECT first_seq, last_seq, generation, data FROM segments WHERE user_id = $1 AND last_seq = ANY($2)";
+
+/// The next segments of the log.
+pub(super) const NEXT_SEGMENTS: &str = "\
+SELECT first_seq, last_seq, data FROM segments WHERE user_id = $1 AND last_seq > $2 ORDER BY last_seq LIMIT $3";
+
+/// The newest segments before one.
+pub(super) const NEWEST_SEGMENTS: &str = "\
+SELECT first_seq, last_seq, data FROM segments WHERE user_id = $1 AND last_seq > $2 AND last_seq < $3
+ORDER BY last_seq DESC LIMIT $4";
+
+/// Segments in a range, without their operations.
+pub(super) const SEGMENT_SPANS: &str = "\
+SELECT first_seq, last_seq, op_count FROM segments
+WHERE user_id = $1 AND last_seq > $2 AND last_seq <= $4 AND first_seq <= $3 ORDER BY last_seq LIMIT $5";
+
+pub(super) const DELETE_SEGMENTS: &str = "DELETE FROM segments WHERE user_id = $1 AND last_seq = ANY($2)";
 
 /// One index look-up per key.
 pub(super) const LOAD_HEADS: &str = "\
@@ -119,14 +180,27 @@ SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_serv
 FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3
     AND op_type IN ('SYNC_IMPORT', 'BACKUP_IMPORT', 'REPAIR') ORDER BY server_seq DESC LIMIT $4";
 
+/// Rows and segments that lie in the range, summed up, and the segments that lie in it in part.
 pub(super) const MEASURE: &str = "\
-SELECT COALESCE(SUM(storage_bytes), 0)::int8, COUNT(*) FROM operations
-WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3";
+WITH s AS MATERIALIZED (
+    SELECT first_seq, last_seq, storage_bytes, op_count,
+        CASE WHEN first_seq <= $2 OR last_seq > $3 THEN data END AS data
+    FROM segments WHERE user_id = $1 AND last_seq > $2 AND last_seq <= $4 AND first_seq <= $3
+)
+SELECT COALESCE(SUM(storage_bytes), 0)::int8, COUNT(*), NULL::int8 AS first_seq, NULL::int8 AS last_seq, NULL::bytea
+FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3
+UNION ALL SELECT COALESCE(SUM(storage_bytes), 0)::int8, COALESCE(SUM(op_count), 0)::int8, NULL, NULL, NULL
+FROM s WHERE data IS NULL
+UNION ALL SELECT 0, 0, first_seq, last_seq, data FROM s WHERE data IS NOT NULL";
 
-/// Newest first: if there is one, it is among the last.
+/// Newest first: if there is one, it is among the last. Of segments at most two lie in the range only in part.
 pub(super) const RECEIVED_SINCE: &str = "\
-SELECT server_seq FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3 AND received_at >= $4
-ORDER BY server_seq DESC LIMIT 1";
+(SELECT NULL::int8 AS first_seq, NULL::int8 AS last_seq, NULL::bytea AS data FROM operations
+WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3 AND received_at >= $4 ORDER BY server_seq DESC LIMIT 1)
+UNION ALL
+(SELECT first_seq, last_seq, CASE WHEN first_seq <= $2 OR last_seq > $3 THEN data END FROM segments
+WHERE user_id = $1 AND last_seq > $2 AND last_seq <= $5 AND first_seq <= $3 AND max_received_at >= $4
+ORDER BY last_seq DESC LIMIT 3)";
 
 pub(super) const LOAD_SNAPSHOT: &str = "\
 SELECT s.snapshot_seq, s.snapshot_at, s.snapshot_bytes, b.schema_version, b.data
@@ -156,6 +230,17 @@ DELETE FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= 
 
 pub(super) const PRUNABLE_ACCOUNTS: &str = "\
 SELECT user_id FROM user_sync_state WHERE user_id > $1 AND full_state_seq > pruned_seq + 1 ORDER BY user_id LIMIT $2";
+
+/// Looks at the one operation that decides: sequences have no holes, and times grow with them.
+pub(super) const SEALABLE_ACCOUNTS: &str = "\
+SELECT s.user_id, s.generation, GREATEST(s.sealed_seq, s.pruned_seq), s.last_seq FROM user_sync_state s
+WHERE s.user_id > $1 AND ($2::int8 IS NULL OR s.user_id = $2)
+    AND s.last_seq - GREATEST(s.sealed_seq, s.pruned_seq) >= $3
+    AND EXISTS (
+        SELECT FROM operations o WHERE o.user_id = s.user_id
+            AND o.server_seq = GREATEST(s.sealed_seq, s.pruned_seq) + $3 AND o.received_at < $4 OFFSET 0
+    )
+ORDER BY s.user_id LIMIT $5";
 
 pub(super) const DROP_ARCHIVE: &str = "DELETE FROM archived_ranges WHERE user_id = $1 AND from_seq = $2";
 
@@ -188,6 +273,13 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("load_account", LOAD_ACCOUNT),
     ("read_log", READ_LOG),
     ("find_ops", FIND_OPS),
+    ("delete_sealed", DELETE_SEALED),
+    ("load_segments", LOAD_SEGMENTS),
+    ("next_segments", NEXT_SEGMENTS),
+    ("newest_segments", NEWEST_SEGMENTS),
+    ("segment_spans", SEGMENT_SPANS),
+    ("delete_segments", DELETE_SEGMENTS),
+    ("sealable_accounts", SEALABLE_ACCOUNTS),
     ("load_heads", LOAD_HEADS),
     ("load_all_heads", LOAD_ALL_HEADS),
     ("full_states", FULL_STATES),

@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
 use super::commit::bind_head_columns;
-use super::{PostgresStore, on_connection, sql};
+use super::{PostgresStore, on_connection, segments, sql};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::rebuild::{Rebuilt, rebuild};
 use crate::store::row::{bound, decode_op, decode_state, decode_trace, state_columns};
@@ -20,8 +20,9 @@ const OVERWRITE_STATE: &str = "UPDATE user_sync_state SET revision = $2, generat
 const INSERT_HEADS: &str = "INSERT INTO entity_heads (user_id, entity_key, server_seq, client_id, vector_clock, \
      is_time_delta) SELECT * FROM UNNEST($1::int8[], $2::bytea[], $3::int8[], $4::text[], $5::text[], $6::bool[])";
 /// Everything of an account's log but the state row.
-const EMPTY: [&str; 5] = [
+const EMPTY: [&str; 6] = [
     "DELETE FROM operations WHERE user_id = $1",
+    "DELETE FROM segments WHERE user_id = $1",
     "DELETE FROM entity_heads WHERE user_id = $1",
     "DELETE FROM sync_devices WHERE user_id = $1",
     "DELETE FROM archived_ranges WHERE user_id = $1",
@@ -51,12 +52,17 @@ impl TestStore for PostgresStore {
         on_connection!(self.requests, self.patience, "truncate_log", |db| {
             let mut tx = db.begin().await?;
             let Some(old) = lock_state(&mut tx, user).await? else { return Ok(0) };
-            let deleted = sqlx::query("DELETE FROM operations WHERE user_id = $1 AND server_seq > $2")
-                .bind(user)
-                .bind(after)
-                .execute(&mut *tx)
-                .await?
-                .rows_affected();
+            if let Some(span) = segments::spans(&mut tx, user, after, after.saturating_add(1)).await?.first()
+                && span.first_seq <= after
+            {
+                segments::unpack(&mut tx, user, span.last_seq).await?;
+            }
+            let sql = "WITH gone AS (DELETE FROM segments WHERE user_id = $1 AND last_seq > $2 RETURNING op_count) \
+                       SELECT COALESCE(SUM(op_count), 0)::int8 FROM gone";
+            let packed: i64 = sqlx::query_scalar(sql).bind(user).bind(after).fetch_one(&mut *tx).await?;
+            let sql = "DELETE FROM operations WHERE user_id = $1 AND server_seq > $2";
+            let rows = sqlx::query(sql).bind(user).bind(after).execute(&mut *tx).await?.rows_affected();
+            let deleted = rows + packed.unsigned_abs();
             for sql in [
                 "DELETE FROM archived_ranges WHERE user_id = $1 AND from_seq > $2",
                 "UPDATE archived_ranges SET to_seq = $2 WHERE user_id = $1 AND to_seq > $2",
@@ -80,7 +86,15 @@ impl TestStore for PostgresStore {
                 .bind(bound(limit))
                 .fetch_all(&mut *db)
                 .await?;
-            rows.iter().map(|row| decode_op!(row)).collect()
+            let mut ops = rows.iter().map(|row| decode_op!(row)).collect::<Result<Vec<_>>>()?;
+            let sql = "SELECT pruned_seq FROM user_sync_state WHERE user_id = $1";
+            let pruned: Option<Seq> = sqlx::query_scalar(sql).bind(user).fetch_optional(&mut *db).await?;
+            ops.extend(segments::newest(db, user, pruned.unwrap_or_default(), op_type, limit).await?);
+            // What was packed after the rows were read is there twice.
+            ops.sort_by_key(|op| std::cmp::Reverse(op.server_seq));
+            ops.dedup_by_key(|op| op.server_seq);
+            ops.truncate(limit);
+            Ok(ops)
         })
     }
 }
@@ -91,10 +105,12 @@ pub(super) async fn lock_state(db: &mut PgConnection, user: UserId) -> Result<Op
     row.map(|row| decode_state!(&row, 0)).transpose()
 }
 
-/// Derives state and heads from the rows of the data set and stores both.
+/// Derives state and heads from the operations of the data set and stores both.
 pub(super) async fn rebuild_from_log(db: &mut PgConnection, user: UserId, old: &SyncState) -> Result<Rebuilt> {
     let rows = sqlx::query(sql::TRACES).bind(user).bind(old.pruned_seq).fetch_all(&mut *db).await?;
-    let ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
+    let mut ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
+    ops.extend(segments::traces(db, user, old.pruned_seq).await?);
+    ops.sort_by_key(|op| op.seq);
     let rebuilt = rebuild(old, &ops);
     sqlx::query("DELETE FROM entity_heads WHERE user_id = $1").bind(user).execute(&mut *db).await?;
     let heads: Vec<_> = rebuilt.heads.iter().map(|(key, head)| (user, key, head)).collect();

@@ -5,10 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _};
 
-use super::{PostgresStore, on_connection, sql};
+use super::{PostgresStore, on_connection, segments, sql};
 use crate::protocol::{Seq, UserId};
-use crate::store::row::{bound, decode_archive};
-use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, ttl_ms};
+use crate::store::discard::{Step, next_step};
+use crate::store::row::{bound, decode_archive, decode_sealable};
+use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, ttl_ms};
 
 #[async_trait]
 impl MaintenanceStore for PostgresStore {
@@ -18,16 +19,41 @@ impl MaintenanceStore for PostgresStore {
         })
     }
 
+    async fn sealable_accounts(
+        &self,
+        after: UserId,
+        only: Option<UserId>,
+        min_run: Seq,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Sealable>> {
+        on_connection!(self.housekeeping, self.patience, "sealable_accounts", |db| {
+            let query = sqlx::query(sql::SEALABLE_ACCOUNTS).bind(after).bind(only).bind(min_run).bind(before_ms);
+            let rows = query.bind(bound(limit)).fetch_all(&mut *db).await?;
+            rows.iter().map(|row| decode_sealable!(row)).collect()
+        })
+    }
+
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64> {
         on_connection!(self.housekeeping, self.patience, "delete_ops", |db| {
-            let done = sqlx::query(sql::DELETE_OPS)
+            let mut tx = db.begin().await?;
+            let (segments, ops, rows_up_to) = loop {
+                match next_step(&segments::spans(&mut tx, user, after, up_to).await?, after, up_to, limit) {
+                    Step::Unpack(span) => segments::unpack(&mut tx, user, span.last_seq).await?,
+                    Step::Delete { segments, ops, rows_up_to } => break (segments, ops, rows_up_to),
+                }
+            };
+            sqlx::query(sql::DELETE_SEGMENTS).bind(user).bind(segments).execute(&mut *tx).await?;
+            let rows = sqlx::query(sql::DELETE_OPS)
                 .bind(user)
                 .bind(after)
-                .bind(up_to)
-                .bind(bound(limit))
-                .execute(&mut *db)
-                .await?;
-            Ok(done.rows_affected())
+                .bind(rows_up_to)
+                .bind(bound(limit.saturating_sub(ops)))
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
+            tx.commit().await?;
+            Ok(rows + u64::try_from(ops).unwrap_or(u64::MAX))
         })
     }
 

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 use sqlx::{Connection as _, Row as _};
 
-use super::SqliteStore;
+use super::{SqliteStore, segments};
 use crate::protocol::{StoredOp, UserId};
 use crate::store::group::{Failure, Transact};
 use crate::store::row::entity_ids_text;
@@ -134,6 +134,9 @@ impl Transact for SqliteConnection {
                 insert_archive(&mut tx, commit.user, range).await?;
             }
             change_snapshot(&mut tx, commit.user, &commit.snapshot).await?;
+            for segment in &commit.seal {
+                segments::seal(&mut tx, commit.user, segment).await?;
+            }
         }
         // If the flush to disk fails, the transaction may or may not be found there later.
         tx.commit().await.map_err(|error| Failure::Store(StoreError::Unknown(error)))?;
@@ -192,7 +195,10 @@ fn bind_state(query: Query, state: &SyncState) -> Query {
         .bind(state.sealed_max_op_id.clone())
 }
 
-async fn insert_ops(tx: &mut SqliteConnection, ops: &[(UserId, i64, &StoredOp)]) -> Result<(), Failure> {
+pub(super) async fn insert_ops(
+    tx: &mut SqliteConnection,
+    ops: &[(UserId, i64, &StoredOp)],
+) -> Result<(), sqlx::Error> {
     for (mut query, rows) in INSERT_OPS.split(ops) {
         for (user, generation, op) in rows {
             query = query

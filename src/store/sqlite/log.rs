@@ -1,20 +1,23 @@
 //! Reading one account's log, state, heads and devices.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use sqlx::{Connection as _, Row as _};
 
 use super::{SqliteStore, commit, test_mode};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
+use crate::store::page::{Builder, PageOp};
 use crate::store::rebuild::heads_of;
 use crate::store::row::{
     bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, op_columns,
     schema_version, state_columns, trace_columns,
 };
+use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, Result, SCAN_WINDOW, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
+    LogStore, Result, SnapshotBlob, SnapshotMeta, SyncState,
 };
 
 const LOAD_ACCOUNT: &str = concat!(
@@ -22,16 +25,26 @@ const LOAD_ACCOUNT: &str = concat!(
     state_columns!(),
     " FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id WHERE u.id = ?1"
 );
+/// The first segments of a range, then rows: up to the last of these segments, or to the range's end if there is none.
+/// One statement, so that both are read from one state of the database.
 const READ_LOG: &str = concat!(
-    "SELECT ",
+    "WITH s AS MATERIALIZED (SELECT first_seq, last_seq, data FROM segments WHERE user_id = ?1 AND last_seq > ?2 ",
+    "AND last_seq <= ?6 AND first_seq <= ?3 ORDER BY last_seq LIMIT ?7) ",
+    "SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, data, ",
+    "first_seq FROM s UNION ALL SELECT * FROM (SELECT ",
     op_columns!(),
-    " FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 ",
-    "AND (?5 IS NULL OR client_id <> ?5) ORDER BY server_seq LIMIT ?4"
+    ", NULL FROM operations WHERE user_id = ?1 AND server_seq > ?2 ",
+    "AND server_seq <= COALESCE((SELECT min(max(last_seq), ?3) FROM s), ?3) ",
+    "AND (?5 IS NULL OR client_id <> ?5) ORDER BY server_seq LIMIT ?4)"
 );
+/// Rows with these ids, and the segments that may hold them: last sequence, first sequence and hashes.
 const FIND_OPS: &str = concat!(
     "SELECT ",
     op_columns!(),
-    " FROM operations WHERE user_id = ?1 AND generation = ?2 AND op_id IN (SELECT value FROM json_each(?3))"
+    ", NULL FROM operations WHERE user_id = ?1 AND generation = ?2 AND op_id IN (SELECT value FROM json_each(?3)) ",
+    "UNION ALL SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ",
+    "NULL, op_id_hashes, first_seq FROM segments WHERE user_id = ?1 AND generation = ?2 AND max_op_id >= ?4 ",
+    "AND min_op_id <= ?5"
 );
 const HEAD_COLUMNS: &str = "SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta FROM entity_heads h WHERE h.user_id = ?1 AND h.server_seq > ?2 LIMIT ?3";
 // CROSS JOIN fixes the order: for each key one look-up, never a walk over all of the account's heads.
@@ -78,13 +91,26 @@ impl LogStore for SqliteStore {
     }
 
     async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
+        let (Some(lowest), Some(highest)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
         timed("find_ops", async {
-            let ids = crate::store::row::entity_ids_text(ids);
-            let rows = sqlx::query(FIND_OPS).bind(user).bind(generation).bind(ids).fetch_all(&self.readers).await?;
-            rows.iter().map(|row| decode_op!(row)).collect()
+            let query = sqlx::query(FIND_OPS).bind(user).bind(generation).bind(crate::store::row::entity_ids_text(ids));
+            let query = query.bind(lowest.clone()).bind(highest.clone());
+            let mut ops = Vec::new();
+            for row in query.fetch_all(&self.readers).await? {
+                if row.try_get::<Option<Seq>, _>(17)?.is_none() {
+                    ops.push(decode_op!(&row)?);
+                    continue;
+                }
+                let hashes = row.try_get::<&[u8], _>(16)?;
+                if ids.iter().any(|id| may_hold(hashes, id)) {
+                    let last_seq: Seq = row.try_get(0)?;
+                    let query = sqlx::query("SELECT data FROM segments WHERE user_id = ? AND last_seq = ?");
+                    let data = query.bind(user).bind(last_seq).fetch_optional(&self.readers).await?;
+                    let Some(data) = data else { continue };
+                    Unpacked::open(data.try_get(0)?, row.try_get(17)?, last_seq)?.find(ids, &mut ops)?;
+                }
+            }
+            Ok(ops)
         })
         .await
     }
@@ -127,6 +153,10 @@ impl LogStore for SqliteStore {
         timed("read_log", self.read_page(range)).await
     }
 
+    async fn read_encoded(&self, range: LogRange<'_>) -> Result<LogPage<(Seq, Bytes)>> {
+        timed("read_encoded", self.read_page(range)).await
+    }
+
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
         timed("full_states", async {
             let rows = sqlx::query(
@@ -157,34 +187,54 @@ impl LogStore for SqliteStore {
 
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {
         timed("measure", async {
-            let row = sqlx::query(
-                "SELECT COALESCE(SUM(storage_bytes), 0), COUNT(*) FROM operations \
-                 WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3",
-            )
-            .bind(user)
-            .bind(after)
-            .bind(up_to)
-            .fetch_one(&self.readers)
-            .await?;
-            Ok((row.try_get(0)?, row.try_get(1)?))
+            // Rows and segments that lie in the range, summed up, and the segments that lie in it in part.
+            let query = sqlx::query(
+                "WITH s AS MATERIALIZED (SELECT first_seq, last_seq, storage_bytes, op_count, \
+                 CASE WHEN first_seq <= ?2 OR last_seq > ?3 THEN data END AS data FROM segments \
+                 WHERE user_id = ?1 AND last_seq > ?2 AND last_seq <= ?4 AND first_seq <= ?3) \
+                 SELECT COALESCE(SUM(storage_bytes), 0), COUNT(*), NULL, NULL, NULL FROM operations \
+                 WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 \
+                 UNION ALL SELECT COALESCE(SUM(storage_bytes), 0), COALESCE(SUM(op_count), 0), NULL, NULL, NULL \
+                 FROM s WHERE data IS NULL \
+                 UNION ALL SELECT 0, 0, first_seq, last_seq, data FROM s WHERE data IS NOT NULL",
+            );
+            let query = query.bind(user).bind(after).bind(up_to).bind(last_end(up_to));
+            let (mut bytes, mut count) = (0, 0);
+            for row in query.fetch_all(&self.readers).await? {
+                bytes += row.try_get::<i64, _>(0)?;
+                count += row.try_get::<i64, _>(1)?;
+                if let Some(data) = row.try_get::<Option<&[u8]>, _>(4)? {
+                    let unpacked = Unpacked::open(data, row.try_get(2)?, row.try_get(3)?)?;
+                    let (in_range, ops) = unpacked.measure(after, up_to);
+                    bytes += in_range;
+                    count += ops;
+                }
+            }
+            Ok((bytes, count))
         })
         .await
     }
 
     async fn received_since(&self, user: UserId, after: Seq, up_to: Seq, since_ms: i64) -> Result<bool> {
         timed("received_since", async {
-            // Newest first: if there is one, it is among the last.
-            let found = sqlx::query(
-                "SELECT server_seq FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 \
-                 AND received_at >= ?4 ORDER BY server_seq DESC LIMIT 1",
-            )
-            .bind(user)
-            .bind(after)
-            .bind(up_to)
-            .bind(since_ms)
-            .fetch_optional(&self.readers)
-            .await?;
-            Ok(found.is_some())
+            // Newest first: if there is one, it is among the last. Of segments at most two lie in the range only in part.
+            let query = sqlx::query(
+                "SELECT * FROM (SELECT NULL, NULL, NULL FROM operations WHERE user_id = ?1 AND server_seq > ?2 \
+                 AND server_seq <= ?3 AND received_at >= ?4 ORDER BY server_seq DESC LIMIT 1) \
+                 UNION ALL SELECT * FROM (SELECT first_seq, last_seq, \
+                 CASE WHEN first_seq <= ?2 OR last_seq > ?3 THEN data END FROM segments \
+                 WHERE user_id = ?1 AND last_seq > ?2 AND last_seq <= ?5 AND first_seq <= ?3 AND max_received_at >= ?4 \
+                 ORDER BY last_seq DESC LIMIT 3)",
+            );
+            let query = query.bind(user).bind(after).bind(up_to).bind(since_ms).bind(last_end(up_to));
+            for row in query.fetch_all(&self.readers).await? {
+                let Some(data) = row.try_get::<Option<&[u8]>, _>(2)? else { return Ok(true) };
+                let unpacked = Unpacked::open(data, row.try_get(0)?, row.try_get(1)?)?;
+                if unpacked.received_since(after, up_to, since_ms)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
         .await
     }
@@ -257,41 +307,30 @@ impl LogStore for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Reads rows until the page is full; what comes after them is never read. Leaving a device out could mean to walk
-    /// over a long stretch that it wrote itself; so that happens in windows of [`SCAN_WINDOW`] rows, and a page that
-    /// has anything ends at a window's end.
-    async fn read_page(&self, range: LogRange<'_>) -> Result<LogPage> {
-        let mut page = LogPage::default();
-        let mut bytes = 0;
-        let mut after = range.after;
-        while after < range.up_to {
-            let window_end = match range.exclude_client {
-                None => range.up_to,
-                Some(_) => range.up_to.min(after.saturating_add(SCAN_WINDOW)),
-            };
+    /// Reads until the page is full; rows that come after are never read.
+    async fn read_page<T: PageOp>(&self, range: LogRange<'_>) -> Result<LogPage<T>> {
+        let mut page = Builder::new(range);
+        while let Some(stretch) = page.next_stretch() {
             let mut rows = sqlx::query(READ_LOG)
                 .bind(range.user)
-                .bind(after)
-                .bind(window_end)
-                .bind(bound(range.limit.saturating_add(1)))
+                .bind(stretch.after)
+                .bind(stretch.up_to)
+                .bind(bound(stretch.rows.saturating_add(1)))
                 .bind(range.exclude_client.map(str::to_owned))
+                .bind(stretch.segments_up_to)
+                .bind(bound(stretch.segments))
                 .fetch(&self.readers);
             while let Some(row) = rows.try_next().await? {
-                let op: StoredOp = decode_op!(&row)?;
-                bytes += op.payload.len();
-                if !page.ops.is_empty() && (page.ops.len() >= range.limit || bytes > range.max_bytes) {
-                    page.has_more = true;
-                    return Ok(page);
+                match row.try_get::<Option<Seq>, _>(17)? {
+                    Some(first_seq) => page.segment(first_seq, row.try_get(0)?, row.try_get(16)?)?,
+                    None if page.row(decode_op!(&row)?)? => {}
+                    None => break,
                 }
-                page.ops.push(op);
             }
-            after = window_end;
-            if !page.ops.is_empty() {
-                page.has_more = after < range.up_to;
-                return Ok(page);
-            }
+            drop(rows);
+            page.end_stretch()?;
         }
-        Ok(page)
+        Ok(page.finish())
     }
 
     /// Makes the state row of an account that lacks one, from what the log holds. `None`: no such account.
@@ -307,15 +346,20 @@ impl SqliteStore {
         // A revision that the lost row can't have had, so that nobody's plan on it still fits.
         let revision: i64 = sqlx::query_scalar("SELECT unixepoch() * 1000").fetch_one(&mut *tx).await?;
         let newest = sqlx::query(
-            "SELECT generation, MIN(server_seq) - 1 FROM operations WHERE user_id = ?1 GROUP BY generation \
-             ORDER BY generation DESC LIMIT 1",
-        )
-        .bind(user)
-        .fetch_optional(&mut *tx)
-        .await?;
-        let (generation, base_seq) =
-            newest.map_or(Ok((0, 0)), |row| Ok::<_, StoreError>((row.try_get(0)?, row.try_get(1)?)))?;
-        let old = SyncState { revision, generation, base_seq, pruned_seq: base_seq, ..SyncState::default() };
+            "SELECT generation, MIN(first_seq) - 1, MAX(last_seq), MAX(max_op_id) FROM ( \
+             SELECT generation, server_seq AS first_seq, NULL AS last_seq, NULL AS max_op_id \
+             FROM operations WHERE user_id = ?1 UNION ALL \
+             SELECT generation, first_seq, last_seq, max_op_id FROM segments WHERE user_id = ?1) \
+             GROUP BY generation ORDER BY generation DESC LIMIT 1",
+        );
+        let mut old = SyncState { revision, ..SyncState::default() };
+        if let Some(row) = newest.bind(user).fetch_optional(&mut *tx).await? {
+            old.generation = row.try_get(0)?;
+            old.base_seq = row.try_get(1)?;
+            old.pruned_seq = old.base_seq;
+            old.sealed_seq = row.try_get::<Option<Seq>, _>(2)?.unwrap_or(old.base_seq);
+            old.sealed_max_op_id = row.try_get(3)?;
+        }
         let rebuilt = test_mode::rebuild_from_log(&mut tx, user, &old).await?;
         commit::overwrite_state(&mut tx, user, &rebuilt.state).await?;
         tx.commit().await?;

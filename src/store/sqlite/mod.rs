@@ -20,6 +20,7 @@ mod accounts;
 mod checkpoint;
 mod commit;
 mod log;
+mod segments;
 mod test_mode;
 mod upkeep;
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 
-use super::SqliteStore;
+use super::{SqliteStore, segments};
 use super::commit::{overwrite_state, upsert_heads};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
@@ -23,8 +23,9 @@ const NEWEST: &str = concat!(
     "ORDER BY server_seq DESC LIMIT ?3"
 );
 /// Everything of an account's log but the state row.
-const EMPTY: [&str; 5] = [
+const EMPTY: [&str; 6] = [
     "DELETE FROM operations WHERE user_id = ?1",
+    "DELETE FROM segments WHERE user_id = ?1",
     "DELETE FROM entity_heads WHERE user_id = ?1",
     "DELETE FROM sync_devices WHERE user_id = ?1",
     "DELETE FROM archived_ranges WHERE user_id = ?1",
@@ -55,12 +56,18 @@ impl TestStore for SqliteStore {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let Some(old) = load_state(&mut tx, user).await? else { return Ok(0) };
-            let deleted = sqlx::query("DELETE FROM operations WHERE user_id = ?1 AND server_seq > ?2")
-                .bind(user)
-                .bind(after)
-                .execute(&mut *tx)
-                .await?
-                .rows_affected();
+            if let Some(span) = segments::spans(&mut tx, user, after, after.saturating_add(1)).await?.first()
+                && span.first_seq <= after
+            {
+                segments::unpack(&mut tx, user, span.last_seq).await?;
+            }
+            let sql = "SELECT COALESCE(SUM(op_count), 0) FROM segments WHERE user_id = ?1 AND last_seq > ?2";
+            let packed: i64 = sqlx::query_scalar(sql).bind(user).bind(after).fetch_one(&mut *tx).await?;
+            let sql = "DELETE FROM segments WHERE user_id = ?1 AND last_seq > ?2";
+            sqlx::query(sql).bind(user).bind(after).execute(&mut *tx).await?;
+            let sql = "DELETE FROM operations WHERE user_id = ?1 AND server_seq > ?2";
+            let rows = sqlx::query(sql).bind(user).bind(after).execute(&mut *tx).await?.rows_affected();
+            let deleted = rows + packed.unsigned_abs();
             for sql in [
                 "DELETE FROM archived_ranges WHERE user_id = ?1 AND from_seq > ?2",
                 "UPDATE archived_ranges SET to_seq = ?2 WHERE user_id = ?1 AND to_seq > ?2",
@@ -80,13 +87,20 @@ impl TestStore for SqliteStore {
 
     async fn newest_ops(&self, user: UserId, op_type: Option<&str>, limit: usize) -> Result<Vec<StoredOp>> {
         timed("newest_ops", async {
+            let mut reader = self.readers.acquire().await?;
+            let mut tx = reader.begin().await?;
             let rows = sqlx::query(NEWEST)
                 .bind(user)
                 .bind(op_type.map(str::to_owned))
                 .bind(bound(limit))
-                .fetch_all(&self.readers)
+                .fetch_all(&mut *tx)
                 .await?;
-            rows.iter().map(|row| decode_op!(row)).collect()
+            let mut ops = rows.iter().map(|row| decode_op!(row)).collect::<Result<Vec<_>>>()?;
+            let pruned_seq = load_state(&mut tx, user).await?.map_or(0, |state| state.pruned_seq);
+            ops.extend(segments::newest(&mut tx, user, pruned_seq, op_type, limit).await?);
+            ops.sort_by_key(|op| std::cmp::Reverse(op.server_seq));
+            ops.truncate(limit);
+            Ok(ops)
         })
         .await
     }
@@ -97,10 +111,12 @@ async fn load_state(tx: &mut SqliteConnection, user: UserId) -> Result<Option<Sy
     row.map(|row| decode_state!(&row, 0)).transpose()
 }
 
-/// Derives state and heads from the rows of the data set and stores the heads.
+/// Derives state and heads from the operations of the data set and stores the heads.
 pub(super) async fn rebuild_from_log(tx: &mut SqliteConnection, user: UserId, old: &SyncState) -> Result<Rebuilt> {
     let rows = sqlx::query(TRACES).bind(user).bind(old.pruned_seq).fetch_all(&mut *tx).await?;
-    let ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
+    let mut ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
+    ops.extend(segments::traces(tx, user, old.pruned_seq).await?);
+    ops.sort_by_key(|op| op.seq);
     let rebuilt = rebuild(old, &ops);
     sqlx::query("DELETE FROM entity_heads WHERE user_id = ?1").bind(user).execute(&mut *tx).await?;
     let heads: Vec<_> = rebuilt.heads.iter().map(|(key, head)| (user, key, head)).collect();

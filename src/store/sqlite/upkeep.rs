@@ -5,11 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _};
 
-use super::SqliteStore;
+use super::{SqliteStore, segments};
 use crate::protocol::{Seq, UserId};
+use crate::store::discard::{Step, next_step};
 use crate::store::error::timed;
-use crate::store::row::{bound, decode_archive};
-use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, ttl_ms};
+use crate::store::row::{bound, decode_archive, decode_sealable};
+use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, ttl_ms};
 
 #[async_trait]
 impl MaintenanceStore for SqliteStore {
@@ -27,20 +28,57 @@ impl MaintenanceStore for SqliteStore {
         .await
     }
 
+    async fn sealable_accounts(
+        &self,
+        after: UserId,
+        only: Option<UserId>,
+        min_run: Seq,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Sealable>> {
+        timed("sealable_accounts", async {
+            // Looks at the one operation that decides: sequences have no holes, and times grow with them.
+            let query = sqlx::query(
+                "SELECT s.user_id, s.generation, max(s.sealed_seq, s.pruned_seq), s.last_seq FROM user_sync_state s \
+                 WHERE s.user_id > ?1 AND (?2 IS NULL OR s.user_id = ?2) \
+                 AND s.last_seq - max(s.sealed_seq, s.pruned_seq) >= ?3 \
+                 AND EXISTS (SELECT 1 FROM operations o WHERE o.user_id = s.user_id \
+                 AND o.server_seq = max(s.sealed_seq, s.pruned_seq) + ?3 AND o.received_at < ?4) \
+                 ORDER BY s.user_id LIMIT ?5",
+            );
+            let query = query.bind(after).bind(only).bind(min_run).bind(before_ms).bind(bound(limit));
+            query.fetch_all(&self.readers).await?.iter().map(|row| decode_sealable!(row)).collect()
+        })
+        .await
+    }
+
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64> {
         timed("delete_ops", async {
-            let done = sqlx::query(
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let (packed, ops, rows_up_to) = loop {
+                match next_step(&segments::spans(&mut tx, user, after, up_to).await?, after, up_to, limit) {
+                    Step::Unpack(span) => segments::unpack(&mut tx, user, span.last_seq).await?,
+                    Step::Delete { segments, ops, rows_up_to } => break (segments, ops, rows_up_to),
+                }
+            };
+            for last_seq in packed {
+                segments::delete(&mut tx, user, last_seq).await?;
+            }
+            let rows = sqlx::query(
                 "DELETE FROM operations WHERE rowid IN (SELECT rowid FROM operations WHERE user_id = ?1 \
                  AND server_seq > ?2 AND server_seq <= ?3 ORDER BY server_seq LIMIT ?4)",
             )
             .bind(user)
             .bind(after)
-            .bind(up_to)
-            .bind(bound(limit))
-            .execute(&self.writer)
-            .await?;
+            .bind(rows_up_to)
+            .bind(bound(limit.saturating_sub(ops)))
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+            tx.commit().await?;
             self.checkpointer.wake();
-            Ok(done.rows_affected())
+            Ok(rows + u64::try_from(ops).unwrap_or(u64::MAX))
         })
         .await
     }

@@ -6,7 +6,7 @@ use crate::engine::user::requests::{Remembered, RequestKey};
 use crate::protocol::limits::{MAX_CLOCK_DRIFT_MS, MAX_CLOCK_STORED};
 use crate::protocol::{Seq, StoredOp, ValidOp, VectorClock};
 use crate::store::{
-    ArchiveReason, ArchivedRange, EntityHead, EntityKey, FullStateMark, LEGACY_MISC, SnapshotChange, SyncState,
+    ArchiveReason, ArchivedRange, EntityHead, EntityKey, FullStateMark, LEGACY_MISC, Segment, SnapshotChange, SyncState,
 };
 
 /// Devices remembered in the clock of a whole data set. Clients get 20 of its entries; the bound keeps a device that
@@ -25,6 +25,7 @@ pub(super) struct Addition {
     pub(super) ids: HashMap<String, usize>,
     pub(super) archived: Vec<ArchivedRange>,
     pub(super) snapshot: SnapshotChange,
+    pub(super) seal: Vec<Segment>,
     pub(super) clear_devices: bool,
     pub(super) devices: Vec<(String, i64)>,
     pub(super) new_data_set: bool,
@@ -44,6 +45,7 @@ impl Addition {
             ids: HashMap::new(),
             archived: Vec::new(),
             snapshot: SnapshotChange::Keep,
+            seal: Vec::new(),
             clear_devices: false,
             devices: Vec::new(),
             new_data_set: false,
@@ -77,6 +79,7 @@ impl Addition {
         if next.snapshot != SnapshotChange::Keep {
             self.snapshot = next.snapshot;
         }
+        self.seal.extend(next.seal);
         self.clear_devices |= next.clear_devices;
         for (client_id, at) in next.devices {
             self.touch(&client_id, at);

@@ -129,8 +129,10 @@ impl Draft<'_> {
         }
         // A stored operation never dominates the head of an entity that it touched itself. So an operation that does is
         // new, and only the others need a look-up. (One that reuses an id with a newer clock fails the commit and comes
-        // back with the look-up done.)
-        if !id_is_new && (self.facts.distrust_ids || !dominates) {
+        // back with the look-up done. That does not happen with one whose operation is packed, so an id that is not above
+        // all of those is always looked up.)
+        let is_above_sealed = self.sum.sync.sealed_max_op_id.as_deref().is_none_or(|highest| op.id.as_str() > highest);
+        if !id_is_new && (self.facts.distrust_ids || !dominates || !is_above_sealed) {
             self.needs.ids.push(op.id.clone());
             return Verdict::Open;
         }

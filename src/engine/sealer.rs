@@ -1,0 +1,251 @@
+//! Seals old operations: reads them, packs them into segments off the async threads, and has the account's actor store
+//! those in place of the rows. The commit is fenced like every other: what changed meanwhile is left for the next time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::time::Instant;
+
+use super::user::plan::Sealing;
+use super::{EngineError, Handle};
+use crate::protocol::{Seq, StoredOp, UserId};
+use crate::store::segment::{FULL_BYTES, MAX_OPS, is_packable};
+use crate::store::{LogRange, Sealable, Segment, Store, StoreError};
+
+/// A run that may still grow waits until it has so many operations: a small segment saves little.
+pub const MIN_RUN: usize = 64;
+/// Accounts looked up in one step.
+const ACCOUNTS_PER_STEP: usize = 200;
+/// Operations read, packed and committed at once.
+const STEP_OPS: usize = 4 * MAX_OPS;
+/// Payload bytes read at once.
+const STEP_BYTES: usize = 4 * FULL_BYTES;
+/// How long an account's actor may take to commit one step.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What to seal.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// Operations received before this time, Unix milliseconds.
+    pub before_ms: i64,
+    /// Only this account.
+    pub only: Option<UserId>,
+    /// After so many operations no further account is begun.
+    pub max_ops: u64,
+    /// Accounts at a time.
+    pub concurrency: usize,
+}
+
+/// What has been sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SealReport {
+    pub accounts: u64,
+    pub accounts_failed: u64,
+    pub segments: u64,
+    pub operations: u64,
+    /// What the operations were charged: payloads and clocks.
+    pub operation_bytes: u64,
+    /// What the segments take, with what is needed to find operations in them.
+    pub segment_bytes: u64,
+    /// The budget was used up: the next run goes on.
+    pub budget_exhausted: bool,
+}
+
+/// The same while it is counted by several accounts at once.
+#[derive(Default)]
+struct Counts {
+    accounts: AtomicU64,
+    accounts_failed: AtomicU64,
+    segments: AtomicU64,
+    operations: AtomicU64,
+    operation_bytes: AtomicU64,
+    segment_bytes: AtomicU64,
+    budget_exhausted: AtomicBool,
+}
+
+impl Counts {
+    fn add(&self, segments: &[Segment]) {
+        let total = |value: fn(&Segment) -> u64| segments.iter().map(value).sum::<u64>();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let operations = total(|segment| u64::try_from(segment.op_count).unwrap_or(u64::MAX));
+        let operation_bytes = total(|segment| segment.storage_bytes.unsigned_abs());
+        let segment_bytes =
+            total(|segment| u64::try_from(segment.data.len() + segment.op_id_hashes.len()).unwrap_or(u64::MAX));
+        self.segments.fetch_add(count(segments.len()), Ordering::Relaxed);
+        self.operations.fetch_add(operations, Ordering::Relaxed);
+        self.operation_bytes.fetch_add(operation_bytes, Ordering::Relaxed);
+        self.segment_bytes.fetch_add(segment_bytes, Ordering::Relaxed);
+        metrics::counter!("supersync_seal_segments_total").increment(count(segments.len()));
+        metrics::counter!("supersync_seal_operations_total").increment(operations);
+        metrics::counter!("supersync_seal_operation_bytes_total").increment(operation_bytes);
+        metrics::counter!("supersync_seal_segment_bytes_total").increment(segment_bytes);
+    }
+
+    fn report(&self) -> SealReport {
+        SealReport {
+            accounts: self.accounts.load(Ordering::Relaxed),
+            accounts_failed: self.accounts_failed.load(Ordering::Relaxed),
+            segments: self.segments.load(Ordering::Relaxed),
+            operations: self.operations.load(Ordering::Relaxed),
+            operation_bytes: self.operation_bytes.load(Ordering::Relaxed),
+            segment_bytes: self.segment_bytes.load(Ordering::Relaxed),
+            budget_exhausted: self.budget_exhausted.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SealError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("packing died: {0}")]
+    Died(#[from] tokio::task::JoinError),
+}
+
+/// Walks over the accounts and seals what is in scope. One account's trouble does not stop the others.
+///
+/// # Errors
+/// When the accounts can't be listed.
+pub async fn seal(store: &Arc<dyn Store>, engine: &Handle, scope: Scope) -> Result<SealReport, StoreError> {
+    let started = Instant::now();
+    let counts = Counts::default();
+    let mut after: UserId = 0;
+    let min_run = i64::try_from(MIN_RUN).unwrap_or(i64::MAX);
+    loop {
+        let page = store.sealable_accounts(after, scope.only, min_run, scope.before_ms, ACCOUNTS_PER_STEP).await?;
+        let Some(last) = page.last() else { break };
+        after = last.user;
+        let each = |account: Sealable| {
+            let counts = &counts;
+            async move {
+                if counts.operations.load(Ordering::Relaxed) >= scope.max_ops {
+                    counts.budget_exhausted.store(true, Ordering::Relaxed);
+                    return;
+                }
+                match seal_account(store, engine, account, scope.before_ms, counts).await {
+                    Ok(true) => {
+                        counts.accounts.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        counts.accounts_failed.fetch_add(1, Ordering::Relaxed);
+                        metrics::counter!("supersync_seal_account_failures_total").increment(1);
+                        tracing::warn!(%error, user_id = account.user, "account not sealed; the next run tries again");
+                    }
+                }
+            }
+        };
+        futures_util::stream::iter(page).for_each_concurrent(scope.concurrency.max(1), each).await;
+        if counts.budget_exhausted.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    metrics::histogram!("supersync_seal_seconds").record(started.elapsed().as_secs_f64());
+    Ok(counts.report())
+}
+
+/// Seals what an account has. Whether anything changed.
+async fn seal_account(
+    store: &Arc<dyn Store>,
+    engine: &Handle,
+    account: Sealable,
+    before_ms: i64,
+    counts: &Counts,
+) -> Result<bool, SealError> {
+    let Sealable { user, generation, mut after, last_seq } = account;
+    let begin = after;
+    while after < last_seq {
+        let range = LogRange {
+            user,
+            after,
+            up_to: last_seq,
+            exclude_client: None,
+            limit: STEP_OPS,
+            max_bytes: STEP_BYTES,
+        };
+        let page = store.read_log(range).await?;
+        let (ops, more) = (page.ops, page.has_more);
+        let packed = tokio::task::spawn_blocking(move || pack(generation, after, &ops, before_ms, more)).await??;
+        if packed.up_to == after {
+            break;
+        }
+        let up_to = packed.up_to;
+        let segments: Arc<[Segment]> = packed.segments.into();
+        let sealing = Sealing { generation, after, up_to, segments: Arc::clone(&segments) };
+        if !engine.seal(user, sealing, Instant::now() + PATIENCE).await? {
+            break;
+        }
+        counts.add(&segments);
+        after = up_to;
+        if packed.done {
+            break;
+        }
+    }
+    Ok(after > begin)
+}
+
+/// A step's result.
+#[derive(Debug)]
+struct Packed {
+    segments: Vec<Segment>,
+    /// How far the step came.
+    up_to: Seq,
+    /// What follows is too young, or waits for more.
+    done: bool,
+}
+
+/// Packs operations that follow each other from `after` on, as long as they are old enough. A full state or a large
+/// operation stays as it is and ends a run. A run at the end that is not full waits: for the rest of it when there is
+/// `more` to read, or until it has [`MIN_RUN`] operations.
+fn pack(generation: i64, after: Seq, ops: &[StoredOp], before_ms: i64, more: bool) -> Result<Packed, StoreError> {
+    let mut packed = Packed { segments: Vec::new(), up_to: after, done: !more };
+    let mut run_start = 0;
+    let mut run_bytes = 0;
+    for (at, op) in ops.iter().enumerate() {
+        let follows = i64::try_from(at).is_ok_and(|at| op.server_seq == after + 1 + at);
+        if !follows || op.received_at >= before_ms {
+            packed.done = true;
+            return packed.with_last_run(generation, &ops[run_start..at], false);
+        }
+        let full = at - run_start == MAX_OPS || run_bytes + op.payload.len() > FULL_BYTES;
+        if !is_packable(op) || full {
+            packed.push(generation, &ops[run_start..at])?;
+            run_start = at;
+            run_bytes = 0;
+        }
+        if is_packable(op) {
+            run_bytes += op.payload.len();
+        } else {
+            run_start = at + 1;
+            packed.up_to = op.server_seq;
+        }
+    }
+    packed.with_last_run(generation, &ops[run_start..], more)
+}
+
+impl Packed {
+    fn push(&mut self, generation: i64, run: &[StoredOp]) -> Result<(), StoreError> {
+        if let Some(last) = run.last() {
+            self.segments.push(Segment::pack(generation, run)?);
+            self.up_to = last.server_seq;
+        }
+        Ok(())
+    }
+
+    fn with_last_run(mut self, generation: i64, run: &[StoredOp], more: bool) -> Result<Self, StoreError> {
+        // With more to come the run is only packed as it is when nothing else has been: each step gets somewhere.
+        let ripe = if more { self.segments.is_empty() } else { run.len() >= MIN_RUN };
+        if ripe {
+            self.push(generation, run)?;
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

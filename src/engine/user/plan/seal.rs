@@ -1,0 +1,43 @@
+//! Sealing: operations that have been packed change places, and nothing else.
+
+use std::sync::Arc;
+
+use super::Draft;
+use crate::engine::user::work::Answer;
+use crate::protocol::Seq;
+use crate::store::Segment;
+
+/// Operations of an account that have been looked at for packing, and what was packed of them.
+#[derive(Clone, Debug)]
+pub struct Sealing {
+    /// The data set.
+    pub generation: i64,
+    /// Where it began: everything up to here was packed, left as it is, or pruned before.
+    pub after: Seq,
+    /// Everything up to here is packed now, or stays a row for ever.
+    pub up_to: Seq,
+    /// The packed operations, ascending.
+    pub segments: Arc<[Segment]>,
+}
+
+impl Draft<'_> {
+    /// Stores the segments in place of their rows, unless somebody else has sealed, pruned or replaced what they hold.
+    pub(super) fn seal(&mut self, sealing: &Sealing) -> Answer {
+        let Sealing { generation, after, up_to, segments } = sealing;
+        let sync = &mut self.sum.sync;
+        let fits = sync.generation == *generation
+            && sync.sealed_seq.max(sync.pruned_seq) == *after
+            && after < up_to
+            && *up_to <= sync.last_seq
+            && segments.iter().all(|segment| segment.first_seq > *after && segment.last_seq <= *up_to);
+        if !fits {
+            return Answer::Done(false);
+        }
+        sync.sealed_seq = *up_to;
+        let highest = segments.iter().map(|segment| &segment.max_op_id).chain(&sync.sealed_max_op_id).max().cloned();
+        sync.sealed_max_op_id = highest;
+        self.sum.seal.extend(segments.iter().cloned());
+        self.sum.changed = true;
+        Answer::Done(true)
+    }
+}
