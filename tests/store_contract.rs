@@ -15,6 +15,8 @@ mod fixture;
 mod log;
 #[path = "store_contract/postgres_only.rs"]
 mod postgres_only;
+#[path = "store_contract/segments.rs"]
+mod segments;
 #[path = "store_contract/sqlite_only.rs"]
 mod sqlite_only;
 #[path = "store_contract/upkeep.rs"]
@@ -101,4 +103,18 @@ on_both_databases! {
         a_truncated_log_is_recomputed,
         the_newest_operations_of_a_type,
         it_answers_a_ping;
+    segments:
+        a_page_does_not_show_what_is_packed,
+        a_foreign_operation_is_found_behind_many_packed_own,
+        packed_operations_are_found_by_id,
+        packed_operations_are_measured_and_dated,
+        packed_operations_are_deleted_in_steps,
+        a_log_is_truncated_in_the_middle_of_a_segment,
+        a_reset_log_has_no_segments,
+        a_deleted_account_leaves_no_segment,
+        the_newest_operations_are_found_in_segments,
+        a_stale_seal_moves_nothing,
+        a_segment_that_replaces_other_rows_is_refused,
+        accounts_to_seal_are_found_in_order,
+        a_truncated_log_is_made_from_segments_too;
 }

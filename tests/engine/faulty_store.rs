@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
     AccountState, AccountStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
     LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, Result, SnapshotBlob, SnapshotMeta, Store,
-    StoreError, TestStore, TokenPurpose, UserRow,
+    Sealable, StoreError, TestStore, TokenPurpose, UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -121,6 +122,10 @@ impl LogStore for FaultyStore {
         self.count();
         self.inner.read_log(range).await
     }
+    async fn read_encoded(&self, range: LogRange<'_>) -> Result<LogPage<(Seq, Bytes)>> {
+        self.count();
+        self.inner.read_encoded(range).await
+    }
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
         self.count();
         self.inner.full_states(user, after, up_to, limit).await
@@ -161,6 +166,17 @@ impl MaintenanceStore for FaultyStore {
     async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>> {
         self.count();
         self.inner.prunable_accounts(after, limit).await
+    }
+    async fn sealable_accounts(
+        &self,
+        after: UserId,
+        only: Option<UserId>,
+        min_run: Seq,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Sealable>> {
+        self.count();
+        self.inner.sealable_accounts(after, only, min_run, before_ms, limit).await
     }
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64> {
         self.count();

@@ -159,6 +159,7 @@ impl Server {
             devices: Vec::new(),
             archived: Vec::new(),
             snapshot: SnapshotChange::Keep,
+            seal: Vec::new(),
         };
         let outcomes = self.store.commit(&[commit]).await.expect("the store works");
         assert_eq!(outcomes, [CommitOutcome::Committed]);

@@ -107,6 +107,7 @@ pub fn empty_commit(user: UserId, state: &SyncState) -> Commit {
         devices: Vec::new(),
         archived: Vec::new(),
         snapshot: SnapshotChange::Keep,
+        seal: Vec::new(),
     }
 }
 
