@@ -172,6 +172,8 @@ pub struct Retention {
     pub superseded: Duration,
     /// Archived data sets (`ARCHIVE_DAYS`, 30).
     pub archive: Duration,
+    /// Operations that are older are packed into segments (`SEAL_AFTER_HOURS`, 24 h; zero: never).
+    pub seal_after: Duration,
     /// First sweep after the start (10 s) and time between sweeps (24 h).
     pub first_sweep: Duration,
     pub sweep_every: Duration,

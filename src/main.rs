@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use supersync::admin::data::DataCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::user::UserCommand;
 use supersync::clock::Clock;
@@ -53,6 +54,8 @@ enum Command {
     Migrate(MigrateCommand),
     #[command(subcommand)]
     User(UserCommand),
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Ask the server on this machine whether it is ready; exit code 0 if so.
     Healthcheck,
 }
@@ -102,6 +105,13 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                 quiet_logs(&config)?;
                 let store = store::open_beside(&config.database, config.timeouts.statement).await?;
                 let done = admin::user::run(command, store.clone(), &config, Clock::System).await;
+                store.close().await;
+                Ok(done?)
+            }
+            Command::Data(command) => {
+                quiet_logs(&config)?;
+                let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+                let done = admin::data::run(command, store.clone(), &config, Clock::System, &mut io::stdout()).await;
                 store.close().await;
                 Ok(done?)
             }

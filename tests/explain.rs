@@ -13,7 +13,7 @@ use supersync::{config, store};
 use support::postgres::TestDatabase;
 
 /// One account with half of everything, twenty thousand others that share the rest.
-const FILL: [&str; 8] = [
+const FILL: [&str; 9] = [
     "SET synchronous_commit = off",
     "INSERT INTO users (email, is_verified, created_at, storage_quota_bytes)
      SELECT 'u' || n || '@example.org', TRUE, 0, 1000000 FROM generate_series(1, 20001) n",
@@ -25,6 +25,10 @@ const FILL: [&str; 8] = [
          0, 60, n, n, 2, FALSE, 'op-' || n, 'client' || n % 3, '[Task] Update',
          CASE WHEN n % 10000 = 0 THEN 'SYNC_IMPORT' ELSE 'UPD' END, 'TASK', 'e' || n % 50000, '{\"A\":1}', '\\x7b7d'
      FROM generate_series(1, 1000000) n",
+    "INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, max_received_at, op_count,
+         min_op_id, max_op_id, op_id_hashes, data)
+     SELECT CASE WHEN n <= 2000 THEN 1 ELSE 2 + n % 20000 END, n * 500 - 499, n * 500, 0, 1, n, 500,
+         'op-' || (n * 500 - 499), 'op-' || (n * 500), '\\x00', '\\x00' FROM generate_series(1, 42000) n",
     "INSERT INTO entity_heads (user_id, server_seq, is_time_delta, entity_key, client_id, vector_clock)
      SELECT CASE WHEN n <= 100000 THEN 1 ELSE 2 + n % 20000 END, n, FALSE, decode(md5('e' || n), 'hex'), 'A', '{\"A\":1}'
      FROM generate_series(1, 200000) n",
@@ -35,10 +39,11 @@ const FILL: [&str; 8] = [
     "INSERT INTO user_snapshots (user_id, schema_version, data) SELECT id, 4, '\\x00' FROM users",
 ];
 
-const TABLES: [&str; 5] = ["operations", "entity_heads", "sync_devices", "user_sync_state", "user_snapshots"];
+const TABLES: [&str; 6] =
+    ["operations", "segments", "entity_heads", "sync_devices", "user_sync_state", "user_snapshots"];
 
 /// Statements that go over accounts on purpose, in order of the primary key.
-const OVER_ACCOUNTS: [&str; 1] = ["prunable_accounts"];
+const OVER_ACCOUNTS: [&str; 2] = ["prunable_accounts", "sealable_accounts"];
 
 async fn filled() -> (TestDatabase, PgConnection) {
     let database = TestDatabase::create().await;

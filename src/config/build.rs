@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::reader::{ConfigErrors, Reader, boolean, bytes, days, number, seconds};
+use super::reader::{ConfigErrors, Reader, boolean, bytes, days, hours, number, seconds};
 use super::{
     Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, Retention, Smtp,
     Timeouts, database, secret, table,
@@ -21,6 +21,7 @@ const COUNT: &str = "expected a whole number above 0";
 const BYTES: &str = "expected a number of bytes such as 10485760 or 10MiB";
 const SECONDS: &str = "expected a number of seconds above 0 such as 60 or 0.5";
 const DAYS: &str = "expected a whole number of days from 1 to 3650";
+const HOURS: &str = "expected a whole number of hours from 0 to 87600";
 const YES_OR_NO: &str = "expected true or false";
 
 /// What to do when nobody gave a secret and none is needed.
@@ -392,6 +393,7 @@ fn retention(r: &mut Reader<'_>) -> Retention {
     Retention {
         superseded: r.value("SUPERSEDED_OPS_RETENTION_DAYS", DAYS, days),
         archive: r.value("ARCHIVE_DAYS", DAYS, days),
+        seal_after: r.value("SEAL_AFTER_HOURS", HOURS, hours),
         first_sweep: r.value("FIRST_SWEEP_SECONDS", SECONDS, seconds),
         sweep_every: r.value("SWEEP_INTERVAL_SECONDS", SECONDS, seconds),
         delete_batch,

@@ -186,6 +186,12 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
     (0.001..=TEN_YEARS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
+/// A whole number of hours, 0 included.
+pub(super) fn hours(text: &str) -> Option<Duration> {
+    let hours: u64 = number(0..=87_600)(text)?;
+    Some(Duration::from_secs(hours * 60 * 60))
+}
+
 /// A whole number of days.
 pub(super) fn days(text: &str) -> Option<Duration> {
     let days: u64 = number(1..=3650)(text)?;

@@ -245,6 +245,11 @@ pub const GROUPS: &[Group] = &[
                 "How long operations before the newest full state, and unseen devices, are kept.",
             ),
             value("ARCHIVE_DAYS", "30", "How long replaced or wiped data sets are kept."),
+            value(
+                "SEAL_AFTER_HOURS",
+                "24",
+                "Operations older than this are packed into compressed segments by the clean-up; 0: never.",
+            ),
             value("FIRST_SWEEP_SECONDS", "10", "First clean-up after the start."),
             value("SWEEP_INTERVAL_SECONDS", "86400", "Time between clean-ups."),
             value(

@@ -14,7 +14,7 @@ use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::segment::{FULL_BYTES, MAX_OPS, is_packable};
 use crate::store::{LogRange, Sealable, Segment, Store, StoreError};
 
-/// A run that may still grow waits until it has so many operations: a small segment saves little.
+/// Runs that may still grow wait until they have so many operations: a small segment saves little.
 pub const MIN_RUN: usize = 64;
 /// Accounts looked up in one step.
 const ACCOUNTS_PER_STEP: usize = 200;
@@ -32,6 +32,8 @@ pub struct Scope {
     pub before_ms: i64,
     /// Only this account.
     pub only: Option<UserId>,
+    /// A run that may still grow waits until it has so many operations; at least 1, usually [`MIN_RUN`].
+    pub min_run: usize,
     /// After so many operations no further account is begun.
     pub max_ops: u64,
     /// Accounts at a time.
@@ -115,7 +117,7 @@ pub async fn seal(store: &Arc<dyn Store>, engine: &Handle, scope: Scope) -> Resu
     let started = Instant::now();
     let counts = Counts::default();
     let mut after: UserId = 0;
-    let min_run = i64::try_from(MIN_RUN).unwrap_or(i64::MAX);
+    let min_run = i64::try_from(scope.min_run.max(1)).unwrap_or(i64::MAX);
     loop {
         let page = store.sealable_accounts(after, scope.only, min_run, scope.before_ms, ACCOUNTS_PER_STEP).await?;
         let Some(last) = page.last() else { break };
@@ -127,7 +129,7 @@ pub async fn seal(store: &Arc<dyn Store>, engine: &Handle, scope: Scope) -> Resu
                     counts.budget_exhausted.store(true, Ordering::Relaxed);
                     return;
                 }
-                match seal_account(store, engine, account, scope.before_ms, counts).await {
+                match seal_account(store, engine, account, scope, counts).await {
                     Ok(true) => {
                         counts.accounts.fetch_add(1, Ordering::Relaxed);
                     }
@@ -154,23 +156,17 @@ async fn seal_account(
     store: &Arc<dyn Store>,
     engine: &Handle,
     account: Sealable,
-    before_ms: i64,
+    scope: Scope,
     counts: &Counts,
 ) -> Result<bool, SealError> {
     let Sealable { user, generation, mut after, last_seq } = account;
     let begin = after;
     while after < last_seq {
-        let range = LogRange {
-            user,
-            after,
-            up_to: last_seq,
-            exclude_client: None,
-            limit: STEP_OPS,
-            max_bytes: STEP_BYTES,
-        };
+        let range =
+            LogRange { user, after, up_to: last_seq, exclude_client: None, limit: STEP_OPS, max_bytes: STEP_BYTES };
         let page = store.read_log(range).await?;
         let (ops, more) = (page.ops, page.has_more);
-        let packed = tokio::task::spawn_blocking(move || pack(generation, after, &ops, before_ms, more)).await??;
+        let packed = tokio::task::spawn_blocking(move || pack(generation, after, &ops, scope, more)).await??;
         if packed.up_to == after {
             break;
         }
@@ -201,16 +197,17 @@ struct Packed {
 
 /// Packs operations that follow each other from `after` on, as long as they are old enough. A full state or a large
 /// operation stays as it is and ends a run. A run at the end that is not full waits: for the rest of it when there is
-/// `more` to read, or until it has [`MIN_RUN`] operations.
-fn pack(generation: i64, after: Seq, ops: &[StoredOp], before_ms: i64, more: bool) -> Result<Packed, StoreError> {
+/// `more` to read, or until it has [`Scope::min_run`] operations.
+fn pack(generation: i64, after: Seq, ops: &[StoredOp], scope: Scope, more: bool) -> Result<Packed, StoreError> {
     let mut packed = Packed { segments: Vec::new(), up_to: after, done: !more };
+    let min_run = scope.min_run;
     let mut run_start = 0;
     let mut run_bytes = 0;
     for (at, op) in ops.iter().enumerate() {
         let follows = i64::try_from(at).is_ok_and(|at| op.server_seq == after + 1 + at);
-        if !follows || op.received_at >= before_ms {
+        if !follows || op.received_at >= scope.before_ms {
             packed.done = true;
-            return packed.with_last_run(generation, &ops[run_start..at], false);
+            return packed.with_last_run(generation, &ops[run_start..at], Some(min_run));
         }
         let full = at - run_start == MAX_OPS || run_bytes + op.payload.len() > FULL_BYTES;
         if !is_packable(op) || full {
@@ -225,7 +222,7 @@ fn pack(generation: i64, after: Seq, ops: &[StoredOp], before_ms: i64, more: boo
             packed.up_to = op.server_seq;
         }
     }
-    packed.with_last_run(generation, &ops[run_start..], more)
+    packed.with_last_run(generation, &ops[run_start..], (!more).then_some(min_run))
 }
 
 impl Packed {
@@ -237,9 +234,9 @@ impl Packed {
         Ok(())
     }
 
-    fn with_last_run(mut self, generation: i64, run: &[StoredOp], more: bool) -> Result<Self, StoreError> {
+    fn with_last_run(mut self, generation: i64, run: &[StoredOp], min: Option<usize>) -> Result<Self, StoreError> {
         // With more to come the run is only packed as it is when nothing else has been: each step gets somewhere.
-        let ripe = if more { self.segments.is_empty() } else { run.len() >= MIN_RUN };
+        let ripe = min.map_or(self.segments.is_empty(), |min| run.len() >= min);
         if ripe {
             self.push(generation, run)?;
         }

@@ -1,5 +1,5 @@
 //! Housekeeping (contract, section 11.4): gives up superseded history, deletes what is due in the archive, forgets
-//! devices and tokens. In small steps, one instance at a time; trouble with one account never stops the others.
+//! devices and tokens, packs old operations. In small steps, one instance at a time; trouble with one account never stops the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::sealer::{self, MIN_RUN, Scope, SealReport};
 use super::{EngineError, Handle};
 use crate::clock::Clock;
 use crate::config::Retention;
@@ -17,6 +18,10 @@ use crate::store::{Store, StoreError};
 const ACCOUNTS_PER_STEP: usize = 200;
 /// Archived ranges deleted in one step.
 const ARCHIVES_PER_STEP: usize = 50;
+/// After so many packed operations a run starts no further account.
+const MAX_SEALED_PER_RUN: u64 = 2_000_000;
+/// Accounts packed at a time: a few, so that their commits share transactions, and requests hardly notice.
+const SEAL_CONCURRENCY: usize = 4;
 /// How long an account's actor may take to give up a prefix.
 const RETIRE_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -32,6 +37,8 @@ pub struct SweepReport {
     pub archives_deleted: u64,
     pub devices_deleted: u64,
     pub tokens_deleted: u64,
+    /// What was packed into segments.
+    pub sealed: SealReport,
     /// The budget was used up: the next run goes on.
     pub budget_exhausted: bool,
 }
@@ -47,7 +54,7 @@ pub struct Sweeper {
     owner: String,
 }
 
-fn days_ms(duration: Duration) -> i64 {
+fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -73,6 +80,7 @@ impl Sweeper {
                     operations_deleted = report.operations_deleted,
                     archives_deleted = report.archives_deleted,
                     devices_deleted = report.devices_deleted,
+                    operations_sealed = report.sealed.operations,
                     budget_exhausted = report.budget_exhausted,
                     "sweep finished"
                 ),
@@ -99,9 +107,10 @@ impl Sweeper {
         }
         self.retire_superseded(now_ms, &mut report).await?;
         self.delete_archives(now_ms, &mut report).await?;
-        let devices_before = now_ms - days_ms(self.retention.superseded);
+        let devices_before = now_ms - millis(self.retention.superseded);
         report.devices_deleted = self.delete_devices(devices_before).await?;
         report.tokens_deleted = self.store.delete_expired_tokens(now_ms).await?;
+        report.sealed = self.seal_old(now_ms).await?;
         metrics::counter!("supersync_sweeps_total", "outcome" => "ok").increment(1);
         metrics::counter!("supersync_sweep_operations_deleted_total").increment(report.operations_deleted);
         metrics::counter!("supersync_sweep_account_failures_total").increment(report.accounts_failed);
@@ -117,7 +126,7 @@ impl Sweeper {
 
     /// Takes the prefixes that are superseded and old enough out of their data sets. The rows go with the archive's.
     async fn retire_superseded(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {
-        let cutoff_ms = now_ms - days_ms(self.retention.superseded);
+        let cutoff_ms = now_ms - millis(self.retention.superseded);
         let mut after: UserId = 0;
         loop {
             let users = self.store.prunable_accounts(after, ACCOUNTS_PER_STEP).await?;
@@ -150,7 +159,7 @@ impl Sweeper {
     }
 
     async fn delete_archives(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {
-        let before_ms = now_ms - days_ms(self.retention.archive);
+        let before_ms = now_ms - millis(self.retention.archive);
         let budget = u64::try_from(self.retention.max_deleted_per_run).unwrap_or(u64::MAX);
         loop {
             let due = self.store.expired_archives(before_ms, ARCHIVES_PER_STEP).await?;
@@ -166,7 +175,7 @@ impl Sweeper {
                     let batch = self.retention.delete_batch.max(1);
                     let deleted = self.store.delete_ops(user, range.from_seq - 1, range.to_seq, batch).await?;
                     report.operations_deleted += deleted;
-                    if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
+                    if deleted == 0 {
                         break;
                     }
                 }
@@ -174,6 +183,21 @@ impl Sweeper {
                 report.archives_deleted += 1;
             }
         }
+    }
+
+    /// Packs operations that are old enough, unless that is switched off.
+    async fn seal_old(&self, now_ms: i64) -> Result<SealReport, StoreError> {
+        if self.retention.seal_after.is_zero() {
+            return Ok(SealReport::default());
+        }
+        let scope = Scope {
+            before_ms: now_ms - millis(self.retention.seal_after),
+            only: None,
+            min_run: MIN_RUN,
+            max_ops: MAX_SEALED_PER_RUN,
+            concurrency: SEAL_CONCURRENCY,
+        };
+        sealer::seal(&self.store, &self.engine, scope).await
     }
 
     async fn delete_devices(&self, before_ms: i64) -> Result<u64, StoreError> {

@@ -178,7 +178,8 @@ impl<'a, T: PageOp> Builder<'a, T> {
     /// Whether the next operation fits; if not, the page is full and there is more.
     fn admit(&mut self, payload_len: usize) -> bool {
         let bytes = self.bytes.saturating_add(payload_len);
-        let fits = self.page.ops.is_empty() || (self.page.ops.len() < self.range.limit && bytes <= self.range.max_bytes);
+        let fits =
+            self.page.ops.is_empty() || (self.page.ops.len() < self.range.limit && bytes <= self.range.max_bytes);
         if fits {
             self.bytes = bytes;
         } else {

@@ -237,9 +237,8 @@ macro_rules! trace_columns {
 }
 
 pub(super) use {
-    decode_archive, decode_full_state, decode_head, decode_op, decode_sealable, decode_state, decode_token, decode_trace,
-    decode_user,
-    op_columns, state_columns, trace_columns, user_columns,
+    decode_archive, decode_full_state, decode_head, decode_op, decode_sealable, decode_state, decode_token,
+    decode_trace, decode_user, op_columns, state_columns, trace_columns, user_columns,
 };
 
 /// Says what stands where it can't, without the value: it may be a user's.

@@ -256,7 +256,10 @@ impl Unpacked {
         let mut reader = Reader(&body);
         let stored_first = reader.number()?.cast_signed();
         let count = reader.len()?;
-        if stored_first != first_seq || count > MAX_OPS || first_seq.checked_add(signed(count)) != last_seq.checked_add(1) {
+        if stored_first != first_seq
+            || count > MAX_OPS
+            || first_seq.checked_add(signed(count)) != last_seq.checked_add(1)
+        {
             return Err(corrupt("holds other operations than it should"));
         }
         let client_count = reader.len()?;

@@ -105,6 +105,12 @@ pub const METRICS: &[Metric] = &[
     gauge("supersync_sweep_last_success_timestamp_seconds", &[], "When the last clean-up succeeded, Unix time."),
     counter("supersync_sweep_operations_deleted_total", &[], "Operations deleted by clean-ups."),
     counter("supersync_sweep_account_failures_total", &[], "Accounts that a clean-up could not finish."),
+    counter("supersync_seal_operations_total", &[], "Operations packed into segments."),
+    counter("supersync_seal_segments_total", &[], "Segments made."),
+    counter("supersync_seal_operation_bytes_total", &[], "Bytes of payloads and clocks that were packed."),
+    counter("supersync_seal_segment_bytes_total", &[], "Bytes of the segments that they became."),
+    counter("supersync_seal_account_failures_total", &[], "Accounts whose old operations could not be packed."),
+    histogram("supersync_seal_seconds", &[], "Time of packing old operations in a clean-up."),
     // Accounts and mail.
     counter("supersync_logins_total", &["outcome"], "Log-ins, by outcome."),
     counter("supersync_registrations_total", &["outcome"], "Registrations, by outcome."),

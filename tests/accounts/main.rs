@@ -104,6 +104,7 @@ fn config() -> Config {
         retention: Retention {
             superseded: Duration::from_hours(45 * 24),
             archive: Duration::from_hours(30 * 24),
+            seal_after: Duration::from_hours(24),
             first_sweep: Duration::from_secs(10),
             sweep_every: Duration::from_hours(24),
             delete_batch: 5000,

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
     AccountState, AccountStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
-    LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, Result, SnapshotBlob, SnapshotMeta, Store,
-    Sealable, StoreError, TestStore, TokenPurpose, UserRow,
+    LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, Result, Sealable, SnapshotBlob, SnapshotMeta,
+    Store, StoreError, TestStore, TokenPurpose, UserRow,
 };
 use tokio::sync::Semaphore;
 

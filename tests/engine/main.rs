@@ -3,6 +3,7 @@
 
 mod faulty_store;
 mod life;
+mod sealing;
 mod setup;
 mod trouble;
 mod upkeep;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
 use supersync::config::Config;
+use supersync::engine::sealer::{self, Scope, SealReport};
 use supersync::engine::sweeper::Sweeper;
 use supersync::engine::{Handle, Options};
 use supersync::http::{self, AppState};
@@ -194,6 +195,23 @@ impl Server {
         };
         let page = self.store.read_log(range).await.expect("the store works");
         page.ops.iter().map(|op| op.server_seq).collect()
+    }
+
+    /// Packs every operation of every account that may be packed, however young.
+    pub async fn seal(&self) -> SealReport {
+        self.seal_in(None).await
+    }
+
+    /// The same for one account.
+    pub async fn seal_account(&self, account: &Account) -> SealReport {
+        self.seal_in(Some(account.id)).await
+    }
+
+    async fn seal_in(&self, only: Option<UserId>) -> SealReport {
+        let scope = Scope { before_ms: i64::MAX, only, min_run: 1, max_ops: u64::MAX, concurrency: 2 };
+        let report = sealer::seal(&self.store, &self.engine, scope).await.expect("the accounts can be listed");
+        assert_eq!(report.accounts_failed, 0, "{report:?}");
+        report
     }
 
     /// One run of the housekeeping.

@@ -41,6 +41,7 @@ mod poison;
 mod quota;
 mod restore;
 mod retention;
+mod sealed;
 mod snapshot;
 mod socket;
 mod upload;

@@ -13,11 +13,11 @@ mod upload;
 use std::collections::HashMap;
 
 use self::addition::Addition;
+pub use self::seal::Sealing;
 use super::facts::{Facts, Needs};
 use super::heads::{HeadCache, STORE_EVERY};
 use super::requests::{Remembered, RequestCache, RequestKey};
 use super::work::{Answer, Work};
-pub use self::seal::Sealing;
 use crate::protocol::UserId;
 use crate::store::{AccountState, Commit, EntityHead, EntityKey, SyncState};
 
@@ -156,7 +156,8 @@ impl<'a> Draft<'a> {
     /// set or are packed: the former may be deleted before anybody reads the log again, the latter are not read for it.
     fn store_heads(&mut self) {
         let sync = &mut self.sum.sync;
-        let due = sync.last_seq - sync.heads_seq >= STORE_EVERY || sync.pruned_seq.max(sync.sealed_seq) > sync.heads_seq;
+        let due =
+            sync.last_seq - sync.heads_seq >= STORE_EVERY || sync.pruned_seq.max(sync.sealed_seq) > sync.heads_seq;
         if !due || !self.sum.changed {
             return;
         }

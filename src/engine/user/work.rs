@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::engine::user::plan::Sealing;
 use crate::engine::view::UserView;
 use crate::engine::{QuotaExceeded, SnapshotReply};
-use crate::engine::user::plan::Sealing;
 use crate::protocol::Seq;
 use crate::protocol::response::OpResult;
 use crate::protocol::validate::{CheckedSnapshot, CheckedUpload};

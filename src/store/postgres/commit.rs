@@ -12,9 +12,7 @@ use crate::store::error::{is_connection_lost, is_transient};
 use crate::store::group::{Failure, Transact};
 use crate::store::row::entity_ids_text;
 use crate::store::segment::check_replaced;
-use crate::store::{
-    Commit, CommitOutcome, EntityHead, EntityKey, Result, Segment, SnapshotChange, StoreError,
-};
+use crate::store::{Commit, CommitOutcome, EntityHead, EntityKey, Result, Segment, SnapshotChange, StoreError};
 
 type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 

@@ -195,10 +195,7 @@ fn bind_state(query: Query, state: &SyncState) -> Query {
         .bind(state.sealed_max_op_id.clone())
 }
 
-pub(super) async fn insert_ops(
-    tx: &mut SqliteConnection,
-    ops: &[(UserId, i64, &StoredOp)],
-) -> Result<(), sqlx::Error> {
+pub(super) async fn insert_ops(tx: &mut SqliteConnection, ops: &[(UserId, i64, &StoredOp)]) -> Result<(), sqlx::Error> {
     for (mut query, rows) in INSERT_OPS.split(ops) {
         for (user, generation, op) in rows {
             query = query

@@ -130,7 +130,8 @@ pub(super) async fn newest(
         }
         for row in rows {
             before = row.try_get(1)?;
-            let mut ops = Unpacked::open(row.try_get(2)?, row.try_get(0)?, before)?.ops().collect::<Result<Vec<_>>>()?;
+            let mut ops =
+                Unpacked::open(row.try_get(2)?, row.try_get(0)?, before)?.ops().collect::<Result<Vec<_>>>()?;
             ops.retain(|op| op.server_seq > after && op_type.is_none_or(|wanted| op.op_type.as_str() == wanted));
             newest.extend(ops.into_iter().rev());
         }

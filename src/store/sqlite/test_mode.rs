@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 
-use super::{SqliteStore, segments};
 use super::commit::{overwrite_state, upsert_heads};
+use super::{SqliteStore, segments};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::rebuild::{Rebuilt, rebuild};

@@ -1,0 +1,169 @@
+//! Sealing beside everything else: what is sealed is fenced like every other change of a log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use supersync::config::Retention;
+use supersync::engine::sealer::{self, Scope, SealReport};
+use supersync::engine::sweeper::Sweeper;
+use supersync::engine::{Handle, invariants};
+use supersync::protocol::ErrorCode;
+use supersync::store::{LogRange, LogStore as _, Store, TestStore as _};
+
+use super::setup::{Setup, deadline, eventually, op, options, outcomes, setup, since};
+
+const ALL: Scope = Scope { before_ms: i64::MAX, only: None, min_run: 1, max_ops: u64::MAX, concurrency: 2 };
+
+async fn seal(t: &Setup) -> SealReport {
+    let store: Arc<dyn Store> = t.store.clone();
+    sealer::seal(&store, &t.engine, ALL).await.expect("the accounts can be listed")
+}
+
+/// G1 and G2 on all that is stored.
+async fn check_log(t: &Setup, last: i64) {
+    let range =
+        LogRange { user: t.user, after: 0, up_to: last, exclude_client: None, limit: 10_000, max_bytes: 1 << 30 };
+    let page = t.store.read_log(range).await.expect("reading");
+    assert_eq!(page.ops.len(), usize::try_from(last).expect("small"));
+    invariants::check_log(0, &page.ops).expect("the guarantees hold");
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<serde_json::Value> {
+    range.map(|n| op(&format!("op-{n:05}"))).collect()
+}
+
+#[tokio::test]
+async fn an_upload_while_sealing_goes_on_after_it() {
+    let t = setup(options()).await;
+    t.upload(numbered(0..20)).await;
+    t.store.gated.store(true, Ordering::SeqCst);
+    let sealing = tokio::spawn({
+        let (store, engine) = (t.store.clone() as Arc<dyn Store>, t.engine.clone());
+        async move { sealer::seal(&store, &engine, ALL).await.expect("sealing") }
+    });
+    eventually("the seal at the gate", || t.store.arrived.load(Ordering::SeqCst) == 1).await;
+    let upload = t.upload(numbered(10..22));
+    tokio::pin!(upload);
+    tokio::select! {
+        biased;
+        _ = &mut upload => panic!("an answer before the commit under way"),
+        () = tokio::task::yield_now() => {}
+    }
+    t.store.gated.store(false, Ordering::SeqCst);
+    t.store.gate.add_permits(1);
+    let done = upload.await;
+    let sealed = sealing.await.expect("no panic");
+    assert_eq!((sealed.operations, sealed.segments, sealed.accounts_failed), (20, 1, 0));
+    let mut expected = vec![Err(ErrorCode::DuplicateOperation); 10];
+    expected.extend([Ok(21), Ok(22)]);
+    assert_eq!(outcomes(&done), expected);
+    check_log(&t, 22).await;
+}
+
+#[tokio::test]
+async fn a_seal_that_another_instance_overtook_changes_nothing() {
+    let t = setup(options()).await;
+    t.upload(numbered(0..20)).await;
+    let other = Handle::start(t.store.clone(), t.clock.clone(), options()).await.expect("a second instance");
+    t.store.gated.store(true, Ordering::SeqCst);
+    let sealing = tokio::spawn({
+        let (store, engine) = (t.store.clone() as Arc<dyn Store>, t.engine.clone());
+        async move { sealer::seal(&store, &engine, ALL).await.expect("sealing") }
+    });
+    eventually("the seal at the gate", || t.store.arrived.load(Ordering::SeqCst) == 1).await;
+    t.store.gated.store(false, Ordering::SeqCst);
+    // The same work by somebody else, committed first.
+    let store: Arc<dyn Store> = t.store.clone();
+    assert_eq!(sealer::seal(&store, &other, ALL).await.expect("sealing").operations, 20);
+    t.store.gate.add_permits(1);
+    let sealed = sealing.await.expect("no panic");
+    assert_eq!((sealed.operations, sealed.accounts_failed), (0, 0), "it was planned again and found done");
+    check_log(&t, 20).await;
+    assert_eq!(outcomes(&t.upload(numbered(19..21)).await), [Err(ErrorCode::DuplicateOperation), Ok(21)]);
+    other.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_wipe_before_the_seal_is_planned_leaves_the_old_data_as_it_is() {
+    let t = setup(options()).await;
+    t.upload(numbered(0..20)).await;
+    let other = Handle::start(t.store.clone(), t.clock.clone(), options()).await.expect("a second instance");
+    t.store.gated.store(true, Ordering::SeqCst);
+    let sealing = tokio::spawn({
+        let (store, engine) = (t.store.clone() as Arc<dyn Store>, t.engine.clone());
+        async move { sealer::seal(&store, &engine, ALL).await.expect("sealing") }
+    });
+    eventually("the seal at the gate", || t.store.arrived.load(Ordering::SeqCst) == 1).await;
+    t.store.gated.store(false, Ordering::SeqCst);
+    other.wipe(t.user, deadline()).await.expect("wiping");
+    t.store.gate.add_permits(1);
+    assert_eq!(sealing.await.expect("no panic").operations, 0);
+    assert_eq!(t.store.measure(t.user, 0, 100).await.expect("counting").1, 20);
+    assert_eq!(outcomes(&t.upload(numbered(0..1)).await), [Ok(21)]);
+    other.shutdown().await;
+}
+
+#[tokio::test]
+async fn content_that_differs_under_a_sealed_id_is_refused() {
+    let t = setup(options()).await;
+    t.upload(numbered(0..5)).await;
+    assert_eq!(seal(&t).await.operations, 5);
+    let mut other = op("op-00002");
+    other["payload"] = serde_json::json!({ "title": "another" });
+    let mut dominating = op("op-00003");
+    dominating["vectorClock"] = serde_json::json!({ "A": 2 });
+    let done = t.upload(vec![other, dominating, op("op-00001"), op("op-00009")]).await;
+    let refused = Err(ErrorCode::InvalidOpId);
+    assert_eq!(outcomes(&done), [refused, refused, Err(ErrorCode::DuplicateOperation), Ok(6)]);
+}
+
+#[tokio::test]
+async fn sealing_goes_on_in_steps_and_leaves_nothing_behind() {
+    let t = setup(options()).await;
+    for start in (0..5_000).step_by(500) {
+        t.upload(numbered(start..start + 500)).await;
+    }
+    let report = seal(&t).await;
+    assert_eq!((report.operations, report.segments, report.accounts), (5_000, 10, 1));
+    assert!(report.segment_bytes > 0 && report.operation_bytes > 0);
+    check_log(&t, 5_000).await;
+    assert_eq!(seal(&t).await, SealReport::default(), "nothing is left");
+    let page = t.engine.download(t.user, since(250), deadline()).await.expect("an answer");
+    assert_eq!((page.ops.len(), page.has_more, page.gap_detected), (500, true, false));
+    // A log cut short in the middle of a segment goes on from there.
+    t.store.truncate_log(t.user, 1_000).await.expect("cutting");
+    t.engine.forget(t.user);
+    assert_eq!(outcomes(&t.upload(numbered(999..1_001)).await), [Err(ErrorCode::DuplicateOperation), Ok(1_001)]);
+    check_log(&t, 1_001).await;
+}
+
+#[tokio::test]
+async fn the_budget_ends_a_run_and_zero_hours_switch_it_off() {
+    let t = setup(options()).await;
+    t.upload(numbered(0..100)).await;
+    let second = super::setup::new_user(t.store.as_ref(), "second@example.com", 100 << 20).await;
+    let uploaded = t.engine.upload(second, super::setup::upload(numbered(0..100)), deadline()).await;
+    uploaded.expect("the engine answers");
+    let store: Arc<dyn Store> = t.store.clone();
+    let scope = Scope { max_ops: 50, concurrency: 1, ..ALL };
+    let report = sealer::seal(&store, &t.engine, scope).await.expect("sealing");
+    assert_eq!((report.operations, report.budget_exhausted), (100, true));
+    t.clock.advance_ms(10 * 86_400_000);
+    let sweep = async |hours: u64| {
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        let retention = Retention {
+            superseded: days(45),
+            archive: days(30),
+            seal_after: Duration::from_secs(hours * 3_600),
+            first_sweep: days(1),
+            sweep_every: days(1),
+            delete_batch: 100,
+            max_deleted_per_run: 1000,
+        };
+        let sweeper = Sweeper::new(store.clone(), t.engine.clone(), t.clock.clone(), retention, "test".to_owned());
+        sweeper.sweep().await.expect("the sweep runs").sealed
+    };
+    assert_eq!(sweep(0).await, SealReport::default());
+    assert_eq!(sweep(24).await.operations, 100, "what the budget left");
+}
