@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod admin;
+pub mod bench;
 pub mod client;
 pub mod clock;
 pub mod config;

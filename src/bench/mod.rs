@@ -1,0 +1,4 @@
+//! The benchmark.
+
+pub mod number;
+pub mod plan;
