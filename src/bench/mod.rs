@@ -1,4 +1,5 @@
 //! The benchmark.
 
+pub mod chart;
 pub mod number;
 pub mod plan;
