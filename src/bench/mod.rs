@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 pub mod bars;
 pub mod case;
+pub mod ceiling;
 pub mod chart;
 pub mod check;
 pub mod connection;
@@ -40,6 +41,7 @@ pub mod session;
 pub mod study;
 pub mod target;
 pub mod text;
+pub mod tool;
 pub mod usage;
 
 use case::Case;
@@ -131,6 +133,9 @@ impl Bench {
 /// # Errors
 /// [`BenchError`]; [`BenchError::Checks`] when everything was measured and something was wrong.
 pub fn run(command: BenchCommand) -> Result<()> {
+    if let Some(tool) = command.tool {
+        return tool::run(tool);
+    }
     if command.list {
         for scenario in all() {
             println!("{:<12} {}", scenario.name(), scenario.about());

@@ -9,11 +9,15 @@ use super::device::MIN_PAYLOAD_BYTES;
 use super::load::Pace;
 use super::place::Database;
 use super::scenario;
+use super::tool::Tool;
 
 /// Measures the server: puts load on it, checks every answer, compares what is stored with what was acknowledged.
 #[derive(Clone, Debug, Args)]
-#[command(after_long_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub struct BenchCommand {
+    /// What to do instead of measuring.
+    #[command(subcommand)]
+    pub tool: Option<Tool>,
     /// What to measure; nothing means everything. `--list` says what there is.
     #[arg(value_name = "SCENARIO", value_parser = scenario::names())]
     pub scenarios: Vec<String>,

@@ -38,5 +38,5 @@ pub const ALL: &[&dyn Scenario] = &[&upload::Upload, &poll::Poll];
 /// The names for the command line.
 #[must_use]
 pub fn names() -> PossibleValuesParser {
-    PossibleValuesParser::new(ALL.iter().map(|scenario| scenario.name()))
+    PossibleValuesParser::new(super::all().map(|scenario| scenario.name()))
 }

@@ -1,6 +1,13 @@
 //! Measurements that explain the others: raw ceilings, layouts, growth.
 
+use super::ceiling::Ceiling;
 use super::scenario::Scenario;
 
+mod crowd;
+mod history;
+mod latency;
+mod start;
+mod turns;
+
 /// All studies, in the order in which they run, after the scenarios.
-pub const ALL: &[&dyn Scenario] = &[];
+pub const ALL: &[&dyn Scenario] = &[&Ceiling, &latency::Latency, &history::History, &crowd::Crowd, &start::Start];

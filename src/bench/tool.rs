@@ -1,0 +1,35 @@
+//! What `supersync bench` does besides measuring.
+
+use clap::Subcommand;
+
+use super::ceiling;
+use super::error::{BenchError, Result};
+use super::plan::{self, PlanCommand};
+
+/// Something else than a measurement.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Tool {
+    /// Plan capacity: cores, memory, disk, network and number of databases for a number of accounts.
+    Plan(Box<PlanCommand>),
+    /// Serve nothing but a token check: the process that the scenario `ceiling` measures.
+    #[command(hide = true)]
+    EmptyHandler,
+}
+
+/// Does it.
+///
+/// # Errors
+/// What kept it from being done.
+pub fn run(tool: Tool) -> Result<()> {
+    match tool {
+        Tool::Plan(command) => Ok(plan::run(&command, &mut std::io::stdout())?),
+        Tool::EmptyHandler => {
+            // As the server's own runtime.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(BenchError::io("starting the empty handler"))?;
+            runtime.block_on(ceiling::handler::serve())
+        }
+    }
+}
