@@ -119,6 +119,22 @@ impl Session {
         Ok((self, took))
     }
 
+    /// Ends the server, lets `work` have the data, and starts the server again.
+    ///
+    /// # Errors
+    /// When it is a foreign one, does not stop or start, or the work fails. It takes the data along.
+    pub async fn paused<T>(mut self, work: impl AsyncFnOnce(&Place) -> Result<T>) -> Result<(Self, T)> {
+        let Some(own) = self.own else {
+            return Err(BenchError::Options("a foreign server can't be stopped".to_owned()));
+        };
+        own.server.stop().await?;
+        let done = work(&own.place).await?;
+        let server = Server::start(&own.place).await?;
+        self.target = server.target().clone();
+        self.own = Some(Own { server, ..own });
+        Ok((self, done))
+    }
+
     /// Stops the server, measures how much its database has grown, bytes, and removes it. `None`: a foreign server,
     /// which is left as it is.
     ///

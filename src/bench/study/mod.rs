@@ -3,11 +3,22 @@
 use super::ceiling::Ceiling;
 use super::scenario::Scenario;
 
+mod cold_pages;
 mod crowd;
+mod disk;
 mod history;
 mod latency;
+mod layout;
 mod start;
 mod turns;
 
 /// All studies, in the order in which they run, after the scenarios.
-pub const ALL: &[&dyn Scenario] = &[&Ceiling, &latency::Latency, &history::History, &crowd::Crowd, &start::Start];
+pub const ALL: &[&dyn Scenario] = &[
+    &Ceiling,
+    &latency::Latency,
+    &history::History,
+    &crowd::Crowd,
+    &start::Start,
+    &disk::Disk,
+    &cold_pages::ColdPages,
+];
