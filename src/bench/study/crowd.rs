@@ -45,7 +45,7 @@ async fn measure(bench: &Bench, accounts: usize, of: usize) -> Result<Case> {
     let before = of * BATCH / accounts;
     let devices = fleet::fill(&session, devices, before, connections).await?;
     let mut group = Group::new(devices);
-    group.upload(&session, connections, of, 1, BATCH).await?;
+    group.upload_each(&session, connections, of / accounts, BATCH).await?;
     let case = Case::new("crowd", format!("{accounts} accounts"))
         .with("accounts", accounts)
         .with("operations_before", before * accounts)

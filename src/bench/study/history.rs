@@ -34,7 +34,8 @@ impl Scenario for History {
         let options = &bench.options;
         let (short, long) = (options.size(1_000, 100), options.size(1_000_000, 5_000));
         let rounds = options.size(ROUNDS, 2);
-        let uploads = SHORT_ACCOUNTS * RUN / ROUNDS;
+        let part = SHORT_ACCOUNTS / ROUNDS;
+        let uploads = part * RUN;
         bench.progress(&format!("history: {long} operations"));
         let session = bench.session(SHORT_ACCOUNTS + 1).await?;
         let mut shorts = session.devices(0, options.payload_bytes()).await?;
@@ -44,8 +45,8 @@ impl Scenario for History {
         bench.progress("history: uploads");
         let (mut shorts, mut one) = (Group::new(shorts), Group::new(one));
         for _ in 0..rounds {
-            shorts.upload(&session, 1, uploads, RUN, BATCH).await?;
-            one.upload(&session, 1, uploads, RUN, BATCH).await?;
+            shorts.upload_first(&session, part, RUN, BATCH).await?;
+            one.upload_first(&session, 1, uploads, BATCH).await?;
         }
         let case = |operations: usize, accounts: usize| {
             let name = format!("{operations} operations in the account");

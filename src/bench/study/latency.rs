@@ -27,10 +27,10 @@ impl Scenario for Latency {
         let session = bench.session(1).await?;
         let mut group = Group::new(session.devices(0, bench.options.payload_bytes()).await?);
         // What is compiled or cached at first use is not measured.
-        group.upload(&session, 1, uploads / 10, 1, 1).await?;
+        group.upload_each(&session, 1, uploads / 10, 1).await?;
         let (_, devices) = group.finish(Case::new("latency", "warm-up"));
         let mut group = Group::new(devices);
-        group.upload(&session, 1, uploads, 1, 1).await?;
+        group.upload_each(&session, 1, uploads, 1).await?;
         let (mut case, devices) = group.finish(Case::new("latency", "1 operation, one user").with("uploads", uploads));
         case.check(compare_logs(&session, devices).await?);
         session.close().await?;

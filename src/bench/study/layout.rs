@@ -129,12 +129,11 @@ pub async fn write_in_rounds(
     per_account: usize,
     mut copy: impl AsyncFnMut(&Place, Seq) -> Result<()>,
 ) -> Result<(Session, Group)> {
-    let accounts = session.accounts().len();
     let mut group = Group::new(session.devices(0, bench.options.payload_bytes()).await?);
     let uploads = per_account / rounds / BATCH;
     for round in 0..rounds {
         bench.progress(&format!("writing, round {} of {rounds}", round + 1));
-        group.upload(&session, bench.options.connections(), accounts * uploads, 1, BATCH).await?;
+        group.upload_each(&session, bench.options.connections(), uploads, BATCH).await?;
         let before = Seq::try_from(round * uploads * BATCH).unwrap_or(Seq::MAX);
         (session, ()) = session
             .paused(async |place: &Place| {
@@ -186,7 +185,9 @@ async fn empty_shared_buffers(connection: &mut Raw) -> Result<Result<(), String>
     let rows = (pages / 5).max(1);
     connection.execute("SET max_parallel_workers_per_gather = 0".to_owned()).await?;
     for table in 0..TABLES {
-        connection.execute(format!("CREATE UNLOGGED TABLE filler_{table} (filling TEXT STORAGE PLAIN)")).await?;
+        connection.execute(format!("CREATE UNLOGGED TABLE filler_{table} (filling TEXT)")).await?;
+        // Neither compressed nor kept beside the table.
+        connection.execute(format!("ALTER TABLE filler_{table} ALTER COLUMN filling SET STORAGE PLAIN")).await?;
         let fill =
             format!("INSERT INTO filler_{table} SELECT repeat(md5(n::text), 200) FROM generate_series(1, {rows}) n");
         connection.execute(fill).await?;

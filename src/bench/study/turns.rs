@@ -62,20 +62,40 @@ impl Group {
         Self { devices, counted: KindOutcome::default(), cpu: None, lasted: Duration::ZERO }
     }
 
-    /// Uploads `uploads` times `batch` operations in all, on so many connections, and counts it; each device has `run`
-    /// turns in succession. A later call goes on with the devices that had no turn yet.
-    pub async fn upload(
+    /// Every device uploads `times` times `batch` operations, one after the other on so many connections, and again.
+    pub async fn upload_each(
         &mut self,
         session: &Session,
         connections: usize,
-        uploads: usize,
-        run: usize,
+        times: usize,
         batch: usize,
     ) -> Result<()> {
-        let used = uploads.div_ceil(run) % self.devices.len();
         let hands = deal(std::mem::take(&mut self.devices), connections);
-        let each = uploads.div_ceil(hands.len());
-        let workers = hands.into_iter().map(|devices| Turns { devices, batch, run, done: 0, uploads: each }).collect();
+        let workers = hands.into_iter().map(|devices| {
+            let uploads = devices.len() * times;
+            Turns { devices, batch, run: 1, done: 0, uploads }
+        });
+        let workers = self.count(session, workers.collect()).await?;
+        // As they were dealt, so that everybody keeps the place in the row.
+        let mut hands: Vec<_> = workers.into_iter().map(|worker| worker.devices.into_iter()).collect();
+        while let Some(device) = next_of(&mut hands, self.devices.len()) {
+            self.devices.push(device);
+        }
+        Ok(())
+    }
+
+    /// The first `count` devices upload `run` times `batch` operations each, on one connection, one device after the
+    /// other; then they go to the end of the row.
+    pub async fn upload_first(&mut self, session: &Session, count: usize, run: usize, batch: usize) -> Result<()> {
+        let devices = std::mem::take(&mut self.devices);
+        let count = count.min(devices.len());
+        let workers = self.count(session, vec![Turns { devices, batch, run, done: 0, uploads: count * run }]).await?;
+        self.devices = workers.into_iter().flat_map(|worker| worker.devices).collect();
+        self.devices.rotate_left(count);
+        Ok(())
+    }
+
+    async fn count(&mut self, session: &Session, workers: Vec<Turns>) -> Result<Vec<Turns>> {
         let before = session.meter().cpu();
         let started = Instant::now();
         let (Outcome { kinds, .. }, workers) = load::run(session, workers, WITHOUT_END).await?;
@@ -85,9 +105,7 @@ impl Group {
         for kind in &kinds {
             self.counted.merge(kind);
         }
-        self.devices = workers.into_iter().flat_map(|worker| worker.devices).collect();
-        self.devices.rotate_left(used);
-        Ok(())
+        Ok(workers)
     }
 
     /// What was counted, and the devices for the check.
@@ -97,6 +115,12 @@ impl Group {
         case.per_second.clear();
         (case, self.devices)
     }
+}
+
+/// The next one when so many have been taken back.
+fn next_of<T>(hands: &mut [std::vec::IntoIter<T>], taken: usize) -> Option<T> {
+    let count = hands.len().max(1);
+    hands.get_mut(taken % count)?.next()
 }
 
 /// How a figure of one case compares to the same of another; the figure is named after it.
@@ -129,6 +153,19 @@ mod tests {
             turns.done += 1;
         }
         assert_eq!(whose, [0, 0, 1, 1, 2, 2, 0]);
+    }
+
+    #[test]
+    fn what_was_dealt_comes_back_in_order() {
+        for (things, connections) in [(0, 3), (2, 3), (3, 3), (10, 4), (7, 1)] {
+            let mut hands: Vec<_> =
+                deal((0..things).collect(), connections).into_iter().map(IntoIterator::into_iter).collect();
+            let mut back = Vec::new();
+            while let Some(one) = next_of(&mut hands, back.len()) {
+                back.push(one);
+            }
+            assert_eq!(back, (0..things).collect::<Vec<_>>());
+        }
     }
 
     #[test]
