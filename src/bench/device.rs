@@ -43,10 +43,12 @@ pub struct Device {
     start: Seq,
     /// `Host` and `Authorization`, ready to be sent.
     headers: Vec<u8>,
+    token: String,
     client_id: String,
     /// Other devices that the clock knows.
     others: Vec<(String, u32)>,
     counter: u32,
+    created: usize,
     entities: Vec<EntityId>,
     /// Where the next entity goes once [`REMEMBERED`] are known.
     oldest: usize,
@@ -65,14 +67,16 @@ impl Device {
         let mut random = Random::new(seed ^ 0x00DE_71CE);
         let client_id = client_id(&mut random);
         let others = (0..=random.below(2)).map(|_| (client_id_of_another(&mut random), 1)).collect();
-        let headers = format!("Host: {}\r\nAuthorization: Bearer {}\r\n", target.host, account.token).into_bytes();
+        let headers = headers(target, &account.token);
         Self {
             account: number,
             start: 0,
             headers,
+            token: account.token.clone(),
             client_id,
             others,
             counter: 0,
+            created: 0,
             entities: Vec::new(),
             oldest: 0,
             random,
@@ -107,6 +111,11 @@ impl Device {
         self.cursor = start;
     }
 
+    /// Goes on with the same data behind another address.
+    pub fn retarget(&mut self, target: &Target) {
+        self.headers = headers(target, &self.token);
+    }
+
     /// Everything up to here has been seen.
     #[must_use]
     pub const fn cursor(&self) -> Seq {
@@ -122,6 +131,12 @@ impl Device {
     #[must_use]
     pub const fn acknowledged(&self) -> usize {
         self.ledger.len()
+    }
+
+    /// How many entities it has created.
+    #[must_use]
+    pub const fn created(&self) -> usize {
+        self.created
     }
 
     /// The acknowledged operations so far.
@@ -147,6 +162,13 @@ impl Device {
         put(out, format_args!("GET {path} HTTP/1.1\r\n"));
         out.extend_from_slice(&self.headers);
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes the head of a request with a JSON body of so many bytes.
+    pub fn write_post(&self, out: &mut Vec<u8>, path: &str, body_bytes: usize) {
+        put(out, format_args!("POST {path} HTTP/1.1\r\n"));
+        out.extend_from_slice(&self.headers);
+        put(out, format_args!("Content-Type: application/json\r\nContent-Length: {body_bytes}\r\n\r\n"));
     }
 
     /// Writes an upload of `ops` new operations.
@@ -249,6 +271,7 @@ impl Device {
 
     fn new_entity(&mut self) -> EntityId {
         let entity = entity_id(&mut self.random);
+        self.created += 1;
         if self.entities.len() < REMEMBERED {
             self.entities.push(entity);
         } else {
@@ -411,6 +434,10 @@ impl Page {
     }
 }
 
+fn headers(target: &Target, token: &str) -> Vec<u8> {
+    format!("Host: {}\r\nAuthorization: Bearer {token}\r\n", target.host).into_bytes()
+}
+
 /// Appends formatted text.
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory can't fail");
@@ -452,7 +479,7 @@ fn entity_id(random: &mut Random) -> EntityId {
 }
 
 /// A UUID, version 7: milliseconds, then random bits.
-fn uuid_v7(random: &mut Random, now_ms: u64) -> u128 {
+pub(super) fn uuid_v7(random: &mut Random, now_ms: u64) -> u128 {
     let (a, b) = (random.bits(), random.bits());
     (u128::from(now_ms) << 80) | (7 << 76) | (u128::from(a & 0xFFF) << 64) | (0b10 << 62) | u128::from(b >> 2)
 }
