@@ -93,9 +93,10 @@ impl StoreError {
 
 async fn at_once(connection: &mut PgConnection, group: &[&Commit]) -> Result<HashSet<UserId>> {
     let query = bind_heads(bind_ops(bind_states(sqlx::query(sql::COMMIT), group), group), group);
+    let query = bind_absent(bind_devices(query, group), group);
     // fetch_all reads up to the server's "ready", which comes after the commit; stopping at the rows would be too
     // early.
-    let rows = bind_devices(query, group).fetch_all(connection).await.map_err(StoreError::of_commit)?;
+    let rows = query.fetch_all(connection).await.map_err(StoreError::of_commit)?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
@@ -105,7 +106,7 @@ async fn at_once(connection: &mut PgConnection, group: &[&Commit]) -> Result<Has
 async fn in_transaction(connection: &mut PgConnection, group: &[&Commit]) -> Result<HashSet<UserId>> {
     let mut tx = connection.begin().await?;
     let query = bind_heads(bind_ops(bind_states(sqlx::query(sql::COMMIT), group), group), group);
-    let rows = bind_devices(query, &[]).fetch_all(&mut *tx).await?;
+    let rows = bind_absent(bind_devices(query, &[]), group).fetch_all(&mut *tx).await?;
     let hit: HashSet<UserId> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
     let live: Vec<&Commit> = group.iter().copied().filter(|commit| hit.contains(&commit.user)).collect();
 
@@ -215,6 +216,15 @@ fn bind_devices(query: Query, group: &[&Commit]) -> Query {
         .bind(column(&devices, |((user, _), _)| *user))
         .bind(column(&devices, |((_, client), _)| *client))
         .bind(column(&devices, |(_, at)| *at))
+}
+
+fn bind_absent(query: Query, group: &[&Commit]) -> Query {
+    let absent: Vec<_> =
+        group.iter().flat_map(|c| c.absent.iter().map(|key| (c.user, key, c.state.base_seq))).collect();
+    query
+        .bind(column(&absent, |(user, ..)| *user))
+        .bind(column(&absent, |(_, key, _)| &key.as_bytes()[..]))
+        .bind(column(&absent, |(.., base_seq)| *base_seq))
 }
 
 fn bind_archives(query: Query, group: &[&Commit]) -> Query {

@@ -16,6 +16,12 @@ WITH planned AS (
         AS p (user_id, expected, generation, base_seq, pruned_seq, last_seq, vector_clock, full_state_seq,
             full_state_client_id, full_state_clock, replacement_seq, storage_used_bytes, snapshot_seq, snapshot_at,
             snapshot_bytes, heads_seq, sealed_seq, sealed_max_op_id)
+), taken AS (
+    SELECT a.user_id FROM UNNEST($47::int8[], $48::bytea[], $49::int8[]) AS a (user_id, entity_key, base_seq)
+    CROSS JOIN LATERAL (
+        SELECT FROM entity_heads h
+        WHERE h.user_id = a.user_id AND h.entity_key = a.entity_key AND h.server_seq > a.base_seq OFFSET 0
+    ) h
 ), hit AS (
     UPDATE user_sync_state s SET revision = p.expected + 1, generation = p.generation, base_seq = p.base_seq,
         pruned_seq = p.pruned_seq, last_seq = p.last_seq, vector_clock = p.vector_clock,
@@ -24,7 +30,8 @@ WITH planned AS (
         storage_used_bytes = p.storage_used_bytes, snapshot_seq = p.snapshot_seq, snapshot_at = p.snapshot_at,
         snapshot_bytes = p.snapshot_bytes, heads_seq = p.heads_seq, sealed_seq = p.sealed_seq,
         sealed_max_op_id = p.sealed_max_op_id
-    FROM planned p WHERE s.user_id = p.user_id AND s.revision = p.expected
+    FROM planned p
+    WHERE s.user_id = p.user_id AND s.revision = p.expected AND (p.user_id IN (SELECT user_id FROM taken)) IS NOT TRUE
     RETURNING s.user_id
 ), new_operations AS (
     INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, op_type, entity_type,

@@ -110,8 +110,14 @@ impl SqliteStore {
 impl Transact for SqliteConnection {
     async fn transact(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
         let mut tx = self.begin_with("BEGIN IMMEDIATE").await?;
-        let hit = update_states(&mut tx, group).await?;
-        let live: Vec<&Commit> = group.iter().filter(|commit| hit.contains(&commit.user)).collect();
+        let mut sound = Vec::with_capacity(group.len());
+        for commit in group {
+            if !has_any_head(&mut tx, commit).await? {
+                sound.push(commit);
+            }
+        }
+        let hit = update_states(&mut tx, &sound).await?;
+        let live: Vec<&Commit> = sound.into_iter().filter(|commit| hit.contains(&commit.user)).collect();
         let ops: Vec<_> =
             live.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| (c.user, *generation, op))).collect();
         insert_ops(&mut tx, &ops).await?;
@@ -138,8 +144,20 @@ impl Transact for SqliteConnection {
     }
 }
 
+/// Whether an entity that is to be absent has a head.
+async fn has_any_head(tx: &mut SqliteConnection, commit: &Commit) -> Result<bool, Failure> {
+    for key in &commit.absent {
+        let query = sqlx::query("SELECT 1 FROM entity_heads WHERE user_id = ? AND entity_key = ? AND server_seq > ?");
+        let query = query.bind(commit.user).bind(key.as_bytes().to_vec()).bind(commit.state.base_seq);
+        if query.fetch_optional(&mut *tx).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Moves the state rows on whose revision is the expected one. Returns whose they were.
-async fn update_states(tx: &mut SqliteConnection, group: &[Commit]) -> Result<HashSet<UserId>, Failure> {
+async fn update_states(tx: &mut SqliteConnection, group: &[&Commit]) -> Result<HashSet<UserId>, Failure> {
     let mut hit = HashSet::with_capacity(group.len());
     for (mut query, commits) in UPDATE_STATES.split(group) {
         for commit in commits {
