@@ -32,6 +32,7 @@ pub mod load;
 pub mod machine;
 pub mod number;
 pub mod options;
+pub mod page;
 pub mod place;
 pub mod plan;
 pub mod random;

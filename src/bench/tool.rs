@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::ceiling;
 use super::error::{BenchError, Result};
+use super::page::{self, ReportCommand};
 use super::plan::{self, PlanCommand};
 
 /// Something else than a measurement.
@@ -11,6 +12,8 @@ use super::plan::{self, PlanCommand};
 pub enum Tool {
     /// Plan capacity: cores, memory, disk, network and number of databases for a number of accounts.
     Plan(Box<PlanCommand>),
+    /// Fill the tables and charts of the documents from results.
+    Report(ReportCommand),
     /// Serve nothing but a token check: the process that the scenario `ceiling` measures.
     #[command(hide = true)]
     EmptyHandler,
@@ -23,6 +26,7 @@ pub enum Tool {
 pub fn run(tool: Tool) -> Result<()> {
     match tool {
         Tool::Plan(command) => Ok(plan::run(&command, &mut std::io::stdout())?),
+        Tool::Report(command) => page::run(&command),
         Tool::EmptyHandler => {
             // As the server's own runtime.
             let runtime = tokio::runtime::Builder::new_multi_thread()

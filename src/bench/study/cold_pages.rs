@@ -150,6 +150,7 @@ async fn server_pages(session: &Session, devices: &mut [Device], order: &[usize]
             .iter_mut()
             .find(|device| device.account() == *which)
             .ok_or_else(|| BenchError::Answer(format!("account {which} has no device")))?;
+        device.retarget(session.target());
         let cursor = device.cursor();
         device.set_cursor(0);
         request.clear();

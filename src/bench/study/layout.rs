@@ -142,6 +142,7 @@ pub async fn write_in_rounds(
                 vacuum(place).await
             })
             .await?;
+        group.retarget(&session);
     }
     Ok((session, group))
 }

@@ -62,6 +62,13 @@ impl Group {
         Self { devices, counted: KindOutcome::default(), cpu: None, lasted: Duration::ZERO }
     }
 
+    /// Goes on with a server that was started again.
+    pub fn retarget(&mut self, session: &Session) {
+        for device in &mut self.devices {
+            device.retarget(session.target());
+        }
+    }
+
     /// Every device uploads `times` times `batch` operations, one after the other on so many connections, and again.
     pub async fn upload_each(
         &mut self,
