@@ -168,10 +168,10 @@ async fn measure(command: BenchCommand, threads: usize) -> Result<()> {
         done = measure_all(&benches, &mut report.cases) => done,
         _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
     };
-    for bench in &benches {
-        let leftovers = bench.leftovers.take();
-        for leftover in leftovers {
-            leftover.remove().await?;
+    for leftover in benches.iter().flat_map(|bench| bench.leftovers.take()) {
+        // What was measured is worth telling all the same.
+        if let Err(error) = leftover.remove().await {
+            eprintln!("{leftover:?} may still be there: {error}");
         }
     }
     // A quick run says nothing about speed.

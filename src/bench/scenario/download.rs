@@ -185,7 +185,7 @@ impl Scenario for Fresh {
 
     async fn run(&self, bench: &Bench) -> Result<Vec<Case>> {
         let options = &bench.options;
-        let accounts = options.size(8, 2);
+        let accounts = options.size(4, 2);
         let before = options.size(100_000, 1_500);
         bench.progress(&format!("fresh: {before} operations"));
         let session = bench.session(accounts).await?;
