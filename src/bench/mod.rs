@@ -155,6 +155,10 @@ fn all() -> impl Iterator<Item = &'static &'static dyn Scenario> {
 async fn measure(command: BenchCommand, threads: usize) -> Result<()> {
     let directory = command.directory.clone().unwrap_or_else(std::env::temp_dir);
     let directory = directory.canonicalize().map_err(BenchError::io(format!("looking for {}", directory.display())))?;
+    if let Some(path) = &command.json {
+        // A run takes minutes; that its figures can't be written is to be known before.
+        fs::File::create(path).map_err(BenchError::io(format!("writing {}", path.display())))?;
+    }
     let (benches, databases) = prepare(&command, &directory).await?;
     let machine = Machine::this(&directory);
     if machine.file_system.as_deref() == Some("tmpfs") {

@@ -120,7 +120,7 @@ impl Report {
 }
 
 /// Columns of the table, by the figures' names.
-const COLUMNS: [(&str, &str, f64); 12] = [
+const COLUMNS: [(&str, &str, f64); 13] = [
     ("requests_per_second", "req/s", 1.0),
     ("operations_per_second", "ops/s", 1.0),
     ("p50_ms", "p50 ms", 1.0),
@@ -130,6 +130,7 @@ const COLUMNS: [(&str, &str, f64); 12] = [
     ("server_cpu_us_per_request", "server us/req", 1.0),
     ("database_cpu_us_per_request", "db us/req", 1.0),
     ("generator_cpu_us_per_request", "load us/req", 1.0),
+    ("strangers_cpu_percent", "others %", 1.0),
     ("server_memory_bytes", "server MiB", 1_048_576.0),
     ("database_memory_bytes", "db MiB", 1_048_576.0),
     ("disk_bytes_per_operation", "disk B/op", 1.0),
