@@ -29,6 +29,7 @@ pub mod listeners;
 pub mod load;
 pub mod machine;
 pub mod options;
+pub mod page;
 pub mod place;
 pub mod random;
 pub mod report;

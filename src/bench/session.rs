@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::device::{Device, Page, now_ms};
+use super::device::{Device, now_ms};
 use super::error::{BenchError, Result};
+use super::page::Page;
 use super::place::Place;
 use super::random::Random;
 use super::server::Server;

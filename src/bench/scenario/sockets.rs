@@ -233,8 +233,7 @@ impl Scenario for Hold {
         let sockets = affordable(bench, bench.options.size(10_000, 50))?;
         bench.progress(&format!("hold: {sockets} sockets"));
         let session = bench.session(sockets).await?;
-        // Creating the accounts was another process's work: this one has just started.
-        let session = session.restart().await?.0;
+        // The server has just started: the accounts were created by this process.
         let settle = if bench.options.quick { SETTLE / 10 } else { SETTLE };
         tokio::time::sleep(settle).await;
         let at_rest = session.meter().server_memory();
