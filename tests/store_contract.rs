@@ -61,6 +61,7 @@ on_both_databases! {
         a_group_reports_one_outcome_per_commit_in_order,
         many_rows_travel_in_one_commit,
         heads_are_replaced_and_looked_up_above_the_base,
+        an_entity_that_was_to_be_absent_refuses_its_commit_only,
         all_heads_only_up_to_the_limit,
         clearing_devices_leaves_only_the_uploader,
         archives_are_listed_newest_first,
@@ -75,7 +76,7 @@ on_both_databases! {
         a_single_foreign_operation_is_found_behind_many_own,
         operations_are_found_by_id_within_their_generation,
         full_states_come_newest_first,
-        encrypted_operations_are_seen_within_the_range,
+        heads_are_read_from_the_log,
         operations_are_measured_and_dated,
         a_missing_account_is_none,
         devices_keep_the_latest_time;

@@ -102,6 +102,7 @@ pub fn empty_commit(user: UserId, state: &SyncState) -> Commit {
         state: SyncState { revision: state.revision + 1, ..state.clone() },
         ops: Vec::new(),
         heads: Vec::new(),
+        absent: Vec::new(),
         clear_devices: false,
         devices: Vec::new(),
         archived: Vec::new(),
@@ -125,7 +126,7 @@ pub fn append(user: UserId, state: &SyncState, ops: Vec<StoredOp>) -> Commit {
 }
 
 pub fn key(entity_type: &'static str, id: &str) -> EntityKey {
-    EntityKey { entity_type, entity_id: id.into() }
+    EntityKey::new(entity_type, id)
 }
 
 pub fn head(op: &StoredOp) -> EntityHead {
