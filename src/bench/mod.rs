@@ -164,6 +164,10 @@ fn all() -> impl Iterator<Item = &'static &'static dyn Scenario> {
 async fn measure(command: BenchCommand, threads: usize) -> Result<()> {
     let directory = command.directory.clone().unwrap_or_else(std::env::temp_dir);
     let directory = directory.canonicalize().map_err(BenchError::io(format!("looking for {}", directory.display())))?;
+    if let Some(path) = &command.json {
+        // A run takes minutes; that its figures can't be written is to be known before.
+        fs::File::create(path).map_err(BenchError::io(format!("writing {}", path.display())))?;
+    }
     let (benches, databases) = prepare(&command, &directory).await?;
     let machine = Machine::this(&directory);
     if machine.file_system.as_deref() == Some("tmpfs") {
@@ -177,10 +181,10 @@ async fn measure(command: BenchCommand, threads: usize) -> Result<()> {
         done = measure_all(&benches, &mut report.cases) => done,
         _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
     };
-    for bench in &benches {
-        let leftovers = bench.leftovers.take();
-        for leftover in leftovers {
-            leftover.remove().await?;
+    for leftover in benches.iter().flat_map(|bench| bench.leftovers.take()) {
+        // What was measured is worth telling all the same.
+        if let Err(error) = leftover.remove().await {
+            eprintln!("{leftover:?} may still be there: {error}");
         }
     }
     // A quick run says nothing about speed.

@@ -82,8 +82,8 @@ Examples:
   supersync bench upload --batch 1 --accounts 5000
   supersync bench poll --url http://localhost:1900 --tokens tokens.txt
 
-The load generator, the server and the database share this machine unless --url names another one. A foreign server needs
-RATE_LIMITS=off and UPLOADS_PER_USER_PER_MINUTE=0, or it will refuse the load.
+The load generator, the server and the database share this machine unless --url names another one.
+A foreign server needs RATE_LIMITS=off and UPLOADS_PER_USER_PER_MINUTE=0, or it will refuse the load.
 Exit codes: 0 everything was measured and every check passed (bars may be missed), 1 otherwise.";
 
 fn setting(text: &str) -> Result<(String, String), String> {

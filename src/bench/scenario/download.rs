@@ -9,11 +9,12 @@ use crate::bench::Bench;
 use crate::bench::case::Case;
 use crate::bench::check::{Check, compare_logs};
 use crate::bench::connection::Answer;
-use crate::bench::device::{Device, Page};
+use crate::bench::device::Device;
 use crate::bench::error::{BenchError, Result};
 use crate::bench::fleet::{deal, fill};
 use crate::bench::latency::Histogram;
 use crate::bench::load::{self, KindOutcome, Work};
+use crate::bench::page::Page;
 use crate::bench::session::Session;
 use crate::bench::state::Import;
 use crate::client::wire::{Check as _, DownloadAnswer};
@@ -185,7 +186,7 @@ impl Scenario for Fresh {
 
     async fn run(&self, bench: &Bench) -> Result<Vec<Case>> {
         let options = &bench.options;
-        let accounts = options.size(8, 2);
+        let accounts = options.size(4, 2);
         let before = options.size(100_000, 1_500);
         bench.progress(&format!("fresh: {before} operations"));
         let session = bench.session(accounts).await?;
