@@ -145,7 +145,7 @@ pub async fn state(db: &Db, user: UserId) -> SyncState {
 /// Applies one commit that must succeed; returns the state afterwards.
 pub async fn apply(db: &Db, commit: Commit) -> SyncState {
     let user = commit.user;
-    assert_eq!(db.commit(&[commit]).await.unwrap(), [CommitOutcome::Committed]);
+    assert_eq!(db.commit([commit].into()).await.unwrap(), [CommitOutcome::Committed]);
     state(db, user).await
 }
 
