@@ -19,6 +19,8 @@ mod postgres_only;
 mod segments;
 #[path = "store_contract/sqlite_only.rs"]
 mod sqlite_only;
+#[path = "store_contract/sqlite_trouble.rs"]
+mod sqlite_trouble;
 #[path = "store_contract/upkeep.rs"]
 mod upkeep;
 

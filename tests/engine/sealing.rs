@@ -121,8 +121,8 @@ async fn content_that_differs_under_a_sealed_id_is_refused() {
 #[tokio::test]
 async fn sealing_goes_on_in_steps_and_leaves_nothing_behind() {
     let t = setup(options()).await;
-    for start in (0..5_000).step_by(500) {
-        t.upload(numbered(start..start + 500)).await;
+    for start in (0..5_000).step_by(100) {
+        t.upload(numbered(start..start + 100)).await;
     }
     let report = seal(&t).await;
     assert_eq!((report.operations, report.segments, report.accounts), (5_000, 10, 1));

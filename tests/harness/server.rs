@@ -162,7 +162,7 @@ impl Server {
             snapshot: SnapshotChange::Keep,
             seal: Vec::new(),
         };
-        let outcomes = self.store.commit(&[commit]).await.expect("the store works");
+        let outcomes = self.store.commit([commit].into()).await.expect("the store works");
         assert_eq!(outcomes, [CommitOutcome::Committed]);
         self.engine.forget(account.id);
     }

@@ -49,8 +49,9 @@ async fn packed_ops_are_downloaded_as_before(on: Backend) {
         op("B").with("syncImportReason", "REPAIR"),
         op("A").payload(Value::Null),
     ];
-    account.upload("A", &ops[..3]).await.ok();
-    account.upload("B", &ops[3..]).await.ok();
+    for (op, client) in ops.iter().zip(["A", "B", "A", "B", "A"]) {
+        account.upload_one(client, op).await.ok();
+    }
     account.upload("C", &[op("C"), op("C").schema(1)]).await.ok();
     let before = seen(&account).await;
     let report = server.seal().await;
@@ -81,8 +82,6 @@ async fn packed_ops_are_duplicates_for_ever(on: Backend) {
         account.upload("A", &[first, op("A").id("z")]).await.outcomes(),
         ["DUPLICATE_OPERATION", "INVALID_OP_ID"]
     );
-    let reply = account.snapshot(&snapshot("A").with("opId", "m1")).await.ok();
-    assert_eq!(reply["errorCode"], "INVALID_OP_ID");
     assert_eq!(account.status().await["latestSeq"], 4);
 }
 
@@ -121,7 +120,7 @@ async fn a_state_is_restored_from_packed_ops(on: Backend) {
 async fn a_clean_slate_and_a_wipe_leave_packed_ops_to_the_archive(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
-    account.upload("A", &[op("A").id("m1"), op("A"), op("B")]).await.ok();
+    account.upload("A", &[op("A").id("m1"), op("A"), op("A")]).await.ok();
     assert_eq!(server.seal().await.operations, 3);
     account.snapshot(&snapshot("A").clean_slate()).await.ok();
     assert_eq!(account.download(0).await.seqs(), [4]);
@@ -139,7 +138,7 @@ async fn a_clean_slate_and_a_wipe_leave_packed_ops_to_the_archive(on: Backend) {
 async fn a_superseded_packed_prefix_goes_when_all_of_it_is_old(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
-    account.upload("A", &[op("A"), op("B"), import("A"), op("A")]).await.ok();
+    account.upload("A", &[op("A"), op("A"), import("A"), op("A")]).await.ok();
     server.seal().await;
     server.clock.advance_ms(44 * DAY_MS);
     server.sweep().await;

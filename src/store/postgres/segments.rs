@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
-use super::commit::bind_op_columns;
+use super::rows::OperationRow;
 use super::sql;
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::discard::{STEP, Span};
@@ -33,9 +33,9 @@ pub(super) async fn unpack(db: &mut PgConnection, user: UserId, last_seq: Seq) -
         let generation: i64 = row.try_get(2)?;
         let unpacked = Unpacked::open(row.try_get(3)?, row.try_get(0)?, last_seq)?;
         let ops = unpacked.ops().collect::<Result<Vec<_>>>()?;
-        let ops: Vec<_> = ops.iter().map(|op| (user, generation, op)).collect();
+        let ops: Vec<_> = ops.iter().map(|op| OperationRow::of(user, generation, op)).collect();
         sqlx::query(sql::DELETE_SEGMENTS).bind(user).bind(vec![last_seq]).execute(&mut *db).await?;
-        bind_op_columns(sqlx::query(sql::INSERT_OPS), &ops).execute(&mut *db).await?;
+        sqlx::query(sql::INSERT_OPS).bind(ops).execute(&mut *db).await?;
     }
     Ok(())
 }

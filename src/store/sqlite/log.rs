@@ -1,11 +1,13 @@
 //! Reading one account's log, state, heads and devices.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use sqlx::{Connection as _, Row as _};
 
-use super::{SqliteStore, commit, test_mode};
+use super::{SqliteStore, overwrite, test_mode};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::page::{Builder, PageOp};
@@ -86,8 +88,16 @@ impl LogStore for SqliteStore {
         .await
     }
 
-    async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
-        timed("commit", self.commit_group(group)).await
+    async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        timed("commit", async {
+            if group.is_empty() {
+                return Ok(Vec::new());
+            }
+            let outcomes = self.writer.commit(group).await;
+            self.checkpointer.wake();
+            outcomes
+        })
+        .await
     }
 
     async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>> {
@@ -267,7 +277,7 @@ impl LogStore for SqliteStore {
             .bind(user)
             .bind(client_id)
             .bind(now_ms)
-            .execute(&self.writer)
+            .execute(&mut *self.writer.acquire().await?)
             .await?;
             self.checkpointer.wake();
             Ok(())
@@ -361,7 +371,7 @@ impl SqliteStore {
             old.sealed_max_op_id = row.try_get(3)?;
         }
         let rebuilt = test_mode::rebuild_from_log(&mut tx, user, &old).await?;
-        commit::overwrite_state(&mut tx, user, &rebuilt.state).await?;
+        overwrite::overwrite_state(&mut tx, user, &rebuilt.state).await?;
         tx.commit().await?;
         self.checkpointer.wake();
         Ok(Some(rebuilt.state))

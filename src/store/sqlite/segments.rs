@@ -1,51 +1,17 @@
-//! Segments inside a transaction that the caller has begun: storing them, which there are, what they hold, and the way
-//! back to rows.
+//! Segments inside a transaction that the caller has begun: which there are, what they hold, and the way back to rows.
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::commit::insert_ops;
+use super::overwrite::insert_ops;
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::discard::{STEP, Span};
 use crate::store::rebuild::OpTrace;
-use crate::store::segment::{Unpacked, check_replaced, last_end};
-use crate::store::{Result, Segment, StoreError};
+use crate::store::segment::{Unpacked, last_end};
+use crate::store::{Result, StoreError};
 
 /// Segments read at once when a whole log is walked over.
 const WALK: i64 = 16;
-
-/// Stores a segment in place of the rows that it holds.
-pub(super) async fn seal(tx: &mut SqliteConnection, user: UserId, segment: &Segment) -> Result<()> {
-    let replaced = sqlx::query(
-        "DELETE FROM operations WHERE user_id = ? AND server_seq >= ? AND server_seq <= ? AND generation = ?",
-    )
-    .bind(user)
-    .bind(segment.first_seq)
-    .bind(segment.last_seq)
-    .bind(segment.generation)
-    .execute(&mut *tx)
-    .await?
-    .rows_affected();
-    check_replaced(std::iter::once(segment), replaced)?;
-    sqlx::query(
-        "INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, max_received_at, op_count, \
-         min_op_id, max_op_id, op_id_hashes, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(user)
-    .bind(segment.first_seq)
-    .bind(segment.last_seq)
-    .bind(segment.generation)
-    .bind(segment.storage_bytes)
-    .bind(segment.max_received_at)
-    .bind(i64::try_from(segment.op_count).unwrap_or(i64::MAX))
-    .bind(segment.min_op_id.clone())
-    .bind(segment.max_op_id.clone())
-    .bind(segment.op_id_hashes.to_vec())
-    .bind(segment.data.to_vec())
-    .execute(tx)
-    .await?;
-    Ok(())
-}
 
 /// The first segments that overlap `after < seq ≤ up_to`.
 pub(super) async fn spans(db: &mut SqliteConnection, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<Span>> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 
-use super::commit::{overwrite_state, upsert_heads};
+use super::overwrite::{overwrite_state, upsert_heads};
 use super::{SqliteStore, segments};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
