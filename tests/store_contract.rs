@@ -17,6 +17,8 @@ mod log;
 mod postgres_only;
 #[path = "store_contract/sqlite_only.rs"]
 mod sqlite_only;
+#[path = "store_contract/sqlite_trouble.rs"]
+mod sqlite_trouble;
 #[path = "store_contract/upkeep.rs"]
 mod upkeep;
 

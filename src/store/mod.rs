@@ -406,12 +406,12 @@ pub trait LogStore: Send + Sync + 'static {
     /// applied, but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others; if the database refuses
     /// one for another reason than a duplicate id after others of the group have been applied, the answer is
     /// [`StoreError::Unknown`] too.
-    async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>>;
+    async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>>;
 
     /// Applies one commit, waiting for locks as long as a statement may take. For commits that were
     /// [`CommitOutcome::Contended`].
     async fn commit_patiently(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {
-        self.commit(std::slice::from_ref(commit)).await
+        self.commit([commit.clone()].into()).await
     }
 
     /// The operations of this generation with these ids, in any order.

@@ -160,7 +160,7 @@ impl Server {
             archived: Vec::new(),
             snapshot: SnapshotChange::Keep,
         };
-        let outcomes = self.store.commit(&[commit]).await.expect("the store works");
+        let outcomes = self.store.commit([commit].into()).await.expect("the store works");
         assert_eq!(outcomes, [CommitOutcome::Committed]);
         self.engine.forget(account.id);
     }
