@@ -22,6 +22,7 @@ pub mod chart;
 pub mod check;
 pub mod connection;
 pub mod device;
+pub mod document;
 pub mod error;
 pub mod fleet;
 mod foreign;

@@ -3,8 +3,8 @@
 use clap::Subcommand;
 
 use super::ceiling;
+use super::document::{self, ReportCommand};
 use super::error::{BenchError, Result};
-use super::page::{self, ReportCommand};
 use super::plan::{self, PlanCommand};
 
 /// Something else than a measurement.
@@ -26,7 +26,7 @@ pub enum Tool {
 pub fn run(tool: Tool) -> Result<()> {
     match tool {
         Tool::Plan(command) => Ok(plan::run(&command, &mut std::io::stdout())?),
-        Tool::Report(command) => page::run(&command),
+        Tool::Report(command) => document::run(&command),
         Tool::EmptyHandler => {
             // As the server's own runtime.
             let runtime = tokio::runtime::Builder::new_multi_thread()

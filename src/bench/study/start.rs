@@ -6,10 +6,10 @@ use async_trait::async_trait;
 
 use crate::bench::Bench;
 use crate::bench::case::Case;
-use crate::bench::device::Page;
 use crate::bench::error::Result;
 use crate::bench::fleet;
 use crate::bench::latency::Histogram;
+use crate::bench::page::Page;
 use crate::bench::scenario::Scenario;
 
 pub struct Start;

@@ -46,6 +46,23 @@ pub fn all(results: &Results) -> Vec<Chart> {
     charts.into_iter().filter_map(|(name, svg)| Some((name, svg?))).collect()
 }
 
+/// The charts as images of a page, each with words for those who don't see it.
+#[must_use]
+pub fn images(results: &Results, folder: &str) -> String {
+    let words = |name: &str| match name {
+        "throughput.svg" => "Throughput next to the raw limits of the same run",
+        "latency.svg" => "Latency of each kind of request, from the median to the maximum",
+        "history.svg" => "Cost of an upload in an account with a short and with a long history",
+        "crowd.svg" => "Cost of an upload with few and with many accounts",
+        "cold-pages.svg" => "Pages per second from a cold log, sealed and as plain rows",
+        _ => "Bytes on disk per operation",
+    };
+    let all = all(results);
+    let images =
+        all.iter().map(|(name, _)| format!("![{}; the figures are in the tables below]({folder}/{name})", words(name)));
+    images.collect::<Vec<_>>().join("\n\n")
+}
+
 fn throughput(results: &Results) -> Option<Bars> {
     let mut bars = Vec::new();
     for (scenario, case, figure, unit, ceiling) in RATES {

@@ -67,12 +67,13 @@ pub fn read(files: &[PathBuf]) -> Result<Results> {
     Ok(results)
 }
 
-/// The tables of the page on performance, by the names of their markers.
+/// The tables and charts of the page on performance, by the names of their markers; `folder` is where the charts are.
 #[must_use]
-pub fn tables(results: &Results) -> Vec<(&'static str, String)> {
+pub fn tables(results: &Results, folder: &str) -> Vec<(&'static str, String)> {
     vec![
         ("run", sections::run(results)),
         ("bars", sections::bars(results)),
+        ("charts", charts::images(results, folder)),
         ("scenarios", sections::cases(results, |case| !is_study(&case.scenario))),
         ("studies", sections::cases(results, |case| is_study(&case.scenario))),
     ]
@@ -86,12 +87,14 @@ pub fn run(command: &ReportCommand) -> Result<()> {
     let results = read(&command.files)?;
     let page = command.into.with_extension("md");
     let scaling = command.into.with_file_name("scaling.md");
+    let folder = command.into.file_name().map(|name| name.to_string_lossy().into_owned());
+    let folder = folder.ok_or_else(|| BenchError::Options("--into needs a directory with a name".to_owned()))?;
     let prices = prices::of(&results);
     let plan = Plan::make(&SCALES, Shape::default(), prices.clone(), Limits::default(), SIMULATED, 1)
         .map_err(|error| BenchError::Options(format!("the measured prices: {error}")))?;
 
     let mut files = vec![
-        (page.clone(), filled(&page, &tables(&results))?),
+        (page.clone(), filled(&page, &tables(&results, &folder))?),
         (scaling.clone(), filled(&scaling, &[("plan", plan.to_markdown())])?),
     ];
     let json = serde_json::to_string_pretty(&prices).map_err(|error| BenchError::Options(error.to_string()))?;

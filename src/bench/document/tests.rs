@@ -90,7 +90,8 @@ fn the_later_file_counts() {
 fn tables_show_figures_machine_and_bars() {
     let poll = case("poll", "nothing new", "sqlite", &[("requests_per_second", 50_000.0), ("odd", 7.0)], &json!({}));
     let ceiling = case("ceiling", "one commit", "sqlite", &[("p50_ms", 0.5)], &json!({}));
-    let tables: BTreeMap<_, _> = tables(&results(&[file(&[poll, ceiling])])).into_iter().collect();
+    let tables: BTreeMap<_, _> = tables(&results(&[file(&[poll, ceiling])]), "folder").into_iter().collect();
+    assert!(tables["charts"].is_empty(), "{}", tables["charts"]);
     assert!(tables["run"].contains("2 cores of A \\| B, 1.00 GiB, unknown"), "{}", tables["run"]);
     assert!(tables["run"].contains("PostgreSQL 15 (fsync=on)"), "{}", tables["run"]);
     assert!(tables["bars"].contains("| ≥ 0.45 of ceiling grouped inserts | 50 % | yes |"), "{}", tables["bars"]);
@@ -133,6 +134,8 @@ fn charts_are_drawn_for_what_was_measured() {
     ];
     let charts: BTreeMap<_, _> = charts::all(&results(&[file(&cases)])).into_iter().collect();
     assert_eq!(charts.keys().copied().collect::<Vec<_>>(), ["history.svg", "latency.svg", "throughput.svg"]);
+    let images = charts::images(&results(&[file(&cases)]), "folder");
+    assert_eq!(images.matches("](folder/").count(), 3, "{images}");
     assert!(charts["throughput.svg"].contains("80,000 (50 %)"), "{}", charts["throughput.svg"]);
     assert!(charts["history.svg"].contains("(1.10×)") && charts["history.svg"].contains("1,000,000"));
 }
