@@ -16,7 +16,7 @@ fn op(seq: Seq) -> StoredOp {
         entity_ids: Vec::new(),
         payload: Bytes::from(format!("{{\"n\":{seq}}}")),
         storage_bytes: 40 + seq,
-        vector_clock: VectorClock::from_entries([(Box::from("A"), 7)]),
+        vector_clock: VectorClock::from_entries([(std::sync::Arc::from("A"), 7)]),
         timestamp: 5_000 + seq,
         schema_version: 4,
         is_payload_encrypted: false,
