@@ -195,7 +195,7 @@ pub async fn a_stale_seal_moves_nothing(db: Db) {
     let mut commit = empty_commit(packed, &before);
     commit.seal.push(Segment::pack(0, &page.ops).unwrap());
     commit.expected_revision -= 1;
-    assert_eq!(db.commit(&[commit]).await.unwrap(), [CommitOutcome::Stale]);
+    assert_eq!(db.commit([commit].into()).await.unwrap(), [CommitOutcome::Stale]);
     assert_eq!(state(&db, packed).await, before);
     assert_eq!(stored_seqs(&db, packed).await, (1..=14).collect::<Vec<_>>());
 }
@@ -206,9 +206,9 @@ pub async fn a_segment_that_replaces_other_rows_is_refused(db: Db) {
     let mut commit = empty_commit(packed, &before);
     commit.seal.push(Segment::pack(0, &ops(6)).unwrap());
     let neighbour = append(plain, &state(&db, plain).await, vec![op(15, "A")]);
-    let error = db.commit(&[neighbour.clone(), commit.clone()]).await.unwrap_err();
+    let error = db.commit([neighbour.clone(), commit.clone()].into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
-    let error = db.commit(&[commit]).await.unwrap_err();
+    let error = db.commit([commit].into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
     assert_eq!(state(&db, packed).await, before);
     assert_eq!(stored_seqs(&db, plain).await.last(), Some(&15), "its group's other commits are applied");
