@@ -242,7 +242,7 @@ pub async fn an_entity_that_was_to_be_absent_refuses_its_commit_only(db: Db) {
         next(vec![key("TASK", "new"), key("TASK", "t2")]),
         Commit { absent: vec![key("TASK", "t2")], ..append(other, &others, vec![op(1, "A")]) },
     ];
-    let outcomes = db.commit(&group).await.unwrap();
+    let outcomes = db.commit(group.into()).await.unwrap();
     assert_eq!(outcomes, [CommitOutcome::Stale, CommitOutcome::Committed]);
     assert_eq!(state(&db, user).await, before);
     assert_eq!(stored_seqs(&db, user).await, [1, 2]);
@@ -251,7 +251,7 @@ pub async fn an_entity_that_was_to_be_absent_refuses_its_commit_only(db: Db) {
     wiped.state.base_seq = 2;
     wiped.state.pruned_seq = 2;
     assert_eq!(
-        db.commit(&[wiped]).await.unwrap(),
+        db.commit([wiped].into()).await.unwrap(),
         [CommitOutcome::Committed],
         "heads of an older generation don't count"
     );
