@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::facts::{CleanupStep, Facts, Needs};
 use super::heads::{self, HeadCache};
 use super::plan::{self, After, Plan, UserState};
-use super::requests::RequestCache;
 use super::work::{Answer, Answered, UploadOutcome, Work};
 use crate::clock::Clock;
 use crate::engine::admission::Permit;
@@ -191,7 +190,7 @@ async fn state_of(store: &dyn Store, user: UserId, mut account: AccountState) ->
         let newest = rows.iter().find(|row| row.op_type.is_state_replacement()).map_or(0, |row| row.seq);
         account.sync.replacement_seq = Some(newest);
     }
-    Ok(UserState { user, account, unsaved, heads: HeadCache::unknown(), requests: RequestCache::default() })
+    Ok(UserState::loaded(user, account, unsaved))
 }
 
 impl Writer {
