@@ -25,8 +25,8 @@ const FILL: [&str; 8] = [
          0, 60, n, n, 2, FALSE, 'op-' || n, 'client' || n % 3, '[Task] Update',
          CASE WHEN n % 10000 = 0 THEN 'SYNC_IMPORT' ELSE 'UPD' END, 'TASK', 'e' || n % 50000, '{\"A\":1}', '\\x7b7d'
      FROM generate_series(1, 1000000) n",
-    "INSERT INTO entity_heads (user_id, server_seq, is_time_delta, entity_type, entity_id, client_id, vector_clock)
-     SELECT CASE WHEN n <= 100000 THEN 1 ELSE 2 + n % 20000 END, n, FALSE, 'TASK', 'e' || n, 'A', '{\"A\":1}'
+    "INSERT INTO entity_heads (user_id, server_seq, is_time_delta, entity_key, client_id, vector_clock)
+     SELECT CASE WHEN n <= 100000 THEN 1 ELSE 2 + n % 20000 END, n, FALSE, decode(md5('e' || n), 'hex'), 'A', '{\"A\":1}'
      FROM generate_series(1, 200000) n",
     "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at)
      SELECT u.id, 'client' || n, n, n FROM users u, generate_series(1, 3) n",

@@ -75,7 +75,7 @@ on_both_databases! {
         a_single_foreign_operation_is_found_behind_many_own,
         operations_are_found_by_id_within_their_generation,
         full_states_come_newest_first,
-        encrypted_operations_are_seen_within_the_range,
+        heads_are_read_from_the_log,
         operations_are_measured_and_dated,
         a_missing_account_is_none,
         devices_keep_the_latest_time;

@@ -11,13 +11,15 @@
 //! slate or a wipe starts a new *generation*: `base_seq` and `pruned_seq` move up to `last_seq`, and the
 //! operations below become an archived range ([`ArchivedRange`]) that is deleted after a while. Nothing is copied or
 //! deleted at that moment, so it is as cheap for a million operations as for one. An op id is unique within
-//! (account, generation). `entity_heads` hold the latest operation per entity; a head with `seq ≤ base_seq` belongs to
-//! an older generation and counts as absent.
+//! (account, generation). `entity_heads` hold the latest operation per entity among those up to `heads_seq`; the few
+//! after it are in the log only ([`LogStore::heads_of_log`]). A head with `seq ≤ base_seq` belongs to an older
+//! generation and counts as absent.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 
 use crate::config;
 use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
@@ -166,6 +168,12 @@ pub struct SyncState {
     pub storage_used_bytes: i64,
     /// The cached state.
     pub snapshot: Option<SnapshotMeta>,
+    /// The stored heads take account of every operation up to here, and of none after it.
+    pub heads_seq: Seq,
+    /// Operations of the log up to here are in segments, full states excepted.
+    pub sealed_seq: Seq,
+    /// No sealed operation of this generation has a greater op id; `None` = none is sealed.
+    pub sealed_max_op_id: Option<String>,
 }
 
 impl SyncState {
@@ -186,13 +194,31 @@ pub struct AccountState {
     pub storage_quota_bytes: i64,
 }
 
-/// Names an entity of an account.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntityKey {
-    /// One of the protocol's entity types, or [`LEGACY_MISC`].
-    pub entity_type: &'static str,
-    /// The entity's id.
-    pub entity_id: Box<str>,
+/// Stands for an entity of an account: the first half of the SHA-256 of its type and id. Short and of one length
+/// whatever the id, and nobody can find two entities with the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntityKey([u8; 16]);
+
+impl EntityKey {
+    /// The key of an entity. `entity_type` is one of the protocol's, or [`LEGACY_MISC`]: none holds a zero byte.
+    #[must_use]
+    pub fn new(entity_type: &'static str, entity_id: &str) -> Self {
+        let digest = Sha256::new().chain_update(entity_type).chain_update([0]).chain_update(entity_id).finalize();
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        Self(half)
+    }
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// From what is stored.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
 }
 
 /// Pseudo entity type under which the newest `GLOBAL_CONFIG`/`misc` operation with a schema version below 2 is kept as
@@ -287,7 +313,7 @@ pub struct Commit {
     pub state: SyncState,
     /// Operations to append, in order; all of `state.generation` unless `generations` says otherwise.
     pub ops: Vec<(i64, StoredOp)>,
-    /// Heads to write, one per key.
+    /// Heads to write, one per key. `state.heads_seq` says which operations the stored ones then reflect.
     pub heads: Vec<(EntityKey, EntityHead)>,
     /// Forget all devices first.
     pub clear_devices: bool,
@@ -398,15 +424,16 @@ pub trait LogStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Option<Vec<(EntityKey, EntityHead)>>>;
 
+    /// The heads that the operations with `after < seq ≤ up_to` make: the newest of each entity. Reads unsealed
+    /// operations only.
+    async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>>;
+
     /// Reads a part of the log. One statement walks over a bounded number of rows. With `exclude_client` several follow
     /// each other until something is found: an empty page means that there is nothing.
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage>;
 
     /// Full states with `after < seq ≤ up_to`, newest first, legacy REPAIRs included.
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>>;
-
-    /// Whether an encrypted operation stands in `after < seq ≤ up_to`.
-    async fn has_encrypted(&self, user: UserId, after: Seq, up_to: Seq) -> Result<bool>;
 
     /// The charged bytes and number of the operations with `after < seq ≤ up_to`, counted from the rows.
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)>;

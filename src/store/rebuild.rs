@@ -21,7 +21,6 @@ pub(super) struct OpTrace {
     pub(super) storage_bytes: i64,
     pub(super) clock: VectorClock,
     pub(super) schema_version: u8,
-    pub(super) is_payload_encrypted: bool,
     pub(super) repair_base_server_seq: Option<Seq>,
 }
 
@@ -30,7 +29,6 @@ pub(super) struct OpTrace {
 pub(super) struct Rebuilt {
     pub(super) state: SyncState,
     pub(super) heads: Vec<(EntityKey, EntityHead)>,
-    pub(super) last_encrypted_seq: Seq,
 }
 
 /// Derives everything from `ops`, which are the data set's operations in ascending order. Generation, base and snapshot
@@ -43,13 +41,14 @@ pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
         base_seq: old.base_seq,
         pruned_seq: ops.first().map_or(old.base_seq, |_| old.pruned_seq),
         last_seq,
+        heads_seq: last_seq,
+        sealed_seq: old.sealed_seq.min(last_seq),
+        sealed_max_op_id: old.sealed_max_op_id.clone(),
         replacement_seq: Some(0),
         snapshot: old.snapshot.filter(|snapshot| snapshot.seq <= last_seq && last_seq > old.base_seq),
         ..SyncState::default()
     };
     state.storage_used_bytes = state.snapshot.map_or(0, |snapshot| snapshot.bytes);
-    let mut heads = HashMap::new();
-    let mut last_encrypted_seq = 0;
     for op in ops {
         state.storage_used_bytes += op.storage_bytes;
         state.clock.merge(&op.clock);
@@ -60,9 +59,14 @@ pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
         if op.op_type.is_state_replacement() {
             state.replacement_seq = Some(op.seq);
         }
-        if op.is_payload_encrypted {
-            last_encrypted_seq = op.seq;
-        }
+    }
+    Rebuilt { state, heads: heads_of(ops) }
+}
+
+/// The heads that operations, in ascending order, make: the newest of each entity.
+pub(super) fn heads_of(ops: &[OpTrace]) -> Vec<(EntityKey, EntityHead)> {
+    let mut heads = HashMap::new();
+    for op in ops {
         for id in op.entity_id.iter().chain(&op.entity_ids) {
             let head = EntityHead {
                 seq: op.seq,
@@ -71,14 +75,10 @@ pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
                 is_time_delta: op.action_type == TIME_DELTA_ACTION,
             };
             if op.entity_type == "GLOBAL_CONFIG" && id == "misc" && op.schema_version < 2 {
-                heads.insert(key(LEGACY_MISC, id), head.clone());
+                heads.insert(EntityKey::new(LEGACY_MISC, id), head.clone());
             }
-            heads.insert(key(op.entity_type, id), head);
+            heads.insert(EntityKey::new(op.entity_type, id), head);
         }
     }
-    Rebuilt { state, heads: heads.into_iter().collect(), last_encrypted_seq }
-}
-
-fn key(entity_type: &'static str, id: &str) -> EntityKey {
-    EntityKey { entity_type, entity_id: id.into() }
+    heads.into_iter().collect()
 }

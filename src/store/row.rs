@@ -3,7 +3,7 @@
 use crate::protocol::op::entity_type;
 use crate::protocol::{ImportReason, OpType, VectorClock};
 
-use super::{ArchiveReason, LEGACY_MISC, Result, StoreError, TokenPurpose};
+use super::{ArchiveReason, EntityKey, Result, StoreError, TokenPurpose};
 
 /// The columns of an operation, in the order in which [`decode_op`] reads them.
 macro_rules! op_columns {
@@ -19,7 +19,7 @@ macro_rules! state_columns {
     () => {
         "s.revision, s.generation, s.base_seq, s.pruned_seq, s.last_seq, s.vector_clock, s.full_state_seq, \
          s.full_state_client_id, s.full_state_clock, s.replacement_seq, s.storage_used_bytes, s.snapshot_seq, \
-         s.snapshot_at, s.snapshot_bytes"
+         s.snapshot_at, s.snapshot_bytes, s.heads_seq, s.sealed_seq, s.sealed_max_op_id"
     };
 }
 
@@ -92,6 +92,9 @@ macro_rules! decode_state {
                         bytes: row.try_get(at + 13)?,
                     }),
                 },
+                heads_seq: row.try_get(at + 14)?,
+                sealed_seq: row.try_get(at + 15)?,
+                sealed_max_op_id: row.try_get(at + 16)?,
             })
         })()
     }};
@@ -117,21 +120,18 @@ macro_rules! decode_user {
     }};
 }
 
-/// Reads a head: entity type, entity id, sequence, client, clock, time delta.
+/// Reads a head: entity key, sequence, client, clock, time delta.
 macro_rules! decode_head {
     ($row:expr) => {{
         let row = $row;
         (|| -> $crate::store::Result<($crate::store::EntityKey, $crate::store::EntityHead)> {
             Ok((
-                $crate::store::EntityKey {
-                    entity_type: $crate::store::row::head_entity_type(row.try_get(0)?)?,
-                    entity_id: row.try_get::<String, _>(1)?.into_boxed_str(),
-                },
+                $crate::store::row::entity_key(row.try_get(0)?)?,
                 $crate::store::EntityHead {
-                    seq: row.try_get(2)?,
-                    client_id: row.try_get::<String, _>(3)?.into_boxed_str(),
-                    clock: $crate::store::row::clock(row.try_get(4)?)?,
-                    is_time_delta: row.try_get(5)?,
+                    seq: row.try_get(1)?,
+                    client_id: row.try_get::<String, _>(2)?.into_boxed_str(),
+                    clock: $crate::store::row::clock(row.try_get(3)?)?,
+                    is_time_delta: row.try_get(4)?,
                 },
             ))
         })()
@@ -207,8 +207,7 @@ macro_rules! decode_trace {
                 storage_bytes: row.try_get(7)?,
                 clock: $crate::store::row::clock(row.try_get(8)?)?,
                 schema_version: $crate::store::row::schema_version(row.try_get(9)?)?,
-                is_payload_encrypted: row.try_get(10)?,
-                repair_base_server_seq: row.try_get(11)?,
+                repair_base_server_seq: row.try_get(10)?,
             })
         })()
     }};
@@ -218,7 +217,7 @@ macro_rules! decode_trace {
 macro_rules! trace_columns {
     () => {
         "server_seq, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes, \
-         vector_clock, schema_version, is_payload_encrypted, repair_base_server_seq"
+         vector_clock, schema_version, repair_base_server_seq"
     };
 }
 
@@ -240,8 +239,8 @@ pub(super) fn op_entity_type(text: &str) -> Result<&'static str> {
     entity_type(text).ok_or_else(|| corrupt("entity type"))
 }
 
-pub(super) fn head_entity_type(text: &str) -> Result<&'static str> {
-    if text == LEGACY_MISC { Ok(LEGACY_MISC) } else { op_entity_type(text) }
+pub(super) fn entity_key(bytes: &[u8]) -> Result<EntityKey> {
+    EntityKey::from_bytes(bytes).ok_or_else(|| corrupt("entity key"))
 }
 
 pub(super) fn entity_ids(text: Option<&str>) -> Result<Vec<String>> {

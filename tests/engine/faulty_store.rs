@@ -125,9 +125,9 @@ impl LogStore for FaultyStore {
         self.count();
         self.inner.full_states(user, after, up_to, limit).await
     }
-    async fn has_encrypted(&self, user: UserId, after: Seq, up_to: Seq) -> Result<bool> {
+    async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>> {
         self.count();
-        self.inner.has_encrypted(user, after, up_to).await
+        self.inner.heads_of_log(user, after, up_to).await
     }
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {
         self.count();

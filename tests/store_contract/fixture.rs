@@ -125,7 +125,7 @@ pub fn append(user: UserId, state: &SyncState, ops: Vec<StoredOp>) -> Commit {
 }
 
 pub fn key(entity_type: &'static str, id: &str) -> EntityKey {
-    EntityKey { entity_type, entity_id: id.into() }
+    EntityKey::new(entity_type, id)
 }
 
 pub fn head(op: &StoredOp) -> EntityHead {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use supersync::protocol::OpType;
-use supersync::store::LogRange;
+use supersync::store::{Commit, LogRange};
 
 use super::fixture::*;
 
@@ -126,21 +126,28 @@ pub async fn full_states_come_newest_first(db: Db) {
     assert_eq!(newest, [7, 5]);
 }
 
-pub async fn encrypted_operations_are_seen_within_the_range(db: Db) {
+pub async fn heads_are_read_from_the_log(db: Db) {
     let user = account(&db, "a").await;
-    assert!(!db.has_encrypted(user, 0, 10).await.unwrap());
-    for encrypted in [false, true, false, true, false] {
-        let before = state(&db, user).await;
-        let mut next = op(before.last_seq + 1, "A");
-        next.is_payload_encrypted = encrypted;
-        apply(&db, append(user, &before, vec![next])).await;
-    }
-    for (after, up_to, expected) in
-        [(0, 1, false), (0, 2, true), (1, 2, true), (2, 3, false), (2, 4, true), (3, 5, true), (4, 5, false)]
-    {
-        assert_eq!(db.has_encrypted(user, after, up_to).await.unwrap(), expected, "{after}..={up_to}");
-    }
-    assert!(!db.has_encrypted(999_999, 0, 10).await.unwrap());
+    let before = state(&db, user).await;
+    let mut ops: Vec<_> = (1..=4).map(|seq| op(seq, "A")).collect();
+    ops[0].entity_id = Some("t1".into());
+    ops[1].entity_id = Some("t2".into());
+    ops[1].entity_ids = vec!["t2".into(), "t3".into()];
+    ops[2].entity_id = Some("t1".into());
+    ops[3].entity_id = None;
+    apply(&db, Commit { heads: Vec::new(), ..append(user, &before, ops.clone()) }).await;
+    let mut heads = db.heads_of_log(user, 0, 3).await.unwrap();
+    heads.sort_by_key(|(key, _)| *key);
+    let mut expected = vec![
+        (key("TASK", "t1"), head(&ops[2])),
+        (key("TASK", "t2"), head(&ops[1])),
+        (key("TASK", "t3"), head(&ops[1])),
+    ];
+    expected.sort_by_key(|(key, _)| *key);
+    assert_eq!(heads, expected);
+    assert_eq!(db.heads_of_log(user, 0, 1).await.unwrap(), [(key("TASK", "t1"), head(&ops[0]))]);
+    assert!(db.heads_of_log(user, 3, 9).await.unwrap().is_empty(), "it touches no entity");
+    assert!(db.heads_of_log(999_999, 0, 9).await.unwrap().is_empty());
 }
 
 pub async fn operations_are_measured_and_dated(db: Db) {

@@ -124,7 +124,6 @@ pub async fn a_truncated_log_is_recomputed(db: Db) {
     ops[2].entity_id = Some("t1".into());
     ops[4].entity_id = Some("t1".into());
     ops[4].op_type = OpType::BackupImport;
-    ops[4].is_payload_encrypted = true;
     let mut commit = append(user, &before, ops.clone());
     commit.heads = vec![(key("TASK", "t1"), head(&ops[4])), (key("TASK", "t4"), head(&ops[3]))];
     commit.state.snapshot = Some(SnapshotMeta { seq: 5, at: 1, bytes: 1 });
@@ -140,7 +139,6 @@ pub async fn a_truncated_log_is_recomputed(db: Db) {
     assert_eq!(after.full_state, Some(FullStateMark { seq: 2, client_id: "A".into(), clock: clock(&[("A", 2)]) }));
     assert_eq!(db.load_all_heads(user, 0, 10).await.unwrap().unwrap(), [(key("TASK", "t1"), head(&ops[2]))]);
     assert!(db.load_snapshot(user).await.unwrap().is_none());
-    assert!(!db.has_encrypted(user, 0, 10).await.unwrap());
     append_many(&db, user, "C", 1).await;
     assert_eq!(stored_seqs(&db, user).await, [1, 2, 3, 4]);
 

@@ -118,7 +118,7 @@ impl<'a> Draft<'a> {
         let expected_revision = sync.revision;
         let (commit, devices) = if self.sum.changed {
             sync.revision += 1;
-            let heads_to_write = heads.iter().map(|(key, head)| (key.clone(), head.clone())).collect();
+            let heads_to_write = heads.iter().map(|(key, head)| (*key, head.clone())).collect();
             let commit = Commit {
                 user: self.state.user,
                 expected_revision,

@@ -141,10 +141,6 @@ fn column<'a, T, C: 'a>(items: &'a [C], value: impl Fn(&'a C) -> T) -> Vec<T> {
 }
 
 fn bind_states(query: Query, group: &[&Commit]) -> Query {
-    let last_encrypted = |commit: &&Commit| {
-        let encrypted = commit.ops.iter().filter(|(_, op)| op.is_payload_encrypted).map(|(_, op)| op.server_seq);
-        encrypted.max().unwrap_or(0)
-    };
     query
         .bind(column(group, |c| c.user))
         .bind(column(group, |c| c.expected_revision))
@@ -161,7 +157,9 @@ fn bind_states(query: Query, group: &[&Commit]) -> Query {
         .bind(column(group, |c| c.state.snapshot.map(|snapshot| snapshot.seq)))
         .bind(column(group, |c| c.state.snapshot.map(|snapshot| snapshot.at)))
         .bind(column(group, |c| c.state.snapshot.map(|snapshot| snapshot.bytes)))
-        .bind(column(group, last_encrypted))
+        .bind(column(group, |c| c.state.heads_seq))
+        .bind(column(group, |c| c.state.sealed_seq))
+        .bind(column(group, |c| c.state.sealed_max_op_id.as_deref()))
 }
 
 fn bind_ops(query: Query, group: &[&Commit]) -> Query {
@@ -198,8 +196,7 @@ fn bind_heads(query: Query, group: &[&Commit]) -> Query {
 pub(super) fn bind_head_columns(query: Query, heads: &[(UserId, &EntityKey, &EntityHead)]) -> Query {
     query
         .bind(column(heads, |(user, ..)| *user))
-        .bind(column(heads, |(_, key, _)| key.entity_type))
-        .bind(column(heads, |(_, key, _)| &*key.entity_id))
+        .bind(column(heads, |(_, key, _)| &key.as_bytes()[..]))
         .bind(column(heads, |(.., head)| head.seq))
         .bind(column(heads, |(.., head)| &*head.client_id))
         .bind(column(heads, |(.., head)| head.clock.to_json()))

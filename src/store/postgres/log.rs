@@ -7,8 +7,9 @@ use sqlx::{Connection as _, Row as _};
 use super::{PostgresStore, on_connection, sql, test_mode};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
+use crate::store::rebuild::heads_of;
 use crate::store::row::{
-    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, schema_version,
+    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, schema_version,
 };
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
@@ -68,9 +69,8 @@ impl LogStore for PostgresStore {
             return Ok(Vec::new());
         }
         on_connection!(self.requests, self.patience, "load_heads", |db| {
-            let types: Vec<_> = keys.iter().map(|key| key.entity_type).collect();
-            let ids: Vec<_> = keys.iter().map(|key| &*key.entity_id).collect();
-            let query = sqlx::query(sql::LOAD_HEADS).bind(user).bind(above).bind(types).bind(ids);
+            let keys: Vec<_> = keys.iter().map(|key| &key.as_bytes()[..]).collect();
+            let query = sqlx::query(sql::LOAD_HEADS).bind(user).bind(above).bind(keys);
             let rows = query.fetch_all(&mut *db).await?;
             rows.iter().map(|row| decode_head!(row)).collect()
         })
@@ -128,15 +128,12 @@ impl LogStore for PostgresStore {
         })
     }
 
-    async fn has_encrypted(&self, user: UserId, after: Seq, up_to: Seq) -> Result<bool> {
-        on_connection!(self.requests, self.patience, "has_encrypted", |db| {
-            let found: Option<bool> = sqlx::query_scalar(sql::HAS_ENCRYPTED)
-                .bind(user)
-                .bind(after)
-                .bind(up_to)
-                .fetch_optional(&mut *db)
-                .await?;
-            Ok(found.unwrap_or(false))
+    async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>> {
+        on_connection!(self.requests, self.patience, "heads_of_log", |db| {
+            let query = sqlx::query(sql::RECENT_TRACES).bind(user).bind(after).bind(up_to);
+            let rows = query.fetch_all(&mut *db).await?;
+            let ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
+            Ok(heads_of(&ops))
         })
     }
 

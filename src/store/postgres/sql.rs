@@ -11,36 +11,38 @@ use crate::store::row::{op_columns, state_columns, trace_columns};
 pub(super) const COMMIT: &str = "\
 WITH planned AS (
     SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::int8[],
-        $9::text[], $10::text[], $11::int8[], $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[])
+        $9::text[], $10::text[], $11::int8[], $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[],
+        $17::int8[], $18::text[])
         AS p (user_id, expected, generation, base_seq, pruned_seq, last_seq, vector_clock, full_state_seq,
             full_state_client_id, full_state_clock, replacement_seq, storage_used_bytes, snapshot_seq, snapshot_at,
-            snapshot_bytes, last_encrypted_seq)
+            snapshot_bytes, heads_seq, sealed_seq, sealed_max_op_id)
 ), hit AS (
     UPDATE user_sync_state s SET revision = p.expected + 1, generation = p.generation, base_seq = p.base_seq,
         pruned_seq = p.pruned_seq, last_seq = p.last_seq, vector_clock = p.vector_clock,
         full_state_seq = p.full_state_seq, full_state_client_id = p.full_state_client_id,
         full_state_clock = p.full_state_clock, replacement_seq = p.replacement_seq,
         storage_used_bytes = p.storage_used_bytes, snapshot_seq = p.snapshot_seq, snapshot_at = p.snapshot_at,
-        snapshot_bytes = p.snapshot_bytes, last_encrypted_seq = GREATEST(s.last_encrypted_seq, p.last_encrypted_seq)
+        snapshot_bytes = p.snapshot_bytes, heads_seq = p.heads_seq, sealed_seq = p.sealed_seq,
+        sealed_max_op_id = p.sealed_max_op_id
     FROM planned p WHERE s.user_id = p.user_id AND s.revision = p.expected
     RETURNING s.user_id
 ), new_operations AS (
     INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, op_type, entity_type,
         entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, schema_version,
         is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at)
-    SELECT * FROM UNNEST($17::int8[], $18::int8[], $19::int8[], $20::text[], $21::text[], $22::text[], $23::text[],
-        $24::text[], $25::text[], $26::text[], $27::bytea[], $28::int8[], $29::text[], $30::int8[], $31::int2[],
-        $32::bool[], $33::text[], $34::int8[], $35::int8[])
+    SELECT * FROM UNNEST($19::int8[], $20::int8[], $21::int8[], $22::text[], $23::text[], $24::text[], $25::text[],
+        $26::text[], $27::text[], $28::text[], $29::bytea[], $30::int8[], $31::text[], $32::int8[], $33::int2[],
+        $34::bool[], $35::text[], $36::int8[], $37::int8[])
         AS o (user_id) WHERE (o.user_id IN (SELECT user_id FROM hit)) IS TRUE
 ), new_heads AS (
-    INSERT INTO entity_heads AS h (user_id, entity_type, entity_id, server_seq, client_id, vector_clock, is_time_delta)
-    SELECT * FROM UNNEST($36::int8[], $37::text[], $38::text[], $39::int8[], $40::text[], $41::text[], $42::bool[])
+    INSERT INTO entity_heads AS h (user_id, entity_key, server_seq, client_id, vector_clock, is_time_delta)
+    SELECT * FROM UNNEST($38::int8[], $39::bytea[], $40::int8[], $41::text[], $42::text[], $43::bool[])
         AS n (user_id) WHERE (n.user_id IN (SELECT user_id FROM hit)) IS TRUE
-    ON CONFLICT (user_id, entity_type, entity_id) DO UPDATE SET server_seq = excluded.server_seq,
+    ON CONFLICT (user_id, entity_key) DO UPDATE SET server_seq = excluded.server_seq,
         client_id = excluded.client_id, vector_clock = excluded.vector_clock, is_time_delta = excluded.is_time_delta
 ), new_devices AS (
     INSERT INTO sync_devices AS d (user_id, client_id, last_seen_at, created_at)
-    SELECT n.user_id, n.client_id, n.seen_at, n.seen_at FROM UNNEST($43::int8[], $44::text[], $45::int8[])
+    SELECT n.user_id, n.client_id, n.seen_at, n.seen_at FROM UNNEST($44::int8[], $45::text[], $46::int8[])
         AS n (user_id, client_id, seen_at) WHERE (n.user_id IN (SELECT user_id FROM hit)) IS TRUE
     ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)
 )
@@ -95,28 +97,20 @@ pub(super) const FIND_OPS: &str =
 
 /// One index look-up per key.
 pub(super) const LOAD_HEADS: &str = "\
-SELECT h.entity_type, h.entity_id, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta
-FROM UNNEST($3::text[], $4::text[]) AS k (entity_type, entity_id)
+SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta
+FROM UNNEST($3::bytea[]) AS k (entity_key)
 CROSS JOIN LATERAL (
-    SELECT * FROM entity_heads h WHERE h.user_id = $1 AND h.entity_type = k.entity_type AND h.entity_id = k.entity_id
-        AND h.server_seq > $2 OFFSET 0
+    SELECT * FROM entity_heads h WHERE h.user_id = $1 AND h.entity_key = k.entity_key AND h.server_seq > $2 OFFSET 0
 ) h";
 
 pub(super) const LOAD_ALL_HEADS: &str = "\
-SELECT entity_type, entity_id, server_seq, client_id, vector_clock, is_time_delta
+SELECT entity_key, server_seq, client_id, vector_clock, is_time_delta
 FROM entity_heads WHERE user_id = $1 AND server_seq > $2 LIMIT $3";
 
 pub(super) const FULL_STATES: &str = "\
 SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_server_seq, is_payload_encrypted
 FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3
     AND op_type IN ('SYNC_IMPORT', 'BACKUP_IMPORT', 'REPAIR') ORDER BY server_seq DESC LIMIT $4";
-
-/// Answered from the state row, but for an account that stored both kinds and asks about its past.
-pub(super) const HAS_ENCRYPTED: &str = "\
-SELECT CASE WHEN last_encrypted_seq <= $2 THEN FALSE WHEN last_encrypted_seq <= $3 THEN TRUE
-    ELSE EXISTS (SELECT 1 FROM operations o WHERE o.user_id = $1 AND o.server_seq > $2 AND o.server_seq <= $3
-        AND o.is_payload_encrypted) END
-FROM user_sync_state WHERE user_id = $1";
 
 pub(super) const MEASURE: &str = "\
 SELECT COALESCE(SUM(storage_bytes), 0)::int8, COUNT(*) FROM operations
@@ -173,6 +167,12 @@ pub(super) const NEWEST_OPS: &str = concat!(
 pub(super) const TRACES: &str =
     concat!("SELECT ", trace_columns!(), " FROM operations WHERE user_id = $1 AND server_seq > $2 ORDER BY server_seq");
 
+pub(super) const RECENT_TRACES: &str = concat!(
+    "SELECT ",
+    trace_columns!(),
+    " FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3 ORDER BY server_seq"
+);
+
 /// The statements of requests and of the sweep that touch a large table, by name.
 pub(super) const HOT: &[(&str, &str)] = &[
     ("commit", COMMIT),
@@ -184,7 +184,7 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("load_heads", LOAD_HEADS),
     ("load_all_heads", LOAD_ALL_HEADS),
     ("full_states", FULL_STATES),
-    ("has_encrypted", HAS_ENCRYPTED),
+    ("heads_of_log", RECENT_TRACES),
     ("measure", MEASURE),
     ("received_since", RECEIVED_SINCE),
     ("load_snapshot", LOAD_SNAPSHOT),

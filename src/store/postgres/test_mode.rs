@@ -16,10 +16,9 @@ const LOCK_STATE: &str =
 const OVERWRITE_STATE: &str = "UPDATE user_sync_state SET revision = $2, generation = $3, base_seq = $4, \
      pruned_seq = $5, last_seq = $6, vector_clock = $7, full_state_seq = $8, full_state_client_id = $9, \
      full_state_clock = $10, replacement_seq = $11, storage_used_bytes = $12, snapshot_seq = $13, snapshot_at = $14, \
-     snapshot_bytes = $15, last_encrypted_seq = $16 WHERE user_id = $1";
-const INSERT_HEADS: &str = "INSERT INTO entity_heads (user_id, entity_type, entity_id, server_seq, client_id, \
-     vector_clock, is_time_delta) SELECT * FROM UNNEST($1::int8[], $2::text[], $3::text[], $4::int8[], $5::text[], \
-     $6::text[], $7::bool[])";
+     snapshot_bytes = $15, heads_seq = $16, sealed_seq = $17, sealed_max_op_id = $18 WHERE user_id = $1";
+const INSERT_HEADS: &str = "INSERT INTO entity_heads (user_id, entity_key, server_seq, client_id, vector_clock, \
+     is_time_delta) SELECT * FROM UNNEST($1::int8[], $2::bytea[], $3::int8[], $4::text[], $5::text[], $6::bool[])";
 /// Everything of an account's log but the state row.
 const EMPTY: [&str; 5] = [
     "DELETE FROM operations WHERE user_id = $1",
@@ -41,7 +40,7 @@ impl TestStore for PostgresStore {
             }
             if let Some(old) = old {
                 let fresh = SyncState { revision: old.revision + 1, replacement_seq: Some(0), ..SyncState::default() };
-                overwrite_state(&mut tx, user, &fresh, 0).await?;
+                overwrite_state(&mut tx, user, &fresh).await?;
             }
             tx.commit().await?;
             Ok(())
@@ -100,17 +99,12 @@ pub(super) async fn rebuild_from_log(db: &mut PgConnection, user: UserId, old: &
     sqlx::query("DELETE FROM entity_heads WHERE user_id = $1").bind(user).execute(&mut *db).await?;
     let heads: Vec<_> = rebuilt.heads.iter().map(|(key, head)| (user, key, head)).collect();
     bind_head_columns(sqlx::query(INSERT_HEADS), &heads).execute(&mut *db).await?;
-    overwrite_state(db, user, &rebuilt.state, rebuilt.last_encrypted_seq).await?;
+    overwrite_state(db, user, &rebuilt.state).await?;
     Ok(rebuilt)
 }
 
 /// Overwrites a state row whatever its revision.
-async fn overwrite_state(
-    db: &mut PgConnection,
-    user: UserId,
-    state: &SyncState,
-    last_encrypted_seq: Seq,
-) -> Result<()> {
+async fn overwrite_state(db: &mut PgConnection, user: UserId, state: &SyncState) -> Result<()> {
     let full_state = state.full_state.as_ref();
     sqlx::query(OVERWRITE_STATE)
         .bind(user)
@@ -128,7 +122,9 @@ async fn overwrite_state(
         .bind(state.snapshot.map(|snapshot| snapshot.seq))
         .bind(state.snapshot.map(|snapshot| snapshot.at))
         .bind(state.snapshot.map(|snapshot| snapshot.bytes))
-        .bind(last_encrypted_seq)
+        .bind(state.heads_seq)
+        .bind(state.sealed_seq)
+        .bind(state.sealed_max_op_id.clone())
         .execute(db)
         .await?;
     Ok(())

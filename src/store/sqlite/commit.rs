@@ -10,7 +10,7 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
-use crate::protocol::{Seq, StoredOp, UserId};
+use crate::protocol::{StoredOp, UserId};
 use crate::store::group::{Failure, Transact};
 use crate::store::row::entity_ids_text;
 use crate::store::{
@@ -61,8 +61,9 @@ static UPDATE_STATES: LazyLock<Rows> = LazyLock::new(|| {
          pruned_seq = v.column5, last_seq = v.column6, vector_clock = v.column7, full_state_seq = v.column8, \
          full_state_client_id = v.column9, full_state_clock = v.column10, replacement_seq = v.column11, \
          storage_used_bytes = v.column12, snapshot_seq = v.column13, snapshot_at = v.column14, \
-         snapshot_bytes = v.column15, last_encrypted_seq = max(last_encrypted_seq, v.column16) FROM (VALUES ",
-        16,
+         snapshot_bytes = v.column15, heads_seq = v.column16, sealed_seq = v.column17, \
+         sealed_max_op_id = v.column18 FROM (VALUES ",
+        18,
         ") AS v WHERE user_id = v.column1 AND revision = v.column2 RETURNING user_id",
     )
 });
@@ -79,10 +80,9 @@ static INSERT_OPS: LazyLock<Rows> = LazyLock::new(|| {
 
 static UPSERT_HEADS: LazyLock<Rows> = LazyLock::new(|| {
     Rows::new(
-        "INSERT INTO entity_heads (user_id, entity_type, entity_id, server_seq, client_id, vector_clock, \
-         is_time_delta) VALUES ",
-        7,
-        " ON CONFLICT (user_id, entity_type, entity_id) DO UPDATE SET server_seq = excluded.server_seq, \
+        "INSERT INTO entity_heads (user_id, entity_key, server_seq, client_id, vector_clock, is_time_delta) VALUES ",
+        6,
+        " ON CONFLICT (user_id, entity_key) DO UPDATE SET server_seq = excluded.server_seq, \
          client_id = excluded.client_id, vector_clock = excluded.vector_clock, is_time_delta = excluded.is_time_delta",
     )
 });
@@ -143,9 +143,8 @@ async fn update_states(tx: &mut SqliteConnection, group: &[Commit]) -> Result<Ha
     let mut hit = HashSet::with_capacity(group.len());
     for (mut query, commits) in UPDATE_STATES.split(group) {
         for commit in commits {
-            let encrypted = commit.ops.iter().filter(|(_, op)| op.is_payload_encrypted).map(|(_, op)| op.server_seq);
             query = query.bind(commit.user).bind(commit.expected_revision);
-            query = bind_state(query, &commit.state).bind(encrypted.max().unwrap_or(0));
+            query = bind_state(query, &commit.state);
         }
         for row in query.fetch_all(&mut *tx).await? {
             hit.insert(row.try_get::<i64, _>(0)?);
@@ -170,6 +169,9 @@ fn bind_state(query: Query, state: &SyncState) -> Query {
         .bind(state.snapshot.map(|snapshot| snapshot.seq))
         .bind(state.snapshot.map(|snapshot| snapshot.at))
         .bind(state.snapshot.map(|snapshot| snapshot.bytes))
+        .bind(state.heads_seq)
+        .bind(state.sealed_seq)
+        .bind(state.sealed_max_op_id.clone())
 }
 
 async fn insert_ops(tx: &mut SqliteConnection, ops: &[(UserId, i64, &StoredOp)]) -> Result<(), Failure> {
@@ -209,8 +211,7 @@ pub(super) async fn upsert_heads(
         for (user, key, head) in rows {
             query = query
                 .bind(*user)
-                .bind(key.entity_type)
-                .bind(String::from(&*key.entity_id))
+                .bind(key.as_bytes().to_vec())
                 .bind(head.seq)
                 .bind(String::from(&*head.client_id))
                 .bind(head.clock.to_json())
@@ -274,14 +275,13 @@ pub(super) async fn overwrite_state(
     tx: &mut SqliteConnection,
     user: UserId,
     state: &SyncState,
-    last_encrypted_seq: Seq,
 ) -> Result<(), sqlx::Error> {
     let query = sqlx::query(
         "INSERT OR REPLACE INTO user_sync_state (user_id, revision, generation, base_seq, pruned_seq, last_seq, \
          vector_clock, full_state_seq, full_state_client_id, full_state_clock, replacement_seq, storage_used_bytes, \
-         snapshot_seq, snapshot_at, snapshot_bytes, last_encrypted_seq) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+         snapshot_seq, snapshot_at, snapshot_bytes, heads_seq, sealed_seq, sealed_max_op_id) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     );
-    bind_state(query.bind(user).bind(state.revision), state).bind(last_encrypted_seq).execute(tx).await?;
+    bind_state(query.bind(user).bind(state.revision), state).execute(tx).await?;
     Ok(())
 }

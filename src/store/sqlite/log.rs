@@ -7,9 +7,10 @@ use sqlx::{Connection as _, Row as _};
 use super::{SqliteStore, commit, test_mode};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
+use crate::store::rebuild::heads_of;
 use crate::store::row::{
-    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, op_columns, schema_version,
-    state_columns,
+    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, op_columns,
+    schema_version, state_columns, trace_columns,
 };
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
@@ -32,12 +33,17 @@ const FIND_OPS: &str = concat!(
     op_columns!(),
     " FROM operations WHERE user_id = ?1 AND generation = ?2 AND op_id IN (SELECT value FROM json_each(?3))"
 );
-const HEAD_COLUMNS: &str = "SELECT h.entity_type, h.entity_id, h.server_seq, h.client_id, h.vector_clock, \
-                            h.is_time_delta FROM entity_heads h WHERE h.user_id = ?1 AND h.server_seq > ?2 LIMIT ?3";
+const HEAD_COLUMNS: &str = "SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta FROM entity_heads h WHERE h.user_id = ?1 AND h.server_seq > ?2 LIMIT ?3";
 // CROSS JOIN fixes the order: for each key one look-up, never a walk over all of the account's heads.
-const LOAD_HEADS: &str = "SELECT h.entity_type, h.entity_id, h.server_seq, h.client_id, h.vector_clock, \
-                          h.is_time_delta FROM json_each(?3) k CROSS JOIN entity_heads h ON h.user_id = ?1 \
-                          AND h.entity_type = k.value ->> 0 AND h.entity_id = k.value ->> 1 WHERE h.server_seq > ?2";
+const LOAD_HEADS: &str = "SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta \
+                          FROM json_each(?3) k CROSS JOIN entity_heads h ON h.user_id = ?1 \
+                          AND h.entity_key = unhex(k.value) WHERE h.server_seq > ?2";
+
+const RECENT_TRACES: &str = concat!(
+    "SELECT ",
+    trace_columns!(),
+    " FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 ORDER BY server_seq"
+);
 
 #[async_trait]
 impl LogStore for SqliteStore {
@@ -88,9 +94,9 @@ impl LogStore for SqliteStore {
             return Ok(Vec::new());
         }
         timed("load_heads", async {
-            let pairs: Vec<[&str; 2]> = keys.iter().map(|key| [key.entity_type, &*key.entity_id]).collect();
-            let pairs = serde_json::to_string(&pairs).expect("strings always become JSON");
-            let rows = sqlx::query(LOAD_HEADS).bind(user).bind(above).bind(pairs).fetch_all(&self.readers).await?;
+            let keys: Vec<String> = keys.iter().map(|key| hex::encode(key.as_bytes())).collect();
+            let keys = serde_json::to_string(&keys).expect("strings always become JSON");
+            let rows = sqlx::query(LOAD_HEADS).bind(user).bind(above).bind(keys).fetch_all(&self.readers).await?;
             rows.iter().map(|row| decode_head!(row)).collect()
         })
         .await
@@ -139,19 +145,12 @@ impl LogStore for SqliteStore {
         .await
     }
 
-    async fn has_encrypted(&self, user: UserId, after: Seq, up_to: Seq) -> Result<bool> {
-        timed("has_encrypted", async {
-            let found: Option<bool> = sqlx::query_scalar(
-                "SELECT CASE WHEN last_encrypted_seq <= ?2 THEN 0 WHEN last_encrypted_seq <= ?3 THEN 1 \
-                 ELSE EXISTS (SELECT 1 FROM operations o WHERE o.user_id = ?1 AND o.server_seq > ?2 \
-                 AND o.server_seq <= ?3 AND o.is_payload_encrypted) END FROM user_sync_state WHERE user_id = ?1",
-            )
-            .bind(user)
-            .bind(after)
-            .bind(up_to)
-            .fetch_optional(&self.readers)
-            .await?;
-            Ok(found.unwrap_or(false))
+    async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>> {
+        timed("heads_of_log", async {
+            let query = sqlx::query(RECENT_TRACES).bind(user).bind(after).bind(up_to);
+            let rows = query.fetch_all(&self.readers).await?;
+            let ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
+            Ok(heads_of(&ops))
         })
         .await
     }
@@ -318,7 +317,7 @@ impl SqliteStore {
             newest.map_or(Ok((0, 0)), |row| Ok::<_, StoreError>((row.try_get(0)?, row.try_get(1)?)))?;
         let old = SyncState { revision, generation, base_seq, pruned_seq: base_seq, ..SyncState::default() };
         let rebuilt = test_mode::rebuild_from_log(&mut tx, user, &old).await?;
-        commit::overwrite_state(&mut tx, user, &rebuilt.state, rebuilt.last_encrypted_seq).await?;
+        commit::overwrite_state(&mut tx, user, &rebuilt.state).await?;
         tx.commit().await?;
         self.checkpointer.wake();
         Ok(Some(rebuilt.state))

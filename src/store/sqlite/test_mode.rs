@@ -42,7 +42,7 @@ impl TestStore for SqliteStore {
             }
             if let Some(old) = load_state(&mut tx, user).await? {
                 let fresh = SyncState { revision: old.revision + 1, replacement_seq: Some(0), ..SyncState::default() };
-                overwrite_state(&mut tx, user, &fresh, 0).await?;
+                overwrite_state(&mut tx, user, &fresh).await?;
             }
             tx.commit().await?;
             Ok(())
@@ -71,7 +71,7 @@ impl TestStore for SqliteStore {
             if rebuilt.state.snapshot.is_none() {
                 sqlx::query("DELETE FROM user_snapshots WHERE user_id = ?1").bind(user).execute(&mut *tx).await?;
             }
-            overwrite_state(&mut tx, user, &rebuilt.state, rebuilt.last_encrypted_seq).await?;
+            overwrite_state(&mut tx, user, &rebuilt.state).await?;
             tx.commit().await?;
             Ok(deleted)
         })

@@ -178,6 +178,9 @@ impl Addition {
         sync.generation += 1;
         sync.base_seq = sync.last_seq;
         sync.pruned_seq = sync.last_seq;
+        sync.heads_seq = sync.last_seq;
+        sync.sealed_seq = sync.last_seq;
+        sync.sealed_max_op_id = None;
         sync.clock = VectorClock::new();
         sync.full_state = None;
         sync.replacement_seq = Some(0);
@@ -190,13 +193,9 @@ impl Addition {
 
 /// The keys whose latest operation an accepted operation becomes.
 fn head_keys(op: &ValidOp) -> Vec<EntityKey> {
-    let mut keys: Vec<EntityKey> = op
-        .conflict_ids()
-        .into_iter()
-        .map(|id| EntityKey { entity_type: op.entity_type, entity_id: id.into() })
-        .collect();
+    let mut keys: Vec<EntityKey> = op.conflict_ids().into_iter().map(|id| EntityKey::new(op.entity_type, id)).collect();
     if op.entity_type == "GLOBAL_CONFIG" && op.schema_version < 2 && op.entity_id.as_deref() == Some("misc") {
-        keys.push(EntityKey { entity_type: LEGACY_MISC, entity_id: "misc".into() });
+        keys.push(EntityKey::new(LEGACY_MISC, "misc"));
     }
     keys
 }

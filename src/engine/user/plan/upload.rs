@@ -190,7 +190,6 @@ fn duplicate(stored: &StoredOp, op: &ValidOp) -> Rejection {
 /// For each entity that an operation touches the keys under which its latest operation may stand (section 5.8, with the
 /// alias for settings that moved from `misc` to `tasks`).
 fn conflict_keys(op: &ValidOp) -> Vec<Vec<EntityKey>> {
-    let key = |entity_type, id: &str| EntityKey { entity_type, entity_id: id.into() };
     let is_config = op.entity_type == "GLOBAL_CONFIG";
     let mut keys: Vec<Vec<EntityKey>> = Vec::new();
     let mut ids = op.conflict_ids();
@@ -198,9 +197,9 @@ fn conflict_keys(op: &ValidOp) -> Vec<Vec<EntityKey>> {
         ids.push("tasks");
     }
     for id in ids {
-        let mut candidates = vec![key(op.entity_type, id)];
+        let mut candidates = vec![EntityKey::new(op.entity_type, id)];
         if is_config && id == "tasks" {
-            candidates.push(key(LEGACY_MISC, "misc"));
+            candidates.push(EntityKey::new(LEGACY_MISC, "misc"));
         }
         keys.push(candidates);
     }
