@@ -21,6 +21,7 @@ pub mod chart;
 pub mod check;
 pub mod connection;
 pub mod device;
+pub mod drive;
 pub mod error;
 pub mod fleet;
 mod foreign;
@@ -46,7 +47,7 @@ use case::Case;
 use error::{BenchError, Result};
 use foreign::Foreign;
 use machine::Machine;
-pub use options::BenchCommand;
+pub use options::{BenchCommand, Tool};
 use place::{Database, DatabaseDescription, Leftover, Place};
 use report::Report;
 use scenario::Scenario;
@@ -131,6 +132,9 @@ impl Bench {
 /// # Errors
 /// [`BenchError`]; [`BenchError::Checks`] when everything was measured and something was wrong.
 pub fn run(command: BenchCommand) -> Result<()> {
+    if let Some(Tool::Drive(command)) = &command.tool {
+        return drive::run(command);
+    }
     if command.list {
         for scenario in all() {
             println!("{:<12} {}", scenario.name(), scenario.about());

@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::device::MIN_PAYLOAD_BYTES;
+use super::drive::DriveCommand;
 use super::load::Pace;
 use super::place::Database;
 use super::scenario;
 
 /// Measures the server: puts load on it, checks every answer, compares what is stored with what was acknowledged.
 #[derive(Clone, Debug, Args)]
-#[command(after_long_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub struct BenchCommand {
+    /// Something else than measuring.
+    #[command(subcommand)]
+    pub tool: Option<Tool>,
     /// What to measure; nothing means everything. `--list` says what there is.
     #[arg(value_name = "SCENARIO", value_parser = scenario::names())]
     pub scenarios: Vec<String>,
@@ -69,6 +73,13 @@ pub struct BenchCommand {
     /// The commit for the report, where it can't be found out.
     #[arg(long)]
     pub commit: Option<String>,
+}
+
+/// What else the benchmark can do.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Tool {
+    /// Pushes requests through a server in this process, for instruction counters.
+    Drive(DriveCommand),
 }
 
 const AFTER_HELP: &str = "\

@@ -81,8 +81,12 @@ pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> 
         .max_message_size(HARD_MESSAGE_BYTES)
         .max_frame_size(HARD_MESSAGE_BYTES)
         .on_upgrade(move |socket| async move {
-            let _place = place;
-            serve(state, socket, credentials).await;
+            // A task of its own: the one that waited for the upgrade holds the socket several times over, for as long
+            // as it lives.
+            tokio::spawn(async move {
+                let _place = place;
+                serve(state, socket, credentials).await;
+            });
         }))
 }
 
