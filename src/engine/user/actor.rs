@@ -186,8 +186,12 @@ async fn state_of(store: &dyn Store, user: UserId, mut account: AccountState) ->
     if unsaved {
         // Never resolved, as in a log that another program wrote: find the newest import once and keep it (section
         // 5.6).
-        let rows = store.full_states(user, sync.pruned_seq, sync.last_seq, MAX_UNRESOLVED_FULL_STATES).await?;
-        let newest = rows.iter().find(|row| row.op_type.is_state_replacement()).map_or(0, |row| row.seq);
+        let newest = if sync.last_seq == sync.pruned_seq {
+            0
+        } else {
+            let rows = store.full_states(user, sync.pruned_seq, sync.last_seq, MAX_UNRESOLVED_FULL_STATES).await?;
+            rows.iter().find(|row| row.op_type.is_state_replacement()).map_or(0, |row| row.seq)
+        };
         account.sync.replacement_seq = Some(newest);
     }
     Ok(UserState::loaded(user, account, unsaved))
