@@ -149,7 +149,7 @@ fn expect(good: bool, answer: &str) -> Result<()> {
     if good { Ok(()) } else { Err(BenchError::Answer(answer.chars().take(300).collect())) }
 }
 
-/// Half of the operations concern entities of the upload before, half new ones.
+/// Of a device that has seen everything. Half of the operations concern entities of the upload before, half new ones.
 fn upload_text(number: usize) -> String {
     let mut text = String::with_capacity(OPS_PER_UPLOAD * (TITLE_CHARS + 400));
     let title = "x".repeat(TITLE_CHARS);
@@ -166,7 +166,9 @@ fn upload_text(number: usize) -> String {
         );
         debug_assert!(written.is_ok(), "writing to a string can't fail");
     }
-    let written = write!(text, "],\"clientId\":\"driver\",\"requestId\":\"request-{number}\",\"lastKnownServerSeq\":0}}");
+    let seen = number * OPS_PER_UPLOAD;
+    let written =
+        write!(text, "],\"clientId\":\"driver\",\"requestId\":\"request-{number}\",\"lastKnownServerSeq\":{seen}}}");
     debug_assert!(written.is_ok(), "writing to a string can't fail");
     text
 }

@@ -243,12 +243,11 @@ impl Notifier {
         let line = Arc::<Line>::default();
         let cooldown_until = now + inner.options.cooldown;
         let socket = Socket { client_id: client_id.into(), number, line: Arc::clone(&line), cooldown_until };
-        match incumbent {
-            Some(at) => account.sockets[at] = socket,
-            None => {
-                account.sockets.reserve_exact(1);
-                account.sockets.push(socket);
-            }
+        if let Some(at) = incumbent {
+            account.sockets[at] = socket;
+        } else {
+            account.sockets.reserve_exact(1);
+            account.sockets.push(socket);
         }
         drop(account);
         inner.open.fetch_add(1, Ordering::Relaxed);

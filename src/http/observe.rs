@@ -153,11 +153,7 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// Gives the request an id and a time limit, and writes it down when it is over.
-pub async fn observed(
-    state: &AppState,
-    mut request: Request,
-    next: impl AsyncFnOnce(Request) -> Response,
-) -> Response {
+pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
     let started = Instant::now();
     let deadline = started + state.config.timeouts.handler;
     let trace = Trace::new(deadline);
@@ -166,15 +162,7 @@ pub async fn observed(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!("request", request_id = %id);
     let slow = state.config.timeouts.slow_request;
-    let mut given_up = GivenUp {
-        span: span.clone(),
-        method,
-        route,
-        trace: trace.clone(),
-        started,
-        slow,
-        armed: true,
-    };
+    let mut given_up = GivenUp { span: span.clone(), method, route, trace: trace.clone(), started, slow, armed: true };
     request.extensions_mut().insert(trace.clone());
     // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with
     // it.
