@@ -39,10 +39,11 @@ lint:
 	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
 
 # Every open socket is a file, here and in the server.
-BENCH ?= --json target/bench.json
+BENCH ?= --json bench.json
 bench: build
 	ulimit -n $$(ulimit -Hn); scripts/with-postgres sh -c \
-		'target/release/supersync bench --database sqlite --database "$$SUPERSYNC_TEST_POSTGRES_URL" $(BENCH)'
+		'$(CARGO) run --locked --profile $(PROFILE) --quiet -- bench \
+			--database sqlite --database "$$SUPERSYNC_TEST_POSTGRES_URL" $(BENCH)'
 
 # Statements and allocations per request are counted by `make test`.
 guard: build

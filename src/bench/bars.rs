@@ -81,7 +81,36 @@ pub const BARS: &[Bar] = &[
     bar(None, "hold", "sockets", "memory_bytes_per_socket", Limit::AtMost(12.0 * KIB)),
     bar(None, "touched", "accounts", "memory_after_passivation_bytes", Limit::AtMost(30.0 * MIB)),
     bar(None, "import", "20 MB", "others_p99_ratio", Limit::AtMost(2.0)),
+    bar(
+        POSTGRES,
+        "upload",
+        "20 x 500 B",
+        "operations_per_second",
+        share_of(0.45, "grouped inserts", "operations_per_second"),
+    ),
+    bar(None, "poll", "nothing new", "requests_per_second", share_of(0.6, "empty handler", "requests_per_second")),
+    bar(
+        None,
+        "latency",
+        "1 operation, one user",
+        "p50_ms",
+        Limit::AtMostTimes { times: 2.0, of: FigureName { scenario: "ceiling", case: "one commit", figure: "p50_ms" } },
+    ),
+    bar(None, "start", "first request", "start_seconds", Limit::AtMost(0.5)),
+    bar(None, "history", "growth", "server_cpu_us_per_request_ratio", Limit::AtMost(1.2)),
+    bar(None, "history", "growth", "database_cpu_us_per_request_ratio", Limit::AtMost(1.2)),
+    bar(None, "history", "growth", "p50_ms_ratio", Limit::AtMost(1.2)),
+    bar(None, "crowd", "growth", "server_cpu_us_per_request_ratio", Limit::AtMost(1.2)),
+    bar(None, "crowd", "growth", "database_cpu_us_per_request_ratio", Limit::AtMost(1.2)),
+    bar(None, "crowd", "growth", "p50_ms_ratio", Limit::AtMost(1.2)),
+    bar(POSTGRES, "disk", "old operations", "disk_ratio_to_old_schema", Limit::AtMost(0.4)),
+    bar(None, "cold-pages", "sealed", "ratio_to_plain_rows", Limit::AtLeast(10.0)),
 ];
+
+/// At least this share of a ceiling of the same run.
+const fn share_of(share: f64, case: &'static str, figure: &'static str) -> Limit {
+    Limit::AtLeastShareOf { share, of: FigureName { scenario: "ceiling", case, figure } }
+}
 
 /// A bar and what was measured.
 #[derive(Clone, Debug, Serialize)]

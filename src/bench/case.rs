@@ -16,7 +16,7 @@ use super::usage::CpuUsed;
 pub struct Figure {
     /// Its name, unit last or in [`Self::unit`]; bars find it by this.
     pub name: String,
-    /// Its unit: `1/s`, `ms`, `us`, `B`, `s`, or empty.
+    /// Its unit: `1/s`, `ms`, `us`, `B`, `s`, `%`, or empty.
     pub unit: &'static str,
     /// The number.
     pub value: f64,
@@ -99,6 +99,10 @@ impl Case {
         self.rates("", &total, outcome.lasted);
         self.latencies("", &total);
         self.cpu(&outcome.cpu, total.latency.count(), total.operations);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let capacity = outcome.lasted.as_secs_f64() * float(cores as u64);
+        let strangers = outcome.cpu.strangers().map(|time| time.as_secs_f64() / capacity * 100.0);
+        self.figure("strangers_cpu_percent", "%", strangers);
         self.per_second = total.per_second;
     }
 

@@ -13,6 +13,8 @@ use crate::protocol::Seq;
 
 /// Operations that are downloaded for the comparison: all when there are no more.
 const MAX_COMPARED: usize = 200_000;
+/// Accounts that are compared: each costs at least one request.
+const MAX_ACCOUNTS: usize = 2_500;
 /// Operations per page of the comparison; the largest that the contract allows (section 15).
 const PAGE: usize = 1000;
 
@@ -61,7 +63,7 @@ pub async fn compare_logs(session: &Session, devices: impl IntoIterator<Item = D
     accounts.sort_unstable();
     let all: usize = expected.values().map(|expected| expected.acknowledged.len()).sum();
     // Evenly over the accounts, so that no connection's are left out.
-    let step = all.div_ceil(MAX_COMPARED).max(1);
+    let step = all.div_ceil(MAX_COMPARED).max(accounts.len().div_ceil(MAX_ACCOUNTS)).max(1);
     let mut compared = 0;
     for account in accounts.iter().step_by(step) {
         let client = Client::over(&raw, &session.accounts()[*account].token, Ladder::default())?;

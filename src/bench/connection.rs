@@ -116,7 +116,7 @@ mod tests {
     fn a_head_is_read_when_it_is_complete() {
         assert_eq!(Head::parse(b"HTTP/1.1 200 OK\r\ncontent-le").unwrap(), None);
         let head = Head::parse(b"HTTP/1.1 429 Too Many\r\nX: y\r\nContent-Length: 12\r\n\r\nabc").unwrap();
-        assert_eq!(head, Some(Head { status: 429, bytes: 47, body_bytes: 12 }));
+        assert_eq!(head, Some(Head { status: 429, bytes: 51, body_bytes: 12 }));
     }
 
     #[test]

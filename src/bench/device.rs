@@ -10,10 +10,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::connection::Answer;
 use super::error::{BenchError, Result};
 use super::ledger::Ledger;
+use super::page::Page;
 use super::random::Random;
 use super::target::{Account, Target};
 use super::text::write_words;
-use crate::client::wire::{Check as _, DownloadAnswer, UploadAnswer};
+use crate::client::wire::{Check as _, UploadAnswer};
 use crate::protocol::Seq;
 
 /// Smallest payload: its fixed parts need so much.
@@ -43,10 +44,12 @@ pub struct Device {
     start: Seq,
     /// `Host` and `Authorization`, ready to be sent.
     headers: Vec<u8>,
+    token: String,
     client_id: String,
     /// Other devices that the clock knows.
     others: Vec<(String, u32)>,
     counter: u32,
+    created: usize,
     entities: Vec<EntityId>,
     /// Where the next entity goes once [`REMEMBERED`] are known.
     oldest: usize,
@@ -65,14 +68,16 @@ impl Device {
         let mut random = Random::new(seed ^ 0x00DE_71CE);
         let client_id = client_id(&mut random);
         let others = (0..=random.below(2)).map(|_| (client_id_of_another(&mut random), 1)).collect();
-        let headers = format!("Host: {}\r\nAuthorization: Bearer {}\r\n", target.host, account.token).into_bytes();
+        let headers = headers(target, &account.token);
         Self {
             account: number,
             start: 0,
             headers,
+            token: account.token.clone(),
             client_id,
             others,
             counter: 0,
+            created: 0,
             entities: Vec::new(),
             oldest: 0,
             random,
@@ -107,6 +112,11 @@ impl Device {
         self.cursor = start;
     }
 
+    /// Goes on with the same data behind another address.
+    pub fn retarget(&mut self, target: &Target) {
+        self.headers = headers(target, &self.token);
+    }
+
     /// Everything up to here has been seen.
     #[must_use]
     pub const fn cursor(&self) -> Seq {
@@ -122,6 +132,12 @@ impl Device {
     #[must_use]
     pub const fn acknowledged(&self) -> usize {
         self.ledger.len()
+    }
+
+    /// How many entities it has created.
+    #[must_use]
+    pub const fn created(&self) -> usize {
+        self.created
     }
 
     /// The acknowledged operations so far.
@@ -147,6 +163,13 @@ impl Device {
         put(out, format_args!("GET {path} HTTP/1.1\r\n"));
         out.extend_from_slice(&self.headers);
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes the head of a request with a JSON body of so many bytes.
+    pub fn write_post(&self, out: &mut Vec<u8>, path: &str, body_bytes: usize) {
+        put(out, format_args!("POST {path} HTTP/1.1\r\n"));
+        out.extend_from_slice(&self.headers);
+        put(out, format_args!("Content-Type: application/json\r\nContent-Length: {body_bytes}\r\n\r\n"));
     }
 
     /// Writes an upload of `ops` new operations.
@@ -249,6 +272,7 @@ impl Device {
 
     fn new_entity(&mut self) -> EntityId {
         let entity = entity_id(&mut self.random);
+        self.created += 1;
         if self.entities.len() < REMEMBERED {
             self.entities.push(entity);
         } else {
@@ -336,94 +360,13 @@ impl Device {
     }
 }
 
-/// What a page of a download holds, read from its two ends: a load can't afford to read all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// How many operations, if their sequence has no holes; the log check after the run sees that it has none.
-    pub ops: u64,
-    /// The first operation's sequence; 0 without operations.
-    pub first: Seq,
-    /// The last one's.
-    pub last: Seq,
-    /// Whether more pages follow.
-    pub has_more: bool,
-    /// The account's counter.
-    pub latest_seq: Seq,
-}
-
-impl Page {
-    /// Reads a page.
-    ///
-    /// # Errors
-    /// [`BenchError::Answer`] when it is none, or says that history is missing.
-    pub fn read(body: &[u8]) -> Result<Self> {
-        let page = match Self::read_ends(body) {
-            Some(page) => page,
-            None => Self::read_all(body)?,
-        };
-        if page.has_more && page.ops == 0 {
-            return Err(BenchError::answer("more to come after an empty page", body));
-        }
-        Ok(page)
-    }
-
-    /// `None`: spelled otherwise than expected.
-    fn read_ends(body: &[u8]) -> Option<Self> {
-        const OP: &[u8] = b"{\"serverSeq\":";
-        let rest = body.strip_prefix(b"{\"ops\":[")?;
-        let (first, last, end) = if rest.starts_with(b"]") {
-            (0, 0, rest)
-        } else {
-            let first = leading_number(rest.strip_prefix(OP)?)?.0;
-            let last_at = rest.windows(OP.len()).rposition(|window| window == OP)?;
-            let last = leading_number(&rest[last_at + OP.len()..])?.0;
-            let end_at = rest.windows(3).rposition(|window| window == b"}],")?;
-            (first, last, &rest[end_at + 1..])
-        };
-        let rest = end.strip_prefix(b"],\"hasMore\":")?;
-        let (has_more, rest) = match rest.strip_prefix(b"true") {
-            Some(rest) => (true, rest),
-            None => (false, rest.strip_prefix(b"false")?),
-        };
-        let (latest_seq, rest) = leading_number(rest.strip_prefix(b",\"latestSeq\":")?)?;
-        if rest.starts_with(b",\"gapDetected\"") {
-            return None;
-        }
-        let ops = if first == 0 { 0 } else { u64::try_from(last - first + 1).ok()? };
-        Some(Self { ops, first, last, has_more, latest_seq })
-    }
-
-    fn read_all(body: &[u8]) -> Result<Self> {
-        let invalid = |reason: String| BenchError::answer(&reason, body);
-        let answer: DownloadAnswer = serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
-        answer.check().map_err(invalid)?;
-        if answer.gap_detected.is_some() {
-            return Err(BenchError::answer("history is missing", body));
-        }
-        let seq = |op: Option<&crate::client::wire::ServerOp>| op.map_or(0, |op| op.server_seq);
-        Ok(Self {
-            ops: answer.ops.len() as u64,
-            first: seq(answer.ops.first()),
-            last: seq(answer.ops.last()),
-            has_more: answer.has_more,
-            latest_seq: answer.latest_seq,
-        })
-    }
+fn headers(target: &Target, token: &str) -> Vec<u8> {
+    format!("Host: {}\r\nAuthorization: Bearer {token}\r\n", target.host).into_bytes()
 }
 
 /// Appends formatted text.
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory can't fail");
-}
-
-/// The number with which `bytes` begins, and the rest.
-pub(super) fn leading_number(bytes: &[u8]) -> Option<(Seq, &[u8])> {
-    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if digits == 0 || digits > 16 {
-        return None;
-    }
-    let number = bytes[..digits].iter().fold(0, |number: Seq, digit| number * 10 + Seq::from(digit - b'0'));
-    Some((number, &bytes[digits..]))
 }
 
 /// `B_` (a browser) and six characters, as the app names devices (contract, section 1).
@@ -452,7 +395,7 @@ fn entity_id(random: &mut Random) -> EntityId {
 }
 
 /// A UUID, version 7: milliseconds, then random bits.
-fn uuid_v7(random: &mut Random, now_ms: u64) -> u128 {
+pub(super) fn uuid_v7(random: &mut Random, now_ms: u64) -> u128 {
     let (a, b) = (random.bits(), random.bits());
     (u128::from(now_ms) << 80) | (7 << 76) | (u128::from(a & 0xFFF) << 64) | (0b10 << 62) | u128::from(b >> 2)
 }
@@ -556,25 +499,6 @@ mod tests {
         let other = format!(r#"{{"latestSeq":2,"results":[{{"accepted":true,"serverSeq":2,"opId":"{id}"}}]}}"#);
         assert_eq!(device.read_upload(answered(200, &other)).unwrap(), 1);
         assert_eq!(device.cursor(), 2);
-    }
-
-    #[test]
-    fn pages_are_read_from_both_ends() {
-        let op = |seq: i64| {
-            format!(
-                r#"{{"serverSeq":{seq},"op":{{"id":"i","clientId":"c","actionType":"a","opType":"UPD","entityType":"TASK","entityId":"e","payload":{{"a":[{{"b":1}}],"c":1}},"vectorClock":{{}},"timestamp":1,"schemaVersion":4,"isPayloadEncrypted":false}},"receivedAt":1}}"#
-            )
-        };
-        let tail = r#""hasMore":true,"latestSeq":9,"serverTime":1,"capabilities":{"causalRepairSnapshots":true}}"#;
-        let plain = format!(r#"{{"ops":[{},{}],{tail}"#, op(4), op(5));
-        let expected = Page { ops: 2, first: 4, last: 5, has_more: true, latest_seq: 9 };
-        assert_eq!(Page::read_ends(plain.as_bytes()), Some(expected));
-        assert_eq!(Page::read_all(plain.as_bytes()).unwrap(), expected);
-        let empty = format!(r#"{{"ops":[],{tail}"#);
-        assert!(Page::read(empty.as_bytes()).is_err());
-        let gap = plain.replace(r#""serverTime""#, r#""gapDetected":true,"serverTime""#);
-        assert!(Page::read(gap.as_bytes()).is_err());
-        assert!(Page::read(b"{}").is_err());
     }
 
     #[test]

@@ -33,7 +33,7 @@ const TITLE_CHARS: usize = 480;
 /// Requests before those that are asked for: buffers and caches have their size then.
 const WARM_UP: usize = 50;
 
-/// Pushes requests through a server in this process, for instruction counters.
+/// What to push through.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct DriveCommand {
     /// What is asked.

@@ -35,6 +35,12 @@ pub enum BenchError {
     /// The scratch database could not be created, measured or dropped.
     #[error("scratch database: {0}")]
     Database(#[from] sqlx::Error),
+    /// A raw load on the embedded database failed.
+    #[error("embedded database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The capacity plan could not be made.
+    #[error(transparent)]
+    Plan(#[from] super::plan::PlanError),
     /// The settings of the server under load are not valid.
     #[error("settings of the server under load: {0}")]
     Config(#[from] ConfigErrors),

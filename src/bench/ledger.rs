@@ -1,6 +1,7 @@
 //! What the server has acknowledged: every id with its sequence, to be compared with what it stored.
 
-use super::device::{leading_number, uuid_text};
+use super::device::uuid_text;
+use super::page::leading_number;
 use crate::protocol::Seq;
 
 /// Acknowledged operations of one device, in the order of their acknowledgement.

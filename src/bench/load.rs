@@ -79,6 +79,12 @@ impl Outcome {
         self.kinds.iter().map(|kind| kind.latency.count()).sum()
     }
 
+    /// What was counted of one kind.
+    #[must_use]
+    pub fn kind(&self, kind: usize) -> KindOutcome {
+        self.kinds.get(kind).cloned().unwrap_or_default()
+    }
+
     /// All kinds in one.
     #[must_use]
     pub fn total(&self) -> KindOutcome {

@@ -17,20 +17,24 @@ use serde_json::{Value, json};
 
 pub mod bars;
 pub mod case;
+pub mod ceiling;
 pub mod chart;
 pub mod check;
 pub mod connection;
 pub mod device;
+pub mod document;
 pub mod drive;
 pub mod error;
 pub mod fleet;
 mod foreign;
 pub mod latency;
 pub mod ledger;
+pub mod listeners;
 pub mod load;
 pub mod machine;
 pub mod number;
 pub mod options;
+pub mod page;
 pub mod place;
 pub mod plan;
 pub mod random;
@@ -38,16 +42,19 @@ pub mod report;
 pub mod scenario;
 pub mod server;
 pub mod session;
+pub mod socket;
+pub mod state;
 pub mod study;
 pub mod target;
 pub mod text;
+pub mod tool;
 pub mod usage;
 
 use case::Case;
 use error::{BenchError, Result};
 use foreign::Foreign;
 use machine::Machine;
-pub use options::{BenchCommand, Tool};
+pub use options::BenchCommand;
 use place::{Database, DatabaseDescription, Leftover, Place};
 use report::Report;
 use scenario::Scenario;
@@ -132,8 +139,8 @@ impl Bench {
 /// # Errors
 /// [`BenchError`]; [`BenchError::Checks`] when everything was measured and something was wrong.
 pub fn run(command: BenchCommand) -> Result<()> {
-    if let Some(Tool::Drive(command)) = &command.tool {
-        return drive::run(command);
+    if let Some(tool) = command.tool {
+        return tool::run(tool);
     }
     if command.list {
         for scenario in all() {
@@ -159,6 +166,10 @@ fn all() -> impl Iterator<Item = &'static &'static dyn Scenario> {
 async fn measure(command: BenchCommand, threads: usize) -> Result<()> {
     let directory = command.directory.clone().unwrap_or_else(std::env::temp_dir);
     let directory = directory.canonicalize().map_err(BenchError::io(format!("looking for {}", directory.display())))?;
+    if let Some(path) = &command.json {
+        // A run takes minutes; that its figures can't be written is to be known before.
+        fs::File::create(path).map_err(BenchError::io(format!("writing {}", path.display())))?;
+    }
     let (benches, databases) = prepare(&command, &directory).await?;
     let machine = Machine::this(&directory);
     if machine.file_system.as_deref() == Some("tmpfs") {
@@ -172,10 +183,10 @@ async fn measure(command: BenchCommand, threads: usize) -> Result<()> {
         done = measure_all(&benches, &mut report.cases) => done,
         _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
     };
-    for bench in &benches {
-        let leftovers = bench.leftovers.take();
-        for leftover in leftovers {
-            leftover.remove().await?;
+    for leftover in benches.iter().flat_map(|bench| bench.leftovers.take()) {
+        // What was measured is worth telling all the same.
+        if let Err(error) = leftover.remove().await {
+            eprintln!("{leftover:?} may still be there: {error}");
         }
     }
     // A quick run says nothing about speed.

@@ -3,19 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use super::device::MIN_PAYLOAD_BYTES;
-use super::drive::DriveCommand;
 use super::load::Pace;
 use super::place::Database;
 use super::scenario;
+use super::tool::Tool;
 
 /// Measures the server: puts load on it, checks every answer, compares what is stored with what was acknowledged.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub struct BenchCommand {
-    /// Something else than measuring.
+    /// What to do instead of measuring.
     #[command(subcommand)]
     pub tool: Option<Tool>,
     /// What to measure; nothing means everything. `--list` says what there is.
@@ -75,13 +75,6 @@ pub struct BenchCommand {
     pub commit: Option<String>,
 }
 
-/// What else the benchmark can do.
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub enum Tool {
-    /// Pushes requests through a server in this process, for instruction counters.
-    Drive(DriveCommand),
-}
-
 const AFTER_HELP: &str = "\
 Examples:
   supersync bench                              everything, on the embedded database
@@ -89,8 +82,8 @@ Examples:
   supersync bench upload --batch 1 --accounts 5000
   supersync bench poll --url http://localhost:1900 --tokens tokens.txt
 
-The load generator, the server and the database share this machine unless --url names another one. A foreign server needs
-RATE_LIMITS=off and UPLOADS_PER_USER_PER_MINUTE=0, or it will refuse the load.
+The load generator, the server and the database share this machine unless --url names another one.
+A foreign server needs RATE_LIMITS=off and UPLOADS_PER_USER_PER_MINUTE=0, or it will refuse the load.
 Exit codes: 0 everything was measured and every check passed (bars may be missed), 1 otherwise.";
 
 fn setting(text: &str) -> Result<(String, String), String> {

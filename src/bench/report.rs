@@ -120,7 +120,7 @@ impl Report {
 }
 
 /// Columns of the table, by the figures' names.
-const COLUMNS: [(&str, &str, f64); 12] = [
+const COLUMNS: [(&str, &str, f64); 13] = [
     ("requests_per_second", "req/s", 1.0),
     ("operations_per_second", "ops/s", 1.0),
     ("p50_ms", "p50 ms", 1.0),
@@ -130,6 +130,7 @@ const COLUMNS: [(&str, &str, f64); 12] = [
     ("server_cpu_us_per_request", "server us/req", 1.0),
     ("database_cpu_us_per_request", "db us/req", 1.0),
     ("generator_cpu_us_per_request", "load us/req", 1.0),
+    ("strangers_cpu_percent", "others %", 1.0),
     ("server_memory_bytes", "server MiB", 1_048_576.0),
     ("database_memory_bytes", "db MiB", 1_048_576.0),
     ("disk_bytes_per_operation", "disk B/op", 1.0),
@@ -150,15 +151,17 @@ pub fn cases_table(cases: &[Case]) -> String {
     }
     let mut out = table(&rows);
     for case in cases {
-        for figure in case.figures.iter().filter(|figure| !COLUMNS.iter().any(|(name, _, _)| *name == figure.name)) {
-            put(
-                &mut out,
-                format_args!("  {}: {} = {} {}\n", case.case, figure.name, number(figure.value), figure.unit),
-            );
-        }
+        let has_column = |figure: &&Figure| COLUMNS.iter().any(|(name, _, _)| *name == figure.name);
+        let others: Vec<String> = case
+            .figures
+            .iter()
+            .filter(|figure| !has_column(figure))
+            .map(|Figure { name, unit, value }| format!("{name} {} {unit}", number(*value)).trim_end().to_owned())
+            .collect();
+        put(&mut out, format_args!("{} on {}: {}\n", case.case, case.database, others.join(", ")));
         for check in &case.checks {
             let verdict = if check.passed { "ok" } else { "FAILED" };
-            put(&mut out, format_args!("  {}: {verdict}: {} ({})\n", case.case, check.name, check.detail));
+            put(&mut out, format_args!("  {verdict}: {} ({})\n", check.name, check.detail));
         }
     }
     out
@@ -232,8 +235,8 @@ mod tests {
     fn the_table_has_the_known_columns_and_the_rest_below() {
         let text = cases_table(&report(false).cases);
         assert!(text.contains("| req/s |") && text.contains("|  1234 |") || text.contains("|  1235 |"), "{text}");
-        assert!(text.contains("20 x 500 B: something_else_ms = 0.25 ms"), "{text}");
-        assert!(text.contains("20 x 500 B: FAILED: all is well (3 of 4)"), "{text}");
+        assert!(text.contains("20 x 500 B on sqlite: something_else_ms 0.25 ms"), "{text}");
+        assert!(text.contains("FAILED: all is well (3 of 4)"), "{text}");
         assert!(!text.contains("not_measured"), "{text}");
     }
 

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::device::{Device, Page};
+use super::device::{Device, now_ms};
 use super::error::{BenchError, Result};
+use super::page::Page;
 use super::place::Place;
+use super::random::Random;
 use super::server::Server;
 use super::target::{Account, Target};
 use super::usage::Meter;
@@ -17,6 +19,8 @@ pub struct Session {
     accounts: Vec<Account>,
     own: Option<Own>,
     postmaster: Option<u32>,
+    /// Mixed into the seeds of devices: the accounts of a foreign server may know what an earlier run wrote.
+    salt: u64,
 }
 
 #[derive(Debug)]
@@ -36,12 +40,12 @@ impl Session {
         let empty_bytes = place.disk_bytes().await?;
         let server = Server::start(&place).await?;
         let target = server.target().clone();
-        Ok(Self { target, accounts, own: Some(Own { place, server, empty_bytes }), postmaster })
+        Ok(Self { target, accounts, own: Some(Own { place, server, empty_bytes }), postmaster, salt: 0 })
     }
 
     /// A server that somebody else runs.
-    pub(super) const fn foreign(target: Target, accounts: Vec<Account>) -> Self {
-        Self { target, accounts, own: None, postmaster: None }
+    pub(super) fn foreign(target: Target, accounts: Vec<Account>) -> Self {
+        Self { target, accounts, own: None, postmaster: None, salt: Random::new(now_ms()).bits() }
     }
 
     /// Where it listens.
@@ -86,7 +90,7 @@ impl Session {
             .zip(&self.accounts)
             .map(|(n, account)| {
                 let own = seed.wrapping_mul(0x1_0000_0000).wrapping_add(n as u64 + 1);
-                Device::new(&self.target, n, account, own, payload_bytes)
+                Device::new(&self.target, n, account, own ^ self.salt, payload_bytes)
             })
             .collect();
         if self.own.is_none() {
@@ -117,6 +121,22 @@ impl Session {
         self.target = server.target().clone();
         self.own = Some(Own { server, ..own });
         Ok((self, took))
+    }
+
+    /// Ends the server, lets `work` have the data, and starts the server again.
+    ///
+    /// # Errors
+    /// When it is a foreign one, does not stop or start, or the work fails. It takes the data along.
+    pub async fn paused<T>(mut self, work: impl AsyncFnOnce(&Place) -> Result<T>) -> Result<(Self, T)> {
+        let Some(own) = self.own else {
+            return Err(BenchError::Options("a foreign server can't be stopped".to_owned()));
+        };
+        own.server.stop().await?;
+        let done = work(&own.place).await?;
+        let server = Server::start(&own.place).await?;
+        self.target = server.target().clone();
+        self.own = Some(Own { server, ..own });
+        Ok((self, done))
     }
 
     /// Stops the server, measures how much its database has grown, bytes, and removes it. `None`: a foreign server,

@@ -22,6 +22,7 @@ pub struct CpuReading {
     server: Option<Duration>,
     database: Option<Duration>,
     generator: Option<Duration>,
+    machine: Option<Duration>,
 }
 
 /// Processor time that was used between two moments. `None`: unknown.
@@ -33,6 +34,8 @@ pub struct CpuUsed {
     pub database: Option<Duration>,
     /// By the load generator.
     pub generator: Option<Duration>,
+    /// By everything on this machine, and by others on the same host that took its processors.
+    pub machine: Option<Duration>,
 }
 
 impl CpuReading {
@@ -46,6 +49,7 @@ impl CpuReading {
             server: difference(self.server, earlier.server),
             database: difference(self.database, earlier.database),
             generator: difference(self.generator, earlier.generator),
+            machine: difference(self.machine, earlier.machine),
         }
     }
 }
@@ -59,7 +63,15 @@ impl CpuUsed {
             server: sum(self.server, other.server),
             database: sum(self.database, other.database),
             generator: sum(self.generator, other.generator),
+            machine: sum(self.machine, other.machine),
         }
+    }
+
+    /// By strangers: figures of a machine on which others work mean little. `None` if a part is not known.
+    #[must_use]
+    pub fn strangers(&self) -> Option<Duration> {
+        let known = self.server? + self.generator? + self.database.unwrap_or_default();
+        Some(self.machine?.saturating_sub(known))
     }
 }
 
@@ -71,6 +83,7 @@ impl Meter {
             server: self.server.and_then(Stat::of).map(|stat| stat.own),
             database: self.postmaster.and_then(database_cpu),
             generator: Stat::of(std::process::id()).map(|stat| stat.own),
+            machine: fs::read_to_string("/proc/stat").ok().as_deref().and_then(machine_cpu),
         }
     }
 
@@ -114,6 +127,14 @@ pub fn open_files_limit() -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let soft = line.split_whitespace().next()?;
     if soft == "unlimited" { Some(usize::MAX) } else { soft.parse().ok() }
+}
+
+/// All processors' user, nice, system and stolen time. Interrupts are left out: the network's are the load's own, and
+/// no process is charged with them.
+fn machine_cpu(stat: &str) -> Option<Duration> {
+    let fields: Vec<&str> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().collect();
+    let ticks: Option<u64> = [0, 1, 2, 7].into_iter().map(|n: usize| fields.get(n)?.parse::<u64>().ok()).sum();
+    Some(Duration::from_millis(ticks? * 1000 / TICKS_PER_SECOND))
 }
 
 fn kib_line(path: &str, name: &str) -> Option<u64> {
@@ -177,6 +198,21 @@ mod tests {
         assert_eq!((stat.name.as_str(), stat.parent), ("a) (b", 7));
         assert_eq!((stat.own, stat.children), (Duration::from_secs(2), Duration::from_millis(500)));
         assert_eq!(Stat::parse("42 (a) S"), None);
+    }
+
+    #[test]
+    fn strangers_are_what_remains() {
+        let used = machine_cpu("cpu  100 10 50 900 5 1 2 40 0 0\ncpu0 1 1 1 1\n");
+        assert_eq!(used, Some(Duration::from_secs(2)));
+        assert_eq!(machine_cpu("cpu  100 10"), None);
+        let second = Some(Duration::from_secs(1));
+        let mut cpu =
+            CpuUsed { server: second, database: None, generator: second, machine: Some(Duration::from_secs(5)) };
+        assert_eq!(cpu.strangers(), Some(Duration::from_secs(3)));
+        cpu.database = second;
+        assert_eq!(cpu.strangers(), Some(Duration::from_secs(2)));
+        cpu.server = None;
+        assert_eq!(cpu.strangers(), None);
     }
 
     #[test]

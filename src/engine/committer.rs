@@ -103,15 +103,16 @@ async fn run_lane(
             callbacks.push(another.done);
         }
         let started = Instant::now();
+        let commits: Arc<[Commit]> = commits.into();
         let results = commit_group(store.as_ref(), &commits).await;
         metrics::histogram!("supersync_commit_seconds", "lane" => lane).record(started.elapsed().as_secs_f64());
         metrics::histogram!("supersync_commit_plans").record(count(commits.len()));
         metrics::histogram!("supersync_commit_operations").record(count(ops));
-        for ((done, result), commit) in callbacks.into_iter().zip(results).zip(commits) {
+        for ((done, result), commit) in callbacks.into_iter().zip(results).zip(&*commits) {
             if matches!(result, Ok(CommitOutcome::Contended)) {
                 // It waits for the lock by itself, at most as long as a statement may take, and one per account.
                 metrics::counter!("supersync_commits_total", "outcome" => "contended").increment(1);
-                waiting.spawn(wait_for_lock(Arc::clone(&store), commit, done));
+                waiting.spawn(wait_for_lock(Arc::clone(&store), commit.clone(), done));
                 continue;
             }
             metrics::counter!("supersync_commits_total", "outcome" => result_label(&result)).increment(1);
@@ -132,14 +133,14 @@ async fn wait_for_lock(store: Arc<dyn Store>, commit: Commit, done: Done) {
 }
 
 /// Commits a group. When it is refused for a reason that may lie in a single plan, the plans are committed one by one.
-async fn commit_group(store: &(impl LogStore + ?Sized), commits: &[Commit]) -> Vec<CommitResult> {
-    match store.commit(commits).await {
+async fn commit_group(store: &(impl LogStore + ?Sized), commits: &Arc<[Commit]>) -> Vec<CommitResult> {
+    match store.commit(Arc::clone(commits)).await {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         Err(StoreError::Internal(error)) if commits.len() > 1 => {
             tracing::warn!(%error, plans = commits.len(), "group refused, committing its plans one by one");
             let mut results = Vec::with_capacity(commits.len());
-            for commit in commits {
-                let outcomes = store.commit(std::slice::from_ref(commit)).await;
+            for commit in commits.iter() {
+                let outcomes = store.commit([commit.clone()].into()).await;
                 results.push(outcomes.map_err(Arc::new).and_then(|outcomes| {
                     let missing = || Arc::new(StoreError::Corrupt("a commit without an outcome".to_owned()));
                     outcomes.first().copied().ok_or_else(missing)

@@ -1,5 +1,7 @@
 //! Group commit, as far as it is the same on both databases: a bad commit must not sink its group.
 
+use futures_util::FutureExt as _;
+
 use super::error::{is_lock_timeout, is_unique_violation};
 use super::{Commit, CommitOutcome, Result, StoreError};
 
@@ -61,6 +63,25 @@ pub(super) async fn commit(lane: &mut impl Transact, group: &[Commit]) -> Result
         Err(Failure::Contended) => Ok(vec![CommitOutcome::Contended]),
         Err(Failure::Defect(error) | Failure::Store(error)) => Err(error),
     }
+}
+
+/// Something that can apply a group in one transaction without waiting for anything but the disk.
+pub(super) trait TransactNow: Send {
+    fn transact_now(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure>;
+}
+
+struct Now<'a, L>(&'a mut L);
+
+impl<L: TransactNow> Transact for Now<'_, L> {
+    async fn transact(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
+        self.0.transact_now(group)
+    }
+}
+
+/// [`commit`] on a thread that may block.
+pub(super) fn commit_now(lane: &mut impl TransactNow, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
+    let mut lane = Now(lane);
+    commit(&mut lane, group).now_or_never().expect("a lane that answers at once leaves nothing to wait for")
 }
 
 /// The good ones land whatever the others do. An error after some have landed is reported as [`StoreError::Unknown`],

@@ -6,7 +6,7 @@ use std::path::Path;
 use sqlx::Row as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
-use sqlx::sqlite::SqlitePool;
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::{Result, StoreError};
 
@@ -27,10 +27,9 @@ pub struct MigrationStatus {
 }
 
 /// Brings an SQLite file up to date. The caller holds the file's lock, so nobody else can be at it.
-pub(super) async fn run_sqlite(writer: &SqlitePool, path: &Path) -> Result<()> {
-    let mut connection = writer.acquire().await?;
+pub(super) async fn run_sqlite(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
     // Not `run`: its future is not `Send` for every lifetime, so nobody could spawn what opens a store.
-    let done = SQLITE.run_direct(None, &mut *connection, false).await;
+    let done = SQLITE.run_direct(None, connection, false).await;
     done.map_err(|error| refused(error, &path.display().to_string()))
 }
 

@@ -315,6 +315,9 @@ pub struct Commit {
     pub ops: Vec<(i64, StoredOp)>,
     /// Heads to write, one per key. `state.heads_seq` says which operations the stored ones then reflect.
     pub heads: Vec<(EntityKey, EntityHead)>,
+    /// Entities that the plan takes to have no stored head above `state.base_seq`. If one has, nothing is applied, as if
+    /// the revision were another.
+    pub absent: Vec<EntityKey>,
     /// Forget all devices first.
     pub clear_devices: bool,
     /// Devices seen: client id and Unix milliseconds.
@@ -330,7 +333,8 @@ pub struct Commit {
 pub enum CommitOutcome {
     /// Applied and durable.
     Committed,
-    /// Not applied: the account is at another revision, or gone. Load again and plan again.
+    /// Not applied: the account is at another revision, or gone, or an entity that was to be absent has a head. Load
+    /// again and plan again.
     Stale,
     /// Not applied: an op id is stored already in that generation.
     DuplicateId,
@@ -402,12 +406,12 @@ pub trait LogStore: Send + Sync + 'static {
     /// applied, but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others; if the database refuses
     /// one for another reason than a duplicate id after others of the group have been applied, the answer is
     /// [`StoreError::Unknown`] too.
-    async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>>;
+    async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>>;
 
     /// Applies one commit, waiting for locks as long as a statement may take. For commits that were
     /// [`CommitOutcome::Contended`].
     async fn commit_patiently(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {
-        self.commit(std::slice::from_ref(commit)).await
+        self.commit([commit.clone()].into()).await
     }
 
     /// The operations of this generation with these ids, in any order.

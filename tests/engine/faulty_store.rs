@@ -63,7 +63,7 @@ impl FaultyStore {
         assert!(self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_err(), "injected panic");
     }
 
-    async fn commit_with_faults(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
+    async fn commit_with_faults(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
         if self.gated.load(Ordering::SeqCst) {
             self.arrived.fetch_add(1, Ordering::SeqCst);
             self.gate.acquire().await.expect("the gate is never closed").forget();
@@ -94,7 +94,7 @@ impl LogStore for FaultyStore {
         self.count();
         self.inner.load_account(user).await
     }
-    async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
+    async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
         self.count();
         self.commit_with_faults(group).await
     }
@@ -127,6 +127,7 @@ impl LogStore for FaultyStore {
     }
     async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>> {
         self.count();
+        self.maybe_panic();
         self.inner.heads_of_log(user, after, up_to).await
     }
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {

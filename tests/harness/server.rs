@@ -154,12 +154,13 @@ impl Server {
             state,
             ops: Vec::new(),
             heads: Vec::new(),
+            absent: Vec::new(),
             clear_devices: false,
             devices: Vec::new(),
             archived: Vec::new(),
             snapshot: SnapshotChange::Keep,
         };
-        let outcomes = self.store.commit(&[commit]).await.expect("the store works");
+        let outcomes = self.store.commit([commit].into()).await.expect("the store works");
         assert_eq!(outcomes, [CommitOutcome::Committed]);
         self.engine.forget(account.id);
     }

@@ -158,7 +158,7 @@ pub async fn deleting_an_account_takes_everything_along(db: Db) {
     assert!(db.archived(user).await.unwrap().is_empty());
     assert!(db.peek_token(&[1; 32], TokenPurpose::MagicLogin).await.unwrap().is_none());
     let late = append(user, &before, vec![op(3, "A")]);
-    assert_eq!(db.commit(&[late]).await.unwrap(), [supersync::store::CommitOutcome::Stale]);
+    assert_eq!(db.commit([late].into()).await.unwrap(), [supersync::store::CommitOutcome::Stale]);
     assert!(stored_seqs(&db, user).await.is_empty());
 
     assert_eq!(stored_seqs(&db, other).await, [1, 2]);

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use supersync::protocol::{ImportReason, OpType};
 use supersync::store::{
-    ArchiveReason, ArchivedRange, CommitOutcome, FullStateMark, LEGACY_MISC, SnapshotBlob, SnapshotChange, SnapshotMeta,
+    ArchiveReason, ArchivedRange, Commit, CommitOutcome, FullStateMark, LEGACY_MISC, SnapshotBlob, SnapshotChange,
+    SnapshotMeta,
 };
 
 use super::fixture::*;
@@ -24,7 +25,7 @@ pub async fn a_stale_revision_applies_nothing_at_all(db: Db) {
         archived_at: 1,
     });
     late.snapshot = SnapshotChange::Set(SnapshotBlob { data: vec![1], schema_version: 4 });
-    assert_eq!(db.commit(&[late]).await.unwrap(), [CommitOutcome::Stale]);
+    assert_eq!(db.commit([late].into()).await.unwrap(), [CommitOutcome::Stale]);
 
     assert_eq!(state(&db, user).await, new);
     assert_eq!(stored_seqs(&db, user).await, [1]);
@@ -35,7 +36,7 @@ pub async fn a_stale_revision_applies_nothing_at_all(db: Db) {
 
     let mut gone = append(user, &new, vec![op(2, "A")]);
     gone.user = 999_999;
-    assert_eq!(db.commit(&[gone]).await.unwrap(), [CommitOutcome::Stale]);
+    assert_eq!(db.commit([gone].into()).await.unwrap(), [CommitOutcome::Stale]);
 }
 
 pub async fn a_poisoned_commit_does_not_sink_its_group(db: Db) {
@@ -49,7 +50,7 @@ pub async fn a_poisoned_commit_does_not_sink_its_group(db: Db) {
     group[3].expected_revision -= 1;
 
     assert_eq!(
-        db.commit(&group).await.unwrap(),
+        db.commit(group.clone().into()).await.unwrap(),
         [CommitOutcome::Committed, CommitOutcome::DuplicateId, CommitOutcome::Committed, CommitOutcome::Stale]
     );
     let mut stored = Vec::new();
@@ -66,14 +67,14 @@ pub async fn a_duplicate_id_applies_nothing_of_its_commit(db: Db) {
     let mut commit = append(user, &before, vec![op(3, "A"), op(4, "A")]);
     "op-2".clone_into(&mut commit.ops[1].1.id);
     commit.devices.push(("A".into(), 5));
-    assert_eq!(db.commit(&[commit]).await.unwrap(), [CommitOutcome::DuplicateId]);
+    assert_eq!(db.commit([commit].into()).await.unwrap(), [CommitOutcome::DuplicateId]);
     assert_eq!(state(&db, user).await, before);
     assert_eq!(stored_seqs(&db, user).await, [1, 2]);
     assert!(db.devices(user, 0, 10).await.unwrap().is_empty());
 
     let mut twice = append(user, &before, vec![op(3, "A"), op(4, "A")]);
     "op-3".clone_into(&mut twice.ops[1].1.id);
-    assert_eq!(db.commit(&[twice]).await.unwrap(), [CommitOutcome::DuplicateId]);
+    assert_eq!(db.commit([twice].into()).await.unwrap(), [CommitOutcome::DuplicateId]);
     assert_eq!(stored_seqs(&db, user).await, [1, 2]);
 }
 
@@ -157,7 +158,7 @@ pub async fn the_state_row_survives_the_round_trip(db: Db) {
 }
 
 pub async fn a_group_reports_one_outcome_per_commit_in_order(db: Db) {
-    assert!(db.commit(&[]).await.unwrap().is_empty());
+    assert!(db.commit(Vec::new().into()).await.unwrap().is_empty());
     let mut group = Vec::new();
     for n in 0..60 {
         let user = account(&db, &format!("user{n}")).await;
@@ -169,7 +170,7 @@ pub async fn a_group_reports_one_outcome_per_commit_in_order(db: Db) {
         group.push(commit);
     }
     group.reverse();
-    let outcomes = db.commit(&group).await.unwrap();
+    let outcomes = db.commit(group.clone().into()).await.unwrap();
     assert_eq!(outcomes.len(), group.len());
     for (commit, outcome) in group.iter().zip(outcomes) {
         let stored = stored_seqs(&db, commit.user).await.len();
@@ -229,6 +230,31 @@ pub async fn heads_are_replaced_and_looked_up_above_the_base(db: Db) {
     assert!(!above.contains(&key("TASK", "t2")));
     assert!(db.load_heads(user, 4, &keys).await.unwrap().is_empty());
     assert!(db.load_heads(user, 0, &[]).await.unwrap().is_empty());
+}
+
+pub async fn an_entity_that_was_to_be_absent_refuses_its_commit_only(db: Db) {
+    let user = account(&db, "a").await;
+    let other = account(&db, "b").await;
+    let before = append_many(&db, user, "A", 2).await;
+    let others = state(&db, other).await;
+    let next = |absent| Commit { absent, ..append(user, &before, vec![op(3, "A")]) };
+    let group = [
+        next(vec![key("TASK", "new"), key("TASK", "t2")]),
+        Commit { absent: vec![key("TASK", "t2")], ..append(other, &others, vec![op(1, "A")]) },
+    ];
+    let outcomes = db.commit(group.into()).await.unwrap();
+    assert_eq!(outcomes, [CommitOutcome::Stale, CommitOutcome::Committed]);
+    assert_eq!(state(&db, user).await, before);
+    assert_eq!(stored_seqs(&db, user).await, [1, 2]);
+
+    let mut wiped = next(vec![key("TASK", "t2")]);
+    wiped.state.base_seq = 2;
+    wiped.state.pruned_seq = 2;
+    assert_eq!(
+        db.commit([wiped].into()).await.unwrap(),
+        [CommitOutcome::Committed],
+        "heads of an older generation don't count"
+    );
 }
 
 pub async fn all_heads_only_up_to_the_limit(db: Db) {
@@ -333,7 +359,7 @@ pub async fn racing_commits_on_one_revision_let_one_through(db: Db) {
     let before = state(&db, user).await;
     let racers = (0..8).map(|n| {
         let (db, commit) = (db.clone(), append(user, &before, vec![op(1, &format!("D{n}"))]));
-        tokio::spawn(async move { db.commit(&[commit]).await.unwrap()[0] })
+        tokio::spawn(async move { db.commit([commit].into()).await.unwrap()[0] })
     });
     let mut outcomes = Vec::new();
     for racer in racers.collect::<Vec<_>>() {

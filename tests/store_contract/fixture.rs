@@ -69,7 +69,7 @@ pub async fn account(db: &Db, name: &str) -> UserId {
 }
 
 pub fn clock(entries: &[(&str, u32)]) -> VectorClock {
-    VectorClock::from_entries(entries.iter().map(|(client, n)| (Box::from(*client), *n)))
+    VectorClock::from_entries(entries.iter().map(|(client, n)| ((*client).into(), *n)))
 }
 
 pub fn op(seq: Seq, client: &str) -> StoredOp {
@@ -102,6 +102,7 @@ pub fn empty_commit(user: UserId, state: &SyncState) -> Commit {
         state: SyncState { revision: state.revision + 1, ..state.clone() },
         ops: Vec::new(),
         heads: Vec::new(),
+        absent: Vec::new(),
         clear_devices: false,
         devices: Vec::new(),
         archived: Vec::new(),
@@ -144,7 +145,7 @@ pub async fn state(db: &Db, user: UserId) -> SyncState {
 /// Applies one commit that must succeed; returns the state afterwards.
 pub async fn apply(db: &Db, commit: Commit) -> SyncState {
     let user = commit.user;
-    assert_eq!(db.commit(&[commit]).await.unwrap(), [CommitOutcome::Committed]);
+    assert_eq!(db.commit([commit].into()).await.unwrap(), [CommitOutcome::Committed]);
     state(db, user).await
 }
 

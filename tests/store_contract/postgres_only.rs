@@ -157,7 +157,7 @@ async fn a_statement_that_takes_too_long_stops_in_the_server() {
     lock.rollback().await.unwrap();
 
     assert_eq!(state(&db, user).await, before);
-    assert_eq!(db.commit(&[commit]).await.unwrap(), [CommitOutcome::Committed]);
+    assert_eq!(db.commit([commit].into()).await.unwrap(), [CommitOutcome::Committed]);
     db.close().await;
     database.remove().await;
 }
@@ -178,7 +178,7 @@ async fn a_group_does_not_wait_for_a_lock_that_somebody_else_holds() {
         .execute(&mut *lock)
         .await
         .unwrap();
-    let outcomes = db.commit(&group).await.unwrap();
+    let outcomes = db.commit(group.clone().into()).await.unwrap();
     assert_eq!(outcomes, [CommitOutcome::Committed, CommitOutcome::Contended, CommitOutcome::Committed]);
     let waiting = tokio::spawn({
         let (db, commit) = (db.clone(), group[1].clone());
@@ -225,7 +225,7 @@ async fn a_connection_lost_during_a_commit_leaves_the_outcome_open() {
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
 
     lock.rollback().await.unwrap();
-    assert_eq!(db.commit(&[commit]).await.unwrap(), [CommitOutcome::Committed], "a new connection is made");
+    assert_eq!(db.commit([commit].into()).await.unwrap(), [CommitOutcome::Committed], "a new connection is made");
     db.close().await;
     database.remove().await;
 }
@@ -260,7 +260,7 @@ async fn stuck_requests_hold_up_neither_commits_nor_health_checks() {
     }
     db.ping().await.unwrap();
     let commit = append(user, &supersync::store::SyncState::default(), vec![op(1, "A")]);
-    assert_eq!(db.commit(&[commit]).await.unwrap(), [CommitOutcome::Committed]);
+    assert_eq!(db.commit([commit].into()).await.unwrap(), [CommitOutcome::Committed]);
     assert_eq!(db.delete_ops(user, 0, 0, 1).await.unwrap(), 0, "housekeeping has a connection of its own");
     lock.rollback().await.unwrap();
     for request in stuck {
@@ -288,7 +288,7 @@ async fn instances_that_lock_the_same_accounts_don_t_fail() {
                     let next = op(before.last_seq + 1, "A");
                     group.push(append(*user, &before, vec![next]));
                 }
-                let outcomes = db.commit(&group).await.unwrap();
+                let outcomes = db.commit(group.clone().into()).await.unwrap();
                 committed += outcomes.iter().filter(|outcome| **outcome == CommitOutcome::Committed).count();
             }
             committed
@@ -344,7 +344,7 @@ async fn an_account_deleted_during_a_commit_leaves_no_rows() {
                 let next = last.last_seq + 1;
                 let mut commit = append(user, &last, vec![op(next, "A")]);
                 commit.devices.push((format!("D{next}"), 1));
-                if db.commit(&[commit]).await.unwrap() == [CommitOutcome::Stale] {
+                if db.commit([commit].into()).await.unwrap() == [CommitOutcome::Stale] {
                     break;
                 }
                 last.revision += 1;

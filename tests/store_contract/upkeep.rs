@@ -105,7 +105,7 @@ pub async fn a_reset_log_starts_over_with_a_grown_revision(db: Db) {
     assert!(db.devices(user, 0, 10).await.unwrap().is_empty());
     assert!(db.load_snapshot(user).await.unwrap().is_none());
     assert_eq!(
-        db.commit(&[append(user, &before, vec![op(4, "A")])]).await.unwrap(),
+        db.commit([append(user, &before, vec![op(4, "A")])].into()).await.unwrap(),
         [CommitOutcome::Stale],
         "plans made before the reset don't fit any more"
     );

@@ -11,6 +11,9 @@ const PAGE_BYTES: f64 = 8_192.0;
 const CHECKPOINT_S: f64 = 300.0;
 /// Pages read to take up an account that nobody has asked for in a while.
 const ACTIVATION_PAGES: f64 = 4.0;
+/// Heads written per operation: they are written every few hundred operations, each entity's newest only, and about half
+/// of the operations change an entity that others changed too.
+const HEADS_PER_OP: f64 = 0.6;
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// Connections of an instance beside its lanes: requests, large commits, patient commits, housekeeping, health.
 const OTHER_CONNECTIONS: f64 = 24.0;
@@ -111,7 +114,9 @@ impl Cell {
 
         let server_busy_cores = server_us(prices, &peak) / 1e6;
         let server_cores = (server_busy_cores / free).ceil().max(1.0);
-        let instances = (server_cores / limits.instance_cores).ceil().max(1.0);
+        let held_gib = (peak.sockets * prices.socket_bytes + peak.live_accounts * prices.live_account_bytes) / GIB;
+        let by_memory = held_gib / free / limits.instance_gib;
+        let instances = (server_cores / limits.instance_cores).max(by_memory).ceil().max(1.0);
         let db_busy_cores = db_us(prices, &peak) / 1e6;
         let db_cores = (db_busy_cores / free).ceil().max(1.0);
 
@@ -130,8 +135,8 @@ impl Cell {
         let working_set = live_share * (accounts_bytes + heads_bytes) + mean.ops * 86_400.0 * prices.row_bytes;
 
         let wal = |demand: &Demand| demand.uploads * prices.wal_upload_bytes + demand.ops * prices.wal_op_bytes;
-        // An upload changes its account's state and device; each operation a head and a leaf of each of two indexes.
-        let writes = (peak.uploads * 2.0 + peak.ops * 3.0) * CHECKPOINT_S;
+        // An upload changes its account's state and device; each operation a leaf of each of two indexes, some a head.
+        let writes = (peak.uploads * 2.0 + peak.ops * (2.0 + HEADS_PER_OP)) * CHECKPOINT_S;
         let appended = peak.ops * prices.row_bytes / PAGE_BYTES;
         let written = distinct_pages(writes, (accounts_bytes + heads_bytes + rows_bytes) / PAGE_BYTES) / CHECKPOINT_S;
         let page_pages = PAGE_OPS * prices.sealed_bytes / PAGE_BYTES;
@@ -149,10 +154,7 @@ impl Cell {
             instances,
             db_busy_cores,
             db_cores,
-            server_gib: (instances * prices.rest_bytes
-                + peak.sockets * prices.socket_bytes
-                + peak.live_accounts * prices.live_account_bytes)
-                / GIB,
+            server_gib: instances * prices.rest_bytes / GIB + held_gib,
             db_working_set_gib: working_set / GIB,
             accounts_gib: accounts_bytes / GIB,
             heads_gib: heads_bytes / GIB,
@@ -180,6 +182,7 @@ impl Cell {
         let free = 1.0 - shape.headroom;
         let used = [
             ("database cores", self.db_busy_cores / free / limits.primary_cores),
+            ("memory", self.db_working_set_gib / free / limits.primary_memory_gib),
             ("disk", self.disk_gib / limits.primary_disk_gib),
             ("write-ahead log", self.wal_mb_per_s / free / limits.primary_wal_mb_per_s),
             ("disk operations", self.iops / free / limits.primary_iops),

@@ -275,12 +275,18 @@ pub struct Limits {
     /// Disk operations of one primary per second.
     #[arg(long, value_name = "N", default_value_t = 20_000.0)]
     pub primary_iops: f64,
+    /// Memory of the largest database machine that one wants to run, GiB.
+    #[arg(long, value_name = "GIB", default_value_t = 256.0)]
+    pub primary_memory_gib: f64,
     /// Commit lanes per instance of the server.
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     pub lanes: f64,
     /// Cores of one instance of the server.
     #[arg(long, value_name = "N", default_value_t = 8.0)]
     pub instance_cores: f64,
+    /// Memory of one instance of the server, GiB.
+    #[arg(long, value_name = "GIB", default_value_t = 32.0)]
+    pub instance_gib: f64,
     /// Operations that one commit takes at most.
     #[arg(long, value_name = "N", default_value_t = 2_000.0)]
     pub group_ops: f64,
@@ -296,8 +302,10 @@ impl Default for Limits {
             primary_disk_gib: 2_048.0,
             primary_wal_mb_per_s: 100.0,
             primary_iops: 20_000.0,
+            primary_memory_gib: 256.0,
             lanes: 2.0,
             instance_cores: 8.0,
+            instance_gib: 32.0,
             group_ops: 2_000.0,
             group_uploads: 256.0,
         }
@@ -316,6 +324,8 @@ impl Limits {
                 ("primary-disk-gib", self.primary_disk_gib),
                 ("primary-wal-mb-per-s", self.primary_wal_mb_per_s),
                 ("primary-iops", self.primary_iops),
+                ("primary-memory-gib", self.primary_memory_gib),
+                ("instance-gib", self.instance_gib),
                 ("lanes", self.lanes),
                 ("instance-cores", self.instance_cores),
                 ("group-ops", self.group_ops),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::capacity::{Cell, upload_db_us};
 use super::demand::{Demand, When};
 use super::shape::{Limits, Prices, Shape};
+use crate::bench::random::Random;
 
 /// Hours of the day, each with a load of its own.
 const HOURS: u8 = 24;
@@ -62,29 +63,16 @@ impl Day {
     }
 }
 
-/// Random numbers that are the same everywhere: `SplitMix64` (Steele, Lea, Flood 2014).
-struct Random(u64);
+/// From 0 (never) to 1.
+fn share(random: &mut Random) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are exactly what fits")]
+    let bits = ((random.bits() >> 11) + 1) as f64;
+    bits / 9_007_199_254_740_992.0
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 (never) to 1.
-    fn share(&mut self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits are exactly what fits")]
-        let bits = ((self.next() >> 11) + 1) as f64;
-        bits / 9_007_199_254_740_992.0
-    }
-
-    /// The time to the next arrival when so many arrive per second.
-    fn gap_s(&mut self, per_s: f64) -> f64 {
-        -self.share().ln() / per_s
-    }
+/// The time to the next arrival when so many arrive per second.
+fn gap_s(random: &mut Random, per_s: f64) -> f64 {
+    -share(random).ln() / per_s
 }
 
 /// The load of each hour as a factor of the mean: a smooth curve whose mean is 1 and whose top is `peak` (a von Mises
@@ -219,7 +207,7 @@ pub fn simulate(shape: &Shape, prices: &Prices, limits: &Limits, cell: &Cell, re
         cap: whole(limits.group_cap(shape)),
     };
     let lanes = whole(limits.lanes * cell.instances);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut total = 0;
     let hours = (0..HOURS)
         .zip(diurnal(shape.peak_to_mean))
@@ -258,10 +246,10 @@ impl Window {
         let mut cores = Cores::new(self.cores);
         let mut lanes: Vec<Lane> = (0..self.lanes).map(|_| Lane::default()).collect();
         let mut waits = Vec::new();
-        let mut now = random.gap_s(rate);
+        let mut now = gap_s(random, rate);
         while now < self.lasts_s {
             // Which kind: the first one is an upload.
-            let mut point = random.share() * rate;
+            let mut point = share(random) * rate;
             let kind = kinds.iter().position(|(per_s, _)| {
                 point -= per_s;
                 point <= 0.0
@@ -271,13 +259,12 @@ impl Window {
             let start = cores.take(now, work);
             waits.push(start - now);
             if kind == 0 {
-                let which = usize::try_from(random.next() % self.lanes as u64).unwrap_or(0);
-                let lane = &mut lanes[which];
+                let lane = &mut lanes[random.below(self.lanes)];
                 let arrives = start + work;
                 lane.advance(arrives, self.price);
                 lane.waiting.push_back(arrives);
             }
-            now += random.gap_s(rate);
+            now += gap_s(random, rate);
         }
         for lane in &mut lanes {
             lane.advance(f64::INFINITY, self.price);

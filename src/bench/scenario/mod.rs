@@ -8,7 +8,13 @@ use super::Bench;
 use super::case::Case;
 use super::error::Result;
 
+mod accounts;
+mod download;
+mod import;
 mod poll;
+mod restore;
+mod sockets;
+mod tail;
 mod upload;
 
 /// Something that can be measured.
@@ -33,10 +39,23 @@ pub trait Scenario: Sync {
 }
 
 /// All scenarios, in the order in which they run.
-pub const ALL: &[&dyn Scenario] = &[&upload::Upload, &poll::Poll];
+pub const ALL: &[&dyn Scenario] = &[
+    &upload::Upload,
+    &poll::Poll,
+    &tail::Tail,
+    &download::Download,
+    &download::Fresh,
+    &import::LargeImport,
+    &restore::Restore,
+    &sockets::Fanout,
+    &sockets::Mixed,
+    &accounts::Cold,
+    &sockets::Hold,
+    &accounts::Touched,
+];
 
 /// The names for the command line.
 #[must_use]
 pub fn names() -> PossibleValuesParser {
-    PossibleValuesParser::new(ALL.iter().map(|scenario| scenario.name()))
+    PossibleValuesParser::new(super::all().map(|scenario| scenario.name()))
 }

@@ -30,6 +30,11 @@ impl Uploads {
         deal(devices, connections).into_iter().map(|devices| Self { devices, turn: 0, batch }).collect()
     }
 
+    /// The device that uploaded last.
+    pub fn current(&self) -> &Device {
+        &self.devices[self.turn]
+    }
+
     /// The devices, for the check.
     pub fn into_devices(self) -> Vec<Device> {
         self.devices

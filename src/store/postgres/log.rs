@@ -1,5 +1,7 @@
 //! Reading one account's log, state, heads and devices.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
@@ -46,8 +48,8 @@ impl LogStore for PostgresStore {
         })
     }
 
-    async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
-        timed("commit", self.commit_group(group)).await
+    async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        timed("commit", self.commit_group(&group)).await
     }
 
     async fn commit_patiently(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {

@@ -72,7 +72,10 @@ impl AccountStore for SqliteStore {
 
     async fn delete_user(&self, id: UserId) -> Result<bool> {
         timed("delete_user", async {
-            let done = sqlx::query("DELETE FROM users WHERE id = ?1").bind(id).execute(&self.writer).await?;
+            let done = sqlx::query("DELETE FROM users WHERE id = ?1")
+                .bind(id)
+                .execute(&mut *self.writer.acquire().await?)
+                .await?;
             self.checkpointer.wake();
             Ok(done.rows_affected() > 0)
         })
@@ -81,7 +84,7 @@ impl AccountStore for SqliteStore {
 
     async fn delete_all_users(&self) -> Result<()> {
         timed("delete_all_users", async {
-            sqlx::query("DELETE FROM users").execute(&self.writer).await?;
+            sqlx::query("DELETE FROM users").execute(&mut *self.writer.acquire().await?).await?;
             self.checkpointer.wake();
             Ok(())
         })
@@ -98,7 +101,7 @@ impl AccountStore for SqliteStore {
             .bind(id)
             .bind(lock_at)
             .bind(lock_until)
-            .execute(&self.writer)
+            .execute(&mut *self.writer.acquire().await?)
             .await?;
             Ok(())
         })
@@ -109,7 +112,7 @@ impl AccountStore for SqliteStore {
         timed("clear_failed_logins", async {
             sqlx::query("UPDATE users SET failed_login_attempts = 0, locked_until = NULL WHERE id = ?1")
                 .bind(id)
-                .execute(&self.writer)
+                .execute(&mut *self.writer.acquire().await?)
                 .await?;
             Ok(())
         })
@@ -125,7 +128,7 @@ impl AccountStore for SqliteStore {
             .bind(id)
             .bind(hash.to_owned())
             .bind(i64::from(revoke))
-            .fetch_all(&self.writer)
+            .fetch_all(&mut *self.writer.acquire().await?)
             .await?
             .first()
             .copied())
@@ -136,7 +139,7 @@ impl AccountStore for SqliteStore {
     async fn set_verified(&self, id: UserId) -> Result<bool> {
         timed("set_verified", async {
             let done = sqlx::query("UPDATE users SET is_verified = 1 WHERE id = ?1").bind(id);
-            Ok(done.execute(&self.writer).await?.rows_affected() > 0)
+            Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected() > 0)
         })
         .await
     }
@@ -147,7 +150,7 @@ impl AccountStore for SqliteStore {
                 "UPDATE users SET token_version = token_version + 1 WHERE id = ?1 RETURNING token_version",
             )
             .bind(id)
-            .fetch_all(&self.writer)
+            .fetch_all(&mut *self.writer.acquire().await?)
             .await?
             .first()
             .copied())
@@ -158,7 +161,7 @@ impl AccountStore for SqliteStore {
     async fn set_quota(&self, id: UserId, bytes: i64) -> Result<bool> {
         timed("set_quota", async {
             let done = sqlx::query("UPDATE users SET storage_quota_bytes = ?2 WHERE id = ?1").bind(id).bind(bytes);
-            Ok(done.execute(&self.writer).await?.rows_affected() > 0)
+            Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected() > 0)
         })
         .await
     }
@@ -175,7 +178,7 @@ impl AccountStore for SqliteStore {
             .bind(token.pending_password_hash.clone())
             .bind(token.created_at)
             .bind(token.expires_at)
-            .execute(&self.writer)
+            .execute(&mut *self.writer.acquire().await?)
             .await?;
             Ok(())
         })
@@ -241,7 +244,7 @@ impl AccountStore for SqliteStore {
     async fn delete_expired_tokens(&self, now_ms: i64) -> Result<u64> {
         timed("delete_expired_tokens", async {
             let done = sqlx::query("DELETE FROM one_time_tokens WHERE expires_at < ?1").bind(now_ms);
-            Ok(done.execute(&self.writer).await?.rows_affected())
+            Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
         })
         .await
     }

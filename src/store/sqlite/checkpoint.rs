@@ -1,24 +1,26 @@
 //! Checkpoints: moving committed pages from the write-ahead log into the database file, away from the commits that wait
 //! for their acknowledgement.
+//!
+//! A checkpoint that runs beside the commits never quite catches up with them, and only when it has does the log start
+//! over at its beginning. So when the log has grown long, the last few pages are moved while the writer is held.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use rusqlite::Connection;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::thread::Threads;
+use super::writer::Writer;
 use crate::store::Result;
 
 /// How long commits gather before a checkpoint: each one costs two flushes to disk.
-const PAUSE: Duration = Duration::from_millis(500);
-/// From this length of the write-ahead log on (64 MiB at 4 KiB per page) a checkpoint makes the writer wait for a
-/// moment and start the log over; else a busy writer would outrun the checkpoints and the log would grow without end.
-const RESTART_PAGES: i64 = 16_384;
-/// How long such a checkpoint may wait for readers, and commits for it.
-const MAX_STALL: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(200);
+/// From this length of the write-ahead log on (32 MiB at 4 KiB per page) commits wait for the rest of the checkpoint, so
+/// that the log starts over; else a busy writer would outrun the checkpoints and it would grow without end.
+const RESTART_PAGES: i64 = 8192;
 
 /// The background task.
 #[derive(Debug)]
@@ -29,13 +31,12 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the task with a connection of its own.
-    pub(super) async fn start(options: SqliteConnectOptions, writer: SqlitePool) -> Result<Self> {
-        let connection = options.busy_timeout(MAX_STALL).pragma("wal_autocheckpoint", "0").connect().await?;
+    /// Starts the task. `thread` is one with a connection that nobody else uses.
+    pub(super) fn start(thread: Threads, writer: Arc<Writer>) -> Self {
         let written = Arc::new(Notify::new());
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(connection, writer, Arc::clone(&written), stop.clone()));
-        Ok(Self { written, stop, task: Mutex::new(Some(task)) })
+        let task = tokio::spawn(run(thread, writer, Arc::clone(&written), stop.clone()));
+        Self { written, stop, task: Mutex::new(Some(task)) }
     }
 
     /// Something was committed.
@@ -52,13 +53,6 @@ impl Checkpointer {
             tracing::error!(%error, "the checkpoint task failed");
         }
     }
-
-    /// Moves everything into the file and empties the log; for the end.
-    pub(super) async fn truncate(&self, writer: &SqlitePool) {
-        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(writer).await {
-            tracing::warn!(%error, "final checkpoint failed; the next start reads the write-ahead log instead");
-        }
-    }
 }
 
 impl Drop for Checkpointer {
@@ -67,7 +61,7 @@ impl Drop for Checkpointer {
     }
 }
 
-async fn run(mut connection: SqliteConnection, writer: SqlitePool, written: Arc<Notify>, stop: CancellationToken) {
+async fn run(thread: Threads, writer: Arc<Writer>, written: Arc<Notify>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -77,26 +71,30 @@ async fn run(mut connection: SqliteConnection, writer: SqlitePool, written: Arc<
             () = stop.cancelled() => break,
             () = tokio::time::sleep(PAUSE) => {}
         }
-        if let Err(error) = checkpoint(&mut connection, &writer).await {
+        if let Err(error) = checkpoint(&thread, &writer).await {
             // Nothing is lost: the log keeps what was not moved, and the next commit wakes this task again.
             tracing::warn!(%error, "checkpoint failed");
         }
     }
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "closing the checkpoint connection failed");
-    }
+    thread.close().await;
 }
 
-async fn checkpoint(connection: &mut SqliteConnection, writer: &SqlitePool) -> Result<()> {
-    let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *connection).await?;
-    let pages: i64 = row.try_get(1)?;
+async fn checkpoint(thread: &Threads, writer: &Writer) -> Result<()> {
+    let pages = thread.run(passive).await?;
     metrics::gauge!("supersync_sqlite_wal_pages").set(f64::from(i32::try_from(pages).unwrap_or(i32::MAX)));
     if pages >= RESTART_PAGES {
-        // While the writer is held nothing is added, and little is left after the passive one, so this is short. If a
-        // slow reader still needs the log it gives up after MAX_STALL, and the next round tries again.
-        let held = writer.acquire().await?;
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await?;
-        drop(held);
+        // What was added meanwhile is moved first, so that little is left for the moment in which commits wait.
+        thread.run(passive).await?;
+        let turn = writer.acquire().await?;
+        let held = Instant::now();
+        thread.run(passive).await?;
+        drop(turn);
+        tracing::debug!(held = ?held.elapsed(), "the write-ahead log starts over");
     }
     Ok(())
+}
+
+/// Moves what can be moved without waiting for anybody. Returns how many pages the log has.
+fn passive(connection: &mut Connection) -> Result<i64> {
+    Ok(connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |row| row.get(1))?)
 }

@@ -1,287 +1,192 @@
-//! Group commit: one transaction and one flush to disk for many accounts.
-//!
-//! The driver crosses a thread for every statement, so rows travel many to a statement, in a few fixed sizes whose
-//! prepared statements stay cached.
+//! Group commit: one transaction and one flush to disk for many accounts, on the writer's thread.
 
-use std::collections::HashSet;
-use std::sync::LazyLock;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
-use sqlx::{Connection as _, Row as _};
-
-use super::SqliteStore;
-use crate::protocol::{StoredOp, UserId};
-use crate::store::group::{Failure, Transact};
+use super::error::as_driver_error;
+use crate::protocol::UserId;
+use crate::store::group::{Failure, TransactNow};
 use crate::store::row::entity_ids_text;
-use crate::store::{
-    ArchivedRange, Commit, CommitOutcome, EntityHead, EntityKey, Result, SnapshotChange, StoreError, SyncState,
-};
+use crate::store::{ArchivedRange, Commit, CommitOutcome, SnapshotChange, StoreError, SyncState};
 
-type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
+/// Prepared statements that stay ready: all that a commit may need.
+pub(super) const STATEMENTS: usize = 16;
 
-/// One statement for many rows: the same text with 50, 8 and 1 rows of placeholders.
-struct Rows {
-    sizes: [(usize, String); 3],
-}
+const UPDATE_STATE: &str = "UPDATE user_sync_state SET revision = ?2 + 1, generation = ?3, base_seq = ?4, \
+    pruned_seq = ?5, last_seq = ?6, vector_clock = ?7, full_state_seq = ?8, full_state_client_id = ?9, \
+    full_state_clock = ?10, replacement_seq = ?11, storage_used_bytes = ?12, snapshot_seq = ?13, snapshot_at = ?14, \
+    snapshot_bytes = ?15, heads_seq = ?16, sealed_seq = ?17, sealed_max_op_id = ?18 \
+    WHERE user_id = ?1 AND revision = ?2";
+const INSERT_OP: &str = "INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, \
+    op_type, entity_type, entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, \
+    schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+const FIND_HEAD: &str = "SELECT 1 FROM entity_heads WHERE user_id = ?1 AND entity_key = ?2 AND server_seq > ?3";
+const UPSERT_HEAD: &str = "INSERT INTO entity_heads (user_id, entity_key, server_seq, client_id, vector_clock, \
+    is_time_delta) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (user_id, entity_key) DO UPDATE SET \
+    server_seq = excluded.server_seq, client_id = excluded.client_id, vector_clock = excluded.vector_clock, \
+    is_time_delta = excluded.is_time_delta";
+const UPSERT_DEVICE: &str = "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at) \
+    VALUES (?1, ?2, ?3, ?3) ON CONFLICT (user_id, client_id) DO UPDATE SET \
+    last_seen_at = max(last_seen_at, excluded.last_seen_at)";
+const CLEAR_DEVICES: &str = "DELETE FROM sync_devices WHERE user_id = ?1";
+const INSERT_ARCHIVE: &str = "INSERT INTO archived_ranges (user_id, from_seq, to_seq, generation, reason, bytes, \
+    archived_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const CLEAR_SNAPSHOT: &str = "DELETE FROM user_snapshots WHERE user_id = ?1";
+const SET_SNAPSHOT: &str = "INSERT INTO user_snapshots (user_id, schema_version, data) VALUES (?1, ?2, ?3) \
+    ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data";
 
-impl Rows {
-    fn new(before: &str, columns: usize, after: &str) -> Self {
-        Self {
-            sizes: [50, 8, 1].map(|rows| {
-                let mut sql = String::from(before);
-                for row in 0..rows {
-                    sql.push_str(if row == 0 { "(" } else { ",(" });
-                    for column in 0..columns {
-                        // Without numbers: SQLite keeps the name of each numbered one in a list that the driver makes it
-                        // search for every value bound, which cost more than all the rest.
-                        sql.push_str(if column == 0 { "?" } else { ",?" });
-                    }
-                    sql.push(')');
-                }
-                sql.push_str(after);
-                (rows, sql)
-            }),
+/// The connection that commits.
+pub(super) struct Lane<'a>(pub(super) &'a mut Connection);
+
+impl TransactNow for Lane<'_> {
+    fn transact_now(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
+        let tx = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let outcomes = update_states(&tx, group)?;
+        let live = || group.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::Committed);
+        for (commit, _) in live() {
+            insert_ops(&tx, commit)?;
         }
-    }
-
-    /// The items in slices for which there is a statement, with that statement.
-    fn split<'a, T>(&'static self, mut items: &'a [T]) -> impl Iterator<Item = (Query, &'a [T])> {
-        std::iter::from_fn(move || {
-            let (rows, sql) = self.sizes.iter().find(|(rows, _)| *rows <= items.len())?;
-            let (now, later) = items.split_at(*rows);
-            items = later;
-            Some((sqlx::query(sql.as_str()), now))
-        })
-    }
-}
-
-static UPDATE_STATES: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "UPDATE user_sync_state SET revision = v.column2 + 1, generation = v.column3, base_seq = v.column4, \
-         pruned_seq = v.column5, last_seq = v.column6, vector_clock = v.column7, full_state_seq = v.column8, \
-         full_state_client_id = v.column9, full_state_clock = v.column10, replacement_seq = v.column11, \
-         storage_used_bytes = v.column12, snapshot_seq = v.column13, snapshot_at = v.column14, \
-         snapshot_bytes = v.column15, heads_seq = v.column16, sealed_seq = v.column17, \
-         sealed_max_op_id = v.column18 FROM (VALUES ",
-        18,
-        ") AS v WHERE user_id = v.column1 AND revision = v.column2 RETURNING user_id",
-    )
-});
-
-static INSERT_OPS: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, op_type, \
-         entity_type, entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, schema_version, \
-         is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at) VALUES ",
-        19,
-        "",
-    )
-});
-
-static UPSERT_HEADS: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "INSERT INTO entity_heads (user_id, entity_key, server_seq, client_id, vector_clock, is_time_delta) VALUES ",
-        6,
-        " ON CONFLICT (user_id, entity_key) DO UPDATE SET server_seq = excluded.server_seq, \
-         client_id = excluded.client_id, vector_clock = excluded.vector_clock, is_time_delta = excluded.is_time_delta",
-    )
-});
-
-static UPSERT_DEVICES: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at) VALUES ",
-        4,
-        " ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = max(last_seen_at, excluded.last_seen_at)",
-    )
-});
-
-impl SqliteStore {
-    pub(super) async fn commit_group(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
-        if group.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut writer = self.writer.acquire().await?;
-        let outcomes = crate::store::group::commit(&mut *writer, group).await;
-        self.checkpointer.wake();
-        outcomes
-    }
-}
-
-impl Transact for SqliteConnection {
-    async fn transact(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
-        let mut tx = self.begin_with("BEGIN IMMEDIATE").await?;
-        let hit = update_states(&mut tx, group).await?;
-        let live: Vec<&Commit> = group.iter().filter(|commit| hit.contains(&commit.user)).collect();
-        let ops: Vec<_> =
-            live.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| (c.user, *generation, op))).collect();
-        insert_ops(&mut tx, &ops).await?;
-        let heads: Vec<_> = live.iter().flat_map(|c| c.heads.iter().map(|(key, head)| (c.user, key, head))).collect();
-        upsert_heads(&mut tx, &heads).await?;
-        for commit in live.iter().filter(|commit| commit.clear_devices) {
-            sqlx::query("DELETE FROM sync_devices WHERE user_id = ?1").bind(commit.user).execute(&mut *tx).await?;
-        }
-        let devices: Vec<_> =
-            live.iter().flat_map(|c| c.devices.iter().map(|(client, at)| (c.user, client.as_str(), *at))).collect();
-        upsert_devices(&mut tx, &devices).await?;
-        for commit in &live {
+        for (commit, _) in live() {
+            upsert_heads(&tx, commit)?;
+            note_devices(&tx, commit)?;
             for range in &commit.archived {
-                insert_archive(&mut tx, commit.user, range).await?;
+                insert_archive(&tx, commit.user, range)?;
             }
-            change_snapshot(&mut tx, commit.user, &commit.snapshot).await?;
+            change_snapshot(&tx, commit.user, &commit.snapshot)?;
         }
         // If the flush to disk fails, the transaction may or may not be found there later.
-        tx.commit().await.map_err(|error| Failure::Store(StoreError::Unknown(error)))?;
-        Ok(group
-            .iter()
-            .map(|commit| if hit.contains(&commit.user) { CommitOutcome::Committed } else { CommitOutcome::Stale })
-            .collect())
+        tx.commit().map_err(|error| Failure::Store(StoreError::Unknown(as_driver_error(error))))?;
+        Ok(outcomes)
     }
 }
 
-/// Moves the state rows on whose revision is the expected one. Returns whose they were.
-async fn update_states(tx: &mut SqliteConnection, group: &[Commit]) -> Result<HashSet<UserId>, Failure> {
-    let mut hit = HashSet::with_capacity(group.len());
-    for (mut query, commits) in UPDATE_STATES.split(group) {
-        for commit in commits {
-            query = query.bind(commit.user).bind(commit.expected_revision);
-            query = bind_state(query, &commit.state);
+/// Moves the state rows on whose revision is the expected one and whose new entities are new.
+fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec<CommitOutcome>> {
+    let mut update = tx.prepare_cached(UPDATE_STATE)?;
+    let mut clock = String::new();
+    let mut outcomes = Vec::with_capacity(group.len());
+    for commit in group {
+        if has_any_head(tx, commit)? {
+            outcomes.push(CommitOutcome::Stale);
+            continue;
         }
-        for row in query.fetch_all(&mut *tx).await? {
-            hit.insert(row.try_get::<i64, _>(0)?);
+        let state: &SyncState = &commit.state;
+        let full_state = state.full_state.as_ref();
+        clock.clear();
+        state.clock.write_json(&mut clock);
+        let changed = update.execute(params![
+            commit.user,
+            commit.expected_revision,
+            state.generation,
+            state.base_seq,
+            state.pruned_seq,
+            state.last_seq,
+            clock,
+            full_state.map(|mark| mark.seq),
+            full_state.map(|mark| &mark.client_id),
+            full_state.map(|mark| mark.clock.to_json()),
+            state.replacement_seq,
+            state.storage_used_bytes,
+            state.snapshot.map(|snapshot| snapshot.seq),
+            state.snapshot.map(|snapshot| snapshot.at),
+            state.snapshot.map(|snapshot| snapshot.bytes),
+            state.heads_seq,
+            state.sealed_seq,
+            state.sealed_max_op_id,
+        ])?;
+        outcomes.push(if changed == 0 { CommitOutcome::Stale } else { CommitOutcome::Committed });
+    }
+    Ok(outcomes)
+}
+
+/// Whether an entity that is to be absent has a head.
+fn has_any_head(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<bool> {
+    for key in &commit.absent {
+        let mut find = tx.prepare_cached(FIND_HEAD)?;
+        if find.exists(params![commit.user, key.as_bytes(), commit.state.base_seq])? {
+            return Ok(true);
         }
     }
-    Ok(hit)
+    Ok(false)
 }
 
-fn bind_state(query: Query, state: &SyncState) -> Query {
-    let full_state = state.full_state.as_ref();
-    query
-        .bind(state.generation)
-        .bind(state.base_seq)
-        .bind(state.pruned_seq)
-        .bind(state.last_seq)
-        .bind(state.clock.to_json())
-        .bind(full_state.map(|mark| mark.seq))
-        .bind(full_state.map(|mark| mark.client_id.clone()))
-        .bind(full_state.map(|mark| mark.clock.to_json()))
-        .bind(state.replacement_seq)
-        .bind(state.storage_used_bytes)
-        .bind(state.snapshot.map(|snapshot| snapshot.seq))
-        .bind(state.snapshot.map(|snapshot| snapshot.at))
-        .bind(state.snapshot.map(|snapshot| snapshot.bytes))
-        .bind(state.heads_seq)
-        .bind(state.sealed_seq)
-        .bind(state.sealed_max_op_id.clone())
-}
-
-async fn insert_ops(tx: &mut SqliteConnection, ops: &[(UserId, i64, &StoredOp)]) -> Result<(), Failure> {
-    for (mut query, rows) in INSERT_OPS.split(ops) {
-        for (user, generation, op) in rows {
-            query = query
-                .bind(*user)
-                .bind(*generation)
-                .bind(op.server_seq)
-                .bind(op.id.clone())
-                .bind(op.client_id.clone())
-                .bind(op.action_type.clone())
-                .bind(op.op_type.as_str())
-                .bind(op.entity_type)
-                .bind(op.entity_id.clone())
-                .bind(entity_ids_text(&op.entity_ids))
-                .bind(op.payload.to_vec())
-                .bind(op.storage_bytes)
-                .bind(op.vector_clock.to_json())
-                .bind(op.timestamp)
-                .bind(i64::from(op.schema_version))
-                .bind(op.is_payload_encrypted)
-                .bind(op.import_reason.map(crate::protocol::ImportReason::as_str))
-                .bind(op.repair_base_server_seq)
-                .bind(op.received_at);
-        }
-        query.execute(&mut *tx).await?;
-    }
-    Ok(())
-}
-
-pub(super) async fn upsert_heads(
-    tx: &mut SqliteConnection,
-    heads: &[(UserId, &EntityKey, &EntityHead)],
-) -> Result<(), sqlx::Error> {
-    for (mut query, rows) in UPSERT_HEADS.split(heads) {
-        for (user, key, head) in rows {
-            query = query
-                .bind(*user)
-                .bind(key.as_bytes().to_vec())
-                .bind(head.seq)
-                .bind(String::from(&*head.client_id))
-                .bind(head.clock.to_json())
-                .bind(head.is_time_delta);
-        }
-        query.execute(&mut *tx).await?;
+fn insert_ops(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    let mut insert = tx.prepare_cached(INSERT_OP)?;
+    let mut clock = String::new();
+    for (generation, op) in &commit.ops {
+        clock.clear();
+        op.vector_clock.write_json(&mut clock);
+        insert.execute(params![
+            commit.user,
+            generation,
+            op.server_seq,
+            op.id,
+            op.client_id,
+            op.action_type,
+            op.op_type.as_str(),
+            op.entity_type,
+            op.entity_id,
+            entity_ids_text(&op.entity_ids),
+            &op.payload[..],
+            op.storage_bytes,
+            clock,
+            op.timestamp,
+            op.schema_version,
+            op.is_payload_encrypted,
+            op.import_reason.map(crate::protocol::ImportReason::as_str),
+            op.repair_base_server_seq,
+            op.received_at,
+        ])?;
     }
     Ok(())
 }
 
-async fn upsert_devices(tx: &mut SqliteConnection, devices: &[(UserId, &str, i64)]) -> Result<(), Failure> {
-    for (mut query, rows) in UPSERT_DEVICES.split(devices) {
-        for (user, client, at) in rows {
-            query = query.bind(*user).bind((*client).to_owned()).bind(*at).bind(*at);
-        }
-        query.execute(&mut *tx).await?;
+fn upsert_heads(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    if commit.heads.is_empty() {
+        return Ok(());
+    }
+    let mut upsert = tx.prepare_cached(UPSERT_HEAD)?;
+    let mut clock = String::new();
+    for (key, head) in &commit.heads {
+        clock.clear();
+        head.clock.write_json(&mut clock);
+        upsert.execute(params![commit.user, key.as_bytes(), head.seq, head.client_id, clock, head.is_time_delta])?;
     }
     Ok(())
 }
 
-async fn insert_archive(tx: &mut SqliteConnection, user: UserId, range: &ArchivedRange) -> Result<(), Failure> {
-    sqlx::query(
-        "INSERT INTO archived_ranges (user_id, from_seq, to_seq, generation, reason, bytes, archived_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )
-    .bind(user)
-    .bind(range.from_seq)
-    .bind(range.to_seq)
-    .bind(range.generation)
-    .bind(range.reason.as_str())
-    .bind(range.bytes)
-    .bind(range.archived_at)
-    .execute(tx)
-    .await?;
+fn note_devices(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    if commit.clear_devices {
+        tx.prepare_cached(CLEAR_DEVICES)?.execute([commit.user])?;
+    }
+    for (client, at) in &commit.devices {
+        tx.prepare_cached(UPSERT_DEVICE)?.execute(params![commit.user, client, at])?;
+    }
     Ok(())
 }
 
-async fn change_snapshot(tx: &mut SqliteConnection, user: UserId, change: &SnapshotChange) -> Result<(), Failure> {
+fn insert_archive(tx: &Transaction<'_>, user: UserId, range: &ArchivedRange) -> rusqlite::Result<()> {
+    tx.prepare_cached(INSERT_ARCHIVE)?.execute(params![
+        user,
+        range.from_seq,
+        range.to_seq,
+        range.generation,
+        range.reason.as_str(),
+        range.bytes,
+        range.archived_at,
+    ])?;
+    Ok(())
+}
+
+fn change_snapshot(tx: &Transaction<'_>, user: UserId, change: &SnapshotChange) -> rusqlite::Result<()> {
     match change {
-        SnapshotChange::Keep => return Ok(()),
+        SnapshotChange::Keep => {}
         SnapshotChange::Clear => {
-            sqlx::query("DELETE FROM user_snapshots WHERE user_id = ?1").bind(user).execute(tx).await?;
+            tx.prepare_cached(CLEAR_SNAPSHOT)?.execute([user])?;
         }
         SnapshotChange::Set(blob) => {
-            sqlx::query(
-                "INSERT INTO user_snapshots (user_id, schema_version, data) VALUES (?1, ?2, ?3) \
-                 ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data",
-            )
-            .bind(user)
-            .bind(i64::from(blob.schema_version))
-            .bind(blob.data.clone())
-            .execute(tx)
-            .await?;
+            tx.prepare_cached(SET_SNAPSHOT)?.execute(params![user, blob.schema_version, blob.data])?;
         }
     }
-    Ok(())
-}
-
-/// Overwrites a state row whatever its revision.
-pub(super) async fn overwrite_state(
-    tx: &mut SqliteConnection,
-    user: UserId,
-    state: &SyncState,
-) -> Result<(), sqlx::Error> {
-    let query = sqlx::query(
-        "INSERT OR REPLACE INTO user_sync_state (user_id, revision, generation, base_seq, pruned_seq, last_seq, \
-         vector_clock, full_state_seq, full_state_client_id, full_state_clock, replacement_seq, storage_used_bytes, \
-         snapshot_seq, snapshot_at, snapshot_bytes, heads_seq, sealed_seq, sealed_max_op_id) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
-    );
-    bind_state(query.bind(user).bind(state.revision), state).execute(tx).await?;
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Reading one account's log, state, heads and devices.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use sqlx::{Connection as _, Row as _};
 
-use super::{SqliteStore, commit, test_mode};
+use super::{SqliteStore, overwrite, test_mode};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::rebuild::heads_of;
@@ -73,8 +75,16 @@ impl LogStore for SqliteStore {
         .await
     }
 
-    async fn commit(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
-        timed("commit", self.commit_group(group)).await
+    async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        timed("commit", async {
+            if group.is_empty() {
+                return Ok(Vec::new());
+            }
+            let outcomes = self.writer.commit(group).await;
+            self.checkpointer.wake();
+            outcomes
+        })
+        .await
     }
 
     async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>> {
@@ -217,7 +227,7 @@ impl LogStore for SqliteStore {
             .bind(user)
             .bind(client_id)
             .bind(now_ms)
-            .execute(&self.writer)
+            .execute(&mut *self.writer.acquire().await?)
             .await?;
             self.checkpointer.wake();
             Ok(())
@@ -317,7 +327,7 @@ impl SqliteStore {
             newest.map_or(Ok((0, 0)), |row| Ok::<_, StoreError>((row.try_get(0)?, row.try_get(1)?)))?;
         let old = SyncState { revision, generation, base_seq, pruned_seq: base_seq, ..SyncState::default() };
         let rebuilt = test_mode::rebuild_from_log(&mut tx, user, &old).await?;
-        commit::overwrite_state(&mut tx, user, &rebuilt.state).await?;
+        overwrite::overwrite_state(&mut tx, user, &rebuilt.state).await?;
         tx.commit().await?;
         self.checkpointer.wake();
         Ok(Some(rebuilt.state))

@@ -6,10 +6,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rusqlite::Connection;
+use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::error::timed;
@@ -19,9 +21,20 @@ use super::{Result, Store, StoreError};
 mod accounts;
 mod checkpoint;
 mod commit;
+mod error;
 mod log;
+mod overwrite;
 mod test_mode;
+mod thread;
 mod upkeep;
+mod writer;
+
+use thread::Threads;
+use writer::Writer;
+
+/// How much of the write-ahead log's file is kept when the log starts over, in bytes: to write over it is faster than to
+/// let it grow anew.
+const WAL_KEPT: u32 = 64 << 20;
 
 /// How to open the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +56,7 @@ impl Default for SqliteOptions {
 /// The embedded database.
 #[derive(Debug)]
 pub struct SqliteStore {
-    /// One connection: `SQLite` has one writer at a time, and waiting in our queue is fairer than in its busy loop.
-    writer: SqlitePool,
+    writer: Arc<Writer>,
     readers: SqlitePool,
     /// For health checks only, so that busy readers don't look like a dead database.
     probe: SqlitePool,
@@ -89,19 +101,24 @@ impl SqliteStore {
     }
 
     async fn connect(path: &Path, options: SqliteOptions, lock: Option<File>) -> Result<Self> {
+        // Checkpoints run elsewhere, so that no commit waits for one.
         let writing = connect_options(path, options)
-            // Checkpoints run elsewhere, so that no commit waits for one.
             .pragma("wal_autocheckpoint", "0")
-            .pragma("cache_size", "-65536");
-        // The writer never waits behind anything but other commits, so it needs no short time limit of its own.
-        let writer = pool(1, Duration::from_mins(1)).connect_with(writing).await?;
+            .pragma("journal_size_limit", WAL_KEPT.to_string())
+            .pragma("cache_size", "-16384");
+        let mut driver = writing.connect().await?;
         if lock.is_some() {
-            migrate::run_sqlite(&writer, path).await?;
+            migrate::run_sqlite(&mut driver, path).await?;
         }
+        let file = path.to_owned();
+        let commits = Threads::start("sqlite-writer", 1, move || open_writer(&file, options.busy_timeout))?;
+        let writer = Arc::new(Writer::new(driver, commits));
         let reading = connect_options(path, options).pragma("query_only", "1").pragma("cache_size", "-16384");
         let readers = pool(options.readers.max(1), options.acquire_timeout).connect_with(reading.clone()).await?;
         let probe = pool(1, super::PING_TIMEOUT).connect_with(reading).await?;
-        let checkpointer = checkpoint::Checkpointer::start(connect_options(path, options), writer.clone()).await?;
+        let file = path.to_owned();
+        let checkpoints = Threads::start("sqlite-checkpoint", 1, move || open_direct(&file, Duration::ZERO))?;
+        let checkpointer = checkpoint::Checkpointer::start(checkpoints, Arc::clone(&writer));
         Ok(Self { writer, readers, probe, checkpointer, lock: Mutex::new(lock) })
     }
 
@@ -139,6 +156,23 @@ fn connect_options(path: &Path, options: SqliteOptions) -> SqliteConnectOptions 
         .foreign_keys(true)
         .busy_timeout(options.busy_timeout)
         .statement_cache_capacity(128)
+}
+
+/// A connection of ours, past the driver, to a file that the driver has opened before.
+fn open_direct(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(busy_timeout)?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;")?;
+    connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+    Ok(connection)
+}
+
+/// The connection of the commits.
+fn open_writer(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let connection = open_direct(path, busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(commit::STATEMENTS);
+    connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;")?;
+    Ok(connection)
 }
 
 /// Makes the folder and takes the lock; `None` when another process holds it.
@@ -193,11 +227,16 @@ impl Store for SqliteStore {
         self.readers.close().await;
         self.probe.close().await;
         let is_owner = self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if is_owner {
-            // The writer last: it folds the write-ahead log into the file, which only works without readers.
-            self.checkpointer.truncate(&self.writer).await;
-        }
-        self.writer.close().await;
+        // The writer last: it folds the write-ahead log into the file, which only works without readers.
+        self.writer
+            .close(async |connection| {
+                if is_owner
+                    && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(connection).await
+                {
+                    tracing::warn!(%error, "final checkpoint failed; the next start reads the write-ahead log instead");
+                }
+            })
+            .await;
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

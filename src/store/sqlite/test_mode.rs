@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
-use super::commit::{overwrite_state, upsert_heads};
+use super::overwrite::{overwrite_state, upsert_heads};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::rebuild::{Rebuilt, rebuild};

@@ -37,7 +37,7 @@ impl MaintenanceStore for SqliteStore {
             .bind(after)
             .bind(up_to)
             .bind(bound(limit))
-            .execute(&self.writer)
+            .execute(&mut *self.writer.acquire().await?)
             .await?;
             self.checkpointer.wake();
             Ok(done.rows_affected())
@@ -92,7 +92,7 @@ impl MaintenanceStore for SqliteStore {
             )
             .bind(before_ms)
             .bind(bound(limit))
-            .execute(&self.writer)
+            .execute(&mut *self.writer.acquire().await?)
             .await?;
             self.checkpointer.wake();
             Ok(done.rows_affected())
@@ -111,7 +111,7 @@ impl MaintenanceStore for SqliteStore {
             .bind(owner.to_owned())
             .bind(now_ms)
             .bind(now_ms.saturating_add(ttl_ms(ttl)))
-            .execute(&self.writer)
+            .execute(&mut *self.writer.acquire().await?)
             .await?;
             Ok(done.rows_affected() > 0)
         })
