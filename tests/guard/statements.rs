@@ -37,7 +37,7 @@ async fn costs(backend: Backend) {
 
     let first = [op("A"), op("A")];
     account.upload("A", &first).await.ok();
-    expect("first upload", &["commit", "load_all_heads"]);
+    expect("first upload", &["commit"]);
     account.upload("A", &[op("A")]).await.ok();
     expect("upload", &["commit"]);
     account.upload("A", &[op("A"), op("A")]).await.ok();
@@ -69,10 +69,10 @@ async fn costs(backend: Backend) {
     account.download(0).await;
     expect("page that is not in the tail", &["read_log"]);
     account.upload("A", &[op("A")]).await.ok();
-    expect("upload of an account whose heads are not in memory", &["commit", "load_all_heads"]);
+    expect("upload of an account whose heads are not in memory", &["commit", "heads_of_log"]);
     server.engine.forget(account.id);
     account.upload("A", &[op("A")]).await.ok();
-    expect("upload of an account that is not in memory", &["commit", "load_account", "load_all_heads"]);
+    expect("upload of an account that is not in memory", &["commit", "heads_of_log", "load_account"]);
 
     account.snapshot(&snapshot("A")).await.ok();
     expect("full state", &["commit", "find_ops"]);
