@@ -2,12 +2,13 @@
 # make test   runs every test; starts a private PostgreSQL server for them
 # make lint   formatting, clippy, documentation, dependencies
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
+# make guard  instructions per request against their budget; needs valgrind
 # make readme-walk   runs the README's own commands, on both databases
 
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint bench readme-walk build
+.PHONY: run test test-sqlite lint bench guard readme-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -43,6 +44,10 @@ bench: build
 	ulimit -n $$(ulimit -Hn); scripts/with-postgres sh -c \
 		'$(CARGO) run --locked --profile $(PROFILE) --quiet -- bench \
 			--database sqlite --database "$$SUPERSYNC_TEST_POSTGRES_URL" $(BENCH)'
+
+# Statements and allocations per request are counted by `make test`.
+guard: build
+	scripts/count-instructions
 
 readme-walk:
 	scripts/readme-walk

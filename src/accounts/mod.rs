@@ -56,6 +56,8 @@ struct Inner {
     passwords: Passwords,
     sessions: session::Tokens,
     cache: cache::VerifiedUsers,
+    /// Counts on every request, so it is looked up once.
+    checked_by_cache: metrics::Counter,
     login_turns: pace::Turns,
     registration_turn: tokio::sync::Mutex<()>,
     public_url: String,
@@ -89,6 +91,7 @@ impl Accounts {
                 passwords,
                 sessions: session::Tokens::new(&config.jwt_secret),
                 cache: cache::VerifiedUsers::new(),
+                checked_by_cache: metrics::counter!("supersync_session_checks_total", "source" => "cache"),
                 login_turns: pace::Turns::new(),
                 registration_turn: tokio::sync::Mutex::new(()),
                 public_url: config.public_url.clone(),

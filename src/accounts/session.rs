@@ -1,8 +1,16 @@
 //! Sessions: year-long JWTs in the form that the app's existing tokens have (accounts contract, section 5.1).
 //!
-//! Nothing is stored for a session; it ends when it expires or when the account's token version grows.
+//! Nothing is stored for a session; it ends when it expires or when the account's token version grows. Tokens whose
+//! signature was found good are remembered for a while: a device shows the same one with every request for a year, and
+//! checking it is half of the work of a poll.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use lru::LruCache;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +42,15 @@ struct IssuedClaims<'a> {
     exp: i64,
 }
 
+/// Tokens remembered, in all; about 400 bytes each.
+const REMEMBERED_TOKENS: usize = 16_384;
+/// Parts of that memory with a lock each, so that cores seldom wait for each other.
+const PARTS: usize = 16;
+/// Longer tokens, which this server never issues, are checked each time: the memory is bounded in bytes too.
+const MAX_REMEMBERED_CHARS: usize = 1024;
+
 /// What a presented token claims. Times are numbers that may have a fraction.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub(super) struct Claims {
     #[serde(rename = "userId")]
     pub(super) user: UserId,
@@ -53,6 +68,42 @@ pub(super) struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
+    verified: VerifiedTokens,
+}
+
+/// Tokens with a good signature, by their whole text. Says nothing about time: that is looked at on each use.
+struct VerifiedTokens {
+    hasher: RandomState,
+    parts: Vec<Mutex<LruCache<Box<str>, Claims>>>,
+}
+
+impl VerifiedTokens {
+    fn new() -> Self {
+        let bound = NonZeroUsize::new(REMEMBERED_TOKENS / PARTS).expect("the constants are not 0");
+        let part = || {
+            // `LruCache::new` takes the room for all entries at once.
+            let mut cache = LruCache::unbounded();
+            cache.resize(bound);
+            Mutex::new(cache)
+        };
+        Self { hasher: RandomState::new(), parts: (0..PARTS).map(|_| part()).collect() }
+    }
+
+    fn part(&self, token: &str) -> &Mutex<LruCache<Box<str>, Claims>> {
+        let number = self.hasher.hash_one(token) % PARTS as u64;
+        &self.parts[usize::try_from(number).expect("smaller than PARTS")]
+    }
+
+    fn get(&self, token: &str) -> Option<Claims> {
+        self.part(token).lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
+    }
+
+    fn put(&self, token: &str, claims: &Claims) {
+        if token.len() <= MAX_REMEMBERED_CHARS {
+            let mut part = self.part(token).lock().unwrap_or_else(PoisonError::into_inner);
+            part.put(token.into(), claims.clone());
+        }
+    }
 }
 
 impl Tokens {
@@ -66,7 +117,12 @@ impl Tokens {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        Self { encoding: EncodingKey::from_secret(key), decoding: DecodingKey::from_secret(key), validation }
+        Self {
+            encoding: EncodingKey::from_secret(key),
+            decoding: DecodingKey::from_secret(key),
+            validation,
+            verified: VerifiedTokens::new(),
+        }
     }
 
     pub(super) fn issue(&self, user: UserId, email: &str, token_version: i64, now_ms: i64) -> Session {
@@ -79,9 +135,14 @@ impl Tokens {
 
     /// Signature, then `nbf`, then `exp`. What the account's row says is the caller's to check.
     pub(super) fn verify(&self, token: &str, now_ms: i64) -> Result<Claims, AuthError> {
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
-            .map_err(|_| AuthError::Invalid)?
-            .claims;
+        let claims = if let Some(claims) = self.verified.get(token) {
+            claims
+        } else {
+            let decoded = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation);
+            let claims = decoded.map_err(|_| AuthError::Invalid)?.claims;
+            self.verified.put(token, &claims);
+            claims
+        };
         // Exact up to the year 287396.
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
         let now = now_ms.div_euclid(1000) as f64;
@@ -152,6 +213,36 @@ mod tests {
             let claims = Tokens::new(&secret()).verify(&token, NOW_MS).ok().unwrap();
             assert_eq!((claims.user, claims.email.as_str(), claims.token_version), (9, "a@b.co", 0));
         }
+    }
+
+    #[test]
+    fn a_remembered_token_is_judged_by_the_time_all_the_same_and_a_changed_one_anew() {
+        let tokens = Tokens::new(&secret());
+        let session = tokens.issue(5, "a@b.co", 2, NOW_MS);
+        let token = session.token.expose_secret();
+        for _ in 0..2 {
+            assert_eq!(tokens.verify(token, NOW_MS).ok().unwrap().token_version, 2);
+        }
+        assert!(tokens.verified.get(token).is_some());
+        assert!(matches!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000), Err(AuthError::Expired)));
+        let (rest, last) = token.split_at(token.len() - 5);
+        let changed = format!("{rest}{}", last.chars().rev().collect::<String>());
+        assert_ne!(changed, token);
+        assert!(matches!(tokens.verify(&changed, NOW_MS), Err(AuthError::Invalid)));
+        assert!(tokens.verified.get(&changed).is_none(), "what is not good is not remembered");
+    }
+
+    #[test]
+    fn the_memory_of_tokens_is_bounded() {
+        let verified = VerifiedTokens::new();
+        let claims = Claims { user: 1, email: String::new(), token_version: 0, exp: None, nbf: None };
+        for n in 0..3 * REMEMBERED_TOKENS {
+            verified.put(&n.to_string(), &claims);
+        }
+        let remembered: usize = verified.parts.iter().map(|part| part.lock().unwrap().len()).sum();
+        assert!(remembered <= REMEMBERED_TOKENS && remembered > REMEMBERED_TOKENS / 2, "{remembered}");
+        verified.put(&"x".repeat(MAX_REMEMBERED_CHARS + 1), &claims);
+        assert!(verified.get(&"x".repeat(MAX_REMEMBERED_CHARS + 1)).is_none());
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod check;
 pub mod connection;
 pub mod device;
 pub mod document;
+pub mod drive;
 pub mod error;
 pub mod fleet;
 mod foreign;

@@ -5,10 +5,13 @@
 use bytes::Bytes;
 
 use super::DownloadReply;
-use super::view::UserView;
+use super::view::{UserView, encode_page};
 use crate::protocol::request::DownloadQuery;
 use crate::protocol::{Seq, UserId};
-use crate::store::{LogRange, LogStore, StoreError};
+use crate::store::{LogRange, LogStore, OutgoingOp, StoreError};
+
+/// Larger pages, those with a full state, are put together off the threads that serve requests.
+const ENCODE_ELSEWHERE_ABOVE_BYTES: usize = 1024 * 1024;
 
 /// Operations for a device, already encoded.
 pub struct Page {
@@ -62,14 +65,16 @@ pub async fn read_page(
         return Ok(page);
     }
     let range = LogRange { user, after: from, up_to: latest_seq, exclude_client, limit, max_bytes };
-    let read = store.read_encoded(range).await?;
-    Ok(Page {
-        first_seq: read.ops.first().map(|(seq, _)| *seq),
-        ops: read.ops.into_iter().map(|(_, json)| json).collect(),
-        has_more: read.has_more,
-        after,
-        fast_forwarded,
-    })
+    let read = store.read_outgoing(range).await?;
+    let first_seq = read.ops.first().map(OutgoingOp::seq);
+    let bytes: usize = read.ops.iter().map(OutgoingOp::bytes_to_encode).sum();
+    let ops = if bytes > ENCODE_ELSEWHERE_ABOVE_BYTES {
+        let died = |e: tokio::task::JoinError| StoreError::Corrupt(format!("encoding a page died: {e}"));
+        tokio::task::spawn_blocking(move || encode_page(read.ops)).await.map_err(died)?
+    } else {
+        encode_page(read.ops)
+    };
+    Ok(Page { first_seq, ops, has_more: read.has_more, after, fast_forwarded })
 }
 
 /// `GET /api/sync/ops` (contract, section 6).

@@ -325,7 +325,7 @@ impl Handle {
         self.registry.evict(user);
     }
 
-    /// Accounts with a live actor.
+    /// Accounts in memory.
     #[must_use]
     pub fn live_actors(&self) -> usize {
         self.registry.live()
@@ -354,7 +354,8 @@ impl Handle {
 
     async fn refresh(&self, lease: &Lease, deadline: Instant) -> Result<Arc<UserView>, EngineError> {
         let (reply, answer) = oneshot::channel();
-        lease.actor().cast(Message::Refresh(reply)).map_err(|_| EngineError::Unavailable)?;
+        let actor = within(deadline, self.registry.writer(lease)).await??;
+        actor.cast(Message::Refresh(reply)).map_err(|_| EngineError::Unavailable)?;
         within(deadline, answer).await?.map_err(|_| EngineError::Unavailable)?
     }
 
@@ -365,6 +366,7 @@ impl Handle {
         for _ in 0..2 {
             let lease = self.lease(user, deadline).await?;
             let permit = self.admission.admit(&lease.slot().waiting, bytes)?;
+            let actor = within(deadline, self.registry.writer(&lease)).await??;
             let (reply, answer) = oneshot::channel();
             let pending = Pending {
                 work: Arc::clone(&work),
@@ -374,7 +376,7 @@ impl Handle {
                 _permit: permit,
                 _lease: lease.clone(),
             };
-            if lease.actor().cast(Message::Submit(pending)).is_err() {
+            if actor.cast(Message::Submit(pending)).is_err() {
                 continue;
             }
             match within(deadline, answer).await? {

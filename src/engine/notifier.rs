@@ -5,13 +5,13 @@
 //! the newest sequence, not every one it missed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -95,25 +95,46 @@ struct Signal {
     closing: Option<Closing>,
 }
 
+/// From the list to one socket's task. A tenth of a `watch` channel, which is made for many receivers: there are tens
+/// of thousands of these.
+#[derive(Debug, Default)]
+struct Line {
+    signal: Mutex<Signal>,
+    changed: Notify,
+}
+
+impl Line {
+    fn signal(&self) -> MutexGuard<'_, Signal> {
+        self.signal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, latest_seq: Seq) {
+        let mut signal = self.signal();
+        signal.latest_seq = latest_seq;
+        signal.notice += 1;
+        drop(signal);
+        self.changed.notify_one();
+    }
+
+    /// The first reason counts.
+    fn close(&self, closing: Closing) {
+        self.signal().closing.get_or_insert(closing);
+        self.changed.notify_one();
+    }
+}
+
 #[derive(Debug)]
 struct Socket {
+    client_id: Box<str>,
     /// Tells this socket from a later one of the same device.
     number: u64,
-    signal: watch::Sender<Signal>,
+    line: Arc<Line>,
     cooldown_until: Instant,
 }
 
 impl Socket {
     fn is_closing(&self) -> bool {
-        self.signal.borrow().closing.is_some() || self.signal.is_closed()
-    }
-
-    fn close(&self, closing: Closing) {
-        self.signal.send_if_modified(|signal| {
-            let first = signal.closing.is_none();
-            signal.closing.get_or_insert(closing);
-            first
-        });
+        self.line.signal().closing.is_some()
     }
 }
 
@@ -128,8 +149,10 @@ struct Window {
 
 #[derive(Debug, Default)]
 struct Account {
-    sockets: HashMap<Box<str>, Socket>,
-    window: Option<Window>,
+    /// One per device; so few that looking through them is faster than hashing, and a list of one takes no more than
+    /// one.
+    sockets: Vec<Socket>,
+    window: Option<Box<Window>>,
 }
 
 #[derive(Debug)]
@@ -191,7 +214,8 @@ impl Notifier {
         let inner = &self.inner;
         let now = Instant::now();
         let mut account = inner.accounts.entry(user).or_default();
-        let refused = match account.sockets.get_mut(client_id) {
+        let incumbent = account.sockets.iter().position(|socket| *socket.client_id == *client_id);
+        let refused = match incumbent.map(|at| &mut account.sockets[at]) {
             _ if inner.stopped.load(Ordering::SeqCst) => Some(Closing::SHUTDOWN),
             Some(incumbent) if incumbent.is_closing() => None,
             Some(incumbent) if now < incumbent.cooldown_until => {
@@ -199,11 +223,11 @@ impl Notifier {
                 Some(Closing::TOO_FAST)
             }
             Some(incumbent) => {
-                incumbent.close(Closing::REPLACED);
+                incumbent.line.close(Closing::REPLACED);
                 None
             }
             None => {
-                let open = account.sockets.values().filter(|socket| !socket.is_closing()).count();
+                let open = account.sockets.iter().filter(|socket| !socket.is_closing()).count();
                 (open >= inner.options.max_sockets_per_user).then_some(Closing::TOO_MANY)
             }
         };
@@ -216,13 +240,19 @@ impl Notifier {
             return Err(refused);
         }
         let number = inner.numbers.fetch_add(1, Ordering::Relaxed);
-        let (signal, signals) = watch::channel(Signal::default());
-        let socket = Socket { number, signal, cooldown_until: now + inner.options.cooldown };
-        account.sockets.insert(client_id.into(), socket);
+        let line = Arc::<Line>::default();
+        let cooldown_until = now + inner.options.cooldown;
+        let socket = Socket { client_id: client_id.into(), number, line: Arc::clone(&line), cooldown_until };
+        if let Some(at) = incumbent {
+            account.sockets[at] = socket;
+        } else {
+            account.sockets.reserve_exact(1);
+            account.sockets.push(socket);
+        }
         drop(account);
         inner.open.fetch_add(1, Ordering::Relaxed);
         metrics::gauge!("supersync_sockets").increment(1.0);
-        Ok(Membership { notifier: self.clone(), user, client_id: client_id.into(), number, signals, seen: 0 })
+        Ok(Membership { notifier: self.clone(), user, number, line, seen: 0 })
     }
 
     /// Called after a commit that accepted operations of `author`; `latest_seq` is the account's last sequence. Costs
@@ -237,11 +267,11 @@ impl Notifier {
             *authored = latest_seq.max(*authored);
             return;
         }
-        if account.sockets.keys().all(|client| **client == *author) {
+        if account.sockets.iter().all(|socket| *socket.client_id == *author) {
             return;
         }
         let authored = HashMap::from([(Box::from(author), latest_seq)]);
-        account.window = Some(Window { latest_seq, authored, last_at: now });
+        account.window = Some(Box::new(Window { latest_seq, authored, last_at: now }));
         drop(account);
         tokio::spawn(self.clone().flush_later(user, now));
     }
@@ -270,8 +300,8 @@ impl Notifier {
     /// Closes every socket of an account, for instance because its tokens were revoked.
     pub fn close_user(&self, user: UserId, code: u16, reason: &'static str) {
         if let Some(account) = self.inner.accounts.get(&user) {
-            for socket in account.sockets.values() {
-                socket.close(Closing { code, reason });
+            for socket in &account.sockets {
+                socket.line.close(Closing { code, reason });
             }
         }
     }
@@ -280,8 +310,8 @@ impl Notifier {
     pub fn stop(&self) {
         self.inner.stopped.store(true, Ordering::SeqCst);
         for account in &self.inner.accounts {
-            for socket in account.sockets.values() {
-                socket.close(Closing::SHUTDOWN);
+            for socket in &account.sockets {
+                socket.line.close(Closing::SHUTDOWN);
             }
         }
     }
@@ -290,14 +320,11 @@ impl Notifier {
 impl Account {
     fn tell(&self, window: &Window) {
         let mut told = 0;
-        for (client, socket) in &self.sockets {
+        for socket in &self.sockets {
             // News is whatever somebody else wrote.
-            let is_news = window.authored.keys().any(|author| author != client);
+            let is_news = window.authored.keys().any(|author| *author != socket.client_id);
             if is_news {
-                socket.signal.send_modify(|signal| {
-                    signal.latest_seq = window.latest_seq;
-                    signal.notice += 1;
-                });
+                socket.line.tell(window.latest_seq);
                 told += 1;
             }
         }
@@ -319,24 +346,26 @@ pub enum Event {
 pub struct Membership {
     notifier: Notifier,
     user: UserId,
-    client_id: Box<str>,
     number: u64,
-    signals: watch::Receiver<Signal>,
+    line: Arc<Line>,
     seen: u64,
 }
 
 impl Membership {
     /// Waits for the next thing to do. Closing goes first. Cancel safe.
     pub async fn next(&mut self) -> Event {
-        let seen = self.seen;
-        let waited = self.signals.wait_for(|signal| signal.closing.is_some() || signal.notice > seen).await;
-        // The list drops a socket only in favour of a newer one.
-        let Ok(signal) = waited.map(|signal| *signal) else { return Event::Close(Closing::REPLACED) };
-        if let Some(closing) = signal.closing {
-            return Event::Close(closing);
+        loop {
+            // A call between the look and the wait is kept by `notify_one`.
+            let signal = *self.line.signal();
+            if let Some(closing) = signal.closing {
+                return Event::Close(closing);
+            }
+            if signal.notice > self.seen {
+                self.seen = signal.notice;
+                return Event::NewOps(signal.latest_seq);
+            }
+            self.line.changed.notified().await;
         }
-        self.seen = signal.notice;
-        Event::NewOps(signal.latest_seq)
     }
 }
 
@@ -347,9 +376,7 @@ impl Drop for Membership {
         metrics::gauge!("supersync_sockets").decrement(1.0);
         if let Entry::Occupied(mut account) = inner.accounts.entry(self.user) {
             let sockets = &mut account.get_mut().sockets;
-            if sockets.get(&self.client_id).is_some_and(|socket| socket.number == self.number) {
-                sockets.remove(&self.client_id);
-            }
+            sockets.retain(|socket| socket.number != self.number);
             if sockets.is_empty() {
                 account.remove();
             }

@@ -1,6 +1,8 @@
 //! The live accounts: user → slot. A slot is made by the first request and filled by exactly one activation, however
-//! many wait for it. It goes when its actor has been idle, when there are too many, or when the actor dies; each slot
-//! has a number of its own, so that a dying actor takes only its own slot away.
+//! many wait for it. Activation loads the view, which is all that reading needs; the actor that writes is started by the
+//! first request that needs one: most accounts poll all day and write now and then, and a view is a tenth of an actor.
+//! A slot goes when it has been idle, when its actor has had nothing to write for as long, when there are too many, or
+//! when the actor dies; each slot has a number of its own, so that a dying actor takes only its own slot away.
 //!
 //! A request holds a *lease* from before it looks at the slot until it is answered. Slots are only taken away while
 //! nobody leases them, decided under the map's shard lock: an actor is never stopped with a message on its way to it.
@@ -20,22 +22,33 @@ use super::EngineError;
 use super::devices::SeenDevices;
 use super::restore::SingleFlight;
 use super::user::actor::{Arguments, Context, Message, UserActor, load_state};
+use super::user::plan::UserState;
 use super::view::UserView;
 use crate::protocol::UserId;
+use crate::store::AccountState;
+
+/// When there are too many accounts, so many more go: one part in this many.
+const CLEARED_PART: usize = 16;
+/// Room for so many accounts is kept when there are fewer.
+const SPARE_SLOTS: usize = 4096;
 
 /// A live account.
 pub struct Slot {
     /// Grows with every slot of the process.
     number: u64,
     user: UserId,
-    ready: OnceCell<ActorRef<Message>>,
+    /// Set by the activation.
     view: OnceCell<ArcSwap<UserView>>,
+    /// The row as loaded lacks something that the writer has worked out and must store.
+    unsaved: AtomicBool,
+    /// Set by the first request that needs the actor.
+    writer: OnceCell<ActorRef<Message>>,
     /// The activation failed: who still waits for this slot must not try again on it.
     failed: AtomicBool,
-    /// The janitor stopped the actor on purpose.
+    /// Taken away on purpose.
     retired: AtomicBool,
     leases: AtomicUsize,
-    last_used: Mutex<Instant>,
+    used: Mutex<Used>,
     /// Requests in the engine.
     pub waiting: Arc<AtomicUsize>,
     /// Restores under way.
@@ -43,17 +56,34 @@ pub struct Slot {
     devices: Mutex<SeenDevices>,
 }
 
+/// When a slot was used.
+#[derive(Clone, Copy)]
+struct Used {
+    last: Instant,
+    /// When its actor was last asked for.
+    written: Option<Instant>,
+}
+
+impl Used {
+    /// How long the slot has had no reason to be kept: nobody used it, or it keeps an actor for readers only.
+    fn idle(&self) -> Duration {
+        let since_written = self.written.map_or(Duration::ZERO, |at| at.elapsed());
+        self.last.elapsed().max(since_written)
+    }
+}
+
 impl Slot {
     fn new(number: u64, user: UserId) -> Self {
         Self {
             number,
             user,
-            ready: OnceCell::new(),
             view: OnceCell::new(),
+            unsaved: AtomicBool::new(false),
+            writer: OnceCell::new(),
             failed: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             leases: AtomicUsize::new(0),
-            last_used: Mutex::new(Instant::now()),
+            used: Mutex::new(Used { last: Instant::now(), written: None }),
             waiting: Arc::new(AtomicUsize::new(0)),
             restores: SingleFlight::default(),
             devices: Mutex::new(SeenDevices::default()),
@@ -78,12 +108,28 @@ impl Slot {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn idle_for(&self) -> Duration {
-        self.last_used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_away(&self) {
+        // Before looking for the actor: who starts one looks here after it has (see `Registry::writer`).
+        self.retired.store(true, Ordering::SeqCst);
+        if let Some(actor) = self.writer.get() {
+            actor.stop(None);
+        }
     }
 }
 
-/// Keeps a slot's actor from being stopped as idle.
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.view.initialized() {
+            metrics::gauge!("supersync_actors_live").decrement(1.0);
+        }
+    }
+}
+
+/// Keeps a slot from being taken away as idle.
 pub struct Lease {
     slot: Arc<Slot>,
 }
@@ -93,12 +139,6 @@ impl Lease {
     #[must_use]
     pub fn slot(&self) -> &Arc<Slot> {
         &self.slot
-    }
-
-    /// The slot's actor.
-    #[must_use]
-    pub fn actor(&self) -> &ActorRef<Message> {
-        self.slot.ready.get().expect("a lease is given out only after the activation")
     }
 }
 
@@ -111,7 +151,7 @@ impl Clone for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        *self.slot.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.slot.used().last = Instant::now();
         self.slot.leases.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -124,7 +164,6 @@ pub struct ActorGuard {
 
 impl Drop for ActorGuard {
     fn drop(&mut self) {
-        metrics::gauge!("supersync_actors_live").decrement(1.0);
         if let Some(registry) = self.registry.upgrade() {
             registry.slots.remove_if(&self.slot.user, |_, slot| slot.number == self.slot.number);
             if !self.slot.retired.load(Ordering::Acquire) {
@@ -201,20 +240,39 @@ impl Registry {
             return Err(EngineError::Busy);
         }
         let lease = self.take(user);
-        if lease.slot.ready.initialized() {
+        if lease.slot.view.initialized() {
             return Ok(lease);
         }
         self.check_quarantine(user)?;
-        let slot = Arc::clone(&lease.slot);
-        let activated = slot.ready.get_or_try_init(|| self.activate(Arc::clone(&lease.slot))).await;
-        match activated {
-            Ok(_) => Ok(lease),
+        let slot = &lease.slot;
+        match slot.view.get_or_try_init(|| self.activate(slot)).await {
+            Ok(_) => {
+                if self.slots.len() > self.context.options.max_live_actors {
+                    self.crowded.notify_one();
+                }
+                Ok(lease)
+            }
             Err(error) => {
-                lease.slot.failed.store(true, Ordering::Release);
-                self.slots.remove_if(&user, |_, slot| slot.number == lease.slot.number);
+                slot.failed.store(true, Ordering::Release);
+                self.slots.remove_if(&user, |_, other| other.number == slot.number);
                 Err(error)
             }
         }
+    }
+
+    /// The actor of a leased slot, started when it is not there yet.
+    ///
+    /// # Errors
+    /// When it does not start, which has no cause from outside.
+    pub async fn writer(self: &Arc<Self>, lease: &Lease) -> Result<ActorRef<Message>, EngineError> {
+        let slot = &lease.slot;
+        slot.used().written = Some(Instant::now());
+        let actor = slot.writer.get_or_try_init(|| self.start_writer(slot)).await?;
+        // The slot may have been taken away while its actor was starting and could not be stopped yet.
+        if slot.retired.load(Ordering::SeqCst) {
+            actor.stop(None);
+        }
+        Ok(actor.clone())
     }
 
     fn take(&self, user: UserId) -> Lease {
@@ -233,27 +291,28 @@ impl Registry {
         lease(entry.value())
     }
 
-    async fn activate(self: &Arc<Self>, slot: Arc<Slot>) -> Result<ActorRef<Message>, EngineError> {
+    async fn activate(&self, slot: &Slot) -> Result<ArcSwap<UserView>, EngineError> {
         if slot.failed.load(Ordering::Acquire) {
             return Err(EngineError::Unavailable);
         }
         let started = Instant::now();
-        let user = slot.user;
-        let state = load_state(self.context.store.as_ref(), user).await?;
-        let view = UserView::loaded(state.account.clone());
-        // Set once: a second activation of the same slot can't be, it is marked as failed first.
-        let _ = slot.view.set(ArcSwap::from_pointee(view));
+        let loaded = load_state(self.context.store.as_ref(), slot.user).await?;
+        slot.unsaved.store(loaded.unsaved, Ordering::Release);
         metrics::gauge!("supersync_actors_live").increment(1.0);
-        let guard = ActorGuard { registry: Arc::downgrade(self), slot: Arc::clone(&slot) };
-        let args = Arguments { context: Arc::clone(&self.context), slot, guard, state };
+        metrics::counter!("supersync_actor_activations_total").increment(1);
+        metrics::histogram!("supersync_actor_activation_seconds").record(started.elapsed().as_secs_f64());
+        Ok(ArcSwap::from_pointee(UserView::loaded(loaded.account)))
+    }
+
+    async fn start_writer(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<ActorRef<Message>, EngineError> {
+        // Only the actor publishes, so the view still is what the activation has loaded.
+        let account = AccountState::clone(&slot.view().account);
+        let state = UserState::loaded(slot.user, account, slot.unsaved.load(Ordering::Acquire));
+        let guard = ActorGuard { registry: Arc::downgrade(self), slot: Arc::clone(slot) };
+        let args = Arguments { context: Arc::clone(&self.context), slot: Arc::clone(slot), guard, state };
         let (actor, _task) = UserActor::spawn_linked(None, UserActor, args, self.supervisor.get_cell())
             .await
             .map_err(|e| EngineError::Internal(format!("an account's actor does not start: {e}")))?;
-        metrics::counter!("supersync_actor_activations_total").increment(1);
-        metrics::histogram!("supersync_actor_activation_seconds").record(started.elapsed().as_secs_f64());
-        if self.slots.len() > self.context.options.max_live_actors {
-            self.crowded.notify_one();
-        }
         Ok(actor)
     }
 
@@ -296,14 +355,19 @@ impl Registry {
 
     fn passivate(&self) {
         let options = &self.context.options;
+        let excess = self.slots.len().saturating_sub(options.max_live_actors);
+        // Each pass looks at every slot, so a crowded map is cleared for a while, not for one newcomer.
+        let mut surplus = if excess == 0 { 0 } else { excess + options.max_live_actors / CLEARED_PART };
         let mut unused: Vec<(Duration, UserId, u64)> = self
             .slots
             .iter()
-            .filter(|slot| slot.leases.load(Ordering::Acquire) == 0 && slot.ready.initialized())
-            .map(|slot| (slot.idle_for(), slot.user, slot.number))
+            .filter(|slot| slot.leases.load(Ordering::Acquire) == 0 && slot.view.initialized())
+            .map(|slot| (slot.used().idle(), slot.user, slot.number))
+            .filter(|(idle, ..)| surplus > 0 || *idle >= options.actor_idle)
             .collect();
-        unused.sort_unstable_by_key(|(idle, ..)| std::cmp::Reverse(*idle));
-        let mut surplus = self.slots.len().saturating_sub(options.max_live_actors);
+        if surplus > 0 {
+            unused.sort_unstable_by_key(|(idle, ..)| std::cmp::Reverse(*idle));
+        }
         for (idle, user, number) in unused {
             if idle < options.actor_idle && surplus == 0 {
                 break;
@@ -312,16 +376,16 @@ impl Registry {
                 surplus = surplus.saturating_sub(1);
             }
         }
+        if self.slots.capacity() > SPARE_SLOTS.max(4 * self.slots.len()) {
+            self.slots.shrink_to_fit();
+        }
     }
 
     /// Takes a slot away if nobody leases it, and stops its actor.
     fn retire(&self, user: UserId, number: u64) -> bool {
         let unused = |_: &UserId, slot: &Arc<Slot>| slot.number == number && slot.leases.load(Ordering::Acquire) == 0;
         let Some((_, slot)) = self.slots.remove_if(&user, unused) else { return false };
-        slot.retired.store(true, Ordering::Release);
-        if let Some(actor) = slot.ready.get() {
-            actor.stop(None);
-        }
+        slot.take_away();
         metrics::counter!("supersync_actor_passivations_total").increment(1);
         true
     }
@@ -330,10 +394,7 @@ impl Registry {
     /// nothing.
     pub fn evict(&self, user: UserId) {
         if let Some((_, slot)) = self.slots.remove(&user) {
-            slot.retired.store(true, Ordering::Release);
-            if let Some(actor) = slot.ready.get() {
-                actor.stop(None);
-            }
+            slot.take_away();
         }
     }
 

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::protocol::{Seq, StoredOp, response};
-use crate::store::{AccountState, SyncState};
+use crate::store::{AccountState, OutgoingOp, SyncState};
 
 /// Operations kept encoded in memory per account.
 const TAIL_MAX_OPS: usize = 256;
-/// Bytes kept encoded in memory per account; the newest operation is kept whatever its size, unless it is larger than
-/// this.
+/// Bytes kept encoded in memory per account.
 const TAIL_MAX_BYTES: usize = 256 * 1024;
+
+/// About what an operation takes beside its payload.
+const ENVELOPE_BYTES: usize = 512;
 
 /// An operation ready to be sent.
 #[derive(Clone, Debug)]
@@ -21,18 +23,50 @@ pub struct EncodedOp {
     pub seq: Seq,
     /// Who wrote it.
     pub client_id: Box<str>,
-    /// As JSON.
+    /// As JSON; empty when the operation is too large for the tail.
     pub json: Bytes,
+    /// Bytes that it takes, or would take.
+    weight: usize,
 }
 
 impl EncodedOp {
-    /// Encodes a stored operation for the wire.
+    /// Encodes a stored operation for the tail. One that the tail would not keep is not encoded: an import would be
+    /// copied for nothing, on a thread that serves everybody.
     #[must_use]
     pub fn new(op: &StoredOp) -> Self {
-        let mut json = Vec::with_capacity(op.payload.len() + 512);
-        response::encode_op(op, &mut json);
-        Self { seq: op.server_seq, client_id: op.client_id.as_str().into(), json: json.into() }
+        let mut json = Vec::new();
+        let mut weight = op.payload.len();
+        if weight <= TAIL_MAX_BYTES {
+            json.reserve_exact(weight + ENVELOPE_BYTES);
+            response::encode_op(op, &mut json);
+            weight = json.len();
+        }
+        Self { seq: op.server_seq, client_id: op.client_id.as_str().into(), json: json.into(), weight }
     }
+}
+
+/// Encodes operations for a page: those that are not yet, into one buffer, of which each is a slice.
+#[must_use]
+pub fn encode_page(ops: Vec<OutgoingOp>) -> Vec<Bytes> {
+    let size =
+        ops.iter().map(|op| if let OutgoingOp::Row(op) = op { op.payload.len() + ENVELOPE_BYTES } else { 0 }).sum();
+    let mut buffer = Vec::with_capacity(size);
+    let mut ends = Vec::new();
+    for op in &ops {
+        if let OutgoingOp::Row(op) = op {
+            response::encode_op(op, &mut buffer);
+            ends.push(buffer.len());
+        }
+    }
+    let page = Bytes::from(buffer);
+    let mut start = 0;
+    let mut encoded = ends.into_iter().map(|end| page.slice(std::mem::replace(&mut start, end)..end));
+    ops.into_iter()
+        .filter_map(|op| match op {
+            OutgoingOp::Row(_) => encoded.next(),
+            OutgoingOp::Packed(_, json) => Some(json),
+        })
+        .collect()
 }
 
 /// The newest operations of a log, without a hole up to the view's last sequence. One chunk per commit, so that
@@ -65,13 +99,13 @@ impl Tail {
         let Some(last) = new.last().map(|op| op.seq) else { return self.clone() };
         let mut tail = self.clone();
         tail.ops += new.len();
-        tail.bytes += new.iter().map(|op| op.json.len()).sum::<usize>();
+        tail.bytes += new.iter().map(|op| op.weight).sum::<usize>();
         tail.chunks.push(new.into());
         let mut drop = 0;
         while tail.ops > TAIL_MAX_OPS || tail.bytes > TAIL_MAX_BYTES {
             let Some(chunk) = tail.chunks.get(drop) else { break };
             tail.ops -= chunk.len();
-            tail.bytes -= chunk.iter().map(|op| op.json.len()).sum::<usize>();
+            tail.bytes -= chunk.iter().map(|op| op.weight).sum::<usize>();
             tail.after = chunk.last().map_or(last, |op| op.seq);
             drop += 1;
         }
@@ -106,5 +140,56 @@ impl UserView {
     #[must_use]
     pub fn sync(&self) -> &SyncState {
         &self.account.sync
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{OpType, VectorClock};
+
+    fn op(server_seq: Seq, payload_bytes: usize) -> StoredOp {
+        StoredOp {
+            server_seq,
+            id: server_seq.to_string(),
+            client_id: "A".to_owned(),
+            action_type: "x".to_owned(),
+            op_type: OpType::Update,
+            entity_type: "TASK",
+            entity_id: Some("t".to_owned()),
+            entity_ids: Vec::new(),
+            payload: Bytes::from(vec![b'1'; payload_bytes]),
+            storage_bytes: 1,
+            vector_clock: VectorClock::new(),
+            timestamp: 1,
+            schema_version: 1,
+            is_payload_encrypted: false,
+            import_reason: None,
+            repair_base_server_seq: None,
+            received_at: 2,
+        }
+    }
+
+    #[test]
+    fn a_page_is_made_of_what_single_operations_are_made_of() {
+        let ops = [op(1, 3), op(2, 70_000), op(3, 1)];
+        let each: Vec<Bytes> = ops.iter().map(|op| EncodedOp::new(op).json).collect();
+        assert_eq!(encode_page(ops.iter().cloned().map(OutgoingOp::Row).collect()), each);
+        let [first, second, third] = ops;
+        let packed = OutgoingOp::Packed(2, EncodedOp::new(&second).json);
+        assert_eq!(encode_page(vec![OutgoingOp::Row(first), packed, OutgoingOp::Row(third)]), each);
+        assert!(encode_page(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn an_operation_beyond_the_bound_is_not_encoded_and_empties_the_tail() {
+        let small = Tail::empty(0).extended(vec![EncodedOp::new(&op(1, 10))]);
+        assert_eq!((small.after(), small.since(0).count()), (0, 1));
+        let large = EncodedOp::new(&op(2, TAIL_MAX_BYTES + 1));
+        assert!(large.json.is_empty());
+        let tail = small.extended(vec![large, EncodedOp::new(&op(3, 10))]);
+        assert_eq!((tail.after(), tail.since(0).count(), tail.bytes), (3, 0, 0));
+        let tail = tail.extended(vec![EncodedOp::new(&op(4, 10))]);
+        assert_eq!((tail.after(), tail.since(3).count()), (3, 1));
     }
 }

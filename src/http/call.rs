@@ -21,6 +21,9 @@ use axum::response::Response;
 /// Texts larger than this are parsed off the threads that serve requests.
 const PARSE_ELSEWHERE_ABOVE_BYTES: usize = 256 * 1024;
 
+/// Answers larger than this are put together there too.
+const ENCODE_ELSEWHERE_ABOVE_BYTES: usize = 1024 * 1024;
+
 /// An authenticated request.
 pub struct Call {
     /// Who asks.
@@ -99,6 +102,26 @@ impl Call {
         };
         self.trace.enter(Phase::Engine);
         parsed.map_err(|error| refuse(state, error, compressed))
+    }
+
+    /// A 200 with the JSON text that `encode` puts together from about so many bytes, packed when the client asked for
+    /// it. Large texts are put together off the threads that serve requests.
+    ///
+    /// # Errors
+    /// 500 when packing failed.
+    pub async fn answer_of(
+        self,
+        state: &AppState,
+        bytes: usize,
+        encode: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> ApiResult<Response> {
+        self.trace.enter(Phase::Encode);
+        let text = if bytes > ENCODE_ELSEWHERE_ABOVE_BYTES {
+            tokio::task::spawn_blocking(encode).await.map_err(ApiError::internal)?
+        } else {
+            encode()
+        };
+        self.answer(state, text).await
     }
 
     /// A 200 with this JSON text, packed when the client asked for it.

@@ -1,9 +1,8 @@
 //! Cross-origin access (contract of accounts, section 10.2): only the web app needs it; native apps don't ask.
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::state::AppState;
@@ -102,15 +101,15 @@ fn vary_by_origin(headers: &mut HeaderMap) {
 }
 
 /// Answers preflights and says to all other answers' readers who may read them.
-pub async fn layer(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub async fn shared(state: &AppState, request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
     if !state.cors.enabled {
-        return next.run(request).await;
+        return next(request).await;
     }
     let allowed = state.cors.allowed(request.headers()).cloned();
     let mut response = if request.method() == Method::OPTIONS {
         CorsPolicy::preflight(request.headers())
     } else {
-        next.run(request).await
+        next(request).await
     };
     let headers = response.headers_mut();
     vary_by_origin(headers);

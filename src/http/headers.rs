@@ -1,8 +1,7 @@
 //! Headers that every answer carries to protect browsers (contract of accounts, section 10.1).
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::middleware::Next;
 use axum::response::Response;
 
 use super::state::AppState;
@@ -12,6 +11,9 @@ const POLICY: &str = "default-src 'self';script-src 'self';style-src 'self' 'uns
 const POLICY_HTTPS: &str = "default-src 'self';script-src 'self';style-src 'self' 'unsafe-inline';img-src 'self' data:;\
     font-src 'self';object-src 'none';frame-ancestors 'none';form-action 'self';base-uri 'self';script-src-attr 'none';\
     upgrade-insecure-requests";
+
+/// Headers that an answer has beside these.
+const OTHER_HEADERS: usize = 9;
 
 /// The headers, put together once.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ impl SecurityHeaders {
     }
 
     fn apply(&self, headers: &mut HeaderMap) {
+        // Also what the layers around add: growing step by step would move all of them several times.
+        headers.reserve(self.0.len() + OTHER_HEADERS);
         for (name, value) in &self.0 {
             headers.insert(name.clone(), value.clone());
         }
@@ -50,9 +54,9 @@ impl SecurityHeaders {
 }
 
 /// Adds the headers, and forbids caching of API answers: they hold an account's data or a session.
-pub async fn layer(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub async fn protected(state: &AppState, request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
     let is_api = request.uri().path().starts_with("/api/");
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     let headers = response.headers_mut();
     state.security.apply(headers);
     if is_api {

@@ -18,6 +18,7 @@ mod health;
 mod idle;
 mod inflate;
 pub mod limits;
+mod meter;
 pub mod observe;
 pub mod route;
 mod serve;
@@ -30,9 +31,9 @@ mod throttle;
 mod ws;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 
@@ -53,11 +54,19 @@ pub fn router(state: AppState) -> Router {
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
-        .layer(from_fn_with_state(state.clone(), throttle::layer))
-        .layer(from_fn_with_state(state.clone(), cors::layer))
-        .layer(from_fn_with_state(state.clone(), headers::layer))
-        .layer(from_fn_with_state(state.clone(), observe::layer))
+        .layer(from_fn_with_state(state.clone(), surround))
         .with_state(state)
+}
+
+/// What surrounds every route, outermost first. One layer for all: each layer of the router costs a boxed service, a
+/// boxed future and a move of request and answer.
+async fn surround(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let state = &state;
+    observe::observed(state, request, async |request| {
+        let inner = async |request| throttle::throttled(state, request, next).await;
+        headers::protected(state, request, async |request| cors::shared(state, request, inner).await).await
+    })
+    .await
 }
 
 async fn not_found(request: Request) -> ApiError {

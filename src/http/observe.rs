@@ -3,11 +3,10 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
@@ -117,7 +116,7 @@ impl Progress {
     }
 }
 
-/// The request's trace; a request that did not come through [`layer`] gets one with the given time.
+/// The request's trace; a request that did not come through [`observed`] gets one with the given time.
 #[must_use]
 pub fn trace(extensions: &axum::http::Extensions, handler_timeout: Duration) -> Trace {
     extensions.get::<Trace>().cloned().unwrap_or_else(|| Trace::new(Instant::now() + handler_timeout))
@@ -129,7 +128,15 @@ fn request_id(headers: &HeaderMap) -> String {
         (1..=MAX_REQUEST_ID_CHARS).contains(&id.len())
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
-    given.filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+    given.filter(sane).map_or_else(|| fresh_id().to_string(), str::to_owned)
+}
+
+/// A version 7 id whose random part comes from this thread's generator: asking the kernel would be a system call per
+/// request.
+fn fresh_id() -> Uuid {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }
 
 fn method_label(method: &Method) -> &'static str {
@@ -146,29 +153,20 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// Gives the request an id and a time limit, and writes it down when it is over.
-pub async fn layer(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
     let started = Instant::now();
     let deadline = started + state.config.timeouts.handler;
     let trace = Trace::new(deadline);
     let id = request_id(request.headers());
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let span = tracing::info_span!("request", request_id = %id);
     let slow = state.config.timeouts.slow_request;
-    let mut given_up = GivenUp {
-        span: span.clone(),
-        method,
-        route: route.to_owned(),
-        trace: trace.clone(),
-        started,
-        slow,
-        armed: true,
-    };
+    let mut given_up = GivenUp { span: span.clone(), method, route, trace: trace.clone(), started, slow, armed: true };
     request.extensions_mut().insert(trace.clone());
     // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with
     // it.
-    let caught = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let caught = AssertUnwindSafe(next(request)).catch_unwind();
     let served = tokio::time::timeout_at(deadline + DEADLINE_GRACE, caught).instrument(span.clone());
     let mut response = match served.await {
         Ok(Ok(response)) => response,
@@ -179,9 +177,11 @@ pub async fn layer(State(state): State<AppState>, mut request: Request, next: Ne
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    let route = given_up.route();
     let record = Record { method, route, status: response.status(), duration: started.elapsed(), trace: &trace };
     let failure = response.extensions().get::<Failure>().map(|failure| &*failure.0);
     span.in_scope(|| record.write(failure, slow));
+    state.meters.record(method, route, record.status, record.duration);
     response
 }
 
@@ -189,11 +189,17 @@ pub async fn layer(State(state): State<AppState>, mut request: Request, next: Ne
 struct GivenUp {
     span: tracing::Span,
     method: &'static str,
-    route: String,
+    route: Option<MatchedPath>,
     trace: Trace,
     started: Instant,
     slow: Duration,
     armed: bool,
+}
+
+impl GivenUp {
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
 }
 
 impl Drop for GivenUp {
@@ -201,7 +207,7 @@ impl Drop for GivenUp {
         let duration = self.started.elapsed();
         if self.armed && duration >= self.slow {
             let status = "abandoned";
-            self.span.in_scope(|| slow_request(self.method, &self.route, status, duration, &self.trace));
+            self.span.in_scope(|| slow_request(self.method, self.route(), status, duration, &self.trace));
         }
     }
 }
@@ -237,9 +243,6 @@ impl Record<'_> {
         if self.duration >= slow {
             slow_request(method, route, self.status.as_str(), self.duration, self.trace);
         }
-        let labels = [("method", method.to_owned()), ("route", route.to_owned()), ("status", status.to_string())];
-        metrics::counter!("supersync_http_requests_total", &labels).increment(1);
-        metrics::histogram!("supersync_http_request_seconds", &labels).record(self.duration.as_secs_f64());
     }
 }
 

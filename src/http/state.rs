@@ -11,6 +11,7 @@ use super::budget::BodyBudget;
 use super::cors::CorsPolicy;
 use super::headers::SecurityHeaders;
 use super::limits::FixedWindow;
+use super::meter::Meters;
 use super::route::Class;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
@@ -59,18 +60,32 @@ impl Limiters {
     }
 }
 
-/// What handlers share. Cheap to clone.
+/// What handlers share. One pointer: it is cloned several times per request, and a dozen counters shared by all cores
+/// cost more than the poll that they are cloned for.
 #[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+impl std::ops::Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// The parts of [`AppState`].
 #[allow(missing_docs)]
-pub struct AppState {
+pub struct Shared {
     pub config: Arc<Config>,
     pub engine: Handle,
     pub accounts: Accounts,
     pub store: Arc<dyn Store>,
     pub clock: Clock,
-    pub limiters: Arc<Limiters>,
-    pub cors: Arc<CorsPolicy>,
-    pub security: Arc<SecurityHeaders>,
+    pub limiters: Limiters,
+    pub cors: CorsPolicy,
+    pub security: SecurityHeaders,
+    /// What is counted about requests.
+    pub meters: Meters,
     /// How many large bodies are packed or unpacked at once: more than there are cores gains nothing and costs memory.
     pub codecs: Arc<Semaphore>,
     /// Memory for request bodies.
@@ -86,10 +101,11 @@ impl AppState {
     #[must_use]
     pub fn new(config: Arc<Config>, engine: Handle, accounts: Accounts, store: Arc<dyn Store>, clock: Clock) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-        Self {
-            limiters: Arc::new(Limiters::new(&config)),
-            cors: Arc::new(CorsPolicy::new(&config.cors)),
-            security: Arc::new(SecurityHeaders::new(&config.public_url)),
+        Self(Arc::new(Shared {
+            limiters: Limiters::new(&config),
+            cors: CorsPolicy::new(&config.cors),
+            security: SecurityHeaders::new(&config.public_url),
+            meters: Meters::default(),
             codecs: Arc::new(Semaphore::new(cores)),
             bodies: BodyBudget::new(config.limits.max_queued_bytes),
             sockets: Arc::new(Semaphore::new(config.limits.max_sockets.min(Semaphore::MAX_PERMITS))),
@@ -99,7 +115,7 @@ impl AppState {
             accounts,
             store,
             clock,
-        }
+        }))
     }
 
     /// Waits until no socket is left.

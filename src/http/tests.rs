@@ -361,11 +361,12 @@ async fn limits_and_sequences_are_read_as_javascript_reads_them() {
 
 impl World {
     /// The same with other times.
-    fn with_timeouts(mut self, change: impl FnOnce(&mut Timeouts)) -> Self {
+    fn with_timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         let mut config = Config::clone(&self.state.config);
         change(&mut config.timeouts);
-        self.state.config = Arc::new(config);
-        self
+        let (engine, accounts) = (self.state.engine.clone(), self.state.accounts.clone());
+        let (store, clock) = (Arc::clone(&self.state.store), self.state.clock.clone());
+        Self { state: AppState::new(Arc::new(config), engine, accounts, store, clock), ..self }
     }
 }
 

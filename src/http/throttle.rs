@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -38,8 +38,8 @@ fn describe(headers: &mut HeaderMap, verdict: &Verdict) {
 }
 
 /// Counts the request, and refuses it when there were too many.
-pub async fn layer(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let Some(verdict) = count(&state, &request) else { return next.run(request).await };
+pub async fn throttled(state: &AppState, request: Request, next: Next) -> Response {
+    let Some(verdict) = count(state, &request) else { return next.run(request).await };
     let mut response = if verdict.allowed {
         next.run(request).await
     } else {

@@ -17,8 +17,9 @@ use crate::engine::notifier::{Closing, Event, Membership, NotifierOptions};
 use crate::protocol::UserId;
 use crate::protocol::limits::MAX_ID_LEN;
 
-/// An idle socket costs its buffers: 8.6 kB with these, 133 kB with the defaults.
-const READ_BUFFER_BYTES: usize = 4096;
+/// An idle socket costs its buffers, 133 kB with the defaults. What clients send fits into this; a longer message is
+/// read in several pieces.
+const READ_BUFFER_BYTES: usize = 256;
 /// Messages up to this size are read whole, so that a close frame gets through to a client that sends too much.
 const HARD_MESSAGE_BYTES: usize = 16 * 1024;
 
@@ -80,39 +81,44 @@ pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> 
         .max_message_size(HARD_MESSAGE_BYTES)
         .max_frame_size(HARD_MESSAGE_BYTES)
         .on_upgrade(move |socket| async move {
-            let _place = place;
-            serve(&state, socket, credentials).await;
+            // A task of its own: the one that waited for the upgrade holds the socket several times over, for as long
+            // as it lives.
+            tokio::spawn(async move {
+                let _place = place;
+                serve(state, socket, credentials).await;
+            });
         }))
 }
 
-async fn serve(state: &AppState, mut socket: WebSocket, credentials: Credentials) {
-    let notifier = state.engine.notifier();
+async fn serve(state: AppState, mut socket: WebSocket, credentials: Credentials) {
+    let notifier = state.engine.notifier().clone();
     let options = notifier.options();
-    match admit(state, credentials).await {
-        Err(closing) => close(&mut socket, closing, options.close_grace).await,
-        Ok((user, mut membership)) => {
-            let mut talk = Talk { socket, options, now_ms: &|| notifier.now_ms() };
-            if let Some(closing) = talk.run(user, &mut membership).await {
-                let mut socket = talk.socket;
-                // The place in the list is free as soon as the end is decided, not when the client has said goodbye.
-                drop(membership);
-                close(&mut socket, closing, options.close_grace).await;
-            }
-        }
+    // What is needed only in the beginning and at the end is boxed: a socket lives for days and there are many, and
+    // each holds as much as its longest phase needs.
+    let (user, membership) = match Box::pin(admit(state, credentials)).await {
+        Ok(admitted) => admitted,
+        Err(closing) => return Box::pin(close(&mut socket, closing, options.close_grace)).await,
+    };
+    let mut talk = Talk { socket, options, now_ms: &|| notifier.now_ms(), membership };
+    if let Some(closing) = talk.run(user).await {
+        let Talk { mut socket, membership, .. } = talk;
+        // The place in the list is free as soon as the end is decided, not when the client has said goodbye.
+        drop(membership);
+        Box::pin(close(&mut socket, closing, options.close_grace)).await;
     }
 }
 
-async fn admit(state: &AppState, credentials: Credentials) -> Result<(UserId, Membership), Closing> {
+async fn admit(state: AppState, credentials: Credentials) -> Result<(UserId, Membership), Closing> {
     let Credentials { token, client_id } = credentials;
     if token == Token::Missing {
         return Err(Closing::MISSING_TOKEN);
     }
     let client_id = client_id.ok_or(Closing::INVALID_CLIENT)?;
     let Token::Given(token) = token else { return Err(Closing::INVALID_TOKEN) };
-    let user = authenticate(state, &token).await?;
+    let user = authenticate(&state, &token).await?;
     let membership = state.engine.notifier().join(user, &client_id)?;
     // A revocation between the first look and joining would have closed every socket but this one.
-    authenticate(state, &token).await?;
+    authenticate(&state, &token).await?;
     Ok((user, membership))
 }
 
@@ -137,6 +143,7 @@ struct Talk<'a> {
     socket: WebSocket,
     options: &'a NotifierOptions,
     now_ms: &'a (dyn Fn() -> i64 + Send + Sync),
+    membership: Membership,
 }
 
 /// Why talking ended: the connection is gone.
@@ -144,7 +151,7 @@ struct Gone;
 
 impl Talk<'_> {
     /// Talks until the end; returns how to close when there still is something to close.
-    async fn run(&mut self, user: UserId, membership: &mut Membership) -> Option<Closing> {
+    async fn run(&mut self, user: UserId) -> Option<Closing> {
         let every = self.options.ping_every;
         let mut last_pong = Instant::now();
         let mut ping = interval_at(last_pong + every, every);
@@ -155,7 +162,7 @@ impl Talk<'_> {
         }
         loop {
             tokio::select! {
-                event = membership.next() => match event {
+                event = self.membership.next() => match event {
                     Event::Close(closing) => return Some(closing),
                     Event::NewOps(latest_seq) => {
                         let notice = json!({ "type": "new_ops", "latestSeq": latest_seq, "timestamp": (self.now_ms)() });

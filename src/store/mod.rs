@@ -379,6 +379,35 @@ pub struct LogPage<T = StoredOp> {
     pub has_more: bool,
 }
 
+/// An operation on its way to a client.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutgoingOp {
+    /// Still to be encoded.
+    Row(StoredOp),
+    /// Its place in the log, and its JSON as clients get it.
+    Packed(Seq, Bytes),
+}
+
+impl OutgoingOp {
+    /// Its place in the log.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        match self {
+            Self::Row(op) => op.server_seq,
+            Self::Packed(seq, _) => *seq,
+        }
+    }
+
+    /// Bytes of payload that are still to be encoded.
+    #[must_use]
+    pub fn bytes_to_encode(&self) -> usize {
+        match self {
+            Self::Row(op) => op.payload.len(),
+            Self::Packed(..) => 0,
+        }
+    }
+}
+
 /// A full state in the log, without its payload.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
@@ -447,8 +476,8 @@ pub trait LogStore: Send + Sync + 'static {
     /// each other until something is found: an empty page means that there is nothing.
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage>;
 
-    /// The same page as [`LogStore::read_log`], each operation as its sequence and the JSON that clients get.
-    async fn read_encoded(&self, range: LogRange<'_>) -> Result<LogPage<(Seq, Bytes)>>;
+    /// The same page as [`LogStore::read_log`], for sending: what is stored as clients get it is not decoded.
+    async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>>;
 
     /// Full states with `after < seq ≤ up_to`, newest first, legacy REPAIRs included.
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>>;

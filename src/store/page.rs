@@ -6,11 +6,8 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use super::segment::{self, Unpacked};
-use super::{LogPage, LogRange, Result, SCAN_WINDOW};
-use crate::protocol::response::encode_op;
+use super::{LogPage, LogRange, OutgoingOp, Result, SCAN_WINDOW};
 use crate::protocol::{Seq, StoredOp};
 
 /// Most segments that one statement reads.
@@ -32,16 +29,13 @@ impl PageOp for StoredOp {
     }
 }
 
-/// Its place and its JSON, as clients get it.
-impl PageOp for (Seq, Bytes) {
+impl PageOp for OutgoingOp {
     fn of_row(op: StoredOp) -> Self {
-        let mut json = Vec::with_capacity(op.payload.len() + 512);
-        encode_op(&op, &mut json);
-        (op.server_seq, json.into())
+        Self::Row(op)
     }
 
     fn of_segment(segment: &Unpacked, at: usize) -> Result<Self> {
-        Ok((segment.seq(at), segment.json(at)))
+        Ok(Self::Packed(segment.seq(at), segment.json(at)))
     }
 }
 

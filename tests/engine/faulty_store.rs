@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
     AccountState, AccountStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
-    LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, Result, Sealable, SnapshotBlob, SnapshotMeta,
-    Store, StoreError, TestStore, TokenPurpose, UserRow,
+    LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, OutgoingOp, Result, Sealable, SnapshotBlob,
+    SnapshotMeta, Store, StoreError, TestStore, TokenPurpose, UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -122,9 +121,9 @@ impl LogStore for FaultyStore {
         self.count();
         self.inner.read_log(range).await
     }
-    async fn read_encoded(&self, range: LogRange<'_>) -> Result<LogPage<(Seq, Bytes)>> {
+    async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>> {
         self.count();
-        self.inner.read_encoded(range).await
+        self.inner.read_outgoing(range).await
     }
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
         self.count();

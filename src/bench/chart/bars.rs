@@ -73,7 +73,7 @@ impl Bars {
         if self.bars.iter().any(|bar| bar.ceiling.is_some()) {
             drawing.rect(x, y - 10.0, 14.0, 10.0, "faint");
             drawing.text(x + 20.0, y, Anchor::Start, "soft small", "ceiling of the same run (100 %)");
-            x += 220.0;
+            x += 226.0;
         }
         if self.bars.iter().any(|bar| bar.bar.is_some()) {
             drawing.line((x, y - 12.0), (x, y + 2.0), "mark");

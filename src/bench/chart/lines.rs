@@ -33,7 +33,7 @@ pub struct Lines {
 const PLOT: f64 = 210.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 330.0;
-const SERIES: usize = 4;
+const SERIES: usize = 5;
 
 impl Lines {
     /// Draws it.

@@ -9,13 +9,13 @@ text{font:13px system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2328}\
 .title{font-size:16px;font-weight:600}.soft{fill:#59636e}.small{font-size:12px}.good{fill:#1a7f37}.bad{fill:#cf222e}\
 .paper{fill:#fff}.data{fill:#0969da}.more{fill:#9a6700}.faint{fill:#d1d9e0}.band{fill:#1a7f37;opacity:.12}\
 .axis{stroke:#d1d9e0;stroke-width:1}.mark{stroke:#cf222e;stroke-width:2}.range{stroke:#0969da;stroke-width:3}\
-.trend{fill:none;stroke-width:2.5}.s0{stroke:#0969da}.s1{stroke:#9a6700}.s2{stroke:#8250df}.s3{stroke:#1a7f37}\
-.f0{fill:#0969da}.f1{fill:#9a6700}.f2{fill:#8250df}.f3{fill:#1a7f37}\
+.trend{fill:none;stroke-width:2.5}.s0{stroke:#0969da}.s1{stroke:#9a6700}.s2{stroke:#8250df}.s3{stroke:#1a7f37}.s4{stroke:#bf3989}\
+.f0{fill:#0969da}.f1{fill:#9a6700}.f2{fill:#8250df}.f3{fill:#1a7f37}.f4{fill:#bf3989}\
 @media (prefers-color-scheme:dark){text{fill:#f0f6fc}.soft{fill:#9198a1}.good{fill:#3fb950}.bad{fill:#f85149}\
 .paper{fill:#0d1117}.data{fill:#4493f8}.more{fill:#d29922}.faint{fill:#3d444d}.band{fill:#3fb950;opacity:.15}\
 .axis{stroke:#3d444d}.mark{stroke:#f85149}.range{stroke:#4493f8}\
-.s0{stroke:#4493f8}.s1{stroke:#d29922}.s2{stroke:#ab7df8}.s3{stroke:#3fb950}\
-.f0{fill:#4493f8}.f1{fill:#d29922}.f2{fill:#ab7df8}.f3{fill:#3fb950}}";
+.s0{stroke:#4493f8}.s1{stroke:#d29922}.s2{stroke:#ab7df8}.s3{stroke:#3fb950}.s4{stroke:#db61a2}\
+.f0{fill:#4493f8}.f1{fill:#d29922}.f2{fill:#ab7df8}.f3{fill:#3fb950}.f4{fill:#db61a2}}";
 
 /// Where a text stands relative to its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,8 +68,12 @@ fn throughput(results: &Results) -> Option<Bars> {
     for (scenario, case, figure, unit, ceiling) in RATES {
         for on in DATABASES {
             let Some(value) = results.value(on, scenario, case, figure) else { continue };
-            let short =
-                case.replace(" accounts", "").replace("500 B", "").replace("nothing new", "").replace("x ,", "of");
+            let short = case
+                .replace(" accounts", "")
+                .replace(", warm", "")
+                .replace("500 B", "")
+                .replace("nothing new", "")
+                .replace("x ,", "of");
             let short = short.trim_end_matches(" x ").trim().to_owned();
             let name = format!("{scenario} {short}").trim_end().to_owned();
             bars.push(Bar {
@@ -91,8 +95,8 @@ fn throughput(results: &Results) -> Option<Bars> {
 fn latency(results: &Results) -> Option<Latencies> {
     const ROWS: [(&str, &str, &str); 8] = [
         ("upload", "20 x 500 B", "upload of 20"),
-        ("upload", "1 x 500 B, 5000 accounts", "upload of 1, 5000 users"),
-        ("latency", "1 operation, one user", "upload of 1, one user"),
+        ("upload", "1 x 500 B, 5000 accounts", "upload, 5000 users"),
+        ("latency", "1 operation, one user", "upload, one user"),
         ("ceiling", "one commit", "one raw commit"),
         ("poll", "nothing new", "poll"),
         ("tail", "5 just written", "5 new operations"),

@@ -118,7 +118,7 @@ fn measured(figure: &str, value: f64, bar: &str) -> String {
 }
 
 /// Names and headings of figures that many cases have.
-const COLUMNS: [(&str, &str); 11] = [
+const COLUMNS: [(&str, &str); 12] = [
     ("requests_per_second", "requests/s"),
     ("operations_per_second", "operations/s"),
     ("p50_ms", "p50 ms"),
@@ -127,6 +127,7 @@ const COLUMNS: [(&str, &str); 11] = [
     ("max_ms", "max ms"),
     ("server_cpu_us_per_request", "server µs/request"),
     ("database_cpu_us_per_request", "database µs/request"),
+    ("strangers_cpu_percent", "strangers' CPU %"),
     ("server_memory_bytes", "server MiB"),
     ("database_memory_bytes", "database MiB"),
     ("disk_bytes_per_operation", "disk B/operation"),
@@ -160,22 +161,15 @@ pub fn cases(results: &Results, belongs: impl Fn(&Case) -> bool) -> String {
     };
     let mut rest = String::new();
     for case in &cases {
-        for (name, figure) in case.figures.iter().filter(|(name, _)| !known(name)) {
-            line(
-                &mut rest,
-                format_args!(
-                    "| {} | {} | {} | {} | {} |",
-                    cell(&case.scenario),
-                    cell(&case.case),
-                    database(&case.database),
-                    cell(&name.replace('_', " ")),
-                    fixed(figure.value)
-                ),
-            );
+        let more = case.figures.iter().filter(|(name, _)| !known(name));
+        let more: Vec<_> = more.map(|(name, one)| format!("{} {}", name.replace('_', " "), fixed(one.value))).collect();
+        if !more.is_empty() {
+            let name = (cell(&case.scenario), cell(&case.case), database(&case.database));
+            line(&mut rest, format_args!("| {} | {} | {} | {} |", name.0, name.1, name.2, cell(&more.join("; "))));
         }
     }
     if !rest.is_empty() {
-        out.push_str("\n| scenario | case | database | figure | value |\n| --- | --- | --- | --- | ---: |\n");
+        out.push_str("\n| scenario | case | database | further figures |\n| --- | --- | --- | --- |\n");
         out.push_str(&rest);
     }
     out

@@ -46,7 +46,8 @@ impl Scenario for ColdPages {
 
     async fn run(&self, bench: &Bench) -> Result<Vec<Case>> {
         let options = &bench.options;
-        let (users, per_user) = (options.size(10_000, 20), PAGE);
+        let users = options.accounts.unwrap_or(options.size(10_000, 20)).max(1);
+        let per_user = PAGE;
         let pages = options.size(300, 10);
         let session = bench.session(users).await?;
         let (session, ()) = session.paused(create_plain).await?;

@@ -23,7 +23,7 @@ pub const BATCH: usize = 20;
 pub async fn seal(place: &Place) -> Result<()> {
     let program = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
     let output = Command::new(program)
-        .args(["data", "seal"])
+        .args(["data", "seal", "--older-than", "0"])
         .current_dir(place.directory())
         .env_clear()
         .envs(place.environment())

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::facts::{CleanupStep, Facts, Needs};
 use super::heads::{self, HeadCache};
 use super::plan::{self, After, Plan, UserState};
-use super::requests::RequestCache;
 use super::work::{Answer, Answered, UploadOutcome, Work};
 use crate::clock::Clock;
 use crate::engine::admission::Permit;
@@ -187,11 +186,15 @@ async fn state_of(store: &dyn Store, user: UserId, mut account: AccountState) ->
     if unsaved {
         // Never resolved, as in a log that another program wrote: find the newest import once and keep it (section
         // 5.6).
-        let rows = store.full_states(user, sync.pruned_seq, sync.last_seq, MAX_UNRESOLVED_FULL_STATES).await?;
-        let newest = rows.iter().find(|row| row.op_type.is_state_replacement()).map_or(0, |row| row.seq);
+        let newest = if sync.last_seq == sync.pruned_seq {
+            0
+        } else {
+            let rows = store.full_states(user, sync.pruned_seq, sync.last_seq, MAX_UNRESOLVED_FULL_STATES).await?;
+            rows.iter().find(|row| row.op_type.is_state_replacement()).map_or(0, |row| row.seq)
+        };
         account.sync.replacement_seq = Some(newest);
     }
-    Ok(UserState { user, account, unsaved, heads: HeadCache::unknown(), requests: RequestCache::default() })
+    Ok(UserState::loaded(user, account, unsaved))
 }
 
 impl Writer {

@@ -63,6 +63,12 @@ pub struct After {
 }
 
 impl UserState {
+    /// An account of which nothing but its row is known.
+    #[must_use]
+    pub fn loaded(user: UserId, account: AccountState, unsaved: bool) -> Self {
+        Self { user, account, unsaved, heads: HeadCache::unknown(), requests: RequestCache::default() }
+    }
+
     /// Makes a committed plan's change the state.
     pub fn apply(&mut self, after: After) {
         self.account.sync = after.sync;

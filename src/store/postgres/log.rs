@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
 
@@ -18,7 +17,7 @@ use crate::store::row::{
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
+    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
 };
 
 /// Most rows of one page, whatever is asked for.
@@ -129,7 +128,7 @@ impl LogStore for PostgresStore {
         self.read_page(range).await
     }
 
-    async fn read_encoded(&self, range: LogRange<'_>) -> Result<LogPage<(Seq, Bytes)>> {
+    async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>> {
         self.read_page(range).await
     }
 

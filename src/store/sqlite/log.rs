@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use sqlx::{Connection as _, Row as _};
 
@@ -19,7 +18,7 @@ use crate::store::row::{
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, Result, SnapshotBlob, SnapshotMeta, SyncState,
+    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, SyncState,
 };
 
 const LOAD_ACCOUNT: &str = concat!(
@@ -163,8 +162,8 @@ impl LogStore for SqliteStore {
         timed("read_log", self.read_page(range)).await
     }
 
-    async fn read_encoded(&self, range: LogRange<'_>) -> Result<LogPage<(Seq, Bytes)>> {
-        timed("read_encoded", self.read_page(range)).await
+    async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>> {
+        timed("read_outgoing", self.read_page(range)).await
     }
 
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
