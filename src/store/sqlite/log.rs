@@ -163,7 +163,7 @@ impl LogStore for SqliteStore {
     }
 
     async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>> {
-        timed("read_outgoing", self.read_page(range)).await
+        timed("read_log", self.read_page(range)).await
     }
 
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
