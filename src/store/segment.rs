@@ -37,7 +37,7 @@ pub const FULL_BYTES: usize = 512 * 1024;
 pub const MAX_OP_BYTES: usize = 64 * 1024;
 /// What a segment may unpack to: its operations with their envelopes, and the index before them.
 const MAX_UNPACKED: usize = 2 * 1024 * 1024;
-/// Higher levels made realistic operations 2 % smaller and took five times as long.
+/// Levels 6 and 9 made realistic operations 4 % and 8 % smaller and took five times as long.
 const LEVEL: i32 = 3;
 const VERSION: u8 = 1;
 /// Bytes of one op id's hash.
