@@ -63,6 +63,7 @@ on_both_databases! {
         a_group_reports_one_outcome_per_commit_in_order,
         many_rows_travel_in_one_commit,
         heads_are_replaced_and_looked_up_above_the_base,
+        an_entity_that_was_to_be_absent_refuses_its_commit_only,
         all_heads_only_up_to_the_limit,
         clearing_devices_leaves_only_the_uploader,
         archives_are_listed_newest_first,

@@ -315,6 +315,9 @@ pub struct Commit {
     pub ops: Vec<(i64, StoredOp)>,
     /// Heads to write, one per key. `state.heads_seq` says which operations the stored ones then reflect.
     pub heads: Vec<(EntityKey, EntityHead)>,
+    /// Entities that the plan takes to have no stored head above `state.base_seq`. If one has, nothing is applied, as if
+    /// the revision were another.
+    pub absent: Vec<EntityKey>,
     /// Forget all devices first.
     pub clear_devices: bool,
     /// Devices seen: client id and Unix milliseconds.
@@ -330,7 +333,8 @@ pub struct Commit {
 pub enum CommitOutcome {
     /// Applied and durable.
     Committed,
-    /// Not applied: the account is at another revision, or gone. Load again and plan again.
+    /// Not applied: the account is at another revision, or gone, or an entity that was to be absent has a head. Load
+    /// again and plan again.
     Stale,
     /// Not applied: an op id is stored already in that generation.
     DuplicateId,

@@ -127,6 +127,7 @@ impl LogStore for FaultyStore {
     }
     async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>> {
         self.count();
+        self.maybe_panic();
         self.inner.heads_of_log(user, after, up_to).await
     }
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {

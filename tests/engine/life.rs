@@ -38,19 +38,25 @@ async fn the_least_recently_used_actors_go_when_there_are_too_many() {
 #[tokio::test]
 async fn a_request_survives_the_death_of_its_actor() {
     let t = setup(options()).await;
+    // Something to look up, by an actor that knows nothing yet.
+    t.upload(vec![op("1")]).await;
+    t.engine.forget(t.user);
     t.store.panics.store(1, Ordering::SeqCst);
-    assert_eq!(outcomes(&t.upload(vec![op("1")]).await), [Ok(1)]);
-    assert_eq!(t.latest().await, 1);
+    assert_eq!(outcomes(&t.upload(vec![op("2")]).await), [Ok(2)]);
+    assert_eq!(t.store.panics.load(Ordering::SeqCst), 0, "the actor died");
+    assert_eq!(t.latest().await, 2);
 }
 
 #[tokio::test]
 async fn an_account_whose_actor_keeps_dying_is_quarantined_and_others_are_not() {
     let t = setup(supersync::engine::Options { quarantine_for: Duration::from_millis(300), ..options() }).await;
     let other = new_user(t.store.as_ref(), "other@example.com", 1 << 20).await;
+    t.upload(vec![op("1")]).await;
+    t.engine.forget(t.user);
     t.store.panics.store(4, Ordering::SeqCst);
     let mut seen = Vec::new();
     for n in 0..4 {
-        match t.engine.upload(t.user, upload(vec![op(&n.to_string())]), deadline()).await {
+        match t.engine.upload(t.user, upload(vec![op(&format!("lost-{n}"))]), deadline()).await {
             Ok(_) => panic!("the store panics on every upload"),
             Err(error) => seen.push(matches!(error, EngineError::Quarantined)),
         }
@@ -70,7 +76,7 @@ async fn an_account_whose_actor_keeps_dying_is_quarantined_and_others_are_not() 
             tokio::task::yield_now().await;
         }
     });
-    assert_eq!(resumed.await.expect("the quarantine ends"), [Ok(1)]);
+    assert_eq!(resumed.await.expect("the quarantine ends"), [Ok(2)]);
 }
 
 #[tokio::test]

@@ -154,6 +154,7 @@ impl Server {
             state,
             ops: Vec::new(),
             heads: Vec::new(),
+            absent: Vec::new(),
             clear_devices: false,
             devices: Vec::new(),
             archived: Vec::new(),

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use supersync::protocol::{ImportReason, OpType};
 use supersync::store::{
-    ArchiveReason, ArchivedRange, CommitOutcome, FullStateMark, LEGACY_MISC, SnapshotBlob, SnapshotChange, SnapshotMeta,
+    ArchiveReason, ArchivedRange, Commit, CommitOutcome, FullStateMark, LEGACY_MISC, SnapshotBlob, SnapshotChange,
+    SnapshotMeta,
 };
 
 use super::fixture::*;
@@ -229,6 +230,31 @@ pub async fn heads_are_replaced_and_looked_up_above_the_base(db: Db) {
     assert!(!above.contains(&key("TASK", "t2")));
     assert!(db.load_heads(user, 4, &keys).await.unwrap().is_empty());
     assert!(db.load_heads(user, 0, &[]).await.unwrap().is_empty());
+}
+
+pub async fn an_entity_that_was_to_be_absent_refuses_its_commit_only(db: Db) {
+    let user = account(&db, "a").await;
+    let other = account(&db, "b").await;
+    let before = append_many(&db, user, "A", 2).await;
+    let others = state(&db, other).await;
+    let next = |absent| Commit { absent, ..append(user, &before, vec![op(3, "A")]) };
+    let group = [
+        next(vec![key("TASK", "new"), key("TASK", "t2")]),
+        Commit { absent: vec![key("TASK", "t2")], ..append(other, &others, vec![op(1, "A")]) },
+    ];
+    let outcomes = db.commit(group.clone().into()).await.unwrap();
+    assert_eq!(outcomes, [CommitOutcome::Stale, CommitOutcome::Committed]);
+    assert_eq!(state(&db, user).await, before);
+    assert_eq!(stored_seqs(&db, user).await, [1, 2]);
+
+    let mut wiped = next(vec![key("TASK", "t2")]);
+    wiped.state.base_seq = 2;
+    wiped.state.pruned_seq = 2;
+    assert_eq!(
+        db.commit([wiped].into()).await.unwrap(),
+        [CommitOutcome::Committed],
+        "heads of an older generation don't count"
+    );
 }
 
 pub async fn all_heads_only_up_to_the_limit(db: Db) {

@@ -102,6 +102,7 @@ pub fn empty_commit(user: UserId, state: &SyncState) -> Commit {
         state: SyncState { revision: state.revision + 1, ..state.clone() },
         ops: Vec::new(),
         heads: Vec::new(),
+        absent: Vec::new(),
         clear_devices: false,
         devices: Vec::new(),
         archived: Vec::new(),

@@ -337,11 +337,8 @@ impl Writer {
                 continue;
             }
             let state = self.state.as_ref()?;
-            let fetched = if !needs.heads.is_empty() && state.heads.is_unknown() {
-                self.load_heads().await
-            } else {
-                self.fetch(needs, facts, state).await
-            };
+            let fetched =
+                if needs.load_heads { self.load_heads().await } else { self.fetch(needs, facts, state).await };
             if let Err(error) = fetched {
                 store_trouble(error);
                 return None;
@@ -360,12 +357,23 @@ impl Writer {
         Ok(())
     }
 
-    /// Remembers all heads of an account that has few, on its first upload: readers don't need them.
+    /// Loads the heads on an account's first upload, for readers don't need them: those that are not stored yet, and all
+    /// the stored ones of an account that has few.
     async fn load_heads(&mut self) -> Result<(), StoreError> {
         if let Some(state) = &mut self.state {
-            let above = state.account.sync.base_seq;
-            let all = self.context.store.load_all_heads(self.user, above, heads::CAPACITY).await?;
-            state.heads = HeadCache::loaded(all);
+            let sync = &state.account.sync;
+            let store = self.context.store.as_ref();
+            let recent = if sync.heads_seq < sync.last_seq {
+                store.heads_of_log(self.user, sync.heads_seq, sync.last_seq).await?
+            } else {
+                Vec::new()
+            };
+            let stored = if sync.heads_seq > sync.base_seq {
+                store.load_all_heads(self.user, sync.base_seq, heads::CAPACITY).await?
+            } else {
+                Some(Vec::new())
+            };
+            state.heads = HeadCache::loaded(stored, recent);
         }
         Ok(())
     }
@@ -465,13 +473,14 @@ impl Writer {
             Ok(CommitOutcome::Committed) => self.applied(flight),
             Ok(CommitOutcome::Stale) => {
                 self.state = None;
-                self.again(flight, Facts::default()).await;
+                let facts = Facts { distrust_heads: true, ..Facts::default() };
+                self.again(flight, facts).await;
             }
             // The committer has waited already.
             Ok(CommitOutcome::Contended) => fail(flight.batch, &self.slot.view(), "Transaction timeout, please retry"),
             Ok(CommitOutcome::DuplicateId) => {
                 // Some id is not as new as it looked. Look all of them up.
-                let facts = Facts { distrust_ids: true, ..Facts::default() };
+                let facts = Facts { distrust_ids: true, distrust_heads: true, ..Facts::default() };
                 self.again(flight, facts).await;
             }
             Err(error) => self.commit_failed(flight, &error).await,

@@ -21,12 +21,14 @@ pub struct CleanupStep {
 /// Looked up for one batch, all at the revision of the state that it is planned on.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// Heads; `None` = there is none.
+    /// Stored heads of entities that have no newer one; `None` = there is none.
     pub heads: HashMap<EntityKey, Option<EntityHead>>,
     /// Operations by id; `None` = there is none.
     pub ids: HashMap<String, Option<StoredOp>>,
     /// No id may be assumed to be new any more: a commit failed on one.
     pub distrust_ids: bool,
+    /// No entity may be assumed to be new any more: a commit was refused that may have rested on that.
+    pub distrust_heads: bool,
     /// The newest full state of any kind; `Some(None)` = there is none.
     pub newest_full_state: Option<Option<FullStateRow>>,
     /// The quota has been read again for this batch.
@@ -39,8 +41,11 @@ pub struct Facts {
 
 /// Facts that a plan lacks. Planning goes on where it can, so that one round trip fetches them all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "kinds of facts, each needed or not")]
 pub struct Needs {
-    /// Heads to load.
+    /// No head is known: load what there is, as far as it is little. Then plan again.
+    pub load_heads: bool,
+    /// Heads to look up.
     pub heads: Vec<EntityKey>,
     /// Ids to look up.
     pub ids: Vec<String>,
@@ -56,6 +61,11 @@ impl Needs {
     /// Whether nothing is lacking.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.heads.is_empty() && self.ids.is_empty() && !self.newest_full_state && !self.recount && !self.cleanup
+        !self.load_heads
+            && self.heads.is_empty()
+            && self.ids.is_empty()
+            && !self.newest_full_state
+            && !self.recount
+            && !self.cleanup
     }
 }

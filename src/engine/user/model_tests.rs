@@ -25,6 +25,8 @@ const QUOTA: i64 = 6_000;
 const CLIENTS: [&str; 4] = ["A", "B", "C", "D"];
 const NOW: i64 = 1_700_000_000_000;
 
+type Heads = HashMap<EntityKey, EntityHead>;
+
 /// The log as the contract describes it, without any index.
 #[derive(Clone, Default)]
 struct Model {
@@ -61,13 +63,6 @@ impl Model {
         let touches = |op: &&StoredOp| {
             op.entity_type == entity_type
                 && (op.entity_id.as_deref() == Some(id) || op.entity_ids.iter().any(|e| e == id))
-        };
-        self.ops.iter().rev().find(touches)
-    }
-
-    fn latest_on_key(&self, key: &EntityKey) -> Option<&StoredOp> {
-        let touches = |op: &&StoredOp| {
-            op.entity_id.iter().chain(&op.entity_ids).any(|id| EntityKey::new(op.entity_type, id) == *key)
         };
         self.ops.iter().rev().find(touches)
     }
@@ -161,17 +156,29 @@ impl Model {
 
     // ---- the model as the store
 
-    fn answer(&self, needs: Needs, facts: &mut Facts) {
-        let head = |op: &StoredOp| EntityHead {
-            seq: op.server_seq,
-            client_id: op.client_id.as_str().into(),
-            clock: op.vector_clock.clone(),
-            is_time_delta: op.action_type == crate::protocol::op::TIME_DELTA_ACTION,
-        };
+    /// The heads that operations after `after` make.
+    fn heads_after(&self, after: Seq) -> Vec<(EntityKey, EntityHead)> {
+        let mut heads = HashMap::new();
+        for op in self.ops.iter().filter(|op| op.server_seq > after) {
+            let head = EntityHead {
+                seq: op.server_seq,
+                client_id: op.client_id.as_str().into(),
+                clock: op.vector_clock.clone(),
+                is_time_delta: op.action_type == crate::protocol::op::TIME_DELTA_ACTION,
+            };
+            for id in op.entity_id.iter().chain(&op.entity_ids) {
+                heads.insert(EntityKey::new(op.entity_type, id), head.clone());
+            }
+            if op.entity_type == "GLOBAL_CONFIG" && op.entity_id.as_deref() == Some("misc") && op.schema_version < 2 {
+                heads.insert(EntityKey::new(LEGACY_MISC, "misc"), head);
+            }
+        }
+        heads.into_iter().collect()
+    }
+
+    fn answer(&self, needs: Needs, stored: &Heads, facts: &mut Facts) {
         for key in needs.heads {
-            let found =
-                if key == EntityKey::new(LEGACY_MISC, "misc") { self.legacy_misc() } else { self.latest_on_key(&key) };
-            facts.heads.insert(key, found.map(head));
+            facts.heads.insert(key, stored.get(&key).cloned());
         }
         for id in needs.ids {
             let found = self.ops.iter().find(|op| op.id == id).cloned();
@@ -396,23 +403,37 @@ fn state() -> UserState {
     }
 }
 
-fn settle(state: &UserState, store: &Model, batch: &[&Work]) -> Plan {
+/// Plans as the actor and the database do together. `stored` are the heads in the database.
+fn settle(state: &mut UserState, store: &Model, stored: &Heads, batch: &[&Work], rng: &mut StdRng) -> Plan {
     let mut facts = Facts::default();
-    let generation = state.account.sync.generation;
+    let SyncState { generation, base_seq, heads_seq, .. } = state.account.sync;
+    let live: Heads = stored.iter().filter(|(_, head)| head.seq > base_seq).map(|(k, h)| (*k, h.clone())).collect();
     for _ in 0..10 {
         match plan(state, &facts, batch, NOW) {
             Ok(plan) => {
-                // The database's part: an id that stands in the data set already fails the commit.
-                let mut new_ops = plan.commit.iter().flat_map(|commit| &commit.ops);
+                // The database's part: an entity that is not absent, an id that stands in the data set already.
+                let commit = plan.commit.as_ref();
+                let is_live =
+                    |key: &EntityKey| commit.is_some_and(|c| c.state.base_seq == base_seq) && live.contains_key(key);
+                if commit.iter().flat_map(|commit| &commit.absent).any(is_live) {
+                    assert!(!facts.distrust_heads, "assumed although every head was to be looked up");
+                    facts = Facts { distrust_heads: true, ..Facts::default() };
+                    continue;
+                }
+                let mut new_ops = commit.iter().flat_map(|commit| &commit.ops);
                 let taken =
                     |(of, op): &(i64, StoredOp)| *of == generation && store.ops.iter().any(|stored| stored.id == op.id);
                 if !new_ops.any(taken) {
                     return plan;
                 }
                 assert!(!facts.distrust_ids, "planned a stored id although every id was looked up");
-                facts = Facts { distrust_ids: true, ..Facts::default() };
+                facts = Facts { distrust_ids: true, distrust_heads: true, ..Facts::default() };
             }
-            Err(needs) => store.answer(needs, &mut facts),
+            Err(needs) if needs.load_heads => {
+                let few = rng.random_bool(0.5).then(|| live.iter().map(|(key, head)| (*key, head.clone())).collect());
+                state.heads = HeadCache::loaded(few, store.heads_after(heads_seq));
+            }
+            Err(needs) => store.answer(needs, &live, &mut facts),
         }
     }
     panic!("planning does not settle");
@@ -462,6 +483,7 @@ fn run_sequence(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut state = state();
     let mut model = Model::new();
+    let mut stored_heads = Heads::new();
     for _ in 0..STEPS {
         let before = model.clone();
         let works: Vec<Work> = match rng.random_range(0..20) {
@@ -476,7 +498,7 @@ fn run_sequence(seed: u64) {
             continue;
         }
         let batch: Vec<&Work> = works.iter().collect();
-        let plan = settle(&state, &before, &batch);
+        let plan = settle(&mut state, &before, &stored_heads, &batch, &mut rng);
         if let Some(commit) = &plan.commit {
             invariants::check_commit(&state.account.sync, commit).expect("commit invariants");
         }
@@ -499,6 +521,7 @@ fn run_sequence(seed: u64) {
                 assert_eq!(stored.get(&op.server_seq).map(|op| &op.id), Some(&op.id), "stored elsewhere");
             }
         }
+        stored_heads.extend(plan.commit.into_iter().flat_map(|commit| commit.heads));
         state.apply(plan.after);
         if rng.random_bool(0.1) {
             // As after a passivation.
@@ -543,7 +566,7 @@ fn made_up_client_ids_do_not_grow_the_state_without_bound() {
             fingerprint: None,
             ops: vec![CheckedOp { op_id: op.id.clone(), is_repair: false, check: Ok(Box::new(op)) }],
         };
-        let plan = settle(&state, &model, &[&Work::Upload(upload)]);
+        let plan = settle(&mut state, &model, &Heads::new(), &[&Work::Upload(upload)], &mut rng);
         state.apply(plan.after);
     }
     let clock = &state.account.sync.clock;

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use self::addition::Addition;
 use super::facts::{Facts, Needs};
-use super::heads::HeadCache;
+use super::heads::{HeadCache, STORE_EVERY};
 use super::requests::{Remembered, RequestCache, RequestKey};
 use super::work::{Answer, Work};
 use crate::protocol::UserId;
@@ -54,6 +54,7 @@ pub struct Plan {
 pub struct After {
     sync: SyncState,
     heads: HashMap<EntityKey, EntityHead>,
+    heads_stored: bool,
     new_data_set: bool,
     answers: Vec<(RequestKey, Remembered)>,
     now_ms: i64,
@@ -68,8 +69,9 @@ impl UserState {
             self.heads = HeadCache::of_empty_data_set();
             self.requests.clear();
         }
-        for (key, head) in after.heads {
-            self.heads.insert(key, Some(head));
+        self.heads.advance(after.heads);
+        if after.heads_stored {
+            self.heads.all_stored();
         }
         for (key, answer) in after.answers {
             self.requests.put(key, answer, after.now_ms);
@@ -84,6 +86,7 @@ impl UserState {
 pub fn plan(state: &UserState, facts: &Facts, batch: &[&Work], now_ms: i64) -> Result<Plan, Needs> {
     let mut draft = Draft::new(state, facts, now_ms);
     let answers: Vec<Answer> = batch.iter().map(|work| draft.request(work)).collect();
+    draft.store_heads();
     if draft.needs.is_empty() { Ok(draft.finish(answers)) } else { Err(draft.needs) }
 }
 
@@ -95,6 +98,8 @@ struct Draft<'a> {
     /// What the requests so far add. Each request builds an addition of its own on top, which joins the sum when the
     /// request succeeds.
     sum: Addition,
+    /// The heads to store with the commit, when it is time.
+    heads_to_store: Option<Vec<(EntityKey, EntityHead)>>,
     needs: Needs,
 }
 
@@ -102,23 +107,34 @@ impl<'a> Draft<'a> {
     fn new(state: &'a UserState, facts: &'a Facts, now_ms: i64) -> Self {
         let mut sum = Addition::on(state.account.sync.clone());
         sum.changed = state.unsaved;
-        Self { state, facts, now_ms, sum, needs: Needs::default() }
+        Self { state, facts, now_ms, sum, heads_to_store: None, needs: Needs::default() }
     }
 
     fn finish(self, answers: Vec<Answer>) -> Plan {
         let Addition {
-            mut sync, ops, heads, archived, snapshot, clear_devices, devices, new_data_set, authors, ..
+            mut sync,
+            ops,
+            heads,
+            absent,
+            archived,
+            snapshot,
+            clear_devices,
+            devices,
+            new_data_set,
+            authors,
+            ..
         } = self.sum;
         let expected_revision = sync.revision;
+        let heads_stored = self.heads_to_store.is_some();
         let (commit, devices) = if self.sum.changed {
             sync.revision += 1;
-            let heads_to_write = heads.iter().map(|(key, head)| (*key, head.clone())).collect();
             let commit = Commit {
                 user: self.state.user,
                 expected_revision,
                 state: sync.clone(),
                 ops,
-                heads: heads_to_write,
+                heads: self.heads_to_store.unwrap_or_default(),
+                absent,
                 clear_devices,
                 devices,
                 archived,
@@ -128,8 +144,29 @@ impl<'a> Draft<'a> {
         } else {
             (None, devices)
         };
-        let after = After { sync, heads, new_data_set, answers: self.sum.answers, now_ms: self.now_ms };
+        let after = After { sync, heads, heads_stored, new_data_set, answers: self.sum.answers, now_ms: self.now_ms };
         Plan { commit, devices, answers, authors, after }
+    }
+
+    /// Stores the heads when they lag too far behind the log, or when operations that are not in them leave the data
+    /// set: those may be deleted before anybody reads the log again.
+    fn store_heads(&mut self) {
+        let sync = &mut self.sum.sync;
+        let due = sync.last_seq - sync.heads_seq >= STORE_EVERY || sync.pruned_seq > sync.heads_seq;
+        if !due || !self.sum.changed {
+            return;
+        }
+        let mut heads = HashMap::new();
+        if !self.sum.new_data_set {
+            if self.state.heads.is_unknown() {
+                self.needs.load_heads = true;
+                return;
+            }
+            heads.extend(self.state.heads.recent());
+        }
+        heads.extend(&self.sum.heads);
+        self.heads_to_store = Some(heads.into_iter().map(|(key, head)| (*key, head.clone())).collect());
+        sync.heads_seq = sync.last_seq;
     }
 
     fn request(&mut self, work: &Work) -> Answer {

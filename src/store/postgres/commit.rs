@@ -1,17 +1,17 @@
 //! Group commit: one statement, one round trip, one flush to disk for many accounts.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use sqlx::postgres::{PgArguments, PgConnection, Postgres};
 use sqlx::{Connection as _, Row as _};
 
 use super::lanes::Lane;
+use super::rows::{DeviceRow, HeadRow, OperationRow, StateRow};
 use super::{PostgresStore, RETRIES, silent, sql};
-use crate::protocol::{ImportReason, UserId};
+use crate::protocol::UserId;
 use crate::store::error::{is_connection_lost, is_transient};
 use crate::store::group::{Failure, Transact};
-use crate::store::row::entity_ids_text;
-use crate::store::{Commit, CommitOutcome, EntityHead, EntityKey, Result, SnapshotChange, StoreError};
+use crate::store::{Commit, CommitOutcome, Result, SnapshotChange, StoreError};
 
 type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
@@ -92,10 +92,10 @@ impl StoreError {
 }
 
 async fn at_once(connection: &mut PgConnection, group: &[&Commit]) -> Result<HashSet<UserId>> {
-    let query = bind_heads(bind_ops(bind_states(sqlx::query(sql::COMMIT), group), group), group);
+    let query = bind_commit(group, DeviceRow::of(group));
     // fetch_all reads up to the server's "ready", which comes after the commit; stopping at the rows would be too
     // early.
-    let rows = bind_devices(query, group).fetch_all(connection).await.map_err(StoreError::of_commit)?;
+    let rows = query.fetch_all(connection).await.map_err(StoreError::of_commit)?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
@@ -104,8 +104,7 @@ async fn at_once(connection: &mut PgConnection, group: &[&Commit]) -> Result<Has
 /// means "not applied".
 async fn in_transaction(connection: &mut PgConnection, group: &[&Commit]) -> Result<HashSet<UserId>> {
     let mut tx = connection.begin().await?;
-    let query = bind_heads(bind_ops(bind_states(sqlx::query(sql::COMMIT), group), group), group);
-    let rows = bind_devices(query, &[]).fetch_all(&mut *tx).await?;
+    let rows = bind_commit(group, Vec::new()).fetch_all(&mut *tx).await?;
     let hit: HashSet<UserId> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
     let live: Vec<&Commit> = group.iter().copied().filter(|commit| hit.contains(&commit.user)).collect();
 
@@ -114,7 +113,7 @@ async fn in_transaction(connection: &mut PgConnection, group: &[&Commit]) -> Res
         sqlx::query(sql::CLEAR_DEVICES).bind(cleared).execute(&mut *tx).await?;
     }
     if live.iter().any(|commit| !commit.devices.is_empty()) {
-        bind_devices(sqlx::query(sql::UPSERT_DEVICES), &live).execute(&mut *tx).await?;
+        sqlx::query(sql::UPSERT_DEVICES).bind(DeviceRow::of(&live)).execute(&mut *tx).await?;
     }
     if live.iter().any(|commit| !commit.archived.is_empty()) {
         bind_archives(sqlx::query(sql::INSERT_ARCHIVES), &live).execute(&mut *tx).await?;
@@ -140,81 +139,20 @@ fn column<'a, T, C: 'a>(items: &'a [C], value: impl Fn(&'a C) -> T) -> Vec<T> {
     items.iter().map(value).collect()
 }
 
-fn bind_states(query: Query, group: &[&Commit]) -> Query {
-    query
-        .bind(column(group, |c| c.user))
-        .bind(column(group, |c| c.expected_revision))
-        .bind(column(group, |c| c.state.generation))
-        .bind(column(group, |c| c.state.base_seq))
-        .bind(column(group, |c| c.state.pruned_seq))
-        .bind(column(group, |c| c.state.last_seq))
-        .bind(column(group, |c| c.state.clock.to_json()))
-        .bind(column(group, |c| c.state.full_state.as_ref().map(|mark| mark.seq)))
-        .bind(column(group, |c| c.state.full_state.as_ref().map(|mark| mark.client_id.as_str())))
-        .bind(column(group, |c| c.state.full_state.as_ref().map(|mark| mark.clock.to_json())))
-        .bind(column(group, |c| c.state.replacement_seq))
-        .bind(column(group, |c| c.state.storage_used_bytes))
-        .bind(column(group, |c| c.state.snapshot.map(|snapshot| snapshot.seq)))
-        .bind(column(group, |c| c.state.snapshot.map(|snapshot| snapshot.at)))
-        .bind(column(group, |c| c.state.snapshot.map(|snapshot| snapshot.bytes)))
-        .bind(column(group, |c| c.state.heads_seq))
-        .bind(column(group, |c| c.state.sealed_seq))
-        .bind(column(group, |c| c.state.sealed_max_op_id.as_deref()))
-}
-
-fn bind_ops(query: Query, group: &[&Commit]) -> Query {
-    let ops: Vec<_> =
-        group.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| (c.user, *generation, op))).collect();
-    let ops = ops.as_slice();
-    query
-        .bind(column(ops, |(user, ..)| *user))
-        .bind(column(ops, |(_, generation, _)| *generation))
-        .bind(column(ops, |(.., op)| op.server_seq))
-        .bind(column(ops, |(.., op)| op.id.as_str()))
-        .bind(column(ops, |(.., op)| op.client_id.as_str()))
-        .bind(column(ops, |(.., op)| op.action_type.as_str()))
-        .bind(column(ops, |(.., op)| op.op_type.as_str()))
-        .bind(column(ops, |(.., op)| op.entity_type))
-        .bind(column(ops, |(.., op)| op.entity_id.as_deref()))
-        .bind(column(ops, |(.., op)| entity_ids_text(&op.entity_ids)))
-        .bind(column(ops, |(.., op)| &op.payload[..]))
-        .bind(column(ops, |(.., op)| op.storage_bytes))
-        .bind(column(ops, |(.., op)| op.vector_clock.to_json()))
-        .bind(column(ops, |(.., op)| op.timestamp))
-        .bind(column(ops, |(.., op)| i16::from(op.schema_version)))
-        .bind(column(ops, |(.., op)| op.is_payload_encrypted))
-        .bind(column(ops, |(.., op)| op.import_reason.map(ImportReason::as_str)))
-        .bind(column(ops, |(.., op)| op.repair_base_server_seq))
-        .bind(column(ops, |(.., op)| op.received_at))
-}
-
-fn bind_heads(query: Query, group: &[&Commit]) -> Query {
-    let heads: Vec<_> = group.iter().flat_map(|c| c.heads.iter().map(|(key, head)| (c.user, key, head))).collect();
-    bind_head_columns(query, &heads)
-}
-
-pub(super) fn bind_head_columns(query: Query, heads: &[(UserId, &EntityKey, &EntityHead)]) -> Query {
-    query
-        .bind(column(heads, |(user, ..)| *user))
-        .bind(column(heads, |(_, key, _)| &key.as_bytes()[..]))
-        .bind(column(heads, |(.., head)| head.seq))
-        .bind(column(heads, |(.., head)| &*head.client_id))
-        .bind(column(heads, |(.., head)| head.clock.to_json()))
-        .bind(column(heads, |(.., head)| head.is_time_delta))
-}
-
-fn bind_devices(query: Query, group: &[&Commit]) -> Query {
-    // One row per device: a statement must not touch the same row twice.
-    let mut devices = BTreeMap::new();
-    for (user, client, at) in group.iter().flat_map(|c| c.devices.iter().map(|(client, at)| (c.user, client, *at))) {
-        let seen_at = devices.entry((user, client.as_str())).or_insert(at);
-        *seen_at = at.max(*seen_at);
-    }
-    let devices: Vec<_> = devices.into_iter().collect();
-    query
-        .bind(column(&devices, |((user, _), _)| *user))
-        .bind(column(&devices, |((_, client), _)| *client))
-        .bind(column(&devices, |(_, at)| *at))
+fn bind_commit(group: &[&Commit], devices: Vec<DeviceRow<'_>>) -> Query {
+    let states: Vec<_> = group.iter().map(|c| StateRow::of(c)).collect();
+    let ops = group.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| OperationRow::of(c.user, *generation, op)));
+    let heads = group.iter().flat_map(|c| c.heads.iter().map(|(key, head)| HeadRow::of(c.user, key, head)));
+    let absent: Vec<_> =
+        group.iter().flat_map(|c| c.absent.iter().map(|key| (c.user, key, c.state.base_seq))).collect();
+    sqlx::query(sql::COMMIT)
+        .bind(states)
+        .bind(ops.collect::<Vec<_>>())
+        .bind(heads.collect::<Vec<_>>())
+        .bind(devices)
+        .bind(column(&absent, |(user, ..)| *user))
+        .bind(column(&absent, |(_, key, _)| &key.as_bytes()[..]))
+        .bind(column(&absent, |(.., base_seq)| *base_seq))
 }
 
 fn bind_archives(query: Query, group: &[&Commit]) -> Query {

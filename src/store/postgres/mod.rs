@@ -19,6 +19,7 @@ mod accounts;
 mod commit;
 mod lanes;
 mod log;
+mod rows;
 mod sql;
 mod test_mode;
 mod upkeep;

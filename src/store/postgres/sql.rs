@@ -10,40 +10,36 @@ use crate::store::row::{op_columns, state_columns, trace_columns};
 /// turning the test into a join, whose order it could only guess: this way it is a look-up in a hash table.
 pub(super) const COMMIT: &str = "\
 WITH planned AS (
-    SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::int8[],
-        $9::text[], $10::text[], $11::int8[], $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[],
-        $17::int8[], $18::text[])
-        AS p (user_id, expected, generation, base_seq, pruned_seq, last_seq, vector_clock, full_state_seq,
-            full_state_client_id, full_state_clock, replacement_seq, storage_used_bytes, snapshot_seq, snapshot_at,
-            snapshot_bytes, heads_seq, sealed_seq, sealed_max_op_id)
+    SELECT * FROM UNNEST($1::user_sync_state[])
+), taken AS (
+    SELECT a.user_id FROM UNNEST($5::int8[], $6::bytea[], $7::int8[]) AS a (user_id, entity_key, base_seq)
+    CROSS JOIN LATERAL (
+        SELECT FROM entity_heads h
+        WHERE h.user_id = a.user_id AND h.entity_key = a.entity_key AND h.server_seq > a.base_seq OFFSET 0
+    ) h
 ), hit AS (
-    UPDATE user_sync_state s SET revision = p.expected + 1, generation = p.generation, base_seq = p.base_seq,
+    UPDATE user_sync_state s SET revision = p.revision, generation = p.generation, base_seq = p.base_seq,
         pruned_seq = p.pruned_seq, last_seq = p.last_seq, vector_clock = p.vector_clock,
         full_state_seq = p.full_state_seq, full_state_client_id = p.full_state_client_id,
         full_state_clock = p.full_state_clock, replacement_seq = p.replacement_seq,
         storage_used_bytes = p.storage_used_bytes, snapshot_seq = p.snapshot_seq, snapshot_at = p.snapshot_at,
         snapshot_bytes = p.snapshot_bytes, heads_seq = p.heads_seq, sealed_seq = p.sealed_seq,
         sealed_max_op_id = p.sealed_max_op_id
-    FROM planned p WHERE s.user_id = p.user_id AND s.revision = p.expected
+    FROM planned p
+    WHERE s.user_id = p.user_id AND s.revision = p.revision - 1
+        AND (p.user_id IN (SELECT user_id FROM taken)) IS NOT TRUE
     RETURNING s.user_id
 ), new_operations AS (
-    INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, op_type, entity_type,
-        entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, schema_version,
-        is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at)
-    SELECT * FROM UNNEST($19::int8[], $20::int8[], $21::int8[], $22::text[], $23::text[], $24::text[], $25::text[],
-        $26::text[], $27::text[], $28::text[], $29::bytea[], $30::int8[], $31::text[], $32::int8[], $33::int2[],
-        $34::bool[], $35::text[], $36::int8[], $37::int8[])
-        AS o (user_id) WHERE (o.user_id IN (SELECT user_id FROM hit)) IS TRUE
+    INSERT INTO operations
+    SELECT * FROM UNNEST($2::operations[]) AS o WHERE (o.user_id IN (SELECT user_id FROM hit)) IS TRUE
 ), new_heads AS (
-    INSERT INTO entity_heads AS h (user_id, entity_key, server_seq, client_id, vector_clock, is_time_delta)
-    SELECT * FROM UNNEST($38::int8[], $39::bytea[], $40::int8[], $41::text[], $42::text[], $43::bool[])
-        AS n (user_id) WHERE (n.user_id IN (SELECT user_id FROM hit)) IS TRUE
+    INSERT INTO entity_heads AS h
+    SELECT * FROM UNNEST($3::entity_heads[]) AS n WHERE (n.user_id IN (SELECT user_id FROM hit)) IS TRUE
     ON CONFLICT (user_id, entity_key) DO UPDATE SET server_seq = excluded.server_seq,
         client_id = excluded.client_id, vector_clock = excluded.vector_clock, is_time_delta = excluded.is_time_delta
 ), new_devices AS (
-    INSERT INTO sync_devices AS d (user_id, client_id, last_seen_at, created_at)
-    SELECT n.user_id, n.client_id, n.seen_at, n.seen_at FROM UNNEST($44::int8[], $45::text[], $46::int8[])
-        AS n (user_id, client_id, seen_at) WHERE (n.user_id IN (SELECT user_id FROM hit)) IS TRUE
+    INSERT INTO sync_devices AS d
+    SELECT * FROM UNNEST($4::sync_devices[]) AS n WHERE (n.user_id IN (SELECT user_id FROM hit)) IS TRUE
     ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)
 )
 SELECT user_id FROM hit";
@@ -51,9 +47,7 @@ SELECT user_id FROM hit";
 pub(super) const CLEAR_DEVICES: &str = "DELETE FROM sync_devices WHERE user_id = ANY($1)";
 
 pub(super) const UPSERT_DEVICES: &str = "\
-INSERT INTO sync_devices AS d (user_id, client_id, last_seen_at, created_at)
-SELECT n.user_id, n.client_id, n.seen_at, n.seen_at FROM UNNEST($1::int8[], $2::text[], $3::int8[])
-    AS n (user_id, client_id, seen_at)
+INSERT INTO sync_devices AS d SELECT * FROM UNNEST($1::sync_devices[])
 ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)";
 
 pub(super) const INSERT_ARCHIVES: &str = "\

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
-use super::commit::bind_head_columns;
+use super::rows::HeadRow;
 use super::{PostgresStore, on_connection, sql};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::rebuild::{Rebuilt, rebuild};
@@ -17,8 +17,7 @@ const OVERWRITE_STATE: &str = "UPDATE user_sync_state SET revision = $2, generat
      pruned_seq = $5, last_seq = $6, vector_clock = $7, full_state_seq = $8, full_state_client_id = $9, \
      full_state_clock = $10, replacement_seq = $11, storage_used_bytes = $12, snapshot_seq = $13, snapshot_at = $14, \
      snapshot_bytes = $15, heads_seq = $16, sealed_seq = $17, sealed_max_op_id = $18 WHERE user_id = $1";
-const INSERT_HEADS: &str = "INSERT INTO entity_heads (user_id, entity_key, server_seq, client_id, vector_clock, \
-     is_time_delta) SELECT * FROM UNNEST($1::int8[], $2::bytea[], $3::int8[], $4::text[], $5::text[], $6::bool[])";
+const INSERT_HEADS: &str = "INSERT INTO entity_heads SELECT * FROM UNNEST($1::entity_heads[])";
 /// Everything of an account's log but the state row.
 const EMPTY: [&str; 5] = [
     "DELETE FROM operations WHERE user_id = $1",
@@ -97,8 +96,8 @@ pub(super) async fn rebuild_from_log(db: &mut PgConnection, user: UserId, old: &
     let ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
     let rebuilt = rebuild(old, &ops);
     sqlx::query("DELETE FROM entity_heads WHERE user_id = $1").bind(user).execute(&mut *db).await?;
-    let heads: Vec<_> = rebuilt.heads.iter().map(|(key, head)| (user, key, head)).collect();
-    bind_head_columns(sqlx::query(INSERT_HEADS), &heads).execute(&mut *db).await?;
+    let heads: Vec<_> = rebuilt.heads.iter().map(|(key, head)| HeadRow::of(user, key, head)).collect();
+    sqlx::query(INSERT_HEADS).bind(heads).execute(&mut *db).await?;
     overwrite_state(db, user, &rebuilt.state).await?;
     Ok(rebuilt)
 }

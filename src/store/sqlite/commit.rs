@@ -20,6 +20,7 @@ const INSERT_OP: &str = "INSERT INTO operations (user_id, generation, server_seq
     op_type, entity_type, entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, \
     schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+const FIND_HEAD: &str = "SELECT 1 FROM entity_heads WHERE user_id = ?1 AND entity_key = ?2 AND server_seq > ?3";
 const UPSERT_HEAD: &str = "INSERT INTO entity_heads (user_id, entity_key, server_seq, client_id, vector_clock, \
     is_time_delta) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (user_id, entity_key) DO UPDATE SET \
     server_seq = excluded.server_seq, client_id = excluded.client_id, vector_clock = excluded.vector_clock, \
@@ -59,13 +60,22 @@ impl TransactNow for Lane<'_> {
     }
 }
 
-/// Moves the state rows on whose revision is the expected one.
+/// Moves the state rows on whose revision is the expected one, unless an entity that is to be absent has a head.
 fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec<CommitOutcome>> {
     let mut update = tx.prepare_cached(UPDATE_STATE)?;
+    let mut find_head = tx.prepare_cached(FIND_HEAD)?;
     let mut clock = String::new();
     let mut outcomes = Vec::with_capacity(group.len());
     for commit in group {
         let state: &SyncState = &commit.state;
+        let mut has_head = false;
+        for key in &commit.absent {
+            has_head = has_head || find_head.exists(params![commit.user, key.as_bytes(), state.base_seq])?;
+        }
+        if has_head {
+            outcomes.push(CommitOutcome::Stale);
+            continue;
+        }
         let full_state = state.full_state.as_ref();
         clock.clear();
         state.clock.write_json(&mut clock);

@@ -19,6 +19,8 @@ pub(super) struct Addition {
     pub(super) sync: SyncState,
     pub(super) ops: Vec<(i64, StoredOp)>,
     pub(super) heads: HashMap<EntityKey, EntityHead>,
+    /// Entities that were taken to have no stored head.
+    pub(super) absent: Vec<EntityKey>,
     /// Operations of the current generation by id, as indexes into `ops`.
     pub(super) ids: HashMap<String, usize>,
     pub(super) archived: Vec<ArchivedRange>,
@@ -38,6 +40,7 @@ impl Addition {
             sync,
             ops: Vec::new(),
             heads: HashMap::new(),
+            absent: Vec::new(),
             ids: HashMap::new(),
             archived: Vec::new(),
             snapshot: SnapshotChange::Keep,
@@ -59,6 +62,7 @@ impl Addition {
     pub(super) fn absorb(&mut self, next: Self) {
         if next.new_data_set {
             self.heads.clear();
+            self.absent.clear();
             self.ids.clear();
             self.devices.clear();
             self.answers.clear();
@@ -67,6 +71,7 @@ impl Addition {
         self.sync = next.sync;
         self.ops.extend(next.ops);
         self.heads.extend(next.heads);
+        self.absent.extend(next.absent);
         self.ids.extend(next.ids.into_iter().map(|(id, at)| (id, at + offset)));
         self.archived.extend(next.archived);
         if next.snapshot != SnapshotChange::Keep {

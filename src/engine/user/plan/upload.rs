@@ -6,7 +6,7 @@ use crate::engine::user::requests::Remembered;
 use crate::engine::user::work::{Answer, UploadOutcome};
 use crate::protocol::response::{OpResult, Rejection};
 use crate::protocol::validate::CheckedUpload;
-use crate::protocol::{ClockOrdering, ErrorCode, StoredOp, ValidOp, identity, validate};
+use crate::protocol::{ClockOrdering, ErrorCode, OpType, StoredOp, ValidOp, identity, validate};
 use crate::store::{EntityHead, EntityKey, LEGACY_MISC};
 
 /// How an operation fares.
@@ -15,6 +15,16 @@ enum Verdict {
     Reject(Rejection),
     /// Facts are missing; the plan will be made again.
     Open,
+}
+
+/// An operation next to the heads of the entities that it touches.
+struct Comparison {
+    /// Why it must be refused.
+    conflict: Option<Rejection>,
+    /// Whether it comes after every head that it meets.
+    dominates: bool,
+    /// Entities of which it is not known whether they have a head.
+    unknown: Vec<EntityKey>,
 }
 
 impl Draft<'_> {
@@ -62,7 +72,7 @@ impl Draft<'_> {
         for checked in &upload.ops {
             let verdict = match &checked.check {
                 Err(rejection) => Err(rejection.clone()),
-                Ok(op) => match self.judge(&next, op, upload.request_id.is_some()) {
+                Ok(op) => match self.judge(&mut next, op, upload.request_id.is_some()) {
                     Verdict::Accept => Ok(next.accept(op, self.now_ms)),
                     Verdict::Reject(rejection) => Err(rejection),
                     Verdict::Open => Ok(0),
@@ -92,7 +102,7 @@ impl Draft<'_> {
     }
 
     /// Steps 3 to 5 of section 5.5 A and conflict detection.
-    fn judge(&mut self, next: &Addition, op: &ValidOp, knows_superseded: bool) -> Verdict {
+    fn judge(&mut self, next: &mut Addition, op: &ValidOp, knows_superseded: bool) -> Verdict {
         if let Some(stored) = next.stored(&op.id).or_else(|| self.sum.stored(&op.id)) {
             return Verdict::Reject(duplicate(stored, op));
         }
@@ -104,13 +114,19 @@ impl Draft<'_> {
                 None => {}
             }
         }
-        let (conflict, dominates) = match self.conflict(next, op, knows_superseded) {
-            Ok(found) => found,
-            Err(mut missing) => {
-                self.needs.heads.append(&mut missing);
+        let Comparison { conflict, dominates, unknown } = self.compare(next, op, knows_superseded);
+        if !unknown.is_empty() {
+            if self.state.heads.is_unknown() {
+                self.needs.load_heads = true;
                 return Verdict::Open;
             }
-        };
+            // What an operation creates is hardly ever there already: the commit makes sure of it.
+            if op.op_type != OpType::Create || self.facts.distrust_heads {
+                self.needs.heads.extend(unknown);
+                return Verdict::Open;
+            }
+            next.absent.extend(unknown);
+        }
         // A stored operation never dominates the head of an entity that it touched itself. So an operation that does is
         // new, and only the others need a look-up. (One that reuses an id with a newer clock fails the commit and comes
         // back with the look-up done.)
@@ -121,30 +137,22 @@ impl Draft<'_> {
         conflict.map_or(Verdict::Accept, Verdict::Reject)
     }
 
-    /// The conflict of an operation (section 5.8), if any, and whether it dominates every head that it meets.
-    ///
-    /// # Errors
-    /// The keys of heads that are not known.
-    fn conflict(
-        &self,
-        next: &Addition,
-        op: &ValidOp,
-        knows_superseded: bool,
-    ) -> Result<(Option<Rejection>, bool), Vec<EntityKey>> {
+    /// Compares an operation with the heads of the entities that it touches (section 5.8).
+    fn compare(&self, next: &Addition, op: &ValidOp, knows_superseded: bool) -> Comparison {
+        let mut conflict = None;
+        let mut unknown = Vec::new();
         if op.op_type.is_full_state() {
-            return Ok((None, false));
+            return Comparison { conflict, dominates: false, unknown };
         }
         let keys = conflict_keys(op);
         let mut dominates = !keys.is_empty();
-        let mut conflict = None;
-        let mut missing = Vec::new();
         for candidates in keys {
             let mut newest: Option<&EntityHead> = None;
             for key in candidates {
                 match self.head(next, &key) {
                     Some(Some(head)) if newest.is_none_or(|n| head.seq > n.seq) => newest = Some(head),
                     Some(_) => {}
-                    None => missing.push(key),
+                    None => unknown.push(key),
                 }
             }
             let Some(prior) = newest else { continue };
@@ -158,7 +166,7 @@ impl Draft<'_> {
                 rejection
             });
         }
-        if missing.is_empty() { Ok((conflict, dominates)) } else { Err(missing) }
+        Comparison { conflict, dominates, unknown }
     }
 
     fn head<'b>(&'b self, next: &'b Addition, key: &EntityKey) -> Option<Option<&'b EntityHead>> {
