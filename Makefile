@@ -1,7 +1,7 @@
 # make run    starts the server on the embedded database
 # make test   runs every test; starts a private PostgreSQL server for them
 # make lint   formatting, clippy, documentation, dependencies
-# make bench  the figures of the README
+# make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make readme-walk   runs the README's own commands, on both databases
 
 PROFILE ?= release
@@ -37,8 +37,12 @@ lint:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
 
+# Every open socket is a file, here and in the server.
+BENCH ?= --json bench.json
 bench: build
-	scripts/with-postgres $(CARGO) run --locked --release --example bench
+	ulimit -n $$(ulimit -Hn); scripts/with-postgres sh -c \
+		'$(CARGO) run --locked --profile $(PROFILE) --quiet -- bench \
+			--database sqlite --database "$$SUPERSYNC_TEST_POSTGRES_URL" $(BENCH)'
 
 readme-walk:
 	scripts/readme-walk

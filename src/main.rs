@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::user::UserCommand;
+use supersync::bench::{self, BenchCommand};
 use supersync::clock::Clock;
 use supersync::config::{Config, Loaded};
 use supersync::{admin, store, telemetry};
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   supersync                                    start on the embedded database, on port 1900
   supersync user add me@example.org            create an account and print its access token
+  supersync bench --help                       measure the server
   supersync --print-config                     show every setting in force
   PORT=8080 DATA_DIR=/srv/sync supersync       change settings
   DATABASE_URL=postgres://user:password@localhost/supersync supersync
@@ -47,6 +49,15 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    WithSettings(WithSettings),
+    // Needs none of this server's settings: what it measures gets its own.
+    Bench(Box<BenchCommand>),
+}
+
+/// What works with the settings of the environment.
+#[derive(Debug, Subcommand)]
+enum WithSettings {
     /// Start the server (also what no command does).
     Serve,
     #[command(subcommand)]
@@ -72,8 +83,13 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn run(command_line: CommandLine) -> Result<(), Failure> {
+    let command = match command_line.command {
+        Some(Command::Bench(command)) => return Ok(bench::run(*command)?),
+        Some(Command::WithSettings(command)) => command,
+        None => WithSettings::Serve,
+    };
     let looks = command_line.print_config
-        || matches!(command_line.command, Some(Command::Healthcheck | Command::Migrate(MigrateCommand::Status)));
+        || matches!(command, WithSettings::Healthcheck | WithSettings::Migrate(MigrateCommand::Status));
     let loaded = if looks { Loaded::from_env_to_look()? } else { Loaded::from_env()? };
     let Loaded { config, settings, warnings } = loaded;
     if command_line.print_config {
@@ -83,29 +99,28 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
         print!("{}", supersync::config::as_env_file(&settings));
         return Ok(());
     }
-    let command = command_line.command.unwrap_or(Command::Serve);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            Command::Serve => {
+            WithSettings::Serve => {
                 telemetry::init_logs(&config)?;
                 for warning in warnings {
                     tracing::warn!("{warning}");
                 }
                 serve::run(config).await
             }
-            Command::Migrate(command) => {
+            WithSettings::Migrate(command) => {
                 quiet_logs(&config)?;
                 Ok(admin::migrate::run(command, &config, &mut io::stdout()).await?)
             }
-            Command::User(command) => {
+            WithSettings::User(command) => {
                 quiet_logs(&config)?;
                 let store = store::open_beside(&config.database, config.timeouts.statement).await?;
                 let done = admin::user::run(command, store.clone(), &config, Clock::System).await;
                 store.close().await;
                 Ok(done?)
             }
-            Command::Healthcheck => Ok(admin::healthcheck::run(&config).await?),
+            WithSettings::Healthcheck => Ok(admin::healthcheck::run(&config).await?),
         }
     })
 }

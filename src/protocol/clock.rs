@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering as Cmp;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::limits::{MAX_CLOCK_COUNTER, MAX_CLOCK_STORED, MAX_ID_LEN};
 
@@ -19,9 +20,12 @@ pub enum Ordering {
 }
 
 /// A map from client id to counter, sorted by client id (UTF-16 order). A missing client counts as 0;
-/// entries that are 0 are kept, as clients see them back, but mean the same.
+/// entries that are 0 are kept, as clients see them back, but mean the same. A copy shares its entries until one of the
+/// two is changed: a stored operation, its head and its answer have the same clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct VectorClock(Vec<(Box<str>, u32)>);
+pub struct VectorClock(Option<Arc<Vec<Entry>>>);
+
+type Entry = (Arc<str>, u32);
 
 /// Orders strings as JavaScript does: by UTF-16 code unit.
 #[must_use]
@@ -33,33 +37,39 @@ impl VectorClock {
     /// The empty clock.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
     }
 
     /// A clock from entries in any order; of entries with the same key the last wins.
-    pub fn from_entries(entries: impl IntoIterator<Item = (Box<str>, u32)>) -> Self {
-        let mut clock = Self::new();
+    pub fn from_entries(entries: impl IntoIterator<Item = (Arc<str>, u32)>) -> Self {
+        let entries = entries.into_iter();
+        let mut sorted = Vec::with_capacity(entries.size_hint().0);
         for (key, value) in entries {
-            clock.set(key, value);
+            set(&mut sorted, key, value);
         }
-        clock
+        Self::of(sorted)
+    }
+
+    fn of(entries: Vec<Entry>) -> Self {
+        Self((!entries.is_empty()).then(|| Arc::new(entries)))
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.0.as_ref().map_or(&[], |entries| entries.as_slice())
+    }
+
+    fn entries_mut(&mut self) -> &mut Vec<Entry> {
+        Arc::make_mut(self.0.get_or_insert_default())
     }
 
     fn position(&self, client: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(key, _)| utf16_cmp(key, client))
-    }
-
-    fn set(&mut self, client: Box<str>, value: u32) {
-        match self.position(&client) {
-            Ok(at) => self.0[at].1 = value,
-            Err(at) => self.0.insert(at, (client, value)),
-        }
+        position(self.entries(), client)
     }
 
     /// The counter of `client`, 0 when absent.
     #[must_use]
     pub fn get(&self, client: &str) -> u32 {
-        self.position(client).map_or(0, |at| self.0[at].1)
+        self.position(client).map_or(0, |at| self.entries()[at].1)
     }
 
     /// Whether the clock has an entry for `client`, even a 0.
@@ -71,25 +81,25 @@ impl VectorClock {
     /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries().len()
     }
 
     /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries().is_empty()
     }
 
     /// The entries in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.0.iter().map(|(key, value)| (&**key, *value))
+        self.entries().iter().map(|(key, value)| (&**key, *value))
     }
 
     /// How this clock stands to `other`.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Ordering {
         let (mut greater, mut less) = (false, false);
-        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let (mut left, mut right) = (self.entries().iter().peekable(), other.entries().iter().peekable());
         loop {
             let (a, b) = match (left.peek(), right.peek()) {
                 (None, None) => break,
@@ -135,10 +145,14 @@ impl VectorClock {
 
     /// Raises every entry to the maximum of both clocks.
     pub fn merge(&mut self, other: &Self) {
-        for (key, value) in &other.0 {
-            match self.position(key) {
-                Ok(at) => self.0[at].1 = self.0[at].1.max(*value),
-                Err(at) => self.0.insert(at, (key.clone(), *value)),
+        if other.is_empty() {
+            return;
+        }
+        let entries = self.entries_mut();
+        for (key, value) in other.entries() {
+            match position(entries, key) {
+                Ok(at) => entries[at].1 = entries[at].1.max(*value),
+                Err(at) => entries.insert(at, (Arc::clone(key), *value)),
             }
         }
     }
@@ -155,27 +169,27 @@ impl VectorClock {
     /// The clock cut down to `max` entries in the same manner.
     #[must_use]
     pub fn cut_to<'a>(&self, max: usize, preserve: impl IntoIterator<Item = &'a str>) -> Self {
-        if self.0.len() <= max {
+        if self.len() <= max {
             return self.clone();
         }
-        let mut kept = Self::new();
+        let mut kept = Vec::with_capacity(max);
         for client in preserve {
             if kept.len() == max {
                 break;
             }
             if let Ok(at) = self.position(client) {
-                let (key, value) = &self.0[at];
-                kept.set(key.clone(), *value);
+                let (key, value) = &self.entries()[at];
+                set(&mut kept, Arc::clone(key), *value);
             }
         }
-        let mut rest: Vec<_> = self.0.iter().filter(|(key, _)| !kept.contains(key)).collect();
+        let mut rest: Vec<_> = self.entries().iter().filter(|(key, _)| position(&kept, key).is_err()).collect();
         // The sort is stable and the entries come in key order, so ties stay in key order.
         rest.sort_by_key(|(_, value)| std::cmp::Reverse(*value));
         let free = max - kept.len();
         for (key, value) in rest.into_iter().take(free) {
-            kept.set(key.clone(), *value);
+            set(&mut kept, Arc::clone(key), *value);
         }
-        kept
+        Self::of(kept)
     }
 
     /// Whether an entry survives sanitising: a key of 1 to 255 UTF-16 units and a counter in range.
@@ -190,15 +204,25 @@ impl VectorClock {
     /// The clock as compact JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut out = String::with_capacity(2 + self.0.len() * 16);
+        let mut out = String::with_capacity(self.json_len());
         self.write_json(&mut out);
         out
+    }
+
+    /// How long the clock is as compact JSON, in bytes.
+    #[must_use]
+    pub fn json_len(&self) -> usize {
+        let entry = |(key, value): &Entry| {
+            let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
+            super::json::str_len(key) + 1 + digits
+        };
+        2 + self.len().saturating_sub(1) + self.entries().iter().map(entry).sum::<usize>()
     }
 
     /// Appends the clock as compact JSON.
     pub fn write_json(&self, out: &mut String) {
         out.push('{');
-        for (i, (key, value)) in self.0.iter().enumerate() {
+        for (i, (key, value)) in self.entries().iter().enumerate() {
             if i > 0 {
                 out.push(',');
             }
@@ -215,7 +239,18 @@ impl VectorClock {
     /// When the text is not an object of integers: a stored clock that fails is corrupt.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
         let map: std::collections::BTreeMap<Box<str>, u32> = serde_json::from_str(text)?;
-        Ok(Self::from_entries(map))
+        Ok(Self::from_entries(map.into_iter().map(|(key, value)| (key.into(), value))))
+    }
+}
+
+fn position(entries: &[Entry], client: &str) -> Result<usize, usize> {
+    entries.binary_search_by(|(key, _)| utf16_cmp(key, client))
+}
+
+fn set(entries: &mut Vec<Entry>, client: Arc<str>, value: u32) {
+    match position(entries, &client) {
+        Ok(at) => entries[at].1 = value,
+        Err(at) => entries.insert(at, (client, value)),
     }
 }
 

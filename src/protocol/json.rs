@@ -33,9 +33,20 @@ pub fn write_str(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// How many bytes [`write_str`] appends.
+#[must_use]
+pub fn str_len(text: &str) -> usize {
+    let extra = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x8 | 0xc => 1,
+        0..=0x1f => 5,
+        _ => 0,
+    };
+    2 + text.len() + text.bytes().map(extra).sum::<usize>()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::write_str;
+    use super::{str_len, write_str};
     use proptest::prelude::*;
 
     proptest! {
@@ -43,6 +54,7 @@ mod tests {
         fn strings_are_written_as_serde_json_writes_them(text in any::<String>()) {
             let mut out = String::new();
             write_str(&mut out, &text);
+            prop_assert_eq!(out.len(), str_len(&text));
             prop_assert_eq!(out, serde_json::to_string(&text).unwrap());
         }
     }

@@ -69,7 +69,7 @@ pub async fn account(db: &Db, name: &str) -> UserId {
 }
 
 pub fn clock(entries: &[(&str, u32)]) -> VectorClock {
-    VectorClock::from_entries(entries.iter().map(|(client, n)| (Box::from(*client), *n)))
+    VectorClock::from_entries(entries.iter().map(|(client, n)| ((*client).into(), *n)))
 }
 
 pub fn op(seq: Seq, client: &str) -> StoredOp {

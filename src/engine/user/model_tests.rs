@@ -220,7 +220,7 @@ impl Model {
 }
 
 fn random_clock(rng: &mut StdRng) -> VectorClock {
-    let mut entries: Vec<(Box<str>, u32)> = Vec::new();
+    let mut entries: Vec<(std::sync::Arc<str>, u32)> = Vec::new();
     for client in CLIENTS {
         if rng.random_bool(0.6) {
             entries.push((client.into(), rng.random_range(0..4)));

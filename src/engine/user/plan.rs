@@ -191,5 +191,5 @@ impl<'a> Draft<'a> {
 }
 
 fn request_key(request_id: Option<&String>, fingerprint: Option<&[u8; 32]>, is_snapshot: bool) -> Option<RequestKey> {
-    Some(RequestKey { request_id: request_id?.clone(), is_snapshot, fingerprint: *fingerprint? })
+    Some(RequestKey { fingerprint: *fingerprint?, request_id: request_id?.as_str().into(), is_snapshot })
 }

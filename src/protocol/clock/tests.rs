@@ -162,6 +162,7 @@ proptest! {
         prop_assert_eq!(&forward, &backward);
         prop_assert_eq!(forward.len(), entries.len());
         prop_assert_eq!(&VectorClock::from_json(&forward.to_json()).unwrap(), &forward);
+        prop_assert_eq!(forward.to_json().len(), forward.json_len());
         if let Some((key, value)) = entries.pop_first() {
             prop_assert_eq!(forward.get(&key), value);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use sqlx::postgres::{PgArguments, PgConnection, Postgres};
-use sqlx::{Connection as _, Row as _};
+use sqlx::{Arguments as _, Connection as _, Row as _};
 
 use super::lanes::Lane;
 use super::rows::{DeviceRow, HeadRow, OperationRow, StateRow};
@@ -139,13 +139,21 @@ fn column<'a, T, C: 'a>(items: &'a [C], value: impl Fn(&'a C) -> T) -> Vec<T> {
     items.iter().map(value).collect()
 }
 
+/// About how long an operation is on the way to the server, without its payload.
+const OPERATION_BYTES: usize = 420;
+/// About how long a state row is on the way to the server.
+const STATE_BYTES: usize = 512;
+
 fn bind_commit(group: &[&Commit], devices: Vec<DeviceRow<'_>>) -> Query {
     let states: Vec<_> = group.iter().map(|c| StateRow::of(c)).collect();
     let ops = group.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| OperationRow::of(c.user, *generation, op)));
     let heads = group.iter().flat_map(|c| c.heads.iter().map(|(key, head)| HeadRow::of(c.user, key, head)));
     let absent: Vec<_> =
         group.iter().flat_map(|c| c.absent.iter().map(|key| (c.user, key, c.state.base_seq))).collect();
-    sqlx::query(sql::COMMIT)
+    let payloads: usize = group.iter().flat_map(|c| &c.ops).map(|(_, op)| OPERATION_BYTES + op.payload.len()).sum();
+    let mut arguments = PgArguments::default();
+    arguments.reserve(7, payloads + group.len() * STATE_BYTES);
+    sqlx::query_with(sql::COMMIT, arguments)
         .bind(states)
         .bind(ops.collect::<Vec<_>>())
         .bind(heads.collect::<Vec<_>>())

@@ -60,22 +60,17 @@ impl TransactNow for Lane<'_> {
     }
 }
 
-/// Moves the state rows on whose revision is the expected one, unless an entity that is to be absent has a head.
+/// Moves the state rows on whose revision is the expected one and whose new entities are new.
 fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec<CommitOutcome>> {
     let mut update = tx.prepare_cached(UPDATE_STATE)?;
-    let mut find_head = tx.prepare_cached(FIND_HEAD)?;
     let mut clock = String::new();
     let mut outcomes = Vec::with_capacity(group.len());
     for commit in group {
-        let state: &SyncState = &commit.state;
-        let mut has_head = false;
-        for key in &commit.absent {
-            has_head = has_head || find_head.exists(params![commit.user, key.as_bytes(), state.base_seq])?;
-        }
-        if has_head {
+        if has_any_head(tx, commit)? {
             outcomes.push(CommitOutcome::Stale);
             continue;
         }
+        let state: &SyncState = &commit.state;
         let full_state = state.full_state.as_ref();
         clock.clear();
         state.clock.write_json(&mut clock);
@@ -102,6 +97,17 @@ fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec
         outcomes.push(if changed == 0 { CommitOutcome::Stale } else { CommitOutcome::Committed });
     }
     Ok(outcomes)
+}
+
+/// Whether an entity that is to be absent has a head.
+fn has_any_head(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<bool> {
+    for key in &commit.absent {
+        let mut find = tx.prepare_cached(FIND_HEAD)?;
+        if find.exists(params![commit.user, key.as_bytes(), commit.state.base_seq])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn insert_ops(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {

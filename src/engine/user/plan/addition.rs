@@ -206,7 +206,7 @@ fn head_keys(op: &ValidOp) -> Vec<EntityKey> {
 }
 
 fn stored_op(op: &ValidOp, seq: Seq, clock: VectorClock, now_ms: i64) -> StoredOp {
-    let storage_bytes = op.payload.len() + clock.to_json().len();
+    let storage_bytes = op.payload.len() + clock.json_len();
     StoredOp {
         server_seq: seq,
         id: op.id.clone(),

@@ -37,9 +37,12 @@ impl Draft<'_> {
             // An answer from before the newest replacement speaks of operations that are superseded (section 5.5 B).
             let predates = upload.last_known_server_seq.is_some_and(|cursor| {
                 cursor < replacement_seq
-                    || results.iter().any(|r| r.outcome.as_ref().is_ok_and(|seq| *seq < replacement_seq))
+                    || results.iter().any(|outcome| outcome.as_ref().is_ok_and(|seq| *seq < replacement_seq))
             });
             if !predates {
+                let ids = upload.ops.iter().map(|op| op.op_id.clone());
+                let outcomes = results.iter().map(|outcome| outcome.clone().map_err(|rejection| *rejection));
+                let results = ids.zip(outcomes).map(|(op_id, outcome)| OpResult { op_id, outcome }).collect();
                 return outcome(results, true, false);
             }
         }
@@ -95,7 +98,7 @@ impl Draft<'_> {
             next.authors.push(upload.client_id.clone());
         }
         if let Some(key) = key {
-            next.answers.push((key, Remembered::Upload(results.clone())));
+            next.answers.push((key, Remembered::upload(&results)));
         }
         self.sum.absorb(next);
         outcome(results, false, false)
