@@ -1,7 +1,7 @@
 //! The embedded database: one file, one process, one writer, several readers.
 //!
 //! Owns the connections, the lock that keeps a second process out, and the checkpoints. Write-ahead log with
-//! `synchronous=FULL`: a commit that has returned is on the disk. Every write goes through the one writer connection;
+//! `synchronous=FULL`: a commit that has returned is on the disk. Whoever writes has the turn (`writer`);
 //! readers see the last committed state and never wait for it.
 
 use std::fs::{File, OpenOptions};
