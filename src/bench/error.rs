@@ -47,7 +47,7 @@ pub enum BenchError {
     /// An account could not be prepared.
     #[error("account: {0}")]
     Account(#[from] ManageError),
-    /// The user pressed Ctrl-C.
+    /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,
     /// The run is complete, and some of its checks failed.

@@ -14,6 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 pub mod bars;
 pub mod case;
@@ -179,9 +180,11 @@ async fn measure(command: BenchCommand, threads: usize) -> Result<()> {
     let date = jiff::Timestamp::now().to_string();
     let mut report = Report::new(date, commit, machine, databases, method(&command, threads));
     println!("{}", report.head());
+    let mut terminate = signal(SignalKind::terminate()).map_err(BenchError::io("listening for signals"))?;
     let outcome = tokio::select! {
         done = measure_all(&benches, &mut report.cases) => done,
         _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
+        _ = terminate.recv() => Err(BenchError::Interrupted),
     };
     for leftover in benches.iter().flat_map(|bench| bench.leftovers.take()) {
         // What was measured is worth telling all the same.

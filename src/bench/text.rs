@@ -22,18 +22,32 @@ static VOCABULARY: LazyLock<Vec<Box<str>>> = LazyLock::new(|| {
         .collect()
 });
 
+/// Bytes of text to copy from. So many that what one account holds hardly ever repeats, which would compress too well.
+const TEXT_BYTES: usize = 4 << 20;
+
+/// Written once: choosing words anew for every payload cost the load about 2 ns per byte, sending included.
+static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let vocabulary = &**VOCABULARY;
+    let mut random = Random::new(0x7E87);
+    let mut text = Vec::with_capacity(TEXT_BYTES + 64);
+    while text.len() < TEXT_BYTES {
+        // The product of two numbers prefers small ones: few words are used often, most seldom.
+        let word = random.below(WORDS) * random.below(WORDS) / WORDS;
+        text.extend_from_slice(vocabulary[word].as_bytes());
+        text.push(b' ');
+    }
+    text
+});
+
 /// Appends exactly `bytes` bytes of words; all of them are ASCII letters and spaces.
 pub fn write_words(out: &mut Vec<u8>, bytes: usize, random: &mut Random) {
-    let vocabulary = &**VOCABULARY;
-    let end = out.len() + bytes;
-    while out.len() < end {
-        // The product of two even numbers prefers small ones: few words are used often, most seldom.
-        let bits = random.bits();
-        let (a, b) = ((bits & 0xFFF) as usize, ((bits >> 12) & 0xFFF) as usize);
-        out.extend_from_slice(vocabulary[a * b / WORDS].as_bytes());
-        out.push(b' ');
+    let mut left = bytes;
+    while left > 0 {
+        let from = &TEXT[random.below(TEXT.len())..];
+        let taken = &from[..left.min(from.len())];
+        out.extend_from_slice(taken);
+        left -= taken.len();
     }
-    out.truncate(end);
 }
 
 #[cfg(test)]

@@ -26,6 +26,23 @@ async fn an_idle_actor_goes_and_the_account_continues_where_it_was() {
 }
 
 #[tokio::test]
+async fn an_account_that_is_only_polled_after_a_write_gives_its_actor_up() {
+    let t = setup(supersync::engine::Options { actor_idle: Duration::from_millis(20), ..options() }).await;
+    t.upload(vec![op("1")]).await;
+    let before = t.store.calls.load(Ordering::SeqCst);
+    // Never idle for as long as it takes to leave memory, so a look at the database shows that the slot went with its
+    // actor.
+    let looked = tokio::time::timeout(Duration::from_secs(20), async {
+        while t.store.calls.load(Ordering::SeqCst) == before {
+            assert_eq!(t.engine.download(t.user, since(1), deadline()).await.expect("an answer").latest_seq, 1);
+            tokio::task::yield_now().await;
+        }
+    });
+    looked.await.expect("the slot is taken away and loaded anew");
+    assert_eq!(outcomes(&t.upload(vec![op("2")]).await), [Ok(2)]);
+}
+
+#[tokio::test]
 async fn the_least_recently_used_actors_go_when_there_are_too_many() {
     let t = setup(supersync::engine::Options { max_live_actors: 3, ..options() }).await;
     for n in 0..10 {

@@ -56,6 +56,7 @@ pub fn of(results: &Results) -> Prices {
     });
     set(&mut prices.live_account_bytes, touched);
     set(&mut prices.row_bytes, get("upload", twenty, "disk_bytes_per_operation"));
+    // Heads, state and the newest rows included, which the plan counts on their own as well: rather too much than too little.
     set(&mut prices.sealed_bytes, get("disk", "old operations", "disk_bytes_per_operation"));
 
     if prices != Prices::default() {

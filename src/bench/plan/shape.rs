@@ -186,12 +186,12 @@ pub struct Prices {
 }
 
 impl Default for Prices {
-    /// Prices of this program's issue-2 state on two cores (AMD EPYC, PostgreSQL 15 with its defaults), and of the raw
-    /// limits of that machine. A final benchmark run replaces them: `--figures`.
+    /// Rates and memory as first measured on two cores (AMD EPYC, PostgreSQL 15 with its defaults) turned into costs; what
+    /// nobody had measured yet (activation, sealed operations, log and network bytes) is estimated high. A benchmark run
+    /// replaces what it measures: `supersync bench report`, `--figures`.
     fn default() -> Self {
         Self {
-            source: "built in: measured on two cores of an AMD EPYC server with PostgreSQL 15, 22 November 2026"
-                .to_owned(),
+            source: "built in, on two cores of an AMD EPYC server with PostgreSQL 15; partly estimated".to_owned(),
             poll_server_us: 30.0,
             upload_server_us: 50.0,
             upload_op_server_us: 8.0,
