@@ -16,7 +16,7 @@ mod serve;
 
 /// The system's allocator keeps the memory of a burst of large requests; this one gives it back.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EXAMPLES: &str = "\
 Examples:

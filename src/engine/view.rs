@@ -9,9 +9,9 @@ use crate::protocol::{Seq, StoredOp, response};
 use crate::store::{AccountState, OutgoingOp, SyncState};
 
 /// Operations kept encoded in memory per account.
-const TAIL_MAX_OPS: usize = 256;
+const TAIL_MAX_OPS: usize = 128;
 /// Bytes kept encoded in memory per account.
-const TAIL_MAX_BYTES: usize = 256 * 1024;
+const TAIL_MAX_BYTES: usize = 64 * 1024;
 
 /// About what an operation takes beside its payload.
 const ENVELOPE_BYTES: usize = 512;
@@ -30,18 +30,30 @@ pub struct EncodedOp {
 }
 
 impl EncodedOp {
-    /// Encodes a stored operation for the tail. One that the tail would not keep is not encoded: an import would be
-    /// copied for nothing, on a thread that serves everybody.
-    #[must_use]
-    pub fn new(op: &StoredOp) -> Self {
-        let mut json = Vec::new();
-        let mut weight = op.payload.len();
-        if weight <= TAIL_MAX_BYTES {
-            json.reserve_exact(weight + ENVELOPE_BYTES);
-            response::encode_op(op, &mut json);
-            weight = json.len();
-        }
-        Self { seq: op.server_seq, client_id: op.client_id.as_str().into(), json: json.into(), weight }
+    /// Encodes a commit's operations for the tail, into one buffer of which each is a slice. One that the tail would not
+    /// keep is not encoded: an import would be copied for nothing, on a thread that serves everybody.
+    pub fn of_commit<'a>(ops: impl Iterator<Item = &'a StoredOp> + Clone) -> Vec<Self> {
+        let fits = |op: &StoredOp| op.payload.len() <= TAIL_MAX_BYTES;
+        let size = ops.clone().filter(|op| fits(op)).map(|op| op.payload.len() + ENVELOPE_BYTES).sum();
+        let mut buffer = Vec::with_capacity(size);
+        let ends: Vec<usize> = ops
+            .clone()
+            .map(|op| {
+                if fits(op) {
+                    response::encode_op(op, &mut buffer);
+                }
+                buffer.len()
+            })
+            .collect();
+        let all = Bytes::from(buffer);
+        let mut start = 0;
+        ops.zip(ends)
+            .map(|(op, end)| {
+                let json = all.slice(std::mem::replace(&mut start, end)..end);
+                let weight = json.len().max(op.payload.len());
+                Self { seq: op.server_seq, client_id: op.client_id.as_str().into(), json, weight }
+            })
+            .collect()
     }
 }
 
@@ -170,26 +182,30 @@ mod tests {
         }
     }
 
+    fn encoded(op: &StoredOp) -> EncodedOp {
+        EncodedOp::of_commit(std::iter::once(op)).pop().expect("one for each")
+    }
+
     #[test]
     fn a_page_is_made_of_what_single_operations_are_made_of() {
-        let ops = [op(1, 3), op(2, 70_000), op(3, 1)];
-        let each: Vec<Bytes> = ops.iter().map(|op| EncodedOp::new(op).json).collect();
+        let ops = [op(1, 3), op(2, 20_000), op(3, 1)];
+        let each: Vec<Bytes> = ops.iter().map(|op| encoded(op).json).collect();
         assert_eq!(encode_page(ops.iter().cloned().map(OutgoingOp::Row).collect()), each);
         let [first, second, third] = ops;
-        let packed = OutgoingOp::Packed(2, EncodedOp::new(&second).json);
+        let packed = OutgoingOp::Packed(2, encoded(&second).json);
         assert_eq!(encode_page(vec![OutgoingOp::Row(first), packed, OutgoingOp::Row(third)]), each);
         assert!(encode_page(Vec::new()).is_empty());
     }
 
     #[test]
     fn an_operation_beyond_the_bound_is_not_encoded_and_empties_the_tail() {
-        let small = Tail::empty(0).extended(vec![EncodedOp::new(&op(1, 10))]);
+        let small = Tail::empty(0).extended(vec![encoded(&op(1, 10))]);
         assert_eq!((small.after(), small.since(0).count()), (0, 1));
-        let large = EncodedOp::new(&op(2, TAIL_MAX_BYTES + 1));
+        let large = encoded(&op(2, TAIL_MAX_BYTES + 1));
         assert!(large.json.is_empty());
-        let tail = small.extended(vec![large, EncodedOp::new(&op(3, 10))]);
+        let tail = small.extended(vec![large, encoded(&op(3, 10))]);
         assert_eq!((tail.after(), tail.since(0).count(), tail.bytes), (3, 0, 0));
-        let tail = tail.extended(vec![EncodedOp::new(&op(4, 10))]);
+        let tail = tail.extended(vec![encoded(&op(4, 10))]);
         assert_eq!((tail.after(), tail.since(3).count()), (3, 1));
     }
 }

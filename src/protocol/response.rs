@@ -129,7 +129,6 @@ pub fn encode_op(op: &StoredOp, out: &mut Vec<u8>) {
         text.push(']');
     }
     name(&mut text, "payload");
-    out.reserve(text.len() + op.payload.len() + 320);
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(&op.payload);
     text.clear();

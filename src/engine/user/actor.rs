@@ -450,7 +450,7 @@ impl Writer {
     ) {
         let live_from = commit.state.base_seq;
         let encoded = commit.ops.iter().filter(|(_, op)| op.server_seq > live_from);
-        let encoded = encoded.map(|(_, op)| EncodedOp::new(op)).collect();
+        let encoded = EncodedOp::of_commit(encoded.map(|(_, op)| op));
         if commit.clear_devices {
             self.slot.devices().clear();
         }
