@@ -1,7 +1,6 @@
 //! Vector clocks (contract, section 4): who has seen how many changes of whom.
 
 use std::cmp::Ordering as Cmp;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::limits::{MAX_CLOCK_COUNTER, MAX_CLOCK_STORED, MAX_ID_LEN};
@@ -227,8 +226,8 @@ impl VectorClock {
                 out.push(',');
             }
             super::json::write_str(out, key);
-            // Writing to a String can't fail.
-            let _ = write!(out, ":{value}");
+            out.push(':');
+            out.push_str(itoa::Buffer::new().format(*value));
         }
         out.push('}');
     }

@@ -1,8 +1,6 @@
 //! Answers, and the pieces they are made of. Optional members are left out, never `null`: released
 //! clients fail the whole sync on a `null` (contract, section 2.6).
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -77,8 +75,7 @@ fn optional_string(out: &mut String, key: &str, value: Option<&str>) {
 
 fn int(out: &mut String, key: &str, value: i64) {
     name(out, key);
-    // Writing to a String can't fail.
-    let _ = write!(out, "{value}");
+    out.push_str(itoa::Buffer::new().format(value));
 }
 
 fn optional_int(out: &mut String, key: &str, value: Option<i64>) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use sqlx::postgres::{PgArguments, PgConnection, Postgres};
+use sqlx::postgres::{PgArguments, PgBindIterExt as _, PgConnection, Postgres};
 use sqlx::{Arguments as _, Connection as _, Row as _};
 
 use super::lanes::Lane;
@@ -197,8 +197,8 @@ fn bind_commit(group: &[&Commit], devices: Vec<DeviceRow<'_>>) -> Query {
     arguments.reserve(7, payloads + group.len() * STATE_BYTES);
     sqlx::query_with(sql::COMMIT, arguments)
         .bind(states)
-        .bind(ops.collect::<Vec<_>>())
-        .bind(heads.collect::<Vec<_>>())
+        .bind(ops.bind_iter())
+        .bind(heads.bind_iter())
         .bind(devices)
         .bind(column(&absent, |(user, ..)| *user))
         .bind(column(&absent, |(_, key, _)| &key.as_bytes()[..]))
