@@ -92,7 +92,7 @@ impl Handle {
         };
         let (mut new_ops, mut has_more_piggyback) = (Vec::new(), false);
         if let Some(cursor) = cursor {
-            let exclude = (!outcome.fenced).then_some(client_id.as_str());
+            let exclude = (!outcome.fenced).then_some(&*client_id);
             let store = self.context.store.as_ref();
             let limits = (PIGGYBACK_LIMIT, self.context.options.page_bytes);
             let page = download::read_page(store, user, &view, cursor, exclude, limits.0, limits.1);
@@ -121,7 +121,7 @@ impl Handle {
     ) -> Result<SnapshotReply, EngineError> {
         let bytes = request.state.as_ref().map_or(0, bytes::Bytes::len);
         let now_ms = self.context.clock.now_ms();
-        let op_id = uuid::Uuid::now_v7().to_string();
+        let op_id = uuid::Uuid::now_v7().to_string().into();
         let check = move || validate::check_snapshot(request, op_id, now_ms);
         let checked = blocking_if(bytes >= BLOCKING_BYTES, check).await?;
         match self.submit(user, Work::Snapshot(Box::new(checked)), bytes, deadline).await?.answer {

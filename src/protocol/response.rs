@@ -1,11 +1,13 @@
 //! Answers, and the pieces they are made of. Optional members are left out, never `null`: released
 //! clients fail the whole sync on a `null` (contract, section 2.6).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::json::write_str;
+use super::json::{Sink, write_str};
 use super::{ErrorCode, Seq, StoredOp, VectorClock};
 
 mod read_back;
@@ -28,7 +30,7 @@ impl Issue {
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpResult {
     /// The id as sent, even when it is invalid.
-    pub op_id: String,
+    pub op_id: Arc<str>,
     /// Its place in the log, or why it has none.
     pub outcome: Result<Seq, Rejection>,
 }
@@ -53,92 +55,85 @@ impl Rejection {
 }
 
 /// Appends `"name":` and, when it is not the first member, a comma before it.
-fn name(out: &mut String, name: &str) {
-    if !out.ends_with('{') {
-        out.push(',');
-    }
-    out.push('"');
-    out.push_str(name);
-    out.push_str("\":");
+fn name(out: &mut impl Sink, name: &str) {
+    out.push_text(if out.last_byte() == Some(b'{') { "\"" } else { ",\"" });
+    out.push_text(name);
+    out.push_text("\":");
 }
 
-fn string(out: &mut String, key: &str, value: &str) {
+fn string(out: &mut impl Sink, key: &str, value: &str) {
     name(out, key);
     write_str(out, value);
 }
 
-fn optional_string(out: &mut String, key: &str, value: Option<&str>) {
+fn optional_string(out: &mut impl Sink, key: &str, value: Option<&str>) {
     if let Some(value) = value {
         string(out, key, value);
     }
 }
 
-fn int(out: &mut String, key: &str, value: i64) {
+fn int(out: &mut impl Sink, key: &str, value: i64) {
     name(out, key);
-    out.push_str(itoa::Buffer::new().format(value));
+    out.push_text(itoa::Buffer::new().format(value));
 }
 
-fn optional_int(out: &mut String, key: &str, value: Option<i64>) {
+fn optional_int(out: &mut impl Sink, key: &str, value: Option<i64>) {
     if let Some(value) = value {
         int(out, key, value);
     }
 }
 
-fn bool(out: &mut String, key: &str, value: bool) {
+fn bool(out: &mut impl Sink, key: &str, value: bool) {
     name(out, key);
-    out.push_str(if value { "true" } else { "false" });
+    out.push_text(if value { "true" } else { "false" });
 }
 
 /// Present as `true`, or not at all.
-fn flag(out: &mut String, key: &str, value: bool) {
+fn flag(out: &mut impl Sink, key: &str, value: bool) {
     if value {
         bool(out, key, true);
     }
 }
 
-fn clock(out: &mut String, key: &str, value: &VectorClock) {
+fn clock(out: &mut impl Sink, key: &str, value: &VectorClock) {
     name(out, key);
-    value.write_json(out);
+    out.push_text(value.as_json());
 }
 
 /// Appends an operation as clients read it: a `ServerOperation` of section 3.3. The payload's bytes are pasted.
 pub fn encode_op(op: &StoredOp, out: &mut Vec<u8>) {
-    let mut text = String::with_capacity(384);
-    text.push('{');
-    int(&mut text, "serverSeq", op.server_seq);
-    name(&mut text, "op");
-    text.push('{');
-    string(&mut text, "id", &op.id);
-    string(&mut text, "clientId", &op.client_id);
-    string(&mut text, "actionType", &op.action_type);
-    string(&mut text, "opType", op.op_type.as_str());
-    string(&mut text, "entityType", op.entity_type);
-    optional_string(&mut text, "entityId", op.entity_id.as_deref());
+    out.push(b'{');
+    int(out, "serverSeq", op.server_seq);
+    name(out, "op");
+    out.push(b'{');
+    string(out, "id", &op.id);
+    string(out, "clientId", &op.client_id);
+    string(out, "actionType", &op.action_type);
+    string(out, "opType", op.op_type.as_str());
+    string(out, "entityType", op.entity_type);
+    optional_string(out, "entityId", op.entity_id.as_deref());
     if !op.entity_ids.is_empty() {
-        name(&mut text, "entityIds");
-        text.push('[');
+        name(out, "entityIds");
+        out.push(b'[');
         for (i, id) in op.entity_ids.iter().enumerate() {
             if i > 0 {
-                text.push(',');
+                out.push(b',');
             }
-            write_str(&mut text, id);
+            write_str(out, id);
         }
-        text.push(']');
+        out.push(b']');
     }
-    name(&mut text, "payload");
-    out.extend_from_slice(text.as_bytes());
+    name(out, "payload");
     out.extend_from_slice(&op.payload);
-    text.clear();
-    clock(&mut text, "vectorClock", &op.vector_clock);
-    int(&mut text, "timestamp", op.timestamp);
-    int(&mut text, "schemaVersion", op.schema_version.into());
-    bool(&mut text, "isPayloadEncrypted", op.is_payload_encrypted);
-    optional_string(&mut text, "syncImportReason", op.import_reason.map(super::ImportReason::as_str));
-    optional_int(&mut text, "repairBaseServerSeq", op.repair_base_server_seq);
-    text.push('}');
-    int(&mut text, "receivedAt", op.received_at);
-    text.push('}');
-    out.extend_from_slice(text.as_bytes());
+    clock(out, "vectorClock", &op.vector_clock);
+    int(out, "timestamp", op.timestamp);
+    int(out, "schemaVersion", op.schema_version.into());
+    bool(out, "isPayloadEncrypted", op.is_payload_encrypted);
+    optional_string(out, "syncImportReason", op.import_reason.map(super::ImportReason::as_str));
+    optional_int(out, "repairBaseServerSeq", op.repair_base_server_seq);
+    out.push(b'}');
+    int(out, "receivedAt", op.received_at);
+    out.push(b'}');
 }
 
 /// Appends `"key":[…]` of values that are JSON already.

@@ -240,7 +240,7 @@ pub struct EntityHead {
     /// Place in the log.
     pub seq: Seq,
     /// Who wrote it.
-    pub client_id: Box<str>,
+    pub client_id: Arc<str>,
     /// Its stored clock.
     pub clock: VectorClock,
     /// Whether it was an additive time delta.

@@ -106,7 +106,7 @@ impl Segment {
         }
         let mut hashes: Vec<_> = ops.iter().map(|op| hash(&op.id)).collect();
         hashes.sort_unstable();
-        let ids = || ops.iter().map(|op| op.id.as_str());
+        let ids = || ops.iter().map(|op| &*op.id);
         Ok(Self {
             generation,
             first_seq: first.server_seq,
@@ -154,7 +154,7 @@ fn encode(ops: &[StoredOp]) -> Vec<u8> {
     let mut index = Vec::with_capacity(ops.len() * 8);
     let mut json = Vec::with_capacity(ops.iter().map(|op| op.payload.len() + 512).sum());
     for op in ops {
-        let client = clients.iter().position(|known| *known == op.client_id).unwrap_or_else(|| {
+        let client = clients.iter().position(|known| **known == *op.client_id).unwrap_or_else(|| {
             clients.push(&op.client_id);
             clients.len() - 1
         });
@@ -348,7 +348,7 @@ impl Unpacked {
     pub(super) fn find(&self, ids: &[String], found: &mut Vec<StoredOp>) -> Result<()> {
         for op in self.ops() {
             let op = op?;
-            if ids.contains(&op.id) {
+            if ids.iter().any(|id| **id == *op.id) {
                 found.push(op);
             }
         }

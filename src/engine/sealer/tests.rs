@@ -6,9 +6,9 @@ use crate::protocol::{OpType, VectorClock};
 fn ops(last: Seq) -> Vec<StoredOp> {
     let op = |seq: Seq| StoredOp {
         server_seq: seq,
-        id: format!("op-{seq}"),
-        client_id: "A".to_owned(),
-        action_type: "[Task] Update".to_owned(),
+        id: format!("op-{seq}").into(),
+        client_id: "A".into(),
+        action_type: "[Task] Update".into(),
         op_type: OpType::Update,
         entity_type: "TASK",
         entity_id: None,

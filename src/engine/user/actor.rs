@@ -138,7 +138,7 @@ impl Actor for UserActor {
 struct InFlight {
     batch: Vec<Pending>,
     answers: Vec<Answer>,
-    authors: Vec<String>,
+    authors: Vec<Arc<str>>,
     after: After,
     /// To find out whether the commit was applied when the connection was lost.
     probe: Probe,
@@ -392,7 +392,7 @@ impl Writer {
         if !needs.ids.is_empty() {
             let found = store.find_ops(self.user, sync.generation, &needs.ids).await?;
             facts.ids.extend(needs.ids.into_iter().map(|id| (id, None)));
-            facts.ids.extend(found.into_iter().map(|op| (op.id.clone(), Some(op))));
+            facts.ids.extend(found.into_iter().map(|op| (op.id.to_string(), Some(op))));
         }
         if needs.newest_full_state {
             let rows = store.full_states(self.user, sync.pruned_seq, sync.last_seq, 1).await?;
@@ -444,7 +444,7 @@ impl Writer {
         mut commit: Commit,
         batch: Vec<Pending>,
         answers: Vec<Answer>,
-        authors: Vec<String>,
+        authors: Vec<Arc<str>>,
         after: After,
         attempt: u32,
     ) {
@@ -459,7 +459,7 @@ impl Writer {
         let probe = Probe {
             expected_revision: commit.expected_revision,
             generation: commit.state.generation,
-            last_op: commit.ops.last().map(|(_, op)| (op.id.clone(), op.server_seq)),
+            last_op: commit.ops.last().map(|(_, op)| (op.id.to_string(), op.server_seq)),
         };
         self.in_flight =
             Some(InFlight { batch, answers, authors, after, probe, encoded, devices: commit.devices.clone(), attempt });
@@ -628,7 +628,7 @@ fn fail(batch: Vec<Pending>, view: &Arc<UserView>, text: &str) {
         let rejection = || Rejection::new(ErrorCode::InternalError, text);
         let answer = match &*pending.work {
             Work::Upload(upload) => {
-                let result = |op_id: &String| OpResult { op_id: op_id.clone(), outcome: Err(rejection()) };
+                let result = |op_id: &Arc<str>| OpResult { op_id: op_id.clone(), outcome: Err(rejection()) };
                 let results = upload.ops.iter().map(|op| result(&op.op_id)).collect();
                 Answer::Upload(UploadOutcome { results, deduplicated: false, fenced: false })
             }

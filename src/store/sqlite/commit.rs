@@ -72,7 +72,6 @@ impl TransactNow for Lane<'_> {
 /// Moves the state rows on whose revision is the expected one and whose new entities are new.
 fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec<CommitOutcome>> {
     let mut update = tx.prepare_cached(UPDATE_STATE)?;
-    let mut clock = String::new();
     let mut outcomes = Vec::with_capacity(group.len());
     for commit in group {
         if has_any_head(tx, commit)? {
@@ -81,8 +80,6 @@ fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec
         }
         let state: &SyncState = &commit.state;
         let full_state = state.full_state.as_ref();
-        clock.clear();
-        state.clock.write_json(&mut clock);
         let changed = update.execute(params![
             commit.user,
             commit.expected_revision,
@@ -90,10 +87,10 @@ fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec
             state.base_seq,
             state.pruned_seq,
             state.last_seq,
-            clock,
+            state.clock.as_json(),
             full_state.map(|mark| mark.seq),
             full_state.map(|mark| &mark.client_id),
-            full_state.map(|mark| mark.clock.to_json()),
+            full_state.map(|mark| mark.clock.as_json()),
             state.replacement_seq,
             state.storage_used_bytes,
             state.snapshot.map(|snapshot| snapshot.seq),
@@ -121,10 +118,7 @@ fn has_any_head(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<bool>
 
 fn insert_ops(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
     let mut insert = tx.prepare_cached(INSERT_OP)?;
-    let mut clock = String::new();
     for (generation, op) in &commit.ops {
-        clock.clear();
-        op.vector_clock.write_json(&mut clock);
         insert.execute(params![
             commit.user,
             generation,
@@ -138,7 +132,7 @@ fn insert_ops(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
             entity_ids_text(&op.entity_ids),
             &op.payload[..],
             op.storage_bytes,
-            clock,
+            op.vector_clock.as_json(),
             op.timestamp,
             op.schema_version,
             op.is_payload_encrypted,
@@ -155,11 +149,15 @@ fn upsert_heads(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
         return Ok(());
     }
     let mut upsert = tx.prepare_cached(UPSERT_HEAD)?;
-    let mut clock = String::new();
     for (key, head) in &commit.heads {
-        clock.clear();
-        head.clock.write_json(&mut clock);
-        upsert.execute(params![commit.user, key.as_bytes(), head.seq, head.client_id, clock, head.is_time_delta])?;
+        upsert.execute(params![
+            commit.user,
+            key.as_bytes(),
+            head.seq,
+            head.client_id,
+            head.clock.as_json(),
+            head.is_time_delta
+        ])?;
     }
     Ok(())
 }
