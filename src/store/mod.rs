@@ -335,7 +335,7 @@ pub struct Commit {
     pub archived: Vec<ArchivedRange>,
     /// The cached state.
     pub snapshot: SnapshotChange,
-    /// Segments to store in place of the rows that they hold.
+    /// Segments to store in place of what holds their operations now: rows, or smaller segments.
     pub seal: Vec<Segment>,
 }
 
@@ -512,6 +512,19 @@ pub struct Sealable {
     pub after: Seq,
     /// The data set's last sequence.
     pub last_seq: Seq,
+    /// The segment that ends at `after`, if one does.
+    pub last_segment: Option<LastSegment>,
+}
+
+/// The newest segment of a log, without its operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSegment {
+    /// Its first sequence.
+    pub first_seq: Seq,
+    /// How many operations it holds.
+    pub op_count: usize,
+    /// Bytes that they are charged.
+    pub storage_bytes: i64,
 }
 
 /// Housekeeping over all accounts, in bounded steps.

@@ -127,11 +127,11 @@ pub(super) fn last_end(up_to: Seq) -> Seq {
     up_to.saturating_add(signed(MAX_OPS) - 1)
 }
 
-/// Checks that segments replace exactly the rows that they hold: otherwise they were made from something else than is
-/// stored, and nothing must be deleted.
-pub(super) fn check_replaced<'a>(segments: impl Iterator<Item = &'a Segment>, rows: u64) -> Result<()> {
+/// Checks that segments replace exactly the operations that they hold, which were rows or in smaller segments: otherwise
+/// they were made from something else than is stored, and nothing must be deleted.
+pub(super) fn check_replaced<'a>(segments: impl Iterator<Item = &'a Segment>, ops: i64) -> Result<()> {
     let held: usize = segments.map(|segment| segment.op_count).sum();
-    if u64::try_from(held).is_ok_and(|held| held == rows) {
+    if i64::try_from(held).is_ok_and(|held| held == ops) {
         return Ok(());
     }
     Err(corrupt("holds other operations than are stored"))
