@@ -54,8 +54,7 @@ pub struct SealReport {
     pub operations: u64,
     /// What the operations were charged: payloads and clocks.
     pub operation_bytes: u64,
-    /// What the written segments take, with what is needed to find operations in them; operations of a segment that was
-    /// taken up again are in here once more.
+    /// What the segments take for them, with what is needed to find operations in them.
     pub segment_bytes: u64,
     /// The budget was used up: the next run goes on.
     pub budget_exhausted: bool,
@@ -76,13 +75,16 @@ struct Counts {
 impl Counts {
     /// Counts what was stored; `reopened` was packed before.
     fn add(&self, segments: &[Segment], reopened: Option<LastSegment>) {
+        fn count(n: usize) -> u64 {
+            u64::try_from(n).unwrap_or(u64::MAX)
+        }
         let total = |value: fn(&Segment) -> u64| segments.iter().map(value).sum::<u64>();
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let before = reopened.map_or((0, 0), |last| (count(last.op_count), last.storage_bytes.unsigned_abs()));
-        let operations = total(|segment| u64::try_from(segment.op_count).unwrap_or(u64::MAX)).saturating_sub(before.0);
-        let operation_bytes = total(|segment| segment.storage_bytes.unsigned_abs()).saturating_sub(before.1);
-        let segment_bytes =
-            total(|segment| u64::try_from(segment.data.len() + segment.op_id_hashes.len()).unwrap_or(u64::MAX));
+        let before = |value: fn(&LastSegment) -> u64| reopened.as_ref().map_or(0, value);
+        let operations = total(|segment| count(segment.op_count)).saturating_sub(before(|last| count(last.op_count)));
+        let operation_bytes = total(|segment| segment.storage_bytes.unsigned_abs())
+            .saturating_sub(before(|last| last.storage_bytes.unsigned_abs()));
+        let segment_bytes = total(|segment| count(segment.data.len() + segment.op_id_hashes.len()))
+            .saturating_sub(before(|last| last.packed_bytes.unsigned_abs()));
         self.segments.fetch_add(count(segments.len()), Ordering::Relaxed);
         self.operations.fetch_add(operations, Ordering::Relaxed);
         self.operation_bytes.fetch_add(operation_bytes, Ordering::Relaxed);

@@ -525,6 +525,8 @@ pub struct LastSegment {
     pub op_count: usize,
     /// Bytes that they are charged.
     pub storage_bytes: i64,
+    /// Bytes that it takes, with what is needed to find operations in it.
+    pub packed_bytes: i64,
 }
 
 /// Housekeeping over all accounts, in bounded steps.

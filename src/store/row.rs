@@ -175,7 +175,7 @@ macro_rules! decode_archive {
 }
 
 /// Reads an account to seal: number, generation, where to begin, last sequence; then of the last segment the first
-/// sequence, how many operations, and their bytes.
+/// sequence, how many operations, what they are charged, and what they take.
 macro_rules! decode_sealable {
     ($row:expr) => {{
         let row = $row;
@@ -191,6 +191,7 @@ macro_rules! decode_sealable {
                         first_seq,
                         op_count: $crate::store::row::op_count(row.try_get(5)?)?,
                         storage_bytes: row.try_get(6)?,
+                        packed_bytes: row.try_get(7)?,
                     }),
                 },
             })

@@ -225,10 +225,12 @@ SELECT user_id FROM user_sync_state WHERE user_id > $1 AND full_state_seq > prun
 /// Looks at the one operation that decides: sequences have no holes, and times grow with them.
 pub(super) const SEALABLE_ACCOUNTS: &str = "\
 SELECT s.user_id, s.generation, GREATEST(s.sealed_seq, s.pruned_seq), s.last_seq,
-    g.first_seq, g.op_count::int8, g.storage_bytes
+    g.first_seq, g.op_count, g.storage_bytes, g.packed_bytes
 FROM user_sync_state s
 LEFT JOIN LATERAL (
-    SELECT first_seq, op_count, storage_bytes FROM segments g
+    SELECT first_seq, op_count::int8, storage_bytes,
+        (octet_length(data) + octet_length(op_id_hashes))::int8 AS packed_bytes
+    FROM segments g
     WHERE g.user_id = s.user_id AND g.last_seq = s.sealed_seq AND g.generation = s.generation
         AND g.first_seq > s.pruned_seq OFFSET 0
 ) g ON TRUE
