@@ -8,7 +8,7 @@ mod crowd;
 mod disk;
 mod history;
 mod latency;
-mod layout;
+pub mod layout;
 mod start;
 mod turns;
 
