@@ -3,7 +3,7 @@
 //!
 //! A log's last segment is taken up again while it has room: it is unpacked, and packed anew with what has come to it. So
 //! a history lies in a few full segments, however slowly it grew, each of which has been written at most
-//! `MAX_OPS / MIN_RUN` times.
+//! `MAX_OPS / MIN_RUN` times and one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -168,16 +168,16 @@ async fn seal_account(
     scope: Scope,
     counts: &Counts,
 ) -> Result<bool, SealError> {
-    let Sealable { user, generation, mut after, last_seq, last_segment } = account;
+    let Sealable { user, generation, mut after, last_seq, pages_after, last_segment } = account;
     let begin = after;
-    let mut reopened = last_segment.filter(has_room);
+    let mut reopened = last_segment.filter(|last| has_room(last) && !ends_page(after, pages_after));
     while after < last_seq {
         let from = reopened.map_or(after, |last| last.first_seq - 1);
         let range =
             LogRange { user, after: from, up_to: last_seq, exclude_client: None, limit: STEP_OPS, max_bytes: STEP_BYTES };
         let page = store.read_log(range).await?;
         let (ops, more) = (page.ops, page.has_more);
-        let reading = Reading { generation, from, after, more };
+        let reading = Reading { generation, from, after, pages_after, more };
         let packed = tokio::task::spawn_blocking(move || pack(reading, &ops, scope)).await??;
         if packed.up_to == after {
             // A large operation behind the segment may be more than one step reads.
@@ -202,10 +202,17 @@ async fn seal_account(
     Ok(after > begin)
 }
 
-/// Whether a log's last segment is to be taken up again: whether another run fits in.
+/// Whether there is room in a log's last segment.
 fn has_room(last: &LastSegment) -> bool {
     let used = usize::try_from(last.storage_bytes).unwrap_or(usize::MAX);
-    last.op_count + MIN_RUN <= MAX_OPS && used <= FULL_BYTES / MAX_OPS * (MAX_OPS - MIN_RUN)
+    last.op_count < MAX_OPS && used <= FULL_BYTES / MAX_OPS * (MAX_OPS - MIN_RUN)
+}
+
+/// Whether one of the pages that a joining device reads ends with this sequence. Segments end there too, so that each of
+/// those pages is one segment.
+fn ends_page(seq: Seq, pages_after: Seq) -> bool {
+    let page = Seq::try_from(MAX_OPS).unwrap_or(Seq::MAX);
+    (seq - pages_after).rem_euclid(page) == 0
 }
 
 /// What a step has read.
@@ -216,6 +223,8 @@ struct Reading {
     from: Seq,
     /// Up to here everything has been packed, or stays as it is: what has been read before it was a segment.
     after: Seq,
+    /// See [`Sealable::pages_after`].
+    pages_after: Seq,
     /// There is more to read.
     more: bool,
 }
@@ -246,7 +255,9 @@ fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<Packed, Stor
             packed.done = true;
             return packed.with_last_run(reading, &ops[run_start..at], Some(min_run));
         }
-        let full = at - run_start == MAX_OPS || run_bytes + op.payload.len() > FULL_BYTES;
+        let full = at - run_start == MAX_OPS
+            || run_bytes + op.payload.len() > FULL_BYTES
+            || ends_page(op.server_seq - 1, reading.pages_after);
         if !is_packable(op) || full {
             packed.push(reading, &ops[run_start..at])?;
             run_start = at;

@@ -374,8 +374,9 @@ pub struct LogRange<'a> {
 pub struct LogPage<T = StoredOp> {
     /// The operations, ascending.
     pub ops: Vec<T>,
-    /// Whether the range may hold more. Without `exclude_client` it is exact; with it, the rest may turn out to be that
-    /// device's own, because a page that has something does not walk on for long just to find out.
+    /// Whether the range may hold more. Without `exclude_client` it is exact for a range that ends where the log does, or
+    /// before; with it, the rest may turn out to be that device's own, because a page that has something does not walk on
+    /// just to find out.
     pub has_more: bool,
 }
 
@@ -512,6 +513,8 @@ pub struct Sealable {
     pub after: Seq,
     /// The data set's last sequence.
     pub last_seq: Seq,
+    /// A device that joins reads what comes after this sequence: the newest full state and its followers, or everything.
+    pub pages_after: Seq,
     /// The segment that ends at `after`, if one does.
     pub last_segment: Option<LastSegment>,
 }

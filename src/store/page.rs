@@ -80,6 +80,14 @@ impl<'a, T: PageOp> Builder<'a, T> {
         if self.full || self.after >= range.up_to {
             return None;
         }
+        let limit = range.limit.max(1);
+        // What is left may be the device's own. When it is little, it is looked at: an empty last page costs the client a
+        // request. When it is much, looking would cost a segment with every page.
+        let is_little = self.after.saturating_add(Seq::try_from(limit).unwrap_or(Seq::MAX)) >= range.up_to;
+        if self.page.ops.len() >= limit && !(range.exclude_client.is_some() && is_little) {
+            self.page.has_more = true;
+            return None;
+        }
         // Leaving a device out could mean to walk over a long stretch that it wrote itself; so that happens in windows,
         // each of them a short statement, and a page that has anything ends at a window's end.
         let walked_far = self.after.saturating_sub(range.after) >= SCAN_WINDOW;
@@ -91,8 +99,12 @@ impl<'a, T: PageOp> Builder<'a, T> {
             None => range.up_to,
             Some(_) => range.up_to.min(self.after.saturating_add(SCAN_WINDOW)),
         };
+        let rows = limit.saturating_sub(self.page.ops.len());
+        // Sequences have no holes: unless something is left out the page ends here, and no segment behind it is read.
+        let is_first = self.after == range.after;
+        let enough = self.after.saturating_add(Seq::try_from(rows).unwrap_or(Seq::MAX));
+        let up_to = if is_first { up_to.min(enough) } else { up_to };
         self.stretch_end = up_to;
-        let rows = range.limit.max(1).saturating_sub(self.page.ops.len());
         let bytes = range.max_bytes.saturating_sub(self.bytes);
         // One for a cursor in the middle of the first.
         let segments = (rows / segment::MAX_OPS).min(bytes / segment::FULL_BYTES) + 2;

@@ -174,7 +174,7 @@ macro_rules! decode_archive {
     }};
 }
 
-/// Reads an account to seal: number, generation, where to begin, last sequence; then of the last segment the first
+/// Reads an account to seal: number, generation, where to begin, last sequence, where pages begin; of the last segment the first
 /// sequence, how many operations, what they are charged, and what they take.
 macro_rules! decode_sealable {
     ($row:expr) => {{
@@ -185,13 +185,14 @@ macro_rules! decode_sealable {
                 generation: row.try_get(1)?,
                 after: row.try_get(2)?,
                 last_seq: row.try_get(3)?,
-                last_segment: match row.try_get::<Option<i64>, _>(4)? {
+                pages_after: row.try_get(4)?,
+                last_segment: match row.try_get::<Option<i64>, _>(5)? {
                     None => None,
                     Some(first_seq) => Some($crate::store::LastSegment {
                         first_seq,
-                        op_count: $crate::store::row::op_count(row.try_get(5)?)?,
-                        storage_bytes: row.try_get(6)?,
-                        packed_bytes: row.try_get(7)?,
+                        op_count: $crate::store::row::op_count(row.try_get(6)?)?,
+                        storage_bytes: row.try_get(7)?,
+                        packed_bytes: row.try_get(8)?,
                     }),
                 },
             })

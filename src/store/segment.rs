@@ -26,10 +26,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Result, StoreError};
 use crate::protocol::response::{decode_op, encode_op};
+use crate::protocol::limits::DOWNLOAD_DEFAULT_LIMIT;
 use crate::protocol::{Seq, StoredOp};
 
-/// Most operations of one segment.
-pub const MAX_OPS: usize = 512;
+/// Most operations of one segment: as many as a page has when the client names no limit, so that a device that joins reads
+/// one segment per page.
+pub const MAX_OPS: usize = DOWNLOAD_DEFAULT_LIMIT;
 /// A segment is full when its operations' JSON has reached this size.
 pub const FULL_BYTES: usize = 512 * 1024;
 /// Operations with a larger payload are not packed: it would bring nothing, and reading their neighbours would cost

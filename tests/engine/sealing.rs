@@ -156,10 +156,10 @@ async fn a_history_that_grows_slowly_ends_up_in_few_segments() {
     assert_eq!(last, [], "everything is sealed");
     t.upload(numbered(1_000..1_001)).await;
     let last = t.store.sealable_accounts(0, None, 1, i64::MAX, 10).await.expect("looking")[0].last_segment;
-    assert_eq!(last.map(|last| (last.first_seq, last.op_count)), Some((901, 100)));
+    assert_eq!(last.map(|last| (last.first_seq, last.op_count)), Some((501, 500)));
     // What was packed again is still known.
     let refused = Err(ErrorCode::DuplicateOperation);
-    assert_eq!(outcomes(&t.upload(numbered(449..451)).await), [refused, refused]);
+    assert_eq!(outcomes(&t.upload(numbered(499..501)).await), [refused, refused]);
     t.engine.forget(t.user);
     assert_eq!(outcomes(&t.upload(numbered(0..1)).await), [refused]);
 }

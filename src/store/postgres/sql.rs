@@ -225,7 +225,7 @@ SELECT user_id FROM user_sync_state WHERE user_id > $1 AND full_state_seq > prun
 /// Looks at the one operation that decides: sequences have no holes, and times grow with them.
 pub(super) const SEALABLE_ACCOUNTS: &str = "\
 SELECT s.user_id, s.generation, GREATEST(s.sealed_seq, s.pruned_seq), s.last_seq,
-    g.first_seq, g.op_count, g.storage_bytes, g.packed_bytes
+    COALESCE(s.full_state_seq - 1, s.pruned_seq), g.first_seq, g.op_count, g.storage_bytes, g.packed_bytes
 FROM user_sync_state s
 LEFT JOIN LATERAL (
     SELECT first_seq, op_count::int8, storage_bytes,

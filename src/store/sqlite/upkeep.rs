@@ -40,7 +40,7 @@ impl MaintenanceStore for SqliteStore {
             // Looks at the one operation that decides: sequences have no holes, and times grow with them.
             let query = sqlx::query(
                 "SELECT s.user_id, s.generation, max(s.sealed_seq, s.pruned_seq), s.last_seq, \
-                 g.first_seq, g.op_count, g.storage_bytes, length(g.data) + length(g.op_id_hashes) FROM user_sync_state s \
+                 COALESCE(s.full_state_seq - 1, s.pruned_seq), g.first_seq, g.op_count, g.storage_bytes, length(g.data) + length(g.op_id_hashes) FROM user_sync_state s \
                  LEFT JOIN segments g ON g.user_id = s.user_id AND g.last_seq = s.sealed_seq \
                  AND g.generation = s.generation AND g.first_seq > s.pruned_seq \
                  WHERE s.user_id > ?1 AND (?2 IS NULL OR s.user_id = ?2) \
