@@ -1,12 +1,12 @@
 //! Answers, and the pieces they are made of. Optional members are left out, never `null`: released
 //! clients fail the whole sync on a `null` (contract, section 2.6).
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::json::write_str;
-use super::{ErrorCode, Seq, StoredOp, VectorClock};
+use super::{ErrorCode, ImportReason, OpType, Seq, StoredOp, VectorClock};
 
 mod read_back;
 
@@ -101,44 +101,123 @@ fn clock(out: &mut String, key: &str, value: &VectorClock) {
     value.write_json(out);
 }
 
+/// An operation in borrowed parts, on its way to a client.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct OpParts<'a> {
+    pub server_seq: Seq,
+    pub id: &'a str,
+    pub client_id: &'a str,
+    pub action_type: &'a str,
+    pub op_type: OpType,
+    pub entity_type: &'static str,
+    pub entity_id: Option<&'a str>,
+    pub entity_ids: IdsPart<'a>,
+    /// JSON.
+    pub payload: &'a [u8],
+    pub vector_clock: ClockPart<'a>,
+    pub timestamp: i64,
+    pub schema_version: u8,
+    pub is_payload_encrypted: bool,
+    pub import_reason: Option<ImportReason>,
+    pub repair_base_server_seq: Option<Seq>,
+    pub received_at: i64,
+}
+
+/// A list of entity ids.
+#[derive(Clone, Copy, Debug)]
+pub enum IdsPart<'a> {
+    /// To be written.
+    List(&'a [String]),
+    /// Written already; nothing when there are none.
+    Json(Option<&'a str>),
+}
+
+/// A vector clock.
+#[derive(Clone, Copy, Debug)]
+pub enum ClockPart<'a> {
+    /// To be written.
+    Clock(&'a VectorClock),
+    /// Written already, by [`VectorClock::write_json`].
+    Json(&'a str),
+}
+
 /// Appends an operation as clients read it: a `ServerOperation` of section 3.3. The payload's bytes are pasted.
 pub fn encode_op(op: &StoredOp, out: &mut Vec<u8>) {
-    let mut text = String::with_capacity(384);
-    text.push('{');
-    int(&mut text, "serverSeq", op.server_seq);
-    name(&mut text, "op");
-    text.push('{');
-    string(&mut text, "id", &op.id);
-    string(&mut text, "clientId", &op.client_id);
-    string(&mut text, "actionType", &op.action_type);
-    string(&mut text, "opType", op.op_type.as_str());
-    string(&mut text, "entityType", op.entity_type);
-    optional_string(&mut text, "entityId", op.entity_id.as_deref());
-    if !op.entity_ids.is_empty() {
-        name(&mut text, "entityIds");
-        text.push('[');
-        for (i, id) in op.entity_ids.iter().enumerate() {
-            if i > 0 {
-                text.push(',');
+    let parts = OpParts {
+        server_seq: op.server_seq,
+        id: &op.id,
+        client_id: &op.client_id,
+        action_type: &op.action_type,
+        op_type: op.op_type,
+        entity_type: op.entity_type,
+        entity_id: op.entity_id.as_deref(),
+        entity_ids: IdsPart::List(&op.entity_ids),
+        payload: &op.payload,
+        vector_clock: ClockPart::Clock(&op.vector_clock),
+        timestamp: op.timestamp,
+        schema_version: op.schema_version,
+        is_payload_encrypted: op.is_payload_encrypted,
+        import_reason: op.import_reason,
+        repair_base_server_seq: op.repair_base_server_seq,
+        received_at: op.received_at,
+    };
+    parts.encode(&mut String::with_capacity(384), out);
+}
+
+impl OpParts<'_> {
+    /// Appends the operation as [`encode_op`] does; what is in `text` is lost.
+    pub fn encode(&self, text: &mut String, out: &mut impl BufMut) {
+        text.clear();
+        text.push('{');
+        int(text, "serverSeq", self.server_seq);
+        name(text, "op");
+        text.push('{');
+        string(text, "id", self.id);
+        string(text, "clientId", self.client_id);
+        string(text, "actionType", self.action_type);
+        string(text, "opType", self.op_type.as_str());
+        string(text, "entityType", self.entity_type);
+        optional_string(text, "entityId", self.entity_id);
+        match self.entity_ids {
+            IdsPart::List([]) | IdsPart::Json(None) => {}
+            IdsPart::List(ids) => {
+                name(text, "entityIds");
+                text.push('[');
+                for (i, id) in ids.iter().enumerate() {
+                    if i > 0 {
+                        text.push(',');
+                    }
+                    write_str(text, id);
+                }
+                text.push(']');
             }
-            write_str(&mut text, id);
+            IdsPart::Json(Some(ids)) => {
+                name(text, "entityIds");
+                text.push_str(ids);
+            }
         }
-        text.push(']');
+        name(text, "payload");
+        out.put_slice(text.as_bytes());
+        out.put_slice(self.payload);
+        text.clear();
+        match self.vector_clock {
+            ClockPart::Clock(value) => clock(text, "vectorClock", value),
+            ClockPart::Json(value) => {
+                name(text, "vectorClock");
+                text.push_str(value);
+            }
+        }
+        int(text, "timestamp", self.timestamp);
+        int(text, "schemaVersion", self.schema_version.into());
+        bool(text, "isPayloadEncrypted", self.is_payload_encrypted);
+        optional_string(text, "syncImportReason", self.import_reason.map(ImportReason::as_str));
+        optional_int(text, "repairBaseServerSeq", self.repair_base_server_seq);
+        text.push('}');
+        int(text, "receivedAt", self.received_at);
+        text.push('}');
+        out.put_slice(text.as_bytes());
     }
-    name(&mut text, "payload");
-    out.extend_from_slice(text.as_bytes());
-    out.extend_from_slice(&op.payload);
-    text.clear();
-    clock(&mut text, "vectorClock", &op.vector_clock);
-    int(&mut text, "timestamp", op.timestamp);
-    int(&mut text, "schemaVersion", op.schema_version.into());
-    bool(&mut text, "isPayloadEncrypted", op.is_payload_encrypted);
-    optional_string(&mut text, "syncImportReason", op.import_reason.map(super::ImportReason::as_str));
-    optional_int(&mut text, "repairBaseServerSeq", op.repair_base_server_seq);
-    text.push('}');
-    int(&mut text, "receivedAt", op.received_at);
-    text.push('}');
-    out.extend_from_slice(text.as_bytes());
 }
 
 /// Appends `"key":[…]` of values that are JSON already.

@@ -386,7 +386,7 @@ pub enum OutgoingOp {
     /// Still to be encoded.
     Row(StoredOp),
     /// Its place in the log, and its JSON as clients get it.
-    Packed(Seq, Bytes),
+    Encoded(Seq, Bytes),
 }
 
 impl OutgoingOp {
@@ -395,7 +395,7 @@ impl OutgoingOp {
     pub const fn seq(&self) -> Seq {
         match self {
             Self::Row(op) => op.server_seq,
-            Self::Packed(seq, _) => *seq,
+            Self::Encoded(seq, _) => *seq,
         }
     }
 
@@ -404,7 +404,7 @@ impl OutgoingOp {
     pub fn bytes_to_encode(&self) -> usize {
         match self {
             Self::Row(op) => op.payload.len(),
-            Self::Packed(..) => 0,
+            Self::Encoded(..) => 0,
         }
     }
 }

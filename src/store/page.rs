@@ -35,7 +35,7 @@ impl PageOp for OutgoingOp {
     }
 
     fn of_segment(segment: &Unpacked, at: usize) -> Result<Self> {
-        Ok(Self::Packed(segment.seq(at), segment.json(at)))
+        Ok(Self::Encoded(segment.seq(at), segment.json(at)))
     }
 }
 
@@ -129,12 +129,22 @@ impl<'a, T: PageOp> Builder<'a, T> {
 
     /// Then its rows, in order. `false`: no more are needed.
     pub(super) fn row(&mut self, op: StoredOp) -> Result<bool> {
-        self.take_segments(op.server_seq)?;
-        if self.full || !self.admit(op.payload.len()) {
-            return Ok(false);
+        let fits = self.admit_row(op.server_seq, op.payload.len())?;
+        if fits {
+            self.push(T::of_row(op));
         }
-        self.page.ops.push(T::of_row(op));
-        Ok(true)
+        Ok(fits)
+    }
+
+    /// The same in two steps, for rows that are taken only when they fit.
+    pub(super) fn admit_row(&mut self, seq: Seq, payload_len: usize) -> Result<bool> {
+        self.take_segments(seq)?;
+        Ok(!self.full && self.admit(payload_len))
+    }
+
+    /// A row that was admitted.
+    pub(super) fn push(&mut self, op: T) {
+        self.page.ops.push(op);
     }
 
     /// There is another row, which was not read because it does not fit.
