@@ -173,8 +173,14 @@ async fn seal_account(
     let mut reopened = last_segment.filter(|last| has_room(last) && !ends_page(after, pages_after));
     while after < last_seq {
         let from = reopened.map_or(after, |last| last.first_seq - 1);
-        let range =
-            LogRange { user, after: from, up_to: last_seq, exclude_client: None, limit: STEP_OPS, max_bytes: STEP_BYTES };
+        let range = LogRange {
+            user,
+            after: from,
+            up_to: last_seq,
+            exclude_client: None,
+            limit: STEP_OPS,
+            max_bytes: STEP_BYTES,
+        };
         let page = store.read_log(range).await?;
         let (ops, more) = (page.ops, page.has_more);
         let reading = Reading { generation, from, after, pages_after, more };

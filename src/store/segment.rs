@@ -27,8 +27,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::{Result, StoreError};
-use crate::protocol::response::{decode_op, encode_op};
 use crate::protocol::limits::DOWNLOAD_DEFAULT_LIMIT;
+use crate::protocol::response::{decode_op, encode_op};
 use crate::protocol::{Seq, StoredOp};
 
 /// Most operations of one segment: as many as a page has when the client names no limit, so that a device that joins reads

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use supersync::protocol::{OpType, Seq, StoredOp, UserId};
-use supersync::store::{
-    CommitOutcome, LastSegment, LogRange, OutgoingOp, Sealable, Segment, StoreError, SyncState,
-};
+use supersync::store::{CommitOutcome, LastSegment, LogRange, OutgoingOp, Sealable, Segment, StoreError, SyncState};
 
 use super::fixture::*;
 

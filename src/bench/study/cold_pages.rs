@@ -92,9 +92,8 @@ impl Scenario for ColdPages {
         for plain in [&ONE_BY_ONE, &IN_UPLOADS] {
             bench.progress(&format!("cold-pages: {}", plain.case));
             let read;
-            (session, read) = session
-                .paused(async |place: &Place| plain_pages(place, plain, &order, case(plain.case)).await)
-                .await?;
+            (session, read) =
+                session.paused(async |place: &Place| plain_pages(place, plain, &order, case(plain.case)).await).await?;
             cases.push(read);
         }
         bench.progress("cold-pages: sealed");
@@ -150,7 +149,9 @@ async fn copy_to_plain(place: &Place, above: Seq) -> Result<()> {
     for Plain { table, order, .. } in [&ONE_BY_ONE, &IN_UPLOADS] {
         let order = order.unwrap_or(written);
         connection
-            .execute(format!("INSERT INTO {table} SELECT * FROM operations WHERE server_seq > {above} ORDER BY {order}"))
+            .execute(format!(
+                "INSERT INTO {table} SELECT * FROM operations WHERE server_seq > {above} ORDER BY {order}"
+            ))
             .await?;
     }
     connection.close().await
