@@ -76,7 +76,7 @@ pub fn encode_page(ops: Vec<OutgoingOp>) -> Vec<Bytes> {
     ops.into_iter()
         .filter_map(|op| match op {
             OutgoingOp::Row(_) => encoded.next(),
-            OutgoingOp::Packed(_, json) => Some(json),
+            OutgoingOp::Encoded(_, json) => Some(json),
         })
         .collect()
 }
@@ -192,7 +192,7 @@ mod tests {
         let each: Vec<Bytes> = ops.iter().map(|op| encoded(op).json).collect();
         assert_eq!(encode_page(ops.iter().cloned().map(OutgoingOp::Row).collect()), each);
         let [first, second, third] = ops;
-        let packed = OutgoingOp::Packed(2, encoded(&second).json);
+        let packed = OutgoingOp::Encoded(2, encoded(&second).json);
         assert_eq!(encode_page(vec![OutgoingOp::Row(first), packed, OutgoingOp::Row(third)]), each);
         assert!(encode_page(Vec::new()).is_empty());
     }

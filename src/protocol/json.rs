@@ -34,6 +34,16 @@ impl Sink for Vec<u8> {
     }
 }
 
+impl Sink for bytes::BytesMut {
+    fn push_text(&mut self, text: &str) {
+        self.extend_from_slice(text.as_bytes());
+    }
+
+    fn last_byte(&self) -> Option<u8> {
+        self.last().copied()
+    }
+}
+
 /// Where the first byte stands that ends a JSON string or needs an escape in one.
 fn first_special(bytes: &[u8]) -> Option<usize> {
     /// Looked at together, without a branch for each, which the compiler makes into a few instructions.

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::json::{Sink, write_str};
-use super::{ErrorCode, Seq, StoredOp, VectorClock};
+use super::{ErrorCode, ImportReason, OpType, Seq, StoredOp, VectorClock};
 
 mod read_back;
 
@@ -100,40 +100,106 @@ fn clock(out: &mut impl Sink, key: &str, value: &VectorClock) {
     out.push_text(value.as_json());
 }
 
+/// An operation in borrowed parts, on its way to a client.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct OpParts<'a> {
+    pub server_seq: Seq,
+    pub id: &'a str,
+    pub client_id: &'a str,
+    pub action_type: &'a str,
+    pub op_type: OpType,
+    pub entity_type: &'static str,
+    pub entity_id: Option<&'a str>,
+    pub entity_ids: IdsPart<'a>,
+    /// JSON.
+    pub payload: &'a [u8],
+    /// JSON.
+    pub vector_clock: &'a str,
+    pub timestamp: i64,
+    pub schema_version: u8,
+    pub is_payload_encrypted: bool,
+    pub import_reason: Option<ImportReason>,
+    pub repair_base_server_seq: Option<Seq>,
+    pub received_at: i64,
+}
+
+/// A list of entity ids.
+#[derive(Clone, Copy, Debug)]
+pub enum IdsPart<'a> {
+    /// To be written.
+    List(&'a [Arc<str>]),
+    /// Written already; nothing when there are none.
+    Json(Option<&'a str>),
+}
+
 /// Appends an operation as clients read it: a `ServerOperation` of section 3.3. The payload's bytes are pasted.
 pub fn encode_op(op: &StoredOp, out: &mut Vec<u8>) {
-    out.push(b'{');
-    int(out, "serverSeq", op.server_seq);
-    name(out, "op");
-    out.push(b'{');
-    string(out, "id", &op.id);
-    string(out, "clientId", &op.client_id);
-    string(out, "actionType", &op.action_type);
-    string(out, "opType", op.op_type.as_str());
-    string(out, "entityType", op.entity_type);
-    optional_string(out, "entityId", op.entity_id.as_deref());
-    if !op.entity_ids.is_empty() {
-        name(out, "entityIds");
-        out.push(b'[');
-        for (i, id) in op.entity_ids.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
+    let parts = OpParts {
+        server_seq: op.server_seq,
+        id: &op.id,
+        client_id: &op.client_id,
+        action_type: &op.action_type,
+        op_type: op.op_type,
+        entity_type: op.entity_type,
+        entity_id: op.entity_id.as_deref(),
+        entity_ids: IdsPart::List(&op.entity_ids),
+        payload: &op.payload,
+        vector_clock: op.vector_clock.as_json(),
+        timestamp: op.timestamp,
+        schema_version: op.schema_version,
+        is_payload_encrypted: op.is_payload_encrypted,
+        import_reason: op.import_reason,
+        repair_base_server_seq: op.repair_base_server_seq,
+        received_at: op.received_at,
+    };
+    parts.encode(out);
+}
+
+impl OpParts<'_> {
+    /// Appends the operation as [`encode_op`] does.
+    pub fn encode(&self, out: &mut (impl Sink + BufMut)) {
+        out.push_text("{");
+        int(out, "serverSeq", self.server_seq);
+        name(out, "op");
+        out.push_text("{");
+        string(out, "id", self.id);
+        string(out, "clientId", self.client_id);
+        string(out, "actionType", self.action_type);
+        string(out, "opType", self.op_type.as_str());
+        string(out, "entityType", self.entity_type);
+        optional_string(out, "entityId", self.entity_id);
+        match self.entity_ids {
+            IdsPart::List([]) | IdsPart::Json(None) => {}
+            IdsPart::List(ids) => {
+                name(out, "entityIds");
+                out.push_text("[");
+                for (i, id) in ids.iter().enumerate() {
+                    if i > 0 {
+                        out.push_text(",");
+                    }
+                    write_str(out, id);
+                }
+                out.push_text("]");
             }
-            write_str(out, id);
+            IdsPart::Json(Some(ids)) => {
+                name(out, "entityIds");
+                out.push_text(ids);
+            }
         }
-        out.push(b']');
+        name(out, "payload");
+        out.put_slice(self.payload);
+        name(out, "vectorClock");
+        out.push_text(self.vector_clock);
+        int(out, "timestamp", self.timestamp);
+        int(out, "schemaVersion", self.schema_version.into());
+        bool(out, "isPayloadEncrypted", self.is_payload_encrypted);
+        optional_string(out, "syncImportReason", self.import_reason.map(ImportReason::as_str));
+        optional_int(out, "repairBaseServerSeq", self.repair_base_server_seq);
+        out.push_text("}");
+        int(out, "receivedAt", self.received_at);
+        out.push_text("}");
     }
-    name(out, "payload");
-    out.extend_from_slice(&op.payload);
-    clock(out, "vectorClock", &op.vector_clock);
-    int(out, "timestamp", op.timestamp);
-    int(out, "schemaVersion", op.schema_version.into());
-    bool(out, "isPayloadEncrypted", op.is_payload_encrypted);
-    optional_string(out, "syncImportReason", op.import_reason.map(super::ImportReason::as_str));
-    optional_int(out, "repairBaseServerSeq", op.repair_base_server_seq);
-    out.push(b'}');
-    int(out, "receivedAt", op.received_at);
-    out.push(b'}');
 }
 
 /// Appends `"key":[…]` of values that are JSON already.

@@ -335,7 +335,7 @@ pub struct Commit {
     pub archived: Vec<ArchivedRange>,
     /// The cached state.
     pub snapshot: SnapshotChange,
-    /// Segments to store in place of the rows that they hold.
+    /// Segments to store in place of what holds their operations now: rows, or smaller segments.
     pub seal: Vec<Segment>,
 }
 
@@ -374,8 +374,9 @@ pub struct LogRange<'a> {
 pub struct LogPage<T = StoredOp> {
     /// The operations, ascending.
     pub ops: Vec<T>,
-    /// Whether the range may hold more. Without `exclude_client` it is exact; with it, the rest may turn out to be that
-    /// device's own, because a page that has something does not walk on for long just to find out.
+    /// Whether the range may hold more. Without `exclude_client` it is exact for a range that ends where the log does, or
+    /// before; with it, the rest may turn out to be that device's own, because a page that has something does not walk on
+    /// just to find out.
     pub has_more: bool,
 }
 
@@ -385,7 +386,7 @@ pub enum OutgoingOp {
     /// Still to be encoded.
     Row(StoredOp),
     /// Its place in the log, and its JSON as clients get it.
-    Packed(Seq, Bytes),
+    Encoded(Seq, Bytes),
 }
 
 impl OutgoingOp {
@@ -394,7 +395,7 @@ impl OutgoingOp {
     pub const fn seq(&self) -> Seq {
         match self {
             Self::Row(op) => op.server_seq,
-            Self::Packed(seq, _) => *seq,
+            Self::Encoded(seq, _) => *seq,
         }
     }
 
@@ -403,7 +404,7 @@ impl OutgoingOp {
     pub fn bytes_to_encode(&self) -> usize {
         match self {
             Self::Row(op) => op.payload.len(),
-            Self::Packed(..) => 0,
+            Self::Encoded(..) => 0,
         }
     }
 }
@@ -512,6 +513,23 @@ pub struct Sealable {
     pub after: Seq,
     /// The data set's last sequence.
     pub last_seq: Seq,
+    /// A device that joins reads what comes after this sequence: the newest full state and its followers, or everything.
+    pub pages_after: Seq,
+    /// The segment that ends at `after`, if one does.
+    pub last_segment: Option<LastSegment>,
+}
+
+/// The newest segment of a log, without its operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSegment {
+    /// Its first sequence.
+    pub first_seq: Seq,
+    /// How many operations it holds.
+    pub op_count: usize,
+    /// Bytes that they are charged.
+    pub storage_bytes: i64,
+    /// Bytes that it takes, with what is needed to find operations in it.
+    pub packed_bytes: i64,
 }
 
 /// Housekeeping over all accounts, in bounded steps.

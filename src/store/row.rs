@@ -176,7 +176,8 @@ macro_rules! decode_archive {
     }};
 }
 
-/// Reads an account to seal: number, generation, where to begin, last sequence.
+/// Reads an account to seal: number, generation, where to begin, last sequence, where pages begin; of the last segment the first
+/// sequence, how many operations, what they are charged, and what they take.
 macro_rules! decode_sealable {
     ($row:expr) => {{
         let row = $row;
@@ -186,6 +187,16 @@ macro_rules! decode_sealable {
                 generation: row.try_get(1)?,
                 after: row.try_get(2)?,
                 last_seq: row.try_get(3)?,
+                pages_after: row.try_get(4)?,
+                last_segment: match row.try_get::<Option<i64>, _>(5)? {
+                    None => None,
+                    Some(first_seq) => Some($crate::store::LastSegment {
+                        first_seq,
+                        op_count: $crate::store::row::op_count(row.try_get(6)?)?,
+                        storage_bytes: row.try_get(7)?,
+                        packed_bytes: row.try_get(8)?,
+                    }),
+                },
             })
         })()
     }};
@@ -286,6 +297,10 @@ pub(super) fn clock(text: &str) -> Result<VectorClock> {
 
 pub(super) fn schema_version(number: i16) -> Result<u8> {
     u8::try_from(number).map_err(|_| corrupt("schema version"))
+}
+
+pub(super) fn op_count(number: i64) -> Result<usize> {
+    usize::try_from(number).map_err(|_| corrupt("number of operations"))
 }
 
 pub(super) fn import_reason(text: Option<&str>) -> Result<Option<ImportReason>> {

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
 
 use super::{PostgresStore, on_connection, sql, test_mode};
+use crate::protocol::response::{IdsPart, OpParts};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::page::{Builder, PageOp};
 use crate::store::rebuild::heads_of;
 use crate::store::row::{
-    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, schema_version,
+    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, import_reason,
+    op_entity_type, op_type, schema_version,
 };
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
@@ -20,6 +23,10 @@ use crate::store::{
     LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
 };
 
+/// About how long an encoded operation is without its payload.
+const ENVELOPE_BYTES: usize = 512;
+/// Encoded operations share buffers of this size.
+const CHUNK_BYTES: usize = 32 * 1024;
 /// Most rows of one page, whatever is asked for.
 const MAX_ROWS: i64 = 1 << 20;
 /// What a log without a state row says of its newest generation: base, how far it is sealed, highest sealed op id.
@@ -220,8 +227,9 @@ impl LogStore for PostgresStore {
 }
 
 impl PostgresStore {
-    async fn read_page<T: PageOp>(&self, range: LogRange<'_>) -> Result<LogPage<T>> {
+    async fn read_page<T: ReadOp>(&self, range: LogRange<'_>) -> Result<LogPage<T>> {
         let mut page = Builder::new(range);
+        let mut json = BytesMut::new();
         while let Some(stretch) = page.next_stretch() {
             let (segments, rows) = on_connection!(self.requests, self.patience, "read_log", |db| {
                 let query = sqlx::query(sql::READ_LOG)
@@ -250,13 +258,56 @@ impl PostgresStore {
                     page.unread_row(seq)?;
                     break;
                 }
-                if !page.row(decode_op!(&row)?)? {
+                if !page.admit_row(seq, row.try_get::<&[u8], _>(16)?.len())? {
                     break;
                 }
+                page.push(T::of_pg_row(&row, &mut json)?);
             }
             page.end_stretch()?;
         }
         Ok(page.finish())
+    }
+}
+
+/// What a page makes of a row. Rows are encoded into one buffer, of which each takes its part.
+trait ReadOp: PageOp {
+    fn of_pg_row(row: &PgRow, json: &mut BytesMut) -> Result<Self>;
+}
+
+impl ReadOp for StoredOp {
+    fn of_pg_row(row: &PgRow, _: &mut BytesMut) -> Result<Self> {
+        decode_op!(row)
+    }
+}
+
+impl ReadOp for OutgoingOp {
+    /// Straight from the row's memory to JSON: an operation of its own would be a dozen allocations.
+    fn of_pg_row(row: &PgRow, json: &mut BytesMut) -> Result<Self> {
+        let server_seq = row.try_get(0)?;
+        let parts = OpParts {
+            server_seq,
+            id: row.try_get(1)?,
+            client_id: row.try_get(2)?,
+            action_type: row.try_get(3)?,
+            op_type: op_type(row.try_get(4)?)?,
+            entity_type: op_entity_type(row.try_get(5)?)?,
+            entity_id: row.try_get(6)?,
+            entity_ids: IdsPart::Json(row.try_get(7)?),
+            vector_clock: row.try_get(9)?,
+            timestamp: row.try_get(10)?,
+            schema_version: schema_version(row.try_get(11)?)?,
+            is_payload_encrypted: row.try_get(12)?,
+            import_reason: import_reason(row.try_get(13)?)?,
+            repair_base_server_seq: row.try_get(14)?,
+            received_at: row.try_get(15)?,
+            payload: row.try_get(16)?,
+        };
+        let expected = parts.payload.len() + ENVELOPE_BYTES;
+        if json.capacity() < expected {
+            json.reserve(expected.max(CHUNK_BYTES));
+        }
+        parts.encode(json);
+        Ok(Self::Encoded(server_seq, json.split().freeze()))
     }
 }
 

@@ -72,12 +72,22 @@ INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, m
 SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int4[], $8::text[],
     $9::text[], $10::bytea[], $11::bytea[])";
 
-/// The rows that segments replace.
+/// What segments replace: rows and smaller segments. Says how many operations that were.
 pub(super) const DELETE_SEALED: &str = "\
-DELETE FROM operations o USING UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[])
-    AS s (user_id, first_seq, last_seq, generation)
-WHERE o.user_id = s.user_id AND o.server_seq >= s.first_seq AND o.server_seq <= s.last_seq
-    AND o.generation = s.generation";
+WITH s AS (
+    SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS s (user_id, first_seq, last_seq, generation)
+), gone_rows AS (
+    DELETE FROM operations o USING s
+    WHERE o.user_id = s.user_id AND o.server_seq >= s.first_seq AND o.server_seq <= s.last_seq
+        AND o.generation = s.generation
+    RETURNING 1
+), gone_segments AS (
+    DELETE FROM segments g USING s
+    WHERE g.user_id = s.user_id AND g.last_seq >= s.first_seq AND g.last_seq <= s.last_seq
+        AND g.first_seq >= s.first_seq AND g.generation = s.generation
+    RETURNING g.op_count
+)
+SELECT (SELECT COUNT(*) FROM gone_rows) + (SELECT COALESCE(SUM(op_count), 0)::int8 FROM gone_segments)";
 
 /// The way back: rows in place of a segment.
 pub(super) const INSERT_OPS: &str = "INSERT INTO operations SELECT * FROM UNNEST($1::operations[])";
@@ -214,7 +224,16 @@ SELECT user_id FROM user_sync_state WHERE user_id > $1 AND full_state_seq > prun
 
 /// Looks at the one operation that decides: sequences have no holes, and times grow with them.
 pub(super) const SEALABLE_ACCOUNTS: &str = "\
-SELECT s.user_id, s.generation, GREATEST(s.sealed_seq, s.pruned_seq), s.last_seq FROM user_sync_state s
+SELECT s.user_id, s.generation, GREATEST(s.sealed_seq, s.pruned_seq), s.last_seq,
+    COALESCE(s.full_state_seq - 1, s.pruned_seq), g.first_seq, g.op_count, g.storage_bytes, g.packed_bytes
+FROM user_sync_state s
+LEFT JOIN LATERAL (
+    SELECT first_seq, op_count::int8, storage_bytes,
+        (octet_length(data) + octet_length(op_id_hashes))::int8 AS packed_bytes
+    FROM segments g
+    WHERE g.user_id = s.user_id AND g.last_seq = s.sealed_seq AND g.generation = s.generation
+        AND g.first_seq > s.pruned_seq OFFSET 0
+) g ON TRUE
 WHERE s.user_id > $1 AND ($2::int8 IS NULL OR s.user_id = $2)
     AND s.last_seq - GREATEST(s.sealed_seq, s.pruned_seq) >= $3
     AND EXISTS (

@@ -10,7 +10,7 @@ use crate::store::segment::check_replaced;
 use crate::store::{ArchivedRange, Commit, CommitOutcome, Segment, SnapshotChange, StoreError, SyncState};
 
 /// Prepared statements that stay ready: all that a commit may need.
-pub(super) const STATEMENTS: usize = 18;
+pub(super) const STATEMENTS: usize = 19;
 
 const UPDATE_STATE: &str = "UPDATE user_sync_state SET revision = ?2 + 1, generation = ?3, base_seq = ?4, \
     pruned_seq = ?5, last_seq = ?6, vector_clock = ?7, full_state_seq = ?8, full_state_client_id = ?9, \
@@ -37,6 +37,8 @@ const SET_SNAPSHOT: &str = "INSERT INTO user_snapshots (user_id, schema_version,
     ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data";
 const DELETE_SEALED: &str = "DELETE FROM operations WHERE user_id = ?1 AND server_seq >= ?2 AND server_seq <= ?3 \
     AND generation = ?4";
+const DELETE_ABSORBED: &str = "DELETE FROM segments WHERE user_id = ?1 AND last_seq >= ?2 AND last_seq <= ?3 \
+    AND first_seq >= ?2 AND generation = ?4 RETURNING op_count";
 const INSERT_SEGMENT: &str = "INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, \
     max_received_at, op_count, min_op_id, max_op_id, op_id_hashes, data) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
@@ -198,15 +200,15 @@ fn change_snapshot(tx: &Transaction<'_>, user: UserId, change: &SnapshotChange) 
     Ok(())
 }
 
-/// Stores a segment in place of the rows that it holds.
+/// Stores a segment in place of what holds its operations: rows, or smaller segments.
 fn seal(tx: &Transaction<'_>, user: UserId, segment: &Segment) -> Result<(), Failure> {
-    let replaced = tx.prepare_cached(DELETE_SEALED)?.execute(params![
-        user,
-        segment.first_seq,
-        segment.last_seq,
-        segment.generation
-    ])?;
-    check_replaced(std::iter::once(segment), u64::try_from(replaced).unwrap_or(u64::MAX))?;
+    let place = params![user, segment.first_seq, segment.last_seq, segment.generation];
+    let rows = tx.prepare_cached(DELETE_SEALED)?.execute(place)?;
+    let mut replaced = i64::try_from(rows).unwrap_or(i64::MAX);
+    for op_count in tx.prepare_cached(DELETE_ABSORBED)?.query_map(place, |row| row.get::<_, i64>(0))? {
+        replaced = replaced.saturating_add(op_count?);
+    }
+    check_replaced(std::iter::once(segment), replaced)?;
     tx.prepare_cached(INSERT_SEGMENT)?.execute(params![
         user,
         segment.first_seq,
