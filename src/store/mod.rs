@@ -31,6 +31,7 @@ use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
 
 mod discard;
 mod error;
+mod gather;
 mod group;
 mod migrate;
 mod page;
