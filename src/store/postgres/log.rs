@@ -18,7 +18,7 @@ use crate::store::row::{
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
+    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState, Touch,
 };
 
 /// Most rows of one page, whatever is asked for.
@@ -188,9 +188,14 @@ impl LogStore for PostgresStore {
         })
     }
 
-    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()> {
-        on_connection!(self.requests, self.patience, "touch_device", |db| {
-            sqlx::query(sql::TOUCH_DEVICE).bind(user).bind(client_id).bind(now_ms).execute(&mut *db).await?;
+    async fn touch_devices(&self, seen: &[Touch]) -> Result<()> {
+        on_connection!(self.requests, self.patience, "touch_devices", |db| {
+            sqlx::query(sql::TOUCH_DEVICES)
+                .bind(seen.iter().map(|touch| touch.user).collect::<Vec<_>>())
+                .bind(seen.iter().map(|touch| &*touch.client_id).collect::<Vec<_>>())
+                .bind(seen.iter().map(|touch| touch.at_ms).collect::<Vec<_>>())
+                .execute(&mut *db)
+                .await?;
             Ok(())
         })
     }

@@ -199,9 +199,10 @@ SELECT s.snapshot_seq, s.snapshot_at, s.snapshot_bytes, b.schema_version, b.data
 FROM user_sync_state s JOIN user_snapshots b ON b.user_id = s.user_id
 WHERE s.user_id = $1 AND s.snapshot_seq IS NOT NULL";
 
-pub(super) const TOUCH_DEVICE: &str = "\
+pub(super) const TOUCH_DEVICES: &str = "\
 INSERT INTO sync_devices AS d (user_id, client_id, last_seen_at, created_at)
-SELECT id, $2, $3, $3 FROM users WHERE id = $1
+SELECT u.id, t.client_id, t.at, t.at FROM UNNEST($1::int8[], $2::text[], $3::int8[]) AS t (user_id, client_id, at)
+CROSS JOIN LATERAL (SELECT id FROM users WHERE id = t.user_id OFFSET 0) u
 ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)";
 
 pub(super) const DEVICES: &str = "\
@@ -283,7 +284,7 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("measure", MEASURE),
     ("received_since", RECEIVED_SINCE),
     ("load_snapshot", LOAD_SNAPSHOT),
-    ("touch_device", TOUCH_DEVICE),
+    ("touch_devices", TOUCH_DEVICES),
     ("devices", DEVICES),
     ("archived", ARCHIVED),
     ("delete_ops", DELETE_OPS),
