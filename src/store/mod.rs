@@ -31,6 +31,7 @@ use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
 
 mod discard;
 mod error;
+mod gather;
 mod group;
 mod migrate;
 mod page;
@@ -431,6 +432,24 @@ pub struct Device {
     pub last_seen_at: i64,
 }
 
+/// A sign of life of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Touch {
+    pub user: UserId,
+    pub client_id: Box<str>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+impl Touch {
+    /// Of this device at this time, Unix milliseconds.
+    #[must_use]
+    pub fn new(user: UserId, client_id: &str, at_ms: i64) -> Self {
+        Self { user, client_id: client_id.into(), at_ms }
+    }
+}
+
 /// The log of every account.
 #[async_trait]
 pub trait LogStore: Send + Sync + 'static {
@@ -492,8 +511,9 @@ pub trait LogStore: Send + Sync + 'static {
     /// The cached state.
     async fn load_snapshot(&self, user: UserId) -> Result<Option<(SnapshotMeta, SnapshotBlob)>>;
 
-    /// Records that a device was seen; later times win. No-op when the account is gone.
-    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()>;
+    /// Records that devices were seen, each at most once in the list; later times win. One whose account is gone is left
+    /// out.
+    async fn touch_devices(&self, seen: &[Touch]) -> Result<()>;
 
     /// Devices seen at or after `since_ms`, newest first.
     async fn devices(&self, user: UserId, since_ms: i64, limit: usize) -> Result<Vec<Device>>;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use supersync::protocol::{ImportReason, OpType};
 use supersync::store::{
     ArchiveReason, ArchivedRange, Commit, CommitOutcome, FullStateMark, LEGACY_MISC, SnapshotBlob, SnapshotChange,
-    SnapshotMeta,
+    SnapshotMeta, Touch,
 };
 
 use super::fixture::*;
@@ -272,7 +272,7 @@ pub async fn all_heads_only_up_to_the_limit(db: Db) {
 pub async fn clearing_devices_leaves_only_the_uploader(db: Db) {
     let user = account(&db, "a").await;
     let stranger = account(&db, "b").await;
-    db.touch_device(stranger, "A", 5).await.unwrap();
+    db.touch_devices(&[Touch::new(stranger, "A", 5)]).await.unwrap();
     let before = state(&db, user).await;
     let mut commit = empty_commit(user, &before);
     commit.devices = vec![("A".into(), 50), ("B".into(), 60)];

@@ -24,6 +24,7 @@ use crate::engine::invariants;
 use crate::engine::notifier::Notifier;
 use crate::engine::options::Options;
 use crate::engine::registry::{ActorGuard, Lease, Slot};
+use crate::engine::touches::Touches;
 use crate::engine::view::{EncodedOp, Tail, UserView};
 use crate::engine::{EngineError, SnapshotReply, store_trouble};
 use crate::protocol::response::{OpResult, Rejection};
@@ -53,6 +54,8 @@ pub struct Context {
     pub committer: Committer,
     /// Who is told.
     pub notifier: Notifier,
+    /// Devices that were seen and whose rows are to be written.
+    pub touches: Arc<Touches>,
     /// Bounds.
     pub options: Options,
 }
@@ -304,7 +307,7 @@ impl Writer {
         let Plan { commit, devices, answers, authors, after } = plan;
         match commit {
             None => {
-                self.touch_devices(devices).await;
+                self.touch_devices(&devices);
                 if let Some(state) = &mut self.state {
                     state.apply(after);
                 }
@@ -316,6 +319,9 @@ impl Writer {
                     refuse(batch, &violated(self.user, violation));
                     self.state = None;
                     return;
+                }
+                if commit.clear_devices {
+                    self.context.touches.forget(self.user).await;
                 }
                 self.submit(commit, batch, answers, authors, after, attempt);
             }
@@ -567,15 +573,13 @@ impl Writer {
         }
     }
 
-    /// Records devices of uploads that changed nothing else. Failing is no reason to fail the upload.
-    async fn touch_devices(&self, devices: Vec<(String, i64)>) {
+    /// Records devices of uploads that changed nothing else.
+    fn touch_devices(&self, devices: &[(String, i64)]) {
         for (client_id, now_ms) in devices {
-            let due = self.slot.devices().uploaded(&client_id, now_ms);
-            if due {
-                match self.context.store.touch_device(self.user, &client_id, now_ms).await {
-                    Ok(()) => self.slot.devices().written(&client_id, now_ms),
-                    Err(error) => tracing::warn!(%error, user_id = self.user, "device not recorded"),
-                }
+            let mut seen = self.slot.devices();
+            if seen.uploaded(client_id, *now_ms) {
+                self.context.touches.record(self.user, client_id, *now_ms);
+                seen.written(client_id, *now_ms);
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::store::row::{
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, SyncState,
+    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, SyncState, Touch,
 };
 
 const LOAD_ACCOUNT: &str = concat!(
@@ -266,18 +266,24 @@ impl LogStore for SqliteStore {
         .await
     }
 
-    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()> {
-        timed("touch_device", async {
-            sqlx::query(
-                "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at) \
-                 SELECT id, ?2, ?3, ?3 FROM users WHERE id = ?1 \
-                 ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = max(last_seen_at, excluded.last_seen_at)",
-            )
-            .bind(user)
-            .bind(client_id)
-            .bind(now_ms)
-            .execute(&mut *self.writer.acquire().await?)
-            .await?;
+    async fn touch_devices(&self, seen: &[Touch]) -> Result<()> {
+        timed("touch_devices", async {
+            let mut turn = self.writer.acquire().await?;
+            let mut tx = turn.begin().await?;
+            for touch in seen {
+                sqlx::query(
+                    "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at) \
+                     SELECT id, ?2, ?3, ?3 FROM users WHERE id = ?1 ON CONFLICT (user_id, client_id) \
+                     DO UPDATE SET last_seen_at = max(last_seen_at, excluded.last_seen_at)",
+                )
+                .bind(touch.user)
+                .bind(&*touch.client_id)
+                .bind(touch.at_ms)
+                .execute(&mut *tx)
+                .await?;
+            }
+            tx.commit().await?;
+            drop(turn);
             self.checkpointer.wake();
             Ok(())
         })
