@@ -15,7 +15,7 @@ use crate::protocol::UserId;
 /// How long an entry is believed, milliseconds.
 pub const CACHE_TTL_MS: i64 = 30_000;
 /// How many accounts are remembered.
-pub const CACHE_ENTRIES: usize = 10_000;
+pub const CACHE_ENTRIES: usize = 65_536;
 
 /// Accounts share invalidation counters, so that these need no bound of their own; a clash merely costs a fill.
 const COUNTERS: usize = 1024;

@@ -43,7 +43,7 @@ struct IssuedClaims<'a> {
 }
 
 /// Tokens remembered, in all; about 500 bytes each. One that has not been shown for a while is forgotten.
-const REMEMBERED_TOKENS: usize = 16_384;
+const REMEMBERED_TOKENS: usize = 65_536;
 /// Parts of that memory with a lock each, so that cores seldom wait for each other.
 const PARTS: usize = 16;
 /// Longer tokens, which this server never issues, are checked each time: the memory is bounded in bytes too.

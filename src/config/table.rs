@@ -220,7 +220,7 @@ pub const GROUPS: &[Group] = &[
                 "104857600",
                 "Quota of new accounts; digits only. An invalid value is a warning.",
             ),
-            value("MAX_LIVE_ACTORS", "10000", "Accounts kept in memory; the least recently used ones go first."),
+            value("MAX_LIVE_ACTORS", "50000", "Accounts kept in memory; the least recently used ones go first."),
             value("ACTOR_IDLE_SECONDS", "600", "When an idle account leaves memory."),
             value("MAX_QUEUED_REQUESTS", "4096", "Requests that may wait or run in the engine; more are answered 503."),
             value("MAX_QUEUED_REQUESTS_PER_USER", "64", "The same for one account."),

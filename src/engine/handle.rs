@@ -66,7 +66,7 @@ impl Handle {
             Admission::new(options.max_queued_requests, options.max_queued_bytes, options.max_queued_requests_per_user);
         let touches = Arc::new(Touches::new(Arc::clone(&store)));
         tasks.spawn(Arc::clone(&touches).run(options.touch_every, cancel.clone()));
-        let context = Arc::new(Context { store, clock, committer, notifier, touches, options });
+        let context = Arc::new(Context { store, clock, committer, notifier, touches, live: Arc::default(), options });
         let registry = Registry::start(Arc::clone(&context)).await?;
         tasks.spawn(Arc::clone(&registry).run_janitor(cancel.clone()));
         Ok(Self { context, registry, admission, replays: Arc::new(Semaphore::new(MAX_REPLAYS)), tasks, cancel })

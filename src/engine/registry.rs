@@ -54,6 +54,8 @@ pub struct Slot {
     /// Restores under way.
     pub restores: SingleFlight,
     devices: Mutex<SeenDevices>,
+    /// Counts the activated slots.
+    live: Arc<AtomicUsize>,
 }
 
 /// When a slot was used.
@@ -73,7 +75,7 @@ impl Used {
 }
 
 impl Slot {
-    fn new(number: u64, user: UserId) -> Self {
+    fn new(number: u64, user: UserId, live: Arc<AtomicUsize>) -> Self {
         Self {
             number,
             user,
@@ -87,6 +89,7 @@ impl Slot {
             waiting: Arc::new(AtomicUsize::new(0)),
             restores: SingleFlight::default(),
             devices: Mutex::new(SeenDevices::default()),
+            live,
         }
     }
 
@@ -124,6 +127,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.view.initialized() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
             metrics::gauge!("supersync_actors_live").decrement(1.0);
         }
     }
@@ -284,10 +288,10 @@ impl Registry {
         if let Some(slot) = self.slots.get(&user) {
             return lease(slot.value());
         }
-        let entry = self
-            .slots
-            .entry(user)
-            .or_insert_with(|| Arc::new(Slot::new(self.next_number.fetch_add(1, Ordering::Relaxed), user)));
+        let entry = self.slots.entry(user).or_insert_with(|| {
+            let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Slot::new(number, user, Arc::clone(&self.context.live)))
+        });
         lease(entry.value())
     }
 
@@ -298,6 +302,7 @@ impl Registry {
         let started = Instant::now();
         let loaded = load_state(self.context.store.as_ref(), slot.user).await?;
         slot.unsaved.store(loaded.unsaved, Ordering::Release);
+        slot.live.fetch_add(1, Ordering::Relaxed);
         metrics::gauge!("supersync_actors_live").increment(1.0);
         metrics::counter!("supersync_actor_activations_total").increment(1);
         metrics::histogram!("supersync_actor_activation_seconds").record(started.elapsed().as_secs_f64());

@@ -12,6 +12,10 @@ use crate::store::{AccountState, OutgoingOp, SyncState};
 const TAIL_MAX_OPS: usize = 128;
 /// Bytes kept encoded in memory per account.
 const TAIL_MAX_BYTES: usize = 64 * 1024;
+/// And when memory is shared by many accounts.
+const TAIL_MIN_BYTES: usize = 4 * 1024;
+/// Bytes that all accounts share while there are few enough of them.
+const ALL_TAILS_BYTES: usize = 128 * 1024 * 1024;
 
 /// About what an operation takes beside its payload.
 const ENVELOPE_BYTES: usize = 512;
@@ -105,16 +109,23 @@ impl Tail {
         self.after
     }
 
-    /// The tail with newer operations, cut down to its bounds from the old end.
+    /// Bytes that a tail may take while so many accounts are live. With fewer than 2048 all take what they like; with
+    /// more, each takes its share when it next grows.
     #[must_use]
-    pub fn extended(&self, new: Vec<EncodedOp>) -> Self {
+    pub fn room(live: usize) -> usize {
+        (ALL_TAILS_BYTES / live.max(1)).clamp(TAIL_MIN_BYTES, TAIL_MAX_BYTES)
+    }
+
+    /// The tail with newer operations, cut down to `room` bytes, and to its bound in operations, from the old end.
+    #[must_use]
+    pub fn extended(&self, new: Vec<EncodedOp>, room: usize) -> Self {
         let Some(last) = new.last().map(|op| op.seq) else { return self.clone() };
         let mut tail = self.clone();
         tail.ops += new.len();
         tail.bytes += new.iter().map(|op| op.weight).sum::<usize>();
         tail.chunks.push(new.into());
         let mut drop = 0;
-        while tail.ops > TAIL_MAX_OPS || tail.bytes > TAIL_MAX_BYTES {
+        while tail.ops > TAIL_MAX_OPS || tail.bytes > room {
             let Some(chunk) = tail.chunks.get(drop) else { break };
             tail.ops -= chunk.len();
             tail.bytes -= chunk.iter().map(|op| op.weight).sum::<usize>();
@@ -198,14 +209,25 @@ mod tests {
     }
 
     #[test]
+    fn a_tail_gives_way_when_many_accounts_are_live() {
+        assert_eq!((Tail::room(0), Tail::room(2048)), (TAIL_MAX_BYTES, TAIL_MAX_BYTES));
+        assert_eq!((Tail::room(16_384), Tail::room(1_000_000)), (8 * 1024, TAIL_MIN_BYTES));
+        let tail = Tail::empty(0).extended(vec![encoded(&op(1, 6000))], TAIL_MAX_BYTES);
+        let tail = tail.extended(vec![encoded(&op(2, 1000))], Tail::room(16_384));
+        assert_eq!((tail.after(), tail.since(0).count()), (0, 2));
+        let tail = tail.extended(vec![encoded(&op(3, 1000))], Tail::room(32_768));
+        assert_eq!((tail.after(), tail.since(0).count()), (1, 2));
+    }
+
+    #[test]
     fn an_operation_beyond_the_bound_is_not_encoded_and_empties_the_tail() {
-        let small = Tail::empty(0).extended(vec![encoded(&op(1, 10))]);
+        let small = Tail::empty(0).extended(vec![encoded(&op(1, 10))], TAIL_MAX_BYTES);
         assert_eq!((small.after(), small.since(0).count()), (0, 1));
         let large = encoded(&op(2, TAIL_MAX_BYTES + 1));
         assert!(large.json.is_empty());
-        let tail = small.extended(vec![large, encoded(&op(3, 10))]);
+        let tail = small.extended(vec![large, encoded(&op(3, 10))], TAIL_MAX_BYTES);
         assert_eq!((tail.after(), tail.since(0).count(), tail.bytes), (3, 0, 0));
-        let tail = tail.extended(vec![encoded(&op(4, 10))]);
+        let tail = tail.extended(vec![encoded(&op(4, 10))], TAIL_MAX_BYTES);
         assert_eq!((tail.after(), tail.since(3).count()), (3, 1));
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -56,6 +57,8 @@ pub struct Context {
     pub notifier: Notifier,
     /// Devices that were seen and whose rows are to be written.
     pub touches: Arc<Touches>,
+    /// Accounts that are live.
+    pub live: Arc<AtomicUsize>,
     /// Bounds.
     pub options: Options,
 }
@@ -284,10 +287,11 @@ impl Writer {
         let old = self.slot.view();
         let contiguous = old.sync().generation == sync.generation && old.sync().pruned_seq <= sync.pruned_seq;
         let first_new = new.first().map_or(sync.last_seq + 1, |op| op.seq);
+        let room = Tail::room(self.context.live.load(Ordering::Relaxed));
         let tail = if contiguous && old.sync().last_seq + 1 == first_new {
-            old.tail.extended(new)
+            old.tail.extended(new, room)
         } else {
-            Tail::empty(first_new - 1).extended(new)
+            Tail::empty(first_new - 1).extended(new, room)
         };
         self.slot.publish(UserView { account: Arc::new(state.account.clone()), tail });
     }
