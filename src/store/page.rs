@@ -117,11 +117,16 @@ impl<'a, T: PageOp> Builder<'a, T> {
 
     /// Then its rows, in order. `false`: no more are needed.
     pub(super) fn row(&mut self, op: StoredOp) -> Result<bool> {
-        self.take_segments(op.server_seq)?;
-        if self.full || !self.admit(op.payload.len()) {
+        self.row_with(op.server_seq, op.payload.len(), || Ok(T::of_row(op)))
+    }
+
+    /// The same for a row that is made into what the page holds only if it fits.
+    pub(super) fn row_with(&mut self, seq: Seq, payload_len: usize, op: impl FnOnce() -> Result<T>) -> Result<bool> {
+        self.take_segments(seq)?;
+        if self.full || !self.admit(payload_len) {
             return Ok(false);
         }
-        self.page.ops.push(T::of_row(op));
+        self.page.ops.push(op()?);
         Ok(true)
     }
 
