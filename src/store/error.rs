@@ -87,6 +87,14 @@ impl StoreError {
         }
     }
 
+    /// The same error, for a step whose outcome doesn't matter, because what it prepared is not used.
+    pub(super) fn made_unapplied(self) -> Self {
+        match self {
+            Self::Unknown(error) => Self::Unavailable(error),
+            other => other,
+        }
+    }
+
     /// The error's kind as a metric label.
     #[must_use]
     pub const fn label(&self) -> &'static str {

@@ -7,6 +7,7 @@ use rusqlite::params;
 use sqlx::{Connection as _, Row as _};
 
 use super::columns::Columns;
+use super::payload::stored_op_columns;
 use super::reader::Reader;
 use super::{SqliteStore, overwrite, test_mode};
 use crate::protocol::response::StoredText;
@@ -15,8 +16,8 @@ use crate::store::error::timed;
 use crate::store::page::{Builder, PageOp};
 use crate::store::rebuild::heads_of;
 use crate::store::row::{
-    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, op_columns,
-    schema_version, state_columns, trace_columns,
+    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, schema_version,
+    state_columns, trace_columns,
 };
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
@@ -36,7 +37,7 @@ const READ_LOG: &str = concat!(
     "AND last_seq <= ?6 AND first_seq <= ?3 ORDER BY last_seq LIMIT ?7) ",
     "SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, data, ",
     "first_seq FROM s UNION ALL SELECT * FROM (SELECT ",
-    op_columns!(),
+    stored_op_columns!(),
     ", NULL FROM operations WHERE user_id = ?1 AND server_seq > ?2 ",
     "AND server_seq <= COALESCE((SELECT min(max(last_seq), ?3) FROM s), ?3) ",
     "AND (?5 IS NULL OR client_id <> ?5) ORDER BY server_seq LIMIT ?4)"
@@ -44,7 +45,7 @@ const READ_LOG: &str = concat!(
 /// Rows with these ids, and the segments that may hold them: last sequence, first sequence and hashes.
 const FIND_OPS: &str = concat!(
     "SELECT ",
-    op_columns!(),
+    stored_op_columns!(),
     ", NULL FROM operations WHERE user_id = ?1 AND generation = ?2 AND op_id IN (SELECT value FROM json_each(?3)) ",
     "UNION ALL SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ",
     "NULL, op_id_hashes, first_seq FROM segments WHERE user_id = ?1 AND generation = ?2 AND max_op_id >= ?4 ",
@@ -133,8 +134,10 @@ impl LogStore for SqliteStore {
         1
     }
 
+    /// There is one writer; but large payloads are written ahead in parts, and while one waits for its next turn the other
+    /// lane commits.
     fn has_bulk_lane(&self) -> bool {
-        false
+        true
     }
 
     async fn load_account(&self, user: UserId) -> Result<Option<AccountState>> {
@@ -164,7 +167,7 @@ impl LogStore for SqliteStore {
             if group.is_empty() {
                 return Ok(Vec::new());
             }
-            let outcomes = self.writer.commit(group).await;
+            let outcomes = self.writer.commit(&group).await;
             self.checkpointer.wake();
             outcomes
         })

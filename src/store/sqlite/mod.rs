@@ -25,6 +25,7 @@ mod commit;
 mod error;
 mod log;
 mod overwrite;
+mod payload;
 mod reader;
 mod segments;
 mod test_mode;
@@ -116,6 +117,9 @@ impl SqliteStore {
             migrate::run_sqlite(&mut driver, path).await?;
         }
         let file = path.to_owned();
+        if lock.is_some() {
+            payload::purge(&open_writer(&file, options.busy_timeout)?)?;
+        }
         let writer = Arc::new(Writer::new(driver, move || open_writer(&file, options.busy_timeout))?);
         let reading = connect_options(path, options).pragma("query_only", "1").pragma("cache_size", "-16384");
         let file = path.to_owned();

@@ -60,10 +60,7 @@ impl Readers {
             })
             .await
             // It changed nothing, whatever became of it.
-            .map_err(|error| match error {
-                StoreError::Unknown(error) => StoreError::Unavailable(error),
-                other => other,
-            })
+            .map_err(StoreError::made_unapplied)
     }
 
     /// Lets those read who have a thread, and ends the threads.

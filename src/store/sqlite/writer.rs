@@ -15,6 +15,8 @@ use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 
 use super::commit::Lane;
 use super::error::as_driver_error;
+use super::payload::{self, Staged};
+use crate::store::group::commit_now;
 use crate::store::{Commit, CommitOutcome, Result, StoreError};
 
 /// How long somebody waits for the turn. Only commits stand before it, so this is a sign that something is stuck.
@@ -24,6 +26,15 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Writer {
     connections: Arc<Mutex<Option<Connections>>>,
+}
+
+/// Which thread may block.
+#[derive(Clone, Copy, Debug)]
+enum Where {
+    /// The caller's.
+    Here,
+    /// One that blocks for others.
+    Elsewhere,
 }
 
 /// Whoever has the turn has these.
@@ -76,22 +87,74 @@ impl Writer {
             .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))
     }
 
-    /// Applies a group of commits. Goes on even if the caller is gone.
+    /// Applies a group of commits. What has begun goes on even if the caller is gone.
     ///
     /// # Errors
     /// As [`crate::store::LogStore::commit`] says.
-    pub(super) async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
-        let mut turn = self.turn(|connections| connections).await?;
-        let committed = tokio::task::spawn_blocking(move || turn.commit(&group)).await;
-        committed.unwrap_or(Err(StoreError::Unknown(sqlx::Error::WorkerCrashed)))
+    pub(super) async fn commit(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        self.apply(group, Where::Elsewhere).await
     }
 
     /// The same on the calling thread, which blocks once the turn has come.
     ///
     /// # Errors
     /// As [`crate::store::LogStore::commit`] says.
-    pub(super) async fn commit_here(&self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
-        self.turn(|connections| connections).await?.commit(group)
+    pub(super) async fn commit_here(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        self.apply(group, Where::Here).await
+    }
+
+    /// Large payloads are written ahead, in parts, and others may have the turn after each.
+    async fn apply(&self, group: &Arc<[Commit]>, thread: Where) -> Result<Vec<CommitOutcome>> {
+        let mut staged = Staged::default();
+        let outcomes = match self.stage(group, &mut staged, thread).await {
+            Ok(()) => {
+                let (group, staged) = (Arc::clone(group), staged.clone());
+                let work = move |connection: &mut Connection| commit_now(&mut Lane(connection, &staged), &group);
+                self.run(thread, work).await
+            }
+            Err(error) => Err(error),
+        };
+        let all_stored =
+            outcomes.as_ref().is_ok_and(|all| all.iter().all(|outcome| *outcome == CommitOutcome::Committed));
+        if !all_stored {
+            for id in staged.ids() {
+                if let Err(error) = self.run(thread, move |connection| payload::discard(connection, id)).await {
+                    tracing::warn!(%error, "a payload that was not stored is left until the next start");
+                }
+            }
+        }
+        outcomes
+    }
+
+    async fn stage(&self, group: &[Commit], staged: &mut Staged, thread: Where) -> Result<()> {
+        for (user, seq, payload) in Staged::due(group) {
+            let mut id = None;
+            for (at, part) in payload::parts(&payload).enumerate() {
+                let work = move |connection: &mut Connection| payload::put(connection, id, at, &part);
+                let written = self.run(thread, work).await.map_err(StoreError::made_unapplied)?;
+                if id.is_none() {
+                    staged.add(user, seq, written);
+                    id = Some(written);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Works on our connection while holding the turn.
+    async fn run<T: Send + 'static>(
+        &self,
+        thread: Where,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut turn = self.turn(|connections| connections).await?;
+        match thread {
+            Where::Here => turn.directly(work),
+            Where::Elsewhere => {
+                let done = tokio::task::spawn_blocking(move || turn.directly(work)).await;
+                done.unwrap_or(Err(StoreError::Unknown(sqlx::Error::WorkerCrashed)))
+            }
+        }
     }
 
     /// Waits for the turn a last time and closes the connections; `last` is done with the driver's before.
@@ -108,10 +171,6 @@ impl Writer {
 }
 
 impl Connections {
-    fn commit(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>> {
-        self.directly(|connection| crate::store::group::commit_now(&mut Lane(connection), group))
-    }
-
     /// A panic, or a transaction left open, costs the connection: what was left half done goes with it.
     fn directly<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
         let opened = self.direct.take().map_or_else(|| (self.open)(), Ok);
@@ -160,8 +219,8 @@ mod tests {
         writer.close(async |_| {}).await;
         for error in [
             writer.acquire().await.map(drop).expect_err("closed"),
-            writer.commit([].into()).await.map(drop).expect_err("closed"),
-            writer.commit_here(&[]).await.map(drop).expect_err("closed"),
+            writer.commit(&[].into()).await.map(drop).expect_err("closed"),
+            writer.commit_here(&[].into()).await.map(drop).expect_err("closed"),
         ] {
             assert!(matches!(error, StoreError::Unavailable(sqlx::Error::PoolClosed)), "{error}");
         }
