@@ -33,7 +33,7 @@ impl<'r> Columns<'r> {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when it holds something else, or doesn't exist.
-    pub(super) fn try_get<T: Value<'r>, P: Place>(&self, at: P) -> Result<T> {
+    pub(super) fn try_get<T: Value<'r>, P: Place>(self, at: P) -> Result<T> {
         let at = at.place();
         let value = self.0.get_ref(at).ok().and_then(T::read);
         value.ok_or_else(|| StoreError::Corrupt(format!("unreadable column {at}")))

@@ -193,8 +193,8 @@ mod tests {
     }
 
     /// Whether the connection is the one in which the table was made.
-    fn has_table(connection: &mut Connection) -> Result<bool> {
-        Ok(connection.prepare("SELECT x FROM t").is_ok())
+    fn has_table(connections: &mut Connections) -> bool {
+        connections.directly(|connection| Ok(connection.prepare("SELECT x FROM t").is_ok())).expect("it works")
     }
 
     #[tokio::test]
@@ -202,12 +202,12 @@ mod tests {
         let writer = writer().await;
         let mut turn = writer.turn(|connections| connections).await.expect("it is free");
         turn.directly(|connection| Ok(connection.execute_batch("CREATE TABLE t (x)")?)).expect("it works");
-        assert!(turn.directly(has_table).expect("it works"));
+        assert!(has_table(&mut turn));
         let error = turn.directly::<()>(|_| panic!("injected")).expect_err("it panicked");
         assert!(matches!(error, StoreError::Unknown(_)), "{error}");
-        assert!(!turn.directly(has_table).expect("it is opened anew"));
+        assert!(!has_table(&mut turn), "it is opened anew");
         turn.directly(|connection| Ok(connection.execute_batch("BEGIN; CREATE TABLE t (x)")?)).expect("it works");
-        assert!(!turn.directly(has_table).expect("it is opened anew"));
+        assert!(!has_table(&mut turn), "it is opened anew");
     }
 
     #[tokio::test]
