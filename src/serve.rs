@@ -49,6 +49,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let instance = Uuid::now_v7().to_string();
     let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, instance);
     background.spawn(sweeper.run(stopping.clone()));
+    background.spawn(accounts.clone().run_janitor(config.limits.actor_idle, stopping.clone()));
 
     let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port)).await?;
     let state = AppState::new(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock);

@@ -117,6 +117,8 @@ on_both_databases! {
         the_newest_operations_are_found_in_segments,
         a_stale_seal_moves_nothing,
         a_segment_that_replaces_other_rows_is_refused,
+        a_segment_takes_in_a_smaller_one,
+        a_segment_that_cuts_through_another_is_refused,
         accounts_to_seal_are_found_in_order,
         a_truncated_log_is_made_from_segments_too;
 }

@@ -43,13 +43,10 @@ pub(super) struct FillTicket {
 
 impl VerifiedUsers {
     pub(super) fn new() -> Self {
-        let capacity = NonZeroUsize::new(CACHE_ENTRIES).expect("the constant is not 0");
-        Self {
-            state: Mutex::new(State {
-                entries: LruCache::new(capacity),
-                invalidations: vec![0; COUNTERS].into_boxed_slice(),
-            }),
-        }
+        // `LruCache::new` takes the room for all entries at once.
+        let mut entries = LruCache::unbounded();
+        entries.resize(capacity());
+        Self { state: Mutex::new(State { entries, invalidations: vec![0; COUNTERS].into_boxed_slice() }) }
     }
 
     /// Whether the account was seen verified at this token version within the last [`CACHE_TTL_MS`].
@@ -69,6 +66,20 @@ impl VerifiedUsers {
         let mut state = self.lock();
         if state.invalidations[counter(ticket.user)] == ticket.invalidations {
             state.entries.put(ticket.user, Entry { token_version, filled_at_ms: now_ms });
+        }
+    }
+
+    /// Forgets entries that are not believed any more, and gives their room back.
+    pub(super) fn forget_old(&self, now_ms: i64) {
+        let mut state = self.lock();
+        let mut forgotten = 0;
+        while state.entries.peek_lru().is_some_and(|(_, entry)| now_ms - entry.filled_at_ms >= CACHE_TTL_MS) {
+            state.entries.pop_lru();
+            forgotten += 1;
+        }
+        if forgotten > 0 {
+            // Shrinks the table as well.
+            state.entries.resize(capacity());
         }
     }
 
@@ -109,6 +120,10 @@ impl Drop for Invalidating<'_> {
     }
 }
 
+const fn capacity() -> NonZeroUsize {
+    NonZeroUsize::new(CACHE_ENTRIES).expect("the constant is not 0")
+}
+
 fn counter(user: UserId) -> usize {
     usize::try_from(user.unsigned_abs() % COUNTERS as u64).expect("smaller than COUNTERS")
 }
@@ -127,6 +142,16 @@ mod tests {
         assert!(!cache.knows(7, 3, 999), "the clock was set back");
         assert!(!cache.knows(7, 2, 1_000));
         assert!(!cache.knows(8, 3, 1_000));
+    }
+
+    #[test]
+    fn entries_that_are_too_old_are_forgotten() {
+        let cache = VerifiedUsers::new();
+        cache.fill(&cache.begin_fill(7), 0, 0);
+        cache.fill(&cache.begin_fill(8), 0, 1_000);
+        cache.forget_old(CACHE_TTL_MS);
+        assert_eq!(cache.lock().entries.len(), 1);
+        assert!(cache.knows(8, 0, CACHE_TTL_MS));
     }
 
     #[test]

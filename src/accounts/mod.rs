@@ -11,6 +11,9 @@
 //! the one-time tokens, the mail queue and the cache's invalidation are made for them already.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -107,6 +110,21 @@ impl Accounts {
     #[must_use]
     pub fn password_hashes_computed(&self) -> u64 {
         self.inner.passwords.computed()
+    }
+
+    /// Gives back, from time to time, the memory of sessions that nobody has used for `idle`; until cancelled.
+    pub async fn run_janitor(self, idle: Duration, cancel: CancellationToken) {
+        let idle_ms = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
+        let every = idle.clamp(Duration::from_secs(1), Duration::from_mins(1));
+        while cancel.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            self.forget_idle_sessions(idle_ms);
+        }
+    }
+
+    fn forget_idle_sessions(&self, idle_ms: i64) {
+        let now_ms = self.inner.clock.now_ms();
+        self.inner.sessions.forget_unused(now_ms.saturating_sub(idle_ms));
+        self.inner.cache.forget_old(now_ms);
     }
 
     /// Waits until queued mails have left or were given up. The caller bounds the time.

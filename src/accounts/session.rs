@@ -42,7 +42,7 @@ struct IssuedClaims<'a> {
     exp: i64,
 }
 
-/// Tokens remembered, in all; about 400 bytes each.
+/// Tokens remembered, in all; about 500 bytes each. One that has not been shown for a while is forgotten.
 const REMEMBERED_TOKENS: usize = 16_384;
 /// Parts of that memory with a lock each, so that cores seldom wait for each other.
 const PARTS: usize = 16;
@@ -74,34 +74,62 @@ pub(super) struct Tokens {
 /// Tokens with a good signature, by their whole text. Says nothing about time: that is looked at on each use.
 struct VerifiedTokens {
     hasher: RandomState,
-    parts: Vec<Mutex<LruCache<Box<str>, Claims>>>,
+    parts: Vec<Mutex<LruCache<Box<str>, Verified>>>,
+}
+
+struct Verified {
+    claims: Claims,
+    used_at_ms: i64,
+}
+
+/// Tokens that each part remembers.
+const fn part_bound() -> NonZeroUsize {
+    NonZeroUsize::new(REMEMBERED_TOKENS / PARTS).expect("the constants are not 0")
 }
 
 impl VerifiedTokens {
     fn new() -> Self {
-        let bound = NonZeroUsize::new(REMEMBERED_TOKENS / PARTS).expect("the constants are not 0");
         let part = || {
             // `LruCache::new` takes the room for all entries at once.
             let mut cache = LruCache::unbounded();
-            cache.resize(bound);
+            cache.resize(part_bound());
             Mutex::new(cache)
         };
         Self { hasher: RandomState::new(), parts: (0..PARTS).map(|_| part()).collect() }
     }
 
-    fn part(&self, token: &str) -> &Mutex<LruCache<Box<str>, Claims>> {
+    fn part(&self, token: &str) -> &Mutex<LruCache<Box<str>, Verified>> {
         let number = self.hasher.hash_one(token) % PARTS as u64;
         &self.parts[usize::try_from(number).expect("smaller than PARTS")]
     }
 
-    fn get(&self, token: &str) -> Option<Claims> {
-        self.part(token).lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
+    fn get(&self, token: &str, now_ms: i64) -> Option<Claims> {
+        let mut part = self.part(token).lock().unwrap_or_else(PoisonError::into_inner);
+        let verified = part.get_mut(token)?;
+        verified.used_at_ms = now_ms;
+        Some(verified.claims.clone())
     }
 
-    fn put(&self, token: &str, claims: &Claims) {
+    fn put(&self, token: &str, claims: &Claims, now_ms: i64) {
         if token.len() <= MAX_REMEMBERED_CHARS {
             let mut part = self.part(token).lock().unwrap_or_else(PoisonError::into_inner);
-            part.put(token.into(), claims.clone());
+            part.put(token.into(), Verified { claims: claims.clone(), used_at_ms: now_ms });
+        }
+    }
+
+    /// Forgets those that were last shown before then, and gives their room back.
+    fn forget_unused(&self, before_ms: i64) {
+        for part in &self.parts {
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut forgotten = 0;
+            while part.peek_lru().is_some_and(|(_, verified)| verified.used_at_ms < before_ms) {
+                part.pop_lru();
+                forgotten += 1;
+            }
+            if forgotten > 0 {
+                // Shrinks the table as well.
+                part.resize(part_bound());
+            }
         }
     }
 }
@@ -133,14 +161,19 @@ impl Tokens {
         Session { token: token.into(), user, email: email.to_owned() }
     }
 
+    /// Forgets tokens that were last shown before then.
+    pub(super) fn forget_unused(&self, before_ms: i64) {
+        self.verified.forget_unused(before_ms);
+    }
+
     /// Signature, then `nbf`, then `exp`. What the account's row says is the caller's to check.
     pub(super) fn verify(&self, token: &str, now_ms: i64) -> Result<Claims, AuthError> {
-        let claims = if let Some(claims) = self.verified.get(token) {
+        let claims = if let Some(claims) = self.verified.get(token, now_ms) {
             claims
         } else {
             let decoded = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation);
             let claims = decoded.map_err(|_| AuthError::Invalid)?.claims;
-            self.verified.put(token, &claims);
+            self.verified.put(token, &claims, now_ms);
             claims
         };
         // Exact up to the year 287396.
@@ -223,26 +256,40 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(tokens.verify(token, NOW_MS).ok().unwrap().token_version, 2);
         }
-        assert!(tokens.verified.get(token).is_some());
+        assert!(tokens.verified.get(token, NOW_MS).is_some());
         assert!(matches!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000), Err(AuthError::Expired)));
         let (rest, last) = token.split_at(token.len() - 5);
         let changed = format!("{rest}{}", last.chars().rev().collect::<String>());
         assert_ne!(changed, token);
         assert!(matches!(tokens.verify(&changed, NOW_MS), Err(AuthError::Invalid)));
-        assert!(tokens.verified.get(&changed).is_none(), "what is not good is not remembered");
+        assert!(tokens.verified.get(&changed, NOW_MS).is_none(), "what is not good is not remembered");
     }
 
     #[test]
     fn the_memory_of_tokens_is_bounded() {
         let verified = VerifiedTokens::new();
         let claims = Claims { user: 1, email: String::new(), token_version: 0, exp: None, nbf: None };
-        for n in 0..3 * REMEMBERED_TOKENS {
-            verified.put(&n.to_string(), &claims);
+        for n in 0..i64::try_from(3 * REMEMBERED_TOKENS).unwrap() {
+            verified.put(&n.to_string(), &claims, n);
         }
         let remembered: usize = verified.parts.iter().map(|part| part.lock().unwrap().len()).sum();
         assert!(remembered <= REMEMBERED_TOKENS && remembered > REMEMBERED_TOKENS / 2, "{remembered}");
-        verified.put(&"x".repeat(MAX_REMEMBERED_CHARS + 1), &claims);
-        assert!(verified.get(&"x".repeat(MAX_REMEMBERED_CHARS + 1)).is_none());
+        verified.put(&"x".repeat(MAX_REMEMBERED_CHARS + 1), &claims, 0);
+        assert!(verified.get(&"x".repeat(MAX_REMEMBERED_CHARS + 1), 0).is_none());
+    }
+
+    #[test]
+    fn tokens_that_nobody_shows_are_forgotten() {
+        let verified = VerifiedTokens::new();
+        let claims = Claims { user: 1, email: String::new(), token_version: 0, exp: None, nbf: None };
+        for token in ["a", "b"] {
+            verified.put(token, &claims, 1_000);
+        }
+        assert!(verified.get("a", 2_000).is_some());
+        verified.forget_unused(2_000);
+        assert!(verified.get("a", 2_000).is_some() && verified.get("b", 2_000).is_none());
+        verified.forget_unused(2_001);
+        assert!(verified.get("a", 2_001).is_none());
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub const BARS: &[Bar] = &[
     bar(SQLITE, "upload", "20 x 500 B", "p99_ms", Limit::AtMost(40.0)),
     bar(SQLITE, "upload", "1 x 500 B, 5000 accounts", "requests_per_second", Limit::AtLeast(15_000.0)),
     bar(SQLITE, "upload", "1 x 500 B, 5000 accounts", "p99_ms", Limit::AtMost(40.0)),
-    bar(None, "download", "500, warm", "requests_per_second", Limit::AtLeast(1_500.0)),
+    bar(None, "download", "500, warm, sealed", "requests_per_second", Limit::AtLeast(1_500.0)),
     bar(None, "fanout", "half of the peak", "notice_p95_ms", Limit::AtMost(15.0)),
     bar(None, "hold", "sockets", "memory_at_rest_bytes", Limit::AtMost(30.0 * MIB)),
     bar(None, "hold", "sockets", "memory_bytes_per_socket", Limit::AtMost(12.0 * KIB)),

@@ -15,6 +15,7 @@ use super::notifier::Notifier;
 use super::options::Options;
 use super::registry::{Lease, Registry};
 use super::restore::{self, Keep};
+use super::touches::{Touches, with_waiting};
 use super::user::actor::{Context, Message, Pending};
 use super::user::plan::Sealing;
 use super::user::work::{Answer, Answered, Work};
@@ -63,7 +64,9 @@ impl Handle {
         let notifier = Notifier::new(options.notifier.clone(), clock.clone());
         let admission =
             Admission::new(options.max_queued_requests, options.max_queued_bytes, options.max_queued_requests_per_user);
-        let context = Arc::new(Context { store, clock, committer, notifier, options });
+        let touches = Arc::new(Touches::new(Arc::clone(&store)));
+        tasks.spawn(Arc::clone(&touches).run(options.touch_every, cancel.clone()));
+        let context = Arc::new(Context { store, clock, committer, notifier, touches, options });
         let registry = Registry::start(Arc::clone(&context)).await?;
         tasks.spawn(Arc::clone(&registry).run_janitor(cancel.clone()));
         Ok(Self { context, registry, admission, replays: Arc::new(Semaphore::new(MAX_REPLAYS)), tasks, cancel })
@@ -92,7 +95,7 @@ impl Handle {
         };
         let (mut new_ops, mut has_more_piggyback) = (Vec::new(), false);
         if let Some(cursor) = cursor {
-            let exclude = (!outcome.fenced).then_some(client_id.as_str());
+            let exclude = (!outcome.fenced).then_some(&*client_id);
             let store = self.context.store.as_ref();
             let limits = (PIGGYBACK_LIMIT, self.context.options.page_bytes);
             let page = download::read_page(store, user, &view, cursor, exclude, limits.0, limits.1);
@@ -121,7 +124,7 @@ impl Handle {
     ) -> Result<SnapshotReply, EngineError> {
         let bytes = request.state.as_ref().map_or(0, bytes::Bytes::len);
         let now_ms = self.context.clock.now_ms();
-        let op_id = uuid::Uuid::now_v7().to_string();
+        let op_id = uuid::Uuid::now_v7().to_string().into();
         let check = move || validate::check_snapshot(request, op_id, now_ms);
         let checked = blocking_if(bytes >= BLOCKING_BYTES, check).await?;
         match self.submit(user, Work::Snapshot(Box::new(checked)), bytes, deadline).await?.answer {
@@ -148,24 +151,26 @@ impl Handle {
             view = self.refresh(&lease, deadline).await?;
         }
         if let Some(client_id) = &query.exclude_client {
-            self.touch(&lease, user, client_id).await;
+            self.touch(&lease, user, client_id);
         }
         let store = self.context.store.as_ref();
         let page = download::download(store, user, &view, &query, self.context.options.page_bytes);
         within(deadline, page).await?.map_err(store_trouble)
     }
 
-    /// Records that a device polls. Failing is no reason to fail the poll.
-    async fn touch(&self, lease: &Lease, user: UserId, client_id: &str) {
+    /// Records that a device polls.
+    fn touch(&self, lease: &Lease, user: UserId, client_id: &str) {
         let now_ms = self.context.clock.now_ms();
-        let due = lease.slot().devices().polled(client_id, now_ms);
-        if !due {
-            return;
+        let mut seen = lease.slot().devices();
+        if seen.polled(client_id, now_ms) {
+            self.context.touches.record(user, client_id, now_ms);
+            seen.written(client_id, now_ms);
         }
-        match self.context.store.touch_device(user, client_id, now_ms).await {
-            Ok(()) => lease.slot().devices().written(client_id, now_ms),
-            Err(error) => tracing::warn!(%error, user_id = user, "device not recorded"),
-        }
+    }
+
+    /// Writes down the devices that have been seen, as happens about every second by itself.
+    pub async fn record_devices(&self) {
+        self.context.touches.write().await;
     }
 
     /// `GET /api/sync/status` (contract, section 8.2).
@@ -206,8 +211,11 @@ impl Handle {
         since_ms: i64,
         deadline: Instant,
     ) -> Result<Vec<Device>, EngineError> {
+        // Before the rows: what is written in between is then in both, not in neither.
+        let waiting = self.context.touches.of(user);
         let rows = self.context.store.devices(user, since_ms, MAX_DEVICES);
         let rows = within(deadline, rows).await?.map_err(store_trouble)?;
+        let rows = with_waiting(rows, waiting, since_ms);
         Ok(lease.slot().devices().merged(rows, since_ms, MAX_DEVICES))
     }
 
@@ -337,10 +345,11 @@ impl Handle {
         &self.context.notifier
     }
 
-    /// Lets requests under way finish for a while, then stops every actor. Afterwards every request is refused.
+    /// Lets requests under way finish for a while, then stops every actor and writes down the devices seen. Afterwards every request is refused.
     pub async fn shutdown(&self) {
         self.registry.shutdown(SHUTDOWN_PATIENCE).await;
         self.cancel.cancel();
+        self.record_devices().await;
         self.tasks.close();
     }
 

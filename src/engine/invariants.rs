@@ -1,7 +1,7 @@
 //! The guarantees that can be checked on plain data, stated once: production assertions and tests call the same
 //! functions.
 
-use std::collections::HashSet;
+use foldhash::{HashSet, HashSetExt as _};
 
 use crate::protocol::{Seq, StoredOp};
 use crate::store::{Commit, SyncState};
@@ -19,7 +19,7 @@ pub fn check_log<'a>(after: Seq, ops: impl IntoIterator<Item = &'a StoredOp>) ->
         if op.server_seq != expected {
             return Err(format!("G1: expected sequence {expected}, found {}", op.server_seq));
         }
-        if !ids.insert(op.id.as_str()) {
+        if !ids.insert(&*op.id) {
             return Err(format!("G2: an op id stands twice, again at {expected}"));
         }
     }

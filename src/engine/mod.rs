@@ -13,6 +13,7 @@ mod registry;
 mod restore;
 pub mod sealer;
 pub mod sweeper;
+mod touches;
 mod user;
 mod view;
 

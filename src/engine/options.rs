@@ -6,6 +6,9 @@ use crate::config::Config;
 
 use super::notifier::NotifierOptions;
 
+/// Seldom enough that a crowd of polls becomes few statements, and often enough that other instances hardly notice.
+const TOUCH_EVERY: Duration = Duration::from_secs(1);
+
 /// What the engine may use and how long it keeps what.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -15,6 +18,8 @@ pub struct Options {
     pub actor_idle: Duration,
     /// How often idle actors are looked for.
     pub passivate_every: Duration,
+    /// How often the devices that have polled are written down.
+    pub touch_every: Duration,
     /// Requests admitted at once, in all.
     pub max_queued_requests: usize,
     /// Requests admitted at once for one account.
@@ -47,6 +52,7 @@ impl From<&Config> for Options {
             max_live_actors: config.limits.max_live_actors,
             actor_idle: config.limits.actor_idle,
             passivate_every: (config.limits.actor_idle / 20).clamp(Duration::from_millis(100), Duration::from_secs(5)),
+            touch_every: TOUCH_EVERY,
             max_queued_requests: config.limits.max_queued_requests,
             max_queued_requests_per_user: config.limits.max_queued_requests_per_user,
             max_queued_bytes: config.limits.max_queued_bytes,

@@ -1,5 +1,9 @@
 //! Seals old operations: reads them, packs them into segments off the async threads, and has the account's actor store
 //! those in place of the rows. The commit is fenced like every other: what changed meanwhile is left for the next time.
+//!
+//! A log's last segment is taken up again while it has room: it is unpacked, and packed anew with what has come to it. So
+//! a history lies in a few full segments, however slowly it grew, each of which has been written at most
+//! `MAX_OPS / MIN_RUN` times and one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +16,7 @@ use super::user::plan::Sealing;
 use super::{EngineError, Handle};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::segment::{FULL_BYTES, MAX_OPS, is_packable};
-use crate::store::{LogRange, Sealable, Segment, Store, StoreError};
+use crate::store::{LastSegment, LogRange, Sealable, Segment, Store, StoreError};
 
 /// Runs that may still grow wait until they have so many operations: a small segment saves little.
 pub const MIN_RUN: usize = 64;
@@ -50,7 +54,7 @@ pub struct SealReport {
     pub operations: u64,
     /// What the operations were charged: payloads and clocks.
     pub operation_bytes: u64,
-    /// What the segments take, with what is needed to find operations in them.
+    /// What the segments take for them, with what is needed to find operations in them.
     pub segment_bytes: u64,
     /// The budget was used up: the next run goes on.
     pub budget_exhausted: bool,
@@ -69,13 +73,18 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&self, segments: &[Segment]) {
+    /// Counts what was stored; `reopened` was packed before.
+    fn add(&self, segments: &[Segment], reopened: Option<LastSegment>) {
+        fn count(n: usize) -> u64 {
+            u64::try_from(n).unwrap_or(u64::MAX)
+        }
         let total = |value: fn(&Segment) -> u64| segments.iter().map(value).sum::<u64>();
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let operations = total(|segment| u64::try_from(segment.op_count).unwrap_or(u64::MAX));
-        let operation_bytes = total(|segment| segment.storage_bytes.unsigned_abs());
-        let segment_bytes =
-            total(|segment| u64::try_from(segment.data.len() + segment.op_id_hashes.len()).unwrap_or(u64::MAX));
+        let before = |value: fn(&LastSegment) -> u64| reopened.as_ref().map_or(0, value);
+        let operations = total(|segment| count(segment.op_count)).saturating_sub(before(|last| count(last.op_count)));
+        let operation_bytes = total(|segment| segment.storage_bytes.unsigned_abs())
+            .saturating_sub(before(|last| last.storage_bytes.unsigned_abs()));
+        let segment_bytes = total(|segment| count(segment.data.len() + segment.op_id_hashes.len()))
+            .saturating_sub(before(|last| last.packed_bytes.unsigned_abs()));
         self.segments.fetch_add(count(segments.len()), Ordering::Relaxed);
         self.operations.fetch_add(operations, Ordering::Relaxed);
         self.operation_bytes.fetch_add(operation_bytes, Ordering::Relaxed);
@@ -159,15 +168,28 @@ async fn seal_account(
     scope: Scope,
     counts: &Counts,
 ) -> Result<bool, SealError> {
-    let Sealable { user, generation, mut after, last_seq } = account;
+    let Sealable { user, generation, mut after, last_seq, pages_after, last_segment } = account;
     let begin = after;
+    let mut reopened = last_segment.filter(|last| has_room(last) && !ends_page(after, pages_after));
     while after < last_seq {
-        let range =
-            LogRange { user, after, up_to: last_seq, exclude_client: None, limit: STEP_OPS, max_bytes: STEP_BYTES };
+        let from = reopened.map_or(after, |last| last.first_seq - 1);
+        let range = LogRange {
+            user,
+            after: from,
+            up_to: last_seq,
+            exclude_client: None,
+            limit: STEP_OPS,
+            max_bytes: STEP_BYTES,
+        };
         let page = store.read_log(range).await?;
         let (ops, more) = (page.ops, page.has_more);
-        let packed = tokio::task::spawn_blocking(move || pack(generation, after, &ops, scope, more)).await??;
+        let reading = Reading { generation, from, after, pages_after, more };
+        let packed = tokio::task::spawn_blocking(move || pack(reading, &ops, scope)).await??;
         if packed.up_to == after {
+            // A large operation behind the segment may be more than one step reads.
+            if reopened.take().is_some() {
+                continue;
+            }
             break;
         }
         let up_to = packed.up_to;
@@ -176,13 +198,41 @@ async fn seal_account(
         if !engine.seal(user, sealing, Instant::now() + PATIENCE).await? {
             break;
         }
-        counts.add(&segments);
+        let reopened = reopened.take().filter(|last| segments.first().is_some_and(|s| s.first_seq == last.first_seq));
+        counts.add(&segments, reopened);
         after = up_to;
         if packed.done {
             break;
         }
     }
     Ok(after > begin)
+}
+
+/// Whether there is room in a log's last segment.
+fn has_room(last: &LastSegment) -> bool {
+    let used = usize::try_from(last.storage_bytes).unwrap_or(usize::MAX);
+    last.op_count < MAX_OPS && used <= FULL_BYTES / MAX_OPS * (MAX_OPS - MIN_RUN)
+}
+
+/// Whether one of the pages that a joining device reads ends with this sequence. Segments end there too, so that each of
+/// those pages is one segment.
+fn ends_page(seq: Seq, pages_after: Seq) -> bool {
+    let page = Seq::try_from(MAX_OPS).unwrap_or(Seq::MAX);
+    (seq - pages_after).rem_euclid(page) == 0
+}
+
+/// What a step has read.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    generation: i64,
+    /// Reading began after this sequence.
+    from: Seq,
+    /// Up to here everything has been packed, or stays as it is: what has been read before it was a segment.
+    after: Seq,
+    /// See [`Sealable::pages_after`].
+    pages_after: Seq,
+    /// There is more to read.
+    more: bool,
 }
 
 /// A step's result.
@@ -195,23 +245,27 @@ struct Packed {
     done: bool,
 }
 
-/// Packs operations that follow each other from `after` on, as long as they are old enough. A full state or a large
+/// Packs operations that follow each other from `from` on, as long as they are old enough. A full state or a large
 /// operation stays as it is and ends a run. A run at the end that is not full waits: for the rest of it when there is
-/// `more` to read, or until it has [`Scope::min_run`] operations.
-fn pack(generation: i64, after: Seq, ops: &[StoredOp], scope: Scope, more: bool) -> Result<Packed, StoreError> {
-    let mut packed = Packed { segments: Vec::new(), up_to: after, done: !more };
+/// more to read, or until [`Scope::min_run`] of its operations are not packed yet. What is packed already is not packed
+/// again for itself.
+fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<Packed, StoreError> {
+    let Reading { from, more, .. } = reading;
+    let mut packed = Packed { segments: Vec::new(), up_to: reading.after, done: !more };
     let min_run = scope.min_run;
     let mut run_start = 0;
     let mut run_bytes = 0;
     for (at, op) in ops.iter().enumerate() {
-        let follows = i64::try_from(at).is_ok_and(|at| op.server_seq == after + 1 + at);
+        let follows = i64::try_from(at).is_ok_and(|at| op.server_seq == from + 1 + at);
         if !follows || op.received_at >= scope.before_ms {
             packed.done = true;
-            return packed.with_last_run(generation, &ops[run_start..at], Some(min_run));
+            return packed.with_last_run(reading, &ops[run_start..at], Some(min_run));
         }
-        let full = at - run_start == MAX_OPS || run_bytes + op.payload.len() > FULL_BYTES;
+        let full = at - run_start == MAX_OPS
+            || run_bytes + op.payload.len() > FULL_BYTES
+            || ends_page(op.server_seq - 1, reading.pages_after);
         if !is_packable(op) || full {
-            packed.push(generation, &ops[run_start..at])?;
+            packed.push(reading, &ops[run_start..at])?;
             run_start = at;
             run_bytes = 0;
         }
@@ -222,23 +276,24 @@ fn pack(generation: i64, after: Seq, ops: &[StoredOp], scope: Scope, more: bool)
             packed.up_to = op.server_seq;
         }
     }
-    packed.with_last_run(generation, &ops[run_start..], (!more).then_some(min_run))
+    packed.with_last_run(reading, &ops[run_start..], (!more).then_some(min_run))
 }
 
 impl Packed {
-    fn push(&mut self, generation: i64, run: &[StoredOp]) -> Result<(), StoreError> {
-        if let Some(last) = run.last() {
-            self.segments.push(Segment::pack(generation, run)?);
+    fn push(&mut self, reading: Reading, run: &[StoredOp]) -> Result<(), StoreError> {
+        if let Some(last) = run.last().filter(|last| last.server_seq > reading.after) {
+            self.segments.push(Segment::pack(reading.generation, run)?);
             self.up_to = last.server_seq;
         }
         Ok(())
     }
 
-    fn with_last_run(mut self, generation: i64, run: &[StoredOp], min: Option<usize>) -> Result<Self, StoreError> {
+    fn with_last_run(mut self, reading: Reading, run: &[StoredOp], min: Option<usize>) -> Result<Self, StoreError> {
+        let fresh = run.iter().filter(|op| op.server_seq > reading.after).count();
         // With more to come the run is only packed as it is when nothing else has been: each step gets somewhere.
-        let ripe = min.map_or(self.segments.is_empty(), |min| run.len() >= min);
+        let ripe = min.map_or(self.segments.is_empty(), |min| fresh >= min);
         if ripe {
-            self.push(generation, run)?;
+            self.push(reading, run)?;
         }
         Ok(self)
     }

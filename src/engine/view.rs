@@ -22,7 +22,7 @@ pub struct EncodedOp {
     /// Its place in the log.
     pub seq: Seq,
     /// Who wrote it.
-    pub client_id: Box<str>,
+    pub client_id: Arc<str>,
     /// As JSON; empty when the operation is too large for the tail.
     pub json: Bytes,
     /// Bytes that it takes, or would take.
@@ -51,7 +51,7 @@ impl EncodedOp {
             .map(|(op, end)| {
                 let json = all.slice(std::mem::replace(&mut start, end)..end);
                 let weight = json.len().max(op.payload.len());
-                Self { seq: op.server_seq, client_id: op.client_id.as_str().into(), json, weight }
+                Self { seq: op.server_seq, client_id: Arc::clone(&op.client_id), json, weight }
             })
             .collect()
     }
@@ -76,7 +76,7 @@ pub fn encode_page(ops: Vec<OutgoingOp>) -> Vec<Bytes> {
     ops.into_iter()
         .filter_map(|op| match op {
             OutgoingOp::Row(_) => encoded.next(),
-            OutgoingOp::Packed(_, json) => Some(json),
+            OutgoingOp::Encoded(_, json) => Some(json),
         })
         .collect()
 }
@@ -163,12 +163,12 @@ mod tests {
     fn op(server_seq: Seq, payload_bytes: usize) -> StoredOp {
         StoredOp {
             server_seq,
-            id: server_seq.to_string(),
-            client_id: "A".to_owned(),
-            action_type: "x".to_owned(),
+            id: server_seq.to_string().into(),
+            client_id: "A".into(),
+            action_type: "x".into(),
             op_type: OpType::Update,
             entity_type: "TASK",
-            entity_id: Some("t".to_owned()),
+            entity_id: Some("t".into()),
             entity_ids: Vec::new(),
             payload: Bytes::from(vec![b'1'; payload_bytes]),
             storage_bytes: 1,
@@ -192,7 +192,7 @@ mod tests {
         let each: Vec<Bytes> = ops.iter().map(|op| encoded(op).json).collect();
         assert_eq!(encode_page(ops.iter().cloned().map(OutgoingOp::Row).collect()), each);
         let [first, second, third] = ops;
-        let packed = OutgoingOp::Packed(2, encoded(&second).json);
+        let packed = OutgoingOp::Encoded(2, encoded(&second).json);
         assert_eq!(encode_page(vec![OutgoingOp::Row(first), packed, OutgoingOp::Row(third)]), each);
         assert!(encode_page(Vec::new()).is_empty());
     }

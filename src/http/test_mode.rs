@@ -119,7 +119,7 @@ async fn newest_ops(State(state): State<AppState>, Path(user): Path<String>, req
                 "clientId": op.client_id,
                 "opType": op.op_type.as_str(),
                 "serverSeq": op.server_seq,
-                "vectorClock": clock(&op.vector_clock.to_json())?,
+                "vectorClock": clock(op.vector_clock.as_json())?,
             }))
         })
         .collect::<ApiResult<Vec<_>>>()?;

@@ -1,7 +1,8 @@
 //! Vector clocks (contract, section 4): who has seen how many changes of whom.
 
 use std::cmp::Ordering as Cmp;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 
 use super::limits::{MAX_CLOCK_COUNTER, MAX_CLOCK_STORED, MAX_ID_LEN};
 
@@ -22,9 +23,37 @@ pub enum Ordering {
 /// entries that are 0 are kept, as clients see them back, but mean the same. A copy shares its entries until one of the
 /// two is changed: a stored operation, its head and its answer have the same clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct VectorClock(Option<Arc<Vec<Entry>>>);
+pub struct VectorClock(Option<Arc<Entries>>);
 
 type Entry = (Arc<str>, u32);
+
+/// At least one entry, and its text once somebody has asked for it: the row, the head and the answer all do.
+#[derive(Debug, Default)]
+struct Entries {
+    sorted: Vec<Entry>,
+    json: OnceLock<Box<str>>,
+}
+
+impl Clone for Entries {
+    /// Copied in order to be changed, so without the text.
+    fn clone(&self) -> Self {
+        Self { sorted: self.sorted.clone(), json: OnceLock::new() }
+    }
+}
+
+impl PartialEq for Entries {
+    fn eq(&self, other: &Self) -> bool {
+        self.sorted == other.sorted
+    }
+}
+
+impl Eq for Entries {}
+
+impl Hash for Entries {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.sorted.hash(state);
+    }
+}
 
 /// Orders strings as JavaScript does: by UTF-16 code unit.
 #[must_use]
@@ -50,15 +79,17 @@ impl VectorClock {
     }
 
     fn of(entries: Vec<Entry>) -> Self {
-        Self((!entries.is_empty()).then(|| Arc::new(entries)))
+        Self((!entries.is_empty()).then(|| Arc::new(Entries { sorted: entries, json: OnceLock::new() })))
     }
 
     fn entries(&self) -> &[Entry] {
-        self.0.as_ref().map_or(&[], |entries| entries.as_slice())
+        self.0.as_ref().map_or(&[], |entries| entries.sorted.as_slice())
     }
 
     fn entries_mut(&mut self) -> &mut Vec<Entry> {
-        Arc::make_mut(self.0.get_or_insert_default())
+        let entries = Arc::make_mut(self.0.get_or_insert_default());
+        entries.json.take();
+        &mut entries.sorted
     }
 
     fn position(&self, client: &str) -> Result<usize, usize> {
@@ -202,37 +233,11 @@ impl VectorClock {
 
     /// The clock as compact JSON.
     #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut out = String::with_capacity(self.json_len());
-        self.write_json(&mut out);
-        out
+    pub fn as_json(&self) -> &str {
+        self.0.as_ref().map_or("{}", |entries| entries.json.get_or_init(|| to_json(&entries.sorted).into()))
     }
 
-    /// How long the clock is as compact JSON, in bytes.
-    #[must_use]
-    pub fn json_len(&self) -> usize {
-        let entry = |(key, value): &Entry| {
-            let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
-            super::json::str_len(key) + 1 + digits
-        };
-        2 + self.len().saturating_sub(1) + self.entries().iter().map(entry).sum::<usize>()
-    }
-
-    /// Appends the clock as compact JSON.
-    pub fn write_json(&self, out: &mut String) {
-        out.push('{');
-        for (i, (key, value)) in self.entries().iter().enumerate() {
-            if i > 0 {
-                out.push(',');
-            }
-            super::json::write_str(out, key);
-            out.push(':');
-            out.push_str(itoa::Buffer::new().format(*value));
-        }
-        out.push('}');
-    }
-
-    /// Reads a clock as [`VectorClock::to_json`] wrote it.
+    /// Reads a clock as [`VectorClock::as_json`] wrote it.
     ///
     /// # Errors
     /// When the text is not an object of integers: a stored clock that fails is corrupt.
@@ -242,11 +247,33 @@ impl VectorClock {
     }
 }
 
+fn to_json(entries: &[Entry]) -> String {
+    /// Quotes, colon, comma and ten digits.
+    const BESIDE_KEY: usize = 14;
+    let mut out = String::with_capacity(2 + entries.iter().map(|(key, _)| key.len() + BESIDE_KEY).sum::<usize>());
+    out.push('{');
+    for (i, (key, value)) in entries.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        super::json::write_str(&mut out, key);
+        out.push(':');
+        out.push_str(itoa::Buffer::new().format(*value));
+    }
+    out.push('}');
+    out
+}
+
 fn position(entries: &[Entry], client: &str) -> Result<usize, usize> {
     entries.binary_search_by(|(key, _)| utf16_cmp(key, client))
 }
 
 fn set(entries: &mut Vec<Entry>, client: Arc<str>, value: u32) {
+    // Most clocks come in order.
+    if entries.last().is_none_or(|(last, _)| utf16_cmp(last, &client).is_lt()) {
+        entries.push((client, value));
+        return;
+    }
     match position(entries, &client) {
         Ok(at) => entries[at].1 = value,
         Err(at) => entries.insert(at, (client, value)),

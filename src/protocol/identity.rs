@@ -36,7 +36,7 @@ pub fn same_operation_ignoring_time(stored: &StoredOp, incoming: &ValidOp) -> bo
 /// The stored clock was pruned with knowledge of its time, so its own keys say what to keep.
 fn same_clock(stored: &StoredOp, incoming: &ValidOp) -> bool {
     let keys = stored.vector_clock.iter().map(|(client, _)| client);
-    let preserve = std::iter::once(incoming.client_id.as_str()).chain(keys);
+    let preserve = std::iter::once(&*incoming.client_id).chain(keys);
     incoming.vector_clock.pruned(preserve) == stored.vector_clock
 }
 
@@ -51,7 +51,7 @@ pub(super) fn same_uploaded(first: &UploadedOp, second: &UploadedOp) -> bool {
     let encrypted = |op: &UploadedOp| op.is_payload_encrypted.unwrap_or(false);
     let entity_ids =
         |op: &UploadedOp| normalised_entity_ids(op.entity_id.as_deref(), op.entity_ids.as_deref().unwrap_or_default());
-    let clock = |op: &UploadedOp| valid_entries(&op.vector_clock).pruned([op.client_id.as_str()]);
+    let clock = |op: &UploadedOp| valid_entries(&op.vector_clock).pruned([&*op.client_id]);
     first.client_id == second.client_id
         && first.action_type == second.action_type
         && first.op_type == second.op_type

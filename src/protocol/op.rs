@@ -1,6 +1,10 @@
 //! Operations: as uploaded, as validated, as stored, and as sent to clients (contract, section 3).
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::json::scan::Shape;
 use super::{Seq, VectorClock};
@@ -151,19 +155,19 @@ pub const LOAD_ALL_ACTION: &str = "[SP_ALL] Load(import) all data";
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // section 5.2 names them
 pub struct UploadedOp {
-    pub id: String,
-    pub client_id: String,
-    pub action_type: String,
-    pub op_type: String,
-    pub entity_type: String,
-    pub entity_id: Option<String>,
-    pub entity_ids: Option<Vec<String>>,
+    pub id: Arc<str>,
+    pub client_id: Arc<str>,
+    pub action_type: Arc<str>,
+    pub op_type: Arc<str>,
+    pub entity_type: Arc<str>,
+    pub entity_id: Option<Arc<str>>,
+    pub entity_ids: Option<Vec<Arc<str>>>,
     /// Compact JSON; `None` when the member is missing (a JSON `null` is `Some("null")`).
     pub payload: Option<Bytes>,
     /// How deep and large the payload is.
     pub payload_shape: Shape,
     /// Entries in the order received; values that are no finite number are NaN.
-    pub vector_clock: Vec<(String, f64)>,
+    pub vector_clock: Vec<(Arc<str>, f64)>,
     pub timestamp: f64,
     pub schema_version: f64,
     pub is_payload_encrypted: Option<bool>,
@@ -178,14 +182,14 @@ pub struct UploadedOp {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct ValidOp {
-    pub id: String,
-    pub client_id: String,
-    pub action_type: String,
+    pub id: Arc<str>,
+    pub client_id: Arc<str>,
+    pub action_type: Arc<str>,
     pub op_type: OpType,
     pub entity_type: &'static str,
-    pub entity_id: Option<String>,
+    pub entity_id: Option<Arc<str>>,
     /// As declared, not normalised; empty when absent.
-    pub entity_ids: Vec<String>,
+    pub entity_ids: Vec<Arc<str>>,
     /// Compact JSON.
     pub payload: Bytes,
     /// Sanitised, not pruned.
@@ -202,7 +206,7 @@ impl ValidOp {
     /// Whether this is an additive time delta.
     #[must_use]
     pub fn is_time_delta(&self) -> bool {
-        self.action_type == TIME_DELTA_ACTION
+        &*self.action_type == TIME_DELTA_ACTION
     }
 
     /// Whether this full state says which history it covers, and so authorises fast-forward, restore
@@ -215,12 +219,12 @@ impl ValidOp {
     /// The entity ids whose latest operations it is checked against: the scalar id first, then the
     /// declared ones, without repeats.
     #[must_use]
-    pub fn conflict_ids(&self) -> Vec<&str> {
-        let mut ids: Vec<&str> = Vec::with_capacity(1 + self.entity_ids.len());
-        let mut seen = std::collections::HashSet::with_capacity(1 + self.entity_ids.len());
+    pub fn conflict_ids(&self) -> SmallVec<[&str; 2]> {
+        let mut ids = SmallVec::with_capacity(1 + self.entity_ids.len());
+        let mut seen = Seen::default();
         for id in self.entity_id.iter().chain(&self.entity_ids) {
-            if seen.insert(id.as_str()) {
-                ids.push(id);
+            if seen.is_new(&ids, id) {
+                ids.push(&**id);
             }
         }
         ids
@@ -229,20 +233,47 @@ impl ValidOp {
     /// The entity ids as stored (section 5.9.3): without repeats, and none when the scalar id says it
     /// all.
     #[must_use]
-    pub fn stored_entity_ids(&self) -> Vec<String> {
+    pub fn stored_entity_ids(&self) -> Vec<Arc<str>> {
         normalised_entity_ids(self.entity_id.as_deref(), &self.entity_ids)
     }
 }
 
 /// Entity ids in the form in which they are stored and compared (section 5.9.3).
 #[must_use]
-pub fn normalised_entity_ids(entity_id: Option<&str>, entity_ids: &[String]) -> Vec<String> {
-    let mut seen = std::collections::HashSet::with_capacity(entity_ids.len());
-    let set: Vec<&String> = entity_ids.iter().filter(|id| seen.insert(id.as_str())).collect();
-    match set.as_slice() {
-        [] => Vec::new(),
-        [only] if Some(only.as_str()) == entity_id => Vec::new(),
-        many => many.iter().map(|id| (*id).clone()).collect(),
+pub fn normalised_entity_ids(entity_id: Option<&str>, entity_ids: &[Arc<str>]) -> Vec<Arc<str>> {
+    if let [only] = entity_ids
+        && Some(&**only) == entity_id
+    {
+        return Vec::new();
+    }
+    let mut seen = Seen::default();
+    let mut texts: Vec<&str> = Vec::with_capacity(entity_ids.len());
+    let mut ids = Vec::with_capacity(entity_ids.len());
+    for id in entity_ids {
+        if seen.is_new(&texts, id) {
+            texts.push(id);
+            ids.push(Arc::clone(id));
+        }
+    }
+    if ids.len() == 1 && texts.first().copied() == entity_id { Vec::new() } else { ids }
+}
+
+/// Finds repeats in a list of ids. Nearly every operation has one or two, which are compared faster than hashed.
+#[derive(Default)]
+struct Seen<'a>(HashSet<&'a str>);
+
+impl<'a> Seen<'a> {
+    const FEW: usize = 8;
+
+    /// Whether `id` is not among `before`, everything that was found new until now.
+    fn is_new(&mut self, before: &[&'a str], id: &'a str) -> bool {
+        if before.len() < Self::FEW {
+            return !before.contains(&id);
+        }
+        if self.0.is_empty() {
+            self.0.extend(before);
+        }
+        self.0.insert(id)
     }
 }
 
@@ -257,14 +288,14 @@ pub fn is_causal_full_state(op_type: OpType, repair_base_server_seq: Option<Seq>
 #[allow(missing_docs)]
 pub struct StoredOp {
     pub server_seq: Seq,
-    pub id: String,
-    pub client_id: String,
-    pub action_type: String,
+    pub id: Arc<str>,
+    pub client_id: Arc<str>,
+    pub action_type: Arc<str>,
     pub op_type: OpType,
     pub entity_type: &'static str,
-    pub entity_id: Option<String>,
+    pub entity_id: Option<Arc<str>>,
     /// Normalised.
-    pub entity_ids: Vec<String>,
+    pub entity_ids: Vec<Arc<str>>,
     /// Compact JSON.
     pub payload: Bytes,
     /// Bytes charged to the quota: payload plus clock, both as compact JSON.

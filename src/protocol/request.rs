@@ -4,6 +4,8 @@
 //! of the body. A body is refused as a whole only for its structure: what an operation means is judged one by one later
 //! ([`super::validate`]), as one bad operation must not stop its siblings for ever.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::json::scan::{Malformed, Scanner, Shape, Span, compacted};
@@ -22,9 +24,9 @@ use schema::{At, CLIENT_ID, Checker, REQUEST_ID, StringRule, UUID, members};
 #[allow(missing_docs)] // section 5.2
 pub struct UploadRequest {
     pub ops: Vec<UploadedOp>,
-    pub client_id: String,
+    pub client_id: Arc<str>,
     pub last_known_server_seq: Option<Seq>,
-    pub request_id: Option<String>,
+    pub request_id: Option<Arc<str>>,
 }
 
 /// Why a snapshot is uploaded (`reason`).
@@ -60,18 +62,18 @@ pub struct SnapshotRequest {
     pub state: Option<Bytes>,
     /// How deep and large the state is.
     pub state_shape: Shape,
-    pub client_id: String,
+    pub client_id: Arc<str>,
     pub reason: SnapshotReason,
-    pub vector_clock: Vec<(String, f64)>,
+    pub vector_clock: Vec<(Arc<str>, f64)>,
     pub schema_version: Option<u8>,
     pub is_payload_encrypted: Option<bool>,
     pub import_reason: Option<ImportReason>,
-    pub op_id: Option<String>,
+    pub op_id: Option<Arc<str>>,
     pub is_clean_slate: bool,
     /// `None` when the member is missing: then it is a `SYNC_IMPORT`.
     pub op_type: Option<OpType>,
     pub repair_base_server_seq: Option<Seq>,
-    pub request_id: Option<String>,
+    pub request_id: Option<Arc<str>>,
 }
 
 /// `GET /api/sync/ops`.
@@ -154,17 +156,15 @@ const SNAPSHOT_OP_TYPES: [(&str, OpType); 3] = [
     (OpType::Repair.as_str(), OpType::Repair),
 ];
 
-/// An element of `ops` before its members are checked.
-enum RawOp {
-    Object(Box<[Option<Span>; OP_FIELDS.len()]>),
-    Other,
-}
-
 /// What stands in `ops`.
-enum RawOps {
+enum Ops {
     Missing,
     NoArray(Span),
-    Array { ops: Vec<RawOp>, count: usize },
+    /// The elements that are sound, and how many there are in all.
+    Array {
+        ops: Vec<UploadedOp>,
+        count: usize,
+    },
 }
 
 impl UploadRequest {
@@ -176,7 +176,7 @@ impl UploadRequest {
         let text = std::str::from_utf8(body).map_err(|_| RequestError::Malformed)?;
         let mut scanner = Scanner::new(text);
         let mut check = Checker::new(text);
-        let mut raw_ops = RawOps::Missing;
+        let mut ops = Ops::Missing;
         let (mut client_id, mut last_known, mut request_id) = (None, None, None);
         if scanner.peek() != Some(b'{') {
             return Err(no_object(scanner, check));
@@ -185,7 +185,11 @@ impl UploadRequest {
         let mut first = true;
         while let Some((key, _)) = scanner.member(&mut first)? {
             match &*key {
-                "ops" => raw_ops = read_ops(&mut scanner)?,
+                "ops" => {
+                    // Of equal names the last one counts.
+                    check.forget_issues();
+                    ops = read_ops(&mut scanner, &mut check, body)?;
+                }
                 "clientId" => client_id = Some(scanner.value()?),
                 "lastKnownServerSeq" => last_known = Some(scanner.value()?),
                 "requestId" => request_id = Some(scanner.value()?),
@@ -196,26 +200,25 @@ impl UploadRequest {
         }
         scanner.end()?;
 
-        let ops = match raw_ops {
-            RawOps::Array { count, .. } if count > MAX_OPS_PER_UPLOAD => return Err(RequestError::TooManyOps(count)),
-            RawOps::Array { ops, count } => {
-                let ops = ops.iter().enumerate().filter_map(|(i, raw)| check_op(&mut check, body, i, raw)).collect();
+        let ops = match ops {
+            Ops::Array { count, .. } if count > MAX_OPS_PER_UPLOAD => return Err(RequestError::TooManyOps(count)),
+            Ops::Array { ops, count } => {
                 if count == 0 {
                     check.too_small("array", 1, At::root("ops").path());
                 }
                 ops
             }
-            RawOps::NoArray(span) => {
+            Ops::NoArray(span) => {
                 let size = StringRule { min: Some(1), max: Some(MAX_OPS_PER_UPLOAD), format: None };
                 check.no_array(At::root("ops"), span, size);
                 Vec::new()
             }
-            RawOps::Missing => {
+            Ops::Missing => {
                 check.wrong_type("array", At::root("ops").path());
                 Vec::new()
             }
         };
-        let client_id = check.string(At::root("clientId"), client_id, CLIENT_ID);
+        let client_id = check.shared_string(At::root("clientId"), client_id, CLIENT_ID);
         let last_known_server_seq = check.optional_integer(At::root("lastKnownServerSeq"), last_known, 0, None);
         let request_id = check.optional_string(At::root("requestId"), request_id, REQUEST_ID);
         match client_id {
@@ -236,27 +239,28 @@ fn no_object(mut scanner: Scanner<'_>, mut check: Checker<'_>) -> RequestError {
     check.into_error()
 }
 
-/// Reads `ops`. Of elements beyond the limit only the number is kept.
-fn read_ops(scanner: &mut Scanner<'_>) -> Result<RawOps, Malformed> {
+/// Reads and checks `ops`. Of elements beyond the limit only the number is kept.
+fn read_ops(scanner: &mut Scanner<'_>, check: &mut Checker<'_>, body: &Bytes) -> Result<Ops, Malformed> {
     if scanner.peek() != Some(b'[') {
-        return Ok(RawOps::NoArray(scanner.value()?));
+        return Ok(Ops::NoArray(scanner.value()?));
     }
     scanner.open(b'[')?;
     let mut ops = Vec::new();
     let mut count = 0;
     let mut first = true;
     while scanner.element(&mut first)? {
-        count += 1;
-        if count > MAX_OPS_PER_UPLOAD {
+        if count >= MAX_OPS_PER_UPLOAD {
             scanner.value()?;
         } else if scanner.peek() == Some(b'{') {
-            ops.push(RawOp::Object(Box::new(members(scanner, &OP_FIELDS)?)));
+            let fields = members(scanner, &OP_FIELDS)?;
+            ops.extend(check_op(check, body, count, &fields));
         } else {
             scanner.value()?;
-            ops.push(RawOp::Other);
+            check.wrong_type("object", vec!["ops".into(), count.into()]);
         }
+        count += 1;
     }
-    Ok(RawOps::Array { ops, count })
+    Ok(Ops::Array { ops, count })
 }
 
 /// Payload bytes: a slice of the body where possible. A slice keeps the whole body in memory.
@@ -264,12 +268,13 @@ fn payload_bytes(body: &Bytes, text: &str, span: Span) -> Bytes {
     if span.compact { body.slice(span.start..span.end) } else { Bytes::from(compacted(&text[span.start..span.end])) }
 }
 
-fn check_op(check: &mut Checker<'_>, body: &Bytes, index: usize, raw: &RawOp) -> Option<UploadedOp> {
+fn check_op(
+    check: &mut Checker<'_>,
+    body: &Bytes,
+    index: usize,
+    fields: &[Option<Span>; OP_FIELDS.len()],
+) -> Option<UploadedOp> {
     let at = |field| At { op: Some(index), field };
-    let RawOp::Object(fields) = raw else {
-        check.wrong_type("object", vec!["ops".into(), index.into()]);
-        return None;
-    };
     let [
         id,
         client,
@@ -285,13 +290,13 @@ fn check_op(check: &mut Checker<'_>, body: &Bytes, index: usize, raw: &RawOp) ->
         encrypted,
         reason,
         base,
-    ] = **fields;
+    ] = *fields;
     check.poisoned = None;
     let id = check.string(at("id"), id, TRANSPORT);
-    let client_id = check.string(at("clientId"), client, TRANSPORT);
-    let action_type = check.string(at("actionType"), action, ACTION_TYPE);
-    let op_type = check.string(at("opType"), op_type, TRANSPORT);
-    let entity_type = check.string(at("entityType"), entity_type, TRANSPORT);
+    let client_id = check.shared_string(at("clientId"), client, TRANSPORT);
+    let action_type = check.shared_string(at("actionType"), action, ACTION_TYPE);
+    let op_type = check.shared_string(at("opType"), op_type, TRANSPORT);
+    let entity_type = check.shared_string(at("entityType"), entity_type, TRANSPORT);
     let entity_id = check.optional_string(at("entityId"), entity_id, TRANSPORT);
     let entity_ids = check.optional_strings(at("entityIds"), entity_ids, TRANSPORT, MAX_ENTITY_IDS_TRANSPORT);
     if payload.is_none() {
@@ -342,7 +347,7 @@ impl SnapshotRequest {
         if state.is_none() {
             check.missing_value(At::root("state"));
         }
-        let client_id = check.string(At::root("clientId"), client, CLIENT_ID);
+        let client_id = check.shared_string(At::root("clientId"), client, CLIENT_ID);
         let reason = check.choice(At::root("reason"), reason, &SnapshotReason::WIRE);
         let vector_clock = check.clock(At::root("vectorClock"), clock, true);
         let schema_version =

@@ -1,12 +1,14 @@
 //! Answers, and the pieces they are made of. Optional members are left out, never `null`: released
 //! clients fail the whole sync on a `null` (contract, section 2.6).
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::json::write_str;
-use super::{ErrorCode, Seq, StoredOp, VectorClock};
+use super::json::{Sink, write_str};
+use super::{ErrorCode, ImportReason, OpType, Seq, StoredOp, VectorClock};
 
 mod read_back;
 
@@ -28,7 +30,7 @@ impl Issue {
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpResult {
     /// The id as sent, even when it is invalid.
-    pub op_id: String,
+    pub op_id: Arc<str>,
     /// Its place in the log, or why it has none.
     pub outcome: Result<Seq, Rejection>,
 }
@@ -53,52 +55,82 @@ impl Rejection {
 }
 
 /// Appends `"name":` and, when it is not the first member, a comma before it.
-fn name(out: &mut String, name: &str) {
-    if !out.ends_with('{') {
-        out.push(',');
-    }
-    out.push('"');
-    out.push_str(name);
-    out.push_str("\":");
+fn name(out: &mut impl Sink, name: &str) {
+    out.push_text(if out.last_byte() == Some(b'{') { "\"" } else { ",\"" });
+    out.push_text(name);
+    out.push_text("\":");
 }
 
-fn string(out: &mut String, key: &str, value: &str) {
+fn string(out: &mut impl Sink, key: &str, value: &str) {
     name(out, key);
     write_str(out, value);
 }
 
-fn optional_string(out: &mut String, key: &str, value: Option<&str>) {
+fn optional_string(out: &mut impl Sink, key: &str, value: Option<&str>) {
     if let Some(value) = value {
         string(out, key, value);
     }
 }
 
-fn int(out: &mut String, key: &str, value: i64) {
+fn int(out: &mut impl Sink, key: &str, value: i64) {
     name(out, key);
-    out.push_str(itoa::Buffer::new().format(value));
+    out.push_text(itoa::Buffer::new().format(value));
 }
 
-fn optional_int(out: &mut String, key: &str, value: Option<i64>) {
+fn optional_int(out: &mut impl Sink, key: &str, value: Option<i64>) {
     if let Some(value) = value {
         int(out, key, value);
     }
 }
 
-fn bool(out: &mut String, key: &str, value: bool) {
+fn bool(out: &mut impl Sink, key: &str, value: bool) {
     name(out, key);
-    out.push_str(if value { "true" } else { "false" });
+    out.push_text(if value { "true" } else { "false" });
 }
 
 /// Present as `true`, or not at all.
-fn flag(out: &mut String, key: &str, value: bool) {
+fn flag(out: &mut impl Sink, key: &str, value: bool) {
     if value {
         bool(out, key, true);
     }
 }
 
-fn clock(out: &mut String, key: &str, value: &VectorClock) {
+fn clock(out: &mut impl Sink, key: &str, value: &VectorClock) {
     name(out, key);
-    value.write_json(out);
+    out.push_text(value.as_json());
+}
+
+/// An operation in borrowed parts, on its way to a client.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct OpParts<'a> {
+    pub server_seq: Seq,
+    pub id: &'a str,
+    pub client_id: &'a str,
+    pub action_type: &'a str,
+    pub op_type: OpType,
+    pub entity_type: &'static str,
+    pub entity_id: Option<&'a str>,
+    pub entity_ids: IdsPart<'a>,
+    /// JSON.
+    pub payload: &'a [u8],
+    /// JSON.
+    pub vector_clock: &'a str,
+    pub timestamp: i64,
+    pub schema_version: u8,
+    pub is_payload_encrypted: bool,
+    pub import_reason: Option<ImportReason>,
+    pub repair_base_server_seq: Option<Seq>,
+    pub received_at: i64,
+}
+
+/// A list of entity ids.
+#[derive(Clone, Copy, Debug)]
+pub enum IdsPart<'a> {
+    /// To be written.
+    List(&'a [Arc<str>]),
+    /// Written already; nothing when there are none.
+    Json(Option<&'a str>),
 }
 
 fn clock_text(out: &mut String, json: &str) {
@@ -108,42 +140,71 @@ fn clock_text(out: &mut String, json: &str) {
 
 /// Appends an operation as clients read it: a `ServerOperation` of section 3.3. The payload's bytes are pasted.
 pub fn encode_op(op: &StoredOp, out: &mut Vec<u8>) {
-    let mut text = String::with_capacity(384);
-    text.push('{');
-    int(&mut text, "serverSeq", op.server_seq);
-    name(&mut text, "op");
-    text.push('{');
-    string(&mut text, "id", &op.id);
-    string(&mut text, "clientId", &op.client_id);
-    string(&mut text, "actionType", &op.action_type);
-    string(&mut text, "opType", op.op_type.as_str());
-    string(&mut text, "entityType", op.entity_type);
-    optional_string(&mut text, "entityId", op.entity_id.as_deref());
-    if !op.entity_ids.is_empty() {
-        name(&mut text, "entityIds");
-        text.push('[');
-        for (i, id) in op.entity_ids.iter().enumerate() {
-            if i > 0 {
-                text.push(',');
+    let parts = OpParts {
+        server_seq: op.server_seq,
+        id: &op.id,
+        client_id: &op.client_id,
+        action_type: &op.action_type,
+        op_type: op.op_type,
+        entity_type: op.entity_type,
+        entity_id: op.entity_id.as_deref(),
+        entity_ids: IdsPart::List(&op.entity_ids),
+        payload: &op.payload,
+        vector_clock: op.vector_clock.as_json(),
+        timestamp: op.timestamp,
+        schema_version: op.schema_version,
+        is_payload_encrypted: op.is_payload_encrypted,
+        import_reason: op.import_reason,
+        repair_base_server_seq: op.repair_base_server_seq,
+        received_at: op.received_at,
+    };
+    parts.encode(out);
+}
+
+impl OpParts<'_> {
+    /// Appends the operation as [`encode_op`] does.
+    pub fn encode(&self, out: &mut (impl Sink + BufMut)) {
+        out.push_text("{");
+        int(out, "serverSeq", self.server_seq);
+        name(out, "op");
+        out.push_text("{");
+        string(out, "id", self.id);
+        string(out, "clientId", self.client_id);
+        string(out, "actionType", self.action_type);
+        string(out, "opType", self.op_type.as_str());
+        string(out, "entityType", self.entity_type);
+        optional_string(out, "entityId", self.entity_id);
+        match self.entity_ids {
+            IdsPart::List([]) | IdsPart::Json(None) => {}
+            IdsPart::List(ids) => {
+                name(out, "entityIds");
+                out.push_text("[");
+                for (i, id) in ids.iter().enumerate() {
+                    if i > 0 {
+                        out.push_text(",");
+                    }
+                    write_str(out, id);
+                }
+                out.push_text("]");
             }
-            write_str(&mut text, id);
+            IdsPart::Json(Some(ids)) => {
+                name(out, "entityIds");
+                out.push_text(ids);
+            }
         }
-        text.push(']');
+        name(out, "payload");
+        out.put_slice(self.payload);
+        name(out, "vectorClock");
+        out.push_text(self.vector_clock);
+        int(out, "timestamp", self.timestamp);
+        int(out, "schemaVersion", self.schema_version.into());
+        bool(out, "isPayloadEncrypted", self.is_payload_encrypted);
+        optional_string(out, "syncImportReason", self.import_reason.map(ImportReason::as_str));
+        optional_int(out, "repairBaseServerSeq", self.repair_base_server_seq);
+        out.push_text("}");
+        int(out, "receivedAt", self.received_at);
+        out.push_text("}");
     }
-    name(&mut text, "payload");
-    out.extend_from_slice(text.as_bytes());
-    out.extend_from_slice(&op.payload);
-    text.clear();
-    clock(&mut text, "vectorClock", &op.vector_clock);
-    int(&mut text, "timestamp", op.timestamp);
-    int(&mut text, "schemaVersion", op.schema_version.into());
-    bool(&mut text, "isPayloadEncrypted", op.is_payload_encrypted);
-    optional_string(&mut text, "syncImportReason", op.import_reason.map(super::ImportReason::as_str));
-    optional_int(&mut text, "repairBaseServerSeq", op.repair_base_server_seq);
-    text.push('}');
-    int(&mut text, "receivedAt", op.received_at);
-    text.push('}');
-    out.extend_from_slice(text.as_bytes());
 }
 
 /// An operation whose parts are text already, as it lies in a database: what [`encode_op`] makes of the operation that was

@@ -3,9 +3,10 @@
 //! Promises: a refusal's text holds none of the words that released clients take for "try again" (section 14.5), and
 //! nothing that a client sent. What passes can be stored and sent to every released client.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::Seq;
 use super::clock::VectorClock;
@@ -28,11 +29,11 @@ mod time_delta;
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct CheckedUpload {
-    pub client_id: String,
+    pub client_id: Arc<str>,
     pub last_known_server_seq: Option<Seq>,
-    pub request_id: Option<String>,
-    /// SHA-256 of the request as received (section 5.5 B); present when there is a request id.
-    pub fingerprint: Option<[u8; 32]>,
+    pub request_id: Option<Arc<str>>,
+    /// A digest of the request as received (section 5.5 B); present when there is a request id.
+    pub fingerprint: Option<u128>,
     /// In the order of the request.
     pub ops: Vec<CheckedOp>,
 }
@@ -41,7 +42,7 @@ pub struct CheckedUpload {
 #[derive(Clone, Debug)]
 pub struct CheckedOp {
     /// The id as sent, even when it is invalid.
-    pub op_id: String,
+    pub op_id: Arc<str>,
     /// Whether it says that it is a `REPAIR`, valid or not: that decides over the whole request (section 5.7).
     pub is_repair: bool,
     /// The verdict.
@@ -54,11 +55,11 @@ pub struct CheckedSnapshot {
     /// The operation, or why it can't be stored.
     pub op: Result<Box<ValidOp>, Rejection>,
     /// The operation's id, valid or not.
-    pub op_id: String,
+    pub op_id: Arc<str>,
     /// Whether the client chose the id, so that a retry can be recognised.
     pub op_id_given: bool,
     /// The uploading client.
-    pub client_id: String,
+    pub client_id: Arc<str>,
     /// Why it was uploaded.
     pub reason: SnapshotReason,
     /// Whether it replaces the data set. Never for a repair.
@@ -68,9 +69,9 @@ pub struct CheckedSnapshot {
     /// What the state takes as compact JSON, in bytes; 0 when it is missing.
     pub state_bytes: usize,
     /// The request's id.
-    pub request_id: Option<String>,
-    /// SHA-256 of the request as received, without its id; present when there is one.
-    pub fingerprint: Option<[u8; 32]>,
+    pub request_id: Option<Arc<str>>,
+    /// A digest of the request as received, without its id; present when there is one.
+    pub fingerprint: Option<u128>,
 }
 
 /// Judges each operation of an upload: ids that repeat within the request first, then the rules of section 5.4.
@@ -84,7 +85,7 @@ pub fn check_upload(request: UploadRequest) -> CheckedUpload {
         .zip(repeated)
         .map(|(op, repeated)| CheckedOp {
             op_id: op.id.clone(),
-            is_repair: op.op_type == OpType::Repair.as_str(),
+            is_repair: &*op.op_type == OpType::Repair.as_str(),
             check: match repeated {
                 Some(rejection) => Err(rejection),
                 None => check_op(op, &client_id).map(Box::new),
@@ -96,7 +97,7 @@ pub fn check_upload(request: UploadRequest) -> CheckedUpload {
 
 /// Judges a snapshot upload. `new_op_id` is taken when the client sent no id; `now_ms` becomes the operation's time.
 #[must_use]
-pub fn check_snapshot(request: SnapshotRequest, new_op_id: String, now_ms: i64) -> CheckedSnapshot {
+pub fn check_snapshot(request: SnapshotRequest, new_op_id: Arc<str>, now_ms: i64) -> CheckedSnapshot {
     let fingerprint = request.request_id.is_some().then(|| fingerprint::of_snapshot(&request));
     let op_type = request.op_type.unwrap_or(OpType::SyncImport);
     let repair = op_type == OpType::Repair;
@@ -108,9 +109,9 @@ pub fn check_snapshot(request: SnapshotRequest, new_op_id: String, now_ms: i64) 
     let op = UploadedOp {
         id: op_id.clone(),
         client_id: request.client_id.clone(),
-        action_type: LOAD_ALL_ACTION.to_owned(),
-        op_type: op_type.as_str().to_owned(),
-        entity_type: "ALL".to_owned(),
+        action_type: LOAD_ALL_ACTION.into(),
+        op_type: op_type.as_str().into(),
+        entity_type: "ALL".into(),
         entity_id: None,
         entity_ids: None,
         payload: request.state,
@@ -146,7 +147,7 @@ fn repeated_ids(ops: &[UploadedOp]) -> Vec<Option<Rejection>> {
                 // Not the id that was sent: nothing to compare.
                 return None;
             }
-            let Some(first) = first_by_id.get(op.id.as_str()) else {
+            let Some(first) = first_by_id.get(&*op.id) else {
                 first_by_id.insert(&op.id, op);
                 return None;
             };
@@ -295,7 +296,7 @@ fn storable(op: &UploadedOp, field: &str, text: &str) -> bool {
 }
 
 fn check_fields(op: UploadedOp, request_client: &str) -> Result<ValidOp, Refusal> {
-    require(op.client_id == request_client, Refusal::ClientId)?;
+    require(*op.client_id == *request_client, Refusal::ClientId)?;
     require(!op.id.is_empty(), Refusal::IdMissing)?;
     require(!longer_than(&op.id, MAX_ID_LEN), Refusal::IdTooLong)?;
     require(storable(&op, "id", &op.id), Refusal::IdText)?;
@@ -308,7 +309,7 @@ fn check_fields(op: UploadedOp, request_client: &str) -> Result<ValidOp, Refusal
     require(!needs_entity || op.entity_id.is_some(), Refusal::EntityIdMissing)?;
     let payload = op.payload.as_ref().ok_or(Refusal::PayloadMissing)?;
     let encrypted = op.is_payload_encrypted.unwrap_or(false);
-    if op.action_type == TIME_DELTA_ACTION && !encrypted {
+    if &*op.action_type == TIME_DELTA_ACTION && !encrypted {
         require(time_delta::is_valid(payload, op.entity_id.as_deref()), Refusal::TimeDelta)?;
     }
     let schema_version = integer(op.schema_version)
@@ -388,7 +389,7 @@ fn integer(value: f64) -> Option<i64> {
 
 /// The clock without invalid entries (section 4); `None` when it has too many. Keys with NUL name no client and can't
 /// be stored everywhere: they are invalid too.
-pub(super) fn sanitised(entries: &[(String, f64)]) -> Option<VectorClock> {
+pub(super) fn sanitised(entries: &[(Arc<str>, f64)]) -> Option<VectorClock> {
     if entries.len() > MAX_CLOCK_ACCEPTED {
         return None;
     }
@@ -396,12 +397,12 @@ pub(super) fn sanitised(entries: &[(String, f64)]) -> Option<VectorClock> {
 }
 
 /// The valid entries of a clock of any size.
-pub(super) fn valid_entries(entries: &[(String, f64)]) -> VectorClock {
+pub(super) fn valid_entries(entries: &[(Arc<str>, f64)]) -> VectorClock {
     let valid = entries.iter().filter(|(key, value)| VectorClock::entry_is_valid(key, *value) && !key.contains('\0'));
     VectorClock::from_entries(valid.map(|(key, value)| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an integer from 0 to 100 000 000")]
         let counter = *value as u32;
-        (key.as_str().into(), counter)
+        (Arc::clone(key), counter)
     }))
 }
 

@@ -1,6 +1,8 @@
 //! Schema migrations 1 → 2 → 3 → 4 (contract, section 10.3). The log keeps operations as they came; migration exists
 //! only for replay.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::CURRENT_SCHEMA_VERSION;
@@ -103,7 +105,7 @@ fn default_idle(config: &mut Members) -> Result<bool, Problem> {
 /// One effect of an operation after migration.
 pub(super) struct Effect {
     /// The entity it is about.
-    pub entity_id: Option<String>,
+    pub entity_id: Option<Arc<str>>,
     /// What it writes.
     pub payload: Box<RawValue>,
 }
@@ -125,7 +127,7 @@ pub(super) fn operation(
             Split::Parts(parts) => return Ok(parts),
         }
     }
-    Ok(vec![Effect { entity_id: entity_id.map(str::to_owned), payload }])
+    Ok(vec![Effect { entity_id: entity_id.map(Into::into), payload }])
 }
 
 enum Split {
@@ -184,7 +186,7 @@ fn split(payload: &RawValue) -> Result<Split, Problem> {
     let mut parts = Vec::with_capacity(2);
     for (config, section) in [(&misc, "misc"), (&tasks, "tasks")] {
         if !config.is_empty() {
-            parts.push(Effect { entity_id: Some(section.to_owned()), payload: wrap(config, section) });
+            parts.push(Effect { entity_id: Some(section.into()), payload: wrap(config, section) });
         }
     }
     Ok(Split::Parts(parts))

@@ -121,7 +121,7 @@ impl State {
                     (OpType::Create | OpType::Update, Some(id)) => merge(entities, id, &effect.payload),
                     (OpType::Move, Some(id)) if is_truthy(&effect.payload) => merge(entities, id, &effect.payload),
                     (OpType::Delete, id) => {
-                        let several = op.entity_ids.iter().map(String::as_str);
+                        let several = op.entity_ids.iter().map(|id| &**id);
                         let one = id.filter(|_| op.entity_ids.is_empty());
                         several.chain(one).filter(|id| !is_reserved(id)).for_each(|id| entities.remove(id));
                         Ok(())

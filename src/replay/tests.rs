@@ -14,12 +14,12 @@ use crate::protocol::{OpType, Seq, StoredOp, VectorClock, op};
 fn op(seq: Seq, op_type: OpType, entity_type: &str, entity_id: Option<&str>, payload: &Value) -> StoredOp {
     StoredOp {
         server_seq: seq,
-        id: format!("op-{seq}"),
+        id: format!("op-{seq}").into(),
         client_id: "A".into(),
         action_type: "[Test] act".into(),
         op_type,
         entity_type: op::entity_type(entity_type).unwrap(),
-        entity_id: entity_id.map(str::to_owned),
+        entity_id: entity_id.map(Into::into),
         entity_ids: Vec::new(),
         payload: payload.to_string().into(),
         storage_bytes: 0,
@@ -305,7 +305,7 @@ fn any_op(
         schema_version,
     )
         .prop_map(|(op_type, entity_type, id, ids, payload, schema_version)| StoredOp {
-            entity_ids: ids.into_iter().map(str::to_owned).collect(),
+            entity_ids: ids.into_iter().map(Into::into).collect(),
             repair_base_server_seq: Some(0),
             schema_version,
             ..op(1, op_type, entity_type, id, &payload)
@@ -357,7 +357,7 @@ fn naive(state: &mut Map<String, Value>, op: &StoredOp) -> Option<()> {
     match (op.op_type, id, payload.get("entities")) {
         (OpType::Delete, ..) => {
             let scalar = if op.entity_ids.is_empty() { id } else { None };
-            for id in op.entity_ids.iter().map(String::as_str).chain(scalar).filter(|id| !reserved(id)) {
+            for id in op.entity_ids.iter().map(|id| &**id).chain(scalar).filter(|id| !reserved(id)) {
                 entities.remove(id);
             }
         }

@@ -95,6 +95,24 @@ impl StoreError {
         }
     }
 
+    /// The same error for somebody else who waited for the same statement. The driver's errors can't be copied: what
+    /// is left of one is its text.
+    pub(super) fn for_another(&self) -> Self {
+        let copy = |error: &sqlx::Error| match error {
+            sqlx::Error::PoolTimedOut => sqlx::Error::PoolTimedOut,
+            sqlx::Error::PoolClosed => sqlx::Error::PoolClosed,
+            other => sqlx::Error::Io(std::io::Error::other(other.to_string())),
+        };
+        match self {
+            Self::Unavailable(error) => Self::Unavailable(copy(error)),
+            Self::Timeout(error) => Self::Timeout(copy(error)),
+            Self::Unknown(error) => Self::Unknown(copy(error)),
+            Self::Internal(error) => Self::Internal(copy(error)),
+            Self::Corrupt(text) => Self::Corrupt(text.clone()),
+            Self::Refused(text) => Self::Refused(text.clone()),
+        }
+    }
+
     /// The error's kind as a metric label.
     #[must_use]
     pub const fn label(&self) -> &'static str {

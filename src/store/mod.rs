@@ -31,6 +31,7 @@ use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
 
 mod discard;
 mod error;
+mod gather;
 mod group;
 mod migrate;
 mod page;
@@ -240,7 +241,7 @@ pub struct EntityHead {
     /// Place in the log.
     pub seq: Seq,
     /// Who wrote it.
-    pub client_id: Box<str>,
+    pub client_id: Arc<str>,
     /// Its stored clock.
     pub clock: VectorClock,
     /// Whether it was an additive time delta.
@@ -335,7 +336,7 @@ pub struct Commit {
     pub archived: Vec<ArchivedRange>,
     /// The cached state.
     pub snapshot: SnapshotChange,
-    /// Segments to store in place of the rows that they hold.
+    /// Segments to store in place of what holds their operations now: rows, or smaller segments.
     pub seal: Vec<Segment>,
 }
 
@@ -374,8 +375,9 @@ pub struct LogRange<'a> {
 pub struct LogPage<T = StoredOp> {
     /// The operations, ascending.
     pub ops: Vec<T>,
-    /// Whether the range may hold more. Without `exclude_client` it is exact; with it, the rest may turn out to be that
-    /// device's own, because a page that has something does not walk on for long just to find out.
+    /// Whether the range may hold more. Without `exclude_client` it is exact for a range that ends where the log does, or
+    /// before; with it, the rest may turn out to be that device's own, because a page that has something does not walk on
+    /// just to find out.
     pub has_more: bool,
 }
 
@@ -385,7 +387,7 @@ pub enum OutgoingOp {
     /// Still to be encoded.
     Row(StoredOp),
     /// Its place in the log, and its JSON as clients get it.
-    Packed(Seq, Bytes),
+    Encoded(Seq, Bytes),
 }
 
 impl OutgoingOp {
@@ -394,7 +396,7 @@ impl OutgoingOp {
     pub const fn seq(&self) -> Seq {
         match self {
             Self::Row(op) => op.server_seq,
-            Self::Packed(seq, _) => *seq,
+            Self::Encoded(seq, _) => *seq,
         }
     }
 
@@ -403,7 +405,7 @@ impl OutgoingOp {
     pub fn bytes_to_encode(&self) -> usize {
         match self {
             Self::Row(op) => op.payload.len(),
-            Self::Packed(..) => 0,
+            Self::Encoded(..) => 0,
         }
     }
 }
@@ -428,6 +430,24 @@ pub struct Device {
     pub client_id: String,
     /// Unix milliseconds.
     pub last_seen_at: i64,
+}
+
+/// A sign of life of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Touch {
+    pub user: UserId,
+    pub client_id: Box<str>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+impl Touch {
+    /// Of this device at this time, Unix milliseconds.
+    #[must_use]
+    pub fn new(user: UserId, client_id: &str, at_ms: i64) -> Self {
+        Self { user, client_id: client_id.into(), at_ms }
+    }
 }
 
 /// The log of every account.
@@ -502,8 +522,9 @@ pub trait LogStore: Send + Sync + 'static {
     /// The cached state.
     async fn load_snapshot(&self, user: UserId) -> Result<Option<(SnapshotMeta, SnapshotBlob)>>;
 
-    /// Records that a device was seen; later times win. No-op when the account is gone.
-    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()>;
+    /// Records that devices were seen, each at most once in the list; later times win. One whose account is gone is left
+    /// out.
+    async fn touch_devices(&self, seen: &[Touch]) -> Result<()>;
 
     /// Devices seen at or after `since_ms`, newest first.
     async fn devices(&self, user: UserId, since_ms: i64, limit: usize) -> Result<Vec<Device>>;
@@ -523,6 +544,23 @@ pub struct Sealable {
     pub after: Seq,
     /// The data set's last sequence.
     pub last_seq: Seq,
+    /// A device that joins reads what comes after this sequence: the newest full state and its followers, or everything.
+    pub pages_after: Seq,
+    /// The segment that ends at `after`, if one does.
+    pub last_segment: Option<LastSegment>,
+}
+
+/// The newest segment of a log, without its operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSegment {
+    /// Its first sequence.
+    pub first_seq: Seq,
+    /// How many operations it holds.
+    pub op_count: usize,
+    /// Bytes that they are charged.
+    pub storage_bytes: i64,
+    /// Bytes that it takes, with what is needed to find operations in it.
+    pub packed_bytes: i64,
 }
 
 /// Housekeeping over all accounts, in bounded steps.

@@ -35,7 +35,7 @@ impl PageOp for OutgoingOp {
     }
 
     fn of_segment(segment: &Unpacked, at: usize) -> Result<Self> {
-        Ok(Self::Packed(segment.seq(at), segment.json(at)))
+        Ok(Self::Encoded(segment.seq(at), segment.json(at)))
     }
 }
 
@@ -80,6 +80,14 @@ impl<'a, T: PageOp> Builder<'a, T> {
         if self.full || self.after >= range.up_to {
             return None;
         }
+        let limit = range.limit.max(1);
+        // What is left may be the device's own. When it is little, it is looked at: an empty last page costs the client a
+        // request. When it is much, looking would cost a segment with every page.
+        let is_little = self.after.saturating_add(Seq::try_from(limit).unwrap_or(Seq::MAX)) >= range.up_to;
+        if self.page.ops.len() >= limit && !(range.exclude_client.is_some() && is_little) {
+            self.page.has_more = true;
+            return None;
+        }
         // Leaving a device out could mean to walk over a long stretch that it wrote itself; so that happens in windows,
         // each of them a short statement, and a page that has anything ends at a window's end.
         let walked_far = self.after.saturating_sub(range.after) >= SCAN_WINDOW;
@@ -91,8 +99,12 @@ impl<'a, T: PageOp> Builder<'a, T> {
             None => range.up_to,
             Some(_) => range.up_to.min(self.after.saturating_add(SCAN_WINDOW)),
         };
+        let rows = limit.saturating_sub(self.page.ops.len());
+        // Sequences have no holes: unless something is left out the page ends here, and no segment behind it is read.
+        let is_first = self.after == range.after;
+        let enough = self.after.saturating_add(Seq::try_from(rows).unwrap_or(Seq::MAX));
+        let up_to = if is_first { up_to.min(enough) } else { up_to };
         self.stretch_end = up_to;
-        let rows = range.limit.max(1).saturating_sub(self.page.ops.len());
         let bytes = range.max_bytes.saturating_sub(self.bytes);
         // One for a cursor in the middle of the first.
         let segments = (rows / segment::MAX_OPS).min(bytes / segment::FULL_BYTES) + 2;
@@ -117,17 +129,22 @@ impl<'a, T: PageOp> Builder<'a, T> {
 
     /// Then its rows, in order. `false`: no more are needed.
     pub(super) fn row(&mut self, op: StoredOp) -> Result<bool> {
-        self.row_with(op.server_seq, op.payload.len(), || Ok(T::of_row(op)))
+        let fits = self.admit_row(op.server_seq, op.payload.len())?;
+        if fits {
+            self.push(T::of_row(op));
+        }
+        Ok(fits)
     }
 
-    /// The same for a row that is made into what the page holds only if it fits.
-    pub(super) fn row_with(&mut self, seq: Seq, payload_len: usize, op: impl FnOnce() -> Result<T>) -> Result<bool> {
+    /// The same in two steps, for rows that are taken only when they fit.
+    pub(super) fn admit_row(&mut self, seq: Seq, payload_len: usize) -> Result<bool> {
         self.take_segments(seq)?;
-        if self.full || !self.admit(payload_len) {
-            return Ok(false);
-        }
-        self.page.ops.push(op()?);
-        Ok(true)
+        Ok(!self.full && self.admit(payload_len))
+    }
+
+    /// A row that was admitted.
+    pub(super) fn push(&mut self, op: T) {
+        self.page.ops.push(op);
     }
 
     /// There is another row, which was not read because it does not fit.

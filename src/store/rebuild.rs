@@ -2,6 +2,7 @@
 //! cuts logs short. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::protocol::op::{TIME_DELTA_ACTION, is_causal_full_state};
 use crate::protocol::{OpType, Seq, StoredOp, VectorClock};
@@ -12,12 +13,12 @@ use super::{EntityHead, EntityKey, FullStateMark, LEGACY_MISC, SyncState};
 #[derive(Debug)]
 pub(super) struct OpTrace {
     pub(super) seq: Seq,
-    pub(super) client_id: String,
-    pub(super) action_type: String,
+    pub(super) client_id: Arc<str>,
+    pub(super) action_type: Arc<str>,
     pub(super) op_type: OpType,
     pub(super) entity_type: &'static str,
-    pub(super) entity_id: Option<String>,
-    pub(super) entity_ids: Vec<String>,
+    pub(super) entity_id: Option<Arc<str>>,
+    pub(super) entity_ids: Vec<Arc<str>>,
     pub(super) storage_bytes: i64,
     pub(super) clock: VectorClock,
     pub(super) schema_version: u8,
@@ -72,7 +73,7 @@ pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
         state.clock.merge(&op.clock);
         if is_causal_full_state(op.op_type, op.repair_base_server_seq) {
             state.full_state =
-                Some(FullStateMark { seq: op.seq, client_id: op.client_id.clone(), clock: state.clock.clone() });
+                Some(FullStateMark { seq: op.seq, client_id: op.client_id.to_string(), clock: state.clock.clone() });
         }
         if op.op_type.is_state_replacement() {
             state.replacement_seq = Some(op.seq);
@@ -88,11 +89,11 @@ pub(super) fn heads_of(ops: &[OpTrace]) -> Vec<(EntityKey, EntityHead)> {
         for id in op.entity_id.iter().chain(&op.entity_ids) {
             let head = EntityHead {
                 seq: op.seq,
-                client_id: op.client_id.as_str().into(),
+                client_id: Arc::clone(&op.client_id),
                 clock: op.clock.clone(),
-                is_time_delta: op.action_type == TIME_DELTA_ACTION,
+                is_time_delta: &*op.action_type == TIME_DELTA_ACTION,
             };
-            if op.entity_type == "GLOBAL_CONFIG" && id == "misc" && op.schema_version < 2 {
+            if op.entity_type == "GLOBAL_CONFIG" && &**id == "misc" && op.schema_version < 2 {
                 heads.insert(EntityKey::new(LEGACY_MISC, id), head.clone());
             }
             heads.insert(EntityKey::new(op.entity_type, id), head);

@@ -1,5 +1,7 @@
 //! Stored rows to the program's types and back: what both databases have in common.
 
+use std::sync::Arc;
+
 use crate::protocol::op::entity_type;
 use crate::protocol::{ImportReason, OpType, VectorClock};
 
@@ -44,12 +46,12 @@ macro_rules! decode_op {
         (|| -> $crate::store::Result<$crate::protocol::StoredOp> {
             Ok($crate::protocol::StoredOp {
                 server_seq: row.try_get(0)?,
-                id: row.try_get(1)?,
-                client_id: row.try_get(2)?,
-                action_type: row.try_get(3)?,
+                id: row.try_get::<&str, _>(1)?.into(),
+                client_id: row.try_get::<&str, _>(2)?.into(),
+                action_type: row.try_get::<&str, _>(3)?.into(),
                 op_type: $crate::store::row::op_type(row.try_get(4)?)?,
                 entity_type: $crate::store::row::op_entity_type(row.try_get(5)?)?,
-                entity_id: row.try_get(6)?,
+                entity_id: row.try_get::<Option<&str>, _>(6)?.map(Into::into),
                 entity_ids: $crate::store::row::entity_ids(row.try_get(7)?)?,
                 storage_bytes: row.try_get(8)?,
                 vector_clock: $crate::store::row::clock(row.try_get(9)?)?,
@@ -135,7 +137,7 @@ macro_rules! decode_head {
                 $crate::store::row::entity_key(row.try_get(0)?)?,
                 $crate::store::EntityHead {
                     seq: row.try_get(1)?,
-                    client_id: row.try_get::<String, _>(2)?.into_boxed_str(),
+                    client_id: row.try_get::<&str, _>(2)?.into(),
                     clock: $crate::store::row::clock(row.try_get(3)?)?,
                     is_time_delta: row.try_get(4)?,
                 },
@@ -180,7 +182,8 @@ macro_rules! decode_archive {
     }};
 }
 
-/// Reads an account to seal: number, generation, where to begin, last sequence.
+/// Reads an account to seal: number, generation, where to begin, last sequence, where pages begin; of the last segment the first
+/// sequence, how many operations, what they are charged, and what they take.
 macro_rules! decode_sealable {
     ($row:expr) => {{
         let row = $row;
@@ -190,6 +193,16 @@ macro_rules! decode_sealable {
                 generation: row.try_get(1)?,
                 after: row.try_get(2)?,
                 last_seq: row.try_get(3)?,
+                pages_after: row.try_get(4)?,
+                last_segment: match row.try_get::<Option<i64>, _>(5)? {
+                    None => None,
+                    Some(first_seq) => Some($crate::store::LastSegment {
+                        first_seq,
+                        op_count: $crate::store::row::op_count(row.try_get(6)?)?,
+                        storage_bytes: row.try_get(7)?,
+                        packed_bytes: row.try_get(8)?,
+                    }),
+                },
             })
         })()
     }};
@@ -219,11 +232,11 @@ macro_rules! decode_trace {
         (|| -> $crate::store::Result<$crate::store::rebuild::OpTrace> {
             Ok($crate::store::rebuild::OpTrace {
                 seq: row.try_get(0)?,
-                client_id: row.try_get(1)?,
-                action_type: row.try_get(2)?,
+                client_id: row.try_get::<&str, _>(1)?.into(),
+                action_type: row.try_get::<&str, _>(2)?.into(),
                 op_type: $crate::store::row::op_type(row.try_get(3)?)?,
                 entity_type: $crate::store::row::op_entity_type(row.try_get(4)?)?,
-                entity_id: row.try_get(5)?,
+                entity_id: row.try_get::<Option<&str>, _>(5)?.map(Into::into),
                 entity_ids: $crate::store::row::entity_ids(row.try_get(6)?)?,
                 storage_bytes: row.try_get(7)?,
                 clock: $crate::store::row::clock(row.try_get(8)?)?,
@@ -264,19 +277,21 @@ pub(super) fn entity_key(bytes: &[u8]) -> Result<EntityKey> {
     EntityKey::from_bytes(bytes).ok_or_else(|| corrupt("entity key"))
 }
 
-pub(super) fn entity_ids(text: Option<&str>) -> Result<Vec<String>> {
-    text.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|_| corrupt("entity ids")))
+pub(super) fn entity_ids(text: Option<&str>) -> Result<Vec<Arc<str>>> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let ids: Vec<String> = serde_json::from_str(text).map_err(|_| corrupt("entity ids"))?;
+    Ok(ids.into_iter().map(Into::into).collect())
 }
 
 /// A list of entity ids as stored: nothing when empty, as it is for nearly every operation.
-pub(super) fn entity_ids_text(ids: &[String]) -> Option<String> {
+pub(super) fn entity_ids_text(ids: &[impl AsRef<str>]) -> Option<String> {
     if ids.is_empty() {
         return None;
     }
     let mut text = String::with_capacity(2 + ids.len() * 24);
     for id in ids {
         text.push(if text.is_empty() { '[' } else { ',' });
-        crate::protocol::json::write_str(&mut text, id);
+        crate::protocol::json::write_str(&mut text, id.as_ref());
     }
     text.push(']');
     Some(text)
@@ -288,6 +303,10 @@ pub(super) fn clock(text: &str) -> Result<VectorClock> {
 
 pub(super) fn schema_version(number: i16) -> Result<u8> {
     u8::try_from(number).map_err(|_| corrupt("schema version"))
+}
+
+pub(super) fn op_count(number: i64) -> Result<usize> {
+    usize::try_from(number).map_err(|_| corrupt("number of operations"))
 }
 
 pub(super) fn import_reason(text: Option<&str>) -> Result<Option<ImportReason>> {

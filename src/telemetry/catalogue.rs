@@ -90,6 +90,11 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Plans not committed because they would break a guarantee: a defect.",
     ),
+    counter(
+        "supersync_device_touches_total",
+        &["outcome"],
+        "Devices whose last sign of life was written, failed to be written and is tried again, or was dropped.",
+    ),
     // Commits and storage.
     counter("supersync_commits_total", &["outcome"], "Group commits, by outcome."),
     histogram("supersync_commit_seconds", &["lane"], "Time of a group commit."),

@@ -10,7 +10,7 @@ use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
     AccountState, AccountStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
     LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, OutgoingOp, Result, Sealable, SnapshotBlob,
-    SnapshotMeta, Store, StoreError, TestStore, TokenPurpose, UserRow,
+    SnapshotMeta, Store, StoreError, TestStore, TokenPurpose, Touch, UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -37,7 +37,9 @@ pub struct FaultyStore {
     pub faults: std::sync::Mutex<Vec<Fault>>,
     /// So many look-ups of heads panic.
     pub panics: AtomicUsize,
-    /// Calls of any kind.
+    /// Whether devices can't be written.
+    pub touches_fail: AtomicBool,
+    /// Calls of any kind, but for those that write down devices in the background.
     pub calls: AtomicUsize,
 }
 
@@ -50,6 +52,7 @@ impl FaultyStore {
             arrived: AtomicUsize::new(0),
             faults: std::sync::Mutex::new(Vec::new()),
             panics: AtomicUsize::new(0),
+            touches_fail: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
         })
     }
@@ -146,9 +149,11 @@ impl LogStore for FaultyStore {
         self.count();
         self.inner.load_snapshot(user).await
     }
-    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()> {
-        self.count();
-        self.inner.touch_device(user, client_id, now_ms).await
+    async fn touch_devices(&self, seen: &[Touch]) -> Result<()> {
+        if self.touches_fail.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut));
+        }
+        self.inner.touch_devices(seen).await
     }
     async fn devices(&self, user: UserId, since_ms: i64, limit: usize) -> Result<Vec<Device>> {
         self.count();

@@ -5,5 +5,6 @@ mod faulty_store;
 mod life;
 mod sealing;
 mod setup;
+mod touches;
 mod trouble;
 mod upkeep;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use supersync::config::Retention;
 use supersync::engine::sealer::{self, Scope, SealReport};
 use supersync::engine::sweeper::Sweeper;
 use supersync::engine::{Handle, invariants};
 use supersync::protocol::ErrorCode;
-use supersync::store::{LogRange, LogStore as _, Store, TestStore as _};
+use supersync::store::{LogRange, LogStore as _, MaintenanceStore as _, Store, TestStore as _};
 
 use super::setup::{Setup, deadline, eventually, op, options, outcomes, setup, since};
 
@@ -136,6 +138,96 @@ async fn sealing_goes_on_in_steps_and_leaves_nothing_behind() {
     t.engine.forget(t.user);
     assert_eq!(outcomes(&t.upload(numbered(999..1_001)).await), [Err(ErrorCode::DuplicateOperation), Ok(1_001)]);
     check_log(&t, 1_001).await;
+}
+
+#[tokio::test]
+async fn a_history_that_grows_slowly_ends_up_in_few_segments() {
+    let t = setup(options()).await;
+    let mut segments = 0;
+    for start in (0..1_000).step_by(50) {
+        t.upload(numbered(start..start + 50)).await;
+        let report = seal(&t).await;
+        assert_eq!((report.operations, report.accounts_failed), (50, 0));
+        segments += report.segments;
+        check_log(&t, i64::try_from(start + 50).expect("small")).await;
+    }
+    assert_eq!(segments, 20, "each run made one segment, mostly of one that was there");
+    let last = t.store.sealable_accounts(0, None, 0, i64::MAX, 10).await.expect("looking");
+    assert_eq!(last, [], "everything is sealed");
+    t.upload(numbered(1_000..1_001)).await;
+    let last = t.store.sealable_accounts(0, None, 1, i64::MAX, 10).await.expect("looking")[0].last_segment;
+    assert_eq!(last.map(|last| (last.first_seq, last.op_count)), Some((501, 500)));
+    // What was packed again is still known.
+    let refused = Err(ErrorCode::DuplicateOperation);
+    assert_eq!(outcomes(&t.upload(numbered(499..501)).await), [refused, refused]);
+    t.engine.forget(t.user);
+    assert_eq!(outcomes(&t.upload(numbered(0..1)).await), [refused]);
+}
+
+/// Logs in random sizes, sealed in random steps, with everything that bars packing, and cut short or given up in
+/// between: what is stored is what was uploaded.
+#[tokio::test]
+async fn whatever_is_sealed_when_nothing_is_lost_or_changed() {
+    for seed in 0..12 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let t = setup(options()).await;
+        let mut begins = 0;
+        let mut expected: Vec<String> = Vec::new();
+        let mut next = 0;
+        for _ in 0..25 {
+            match random.random_range(0..12) {
+                0 => {
+                    t.engine.wipe(t.user, deadline()).await.expect("wiping");
+                    begins += i64::try_from(expected.len()).expect("small");
+                    expected.clear();
+                }
+                1 if !expected.is_empty() => {
+                    let keep = random.random_range(0..=expected.len());
+                    let after = begins + i64::try_from(keep).expect("small");
+                    t.store.truncate_log(t.user, after).await.expect("cutting");
+                    t.engine.forget(t.user);
+                    expected.truncate(keep);
+                }
+                2..6 => {
+                    let store: Arc<dyn Store> = t.store.clone();
+                    let scope = Scope { min_run: random.random_range(1..80), ..ALL };
+                    let report = sealer::seal(&store, &t.engine, scope).await.expect("sealing");
+                    assert_eq!(report.accounts_failed, 0, "seed {seed}");
+                }
+                _ => {
+                    let count = random.random_range(1..100);
+                    let mut ops = numbered(next..next + count);
+                    next += count;
+                    if random.random_bool(0.3) {
+                        let large = "x".repeat(random.random_range(1_000..90_000));
+                        let at = random.random_range(0..count);
+                        ops[at]["payload"] = serde_json::json!({ "title": large });
+                    }
+                    expected.extend(ops.iter().map(|op| op["id"].as_str().expect("a text").to_owned()));
+                    assert!(outcomes(&t.upload(ops).await).iter().all(Result::is_ok), "seed {seed}");
+                }
+            }
+            let range = LogRange {
+                user: t.user,
+                after: begins,
+                up_to: i64::MAX,
+                exclude_client: None,
+                limit: 10_000,
+                max_bytes: 1 << 30,
+            };
+            let page = t.store.read_log(range).await.expect("reading");
+            invariants::check_log(begins, &page.ops).expect("the guarantees hold");
+            let ids: Vec<&str> = page.ops.iter().map(|op| &*op.id).collect();
+            assert_eq!(ids, expected, "seed {seed}");
+            let charged: i64 = page.ops.iter().map(|op| op.storage_bytes).sum();
+            let measured = t.store.measure(t.user, begins, i64::MAX).await.expect("counting");
+            assert_eq!(measured, (charged, i64::try_from(ids.len()).expect("small")), "seed {seed}");
+        }
+        if let Some(known) = expected.first() {
+            let again = t.upload(vec![op(known)]).await;
+            assert!(matches!(outcomes(&again)[..], [Err(_)]), "seed {seed}: an id stands twice");
+        }
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ pub fn options() -> Options {
         max_live_actors: 100,
         actor_idle: Duration::from_mins(10),
         passivate_every: Duration::from_millis(10),
+        touch_every: Duration::from_millis(10),
         max_queued_requests: 1000,
         max_queued_requests_per_user: 100,
         max_queued_bytes: 64 << 20,

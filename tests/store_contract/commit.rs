@@ -4,7 +4,7 @@ use bytes::Bytes;
 use supersync::protocol::{ImportReason, OpType};
 use supersync::store::{
     ArchiveReason, ArchivedRange, Commit, CommitOutcome, FullStateMark, LEGACY_MISC, SnapshotBlob, SnapshotChange,
-    SnapshotMeta,
+    SnapshotMeta, Touch,
 };
 
 use super::fixture::*;
@@ -46,7 +46,7 @@ pub async fn a_poisoned_commit_does_not_sink_its_group(db: Db) {
         let before = append_many(&db, user, "A", 1).await;
         group.push(append(user, &before, vec![op(2, "A"), op(3, "A")]));
     }
-    "op-1".clone_into(&mut group[1].ops[1].1.id);
+    group[1].ops[1].1.id = "op-1".into();
     group[3].expected_revision -= 1;
 
     assert_eq!(
@@ -65,7 +65,7 @@ pub async fn a_duplicate_id_applies_nothing_of_its_commit(db: Db) {
     let user = account(&db, "a").await;
     let before = append_many(&db, user, "A", 2).await;
     let mut commit = append(user, &before, vec![op(3, "A"), op(4, "A")]);
-    "op-2".clone_into(&mut commit.ops[1].1.id);
+    commit.ops[1].1.id = "op-2".into();
     commit.devices.push(("A".into(), 5));
     assert_eq!(db.commit([commit].into()).await.unwrap(), [CommitOutcome::DuplicateId]);
     assert_eq!(state(&db, user).await, before);
@@ -73,7 +73,7 @@ pub async fn a_duplicate_id_applies_nothing_of_its_commit(db: Db) {
     assert!(db.devices(user, 0, 10).await.unwrap().is_empty());
 
     let mut twice = append(user, &before, vec![op(3, "A"), op(4, "A")]);
-    "op-3".clone_into(&mut twice.ops[1].1.id);
+    twice.ops[1].1.id = "op-3".into();
     assert_eq!(db.commit([twice].into()).await.unwrap(), [CommitOutcome::DuplicateId]);
     assert_eq!(stored_seqs(&db, user).await, [1, 2]);
 }
@@ -101,8 +101,8 @@ pub async fn every_field_survives_the_round_trip(db: Db) {
     let user = account(&db, "a").await;
     let before = state(&db, user).await;
     let mut full = op(1, "A");
-    full.id = "🦀\"\\\u{1}ä".repeat(40);
-    full.client_id = "𝕏".repeat(127);
+    full.id = "🦀\"\\\u{1}ä".repeat(40).into();
+    full.client_id = "𝕏".repeat(127).into();
     full.action_type = "[Task] \u{10ffff}".into();
     full.op_type = OpType::Repair;
     full.entity_type = "ALL";
@@ -119,13 +119,13 @@ pub async fn every_field_survives_the_round_trip(db: Db) {
     full.received_at = 1_900_000_000_000;
     let mut plain = op(2, "B");
     plain.payload = Bytes::from_static(b"null");
-    plain.entity_id = Some("x".repeat(255));
+    plain.entity_id = Some("x".repeat(255).into());
     plain.schema_version = 0;
     let ops = vec![full, plain];
     apply(&db, append(user, &before, ops.clone())).await;
 
     assert_eq!(db.read_log(range(user, 0, 2)).await.unwrap().ops, ops);
-    let found = db.find_ops(user, 0, &[ops[0].id.clone(), "none".into()]).await.unwrap();
+    let found = db.find_ops(user, 0, &[ops[0].id.to_string(), "none".into()]).await.unwrap();
     assert_eq!(found, ops[..1]);
     assert_eq!(db.newest_ops(user, None, 1).await.unwrap(), ops[1..]);
 }
@@ -272,7 +272,7 @@ pub async fn all_heads_only_up_to_the_limit(db: Db) {
 pub async fn clearing_devices_leaves_only_the_uploader(db: Db) {
     let user = account(&db, "a").await;
     let stranger = account(&db, "b").await;
-    db.touch_device(stranger, "A", 5).await.unwrap();
+    db.touch_devices(&[Touch::new(stranger, "A", 5)]).await.unwrap();
     let before = state(&db, user).await;
     let mut commit = empty_commit(user, &before);
     commit.devices = vec![("A".into(), 50), ("B".into(), 60)];

@@ -75,12 +75,12 @@ pub fn clock(entries: &[(&str, u32)]) -> VectorClock {
 pub fn op(seq: Seq, client: &str) -> StoredOp {
     StoredOp {
         server_seq: seq,
-        id: format!("op-{seq}"),
+        id: format!("op-{seq}").into(),
         client_id: client.into(),
         action_type: "[Task] Update".into(),
         op_type: OpType::Update,
         entity_type: "TASK",
-        entity_id: Some(format!("t{seq}")),
+        entity_id: Some(format!("t{seq}").into()),
         entity_ids: Vec::new(),
         payload: Bytes::from_static(b"{\"a\":1}"),
         storage_bytes: 20,
@@ -133,7 +133,7 @@ pub fn key(entity_type: &'static str, id: &str) -> EntityKey {
 pub fn head(op: &StoredOp) -> EntityHead {
     EntityHead {
         seq: op.server_seq,
-        client_id: op.client_id.as_str().into(),
+        client_id: op.client_id.clone(),
         clock: op.vector_clock.clone(),
         is_time_delta: false,
     }

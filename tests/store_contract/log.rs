@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use supersync::protocol::OpType;
-use supersync::store::{Commit, LogRange};
+use supersync::store::{Commit, LogRange, Touch};
 
 use super::fixture::*;
 
@@ -166,14 +166,14 @@ pub async fn a_missing_account_is_none(db: Db) {
     assert!(db.load_account(999_999).await.unwrap().is_none());
     assert!(db.read_log(range(999_999, 0, 10)).await.unwrap().ops.is_empty());
     assert!(db.load_snapshot(999_999).await.unwrap().is_none());
-    db.touch_device(999_999, "A", 1).await.unwrap();
+    db.touch_devices(&[Touch::new(999_999, "A", 1)]).await.unwrap();
     assert!(db.devices(999_999, 0, 10).await.unwrap().is_empty());
 }
 
 pub async fn devices_keep_the_latest_time(db: Db) {
     let user = account(&db, "a").await;
     for (client, at) in [("A", 10), ("B", 20), ("A", 30), ("A", 5), ("C", 1)] {
-        db.touch_device(user, client, at).await.unwrap();
+        db.touch_devices(&[Touch::new(user, client, at)]).await.unwrap();
     }
     let mut commit = empty_commit(user, &state(&db, user).await);
     commit.devices = vec![("B".into(), 15)];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use supersync::config;
-use supersync::store::{self, CommitOutcome, StoreError};
+use supersync::store::{self, CommitOutcome, StoreError, Touch};
 
 use super::fixture::*;
 use crate::support::postgres::TestDatabase;
@@ -129,7 +129,7 @@ async fn a_statement_that_takes_too_long_stops_in_the_server() {
     let db = store::open(&postgres_config(&database), Duration::from_millis(500)).await.unwrap();
     let user = account(&db, "a").await;
     let before = append_many(&db, user, "A", 1).await;
-    db.touch_device(user, "A", 1).await.unwrap();
+    db.touch_devices(&[Touch::new(user, "A", 1)]).await.unwrap();
 
     let mut session = database.session().await;
     let mut other = database.session().await;
@@ -143,7 +143,7 @@ async fn a_statement_that_takes_too_long_stops_in_the_server() {
     let pid = blocked_backend(&mut other).await;
     let error = committing.await.unwrap().unwrap_err();
     assert!(matches!(error, StoreError::Timeout(_)), "{error:?}");
-    let error = db.touch_device(user, "A", 9).await.unwrap_err();
+    let error = db.touch_devices(&[Touch::new(user, "A", 9)]).await.unwrap_err();
     assert!(matches!(error, StoreError::Timeout(_)), "{error:?}");
     let running: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
@@ -235,7 +235,7 @@ async fn stuck_requests_hold_up_neither_commits_nor_health_checks() {
     let database = TestDatabase::create().await;
     let db = open_postgres(&database).await;
     let user = account(&db, "a").await;
-    db.touch_device(user, "A", 1).await.unwrap();
+    db.touch_devices(&[Touch::new(user, "A", 1)]).await.unwrap();
     let mut session = database.session().await;
     let mut other = database.session().await;
     let mut lock = session.begin().await.unwrap();
@@ -244,7 +244,7 @@ async fn stuck_requests_hold_up_neither_commits_nor_health_checks() {
     let stuck: Vec<_> = (0..4)
         .map(|_| {
             let db = db.clone();
-            tokio::spawn(async move { db.touch_device(user, "A", 2).await })
+            tokio::spawn(async move { db.touch_devices(&[Touch::new(user, "A", 2)]).await })
         })
         .collect();
     loop {

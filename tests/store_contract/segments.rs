@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use supersync::protocol::{OpType, Seq, StoredOp, UserId};
-use supersync::store::{CommitOutcome, LogRange, OutgoingOp, Sealable, Segment, StoreError, SyncState};
+use supersync::store::{CommitOutcome, LastSegment, LogRange, OutgoingOp, Sealable, Segment, StoreError, SyncState};
 
 use super::fixture::*;
 
@@ -60,14 +60,12 @@ pub async fn a_page_does_not_show_what_is_packed(db: Db) {
         assert_eq!((&page.ops, page.has_more), (&expected.ops, expected.has_more), "{range:?}");
         let outgoing = db.read_outgoing(LogRange { user: packed, ..range }).await.unwrap();
         assert_eq!(outgoing.has_more, expected.has_more, "{range:?}");
-        let is_packed = |seq| (1..=6).contains(&seq) || (8..=11).contains(&seq);
-        let shown = outgoing.ops.into_iter().map(|op| match op {
-            OutgoingOp::Packed(seq, json) => (seq, json),
-            OutgoingOp::Row(op) if is_packed(op.server_seq) => panic!("{op:?} was unpacked"),
+        let wanted: Vec<_> = expected.ops.iter().map(|op| (op.server_seq, encoded(op))).collect();
+        let sent = outgoing.ops.into_iter().map(|op| match op {
             OutgoingOp::Row(op) => (op.server_seq, encoded(&op)),
+            OutgoingOp::Encoded(seq, json) => (seq, json),
         });
-        let wanted = expected.ops.iter().map(|op| (op.server_seq, encoded(op)));
-        assert_eq!(shown.collect::<Vec<_>>(), wanted.collect::<Vec<_>>(), "{range:?}");
+        assert_eq!(sent.collect::<Vec<_>>(), wanted, "{range:?}");
     };
     for after in 0..=14 {
         for up_to in after..=15 {
@@ -75,7 +73,9 @@ pub async fn a_page_does_not_show_what_is_packed(db: Db) {
         }
         for limit in 1..=15 {
             same(LogRange { limit, ..range(plain, after, 14) }).await;
-            same(LogRange { limit, ..range(plain, after, i64::MAX) }).await;
+            let beyond = LogRange { limit, ..range(packed, after, i64::MAX) };
+            let expected = db.read_log(range(plain, after, 14)).await.unwrap().ops.into_iter().take(limit);
+            assert!(expected.eq(db.read_log(beyond).await.unwrap().ops), "{beyond:?}");
         }
         for max_bytes in (0..=900).step_by(25) {
             same(LogRange { max_bytes, ..range(plain, after, 14) }).await;
@@ -93,8 +93,8 @@ pub async fn a_foreign_operation_is_found_behind_many_packed_own(db: Db) {
     let last = append_many(&db, user, "A", 11_000).await.last_seq;
     append_many(&db, user, "B", 1).await;
     append_many(&db, user, "A", 300).await;
-    let runs: Vec<(Seq, Seq)> = (0..22).map(|n| (n * 512 + 1, (n + 1) * 512)).collect();
-    assert_eq!(seal(&db, user, &runs).await.sealed_seq, 11_264);
+    let runs: Vec<(Seq, Seq)> = (0..22).map(|n| (n * 500 + 1, (n + 1) * 500)).collect();
+    assert_eq!(seal(&db, user, &runs).await.sealed_seq, 11_000);
     let others = LogRange { exclude_client: Some("A"), ..range(user, 0, last + 301) };
     assert_eq!(seqs(&db.read_log(others).await.unwrap()), [11_001]);
     let rest = db.read_log(LogRange { after: 11_001, ..others }).await.unwrap();
@@ -211,7 +211,7 @@ pub async fn a_segment_that_replaces_other_rows_is_refused(db: Db) {
     let (plain, packed) = twins(&db).await;
     let before = state(&db, packed).await;
     let mut commit = empty_commit(packed, &before);
-    commit.seal.push(Segment::pack(0, &ops(6)).unwrap());
+    commit.seal.push(Segment::pack(0, &ops(16)[11..]).unwrap());
     let neighbour = append(plain, &state(&db, plain).await, vec![op(15, "A")]);
     let error = db.commit([neighbour.clone(), commit.clone()].into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
@@ -228,7 +228,14 @@ pub async fn accounts_to_seal_are_found_in_order(db: Db) {
         apply(&db, append(user, &state(&db, user).await, ops(count))).await;
         users.push(user);
     }
-    let expected = |at: usize, after, last_seq| Sealable { user: users[at], generation: 0, after, last_seq };
+    let expected = |at: usize, after, last_seq| Sealable {
+        user: users[at],
+        generation: 0,
+        after,
+        last_seq,
+        pages_after: 0,
+        last_segment: None,
+    };
     let find = async |after, only, min_run, before_ms, limit| {
         db.sealable_accounts(after, only, min_run, before_ms, limit).await.unwrap()
     };
@@ -238,7 +245,12 @@ pub async fn accounts_to_seal_are_found_in_order(db: Db) {
     assert_eq!(find(users[0], None, 3, 31, 10).await, [expected(2, 0, 9)]);
     assert_eq!(find(0, Some(users[2]), 3, 31, 10).await, [expected(2, 0, 9)]);
     seal(&db, users[2], &[(1, 6)]).await;
-    assert_eq!(find(0, Some(users[2]), 3, 1000, 10).await, [expected(2, 6, 9)]);
+    let found = find(0, Some(users[2]), 3, 1000, 10).await;
+    let last_segment = found[0].last_segment;
+    assert_eq!(found, [Sealable { last_segment, ..expected(2, 6, 9) }]);
+    let last = last_segment.expect("the account has a segment");
+    assert_eq!(last, LastSegment { first_seq: 1, op_count: 6, storage_bytes: 621, packed_bytes: last.packed_bytes });
+    assert!(last.packed_bytes > 6 * 4);
     assert_eq!(find(0, Some(users[2]), 4, 1000, 10).await, []);
 }
 
@@ -250,4 +262,44 @@ pub async fn a_truncated_log_is_made_from_segments_too(db: Db) {
     assert_eq!((rebuilt.last_seq, rebuilt.full_state.map(|mark| mark.seq)), (12, Some(7)));
     assert_eq!(rebuilt.storage_used_bytes, (1..=12).map(|seq| 100 + seq).sum::<i64>());
     assert_eq!((rebuilt.sealed_seq, rebuilt.sealed_max_op_id.as_deref()), (11, Some("op-9")));
+}
+
+pub async fn a_segment_takes_in_a_smaller_one(db: Db) {
+    let (plain, packed) = (account(&db, "plain").await, account(&db, "packed").await);
+    for user in [plain, packed] {
+        let mut written = ops(14);
+        written[6].op_type = OpType::Update;
+        apply(&db, append(user, &state(&db, user).await, written)).await;
+    }
+    for run in [(1, 4), (5, 6), (1, 4 + 5), (1, 12)] {
+        let before = state(&db, packed).await;
+        let sealed = seal(&db, packed, &[run]).await;
+        assert_eq!(sealed.sealed_seq, run.1);
+        assert_eq!(sealed.storage_used_bytes, before.storage_used_bytes);
+        for after in 0..=14 {
+            let expected = db.read_log(range(plain, after, 14)).await.unwrap();
+            assert_eq!(db.read_log(range(packed, after, 14)).await.unwrap().ops, expected.ops, "{run:?} after {after}");
+            let expected = db.measure(plain, after, 13).await.unwrap();
+            assert_eq!(db.measure(packed, after, 13).await.unwrap(), expected, "{run:?} after {after}");
+        }
+        let ids: Vec<String> = (1..=14).map(|n| format!("op-{n}")).collect();
+        assert_eq!(db.find_ops(packed, 0, &ids).await.unwrap().len(), 14, "{run:?}");
+    }
+    // What is packed goes in whole segments: there is one.
+    assert_eq!(db.delete_ops(packed, 0, 12, 12).await.unwrap(), 12);
+    assert_eq!(stored_seqs(&db, packed).await, [13, 14]);
+}
+
+pub async fn a_segment_that_cuts_through_another_is_refused(db: Db) {
+    let (_, packed) = twins(&db).await;
+    let before = state(&db, packed).await;
+    for (from, to) in [(2, 6), (1, 5), (9, 12), (10, 14)] {
+        let page = db.read_log(range(packed, from - 1, to)).await.unwrap();
+        let mut commit = empty_commit(packed, &before);
+        commit.seal.push(Segment::pack(before.generation, &page.ops).unwrap());
+        let error = db.commit([commit].into()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{from} to {to}: {error}");
+        assert_eq!(state(&db, packed).await, before);
+        assert_eq!(stored_seqs(&db, packed).await, (1..=14).collect::<Vec<_>>());
+    }
 }

@@ -176,7 +176,7 @@ async fn a_payload_in_parts_is_one_payload_to_whoever_reads_it() {
     assert_eq!(db.newest_ops(user, None, 1).await.unwrap(), ops[3..]);
     let page = db.read_outgoing(range(user, 0, 9)).await.unwrap();
     let shown = page.ops.into_iter().map(|op| match op {
-        OutgoingOp::Packed(_, json) => json.to_vec(),
+        OutgoingOp::Encoded(_, json) => json.to_vec(),
         OutgoingOp::Row(_) => panic!("rows are encoded where they are read"),
     });
     let wanted = ops.iter().map(|op| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use supersync::protocol::OpType;
 use supersync::store::{
-    ArchiveReason, ArchivedRange, CommitOutcome, FullStateMark, SnapshotBlob, SnapshotChange, SnapshotMeta,
+    ArchiveReason, ArchivedRange, CommitOutcome, FullStateMark, SnapshotBlob, SnapshotChange, SnapshotMeta, Touch,
 };
 
 use super::fixture::*;
@@ -69,7 +69,7 @@ pub async fn prunable_accounts_are_found_in_order(db: Db) {
 pub async fn stale_devices_go(db: Db) {
     let user = account(&db, "a").await;
     for (client, at) in [("A", 10), ("B", 20), ("C", 30)] {
-        db.touch_device(user, client, at).await.unwrap();
+        db.touch_devices(&[Touch::new(user, client, at)]).await.unwrap();
     }
     assert_eq!(db.delete_stale_devices(30, 1).await.unwrap(), 1);
     assert_eq!(db.delete_stale_devices(30, 10).await.unwrap(), 1);

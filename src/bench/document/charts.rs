@@ -29,7 +29,7 @@ const RATES: [(&str, &str, &str, &str, Option<&str>); 6] = [
     ("upload", "1 x 500 B", "requests_per_second", "req/s", None),
     ("upload", "1 x 500 B, 5000 accounts", "requests_per_second", "req/s", None),
     ("poll", "nothing new", "requests_per_second", "req/s", Some("empty handler")),
-    ("download", "500, warm", "requests_per_second", "pages/s", None),
+    ("download", "500, warm, sealed", "requests_per_second", "pages/s", None),
 ];
 
 /// Every chart for which there are figures.
@@ -100,7 +100,7 @@ fn latency(results: &Results) -> Option<Latencies> {
         ("ceiling", "one commit", "one raw commit"),
         ("poll", "nothing new", "poll"),
         ("tail", "5 just written", "5 new operations"),
-        ("download", "500, warm", "page of 500"),
+        ("download", "500, warm, sealed", "page of 500"),
         ("mixed", "2 % uploads, 98 % polls", "a real day's mixture"),
     ];
     let mut rows = Vec::new();

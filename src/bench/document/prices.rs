@@ -43,8 +43,8 @@ pub fn of(results: &Results) -> Prices {
     let tail_op = tail.zip(poll).map(|(tail, poll)| ((tail - poll) / TAIL_OPS).max(0.0));
     set(&mut prices.tail_op_server_us, tail_op);
     set(&mut prices.tail_server_us, tail.zip(tail_op).map(|(tail, op)| tail - TAIL_OPS * op));
-    set(&mut prices.page_server_us, server("download", "500, warm"));
-    set(&mut prices.page_db_us, database("download", "500, warm"));
+    set(&mut prices.page_server_us, server("download", "500, warm, sealed"));
+    set(&mut prices.page_db_us, database("download", "500, warm, sealed"));
     set(&mut prices.activation_server_us, server("cold", "poll").zip(poll).map(|(cold, poll)| cold - poll));
     set(&mut prices.activation_db_us, database("cold", "poll"));
     set(&mut prices.commit_ms, get("ceiling", "one commit", "p50_ms"));

@@ -15,8 +15,10 @@ use crate::bench::fleet::{deal, fill};
 use crate::bench::latency::Histogram;
 use crate::bench::load::{self, KindOutcome, Work};
 use crate::bench::page::Page;
+use crate::bench::place::Place;
 use crate::bench::session::Session;
 use crate::bench::state::Import;
+use crate::bench::study::layout;
 use crate::client::wire::{Check as _, DownloadAnswer};
 use crate::protocol::Seq;
 
@@ -133,7 +135,7 @@ impl Scenario for Download {
     }
 
     fn about(&self) -> &'static str {
-        "pages of 500 operations, and whole logs of 10,000, read again and again"
+        "pages of 500 operations, and whole logs of 10,000, read again and again: as rows, and sealed"
     }
 
     fn needs_own_server(&self) -> bool {
@@ -148,16 +150,32 @@ impl Scenario for Download {
             (format!("whole log of {}", options.size(10_000, 1_200)), options.size(16, 2), options.size(10_000, 1_200)),
         ];
         for (name, accounts, operations) in shapes {
-            bench.progress(&format!("download: {name}"));
             let session = bench.session(accounts).await?;
             let devices = session.devices(0, options.payload_bytes()).await?;
-            let devices = fill(&session, devices, operations, options.connections()).await?;
-            let mut case = Case::new("download", name).with("accounts", accounts).with("operations", operations);
+            let mut devices = fill(&session, devices, operations, options.connections()).await?;
             let end = Seq::try_from(operations).unwrap_or(Seq::MAX);
-            read_logs(bench, &session, &mut case, 1, end).await?;
-            case.check(compare_logs(&session, devices).await?);
+            let case = |kind: &str| {
+                let name = format!("{name}, {kind}");
+                bench.progress(&format!("download: {name}"));
+                Case::new("download", name).with("accounts", accounts).with("operations", operations)
+            };
+            // Of the last hours, and older: what a new device mostly meets.
+            let mut rows = case("rows");
+            read_logs(bench, &session, &mut rows, 1, end).await?;
+            let (session, ()) = session
+                .paused(async |place: &Place| {
+                    layout::seal(place).await?;
+                    layout::vacuum(place).await
+                })
+                .await?;
+            let mut sealed = case("sealed");
+            read_logs(bench, &session, &mut sealed, 1, end).await?;
+            for device in &mut devices {
+                device.retarget(session.target());
+            }
+            sealed.check(compare_logs(&session, devices).await?);
             session.close().await?;
-            cases.push(case);
+            cases.extend([rows, sealed]);
         }
         Ok(cases)
     }

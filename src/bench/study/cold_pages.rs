@@ -1,5 +1,6 @@
 //! Pages of a log that was written by thousands of users at once, read when nothing of it is in memory: sealed as the
-//! server keeps them, and one row per operation in the order in which they were written.
+//! server keeps them, and one row per operation in the order in which they were written. Two orders: everybody writes one
+//! operation in turn, so that no two of a page are neighbours; and everybody uploads [`BATCH`] at once, as the load did.
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,30 @@ const PAGE: usize = 500;
 const ROUNDS: usize = 5;
 /// Pages that are read before it counts: programs, catalogues and the first parts of indexes are warm in real life too.
 const WARM: usize = 3;
-const PLAIN_PAGE: &str =
-    "SELECT * FROM plain_operations WHERE user_id = $1 AND server_seq > 0 ORDER BY server_seq LIMIT $2";
+
+/// A table with one row per operation.
+struct Plain {
+    /// The case, as the report names it.
+    case: &'static str,
+    table: &'static str,
+    page: &'static str,
+    /// In which order operations come into it; `None`: as they came into the server's table.
+    order: Option<&'static str>,
+}
+
+/// What the ratio is to.
+const ONE_BY_ONE: Plain = Plain {
+    case: "plain rows",
+    table: "plain_operations",
+    page: "SELECT * FROM plain_operations WHERE user_id = $1 AND server_seq > 0 ORDER BY server_seq LIMIT $2",
+    order: Some("server_seq, user_id"),
+};
+const IN_UPLOADS: Plain = Plain {
+    case: "plain rows, uploads of 20",
+    table: "plain_uploads",
+    page: "SELECT * FROM plain_uploads WHERE user_id = $1 AND server_seq > 0 ORDER BY server_seq LIMIT $2",
+    order: None,
+};
 
 #[async_trait(?Send)]
 impl Scenario for ColdPages {
@@ -64,19 +87,28 @@ impl Scenario for ColdPages {
         shuffle(&mut order, &mut Random::new(5));
         order.truncate(pages + WARM);
 
-        bench.progress("cold-pages: plain rows");
-        let (session, plain) =
-            session.paused(async |place: &Place| plain_pages(place, &order, case("plain rows")).await).await?;
+        let mut cases = Vec::new();
+        let mut session = session;
+        for plain in [&ONE_BY_ONE, &IN_UPLOADS] {
+            bench.progress(&format!("cold-pages: {}", plain.case));
+            let read;
+            (session, read) =
+                session.paused(async |place: &Place| plain_pages(place, plain, &order, case(plain.case)).await).await?;
+            cases.push(read);
+        }
         bench.progress("cold-pages: sealed");
         let (session, cold) = session.paused(layout::make_cold).await?;
         let mut sealed = server_pages(&session, &mut devices, &order, case("sealed")).await?;
         sealed.parameters.insert("page_cache", described(&cold).into());
-        let ratio = sealed.value("requests_per_second").zip(plain.value("requests_per_second"));
-        let cold = cold.is_ok() && plain.parameters["page_cache"] == described(&Ok(()));
-        sealed.figure("ratio_to_plain_rows", "", ratio.filter(|_| cold).map(|(ours, plain)| ours / plain));
+        for (plain, figure) in cases.iter().zip(["ratio_to_plain_rows", "ratio_to_plain_uploads"]) {
+            let is_cold = cold.is_ok() && plain.parameters["page_cache"] == described(&Ok(()));
+            let both = sealed.value("requests_per_second").zip(plain.value("requests_per_second"));
+            sealed.figure(figure, "", both.filter(|_| is_cold).map(|(ours, plain)| ours / plain));
+        }
         sealed.check(compare_logs(&session, devices).await?);
+        cases.push(sealed);
         session.close().await?;
-        Ok(vec![plain, sealed])
+        Ok(cases)
     }
 }
 
@@ -94,34 +126,39 @@ fn shuffle(order: &mut [usize], random: &mut Random) {
     }
 }
 
-/// A table of the same shape with the same indexes.
+/// Tables of the same shape with the same indexes.
 async fn create_plain(place: &Place) -> Result<()> {
     let mut connection = Raw::open(place).await?;
-    if matches!(connection, Raw::Postgres(_)) {
-        connection.execute("CREATE TABLE plain_operations (LIKE operations INCLUDING ALL)".to_owned()).await?;
-    } else {
-        let made = "SELECT sql FROM sqlite_master WHERE tbl_name = 'operations' AND sql IS NOT NULL ORDER BY type DESC";
-        for sql in connection.texts(made).await? {
-            connection.execute(sql.replace("operations", "plain_operations")).await?;
+    for Plain { table, .. } in [&ONE_BY_ONE, &IN_UPLOADS] {
+        if matches!(connection, Raw::Postgres(_)) {
+            connection.execute(format!("CREATE TABLE {table} (LIKE operations INCLUDING ALL)")).await?;
+        } else {
+            let made =
+                "SELECT sql FROM sqlite_master WHERE tbl_name = 'operations' AND sql IS NOT NULL ORDER BY type DESC";
+            for sql in connection.texts(made).await? {
+                connection.execute(sql.replace("operations", table)).await?;
+            }
         }
     }
     connection.close().await
 }
 
-/// In the order in which they were written.
 async fn copy_to_plain(place: &Place, above: Seq) -> Result<()> {
     let mut connection = Raw::open(place).await?;
-    let order = if matches!(connection, Raw::Postgres(_)) { "ctid" } else { "rowid" };
-    connection
-        .execute(format!(
-            "INSERT INTO plain_operations SELECT * FROM operations WHERE server_seq > {above} ORDER BY {order}"
-        ))
-        .await?;
+    let written = if matches!(connection, Raw::Postgres(_)) { "ctid" } else { "rowid" };
+    for Plain { table, order, .. } in [&ONE_BY_ONE, &IN_UPLOADS] {
+        let order = order.unwrap_or(written);
+        connection
+            .execute(format!(
+                "INSERT INTO {table} SELECT * FROM operations WHERE server_seq > {above} ORDER BY {order}"
+            ))
+            .await?;
+    }
     connection.close().await
 }
 
 /// One user after the other, one statement each.
-async fn plain_pages(place: &Place, order: &[usize], mut case: Case) -> Result<Case> {
+async fn plain_pages(place: &Place, plain: &Plain, order: &[usize], mut case: Case) -> Result<Case> {
     let mut connection = Raw::open(place).await?;
     let first = connection.number("SELECT min(id) FROM users").await?;
     connection.close().await?;
@@ -133,7 +170,7 @@ async fn plain_pages(place: &Place, order: &[usize], mut case: Case) -> Result<C
     for which in order {
         let user = first + i64::try_from(*which).unwrap_or(i64::MAX);
         let sent = Instant::now();
-        let payloads = connection.page(PLAIN_PAGE, user, limit).await?;
+        let payloads = connection.page(plain.page, user, limit).await?;
         let is_whole = payloads.len() == PAGE && payloads.iter().all(|payload| !payload.is_empty());
         reading.record(sent.elapsed(), is_whole);
     }

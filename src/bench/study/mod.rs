@@ -8,7 +8,7 @@ mod crowd;
 mod disk;
 mod history;
 mod latency;
-mod layout;
+pub(super) mod layout;
 mod start;
 mod turns;
 

@@ -6,9 +6,9 @@ use crate::protocol::{OpType, VectorClock};
 fn ops(last: Seq) -> Vec<StoredOp> {
     let op = |seq: Seq| StoredOp {
         server_seq: seq,
-        id: format!("op-{seq}"),
-        client_id: "A".to_owned(),
-        action_type: "[Task] Update".to_owned(),
+        id: format!("op-{seq}").into(),
+        client_id: "A".into(),
+        action_type: "[Task] Update".into(),
         op_type: OpType::Update,
         entity_type: "TASK",
         entity_id: None,
@@ -28,8 +28,14 @@ fn ops(last: Seq) -> Vec<StoredOp> {
 
 /// The segments' ends, how far the step came, and whether it was the last.
 fn packed(ops: &[StoredOp], before_ms: i64, more: bool) -> (Vec<(Seq, Seq)>, Seq, bool) {
+    packed_again(ops, 0, before_ms, more)
+}
+
+/// The same when everything up to `after` is in a segment that has been taken up again.
+fn packed_again(ops: &[StoredOp], after: Seq, before_ms: i64, more: bool) -> (Vec<(Seq, Seq)>, Seq, bool) {
     let scope = Scope { before_ms, only: None, min_run: MIN_RUN, max_ops: u64::MAX, concurrency: 1 };
-    let Packed { segments, up_to, done } = pack(0, 0, ops, scope, more).expect("sound operations");
+    let reading = Reading { generation: 0, from: 0, after, pages_after: 0, more };
+    let Packed { segments, up_to, done } = pack(reading, ops, scope).expect("sound operations");
     (segments.iter().map(|segment| (segment.first_seq, segment.last_seq)).collect(), up_to, done)
 }
 
@@ -37,8 +43,8 @@ fn packed(ops: &[StoredOp], before_ms: i64, more: bool) -> (Vec<(Seq, Seq)>, Seq
 fn a_run_that_may_grow_waits_until_it_is_worth_it() {
     assert_eq!(packed(&ops(63), 1000, false), (vec![], 0, true));
     assert_eq!(packed(&ops(64), 1000, false), (vec![(1, 64)], 64, true));
-    assert_eq!(packed(&ops(512 + 63), 1000, false), (vec![(1, 512)], 512, true));
-    assert_eq!(packed(&ops(512 + 64), 1000, false), (vec![(1, 512), (513, 576)], 576, true));
+    assert_eq!(packed(&ops(500 + 63), 1000, false), (vec![(1, 500)], 500, true));
+    assert_eq!(packed(&ops(500 + 64), 1000, false), (vec![(1, 500), (501, 564)], 564, true));
 }
 
 #[test]
@@ -49,7 +55,7 @@ fn what_is_too_young_stays_and_ends_it() {
 
 #[test]
 fn with_more_to_come_the_last_run_is_left_for_the_next_step() {
-    assert_eq!(packed(&ops(600), 1000, true), (vec![(1, 512)], 512, false));
+    assert_eq!(packed(&ops(600), 1000, true), (vec![(1, 500)], 500, false));
     assert_eq!(packed(&ops(100), 1000, true), (vec![(1, 100)], 100, false), "but each step gets somewhere");
 }
 
@@ -77,4 +83,42 @@ fn a_hole_ends_it() {
     let mut holed = ops(200);
     holed.remove(99);
     assert_eq!(packed(&holed, 1000, false), (vec![(1, 99)], 99, true));
+}
+
+#[test]
+fn a_segment_that_is_taken_up_again_grows_but_never_for_nothing() {
+    assert_eq!(packed_again(&ops(164), 100, 1000, false), (vec![(1, 164)], 164, true));
+    assert_eq!(packed_again(&ops(163), 100, 1000, false), (vec![], 100, true), "too few are new");
+    assert_eq!(packed_again(&ops(700), 100, 1000, false), (vec![(1, 500), (501, 700)], 700, true));
+    assert_eq!(packed_again(&ops(700), 100, 1000, true), (vec![(1, 500)], 500, false));
+    assert_eq!(packed_again(&ops(100), 100, 1000, true), (vec![], 100, false), "nothing new was read");
+    let mut barred = ops(300);
+    barred[100].op_type = OpType::SyncImport;
+    assert_eq!(packed_again(&barred, 100, 1000, false), (vec![(102, 300)], 300, true), "a border came right after it");
+    let mut large = ops(300);
+    for op in &mut large[..101] {
+        op.payload = Bytes::from(vec![b'1'; FULL_BYTES / 100]);
+    }
+    assert_eq!(packed_again(&large, 100, 1000, false), (vec![(101, 300)], 300, true), "it is full in bytes");
+}
+
+#[test]
+fn only_a_segment_with_room_is_taken_up_again() {
+    let last = |op_count, storage_bytes| LastSegment { first_seq: 1, op_count, storage_bytes, packed_bytes: 1 };
+    assert!(has_room(&last(MAX_OPS - 1, 1000)));
+    assert!(!has_room(&last(MAX_OPS, 1000)));
+    assert!(!has_room(&last(8, 500 * 1024)));
+}
+
+#[test]
+fn segments_end_where_the_pages_of_a_joining_device_end() {
+    let mut with_state = ops(1_300);
+    with_state[199].op_type = OpType::SyncImport;
+    let scope = Scope { before_ms: 10_000, only: None, min_run: 1, max_ops: u64::MAX, concurrency: 1 };
+    let reading = Reading { generation: 0, from: 0, after: 0, pages_after: 199, more: false };
+    let packed = pack(reading, &with_state, scope).expect("sound operations");
+    let ends: Vec<_> = packed.segments.iter().map(|segment| (segment.first_seq, segment.last_seq)).collect();
+    // The first page is the full state and the 499 operations behind it.
+    assert_eq!(ends, [(1, 199), (201, 699), (700, 1_199), (1_200, 1_300)]);
+    assert!(ends_page(699, 199) && ends_page(1_199, 199) && !ends_page(1_198, 199));
 }

@@ -24,6 +24,7 @@ use crate::engine::invariants;
 use crate::engine::notifier::Notifier;
 use crate::engine::options::Options;
 use crate::engine::registry::{ActorGuard, Lease, Slot};
+use crate::engine::touches::Touches;
 use crate::engine::view::{EncodedOp, Tail, UserView};
 use crate::engine::{EngineError, SnapshotReply, store_trouble};
 use crate::protocol::response::{OpResult, Rejection};
@@ -53,6 +54,8 @@ pub struct Context {
     pub committer: Committer,
     /// Who is told.
     pub notifier: Notifier,
+    /// Devices that were seen and whose rows are to be written.
+    pub touches: Arc<Touches>,
     /// Bounds.
     pub options: Options,
 }
@@ -138,7 +141,7 @@ impl Actor for UserActor {
 struct InFlight {
     batch: Vec<Pending>,
     answers: Vec<Answer>,
-    authors: Vec<String>,
+    authors: Vec<Arc<str>>,
     after: After,
     /// To find out whether the commit was applied when the connection was lost.
     probe: Probe,
@@ -304,7 +307,7 @@ impl Writer {
         let Plan { commit, devices, answers, authors, after } = plan;
         match commit {
             None => {
-                self.touch_devices(devices).await;
+                self.touch_devices(&devices);
                 if let Some(state) = &mut self.state {
                     state.apply(after);
                 }
@@ -316,6 +319,9 @@ impl Writer {
                     refuse(batch, &violated(self.user, violation));
                     self.state = None;
                     return;
+                }
+                if commit.clear_devices {
+                    self.context.touches.forget(self.user).await;
                 }
                 self.submit(commit, batch, answers, authors, after, attempt);
             }
@@ -392,7 +398,7 @@ impl Writer {
         if !needs.ids.is_empty() {
             let found = store.find_ops(self.user, sync.generation, &needs.ids).await?;
             facts.ids.extend(needs.ids.into_iter().map(|id| (id, None)));
-            facts.ids.extend(found.into_iter().map(|op| (op.id.clone(), Some(op))));
+            facts.ids.extend(found.into_iter().map(|op| (op.id.to_string(), Some(op))));
         }
         if needs.newest_full_state {
             let rows = store.full_states(self.user, sync.pruned_seq, sync.last_seq, 1).await?;
@@ -444,7 +450,7 @@ impl Writer {
         mut commit: Commit,
         batch: Vec<Pending>,
         answers: Vec<Answer>,
-        authors: Vec<String>,
+        authors: Vec<Arc<str>>,
         after: After,
         attempt: u32,
     ) {
@@ -459,7 +465,7 @@ impl Writer {
         let probe = Probe {
             expected_revision: commit.expected_revision,
             generation: commit.state.generation,
-            last_op: commit.ops.last().map(|(_, op)| (op.id.clone(), op.server_seq)),
+            last_op: commit.ops.last().map(|(_, op)| (op.id.to_string(), op.server_seq)),
         };
         self.in_flight =
             Some(InFlight { batch, answers, authors, after, probe, encoded, devices: commit.devices.clone(), attempt });
@@ -567,15 +573,13 @@ impl Writer {
         }
     }
 
-    /// Records devices of uploads that changed nothing else. Failing is no reason to fail the upload.
-    async fn touch_devices(&self, devices: Vec<(String, i64)>) {
+    /// Records devices of uploads that changed nothing else.
+    fn touch_devices(&self, devices: &[(String, i64)]) {
         for (client_id, now_ms) in devices {
-            let due = self.slot.devices().uploaded(&client_id, now_ms);
-            if due {
-                match self.context.store.touch_device(self.user, &client_id, now_ms).await {
-                    Ok(()) => self.slot.devices().written(&client_id, now_ms),
-                    Err(error) => tracing::warn!(%error, user_id = self.user, "device not recorded"),
-                }
+            let mut seen = self.slot.devices();
+            if seen.uploaded(client_id, *now_ms) {
+                self.context.touches.record(self.user, client_id, *now_ms);
+                seen.written(client_id, *now_ms);
             }
         }
     }
@@ -628,7 +632,7 @@ fn fail(batch: Vec<Pending>, view: &Arc<UserView>, text: &str) {
         let rejection = || Rejection::new(ErrorCode::InternalError, text);
         let answer = match &*pending.work {
             Work::Upload(upload) => {
-                let result = |op_id: &String| OpResult { op_id: op_id.clone(), outcome: Err(rejection()) };
+                let result = |op_id: &Arc<str>| OpResult { op_id: op_id.clone(), outcome: Err(rejection()) };
                 let results = upload.ops.iter().map(|op| result(&op.op_id)).collect();
                 Answer::Upload(UploadOutcome { results, deduplicated: false, fenced: false })
             }

@@ -1,6 +1,6 @@
 //! What planning may have to know beyond the account's state, and what it turns out to lack.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::protocol::{Seq, StoredOp};
 use crate::store::{EntityHead, EntityKey, FullStateRow};

@@ -5,8 +5,7 @@
 //! carries the heads of the last [`STORE_EVERY`] operations at once, each entity's newest only. What is not stored is in
 //! the log: whoever takes an account up reads it there ([`crate::store::LogStore::heads_of_log`]).
 
-use std::collections::HashMap;
-
+use foldhash::{HashMap, HashMapExt as _};
 use lru::LruCache;
 
 use crate::protocol::Seq;
@@ -24,7 +23,7 @@ pub const STORE_EVERY: Seq = if cfg!(test) { 8 } else { 256 };
 pub struct HeadCache {
     /// Newer than what is stored. Never forgotten: at most those of [`STORE_EVERY`] operations and one commit.
     recent: HashMap<EntityKey, EntityHead>,
-    stored: LruCache<EntityKey, Option<EntityHead>>,
+    stored: LruCache<EntityKey, Option<EntityHead>, foldhash::fast::RandomState>,
     /// Whether an absent entry means that there is no such head.
     complete: bool,
     /// Whether nothing has been loaded yet.
@@ -35,7 +34,12 @@ impl HeadCache {
     /// A cache that knows nothing yet.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { recent: HashMap::new(), stored: LruCache::unbounded(), complete: false, unknown: true }
+        Self {
+            recent: HashMap::new(),
+            stored: LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default()),
+            complete: false,
+            unknown: true,
+        }
     }
 
     /// Whether nothing has been loaded yet.

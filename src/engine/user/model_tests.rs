@@ -62,7 +62,7 @@ impl Model {
     fn latest_on(&self, entity_type: &str, id: &str) -> Option<&StoredOp> {
         let touches = |op: &&StoredOp| {
             op.entity_type == entity_type
-                && (op.entity_id.as_deref() == Some(id) || op.entity_ids.iter().any(|e| e == id))
+                && (op.entity_id.as_deref() == Some(id) || op.entity_ids.iter().any(|e| **e == *id))
         };
         self.ops.iter().rev().find(touches)
     }
@@ -82,7 +82,7 @@ impl Model {
         if op.op_type.is_full_state() {
             return Ok(());
         }
-        let mut ids: Vec<String> = op.entity_id.iter().chain(&op.entity_ids).cloned().collect();
+        let mut ids: Vec<String> = op.entity_id.iter().chain(&op.entity_ids).map(ToString::to_string).collect();
         let config = op.entity_type == "GLOBAL_CONFIG";
         if config && op.schema_version < 2 && ids.iter().any(|id| id == "misc") {
             ids.push("tasks".to_owned());
@@ -98,7 +98,7 @@ impl Model {
                 ClockOrdering::Greater => {}
                 ClockOrdering::Equal if op.client_id == prior.client_id => {}
                 ClockOrdering::Concurrent
-                    if op.is_time_delta() && prior.action_type == crate::protocol::op::TIME_DELTA_ACTION => {}
+                    if op.is_time_delta() && prior.action_type == crate::protocol::op::TIME_DELTA_ACTION.into() => {}
                 ClockOrdering::Less => return Err(superseded),
                 ClockOrdering::Equal | ClockOrdering::Concurrent => return Err(ErrorCode::ConflictConcurrent),
             }
@@ -110,7 +110,7 @@ impl Model {
         self.last_seq += 1;
         self.is_empty = false;
         let clock = op.vector_clock.clone();
-        let storage_bytes = i64::try_from(op.payload.len() + clock.to_json().len()).unwrap();
+        let storage_bytes = i64::try_from(op.payload.len() + clock.as_json().len()).unwrap();
         self.ops.push(StoredOp {
             server_seq: self.last_seq,
             id: op.id.clone(),
@@ -162,9 +162,9 @@ impl Model {
         for op in self.ops.iter().filter(|op| op.server_seq > after) {
             let head = EntityHead {
                 seq: op.server_seq,
-                client_id: op.client_id.as_str().into(),
+                client_id: op.client_id.clone(),
                 clock: op.vector_clock.clone(),
-                is_time_delta: op.action_type == crate::protocol::op::TIME_DELTA_ACTION,
+                is_time_delta: op.action_type == crate::protocol::op::TIME_DELTA_ACTION.into(),
             };
             for id in op.entity_id.iter().chain(&op.entity_ids) {
                 heads.insert(EntityKey::new(op.entity_type, id), head.clone());
@@ -181,15 +181,15 @@ impl Model {
             facts.heads.insert(key, stored.get(&key).cloned());
         }
         for id in needs.ids {
-            let found = self.ops.iter().find(|op| op.id == id).cloned();
+            let found = self.ops.iter().find(|op| *op.id == *id).cloned();
             facts.ids.insert(id, found);
         }
         if needs.newest_full_state {
             let newest = self.retained().filter(|op| op.op_type.is_full_state()).last().map(|op| FullStateRow {
                 seq: op.server_seq,
-                id: op.id.clone(),
+                id: op.id.to_string(),
                 op_type: op.op_type,
-                client_id: op.client_id.clone(),
+                client_id: op.client_id.to_string(),
                 timestamp: op.timestamp,
                 repair_base_server_seq: op.repair_base_server_seq,
                 is_payload_encrypted: op.is_payload_encrypted,
@@ -235,8 +235,7 @@ fn random_op(rng: &mut StdRng, client: &str, model: &Model) -> ValidOp {
         && !old.op_type.is_full_state()
     {
         // A retry, sometimes with another content.
-        let action_type =
-            if rng.random_bool(0.7) { old.action_type.clone() } else { "[Task] Something else".to_owned() };
+        let action_type = if rng.random_bool(0.7) { old.action_type.clone() } else { "[Task] Something else".into() };
         let clock = if rng.random_bool(0.8) { old.vector_clock.clone() } else { random_clock(rng) };
         return ValidOp {
             id: old.id.clone(),
@@ -265,14 +264,13 @@ fn random_op(rng: &mut StdRng, client: &str, model: &Model) -> ValidOp {
         Vec::new()
     };
     ValidOp {
-        id: format!("op-{}", rng.random_range(0..1_000_000)),
-        client_id: client.to_owned(),
-        action_type: if rng.random_bool(0.3) { crate::protocol::op::TIME_DELTA_ACTION } else { "[Task] Update" }
-            .to_owned(),
+        id: format!("op-{}", rng.random_range(0..1_000_000)).into(),
+        client_id: client.into(),
+        action_type: if rng.random_bool(0.3) { crate::protocol::op::TIME_DELTA_ACTION } else { "[Task] Update" }.into(),
         op_type: if full_state { OpType::SyncImport } else { OpType::Update },
         entity_type: if full_state { "ALL" } else { entity_type },
-        entity_id,
-        entity_ids: others,
+        entity_id: entity_id.map(Into::into),
+        entity_ids: others.into_iter().map(Into::into).collect(),
         payload: Bytes::from(format!("{{\"n\":\"{}\"}}", "x".repeat(rng.random_range(0..120)))),
         vector_clock: random_clock(rng),
         timestamp: NOW - 1000,
@@ -290,9 +288,9 @@ fn random_upload(rng: &mut StdRng, model: &Model) -> CheckedUpload {
     ops.dedup_by(|a, b| a.id == b.id);
     let cursor = rng.random_bool(0.6).then(|| rng.random_range(0..=model.last_seq + 1));
     CheckedUpload {
-        client_id: client.to_owned(),
+        client_id: client.into(),
         last_known_server_seq: cursor,
-        request_id: rng.random_bool(0.5).then(|| format!("r-{}", rng.random::<u64>())),
+        request_id: rng.random_bool(0.5).then(|| format!("r-{}", rng.random::<u64>()).into()),
         fingerprint: None,
         ops: ops
             .into_iter()
@@ -329,7 +327,7 @@ fn random_snapshot(rng: &mut StdRng, model: &Model) -> CheckedSnapshot {
         legacy_repair,
         request_id: None,
         fingerprint: None,
-        client_id: client.to_owned(),
+        client_id: client.into(),
         state_bytes: op.payload.len(),
         op: Ok(Box::new(op)),
     }
@@ -552,7 +550,7 @@ fn made_up_client_ids_do_not_grow_the_state_without_bound() {
     let model = Model::new();
     for round in 0..200 {
         let mut op = random_op(&mut rng, "A", &model);
-        op.id = format!("op-{round}");
+        op.id = format!("op-{round}").into();
         op.op_type = OpType::Batch;
         op.entity_type = "ALL";
         op.entity_id = None;
@@ -560,7 +558,7 @@ fn made_up_client_ids_do_not_grow_the_state_without_bound() {
         let made_up = (0..19u32).map(|n| (format!("X{round}_{n}").into(), n + 1));
         op.vector_clock = VectorClock::from_entries(made_up.chain([("A".into(), round + 1)]));
         let upload = CheckedUpload {
-            client_id: "A".to_owned(),
+            client_id: "A".into(),
             last_known_server_seq: None,
             request_id: None,
             fingerprint: None,

@@ -10,7 +10,9 @@ mod seal;
 mod snapshot;
 mod upload;
 
-use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use self::addition::Addition;
 pub use self::seal::Sealing;
@@ -46,7 +48,7 @@ pub struct Plan {
     /// One per request, in order.
     pub answers: Vec<Answer>,
     /// Devices whose operations were accepted: the others are to be told.
-    pub authors: Vec<String>,
+    pub authors: Vec<Arc<str>>,
     /// What the state becomes when the commit has succeeded.
     pub after: After,
 }
@@ -202,6 +204,6 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn request_key(request_id: Option<&String>, fingerprint: Option<&[u8; 32]>, is_snapshot: bool) -> Option<RequestKey> {
-    Some(RequestKey { fingerprint: *fingerprint?, request_id: request_id?.as_str().into(), is_snapshot })
+fn request_key(request_id: Option<&Arc<str>>, fingerprint: Option<u128>, is_snapshot: bool) -> Option<RequestKey> {
+    Some(RequestKey { fingerprint: fingerprint?, request_id: Arc::clone(request_id?), is_snapshot })
 }

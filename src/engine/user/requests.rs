@@ -1,8 +1,10 @@
 //! Answers to recent requests by request id (contract, section 5.5 B): a client that lost an answer gets it again. A
 //! shortcut only: what makes retries safe is the op id in the log.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::engine::SnapshotReply;
 use crate::protocol::Seq;
@@ -43,7 +45,7 @@ impl Remembered {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestKey {
     /// A request with the same id and another content is another request.
-    pub fingerprint: [u8; 32],
+    pub fingerprint: u128,
     /// Chosen by the client.
     pub request_id: Arc<str>,
     /// `/snapshot` and `/ops` don't share ids.
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     fn key(id: &str) -> RequestKey {
-        RequestKey { fingerprint: [0; 32], request_id: id.into(), is_snapshot: false }
+        RequestKey { fingerprint: 0, request_id: id.into(), is_snapshot: false }
     }
 
     fn answer(results: usize) -> Remembered {
@@ -117,7 +119,7 @@ mod tests {
         assert!(cache.get(&key("a"), TTL_MS - 1).is_some());
         assert!(cache.get(&key("a"), TTL_MS).is_none());
         assert!(cache.get(&RequestKey { is_snapshot: true, ..key("a") }, 0).is_none());
-        assert!(cache.get(&RequestKey { fingerprint: [1; 32], ..key("a") }, 0).is_none());
+        assert!(cache.get(&RequestKey { fingerprint: 1, ..key("a") }, 0).is_none());
         for n in 0..=CAPACITY {
             cache.put(key(&n.to_string()), answer(1), 1);
         }

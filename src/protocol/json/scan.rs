@@ -203,7 +203,7 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         loop {
             let rest = &self.bytes[self.at..];
-            let plain = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)).ok_or(Malformed)?;
+            let plain = super::first_special(rest).ok_or(Malformed)?;
             self.at += plain + 1;
             match rest[plain] {
                 b'"' => return Ok(escaped),

@@ -1,6 +1,9 @@
 //! The structural rules that requests share, and the issues that tell which one was broken. Issues have the members
 //! that released servers sent (`details`, outside production): tools of operators read them.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::super::json::scan::{Malformed, Scanner, Span, number_value, string_value};
@@ -135,11 +138,29 @@ pub(super) struct Checker<'a> {
     missing: Vec<(usize, At)>,
     /// The member of the current operation that holds a lone surrogate, if any.
     pub poisoned: Option<&'static str>,
+    /// The first short texts of this request, as most of them come again in each operation: the client, its actions, the
+    /// clients of the clock.
+    known: Vec<Arc<str>>,
 }
+
+/// So many different texts are looked out for.
+const MAX_KNOWN: usize = 12;
 
 impl<'a> Checker<'a> {
     pub(super) const fn new(text: &'a str) -> Self {
-        Self { text, issues: Vec::new(), missing: Vec::new(), poisoned: None }
+        Self { text, issues: Vec::new(), missing: Vec::new(), poisoned: None, known: Vec::new() }
+    }
+
+    /// A text that is likely to come more than once.
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.known.iter().find(|known| ***known == *text) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        if self.known.len() < MAX_KNOWN {
+            self.known.push(Arc::clone(&text));
+        }
+        text
     }
 
     pub(super) fn raw(&self, span: Span) -> &'a str {
@@ -172,6 +193,12 @@ impl<'a> Checker<'a> {
     /// else.
     pub(super) fn missing_value(&mut self, at: At) {
         self.missing.push((self.issues.len(), at));
+    }
+
+    /// Starts over.
+    pub(super) fn forget_issues(&mut self) {
+        self.issues.clear();
+        self.missing.clear();
     }
 
     /// Whether every value that is there, and every one that ought to be there, has the right type. Rules across
@@ -232,7 +259,7 @@ impl<'a> Checker<'a> {
         span: Option<Span>,
         rule: StringRule,
         path: impl Fn() -> Vec<Value>,
-    ) -> Option<(String, bool)> {
+    ) -> Option<(Cow<'a, str>, bool)> {
         let raw = match span {
             Some(span) if self.kind(Some(span)) == b'"' => self.raw(span),
             other => {
@@ -245,11 +272,10 @@ impl<'a> Checker<'a> {
             }
         };
         let (value, lone) = string_value(raw);
-        self.text(&value, rule, path).then(|| (value.into_owned(), lone))
+        self.text(&value, rule, path).then_some((value, lone))
     }
 
-    /// A required string.
-    pub(super) fn string(&mut self, at: At, span: Option<Span>, rule: StringRule) -> Option<String> {
+    fn string_at(&mut self, at: At, span: Option<Span>, rule: StringRule) -> Option<Cow<'a, str>> {
         let (value, lone) = self.string_in(span, rule, || at.path())?;
         if lone {
             self.poisoned = self.poisoned.or(Some(at.field));
@@ -257,8 +283,18 @@ impl<'a> Checker<'a> {
         Some(value)
     }
 
+    /// A required string.
+    pub(super) fn string(&mut self, at: At, span: Option<Span>, rule: StringRule) -> Option<Arc<str>> {
+        self.string_at(at, span, rule).map(Into::into)
+    }
+
+    /// A required string that is likely to be the same in other operations.
+    pub(super) fn shared_string(&mut self, at: At, span: Option<Span>, rule: StringRule) -> Option<Arc<str>> {
+        self.string_at(at, span, rule).map(|value| self.shared(&value))
+    }
+
     /// A string that may be missing.
-    pub(super) fn optional_string(&mut self, at: At, span: Option<Span>, rule: StringRule) -> Option<String> {
+    pub(super) fn optional_string(&mut self, at: At, span: Option<Span>, rule: StringRule) -> Option<Arc<str>> {
         span.and_then(|span| self.string(at, Some(span), rule))
     }
 
@@ -278,7 +314,7 @@ impl<'a> Checker<'a> {
         span: Option<Span>,
         rule: StringRule,
         max_items: usize,
-    ) -> Option<Vec<String>> {
+    ) -> Option<Vec<Arc<str>>> {
         let span = span?;
         if self.kind(Some(span)) != b'[' {
             self.no_array(at, span, StringRule { min: None, max: Some(max_items), format: None });
@@ -294,7 +330,7 @@ impl<'a> Checker<'a> {
                 if lone {
                     self.poisoned = self.poisoned.or(Some(at.field));
                 }
-                values.push(value);
+                values.push(value.into());
             }
         }
         if count > max_items {
@@ -397,13 +433,13 @@ impl<'a> Checker<'a> {
 
     /// The entries of a vector clock. With `strict` each value must be a finite number (snapshots); without it, what is
     /// no finite number becomes NaN and is stripped later. A key that no client can have is dropped (section 2.6).
-    pub(super) fn clock(&mut self, at: At, span: Option<Span>, strict: bool) -> Vec<(String, f64)> {
+    pub(super) fn clock(&mut self, at: At, span: Option<Span>, strict: bool) -> Vec<(Arc<str>, f64)> {
         let Some(span) = span.filter(|span| self.kind(Some(*span)) == b'{') else {
             self.wrong_type("record", at.path());
             return Vec::new();
         };
         let raw = self.raw(span);
-        let mut entries: Vec<(String, Option<f64>)> = Vec::new();
+        let mut entries: Vec<(Arc<str>, Option<f64>)> = Vec::new();
         for (key, lone, value) in object_entries(raw) {
             if key == "__proto__" {
                 continue;
@@ -414,7 +450,7 @@ impl<'a> Checker<'a> {
             let number = if lone && !strict { None } else { number };
             match entries.iter_mut().find(|(name, _)| !lone && **name == *key) {
                 Some(entry) => entry.1 = number,
-                None => entries.push((key.into_owned(), number)),
+                None => entries.push((self.shared(&key), number)),
             }
             if entries.len() > MAX_CLOCK_TRANSPORT {
                 // Refused later for its size anyway; the rest is not worth the memory.
@@ -434,9 +470,9 @@ impl<'a> Checker<'a> {
 const MAX_CLOCK_TRANSPORT: usize = 4 * super::super::limits::MAX_CLOCK_ACCEPTED;
 
 /// Entries in the order in which JavaScript lists them: array indexes first, by number.
-fn js_order(entries: &[(String, Option<f64>)]) -> Vec<(&str, Option<f64>)> {
+fn js_order(entries: &[(Arc<str>, Option<f64>)]) -> Vec<(&str, Option<f64>)> {
     let index = |key: &str| key.parse::<u32>().ok().filter(|n| *n < u32::MAX && n.to_string() == key);
-    let mut sorted: Vec<(&str, Option<f64>)> = entries.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+    let mut sorted: Vec<(&str, Option<f64>)> = entries.iter().map(|(key, value)| (&**key, *value)).collect();
     sorted.sort_by_key(|(key, _)| index(key).map_or((1, 0), |n| (0, n)));
     sorted
 }
@@ -456,7 +492,7 @@ fn elements(raw: &str) -> Vec<Span> {
 }
 
 /// Keys, whether they hold a lone surrogate, and spans of the values of a checked object.
-pub(in crate::protocol) fn object_entries(raw: &str) -> impl Iterator<Item = (std::borrow::Cow<'_, str>, bool, Span)> {
+pub(in crate::protocol) fn object_entries(raw: &str) -> impl Iterator<Item = (Cow<'_, str>, bool, Span)> {
     let mut scanner = Scanner::new(raw);
     let mut first = true;
     let mut open = scanner.open(b'{').is_ok();

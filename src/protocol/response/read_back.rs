@@ -45,13 +45,13 @@ pub fn decode_op(json: &Bytes, storage_bytes: i64) -> Option<StoredOp> {
     let ServerOperation { server_seq, op, received_at } = serde_json::from_slice(json).ok()?;
     Some(StoredOp {
         server_seq,
-        id: op.id,
-        client_id: op.client_id,
-        action_type: op.action_type,
+        id: op.id.into(),
+        client_id: op.client_id.into(),
+        action_type: op.action_type.into(),
         op_type: OpType::parse(&op.op_type)?,
         entity_type: entity_type(&op.entity_type)?,
-        entity_id: op.entity_id,
-        entity_ids: op.entity_ids,
+        entity_id: op.entity_id.map(Into::into),
+        entity_ids: op.entity_ids.into_iter().map(Into::into).collect(),
         payload: json.slice_ref(op.payload.get().as_bytes()),
         storage_bytes,
         vector_clock: VectorClock::from_json(op.vector_clock.get()).ok()?,

@@ -76,7 +76,7 @@ fn upload_response() {
     };
     let results = [
         OpResult { op_id: "1".into(), outcome: Ok(9) },
-        OpResult { op_id: String::new(), outcome: Err(conflict) },
+        OpResult { op_id: String::new().into(), outcome: Err(conflict) },
         OpResult { op_id: "3".into(), outcome: Err(Rejection::new(ErrorCode::InvalidPayload, "no")) },
     ];
     let quiet = UploadResponse {

@@ -88,15 +88,15 @@ fn the_plain_operation_passes_with_every_member_intact() {
         ("extra", json!({"dropped": true})),
     ]))
     .unwrap();
-    assert_eq!((valid.id.as_str(), valid.client_id.as_str()), ("op-1", CLIENT));
+    assert_eq!((&*valid.id, &*valid.client_id), ("op-1", CLIENT));
     assert_eq!((valid.op_type, valid.entity_type), (OpType::Update, "TASK"));
-    assert_eq!(valid.action_type, "[Task] Update");
+    assert_eq!(valid.action_type, "[Task] Update".into());
     assert_eq!(
         (valid.entity_id.as_deref(), valid.entity_ids.as_slice()),
         (Some("t1"), &["t1".into(), "t2".into()][..])
     );
     assert_eq!(valid.payload, r#"{"title":"x"}"#);
-    assert_eq!(valid.vector_clock.to_json(), r#"{"B_a7Kx9Z":1}"#);
+    assert_eq!(valid.vector_clock.as_json(), r#"{"B_a7Kx9Z":1}"#);
     assert_eq!((valid.timestamp, valid.schema_version, valid.is_payload_encrypted), (1_700_000_000_000, 4, false));
     assert_eq!(valid.import_reason, Some(super::super::ImportReason::FileImport));
     assert_eq!(valid.repair_base_server_seq, Some(0));
@@ -171,7 +171,7 @@ fn rows_2_and_3_id() {
     assert_eq!(code(&with([("id", json!("x".repeat(4096)))])), Some(ErrorCode::InvalidOpId));
     assert!(is_400(&with([("id", json!("x".repeat(4097)))])));
     for id in [longest(), "é".repeat(255), " ".into(), "any \"thing\"\n".into()] {
-        assert_eq!(verdict(&with([("id", json!(id))])).unwrap().id, id);
+        assert_eq!(verdict(&with([("id", json!(id))])).unwrap().id, id.into());
     }
 }
 
@@ -200,7 +200,7 @@ fn row_6_entity_id() {
         assert_eq!(code(&full), Some(ErrorCode::InvalidEntityId), "{bad:?}");
     }
     for good in NOT_BLANK.into_iter().map(str::to_owned).chain([longest()]) {
-        assert_eq!(verdict(&with([("entityId", json!(good))])).unwrap().entity_id, Some(good));
+        assert_eq!(verdict(&with([("entityId", json!(good))])).unwrap().entity_id, Some(good.into()));
     }
     assert!(is_400(&with([("entityId", Value::Null)])));
     assert!(is_400(&with([("entityId", json!("y".repeat(4097)))])));
@@ -330,7 +330,7 @@ fn row_13_scenario_30_clock() {
     for bad in ["100000001", "-1", "1.5", "1e400", "\"x\"", "\"1\"", "null", "true", "[1]", "{}"] {
         let clock = format!(r#"{{"a":{bad},"b":2}}"#);
         assert_eq!(
-            verdict_of_text(&spelled("vectorClock", &clock)).unwrap().vector_clock.to_json(),
+            verdict_of_text(&spelled("vectorClock", &clock)).unwrap().vector_clock.as_json(),
             r#"{"b":2}"#,
             "{bad}"
         );
@@ -349,7 +349,7 @@ fn row_13_scenario_30_clock() {
         (r#"{"\ud800":1,"\ud801":1,"a":1}"#, r#"{"a":1}"#),
         (r#"{"\u0061":7}"#, r#"{"a":7}"#),
     ] {
-        assert_eq!(verdict_of_text(&spelled("vectorClock", text)).unwrap().vector_clock.to_json(), clock);
+        assert_eq!(verdict_of_text(&spelled("vectorClock", text)).unwrap().vector_clock.as_json(), clock);
     }
     for bad in ["[]", "null", "\"x\"", "1"] {
         assert!(upload_text(&spelled("vectorClock", bad)).is_err(), "{bad}");
@@ -557,7 +557,7 @@ fn scenarios_3_and_4_a_bad_operation_does_not_hurt_its_siblings() {
             None
         ]
     );
-    assert_eq!(checked.ops.iter().map(|op| op.op_id.as_str()).collect::<Vec<_>>(), ["1", "2", "3", "4", "5"]);
+    assert_eq!(checked.ops.iter().map(|op| &*op.op_id).collect::<Vec<_>>(), ["1", "2", "3", "4", "5"]);
     assert_eq!(checked.ops.iter().map(|op| op.is_repair).collect::<Vec<_>>(), [false, false, false, true, false]);
 }
 

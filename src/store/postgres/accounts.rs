@@ -1,16 +1,18 @@
 //! Accounts and one-time tokens.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use sqlx::postgres::PgPool;
 use sqlx::{Connection as _, Row as _};
 
-use super::{PostgresStore, on_connection};
+use super::{PostgresStore, on_connection, placed, sql};
 use crate::protocol::UserId;
 use crate::store::error::is_unique_violation;
 use crate::store::row::{bound, decode_token, decode_user, user_columns};
 use crate::store::{AccountStore, NewUser, OneTimeToken, Result, TokenPurpose, UserRow};
 
 const BY_EMAIL: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE lower(email COLLATE \"C\") = $1");
-const BY_ID: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1");
 const LIST: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE id > $1 ORDER BY id LIMIT $2");
 const TOKEN: &str = "SELECT token_hash, purpose, user_id, pending_password_hash, created_at, expires_at \
                      FROM one_time_tokens WHERE token_hash = $1 AND purpose = $2";
@@ -51,10 +53,8 @@ impl AccountStore for PostgresStore {
     }
 
     async fn user_by_id(&self, id: UserId) -> Result<Option<UserRow>> {
-        on_connection!(self.requests, self.patience, "user_by_id", |db| {
-            let row = sqlx::query(BY_ID).bind(id).fetch_optional(&mut *db).await?;
-            row.map(|row| decode_user!(&row)).transpose()
-        })
+        let (pool, patience) = (self.requests.clone(), self.patience);
+        self.users.ask(id, move |ids| find_users(pool.clone(), patience, ids)).await
     }
 
     async fn list_users(&self, after: UserId, limit: usize) -> Result<Vec<UserRow>> {
@@ -222,4 +222,15 @@ impl AccountStore for PostgresStore {
             Ok(done.execute(&mut *db).await?.rows_affected())
         })
     }
+}
+
+/// The rows of several accounts, in the order of their numbers.
+async fn find_users(pool: PgPool, patience: Duration, ids: Vec<UserId>) -> Result<Vec<Result<Option<UserRow>>>> {
+    on_connection!(pool, patience, "user_by_id", |db| {
+        let mut found: Vec<Result<Option<UserRow>>> = ids.iter().map(|_| Ok(None)).collect();
+        for row in sqlx::query(sql::USERS_BY_ID).bind(&ids[..]).fetch_all(&mut *db).await? {
+            *placed(&mut found, row.try_get(9)?)? = decode_user!(&row).map(Some);
+        }
+        Ok(found)
+    })
 }

@@ -139,7 +139,7 @@ async fn in_transaction(connection: &mut PgConnection, group: &[&Commit]) -> Res
     Ok(hit)
 }
 
-/// Stores segments in place of the rows that they hold.
+/// Stores segments in place of what holds their operations.
 async fn seal(tx: &mut PgConnection, group: &[&Commit], hit: &HashSet<UserId>) -> Result<()> {
     let segments: Vec<(UserId, &Segment)> = group
         .iter()
@@ -150,14 +150,13 @@ async fn seal(tx: &mut PgConnection, group: &[&Commit], hit: &HashSet<UserId>) -
         return Ok(());
     }
     let all = segments.as_slice();
-    let replaced = sqlx::query(sql::DELETE_SEALED)
+    let replaced: i64 = sqlx::query_scalar(sql::DELETE_SEALED)
         .bind(column(all, |(user, _)| *user))
         .bind(column(all, |(_, segment)| segment.first_seq))
         .bind(column(all, |(_, segment)| segment.last_seq))
         .bind(column(all, |(_, segment)| segment.generation))
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+        .fetch_one(&mut *tx)
+        .await?;
     check_replaced(all.iter().map(|(_, segment)| *segment), replaced)?;
     sqlx::query(sql::INSERT_SEGMENTS)
         .bind(column(all, |(user, _)| *user))

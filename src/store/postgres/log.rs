@@ -1,25 +1,33 @@
 //! Reading one account's log, state, heads and devices.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgRow};
+use bytes::BytesMut;
+use sqlx::postgres::{PgConnection, PgPool, PgRow};
 use sqlx::{Connection as _, Row as _};
 
-use super::{PostgresStore, on_connection, sql, test_mode};
+use super::{PostgresStore, on_connection, placed, sql, test_mode};
+use crate::protocol::response::{IdsPart, OpParts};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::page::{Builder, PageOp};
-use crate::store::rebuild::heads_of;
+use crate::store::rebuild::{OpTrace, heads_of};
 use crate::store::row::{
-    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, schema_version,
+    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, import_reason,
+    op_entity_type, op_type, schema_version,
 };
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState,
+    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState, Touch,
 };
 
+/// About how long an encoded operation is without its payload.
+const ENVELOPE_BYTES: usize = 512;
+/// Encoded operations share buffers of this size.
+const CHUNK_BYTES: usize = 32 * 1024;
 /// Most rows of one page, whatever is asked for.
 const MAX_ROWS: i64 = 1 << 20;
 /// What a log without a state row says of its newest generation: base, how far it is sealed, highest sealed op id.
@@ -40,19 +48,14 @@ impl LogStore for PostgresStore {
     }
 
     async fn load_account(&self, user: UserId) -> Result<Option<AccountState>> {
-        on_connection!(self.requests, self.patience, "load_account", |db| {
-            let Some(row) = sqlx::query(sql::LOAD_ACCOUNT).bind(user).fetch_optional(&mut *db).await? else {
-                return Ok(None);
-            };
-            let storage_quota_bytes = row.try_get(0)?;
-            let sync = match row.try_get::<Option<i64>, _>(1)? {
-                Some(_) => decode_state!(&row, 2)?,
-                None => match restore_state(db, user).await? {
-                    Some(state) => state,
-                    None => return Ok(None),
-                },
-            };
-            Ok(Some(AccountState { sync, storage_quota_bytes }))
+        let (pool, patience) = (self.requests.clone(), self.patience);
+        let loaded = self.accounts.ask(user, move |users| load_accounts(pool.clone(), patience, users)).await?;
+        let Some(Loaded { storage_quota_bytes, sync }) = loaded else { return Ok(None) };
+        if let Some(sync) = sync {
+            return Ok(Some(AccountState { sync, storage_quota_bytes }));
+        }
+        on_connection!(self.requests, self.patience, "restore_state", |db| {
+            Ok(restore_state(db, user).await?.map(|sync| AccountState { sync, storage_quota_bytes }))
         })
     }
 
@@ -146,12 +149,8 @@ impl LogStore for PostgresStore {
     }
 
     async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>> {
-        on_connection!(self.requests, self.patience, "heads_of_log", |db| {
-            let query = sqlx::query(sql::RECENT_TRACES).bind(user).bind(after).bind(up_to);
-            let rows = query.fetch_all(&mut *db).await?;
-            let ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
-            Ok(heads_of(&ops))
-        })
+        let (pool, patience) = (self.requests.clone(), self.patience);
+        self.logs.ask((user, after, up_to), move |ranges| read_heads(pool.clone(), patience, ranges)).await
     }
 
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {
@@ -196,9 +195,14 @@ impl LogStore for PostgresStore {
         })
     }
 
-    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()> {
-        on_connection!(self.requests, self.patience, "touch_device", |db| {
-            sqlx::query(sql::TOUCH_DEVICE).bind(user).bind(client_id).bind(now_ms).execute(&mut *db).await?;
+    async fn touch_devices(&self, seen: &[Touch]) -> Result<()> {
+        on_connection!(self.requests, self.patience, "touch_devices", |db| {
+            sqlx::query(sql::TOUCH_DEVICES)
+                .bind(seen.iter().map(|touch| touch.user).collect::<Vec<_>>())
+                .bind(seen.iter().map(|touch| &*touch.client_id).collect::<Vec<_>>())
+                .bind(seen.iter().map(|touch| touch.at_ms).collect::<Vec<_>>())
+                .execute(&mut *db)
+                .await?;
             Ok(())
         })
     }
@@ -219,9 +223,54 @@ impl LogStore for PostgresStore {
     }
 }
 
+/// What is known of an account that is looked up.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    storage_quota_bytes: i64,
+    /// `None`: the row is missing.
+    sync: Option<SyncState>,
+}
+
+/// The states of several accounts, in the order of their numbers.
+async fn load_accounts(pool: PgPool, patience: Duration, users: Vec<UserId>) -> Result<Vec<Result<Option<Loaded>>>> {
+    on_connection!(pool, patience, "load_account", |db| {
+        let mut found: Vec<Result<Option<Loaded>>> = users.iter().map(|_| Ok(None)).collect();
+        for row in sqlx::query(sql::LOAD_ACCOUNTS).bind(&users[..]).fetch_all(&mut *db).await? {
+            let storage_quota_bytes = row.try_get(0)?;
+            let has_state = row.try_get::<Option<i64>, _>(1)?.is_some();
+            let sync = has_state.then(|| decode_state!(&row, 2)).transpose();
+            *placed(&mut found, row.try_get(19)?)? = sync.map(|sync| Some(Loaded { storage_quota_bytes, sync }));
+        }
+        Ok(found)
+    })
+}
+
+/// The heads that parts of several logs make.
+async fn read_heads(
+    pool: PgPool,
+    patience: Duration,
+    ranges: Vec<(UserId, Seq, Seq)>,
+) -> Result<Vec<Result<Vec<(EntityKey, EntityHead)>>>> {
+    on_connection!(pool, patience, "heads_of_log", |db| {
+        let column = |of: fn(&(UserId, Seq, Seq)) -> i64| ranges.iter().map(of).collect::<Vec<i64>>();
+        let query = sqlx::query(sql::RECENT_TRACES).bind(column(|range| range.0)).bind(column(|range| range.1));
+        let mut ops: Vec<Result<Vec<OpTrace>>> = ranges.iter().map(|_| Ok(Vec::new())).collect();
+        for row in query.bind(column(|range| range.2)).fetch_all(&mut *db).await? {
+            let ops = placed(&mut ops, row.try_get(11)?)?;
+            match (ops.as_mut(), decode_trace!(&row)) {
+                (Ok(ops), Ok(op)) => ops.push(op),
+                (Ok(_), Err(error)) => *ops = Err(error),
+                (Err(_), _) => {}
+            }
+        }
+        Ok(ops.into_iter().map(|ops| ops.map(|ops| heads_of(&ops))).collect())
+    })
+}
+
 impl PostgresStore {
-    async fn read_page<T: PageOp>(&self, range: LogRange<'_>) -> Result<LogPage<T>> {
+    async fn read_page<T: ReadOp>(&self, range: LogRange<'_>) -> Result<LogPage<T>> {
         let mut page = Builder::new(range);
+        let mut json = BytesMut::new();
         while let Some(stretch) = page.next_stretch() {
             let (segments, rows) = on_connection!(self.requests, self.patience, "read_log", |db| {
                 let query = sqlx::query(sql::READ_LOG)
@@ -250,13 +299,56 @@ impl PostgresStore {
                     page.unread_row(seq)?;
                     break;
                 }
-                if !page.row(decode_op!(&row)?)? {
+                if !page.admit_row(seq, row.try_get::<&[u8], _>(16)?.len())? {
                     break;
                 }
+                page.push(T::of_pg_row(&row, &mut json)?);
             }
             page.end_stretch()?;
         }
         Ok(page.finish())
+    }
+}
+
+/// What a page makes of a row. Rows are encoded into one buffer, of which each takes its part.
+trait ReadOp: PageOp {
+    fn of_pg_row(row: &PgRow, json: &mut BytesMut) -> Result<Self>;
+}
+
+impl ReadOp for StoredOp {
+    fn of_pg_row(row: &PgRow, _: &mut BytesMut) -> Result<Self> {
+        decode_op!(row)
+    }
+}
+
+impl ReadOp for OutgoingOp {
+    /// Straight from the row's memory to JSON: an operation of its own would be a dozen allocations.
+    fn of_pg_row(row: &PgRow, json: &mut BytesMut) -> Result<Self> {
+        let server_seq = row.try_get(0)?;
+        let parts = OpParts {
+            server_seq,
+            id: row.try_get(1)?,
+            client_id: row.try_get(2)?,
+            action_type: row.try_get(3)?,
+            op_type: op_type(row.try_get(4)?)?,
+            entity_type: op_entity_type(row.try_get(5)?)?,
+            entity_id: row.try_get(6)?,
+            entity_ids: IdsPart::Json(row.try_get(7)?),
+            vector_clock: row.try_get(9)?,
+            timestamp: row.try_get(10)?,
+            schema_version: schema_version(row.try_get(11)?)?,
+            is_payload_encrypted: row.try_get(12)?,
+            import_reason: import_reason(row.try_get(13)?)?,
+            repair_base_server_seq: row.try_get(14)?,
+            received_at: row.try_get(15)?,
+            payload: row.try_get(16)?,
+        };
+        let expected = parts.payload.len() + ENVELOPE_BYTES;
+        if json.capacity() < expected {
+            json.reserve(expected.max(CHUNK_BYTES));
+        }
+        parts.encode(json);
+        Ok(Self::Encoded(server_seq, json.split().freeze()))
     }
 }
 

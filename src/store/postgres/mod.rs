@@ -12,8 +12,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 
+use super::gather::Gather;
 use super::migrate::{self, MigrationStatus};
-use super::{Result, Store, StoreError};
+use super::{EntityHead, EntityKey, Result, Store, StoreError, UserRow};
+use crate::protocol::{Seq, UserId};
 
 mod accounts;
 mod commit;
@@ -29,6 +31,10 @@ mod upkeep;
 const GRACE: Duration = Duration::from_secs(5);
 /// A connection that was idle for longer is tested before it is used.
 const TRUST: Duration = Duration::from_secs(5);
+/// Accounts of one look-up.
+const MAX_LOOKED_UP: usize = 256;
+/// Logs of one look-up; each gives some hundred rows at most.
+const MAX_LOGS_LOOKED_UP: usize = 32;
 /// How often a statement that lost to another transaction (serialisation failure, deadlock) is run again.
 const RETRIES: u32 = 3;
 
@@ -56,6 +62,9 @@ pub struct PostgresStore {
     requests: PgPool,
     housekeeping: PgPool,
     probe: PgPool,
+    accounts: Gather<UserId, Option<log::Loaded>>,
+    users: Gather<UserId, Option<UserRow>>,
+    logs: Gather<(UserId, Seq, Seq), Vec<(EntityKey, EntityHead)>>,
     /// After this time without an answer a connection counts as dead.
     patience: Duration,
 }
@@ -93,6 +102,12 @@ use on_connection;
 
 async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Option<Result<T>> {
     tokio::time::timeout(limit, call).await.ok()
+}
+
+/// Where the answer to the key at this place goes, counted from 1 as `WITH ORDINALITY` does.
+fn placed<T>(answers: &mut [T], place: i64) -> Result<&mut T> {
+    let answer = usize::try_from(place - 1).ok().and_then(|at| answers.get_mut(at));
+    answer.ok_or_else(|| StoreError::Corrupt(format!("an answer to a question {place} that nobody has asked")))
 }
 
 fn silent() -> sqlx::Error {
@@ -190,6 +205,9 @@ impl PostgresStore {
             // The sweep has time: it takes turns with itself.
             housekeeping: pool(1, patience),
             probe: pool(1, super::PING_TIMEOUT),
+            accounts: Gather::new(MAX_LOOKED_UP),
+            users: Gather::new(MAX_LOOKED_UP),
+            logs: Gather::new(MAX_LOGS_LOOKED_UP),
             lanes: lanes::Lanes::new(lanes::GROUPS, connecting.clone(), hasty, patience, options.acquire_timeout),
             patient: lanes::Lanes::new(1, connecting.clone(), session.clone(), patience, options.acquire_timeout),
             patience,

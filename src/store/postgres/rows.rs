@@ -44,10 +44,10 @@ pub(super) struct StateRow<'a> {
     base_seq: i64,
     pruned_seq: i64,
     last_seq: i64,
-    vector_clock: String,
+    vector_clock: &'a str,
     full_state_seq: Option<i64>,
     full_state_client_id: Option<&'a str>,
-    full_state_clock: Option<String>,
+    full_state_clock: Option<&'a str>,
     replacement_seq: Option<i64>,
     storage_used_bytes: i64,
     snapshot_seq: Option<i64>,
@@ -70,10 +70,10 @@ impl<'a> StateRow<'a> {
             base_seq: state.base_seq,
             pruned_seq: state.pruned_seq,
             last_seq: state.last_seq,
-            vector_clock: state.clock.to_json(),
+            vector_clock: state.clock.as_json(),
             full_state_seq: full_state.map(|mark| mark.seq),
             full_state_client_id: full_state.map(|mark| mark.client_id.as_str()),
-            full_state_clock: full_state.map(|mark| mark.clock.to_json()),
+            full_state_clock: full_state.map(|mark| mark.clock.as_json()),
             replacement_seq: state.replacement_seq,
             storage_used_bytes: state.storage_used_bytes,
             snapshot_seq: state.snapshot.map(|snapshot| snapshot.seq),
@@ -106,7 +106,7 @@ pub(super) struct OperationRow<'a> {
     entity_id: Option<&'a str>,
     entity_ids: Option<String>,
     sync_import_reason: Option<&'a str>,
-    vector_clock: String,
+    vector_clock: &'a str,
     payload: &'a [u8],
 }
 
@@ -130,7 +130,7 @@ impl<'a> OperationRow<'a> {
             entity_id: op.entity_id.as_deref(),
             entity_ids: entity_ids_text(&op.entity_ids),
             sync_import_reason: op.import_reason.map(ImportReason::as_str),
-            vector_clock: op.vector_clock.to_json(),
+            vector_clock: op.vector_clock.as_json(),
             payload: &op.payload,
         }
     }
@@ -144,7 +144,7 @@ pub(super) struct HeadRow<'a> {
     is_time_delta: bool,
     entity_key: &'a [u8],
     client_id: &'a str,
-    vector_clock: String,
+    vector_clock: &'a str,
 }
 
 impl<'a> HeadRow<'a> {
@@ -155,7 +155,7 @@ impl<'a> HeadRow<'a> {
             is_time_delta: head.is_time_delta,
             entity_key: key.as_bytes(),
             client_id: &head.client_id,
-            vector_clock: head.clock.to_json(),
+            vector_clock: head.clock.as_json(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Every one must be good under `plan_cache_mode = force_generic_plan`: a plan made once for all accounts, large and
 //! small.
 
-use crate::store::row::{op_columns, state_columns, trace_columns};
+use crate::store::row::{op_columns, state_columns, trace_columns, user_columns};
 
 /// A whole group in one round trip and one implicit transaction. `hit` moves on the state rows that are at the expected
 /// revision; everything else is stored only for the accounts in `hit`. `(… IN …) IS TRUE` keeps the planner from
@@ -60,10 +60,21 @@ ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, da
 
 pub(super) const CLEAR_SNAPSHOT: &str = "DELETE FROM user_snapshots WHERE user_id = $1";
 
-pub(super) const LOAD_ACCOUNT: &str = concat!(
+/// Each account with its place among those that were asked for. `OFFSET 0` keeps a look-up a look-up: the planner can't
+/// turn it into a join whose order it would have to guess.
+pub(super) const LOAD_ACCOUNTS: &str = concat!(
     "SELECT u.storage_quota_bytes, s.user_id, ",
     state_columns!(),
-    " FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id WHERE u.id = $1"
+    ", k.place FROM UNNEST($1::int8[]) WITH ORDINALITY AS k (id, place) ",
+    "CROSS JOIN LATERAL (SELECT id, storage_quota_bytes FROM users WHERE id = k.id OFFSET 0) u ",
+    "LEFT JOIN LATERAL (SELECT * FROM user_sync_state s WHERE s.user_id = u.id OFFSET 0) s ON TRUE"
+);
+
+pub(super) const USERS_BY_ID: &str = concat!(
+    "SELECT u.*, k.place FROM UNNEST($1::int8[]) WITH ORDINALITY AS k (id, place) ",
+    "CROSS JOIN LATERAL (SELECT ",
+    user_columns!(),
+    " FROM users WHERE id = k.id OFFSET 0) u"
 );
 
 pub(super) const INSERT_SEGMENTS: &str = "\
@@ -72,12 +83,22 @@ INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, m
 SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int4[], $8::text[],
     $9::text[], $10::bytea[], $11::bytea[])";
 
-/// The rows that segments replace.
+/// What segments replace: rows and smaller segments. Says how many operations that were.
 pub(super) const DELETE_SEALED: &str = "\
-DELETE FROM operations o USING UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[])
-    AS s (user_id, first_seq, last_seq, generation)
-WHERE o.user_id = s.user_id AND o.server_seq >= s.first_seq AND o.server_seq <= s.last_seq
-    AND o.generation = s.generation";
+WITH s AS (
+    SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS s (user_id, first_seq, last_seq, generation)
+), gone_rows AS (
+    DELETE FROM operations o USING s
+    WHERE o.user_id = s.user_id AND o.server_seq >= s.first_seq AND o.server_seq <= s.last_seq
+        AND o.generation = s.generation
+    RETURNING 1
+), gone_segments AS (
+    DELETE FROM segments g USING s
+    WHERE g.user_id = s.user_id AND g.last_seq >= s.first_seq AND g.last_seq <= s.last_seq
+        AND g.first_seq >= s.first_seq AND g.generation = s.generation
+    RETURNING g.op_count
+)
+SELECT (SELECT COUNT(*) FROM gone_rows) + (SELECT COALESCE(SUM(op_count), 0)::int8 FROM gone_segments)";
 
 /// The way back: rows in place of a segment.
 pub(super) const INSERT_OPS: &str = "INSERT INTO operations SELECT * FROM UNNEST($1::operations[])";
@@ -188,9 +209,10 @@ SELECT s.snapshot_seq, s.snapshot_at, s.snapshot_bytes, b.schema_version, b.data
 FROM user_sync_state s JOIN user_snapshots b ON b.user_id = s.user_id
 WHERE s.user_id = $1 AND s.snapshot_seq IS NOT NULL";
 
-pub(super) const TOUCH_DEVICE: &str = "\
+pub(super) const TOUCH_DEVICES: &str = "\
 INSERT INTO sync_devices AS d (user_id, client_id, last_seen_at, created_at)
-SELECT id, $2, $3, $3 FROM users WHERE id = $1
+SELECT u.id, t.client_id, t.at, t.at FROM UNNEST($1::int8[], $2::text[], $3::int8[]) AS t (user_id, client_id, at)
+CROSS JOIN LATERAL (SELECT id FROM users WHERE id = t.user_id OFFSET 0) u
 ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)";
 
 pub(super) const DEVICES: &str = "\
@@ -214,7 +236,16 @@ SELECT user_id FROM user_sync_state WHERE user_id > $1 AND full_state_seq > prun
 
 /// Looks at the one operation that decides: sequences have no holes, and times grow with them.
 pub(super) const SEALABLE_ACCOUNTS: &str = "\
-SELECT s.user_id, s.generation, GREATEST(s.sealed_seq, s.pruned_seq), s.last_seq FROM user_sync_state s
+SELECT s.user_id, s.generation, GREATEST(s.sealed_seq, s.pruned_seq), s.last_seq,
+    COALESCE(s.full_state_seq - 1, s.pruned_seq), g.first_seq, g.op_count, g.storage_bytes, g.packed_bytes
+FROM user_sync_state s
+LEFT JOIN LATERAL (
+    SELECT first_seq, op_count::int8, storage_bytes,
+        (octet_length(data) + octet_length(op_id_hashes))::int8 AS packed_bytes
+    FROM segments g
+    WHERE g.user_id = s.user_id AND g.last_seq = s.sealed_seq AND g.generation = s.generation
+        AND g.first_seq > s.pruned_seq OFFSET 0
+) g ON TRUE
 WHERE s.user_id > $1 AND ($2::int8 IS NULL OR s.user_id = $2)
     AND s.last_seq - GREATEST(s.sealed_seq, s.pruned_seq) >= $3
     AND EXISTS (
@@ -240,10 +271,13 @@ pub(super) const NEWEST_OPS: &str = concat!(
 pub(super) const TRACES: &str =
     concat!("SELECT ", trace_columns!(), " FROM operations WHERE user_id = $1 AND server_seq > $2 ORDER BY server_seq");
 
+/// A part of the log of each of several accounts.
 pub(super) const RECENT_TRACES: &str = concat!(
-    "SELECT ",
+    "SELECT o.*, k.place FROM UNNEST($1::int8[], $2::int8[], $3::int8[]) WITH ORDINALITY ",
+    "AS k (user_id, after, up_to, place) CROSS JOIN LATERAL (SELECT ",
     trace_columns!(),
-    " FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3 ORDER BY server_seq"
+    " FROM operations o WHERE o.user_id = k.user_id AND o.server_seq > k.after AND o.server_seq <= k.up_to ",
+    "ORDER BY o.server_seq OFFSET 0) o ORDER BY k.place, o.server_seq"
 );
 
 /// The statements of requests and of the sweep that touch a large table, by name.
@@ -251,7 +285,8 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("commit", COMMIT),
     ("clear_devices", CLEAR_DEVICES),
     ("upsert_devices", UPSERT_DEVICES),
-    ("load_account", LOAD_ACCOUNT),
+    ("load_account", LOAD_ACCOUNTS),
+    ("user_by_id", USERS_BY_ID),
     ("read_log", READ_LOG),
     ("find_ops", FIND_OPS),
     ("delete_sealed", DELETE_SEALED),
@@ -268,7 +303,7 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("measure", MEASURE),
     ("received_since", RECEIVED_SINCE),
     ("load_snapshot", LOAD_SNAPSHOT),
-    ("touch_device", TOUCH_DEVICE),
+    ("touch_devices", TOUCH_DEVICES),
     ("devices", DEVICES),
     ("archived", ARCHIVED),
     ("delete_ops", DELETE_OPS),

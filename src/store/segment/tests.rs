@@ -7,12 +7,12 @@ use crate::protocol::{ImportReason, OpType, VectorClock};
 fn op(seq: Seq) -> StoredOp {
     StoredOp {
         server_seq: seq,
-        id: format!("0190c0de-0000-7000-8000-{seq:012}"),
-        client_id: if seq % 2 == 0 { "A".to_owned() } else { "Bö".to_owned() },
-        action_type: "[Task] Update".to_owned(),
+        id: format!("0190c0de-0000-7000-8000-{seq:012}").into(),
+        client_id: if seq % 2 == 0 { "A".into() } else { "Bö".into() },
+        action_type: "[Task] Update".into(),
         op_type: OpType::Update,
         entity_type: "TASK",
-        entity_id: Some("t".to_owned()),
+        entity_id: Some("t".into()),
         entity_ids: Vec::new(),
         payload: Bytes::from(format!("{{\"n\":{seq}}}")),
         storage_bytes: 40 + seq,
@@ -121,7 +121,7 @@ fn the_columns_say_what_is_inside() {
     let segment = Segment::pack(3, &ops(8, 11)).unwrap();
     assert_eq!((segment.generation, segment.first_seq, segment.last_seq, segment.op_count), (3, 8, 11, 4));
     assert_eq!((segment.storage_bytes, segment.max_received_at), (4 * 40 + 8 + 9 + 10 + 11, 10_011));
-    assert_eq!((&segment.min_op_id, &segment.max_op_id), (&op(8).id, &op(11).id));
+    assert_eq!((&*segment.min_op_id, &*segment.max_op_id), (&*op(8).id, &*op(11).id));
     assert!(ops(8, 11).iter().all(|op| may_hold(&segment.op_id_hashes, &op.id)));
     assert!(!may_hold(&segment.op_id_hashes, &op(7).id) && !may_hold(&[], "x"));
 }
@@ -170,7 +170,7 @@ prop_compose! {
         repair_base_server_seq in prop::option::of(any::<i64>()),
     ) -> StoredOp {
         StoredOp {
-            server_seq, id, client_id, action_type, op_type, entity_type, entity_id, entity_ids,
+            server_seq, id: id.into(), client_id: client_id.into(), action_type: action_type.into(), op_type, entity_type, entity_id: entity_id.map(Into::into), entity_ids: entity_ids.into_iter().map(Into::into).collect(),
             payload: payload.into(),
             storage_bytes: storage_bytes / 1000,
             vector_clock: VectorClock::from_entries(clock.into_iter().map(|(key, value)| (key.into(), value))),
@@ -192,7 +192,7 @@ proptest! {
             let mut json = Vec::new();
             encode_op(op, &mut json);
             prop_assert_eq!(&opened.json(at)[..], &json[..]);
-            prop_assert_eq!(opened.client_id(at), op.client_id.as_str());
+            prop_assert_eq!(opened.client_id(at), &*op.client_id);
             prop_assert_eq!(opened.payload_len(at), op.payload.len());
         }
     }

@@ -11,7 +11,7 @@ use crate::store::segment::check_replaced;
 use crate::store::{ArchivedRange, Commit, CommitOutcome, Segment, SnapshotChange, StoreError, SyncState};
 
 /// Prepared statements that stay ready: all that a commit may need.
-pub(super) const STATEMENTS: usize = 22;
+pub(super) const STATEMENTS: usize = 23;
 
 const UPDATE_STATE: &str = "UPDATE user_sync_state SET revision = ?2 + 1, generation = ?3, base_seq = ?4, \
     pruned_seq = ?5, last_seq = ?6, vector_clock = ?7, full_state_seq = ?8, full_state_client_id = ?9, \
@@ -38,6 +38,8 @@ const SET_SNAPSHOT: &str = "INSERT INTO user_snapshots (user_id, schema_version,
     ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data";
 const DELETE_SEALED: &str = "DELETE FROM operations WHERE user_id = ?1 AND server_seq >= ?2 AND server_seq <= ?3 \
     AND generation = ?4";
+const DELETE_ABSORBED: &str = "DELETE FROM segments WHERE user_id = ?1 AND last_seq >= ?2 AND last_seq <= ?3 \
+    AND first_seq >= ?2 AND generation = ?4 RETURNING op_count";
 const INSERT_SEGMENT: &str = "INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, \
     max_received_at, op_count, min_op_id, max_op_id, op_id_hashes, data) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
@@ -73,7 +75,6 @@ impl TransactNow for Lane<'_> {
 /// Moves the state rows on whose revision is the expected one and whose new entities are new.
 fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec<CommitOutcome>> {
     let mut update = tx.prepare_cached(UPDATE_STATE)?;
-    let mut clock = String::new();
     let mut outcomes = Vec::with_capacity(group.len());
     for commit in group {
         if has_any_head(tx, commit)? {
@@ -82,8 +83,6 @@ fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec
         }
         let state: &SyncState = &commit.state;
         let full_state = state.full_state.as_ref();
-        clock.clear();
-        state.clock.write_json(&mut clock);
         let changed = update.execute(params![
             commit.user,
             commit.expected_revision,
@@ -91,10 +90,10 @@ fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec
             state.base_seq,
             state.pruned_seq,
             state.last_seq,
-            clock,
+            state.clock.as_json(),
             full_state.map(|mark| mark.seq),
             full_state.map(|mark| &mark.client_id),
-            full_state.map(|mark| mark.clock.to_json()),
+            full_state.map(|mark| mark.clock.as_json()),
             state.replacement_seq,
             state.storage_used_bytes,
             state.snapshot.map(|snapshot| snapshot.seq),
@@ -122,10 +121,7 @@ fn has_any_head(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<bool>
 
 fn insert_ops(tx: &Transaction<'_>, commit: &Commit, staged: &Staged) -> rusqlite::Result<()> {
     let mut insert = tx.prepare_cached(INSERT_OP)?;
-    let mut clock = String::new();
     for (generation, op) in &commit.ops {
-        clock.clear();
-        op.vector_clock.write_json(&mut clock);
         let payload_id = staged.find(commit.user, op.server_seq);
         insert.execute(params![
             commit.user,
@@ -140,7 +136,7 @@ fn insert_ops(tx: &Transaction<'_>, commit: &Commit, staged: &Staged) -> rusqlit
             entity_ids_text(&op.entity_ids),
             if payload_id.is_none() { &op.payload[..] } else { &[] },
             op.storage_bytes,
-            clock,
+            op.vector_clock.as_json(),
             op.timestamp,
             op.schema_version,
             op.is_payload_encrypted,
@@ -158,11 +154,15 @@ fn upsert_heads(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
         return Ok(());
     }
     let mut upsert = tx.prepare_cached(UPSERT_HEAD)?;
-    let mut clock = String::new();
     for (key, head) in &commit.heads {
-        clock.clear();
-        head.clock.write_json(&mut clock);
-        upsert.execute(params![commit.user, key.as_bytes(), head.seq, head.client_id, clock, head.is_time_delta])?;
+        upsert.execute(params![
+            commit.user,
+            key.as_bytes(),
+            head.seq,
+            head.client_id,
+            head.clock.as_json(),
+            head.is_time_delta
+        ])?;
     }
     Ok(())
 }
@@ -203,15 +203,15 @@ fn change_snapshot(tx: &Transaction<'_>, user: UserId, change: &SnapshotChange) 
     Ok(())
 }
 
-/// Stores a segment in place of the rows that it holds.
+/// Stores a segment in place of what holds its operations: rows, or smaller segments.
 fn seal(tx: &Transaction<'_>, user: UserId, segment: &Segment) -> Result<(), Failure> {
-    let replaced = tx.prepare_cached(DELETE_SEALED)?.execute(params![
-        user,
-        segment.first_seq,
-        segment.last_seq,
-        segment.generation
-    ])?;
-    check_replaced(std::iter::once(segment), u64::try_from(replaced).unwrap_or(u64::MAX))?;
+    let place = params![user, segment.first_seq, segment.last_seq, segment.generation];
+    let rows = tx.prepare_cached(DELETE_SEALED)?.execute(place)?;
+    let mut replaced = i64::try_from(rows).unwrap_or(i64::MAX);
+    for op_count in tx.prepare_cached(DELETE_ABSORBED)?.query_map(place, |row| row.get::<_, i64>(0))? {
+        replaced = replaced.saturating_add(op_count?);
+    }
+    check_replaced(std::iter::once(segment), replaced)?;
     tx.prepare_cached(INSERT_SEGMENT)?.execute(params![
         user,
         segment.first_seq,

@@ -22,7 +22,7 @@ use crate::store::row::{
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, SyncState,
+    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, SyncState, Touch,
 };
 
 const LOAD_ACCOUNT: &str = concat!(
@@ -104,27 +104,29 @@ impl FromRow for OutgoingOp {
     fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
         let seq = row.try_get(0)?;
         let payload: &[u8] = row.try_get(16)?;
-        page.row_with(seq, payload.len(), || {
-            let op = StoredText {
-                server_seq: seq,
-                id: row.try_get(1)?,
-                client_id: row.try_get(2)?,
-                action_type: row.try_get(3)?,
-                op_type: row.try_get(4)?,
-                entity_type: row.try_get(5)?,
-                entity_id: row.try_get(6)?,
-                entity_ids: row.try_get(7)?,
-                payload,
-                vector_clock: row.try_get(9)?,
-                timestamp: row.try_get(10)?,
-                schema_version: row.try_get(11)?,
-                is_payload_encrypted: row.try_get(12)?,
-                import_reason: row.try_get(13)?,
-                repair_base_server_seq: row.try_get(14)?,
-                received_at: row.try_get(15)?,
-            };
-            Ok(Self::Packed(seq, op.encode().into()))
-        })
+        if !page.admit_row(seq, payload.len())? {
+            return Ok(false);
+        }
+        let op = StoredText {
+            server_seq: seq,
+            id: row.try_get(1)?,
+            client_id: row.try_get(2)?,
+            action_type: row.try_get(3)?,
+            op_type: row.try_get(4)?,
+            entity_type: row.try_get(5)?,
+            entity_id: row.try_get(6)?,
+            entity_ids: row.try_get(7)?,
+            payload,
+            vector_clock: row.try_get(9)?,
+            timestamp: row.try_get(10)?,
+            schema_version: row.try_get(11)?,
+            is_payload_encrypted: row.try_get(12)?,
+            import_reason: row.try_get(13)?,
+            repair_base_server_seq: row.try_get(14)?,
+            received_at: row.try_get(15)?,
+        };
+        page.push(Self::Encoded(seq, op.encode().into()));
+        Ok(true)
     }
 }
 
@@ -309,18 +311,24 @@ impl LogStore for SqliteStore {
         timed("load_snapshot", self.logs.read(work)).await
     }
 
-    async fn touch_device(&self, user: UserId, client_id: &str, now_ms: i64) -> Result<()> {
-        timed("touch_device", async {
-            sqlx::query(
-                "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at) \
-                 SELECT id, ?2, ?3, ?3 FROM users WHERE id = ?1 \
-                 ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = max(last_seen_at, excluded.last_seen_at)",
-            )
-            .bind(user)
-            .bind(client_id)
-            .bind(now_ms)
-            .execute(&mut *self.writer.acquire().await?)
-            .await?;
+    async fn touch_devices(&self, seen: &[Touch]) -> Result<()> {
+        timed("touch_devices", async {
+            let mut turn = self.writer.acquire().await?;
+            let mut tx = turn.begin().await?;
+            for touch in seen {
+                sqlx::query(
+                    "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at) \
+                     SELECT id, ?2, ?3, ?3 FROM users WHERE id = ?1 ON CONFLICT (user_id, client_id) \
+                     DO UPDATE SET last_seen_at = max(last_seen_at, excluded.last_seen_at)",
+                )
+                .bind(touch.user)
+                .bind(&*touch.client_id)
+                .bind(touch.at_ms)
+                .execute(&mut *tx)
+                .await?;
+            }
+            tx.commit().await?;
+            drop(turn);
             self.checkpointer.wake();
             Ok(())
         })

@@ -86,7 +86,7 @@ pub(super) async fn insert_ops(tx: &mut SqliteConnection, ops: &[(UserId, i64, &
                 .bind(entity_ids_text(&op.entity_ids))
                 .bind(op.payload.to_vec())
                 .bind(op.storage_bytes)
-                .bind(op.vector_clock.to_json())
+                .bind(op.vector_clock.as_json())
                 .bind(op.timestamp)
                 .bind(i64::from(op.schema_version))
                 .bind(op.is_payload_encrypted)
@@ -110,7 +110,7 @@ pub(super) async fn upsert_heads(
                 .bind(key.as_bytes().to_vec())
                 .bind(head.seq)
                 .bind(String::from(&*head.client_id))
-                .bind(head.clock.to_json())
+                .bind(head.clock.as_json())
                 .bind(head.is_time_delta);
         }
         query.execute(&mut *tx).await?;
@@ -141,10 +141,10 @@ fn bind_state(query: Query, state: &SyncState) -> Query {
         .bind(state.base_seq)
         .bind(state.pruned_seq)
         .bind(state.last_seq)
-        .bind(state.clock.to_json())
+        .bind(state.clock.as_json())
         .bind(full_state.map(|mark| mark.seq))
         .bind(full_state.map(|mark| mark.client_id.clone()))
-        .bind(full_state.map(|mark| mark.clock.to_json()))
+        .bind(full_state.map(|mark| mark.clock.as_json()))
         .bind(state.replacement_seq)
         .bind(state.storage_used_bytes)
         .bind(state.snapshot.map(|snapshot| snapshot.seq))

@@ -1,6 +1,9 @@
 //! What requests add to the log, as plain data, and the few ways in which it grows.
 
-use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
+use smallvec::SmallVec;
 
 use crate::engine::user::requests::{Remembered, RequestKey};
 use crate::protocol::limits::{MAX_CLOCK_DRIFT_MS, MAX_CLOCK_STORED};
@@ -22,7 +25,7 @@ pub(super) struct Addition {
     /// Entities that were taken to have no stored head.
     pub(super) absent: Vec<EntityKey>,
     /// Operations of the current generation by id, as indexes into `ops`.
-    pub(super) ids: HashMap<String, usize>,
+    pub(super) ids: HashMap<Arc<str>, usize>,
     pub(super) archived: Vec<ArchivedRange>,
     pub(super) snapshot: SnapshotChange,
     pub(super) seal: Vec<Segment>,
@@ -30,7 +33,7 @@ pub(super) struct Addition {
     pub(super) devices: Vec<(String, i64)>,
     pub(super) new_data_set: bool,
     pub(super) answers: Vec<(RequestKey, Remembered)>,
-    pub(super) authors: Vec<String>,
+    pub(super) authors: Vec<Arc<str>>,
     pub(super) changed: bool,
 }
 
@@ -90,45 +93,48 @@ impl Addition {
         self.changed |= next.changed;
     }
 
-    /// Appends an operation that has been judged acceptable (section 5.9).
-    pub(super) fn accept(&mut self, op: &ValidOp, now_ms: i64) -> Seq {
+    /// Appends an operation that has been judged acceptable (section 5.9); `keys` are [`entity_keys`] of it.
+    pub(super) fn accept(&mut self, op: &ValidOp, keys: &[EntityKey], now_ms: i64) -> Seq {
         let sync = &mut self.sync;
         sync.last_seq += 1;
         let seq = sync.last_seq;
         let causal = op.is_causal_full_state();
         let author = if causal {
-            Some(op.client_id.clone())
+            Some(Arc::clone(&op.client_id))
         } else if op.vector_clock.len() > MAX_CLOCK_STORED {
-            sync.full_state.as_ref().map(|mark| mark.client_id.clone())
+            sync.full_state.as_ref().map(|mark| mark.client_id.as_str().into())
         } else {
             None
         };
-        let preserve = std::iter::once(op.client_id.as_str()).chain(author.as_deref());
+        let preserve = std::iter::once(&*op.client_id).chain(author.as_deref());
         let clock = op.vector_clock.pruned(preserve);
         if causal {
             let mut merged = sync.clock.clone();
             merged.merge(&op.vector_clock);
-            sync.full_state = Some(FullStateMark { seq, client_id: op.client_id.clone(), clock: merged });
+            sync.full_state = Some(FullStateMark { seq, client_id: op.client_id.to_string(), clock: merged });
         }
         if op.op_type.is_state_replacement() {
             sync.replacement_seq = Some(seq);
         }
         sync.clock.merge(&clock);
         if sync.clock.len() > MAX_HISTORY_CLOCK {
-            sync.clock = sync.clock.cut_to(MAX_HISTORY_CLOCK / 2, [op.client_id.as_str()]);
+            sync.clock = sync.clock.cut_to(MAX_HISTORY_CLOCK / 2, [&*op.client_id]);
         }
         let stored = stored_op(op, seq, clock, now_ms);
         sync.storage_used_bytes += stored.storage_bytes;
-        for key in head_keys(op) {
+        let is_misc =
+            op.entity_type == "GLOBAL_CONFIG" && op.schema_version < 2 && op.entity_id.as_deref() == Some("misc");
+        let legacy = is_misc.then(|| EntityKey::new(LEGACY_MISC, "misc"));
+        for key in keys.iter().copied().chain(legacy) {
             let head = EntityHead {
                 seq,
-                client_id: op.client_id.as_str().into(),
+                client_id: Arc::clone(&op.client_id),
                 clock: stored.vector_clock.clone(),
                 is_time_delta: op.is_time_delta(),
             };
             self.heads.insert(key, head);
         }
-        self.ids.insert(stored.id.clone(), self.ops.len());
+        self.ids.insert(Arc::clone(&stored.id), self.ops.len());
         self.ops.push((sync.generation, stored));
         seq
     }
@@ -199,17 +205,13 @@ impl Addition {
     }
 }
 
-/// The keys whose latest operation an accepted operation becomes.
-fn head_keys(op: &ValidOp) -> Vec<EntityKey> {
-    let mut keys: Vec<EntityKey> = op.conflict_ids().into_iter().map(|id| EntityKey::new(op.entity_type, id)).collect();
-    if op.entity_type == "GLOBAL_CONFIG" && op.schema_version < 2 && op.entity_id.as_deref() == Some("misc") {
-        keys.push(EntityKey::new(LEGACY_MISC, "misc"));
-    }
-    keys
+/// The entities that an operation touches: it becomes the latest operation of each when it is accepted.
+pub(super) fn entity_keys(op: &ValidOp) -> SmallVec<[EntityKey; 2]> {
+    op.conflict_ids().into_iter().map(|id| EntityKey::new(op.entity_type, id)).collect()
 }
 
 fn stored_op(op: &ValidOp, seq: Seq, clock: VectorClock, now_ms: i64) -> StoredOp {
-    let storage_bytes = op.payload.len() + clock.json_len();
+    let storage_bytes = op.payload.len() + clock.as_json().len();
     StoredOp {
         server_seq: seq,
         id: op.id.clone(),

@@ -16,12 +16,12 @@ pub struct Sealing {
     pub after: Seq,
     /// Everything up to here is packed now, or stays a row for ever.
     pub up_to: Seq,
-    /// The packed operations, ascending.
+    /// The packed operations, ascending. The first segment may take up again the one that ended at `after`.
     pub segments: Arc<[Segment]>,
 }
 
 impl Draft<'_> {
-    /// Stores the segments in place of their rows, unless somebody else has sealed, pruned or replaced what they hold.
+    /// Stores the segments in place of what holds their operations, unless somebody else has sealed, pruned or replaced what they hold.
     pub(super) fn seal(&mut self, sealing: &Sealing) -> Answer {
         let Sealing { generation, after, up_to, segments } = sealing;
         let sync = &mut self.sum.sync;
@@ -29,7 +29,8 @@ impl Draft<'_> {
             && sync.sealed_seq.max(sync.pruned_seq) == *after
             && after < up_to
             && *up_to <= sync.last_seq
-            && segments.iter().all(|segment| segment.first_seq > *after && segment.last_seq <= *up_to);
+            && segments.iter().all(|segment| segment.first_seq > sync.pruned_seq)
+            && segments.iter().all(|segment| segment.last_seq > *after && segment.last_seq <= *up_to);
         if !fits {
             return Answer::Done(false);
         }

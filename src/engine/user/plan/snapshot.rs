@@ -1,6 +1,6 @@
 //! Uploads of full states (contract, section 7).
 
-use super::addition::Addition;
+use super::addition::{Addition, entity_keys};
 use super::{Draft, request_key};
 use crate::engine::user::requests::{Remembered, RequestKey};
 use crate::engine::user::work::Answer;
@@ -24,7 +24,7 @@ impl Draft<'_> {
     /// (section 17.7).
     fn snapshot_reply(&mut self, snapshot: &CheckedSnapshot) -> Result<SnapshotReply, QuotaExceeded> {
         let pending = SnapshotReply::Accepted { seq: 0, clean_slate: false };
-        let key = request_key(snapshot.request_id.as_ref(), snapshot.fingerprint.as_ref(), true);
+        let key = request_key(snapshot.request_id.as_ref(), snapshot.fingerprint, true);
         if let Some(Remembered::Snapshot(reply)) = key.as_ref().and_then(|key| self.remembered(key)) {
             return Ok(reply);
         }
@@ -66,7 +66,7 @@ impl Draft<'_> {
         if snapshot.clean_slate {
             next.start_data_set(ArchiveReason::CleanSlate, self.now_ms);
         }
-        let seq = next.accept(op, self.now_ms);
+        let seq = next.accept(op, &entity_keys(op), self.now_ms);
         if snapshot.clean_slate {
             let bytes = next.sync.storage_used_bytes;
             if bytes > self.state.account.storage_quota_bytes {
@@ -125,7 +125,7 @@ impl Draft<'_> {
                     self.needs.newest_full_state = true;
                     return None;
                 };
-                row.as_ref().map(|row| row.id.clone())
+                row.as_ref().map(|row| row.id.as_str().into())
             }
         };
         let Some(existing_import_id) = newest else { return Some(None) };
@@ -135,7 +135,7 @@ impl Draft<'_> {
                 return Some(Some(SnapshotReply::Accepted { seq: own.server_seq, clean_slate: false }));
             }
         }
-        Some(Some(SnapshotReply::ImportExists { existing_import_id }))
+        Some(Some(SnapshotReply::ImportExists { existing_import_id: existing_import_id.to_string() }))
     }
 
     /// The operation stored under an id. `None`: it has to be looked up.

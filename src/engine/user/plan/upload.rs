@@ -1,6 +1,8 @@
 //! Uploads of operations (contract, sections 5.5 to 5.8): duplicates, the fence, conflicts.
 
-use super::addition::Addition;
+use smallvec::SmallVec;
+
+use super::addition::{Addition, entity_keys};
 use super::{Draft, request_key};
 use crate::engine::user::requests::Remembered;
 use crate::engine::user::work::{Answer, UploadOutcome};
@@ -32,7 +34,7 @@ impl Draft<'_> {
         let replacement_seq = self.sum.sync.replacement_seq.unwrap_or(0);
         let outcome = |results, deduplicated, fenced| Answer::Upload(UploadOutcome { results, deduplicated, fenced });
 
-        let key = request_key(upload.request_id.as_ref(), upload.fingerprint.as_ref(), false);
+        let key = request_key(upload.request_id.as_ref(), upload.fingerprint, false);
         if let Some(Remembered::Upload(results)) = key.as_ref().and_then(|key| self.remembered(key)) {
             // An answer from before the newest replacement speaks of operations that are superseded (section 5.5 B).
             let predates = upload.last_known_server_seq.is_some_and(|cursor| {
@@ -75,11 +77,14 @@ impl Draft<'_> {
         for checked in &upload.ops {
             let verdict = match &checked.check {
                 Err(rejection) => Err(rejection.clone()),
-                Ok(op) => match self.judge(&mut next, op, upload.request_id.is_some()) {
-                    Verdict::Accept => Ok(next.accept(op, self.now_ms)),
-                    Verdict::Reject(rejection) => Err(rejection),
-                    Verdict::Open => Ok(0),
-                },
+                Ok(op) => {
+                    let keys = entity_keys(op);
+                    match self.judge(&mut next, op, &keys, upload.request_id.is_some()) {
+                        Verdict::Accept => Ok(next.accept(op, &keys, self.now_ms)),
+                        Verdict::Reject(rejection) => Err(rejection),
+                        Verdict::Open => Ok(0),
+                    }
+                }
             };
             results.push(OpResult { op_id: checked.op_id.clone(), outcome: verdict });
         }
@@ -105,19 +110,19 @@ impl Draft<'_> {
     }
 
     /// Steps 3 to 5 of section 5.5 A and conflict detection.
-    fn judge(&mut self, next: &mut Addition, op: &ValidOp, knows_superseded: bool) -> Verdict {
+    fn judge(&mut self, next: &mut Addition, op: &ValidOp, keys: &[EntityKey], knows_superseded: bool) -> Verdict {
         if let Some(stored) = next.stored(&op.id).or_else(|| self.sum.stored(&op.id)) {
             return Verdict::Reject(duplicate(stored, op));
         }
         let mut id_is_new = self.sum.new_data_set;
         if !id_is_new {
-            match self.facts.ids.get(&op.id) {
+            match self.facts.ids.get(&*op.id) {
                 Some(Some(stored)) => return Verdict::Reject(duplicate(stored, op)),
                 Some(None) => id_is_new = true,
                 None => {}
             }
         }
-        let Comparison { conflict, dominates, unknown } = self.compare(next, op, knows_superseded);
+        let Comparison { conflict, dominates, unknown } = self.compare(next, op, keys, knows_superseded);
         if !unknown.is_empty() {
             if self.state.heads.is_unknown() {
                 self.needs.load_heads = true;
@@ -134,26 +139,26 @@ impl Draft<'_> {
         // new, and only the others need a look-up. (One that reuses an id with a newer clock fails the commit and comes
         // back with the look-up done. That does not happen with one whose operation is packed, so an id that is not above
         // all of those is always looked up.)
-        let is_above_sealed = self.sum.sync.sealed_max_op_id.as_deref().is_none_or(|highest| op.id.as_str() > highest);
+        let is_above_sealed = self.sum.sync.sealed_max_op_id.as_deref().is_none_or(|highest| &*op.id > highest);
         if !id_is_new && (self.facts.distrust_ids || !dominates || !is_above_sealed) {
-            self.needs.ids.push(op.id.clone());
+            self.needs.ids.push(op.id.to_string());
             return Verdict::Open;
         }
         conflict.map_or(Verdict::Accept, Verdict::Reject)
     }
 
     /// Compares an operation with the heads of the entities that it touches (section 5.8).
-    fn compare(&self, next: &Addition, op: &ValidOp, knows_superseded: bool) -> Comparison {
+    fn compare(&self, next: &Addition, op: &ValidOp, keys: &[EntityKey], knows_superseded: bool) -> Comparison {
         let mut conflict = None;
         let mut unknown = Vec::new();
         if op.op_type.is_full_state() {
             return Comparison { conflict, dominates: false, unknown };
         }
-        let keys = conflict_keys(op);
-        let mut dominates = !keys.is_empty();
-        for candidates in keys {
+        let entities = with_aliases(op, keys);
+        let mut dominates = !entities.is_empty();
+        for (key, alias) in entities {
             let mut newest: Option<&EntityHead> = None;
-            for key in candidates {
+            for key in std::iter::once(key).chain(alias) {
                 match self.head(next, &key) {
                     Some(Some(head)) if newest.is_none_or(|n| head.seq > n.seq) => newest = Some(head),
                     Some(_) => {}
@@ -200,23 +205,24 @@ fn duplicate(stored: &StoredOp, op: &ValidOp) -> Rejection {
     if identity::same_operation(stored, op) { validate::duplicate_operation() } else { validate::id_taken() }
 }
 
-/// For each entity that an operation touches the keys under which its latest operation may stand (section 5.8, with the
-/// alias for settings that moved from `misc` to `tasks`).
-fn conflict_keys(op: &ValidOp) -> Vec<Vec<EntityKey>> {
-    let is_config = op.entity_type == "GLOBAL_CONFIG";
-    let mut keys: Vec<Vec<EntityKey>> = Vec::new();
-    let mut ids = op.conflict_ids();
-    if is_config && op.schema_version < 2 && ids.contains(&"misc") && !ids.contains(&"tasks") {
-        ids.push("tasks");
+/// For each entity whose latest operation an operation is compared with, the key under which that stands, and a second
+/// one under which it may stand (section 5.8, with the alias for settings that moved from `misc` to `tasks`). `keys` are
+/// [`entity_keys`] of the operation.
+fn with_aliases(op: &ValidOp, keys: &[EntityKey]) -> SmallVec<[(EntityKey, Option<EntityKey>); 2]> {
+    let mut entities: SmallVec<_> = keys.iter().map(|key| (*key, None)).collect();
+    if op.entity_type != "GLOBAL_CONFIG" {
+        return entities;
     }
-    for id in ids {
-        let mut candidates = vec![EntityKey::new(op.entity_type, id)];
-        if is_config && id == "tasks" {
-            candidates.push(EntityKey::new(LEGACY_MISC, "misc"));
+    let tasks = EntityKey::new(op.entity_type, "tasks");
+    if op.schema_version < 2 && keys.contains(&EntityKey::new(op.entity_type, "misc")) && !keys.contains(&tasks) {
+        entities.push((tasks, None));
+    }
+    for (key, alias) in &mut entities {
+        if *key == tasks {
+            *alias = Some(EntityKey::new(LEGACY_MISC, "misc"));
         }
-        keys.push(candidates);
     }
-    keys
+    entities
 }
 
 fn conflict_code(op: &ValidOp, prior: &EntityHead, order: ClockOrdering, knows_superseded: bool) -> Option<ErrorCode> {
