@@ -133,11 +133,6 @@ pub enum IdsPart<'a> {
     Json(Option<&'a str>),
 }
 
-fn clock_text(out: &mut String, json: &str) {
-    name(out, "vectorClock");
-    out.push_str(json);
-}
-
 /// Appends an operation as clients read it: a `ServerOperation` of section 3.3. The payload's bytes are pasted.
 pub fn encode_op(op: &StoredOp, out: &mut Vec<u8>) {
     let parts = OpParts {
@@ -204,73 +199,6 @@ impl OpParts<'_> {
         out.push_text("}");
         int(out, "receivedAt", self.received_at);
         out.push_text("}");
-    }
-}
-
-/// An operation whose parts are text already, as it lies in a database: what [`encode_op`] makes of the operation that was
-/// stored, without making that first.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub struct StoredText<'a> {
-    pub server_seq: Seq,
-    pub id: &'a str,
-    pub client_id: &'a str,
-    pub action_type: &'a str,
-    pub op_type: &'a str,
-    pub entity_type: &'a str,
-    pub entity_id: Option<&'a str>,
-    /// A compact JSON list; `None`: empty.
-    pub entity_ids: Option<&'a str>,
-    /// Compact JSON.
-    pub payload: &'a [u8],
-    /// Compact JSON.
-    pub vector_clock: &'a str,
-    pub timestamp: i64,
-    pub schema_version: i64,
-    pub is_payload_encrypted: bool,
-    pub import_reason: Option<&'a str>,
-    pub repair_base_server_seq: Option<Seq>,
-    pub received_at: i64,
-}
-
-impl StoredText<'_> {
-    /// The operation as clients read it.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let texts = self.id.len() + self.client_id.len() + self.action_type.len() + self.vector_clock.len();
-        let ids = self.entity_id.map_or(0, str::len) + self.entity_ids.map_or(0, str::len);
-        let mut text = String::with_capacity(384 + texts + ids);
-        text.push('{');
-        int(&mut text, "serverSeq", self.server_seq);
-        name(&mut text, "op");
-        text.push('{');
-        string(&mut text, "id", self.id);
-        string(&mut text, "clientId", self.client_id);
-        string(&mut text, "actionType", self.action_type);
-        string(&mut text, "opType", self.op_type);
-        string(&mut text, "entityType", self.entity_type);
-        optional_string(&mut text, "entityId", self.entity_id);
-        if let Some(ids) = self.entity_ids {
-            name(&mut text, "entityIds");
-            text.push_str(ids);
-        }
-        name(&mut text, "payload");
-        let envelope = text.len();
-        clock_text(&mut text, self.vector_clock);
-        int(&mut text, "timestamp", self.timestamp);
-        int(&mut text, "schemaVersion", self.schema_version);
-        bool(&mut text, "isPayloadEncrypted", self.is_payload_encrypted);
-        optional_string(&mut text, "syncImportReason", self.import_reason);
-        optional_int(&mut text, "repairBaseServerSeq", self.repair_base_server_seq);
-        text.push('}');
-        int(&mut text, "receivedAt", self.received_at);
-        text.push('}');
-        let (before, after) = text.as_bytes().split_at(envelope);
-        let mut out = Vec::with_capacity(text.len() + self.payload.len());
-        out.extend_from_slice(before);
-        out.extend_from_slice(self.payload);
-        out.extend_from_slice(after);
-        out
     }
 }
 

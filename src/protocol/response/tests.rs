@@ -144,36 +144,3 @@ fn snapshot_response() {
         json!({"accepted": false, "error": "stale", "errorCode": "REPAIR_STALE"})
     );
 }
-
-#[test]
-fn an_operation_out_of_a_database_reads_as_it_was_stored() {
-    let full = StoredOp {
-        entity_id: Some("e\"\\".into()),
-        entity_ids: vec!["e".into(), "f\n".into()],
-        import_reason: Some(ImportReason::FileImport),
-        repair_base_server_seq: Some(0),
-        is_payload_encrypted: true,
-        ..stored()
-    };
-    for op in [stored(), full] {
-        let text = StoredText {
-            server_seq: op.server_seq,
-            id: &op.id,
-            client_id: &op.client_id,
-            action_type: &op.action_type,
-            op_type: op.op_type.as_str(),
-            entity_type: op.entity_type,
-            entity_id: op.entity_id.as_deref(),
-            entity_ids: (!op.entity_ids.is_empty()).then_some(r#"["e","f\n"]"#),
-            payload: &op.payload,
-            vector_clock: &op.vector_clock.to_json(),
-            timestamp: op.timestamp,
-            schema_version: op.schema_version.into(),
-            is_payload_encrypted: op.is_payload_encrypted,
-            import_reason: op.import_reason.map(ImportReason::as_str),
-            repair_base_server_seq: op.repair_base_server_seq,
-            received_at: op.received_at,
-        };
-        assert_eq!(Bytes::from(text.encode()), encoded(&op));
-    }
-}

@@ -10,14 +10,14 @@ use super::columns::Columns;
 use super::payload::stored_op_columns;
 use super::reader::Reader;
 use super::{SqliteStore, overwrite, test_mode};
-use crate::protocol::response::StoredText;
+use crate::protocol::response::{IdsPart, OpParts};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::page::{Builder, PageOp};
 use crate::store::rebuild::heads_of;
 use crate::store::row::{
-    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, schema_version,
-    state_columns, trace_columns,
+    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, import_reason,
+    op_entity_type, op_type, schema_version, state_columns, trace_columns,
 };
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
@@ -25,6 +25,8 @@ use crate::store::{
     LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, SyncState, Touch,
 };
 
+/// About how long an encoded operation is without its payload.
+const ENVELOPE_BYTES: usize = 512;
 const LOAD_ACCOUNT: &str = concat!(
     "SELECT u.storage_quota_bytes, s.user_id, ",
     state_columns!(),
@@ -107,25 +109,27 @@ impl FromRow for OutgoingOp {
         if !page.admit_row(seq, payload.len())? {
             return Ok(false);
         }
-        let op = StoredText {
+        let parts = OpParts {
             server_seq: seq,
             id: row.try_get(1)?,
             client_id: row.try_get(2)?,
             action_type: row.try_get(3)?,
-            op_type: row.try_get(4)?,
-            entity_type: row.try_get(5)?,
+            op_type: op_type(row.try_get(4)?)?,
+            entity_type: op_entity_type(row.try_get(5)?)?,
             entity_id: row.try_get(6)?,
-            entity_ids: row.try_get(7)?,
+            entity_ids: IdsPart::Json(row.try_get(7)?),
             payload,
             vector_clock: row.try_get(9)?,
             timestamp: row.try_get(10)?,
-            schema_version: row.try_get(11)?,
+            schema_version: schema_version(row.try_get(11)?)?,
             is_payload_encrypted: row.try_get(12)?,
-            import_reason: row.try_get(13)?,
+            import_reason: import_reason(row.try_get(13)?)?,
             repair_base_server_seq: row.try_get(14)?,
             received_at: row.try_get(15)?,
         };
-        page.push(Self::Encoded(seq, op.encode().into()));
+        let mut json = Vec::with_capacity(payload.len() + ENVELOPE_BYTES);
+        parts.encode(&mut json);
+        page.push(Self::Encoded(seq, json.into()));
         Ok(true)
     }
 }
