@@ -45,3 +45,20 @@ CREATE TABLE segments (
 
 -- A new operation's id is above nearly all of these, so that looking for it ends at once.
 CREATE INDEX segments_op_ids ON segments (user_id, generation, max_op_id);
+
+-- Payloads that are too large to be written at once while others wait: staged in parts, a short transaction each, before the
+-- operation that names them is stored. What no operation names was left by a crash.
+CREATE TABLE payload_parts (
+    payload_id INTEGER NOT NULL,
+    part       INTEGER NOT NULL,
+    data       BLOB    NOT NULL,
+    PRIMARY KEY (payload_id, part)
+) STRICT;
+
+-- Where the payload is, if not in the row itself.
+ALTER TABLE operations ADD COLUMN payload_id INTEGER;
+CREATE INDEX operations_payload_id ON operations (payload_id) WHERE payload_id IS NOT NULL;
+
+CREATE TRIGGER operations_payload_parts AFTER DELETE ON operations WHEN OLD.payload_id IS NOT NULL BEGIN
+    DELETE FROM payload_parts WHERE payload_id = OLD.payload_id;
+END;

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::store::{Commit, CommitOutcome, LogStore, Store, StoreError};
+use crate::store::{Commit, CommitOutcome, Store, StoreError};
 
 /// Plans in one transaction.
 const MAX_GROUP_COMMITS: usize = 256;
@@ -60,7 +61,7 @@ impl Committer {
     pub fn start(store: &Arc<dyn Store>, tasks: &TaskTracker) -> Self {
         let lane = |name: &'static str| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            tasks.spawn(run_lane(Arc::clone(store), receiver, name, tasks.clone()));
+            start_lane(Lane { store: Arc::clone(store), name, blocks: false, waiting: tasks.clone() }, receiver);
             sender
         };
         let lanes = (0..store.lanes().max(1)).map(|_| lane("ordinary")).collect();
@@ -83,49 +84,101 @@ impl Committer {
     }
 }
 
-async fn run_lane(
+struct Lane {
     store: Arc<dyn Store>,
-    mut queue: mpsc::UnboundedReceiver<Submission>,
-    lane: &'static str,
+    name: &'static str,
+    /// Whether it has a thread of its own, which commits may block.
+    blocks: bool,
     waiting: TaskTracker,
-) {
-    let mut next = queue.recv().await;
-    while let Some(first) = next.take() {
-        let (mut ops, mut bytes) = (operations(&first.commit), first.bytes);
-        let mut commits = vec![first.commit];
-        let mut callbacks = vec![first.done];
-        while commits.len() < MAX_GROUP_COMMITS && bytes < BULK_BYTES {
-            let Ok(another) = queue.try_recv() else { break };
-            if ops + operations(&another.commit) > MAX_GROUP_OPS
-                || bytes + another.bytes > MAX_GROUP_BYTES
-                || another.bytes >= BULK_BYTES
-            {
-                next = Some(another);
-                break;
+}
+
+/// Where commits block, the lane has a thread of its own. As a task it would wait for its turn among all the others between
+/// two groups, while the database does nothing. On a runtime of one thread, as tests have it, nothing leaves that thread.
+fn start_lane(mut lane: Lane, queue: mpsc::UnboundedReceiver<Submission>) {
+    let runtime = Handle::current();
+    lane.blocks = lane.store.commits_block() && runtime.runtime_flavor() != RuntimeFlavor::CurrentThread;
+    let tasks = lane.waiting.clone();
+    if !lane.blocks {
+        tasks.spawn(lane.run(queue));
+        return;
+    }
+    let running = tasks.track_future(lane.run(queue));
+    let thread = std::thread::Builder::new().name("commit-lane".to_owned()).spawn(move || runtime.block_on(running));
+    // Without a thread there is no lane either, and whoever submits is told so.
+    if let Err(error) = thread {
+        tracing::error!(%error, "the thread for commits could not be started");
+    }
+}
+
+impl Lane {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Submission>) {
+        let mut next = queue.recv().await;
+        while let Some(first) = next.take() {
+            let (mut ops, mut bytes) = (operations(&first.commit), first.bytes);
+            let mut commits = vec![first.commit];
+            let mut callbacks = vec![first.done];
+            while commits.len() < MAX_GROUP_COMMITS && bytes < BULK_BYTES {
+                let Ok(another) = queue.try_recv() else { break };
+                if ops + operations(&another.commit) > MAX_GROUP_OPS
+                    || bytes + another.bytes > MAX_GROUP_BYTES
+                    || another.bytes >= BULK_BYTES
+                {
+                    next = Some(another);
+                    break;
+                }
+                ops += operations(&another.commit);
+                bytes += another.bytes;
+                commits.push(another.commit);
+                callbacks.push(another.done);
             }
-            ops += operations(&another.commit);
-            bytes += another.bytes;
-            commits.push(another.commit);
-            callbacks.push(another.done);
-        }
-        let started = Instant::now();
-        let commits: Arc<[Commit]> = commits.into();
-        let results = commit_group(store.as_ref(), &commits).await;
-        metrics::histogram!("supersync_commit_seconds", "lane" => lane).record(started.elapsed().as_secs_f64());
-        metrics::histogram!("supersync_commit_plans").record(count(commits.len()));
-        metrics::histogram!("supersync_commit_operations").record(count(ops));
-        for ((done, result), commit) in callbacks.into_iter().zip(results).zip(&*commits) {
-            if matches!(result, Ok(CommitOutcome::Contended)) {
-                // It waits for the lock by itself, at most as long as a statement may take, and one per account.
-                metrics::counter!("supersync_commits_total", "outcome" => "contended").increment(1);
-                waiting.spawn(wait_for_lock(Arc::clone(&store), commit.clone(), done));
-                continue;
+            let started = Instant::now();
+            let commits: Arc<[Commit]> = commits.into();
+            let results = self.commit_group(&commits).await;
+            metrics::histogram!("supersync_commit_seconds", "lane" => self.name)
+                .record(started.elapsed().as_secs_f64());
+            metrics::histogram!("supersync_commit_plans").record(count(commits.len()));
+            metrics::histogram!("supersync_commit_operations").record(count(ops));
+            for ((done, result), commit) in callbacks.into_iter().zip(results).zip(&*commits) {
+                if matches!(result, Ok(CommitOutcome::Contended)) {
+                    // It waits for the lock by itself, at most as long as a statement may take, and one per account.
+                    metrics::counter!("supersync_commits_total", "outcome" => "contended").increment(1);
+                    self.waiting.spawn(wait_for_lock(Arc::clone(&self.store), commit.clone(), done));
+                    continue;
+                }
+                metrics::counter!("supersync_commits_total", "outcome" => result_label(&result)).increment(1);
+                done(result);
             }
-            metrics::counter!("supersync_commits_total", "outcome" => result_label(&result)).increment(1);
-            done(result);
+            if next.is_none() {
+                next = queue.recv().await;
+            }
         }
-        if next.is_none() {
-            next = queue.recv().await;
+    }
+
+    async fn commit(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>, StoreError> {
+        if self.blocks { self.store.commit_here(group).await } else { self.store.commit(Arc::clone(group)).await }
+    }
+
+    /// Commits a group. When it is refused for a reason that may lie in a single plan, the plans are committed one by one.
+    async fn commit_group(&self, commits: &Arc<[Commit]>) -> Vec<CommitResult> {
+        match self.commit(commits).await {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(StoreError::Internal(error)) if commits.len() > 1 => {
+                tracing::warn!(%error, plans = commits.len(), "group refused, committing its plans one by one");
+                let mut results = Vec::with_capacity(commits.len());
+                for commit in commits.iter() {
+                    let outcomes = self.commit(&[commit.clone()].into()).await;
+                    results.push(outcomes.map_err(Arc::new).and_then(|outcomes| {
+                        let missing = || Arc::new(StoreError::Corrupt("a commit without an outcome".to_owned()));
+                        outcomes.first().copied().ok_or_else(missing)
+                    }));
+                }
+                results
+            }
+            Err(error) => {
+                tracing::error!(%error, plans = commits.len(), "group commit failed");
+                let error = Arc::new(error);
+                commits.iter().map(|_| Err(Arc::clone(&error))).collect()
+            }
         }
     }
 }
@@ -136,30 +189,6 @@ async fn wait_for_lock(store: Arc<dyn Store>, commit: Commit, done: Done) {
     let result = outcomes.map_err(Arc::new).and_then(|outcomes| outcomes.first().copied().ok_or_else(missing));
     metrics::counter!("supersync_commits_total", "outcome" => result_label(&result)).increment(1);
     done(result);
-}
-
-/// Commits a group. When it is refused for a reason that may lie in a single plan, the plans are committed one by one.
-async fn commit_group(store: &(impl LogStore + ?Sized), commits: &Arc<[Commit]>) -> Vec<CommitResult> {
-    match store.commit(Arc::clone(commits)).await {
-        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-        Err(StoreError::Internal(error)) if commits.len() > 1 => {
-            tracing::warn!(%error, plans = commits.len(), "group refused, committing its plans one by one");
-            let mut results = Vec::with_capacity(commits.len());
-            for commit in commits.iter() {
-                let outcomes = store.commit([commit.clone()].into()).await;
-                results.push(outcomes.map_err(Arc::new).and_then(|outcomes| {
-                    let missing = || Arc::new(StoreError::Corrupt("a commit without an outcome".to_owned()));
-                    outcomes.first().copied().ok_or_else(missing)
-                }));
-            }
-            results
-        }
-        Err(error) => {
-            tracing::error!(%error, plans = commits.len(), "group commit failed");
-            let error = Arc::new(error);
-            commits.iter().map(|_| Err(Arc::clone(&error))).collect()
-        }
-    }
 }
 
 fn count(n: usize) -> f64 {

@@ -87,6 +87,14 @@ impl StoreError {
         }
     }
 
+    /// The same error, for a step whose outcome doesn't matter, because what it prepared is not used.
+    pub(super) fn made_unapplied(self) -> Self {
+        match self {
+            Self::Unknown(error) => Self::Unavailable(error),
+            other => other,
+        }
+    }
+
     /// The same error for somebody else who waited for the same statement. The driver's errors can't be copied: what
     /// is left of one is its text.
     pub(super) fn for_another(&self) -> Self {

@@ -468,6 +468,17 @@ pub trait LogStore: Send + Sync + 'static {
     /// [`StoreError::Unknown`] too.
     async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>>;
 
+    /// Whether committing is work for the processor of the one who waits for it. Then a lane is best a thread of its own
+    /// that calls [`LogStore::commit_here`]: no other task delays it between two groups.
+    fn commits_block(&self) -> bool {
+        false
+    }
+
+    /// Like [`LogStore::commit`], but where [`LogStore::commits_block`] it blocks the calling thread.
+    async fn commit_here(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        self.commit(Arc::clone(group)).await
+    }
+
     /// Applies one commit, waiting for locks as long as a statement may take. For commits that were
     /// [`CommitOutcome::Contended`].
     async fn commit_patiently(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {

@@ -10,9 +10,15 @@ use super::{ArchiveReason, EntityKey, Result, StoreError, TokenPurpose};
 /// The columns of an operation, in the order in which [`decode_op`] reads them.
 macro_rules! op_columns {
     () => {
-        "server_seq, op_id, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes, \
-         vector_clock, client_timestamp, schema_version, is_payload_encrypted, sync_import_reason, \
-         repair_base_server_seq, received_at, payload"
+        $crate::store::row::op_columns!("payload")
+    };
+    ($payload:expr) => {
+        concat!(
+            "server_seq, op_id, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes, ",
+            "vector_clock, client_timestamp, schema_version, is_payload_encrypted, sync_import_reason, ",
+            "repair_base_server_seq, received_at, ",
+            $payload
+        )
     };
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, SqliteConnection};
 use supersync::config;
-use supersync::store::{self, StoreError};
+use supersync::protocol::{Seq, StoredOp};
+use supersync::store::{self, CommitOutcome, LogRange, OutgoingOp, StoreError, SyncState};
 
 use super::fixture::*;
 
@@ -145,5 +146,114 @@ async fn the_file_is_for_its_owner_only() {
     let db = database.open().await;
     let mode = std::fs::metadata(database.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "{mode:o}");
+    db.close().await;
+}
+
+/// An operation with a payload that is written in parts, which end in the middle of a character.
+fn large_op(seq: Seq) -> StoredOp {
+    let payload = format!("{{\"a\":\"{}\"}}", "h\u{e9}\u{20ac}".repeat(300_000));
+    StoredOp { payload: payload.into(), ..op(seq, "A") }
+}
+
+async fn parts(database: &SqliteDatabase) -> i64 {
+    let mut session = session(database).await;
+    let parts = sqlx::query_scalar("SELECT COUNT(*) FROM payload_parts").fetch_one(&mut session).await.unwrap();
+    session.close().await.unwrap();
+    parts
+}
+
+#[tokio::test]
+async fn a_payload_in_parts_is_one_payload_to_whoever_reads_it() {
+    let database = SqliteDatabase::create();
+    let db = database.open().await;
+    let user = account(&db, "a").await;
+    let ops = vec![op(1, "A"), large_op(2), op(3, "A"), large_op(4)];
+    apply(&db, append(user, &state(&db, user).await, ops.clone())).await;
+    assert!(parts(&database).await > 10, "they are in parts");
+
+    assert_eq!(db.read_log(range(user, 0, 9)).await.unwrap().ops, ops);
+    assert_eq!(db.find_ops(user, 0, &["op-2".to_owned()]).await.unwrap(), ops[1..2]);
+    assert_eq!(db.newest_ops(user, None, 1).await.unwrap(), ops[3..]);
+    let page = db.read_outgoing(range(user, 0, 9)).await.unwrap();
+    let shown = page.ops.into_iter().map(|op| match op {
+        OutgoingOp::Encoded(_, json) => json.to_vec(),
+        OutgoingOp::Row(_) => panic!("rows are encoded where they are read"),
+    });
+    let wanted = ops.iter().map(|op| {
+        let mut json = Vec::new();
+        supersync::protocol::response::encode_op(op, &mut json);
+        json
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+    let bytes = ops[1].payload.len();
+    let page = db.read_log(LogRange { max_bytes: bytes, ..range(user, 1, 9) }).await.unwrap();
+    assert_eq!((seqs(&page), page.has_more), (vec![2], true), "its size counts");
+    db.close().await;
+}
+
+#[tokio::test]
+async fn parts_go_with_their_operation() {
+    let database = SqliteDatabase::create();
+    let db = database.open().await;
+    let mut users = Vec::new();
+    for name in ["deleted", "emptied", "truncated", "reset"] {
+        let user = account(&db, name).await;
+        apply(&db, append(user, &state(&db, user).await, vec![large_op(1)])).await;
+        users.push(user);
+    }
+    let all = parts(&database).await;
+    assert!(db.delete_user(users[0]).await.unwrap());
+    assert_eq!(parts(&database).await, all / 4 * 3);
+    assert_eq!(db.delete_ops(users[1], 0, 1, 10).await.unwrap(), 1);
+    assert_eq!(parts(&database).await, all / 4 * 2);
+    assert_eq!(db.truncate_log(users[2], 0).await.unwrap(), 1);
+    assert_eq!(parts(&database).await, all / 4);
+    db.reset_log(users[3]).await.unwrap();
+    assert_eq!(parts(&database).await, 0);
+    db.close().await;
+}
+
+#[tokio::test]
+async fn a_refused_operation_leaves_no_parts_and_harms_nobody() {
+    let database = SqliteDatabase::create();
+    let db = database.open().await;
+    let (first, second) = (account(&db, "a").await, account(&db, "b").await);
+    let before = append_many(&db, first, "A", 1).await;
+    let stale = SyncState { revision: before.revision - 1, ..before.clone() };
+    let each = i64::try_from(large_op(1).payload.len().div_ceil(256 << 10)).unwrap();
+    let mut twice = large_op(2);
+    twice.id = "op-1".into();
+    for (commit, expected) in [
+        (append(first, &stale, vec![large_op(2)]), CommitOutcome::Stale),
+        (append(first, &before, vec![twice]), CommitOutcome::DuplicateId),
+    ] {
+        let good = append(second, &state(&db, second).await, vec![large_op(state(&db, second).await.last_seq + 1)]);
+        let kept = parts(&database).await;
+        let outcomes = db.commit([commit, good].into()).await.unwrap();
+        assert_eq!(outcomes, [expected, CommitOutcome::Committed]);
+        let newest = db.newest_ops(second, None, 1).await.unwrap();
+        assert_eq!(newest[0].payload, large_op(1).payload);
+        assert_eq!(parts(&database).await - kept, each, "only the good one's parts stay");
+    }
+    assert_eq!(stored_seqs(&db, first).await, [1]);
+    db.close().await;
+}
+
+#[tokio::test]
+async fn parts_that_a_crash_left_are_gone_after_the_next_start() {
+    let database = SqliteDatabase::create();
+    let db = database.open().await;
+    let user = account(&db, "a").await;
+    apply(&db, append(user, &state(&db, user).await, vec![large_op(1)])).await;
+    let kept = parts(&database).await;
+    let mut session = session(&database).await;
+    // What there is between two parts.
+    sqlx::query("INSERT INTO payload_parts VALUES (77, 0, x'7b'), (77, 1, x'7d')").execute(&mut session).await.unwrap();
+    session.close().await.unwrap();
+    assert_eq!(stored_seqs(&db, user).await, [1], "nobody sees them");
+    db.close().await;
+    let db = database.open().await;
+    assert_eq!(parts(&database).await, kept);
+    assert_eq!(db.read_log(range(user, 0, 9)).await.unwrap().ops, [large_op(1)]);
     db.close().await;
 }

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::error::as_driver_error;
+use super::payload::Staged;
 use crate::protocol::UserId;
 use crate::store::group::{Failure, TransactNow};
 use crate::store::row::entity_ids_text;
@@ -10,7 +11,7 @@ use crate::store::segment::check_replaced;
 use crate::store::{ArchivedRange, Commit, CommitOutcome, Segment, SnapshotChange, StoreError, SyncState};
 
 /// Prepared statements that stay ready: all that a commit may need.
-pub(super) const STATEMENTS: usize = 19;
+pub(super) const STATEMENTS: usize = 23;
 
 const UPDATE_STATE: &str = "UPDATE user_sync_state SET revision = ?2 + 1, generation = ?3, base_seq = ?4, \
     pruned_seq = ?5, last_seq = ?6, vector_clock = ?7, full_state_seq = ?8, full_state_client_id = ?9, \
@@ -19,8 +20,8 @@ const UPDATE_STATE: &str = "UPDATE user_sync_state SET revision = ?2 + 1, genera
     WHERE user_id = ?1 AND revision = ?2";
 const INSERT_OP: &str = "INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, \
     op_type, entity_type, entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, \
-    schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+    schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq, received_at, payload_id) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
 const FIND_HEAD: &str = "SELECT 1 FROM entity_heads WHERE user_id = ?1 AND entity_key = ?2 AND server_seq > ?3";
 const UPSERT_HEAD: &str = "INSERT INTO entity_heads (user_id, entity_key, server_seq, client_id, vector_clock, \
     is_time_delta) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (user_id, entity_key) DO UPDATE SET \
@@ -43,8 +44,8 @@ const INSERT_SEGMENT: &str = "INSERT INTO segments (user_id, first_seq, last_seq
     max_received_at, op_count, min_op_id, max_op_id, op_id_hashes, data) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
-/// The connection that commits.
-pub(super) struct Lane<'a>(pub(super) &'a mut Connection);
+/// The connection that commits, and what it has written ahead of the group.
+pub(super) struct Lane<'a>(pub(super) &'a mut Connection, pub(super) &'a Staged);
 
 impl TransactNow for Lane<'_> {
     fn transact_now(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
@@ -52,7 +53,7 @@ impl TransactNow for Lane<'_> {
         let outcomes = update_states(&tx, group)?;
         let live = || group.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::Committed);
         for (commit, _) in live() {
-            insert_ops(&tx, commit)?;
+            insert_ops(&tx, commit, self.1)?;
         }
         for (commit, _) in live() {
             upsert_heads(&tx, commit)?;
@@ -118,9 +119,10 @@ fn has_any_head(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<bool>
     Ok(false)
 }
 
-fn insert_ops(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+fn insert_ops(tx: &Transaction<'_>, commit: &Commit, staged: &Staged) -> rusqlite::Result<()> {
     let mut insert = tx.prepare_cached(INSERT_OP)?;
     for (generation, op) in &commit.ops {
+        let payload_id = staged.find(commit.user, op.server_seq);
         insert.execute(params![
             commit.user,
             generation,
@@ -132,7 +134,7 @@ fn insert_ops(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
             op.entity_type,
             op.entity_id,
             entity_ids_text(&op.entity_ids),
-            &op.payload[..],
+            if payload_id.is_none() { &op.payload[..] } else { &[] },
             op.storage_bytes,
             op.vector_clock.as_json(),
             op.timestamp,
@@ -141,6 +143,7 @@ fn insert_ops(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
             op.import_reason.map(crate::protocol::ImportReason::as_str),
             op.repair_base_server_seq,
             op.received_at,
+            payload_id,
         ])?;
     }
     Ok(())

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::TryStreamExt as _;
+use rusqlite::params;
 use sqlx::{Connection as _, Row as _};
 
+use super::columns::Columns;
+use super::payload::stored_op_columns;
+use super::reader::Reader;
 use super::{SqliteStore, overwrite, test_mode};
+use crate::protocol::response::{IdsPart, OpParts};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::page::{Builder, PageOp};
 use crate::store::rebuild::heads_of;
 use crate::store::row::{
-    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, op_columns,
-    schema_version, state_columns, trace_columns,
+    bound, decode_archive, decode_full_state, decode_head, decode_op, decode_state, decode_trace, import_reason,
+    op_entity_type, op_type, schema_version, state_columns, trace_columns,
 };
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
@@ -21,6 +25,8 @@ use crate::store::{
     LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, SyncState, Touch,
 };
 
+/// About how long an encoded operation is without its payload.
+const ENVELOPE_BYTES: usize = 512;
 const LOAD_ACCOUNT: &str = concat!(
     "SELECT u.storage_quota_bytes, s.user_id, ",
     state_columns!(),
@@ -33,7 +39,7 @@ const READ_LOG: &str = concat!(
     "AND last_seq <= ?6 AND first_seq <= ?3 ORDER BY last_seq LIMIT ?7) ",
     "SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, data, ",
     "first_seq FROM s UNION ALL SELECT * FROM (SELECT ",
-    op_columns!(),
+    stored_op_columns!(),
     ", NULL FROM operations WHERE user_id = ?1 AND server_seq > ?2 ",
     "AND server_seq <= COALESCE((SELECT min(max(last_seq), ?3) FROM s), ?3) ",
     "AND (?5 IS NULL OR client_id <> ?5) ORDER BY server_seq LIMIT ?4)"
@@ -41,23 +47,92 @@ const READ_LOG: &str = concat!(
 /// Rows with these ids, and the segments that may hold them: last sequence, first sequence and hashes.
 const FIND_OPS: &str = concat!(
     "SELECT ",
-    op_columns!(),
+    stored_op_columns!(),
     ", NULL FROM operations WHERE user_id = ?1 AND generation = ?2 AND op_id IN (SELECT value FROM json_each(?3)) ",
     "UNION ALL SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ",
     "NULL, op_id_hashes, first_seq FROM segments WHERE user_id = ?1 AND generation = ?2 AND max_op_id >= ?4 ",
     "AND min_op_id <= ?5"
 );
-const HEAD_COLUMNS: &str = "SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta FROM entity_heads h WHERE h.user_id = ?1 AND h.server_seq > ?2 LIMIT ?3";
-// CROSS JOIN fixes the order: for each key one look-up, never a walk over all of the account's heads.
-const LOAD_HEADS: &str = "SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta \
-                          FROM json_each(?3) k CROSS JOIN entity_heads h ON h.user_id = ?1 \
-                          AND h.entity_key = unhex(k.value) WHERE h.server_seq > ?2";
-
+const SEGMENT_DATA: &str = "SELECT data FROM segments WHERE user_id = ?1 AND last_seq = ?2";
+const HEADS: &str = "SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta FROM entity_heads h WHERE h.user_id = ?1 AND h.server_seq > ?2 LIMIT ?3";
+const LOAD_HEAD: &str = "SELECT entity_key, server_seq, client_id, vector_clock, is_time_delta FROM entity_heads \
+                         WHERE user_id = ?1 AND entity_key = ?2 AND server_seq > ?3";
 const RECENT_TRACES: &str = concat!(
     "SELECT ",
     trace_columns!(),
     " FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 ORDER BY server_seq"
 );
+const FULL_STATES: &str = "SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_server_seq, \
+     is_payload_encrypted FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 \
+     AND op_type IN ('SYNC_IMPORT', 'BACKUP_IMPORT', 'REPAIR') ORDER BY server_seq DESC LIMIT ?4";
+/// Rows and segments that lie in the range, summed up, and the segments that lie in it in part.
+const MEASURE: &str = "WITH s AS MATERIALIZED (SELECT first_seq, last_seq, storage_bytes, op_count, \
+     CASE WHEN first_seq <= ?2 OR last_seq > ?3 THEN data END AS data FROM segments \
+     WHERE user_id = ?1 AND last_seq > ?2 AND last_seq <= ?4 AND first_seq <= ?3) \
+     SELECT COALESCE(SUM(storage_bytes), 0), COUNT(*), NULL, NULL, NULL FROM operations \
+     WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 \
+     UNION ALL SELECT COALESCE(SUM(storage_bytes), 0), COALESCE(SUM(op_count), 0), NULL, NULL, NULL \
+     FROM s WHERE data IS NULL \
+     UNION ALL SELECT 0, 0, first_seq, last_seq, data FROM s WHERE data IS NOT NULL";
+/// Newest first: if there is one, it is among the last. Of segments at most two lie in the range only in part.
+const RECEIVED_SINCE: &str = "SELECT * FROM (SELECT NULL, NULL, NULL FROM operations WHERE user_id = ?1 \
+     AND server_seq > ?2 AND server_seq <= ?3 AND received_at >= ?4 ORDER BY server_seq DESC LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT first_seq, last_seq, \
+     CASE WHEN first_seq <= ?2 OR last_seq > ?3 THEN data END FROM segments \
+     WHERE user_id = ?1 AND last_seq > ?2 AND last_seq <= ?5 AND first_seq <= ?3 AND max_received_at >= ?4 \
+     ORDER BY last_seq DESC LIMIT 3)";
+const LOAD_SNAPSHOT: &str = "SELECT s.snapshot_seq, s.snapshot_at, s.snapshot_bytes, b.schema_version, b.data \
+     FROM user_sync_state s JOIN user_snapshots b ON b.user_id = s.user_id \
+     WHERE s.user_id = ?1 AND s.snapshot_seq IS NOT NULL";
+const DEVICES: &str = "SELECT client_id, last_seen_at FROM sync_devices WHERE user_id = ?1 AND last_seen_at >= ?2 \
+     ORDER BY last_seen_at DESC, client_id LIMIT ?3";
+const ARCHIVED: &str = "SELECT generation, from_seq, to_seq, reason, bytes, archived_at FROM archived_ranges \
+     WHERE user_id = ?1 ORDER BY from_seq DESC";
+
+/// How an operation's row gets into a page.
+trait FromRow: PageOp {
+    /// `false`: no more rows are needed.
+    fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool>;
+}
+
+impl FromRow for StoredOp {
+    fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
+        page.row(decode_op!(row)?)
+    }
+}
+
+impl FromRow for OutgoingOp {
+    /// Encodes it from where it lies: what is text in the database and JSON for clients is not taken apart in between.
+    fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
+        let seq = row.try_get(0)?;
+        let payload: &[u8] = row.try_get(16)?;
+        if !page.admit_row(seq, payload.len())? {
+            return Ok(false);
+        }
+        let parts = OpParts {
+            server_seq: seq,
+            id: row.try_get(1)?,
+            client_id: row.try_get(2)?,
+            action_type: row.try_get(3)?,
+            op_type: op_type(row.try_get(4)?)?,
+            entity_type: op_entity_type(row.try_get(5)?)?,
+            entity_id: row.try_get(6)?,
+            entity_ids: IdsPart::Json(row.try_get(7)?),
+            payload,
+            vector_clock: row.try_get(9)?,
+            timestamp: row.try_get(10)?,
+            schema_version: schema_version(row.try_get(11)?)?,
+            is_payload_encrypted: row.try_get(12)?,
+            import_reason: import_reason(row.try_get(13)?)?,
+            repair_base_server_seq: row.try_get(14)?,
+            received_at: row.try_get(15)?,
+        };
+        let mut json = Vec::with_capacity(payload.len() + ENVELOPE_BYTES);
+        parts.encode(&mut json);
+        page.push(Self::Encoded(seq, json.into()));
+        Ok(true)
+    }
+}
 
 #[async_trait]
 impl LogStore for SqliteStore {
@@ -65,20 +140,26 @@ impl LogStore for SqliteStore {
         1
     }
 
+    /// There is one writer; but large payloads are written ahead in parts, and while one waits for its next turn the other
+    /// lane commits.
     fn has_bulk_lane(&self) -> bool {
-        false
+        true
     }
 
     async fn load_account(&self, user: UserId) -> Result<Option<AccountState>> {
         timed("load_account", async {
-            let Some(row) = sqlx::query(LOAD_ACCOUNT).bind(user).fetch_optional(&self.readers).await? else {
-                return Ok(None);
-            };
-            let storage_quota_bytes = row.try_get(0)?;
-            let sync = match row.try_get::<Option<i64>, _>(1)? {
-                Some(_) => decode_state!(&row, 2)?,
-                None => match self.restore_state(user).await? {
-                    Some(state) => state,
+            let loaded = self.logs.read(move |reader| {
+                reader.first(LOAD_ACCOUNT, [user], |row| {
+                    let quota = row.try_get(0)?;
+                    let has_state = row.try_get::<Option<i64>, _>(1)?.is_some();
+                    Ok((quota, if has_state { Some(decode_state!(row, 2)?) } else { None }))
+                })
+            });
+            let (storage_quota_bytes, sync) = match loaded.await? {
+                None => return Ok(None),
+                Some((quota, Some(state))) => (quota, state),
+                Some((quota, None)) => match self.restore_state(user).await? {
+                    Some(state) => (quota, state),
                     None => return Ok(None),
                 },
             };
@@ -92,49 +173,64 @@ impl LogStore for SqliteStore {
             if group.is_empty() {
                 return Ok(Vec::new());
             }
-            let outcomes = self.writer.commit(group).await;
+            let outcomes = self.writer.commit(&group).await;
             self.checkpointer.wake();
             outcomes
         })
         .await
     }
 
+    fn commits_block(&self) -> bool {
+        true
+    }
+
+    async fn commit_here(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        let outcomes = timed("commit", self.writer.commit_here(group)).await;
+        self.checkpointer.wake();
+        outcomes
+    }
+
     async fn find_ops(&self, user: UserId, generation: i64, ids: &[String]) -> Result<Vec<StoredOp>> {
-        let (Some(lowest), Some(highest)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
-        timed("find_ops", async {
-            let query = sqlx::query(FIND_OPS).bind(user).bind(generation).bind(crate::store::row::entity_ids_text(ids));
-            let query = query.bind(lowest.clone()).bind(highest.clone());
+        let (Some(lowest), Some(highest)) = (ids.iter().min().cloned(), ids.iter().max().cloned()) else {
+            return Ok(Vec::new());
+        };
+        let ids = ids.to_vec();
+        let work = move |reader: &Reader<'_>| {
             let mut ops = Vec::new();
-            for row in query.fetch_all(&self.readers).await? {
-                if row.try_get::<Option<Seq>, _>(17)?.is_none() {
-                    ops.push(decode_op!(&row)?);
-                    continue;
-                }
+            let text = crate::store::row::entity_ids_text(&ids);
+            reader.rows(FIND_OPS, params![user, generation, text, lowest, highest], |row| {
+                let Some(first_seq) = row.try_get::<Option<Seq>, _>(17)? else {
+                    ops.push(decode_op!(row)?);
+                    return Ok(true);
+                };
                 let hashes = row.try_get::<&[u8], _>(16)?;
                 if ids.iter().any(|id| may_hold(hashes, id)) {
                     let last_seq: Seq = row.try_get(0)?;
-                    let query = sqlx::query("SELECT data FROM segments WHERE user_id = ? AND last_seq = ?");
-                    let data = query.bind(user).bind(last_seq).fetch_optional(&self.readers).await?;
-                    let Some(data) = data else { continue };
-                    Unpacked::open(data.try_get(0)?, row.try_get(17)?, last_seq)?.find(ids, &mut ops)?;
+                    let open = |row: Columns<'_>| Unpacked::open(row.try_get(0)?, first_seq, last_seq);
+                    if let Some(segment) = reader.first(SEGMENT_DATA, [user, last_seq], open)? {
+                        segment.find(&ids, &mut ops)?;
+                    }
                 }
-            }
+                Ok(true)
+            })?;
             Ok(ops)
-        })
-        .await
+        };
+        timed("find_ops", self.logs.read(work)).await
     }
 
     async fn load_heads(&self, user: UserId, above: Seq, keys: &[EntityKey]) -> Result<Vec<(EntityKey, EntityHead)>> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        timed("load_heads", async {
-            let keys: Vec<String> = keys.iter().map(|key| hex::encode(key.as_bytes())).collect();
-            let keys = serde_json::to_string(&keys).expect("strings always become JSON");
-            let rows = sqlx::query(LOAD_HEADS).bind(user).bind(above).bind(keys).fetch_all(&self.readers).await?;
-            rows.iter().map(|row| decode_head!(row)).collect()
-        })
-        .await
+        let keys = keys.to_vec();
+        let work = move |reader: &Reader<'_>| {
+            let mut heads = Vec::with_capacity(keys.len());
+            for key in &keys {
+                heads.extend(reader.first(LOAD_HEAD, params![user, key.as_bytes(), above], |row| decode_head!(row))?);
+            }
+            Ok(heads)
+        };
+        timed("load_heads", self.logs.read(work)).await
     }
 
     async fn load_all_heads(
@@ -143,19 +239,12 @@ impl LogStore for SqliteStore {
         above: Seq,
         limit: usize,
     ) -> Result<Option<Vec<(EntityKey, EntityHead)>>> {
-        timed("load_all_heads", async {
-            let rows = sqlx::query(HEAD_COLUMNS)
-                .bind(user)
-                .bind(above)
-                .bind(bound(limit.saturating_add(1)))
-                .fetch_all(&self.readers)
-                .await?;
-            if rows.len() > limit {
-                return Ok(None);
-            }
-            rows.iter().map(|row| decode_head!(row)).collect::<Result<_>>().map(Some)
-        })
-        .await
+        let work = move |reader: &Reader<'_>| {
+            let rows = bound(limit.saturating_add(1));
+            let heads = reader.all(HEADS, params![user, above, rows], |row| decode_head!(row))?;
+            Ok((heads.len() <= limit).then_some(heads))
+        };
+        timed("load_all_heads", self.logs.read(work)).await
     }
 
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage> {
@@ -167,49 +256,23 @@ impl LogStore for SqliteStore {
     }
 
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
-        timed("full_states", async {
-            let rows = sqlx::query(
-                "SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_server_seq, \
-                 is_payload_encrypted FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 \
-                 AND op_type IN ('SYNC_IMPORT', 'BACKUP_IMPORT', 'REPAIR') ORDER BY server_seq DESC LIMIT ?4",
-            )
-            .bind(user)
-            .bind(after)
-            .bind(up_to)
-            .bind(bound(limit))
-            .fetch_all(&self.readers)
-            .await?;
-            rows.iter().map(|row| decode_full_state!(row)).collect()
-        })
-        .await
+        let work = move |reader: &Reader<'_>| {
+            reader.all(FULL_STATES, params![user, after, up_to, bound(limit)], |row| decode_full_state!(row))
+        };
+        timed("full_states", self.logs.read(work)).await
     }
 
     async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>> {
-        timed("heads_of_log", async {
-            let query = sqlx::query(RECENT_TRACES).bind(user).bind(after).bind(up_to);
-            let rows = query.fetch_all(&self.readers).await?;
-            let ops = rows.iter().map(|row| decode_trace!(row)).collect::<Result<Vec<_>>>()?;
-            Ok(heads_of(&ops))
-        })
-        .await
+        let work = move |reader: &Reader<'_>| {
+            Ok(heads_of(&reader.all(RECENT_TRACES, [user, after, up_to], |row| decode_trace!(row))?))
+        };
+        timed("heads_of_log", self.logs.read(work)).await
     }
 
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {
-        timed("measure", async {
-            // Rows and segments that lie in the range, summed up, and the segments that lie in it in part.
-            let query = sqlx::query(
-                "WITH s AS MATERIALIZED (SELECT first_seq, last_seq, storage_bytes, op_count, \
-                 CASE WHEN first_seq <= ?2 OR last_seq > ?3 THEN data END AS data FROM segments \
-                 WHERE user_id = ?1 AND last_seq > ?2 AND last_seq <= ?4 AND first_seq <= ?3) \
-                 SELECT COALESCE(SUM(storage_bytes), 0), COUNT(*), NULL, NULL, NULL FROM operations \
-                 WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 \
-                 UNION ALL SELECT COALESCE(SUM(storage_bytes), 0), COALESCE(SUM(op_count), 0), NULL, NULL, NULL \
-                 FROM s WHERE data IS NULL \
-                 UNION ALL SELECT 0, 0, first_seq, last_seq, data FROM s WHERE data IS NOT NULL",
-            );
-            let query = query.bind(user).bind(after).bind(up_to).bind(last_end(up_to));
+        let work = move |reader: &Reader<'_>| {
             let (mut bytes, mut count) = (0, 0);
-            for row in query.fetch_all(&self.readers).await? {
+            reader.rows(MEASURE, [user, after, up_to, last_end(up_to)], |row| {
                 bytes += row.try_get::<i64, _>(0)?;
                 count += row.try_get::<i64, _>(1)?;
                 if let Some(data) = row.try_get::<Option<&[u8]>, _>(4)? {
@@ -218,52 +281,38 @@ impl LogStore for SqliteStore {
                     bytes += in_range;
                     count += ops;
                 }
-            }
+                Ok(true)
+            })?;
             Ok((bytes, count))
-        })
-        .await
+        };
+        timed("measure", self.logs.read(work)).await
     }
 
     async fn received_since(&self, user: UserId, after: Seq, up_to: Seq, since_ms: i64) -> Result<bool> {
-        timed("received_since", async {
-            // Newest first: if there is one, it is among the last. Of segments at most two lie in the range only in part.
-            let query = sqlx::query(
-                "SELECT * FROM (SELECT NULL, NULL, NULL FROM operations WHERE user_id = ?1 AND server_seq > ?2 \
-                 AND server_seq <= ?3 AND received_at >= ?4 ORDER BY server_seq DESC LIMIT 1) \
-                 UNION ALL SELECT * FROM (SELECT first_seq, last_seq, \
-                 CASE WHEN first_seq <= ?2 OR last_seq > ?3 THEN data END FROM segments \
-                 WHERE user_id = ?1 AND last_seq > ?2 AND last_seq <= ?5 AND first_seq <= ?3 AND max_received_at >= ?4 \
-                 ORDER BY last_seq DESC LIMIT 3)",
-            );
-            let query = query.bind(user).bind(after).bind(up_to).bind(since_ms).bind(last_end(up_to));
-            for row in query.fetch_all(&self.readers).await? {
-                let Some(data) = row.try_get::<Option<&[u8]>, _>(2)? else { return Ok(true) };
-                let unpacked = Unpacked::open(data, row.try_get(0)?, row.try_get(1)?)?;
-                if unpacked.received_since(after, up_to, since_ms)? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        })
-        .await
+        let work = move |reader: &Reader<'_>| {
+            let mut found = false;
+            reader.rows(RECEIVED_SINCE, [user, after, up_to, since_ms, last_end(up_to)], |row| {
+                found = match row.try_get::<Option<&[u8]>, _>(2)? {
+                    None => true,
+                    Some(data) => Unpacked::open(data, row.try_get(0)?, row.try_get(1)?)?
+                        .received_since(after, up_to, since_ms)?,
+                };
+                Ok(!found)
+            })?;
+            Ok(found)
+        };
+        timed("received_since", self.logs.read(work)).await
     }
 
     async fn load_snapshot(&self, user: UserId) -> Result<Option<(SnapshotMeta, SnapshotBlob)>> {
-        timed("load_snapshot", async {
-            let row = sqlx::query(
-                "SELECT s.snapshot_seq, s.snapshot_at, s.snapshot_bytes, b.schema_version, b.data \
-                 FROM user_sync_state s JOIN user_snapshots b ON b.user_id = s.user_id \
-                 WHERE s.user_id = ?1 AND s.snapshot_seq IS NOT NULL",
-            )
-            .bind(user)
-            .fetch_optional(&self.readers)
-            .await?;
-            let Some(row) = row else { return Ok(None) };
-            let meta = SnapshotMeta { seq: row.try_get(0)?, at: row.try_get(1)?, bytes: row.try_get(2)? };
-            let blob = SnapshotBlob { schema_version: schema_version(row.try_get(3)?)?, data: row.try_get(4)? };
-            Ok(Some((meta, blob)))
-        })
-        .await
+        let work = move |reader: &Reader<'_>| {
+            reader.first(LOAD_SNAPSHOT, [user], |row| {
+                let meta = SnapshotMeta { seq: row.try_get(0)?, at: row.try_get(1)?, bytes: row.try_get(2)? };
+                let blob = SnapshotBlob { schema_version: schema_version(row.try_get(3)?)?, data: row.try_get(4)? };
+                Ok((meta, blob))
+            })
+        };
+        timed("load_snapshot", self.logs.read(work)).await
     }
 
     async fn touch_devices(&self, seen: &[Touch]) -> Result<()> {
@@ -291,61 +340,52 @@ impl LogStore for SqliteStore {
     }
 
     async fn devices(&self, user: UserId, since_ms: i64, limit: usize) -> Result<Vec<Device>> {
-        timed("devices", async {
-            let rows = sqlx::query(
-                "SELECT client_id, last_seen_at FROM sync_devices WHERE user_id = ?1 AND last_seen_at >= ?2 \
-                 ORDER BY last_seen_at DESC, client_id LIMIT ?3",
-            )
-            .bind(user)
-            .bind(since_ms)
-            .bind(bound(limit))
-            .fetch_all(&self.readers)
-            .await?;
-            rows.iter().map(|row| Ok(Device { client_id: row.try_get(0)?, last_seen_at: row.try_get(1)? })).collect()
-        })
-        .await
+        let work = move |reader: &Reader<'_>| {
+            reader.all(DEVICES, params![user, since_ms, bound(limit)], |row| {
+                Ok(Device { client_id: row.try_get(0)?, last_seen_at: row.try_get(1)? })
+            })
+        };
+        timed("devices", self.logs.read(work)).await
     }
 
     async fn archived(&self, user: UserId) -> Result<Vec<ArchivedRange>> {
-        timed("archived", async {
-            let rows = sqlx::query(
-                "SELECT generation, from_seq, to_seq, reason, bytes, archived_at FROM archived_ranges \
-                 WHERE user_id = ?1 ORDER BY from_seq DESC",
-            )
-            .bind(user)
-            .fetch_all(&self.readers)
-            .await?;
-            rows.iter().map(|row| decode_archive!(row, 0)).collect()
-        })
-        .await
+        let work = move |reader: &Reader<'_>| reader.all(ARCHIVED, [user], |row| decode_archive!(row, 0));
+        timed("archived", self.logs.read(work)).await
     }
 }
 
 impl SqliteStore {
     /// Reads until the page is full; rows that come after are never read.
-    async fn read_page<T: PageOp>(&self, range: LogRange<'_>) -> Result<LogPage<T>> {
-        let mut page = Builder::new(range);
-        while let Some(stretch) = page.next_stretch() {
-            let mut rows = sqlx::query(READ_LOG)
-                .bind(range.user)
-                .bind(stretch.after)
-                .bind(stretch.up_to)
-                .bind(bound(stretch.rows.saturating_add(1)))
-                .bind(range.exclude_client.map(str::to_owned))
-                .bind(stretch.segments_up_to)
-                .bind(bound(stretch.segments))
-                .fetch(&self.readers);
-            while let Some(row) = rows.try_next().await? {
-                match row.try_get::<Option<Seq>, _>(17)? {
-                    Some(first_seq) => page.segment(first_seq, row.try_get(0)?, row.try_get(16)?)?,
-                    None if page.row(decode_op!(&row)?)? => {}
-                    None => break,
+    async fn read_page<T: FromRow + 'static>(&self, range: LogRange<'_>) -> Result<LogPage<T>> {
+        let exclude_client = range.exclude_client.map(str::to_owned);
+        let LogRange { user, after, up_to, limit, max_bytes, .. } = range;
+        self.logs
+            .read(move |reader| {
+                let exclude_client = exclude_client.as_deref();
+                let mut page = Builder::new(LogRange { user, after, up_to, exclude_client, limit, max_bytes });
+                while let Some(stretch) = page.next_stretch() {
+                    reader.check_wanted()?;
+                    let params = params![
+                        user,
+                        stretch.after,
+                        stretch.up_to,
+                        bound(stretch.rows.saturating_add(1)),
+                        exclude_client,
+                        stretch.segments_up_to,
+                        bound(stretch.segments)
+                    ];
+                    reader.rows(READ_LOG, params, |row| match row.try_get::<Option<Seq>, _>(17)? {
+                        Some(first_seq) => {
+                            page.segment(first_seq, row.try_get(0)?, row.try_get(16)?)?;
+                            Ok(true)
+                        }
+                        None => T::take(row, &mut page),
+                    })?;
+                    page.end_stretch()?;
                 }
-            }
-            drop(rows);
-            page.end_stretch()?;
-        }
-        Ok(page.finish())
+                Ok(page.finish())
+            })
+            .await
     }
 
     /// Makes the state row of an account that lacks one, from what the log holds. `None`: no such account.

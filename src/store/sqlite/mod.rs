@@ -20,10 +20,13 @@ use super::{Result, Store, StoreError};
 
 mod accounts;
 mod checkpoint;
+mod columns;
 mod commit;
 mod error;
 mod log;
 mod overwrite;
+mod payload;
+mod reader;
 mod segments;
 mod test_mode;
 mod thread;
@@ -58,6 +61,8 @@ impl Default for SqliteOptions {
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Arc<Writer>,
+    logs: reader::Readers,
+    /// For everything but logs.
     readers: SqlitePool,
     /// For health checks only, so that busy readers don't look like a dead database.
     probe: SqlitePool,
@@ -112,15 +117,21 @@ impl SqliteStore {
             migrate::run_sqlite(&mut driver, path).await?;
         }
         let file = path.to_owned();
-        let commits = Threads::start("sqlite-writer", 1, move || open_writer(&file, options.busy_timeout))?;
-        let writer = Arc::new(Writer::new(driver, commits));
+        if lock.is_some() {
+            payload::purge(&open_writer(&file, options.busy_timeout)?)?;
+        }
+        let writer = Arc::new(Writer::new(driver, move || open_writer(&file, options.busy_timeout))?);
         let reading = connect_options(path, options).pragma("query_only", "1").pragma("cache_size", "-16384");
+        let file = path.to_owned();
+        let count = usize::try_from(options.readers.max(1)).unwrap_or(1);
+        let logs = Threads::start("sqlite-reader", count, move || open_reader(&file, options.busy_timeout))?;
+        let logs = reader::Readers::new(logs, count, options.acquire_timeout);
         let readers = pool(options.readers.max(1), options.acquire_timeout).connect_with(reading.clone()).await?;
         let probe = pool(1, super::PING_TIMEOUT).connect_with(reading).await?;
         let file = path.to_owned();
         let checkpoints = Threads::start("sqlite-checkpoint", 1, move || open_direct(&file, Duration::ZERO))?;
         let checkpointer = checkpoint::Checkpointer::start(checkpoints, Arc::clone(&writer));
-        Ok(Self { writer, readers, probe, checkpointer, lock: Mutex::new(lock) })
+        Ok(Self { writer, logs, readers, probe, checkpointer, lock: Mutex::new(lock) })
     }
 
     /// Which migrations the file has and which it lacks; changes nothing. A missing file lacks all.
@@ -178,6 +189,14 @@ fn open_writer(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connecti
     Ok(connection)
 }
 
+/// A connection that reads logs.
+fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let connection = open_direct(path, busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(reader::STATEMENTS);
+    connection.execute_batch("PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY; PRAGMA query_only = 1;")?;
+    Ok(connection)
+}
+
 /// Makes the folder and takes the lock; `None` when another process holds it.
 fn prepare(path: &Path) -> Result<Option<File>> {
     let io = |what: &str, error: &std::io::Error| StoreError::Refused(format!("{what} {}: {error}", path.display()));
@@ -227,6 +246,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.checkpointer.stop().await;
+        self.logs.close().await;
         self.readers.close().await;
         self.probe.close().await;
         let is_owner = self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some();

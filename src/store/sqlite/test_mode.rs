@@ -5,11 +5,12 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 
 use super::overwrite::{overwrite_state, upsert_heads};
+use super::payload::stored_op_columns;
 use super::{SqliteStore, segments};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed;
 use crate::store::rebuild::{Rebuilt, rebuild};
-use crate::store::row::{bound, decode_op, decode_state, decode_trace, op_columns, state_columns, trace_columns};
+use crate::store::row::{bound, decode_op, decode_state, decode_trace, state_columns, trace_columns};
 use crate::store::{Result, SyncState, TestStore};
 
 const STATE: &str = concat!("SELECT ", state_columns!(), " FROM user_sync_state s WHERE s.user_id = ?1");
@@ -17,7 +18,7 @@ const TRACES: &str =
     concat!("SELECT ", trace_columns!(), " FROM operations WHERE user_id = ?1 AND server_seq > ?2 ORDER BY server_seq");
 const NEWEST: &str = concat!(
     "SELECT ",
-    op_columns!(),
+    stored_op_columns!(),
     " FROM operations WHERE user_id = ?1 AND server_seq > ",
     "COALESCE((SELECT pruned_seq FROM user_sync_state WHERE user_id = ?1), 0) AND (?2 IS NULL OR op_type = ?2) ",
     "ORDER BY server_seq DESC LIMIT ?3"

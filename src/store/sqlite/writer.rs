@@ -1,37 +1,71 @@
-//! Who writes: a thread of its own for the commits of logs, and one of the driver's connections for everything else.
+//! Who writes: a connection of ours for the commits of logs, and one of the driver's for everything else.
 //!
 //! `SQLite` has one writer at a time, and waiting in our queue is fairer than in its busy loop: whoever writes has the
-//! turn, first come, first served. Another program (the command line beside a server, a backup) is waited for in the
-//! busy loop.
+//! turn, first come, first served, and with it both connections. Another program (the command line beside a server, a
+//! backup) is waited for in the busy loop.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 
 use super::commit::Lane;
-use super::thread::Threads;
+use super::error::as_driver_error;
+use super::payload::{self, Staged};
+use crate::store::group::commit_now;
 use crate::store::{Commit, CommitOutcome, Result, StoreError};
 
 /// How long somebody waits for the turn. Only commits stand before it, so this is a sign that something is stuck.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Both writing connections and the turn to use one of them.
+/// Both writing connections and the turn to use them.
 #[derive(Debug)]
 pub(super) struct Writer {
-    connection: Arc<Mutex<Option<SqliteConnection>>>,
-    commits: Arc<Threads>,
+    connections: Arc<Mutex<Option<Connections>>>,
+}
+
+/// Which thread may block.
+#[derive(Clone, Copy, Debug)]
+enum Where {
+    /// The caller's.
+    Here,
+    /// One that blocks for others.
+    Elsewhere,
+}
+
+/// Whoever has the turn has these.
+pub(super) struct Connections {
+    driver: SqliteConnection,
+    /// `None`: the next commit opens it.
+    direct: Option<Connection>,
+    open: Box<dyn Fn() -> rusqlite::Result<Connection> + Send>,
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").finish_non_exhaustive()
+    }
 }
 
 /// The turn: while it is held nobody else of this process writes. Gives the driver's connection.
-pub(super) type Turn = OwnedMappedMutexGuard<Option<SqliteConnection>, SqliteConnection>;
+pub(super) type Turn = OwnedMappedMutexGuard<Option<Connections>, SqliteConnection>;
 
 impl Writer {
-    /// `commits` has one thread, with a connection to the same file.
-    pub(super) fn new(connection: SqliteConnection, commits: Threads) -> Self {
-        Self { connection: Arc::new(Mutex::new(Some(connection))), commits: Arc::new(commits) }
+    /// `open` makes a connection of ours to the same file.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub(super) fn new(
+        driver: SqliteConnection,
+        open: impl Fn() -> rusqlite::Result<Connection> + Send + 'static,
+    ) -> Result<Self> {
+        let direct = Some(open()?);
+        let connections = Connections { driver, direct, open: Box::new(open) };
+        Ok(Self { connections: Arc::new(Mutex::new(Some(connections))) })
     }
 
     /// Waits for the turn.
@@ -39,36 +73,156 @@ impl Writer {
     /// # Errors
     /// [`StoreError::Unavailable`]: not within a minute, or closed.
     pub(super) async fn acquire(&self) -> Result<Turn> {
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.connection).lock_owned())
-            .await
-            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?;
-        OwnedMutexGuard::try_map(turn, Option::as_mut).map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))
+        self.turn(|connections| &mut connections.driver).await
     }
 
-    /// Applies a group of commits on the thread. Goes on even if the caller is gone.
+    async fn turn<T>(
+        &self,
+        part: impl FnOnce(&mut Connections) -> &mut T,
+    ) -> Result<OwnedMappedMutexGuard<Option<Connections>, T>> {
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.connections).lock_owned())
+            .await
+            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?;
+        OwnedMutexGuard::try_map(turn, |connections| connections.as_mut().map(part))
+            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))
+    }
+
+    /// Applies a group of commits. What has begun goes on even if the caller is gone.
     ///
     /// # Errors
     /// As [`crate::store::LogStore::commit`] says.
-    pub(super) async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
-        let turn = self.acquire().await?;
-        self.commits
-            .run(move |connection| {
-                let outcomes = crate::store::group::commit_now(&mut Lane(connection), &group);
-                drop(turn);
-                outcomes
-            })
-            .await
+    pub(super) async fn commit(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        self.apply(group, Where::Elsewhere).await
     }
 
-    /// Ends the thread after what it was sent; `last` is then done with the other connection, before it is closed too.
-    pub(super) async fn close(&self, last: impl AsyncFnOnce(&mut SqliteConnection)) {
-        let mut connection = self.connection.lock().await;
-        self.commits.close().await;
-        if let Some(mut connection) = connection.take() {
-            last(&mut connection).await;
-            if let Err(error) = connection.close().await {
-                tracing::warn!(%error, "closing the writer's connection failed");
+    /// The same on the calling thread, which blocks once the turn has come.
+    ///
+    /// # Errors
+    /// As [`crate::store::LogStore::commit`] says.
+    pub(super) async fn commit_here(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        self.apply(group, Where::Here).await
+    }
+
+    /// Large payloads are written ahead, in parts, and others may have the turn after each.
+    async fn apply(&self, group: &Arc<[Commit]>, thread: Where) -> Result<Vec<CommitOutcome>> {
+        let mut staged = Staged::default();
+        let outcomes = match self.stage(group, &mut staged, thread).await {
+            Ok(()) => {
+                let (group, staged) = (Arc::clone(group), staged.clone());
+                let work = move |connection: &mut Connection| commit_now(&mut Lane(connection, &staged), &group);
+                self.run(thread, work).await
             }
+            Err(error) => Err(error),
+        };
+        let all_stored =
+            outcomes.as_ref().is_ok_and(|all| all.iter().all(|outcome| *outcome == CommitOutcome::Committed));
+        if !all_stored {
+            for id in staged.ids() {
+                if let Err(error) = self.run(thread, move |connection| payload::discard(connection, id)).await {
+                    tracing::warn!(%error, "a payload that was not stored is left until the next start");
+                }
+            }
+        }
+        outcomes
+    }
+
+    async fn stage(&self, group: &[Commit], staged: &mut Staged, thread: Where) -> Result<()> {
+        for (user, seq, payload) in Staged::due(group) {
+            let mut id = None;
+            for (at, part) in payload::parts(&payload).enumerate() {
+                let work = move |connection: &mut Connection| payload::put(connection, id, at, &part);
+                let written = self.run(thread, work).await.map_err(StoreError::made_unapplied)?;
+                if id.is_none() {
+                    staged.add(user, seq, written);
+                    id = Some(written);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Works on our connection while holding the turn.
+    async fn run<T: Send + 'static>(
+        &self,
+        thread: Where,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut turn = self.turn(|connections| connections).await?;
+        match thread {
+            Where::Here => turn.directly(work),
+            Where::Elsewhere => {
+                let done = tokio::task::spawn_blocking(move || turn.directly(work)).await;
+                done.unwrap_or(Err(StoreError::Unknown(sqlx::Error::WorkerCrashed)))
+            }
+        }
+    }
+
+    /// Waits for the turn a last time and closes the connections; `last` is done with the driver's before.
+    pub(super) async fn close(&self, last: impl AsyncFnOnce(&mut SqliteConnection)) {
+        let Some(Connections { mut driver, direct, .. }) = self.connections.lock().await.take() else { return };
+        if let Some(Err((_, error))) = direct.map(Connection::close) {
+            tracing::warn!(%error, "closing the connection of the commits failed");
+        }
+        last(&mut driver).await;
+        if let Err(error) = driver.close().await {
+            tracing::warn!(%error, "closing the writer's connection failed");
+        }
+    }
+}
+
+impl Connections {
+    /// A panic, or a transaction left open, costs the connection: what was left half done goes with it.
+    fn directly<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
+        let opened = self.direct.take().map_or_else(|| (self.open)(), Ok);
+        let mut live = opened.map_err(|error| StoreError::Unavailable(as_driver_error(error)))?;
+        let done = catch_unwind(AssertUnwindSafe(|| work(&mut live)));
+        if done.is_ok() && live.is_autocommit() {
+            self.direct = Some(live);
+        }
+        done.unwrap_or(Err(StoreError::Unknown(sqlx::Error::WorkerCrashed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn writer() -> Writer {
+        let driver = SqliteConnection::connect("sqlite::memory:").await.expect("a connection");
+        Writer::new(driver, Connection::open_in_memory).expect("a connection")
+    }
+
+    /// Whether the connection is the one in which the table was made.
+    fn has_table(connections: &mut Connections) -> bool {
+        connections.directly(|connection| Ok(connection.prepare("SELECT x FROM t").is_ok())).expect("it works")
+    }
+
+    #[tokio::test]
+    async fn what_was_left_half_done_goes_with_the_connection() {
+        let writer = writer().await;
+        let mut turn = writer.turn(|connections| connections).await.expect("it is free");
+        turn.directly(|connection| Ok(connection.execute_batch("CREATE TABLE t (x)")?)).expect("it works");
+        assert!(has_table(&mut turn));
+        let error = turn.directly::<()>(|_| panic!("injected")).expect_err("it panicked");
+        assert!(matches!(error, StoreError::Unknown(_)), "{error}");
+        assert!(!has_table(&mut turn), "it is opened anew");
+        turn.directly(|connection| Ok(connection.execute_batch("BEGIN; CREATE TABLE t (x)")?)).expect("it works");
+        assert!(!has_table(&mut turn), "it is opened anew");
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_for_one_and_none_comes_after_the_end() {
+        let writer = writer().await;
+        let turn = writer.acquire().await.expect("it is free");
+        assert!(Arc::clone(&writer.connections).try_lock_owned().is_err());
+        drop(turn);
+        writer.close(async |_| {}).await;
+        for error in [
+            writer.acquire().await.map(drop).expect_err("closed"),
+            writer.commit(&[].into()).await.map(drop).expect_err("closed"),
+            writer.commit_here(&[].into()).await.map(drop).expect_err("closed"),
+        ] {
+            assert!(matches!(error, StoreError::Unavailable(sqlx::Error::PoolClosed)), "{error}");
         }
     }
 }
