@@ -157,7 +157,7 @@ impl Work for EmptyPolls {
 ///
 /// # Errors
 /// When the process or a connection fails.
-pub async fn measure(bench: &Bench) -> Result<Case> {
+pub async fn measure(bench: &Bench) -> Result<Vec<Case>> {
     let mut handler = Handler::start().await?;
     let session = Session::foreign(handler.target.clone(), vec![handler.account.clone()]);
     let device = Device::new(&handler.target, 0, &handler.account, 1, bench.options.payload_bytes());
@@ -174,6 +174,10 @@ pub async fn measure(bench: &Bench) -> Result<Case> {
     outcome.cpu = meter.cpu().since(&before);
     let mut case = Case::new("ceiling", "empty handler").with("connections", connections);
     case.load(&outcome);
+    // One at a time: what a request costs that waits for nobody.
+    let (outcome, _) = load::run(&session, workers(1), Pace { warmup: Duration::ZERO, ..pace }).await?;
+    let mut one = Case::new("ceiling", "one empty request").with("connections", 1);
+    one.latencies("", &outcome.total());
     handler.process.kill().await.map_err(BenchError::io("stopping the empty handler"))?;
-    Ok(case)
+    Ok(vec![case, one])
 }

@@ -70,7 +70,7 @@ impl Scenario for Ceiling {
         cases.push(flush(place.directory(), lasts(bench) / 2)?);
         place.remove().await?;
         bench.progress("ceiling: empty handler");
-        cases.push(handler::measure(bench).await?);
+        cases.extend(handler::measure(bench).await?);
         Ok(cases)
     }
 }
