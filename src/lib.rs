@@ -22,3 +22,4 @@ pub mod protocol;
 pub mod replay;
 pub mod store;
 pub mod telemetry;
+pub mod webauthn;

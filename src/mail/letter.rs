@@ -1,6 +1,6 @@
 //! The mails' texts (accounts contract, section 7).
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::Letter;
 
@@ -14,8 +14,83 @@ pub struct Rendered {
 }
 
 impl Letter {
+    /// Its name, for the log.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::VerifyAddress { .. } => "verify",
+            Self::MagicLogin { .. } => "magic-login",
+            Self::RecoverPasskey { .. } => "recover-passkey",
+            Self::ResetPassword { .. } => "reset-password",
+            Self::ChangeAddress { .. } => "change-address",
+            Self::Invite { .. } => "invite",
+        }
+    }
+
+    /// The page to open. It holds a one-time token: never log it, except where the log stands in for mail.
+    #[must_use]
+    pub const fn link(&self) -> &SecretString {
+        match self {
+            Self::VerifyAddress { link }
+            | Self::MagicLogin { link }
+            | Self::RecoverPasskey { link }
+            | Self::ResetPassword { link }
+            | Self::ChangeAddress { link }
+            | Self::Invite { link } => link,
+        }
+    }
+
     /// Subject, text part, HTML part.
     pub(super) fn render(&self) -> Rendered {
+        let link = self.link().expose_secret();
+        match self {
+            Self::VerifyAddress { .. } => render(
+                "Verify your SuperSync account",
+                "Please verify your e-mail address to finish setting up your SuperSync account.",
+                "Verify e-mail address",
+                link,
+                "If you did not register, ignore this mail and do not open the link.",
+            ),
+            Self::MagicLogin { .. } => render(
+                "Your SuperSync login link",
+                "Open this link to sign in to SuperSync.",
+                "Sign in",
+                link,
+                "The link works once and for 15 minutes. If you did not ask for it, ignore this mail.",
+            ),
+            Self::RecoverPasskey { .. } => render(
+                "Recover your SuperSync passkey",
+                "Open this link to create a new passkey for your SuperSync account. All older passkeys stop working.",
+                "Create a new passkey",
+                link,
+                "The link works once and for 1 hour. If you did not ask for it, ignore this mail.",
+            ),
+            Self::ResetPassword { .. } => render(
+                "Reset your SuperSync password",
+                "Open this link to choose a new password for your SuperSync account.",
+                "Choose a new password",
+                link,
+                "The link works once and for 1 hour. If you did not ask for it, ignore this mail.",
+            ),
+            Self::ChangeAddress { .. } => render(
+                "Confirm your new SuperSync address",
+                "Open this link to use this e-mail address for your SuperSync account.",
+                "Confirm this address",
+                link,
+                "The link works once and for 24 hours. If you did not ask for it, ignore this mail.",
+            ),
+            Self::Invite { .. } => render(
+                "You are invited to SuperSync",
+                "You have been invited to create an account on a SuperSync server.",
+                "Create an account",
+                link,
+                "The link works once and for 7 days. If you don't know what this is about, ignore this mail.",
+            ),
+        }
+    }
+}
+
+fn render(&self) -> Rendered {
         match self {
             Self::VerifyAddress { link } => render(
                 "Verify your SuperSync account",

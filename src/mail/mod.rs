@@ -31,14 +31,22 @@ pub const MAX_SENDING: usize = 4;
 /// How long after a passing failure the mail is tried again.
 pub const RETRY_AFTER: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_mins(3)];
 
-/// What a mail is about.
+/// What a mail is about, with the page to open.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)]
 pub enum Letter {
     /// Prove an address.
-    VerifyAddress {
-        /// The page to open.
-        link: SecretString,
-    },
+    VerifyAddress { link: SecretString },
+    /// Sign in without a password.
+    MagicLogin { link: SecretString },
+    /// Put a new passkey in the place of lost ones.
+    RecoverPasskey { link: SecretString },
+    /// Choose a new password.
+    ResetPassword { link: SecretString },
+    /// Prove the address that an account wants to change to.
+    ChangeAddress { link: SecretString },
+    /// Make an account on a server that is not open to everybody.
+    Invite { link: SecretString },
 }
 
 /// A mail to an account.
@@ -150,11 +158,11 @@ impl Mailer {
         match &self.delivery {
             Delivery::Queue(queue) => Queue::push(queue, mail),
             Delivery::Log => {
-                let Letter::VerifyAddress { link } = &mail.letter;
                 tracing::info!(
                     user_id = mail.user,
-                    "OPERATOR: no SMTP is configured, so this link was not mailed. To verify the account, open {}",
-                    link.expose_secret()
+                    letter = mail.letter.name(),
+                    "OPERATOR: no SMTP is configured, so this link was not mailed. Instead of the account's owner, open {}",
+                    mail.letter.link().expose_secret()
                 );
                 count("logged");
             }

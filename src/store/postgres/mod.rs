@@ -25,6 +25,7 @@ mod log;
 mod rows;
 mod segments;
 mod sessions;
+mod signin;
 mod sql;
 mod test_mode;
 mod upkeep;
