@@ -9,7 +9,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::accounts::{Accounts, Address, AddressError, ManageError, PasswordRuleError, Session, check_new_password};
+use crate::accounts::{
+    Accounts, Address, AddressError, InviteError, ManageError, PasswordRuleError, Session, check_new_password,
+};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::mail::Mailer;
@@ -89,6 +91,17 @@ pub enum UserCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
+    /// Print a link with which somebody can create an account, once, within 7 days.
+    ///
+    /// Works whether registration is open or by invitation (REGISTRATION). With an address, only that address can use it, and
+    /// needs no mail to prove it.
+    Invite {
+        /// The e-mail address to invite.
+        email: Option<String>,
+        /// The account will be an administrator's. Whoever has the link becomes one.
+        #[arg(long)]
+        admin: bool,
+    },
     /// Sign out all devices of an account: every access token given out so far becomes void.
     Revoke {
         /// The account's e-mail address.
@@ -130,6 +143,9 @@ pub enum AdminError {
     /// The accounts service failed.
     #[error(transparent)]
     Accounts(#[from] ManageError),
+    /// There is no invitation.
+    #[error("{0}")]
+    Invite(#[from] InviteError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -220,6 +236,12 @@ pub async fn execute(
                 Some((password, made_up)) => print_password(output, &password, made_up)?,
                 None => writeln!(output, "The password of the latest registration is in effect.")?,
             }
+            Ok(())
+        }
+        UserCommand::Invite { email, admin } => {
+            let address = email.map(|email| Address::parse(&email).map_err(|e| AdminError::Address(email.clone(), e)));
+            let made = accounts.invite(None, address.transpose()?.as_ref(), admin).await?;
+            writeln!(output, "{}", made.link.expose_secret())?;
             Ok(())
         }
         UserCommand::Revoke { email } => {

@@ -90,19 +90,6 @@ impl Letter {
     }
 }
 
-fn render(&self) -> Rendered {
-        match self {
-            Self::VerifyAddress { link } => render(
-                "Verify your SuperSync account",
-                "Please verify your e-mail address to finish setting up your SuperSync account.",
-                "Verify e-mail address",
-                link.expose_secret(),
-                "If you did not register, ignore this mail and do not open the link.",
-            ),
-        }
-    }
-}
-
 fn render(subject: &'static str, purpose: &str, button: &str, link: &str, otherwise: &str) -> Rendered {
     let href = escape_html(link);
     Rendered {

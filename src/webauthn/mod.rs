@@ -45,6 +45,14 @@ pub struct RegistrationResponse {
     pub transports: Option<Vec<String>>,
 }
 
+impl RegistrationResponse {
+    /// One that proves nothing, in the place of one that could not be read.
+    #[must_use]
+    pub const fn unreadable() -> Self {
+        Self { raw_id: Vec::new(), client_data: Vec::new(), attestation_object: Vec::new(), transports: None }
+    }
+}
+
 /// What `navigator.credentials.get()` gave.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
