@@ -38,7 +38,7 @@ use writer::Writer;
 
 /// How much of the write-ahead log's file is kept when the log starts over, in bytes: to write over it is faster than to
 /// let it grow anew.
-const WAL_KEPT: u32 = 64 << 20;
+const WAL_KEPT: u32 = 96 << 20;
 
 /// How to open the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
