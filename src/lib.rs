@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod language;
 pub mod mail;
 pub mod protocol;
 pub mod replay;
