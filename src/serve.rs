@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
-use supersync::config::{Config, Database, Environment, LogFormat};
+use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery};
 use supersync::engine::Options;
 use supersync::engine::sweeper::Sweeper;
 use supersync::events::Follower;
@@ -181,7 +181,7 @@ fn log_panics() {
 /// On a server without accounts and without mail, the operator makes the first account by a link in the log. That and
 /// [`supersync::mail`] are the only places where a link may be logged.
 async fn offer_claim(config: &Config, accounts: &Accounts) {
-    if config.smtp.is_some() || config.test_mode {
+    if config.test_mode || matches!(config.mail, MailDelivery::Smtp(_) | MailDelivery::Files { .. }) {
         return;
     }
     match accounts.claim_link().await {

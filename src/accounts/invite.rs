@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Accounts, Address, Applicant, RegisterError, link};
 use crate::config::RegistrationMode;
+use crate::language::Language;
 use crate::mail::{Letter, Mail};
 use crate::protocol::UserId;
 use crate::store::{InviteRow, NewInvite, StoreError};
@@ -122,7 +123,8 @@ impl Accounts {
             && self.can_mail()
         {
             let letter = Letter::Invite { link: link.clone() };
-            self.inner.mailer.send(Mail { user: by.unwrap_or_default(), to: address.as_str().to_owned(), letter });
+            let (user, to) = (by.unwrap_or_default(), address.as_str().to_owned());
+            self.inner.mailer.send(Mail { user, to, letter, language: Language::default() });
         }
         tracing::info!(invite_id = id, by_user_id = by, "invitation made");
         Ok(Invitation { id, link, expires_at: new.expires_at })

@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::{Accounts, pace};
+use crate::language::Language;
 use crate::mail::{Letter, Mail};
 use crate::store::{OneTimeToken, StoreError, TokenPurpose, UserRow};
 
@@ -70,12 +71,6 @@ pub(super) const CHANGE_ADDRESS: LinkKind = LinkKind {
 };
 
 impl Accounts {
-    /// Whether links reach anybody.
-    #[must_use]
-    pub fn can_mail(&self) -> bool {
-        self.inner.mailer.can_deliver()
-    }
-
     /// Does `work`, which asks for a link, in the same time whatever it comes to.
     pub(super) async fn neutrally<T>(
         &self,
@@ -116,7 +111,9 @@ impl Accounts {
         };
         if inner.store.put_link(&link, new_email, LINK_GAP_MS, MAX_LINKS).await? {
             let letter = (kind.letter)(url(&inner.public_url, kind.page, &token));
-            inner.mailer.send(Mail { user: user.id, to: new_email.unwrap_or(&user.email).to_owned(), letter });
+            let to = new_email.unwrap_or(&user.email).to_owned();
+            let language = user.language.as_deref().and_then(Language::from_code).unwrap_or_default();
+            inner.mailer.send(Mail { user: user.id, to, letter, language });
         }
         Ok(())
     }

@@ -94,7 +94,8 @@ const SYSTEMS: [(&str, &str); 8] = [
 /// `Firefox on Linux`, or as much of it as the user agent tells.
 fn device_name(user_agent: &str) -> String {
     let text: String = user_agent.chars().take(2 * MAX_USER_AGENT_CHARS).collect::<String>().to_ascii_lowercase();
-    let find = |table: &[(&str, &'static str)]| table.iter().find(|(part, _)| text.contains(part)).map(|(_, name)| *name);
+    let find =
+        |table: &[(&str, &'static str)]| table.iter().find(|(part, _)| text.contains(part)).map(|(_, name)| *name);
     match (find(&PROGRAMS), find(&SYSTEMS)) {
         (Some(program), Some(system)) => format!("{program} on {system}"),
         (Some(name), None) | (None, Some(name)) => name.to_owned(),

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::invite::Admission;
 use super::link::{self, VERIFY_EMAIL_LIFETIME_MS};
 use super::{Accounts, Address, HashError, pace};
+use crate::language::Language;
 use crate::mail::{Letter, Mail};
 use crate::protocol::UserId;
 use crate::store::{NewPasskey, NewUser, OneTimeToken, StoreError, TokenPurpose, Unique};
@@ -154,7 +155,12 @@ impl Accounts {
         }
         if let Some((user, token)) = stored {
             let link = link::url(&inner.public_url, "verify-email", &token);
-            inner.mailer.send(Mail { user, to: new.email, letter: Letter::VerifyAddress { link } });
+            inner.mailer.send(Mail {
+                user,
+                to: new.email,
+                letter: Letter::VerifyAddress { link },
+                language: Language::default(),
+            });
         }
         pace::level(began).await;
         Ok(Registered::CheckMail)

@@ -3,5 +3,6 @@
 
 pub mod data;
 pub mod healthcheck;
+pub mod mail;
 pub mod migrate;
 pub mod user;

@@ -480,7 +480,8 @@ mod tests {
     #[tokio::test]
     async fn a_device_that_falls_behind_hears_of_the_newest_only() {
         let notifier = notifier(|_| ());
-        let (mut slow, mut quick) = (notifier.join(USER, "S", TOKEN).unwrap(), notifier.join(USER, "Q", TOKEN).unwrap());
+        let (mut slow, mut quick) =
+            (notifier.join(USER, "S", TOKEN).unwrap(), notifier.join(USER, "Q", TOKEN).unwrap());
         for seq in 1..=2 {
             notifier.committed(USER, "A", seq);
             assert_eq!(next(&mut quick).await, Event::NewOps(seq));

@@ -2,7 +2,7 @@
 //! 4, 8, 9).
 //!
 //! Bodies are judged first and the sender after that, as the contract's order of work has it. An answer that carries a
-//! session and a page that carries a link's token are never cached.
+//! session is never cached.
 
 use axum::Router;
 use axum::extract::State;
@@ -29,8 +29,8 @@ mod fields;
 mod invites;
 mod links;
 mod own;
-mod pages;
 mod passkeys;
+mod qr;
 mod sessions;
 
 use fields::Fields;
@@ -45,7 +45,7 @@ pub fn router() -> Router<AppState> {
         .route("/api/login", post(login))
         .route("/api/verify-email", post(verify_email))
         .route("/api/replace-token", post(replace_token))
-        .route("/verify-email", get(pages::verify_email).post(pages::verify_email_confirmed))
+        .route("/api/account/qr", get(qr::token_as_qr))
         .merge(sessions::router())
         .merge(links::router())
         .merge(passkeys::router())
@@ -58,7 +58,7 @@ async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> Ap
     let as_sent = fields.text("email");
     let address = fields.address();
     let password = fields.new_password();
-    let terms_accepted = fields.consent(state.config.consent_required);
+    let terms_accepted = fields.consent(state.config.legal.requires_consent());
     let invite = fields.invite();
     let (Some(address), Some(password)) = (address, password) else { return Err(fields.refuse()) };
     fields.check()?;
@@ -70,7 +70,7 @@ async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> Ap
 /// Who registers, in the requests that give no password.
 fn applicant(state: &AppState, fields: &mut Fields) -> Option<Applicant> {
     let address = fields.address();
-    let terms_accepted = fields.consent(state.config.consent_required);
+    let terms_accepted = fields.consent(state.config.legal.requires_consent());
     let invite = fields.invite();
     Some(Applicant { address: address?, terms_accepted, invite })
 }

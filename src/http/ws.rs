@@ -60,7 +60,8 @@ pub(super) fn client_id(query: Option<&str>) -> Option<String> {
 
 fn credentials(query: Option<&str>) -> Credentials {
     let (tokens, tickets) = (values(query, "token"), values(query, "ticket"));
-    let given: Vec<Proof> = tokens.into_iter().map(Proof::Token).chain(tickets.into_iter().map(Proof::Ticket)).collect();
+    let given: Vec<Proof> =
+        tokens.into_iter().map(Proof::Token).chain(tickets.into_iter().map(Proof::Ticket)).collect();
     let proof = match <[Proof; 1]>::try_from(given) {
         Ok([Proof::Token(text) | Proof::Ticket(text)]) if text.is_empty() => Proof::Missing,
         Ok([proof]) => proof,

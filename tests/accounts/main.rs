@@ -24,8 +24,8 @@ use supersync::accounts::{
 use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
 use supersync::clock::Clock;
 use supersync::config::{
-    Config, Cors, Database, EncryptionPolicy, Environment, Limits, LogFormat, RateLimit, RateLimits, RegistrationMode,
-    Retention, Timeouts,
+    Config, Cors, Database, EncryptionPolicy, Environment, Legal, Limits, LogFormat, MailDelivery, RateLimit,
+    RateLimits, RegistrationMode, Retention, Timeouts,
 };
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
@@ -52,14 +52,14 @@ fn config() -> Config {
         jwt_secret: SECRET.to_owned().into(),
         cors: Cors { enabled: false, origins: Vec::new() },
         allowed_emails: Vec::new(),
-        smtp: None,
+        mail: MailDelivery::Log,
+        legal: Legal::default(),
         registration: RegistrationMode::Open,
         relying_party: RelyingParty {
             id: "sync.example.org".into(),
             name: "SuperSync".into(),
             origin: "https://sync.example.org".into(),
         },
-        consent_required: false,
         encryption_policy: EncryptionPolicy::Optional,
         test_mode: false,
         trusted_proxies: 0,

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jsonwebtoken::{EncodingKey, Header};
-use serde_json::json;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
 use supersync::config::Config;
@@ -25,7 +23,7 @@ use super::account::Account;
 use super::database::{Backend, TestDatabase};
 use super::op::fresh;
 
-const JWT_SECRET: &str = "a secret of the tests, long enough to be one";
+pub(super) const JWT_SECRET: &str = "a secret of the tests, long enough to be one";
 
 /// What a test may change before the server starts.
 #[derive(Clone)]
@@ -244,14 +242,6 @@ impl Server {
         let config = &self.setup.config;
         let store = store::open_beside(&config.database, config.timeouts.statement).await.expect("the store opens");
         Accounts::new(store, config, self.clock.clone(), Mailer::unavailable())
-    }
-
-    /// A token of the old server: it names no session.
-    pub fn older_token(&self, account: &Account, issued_at_ms: i64) -> String {
-        let iat = issued_at_ms.div_euclid(1000);
-        let claims = json!({ "userId": account.id, "email": account.email, "tokenVersion": 0, "iat": iat });
-        let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
-        jsonwebtoken::encode(&Header::default(), &claims, &key).expect("the claims are JSON")
     }
 
     /// A further session of the account, as the command line opens one.

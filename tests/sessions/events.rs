@@ -63,7 +63,7 @@ async fn a_revoked_session_ends_here_too_and_alone(on: Backend) {
 async fn voided_sessions_end_here_too(on: Backend) {
     let server = Server::start(on).await;
     let (account, stranger) = (server.account().await, server.account().await);
-    let older = Account { token: server.older_token(&account, server.clock.now_ms()), ..account.clone() };
+    let older = Account { token: account.older_token(server.clock.now_ms()), ..account.clone() };
     let (mut one, mut two, mut theirs) =
         (account.socket("A").await, older.socket("B").await, stranger.socket("A").await);
     server.beside().await.revoke(account.id).await.expect("the account exists");

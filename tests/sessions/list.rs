@@ -189,7 +189,10 @@ async fn a_session_is_renamed(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
     let own = id(&account).await;
-    assert_eq!(patch(&account, &own, &json!({ "name": " My \u{7}phone " })).await.ok().body, json!({ "success": true }));
+    assert_eq!(
+        patch(&account, &own, &json!({ "name": " My \u{7}phone " })).await.ok().body,
+        json!({ "success": true })
+    );
     assert_eq!(current(&account).await["name"], "My phone");
 }
 
@@ -224,7 +227,7 @@ async fn all_other_sessions_end(on: Backend) {
     let server = Server::start(on).await;
     let (account, stranger) = (server.account().await, server.account().await);
     let others = [server.signed_in_again(&account).await, server.signed_in_again(&account).await];
-    let older = Account { token: server.older_token(&account, server.clock.now_ms()), ..account.clone() };
+    let older = Account { token: account.older_token(server.clock.now_ms()), ..account.clone() };
     older.status().await;
     server.clock.advance_ms(1000);
     let (mut stays, mut goes, mut goes_too) =
@@ -249,8 +252,7 @@ async fn older_tokens_are_listed_as_one_and_end_together(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
     let now_ms = server.clock.now_ms();
-    let [one, two] =
-        [0, 5_000].map(|ago| Account { token: server.older_token(&account, now_ms - ago), ..account.clone() });
+    let [one, two] = [0, 5_000].map(|ago| Account { token: account.older_token(now_ms - ago), ..account.clone() });
     assert_eq!(sessions(&account).await.len(), 1, "none has been seen");
     one.send(Method::GET, "/api/sync/status", &[("x-forwarded-for", "192.0.2.77")], Vec::new()).await.ok();
     server.accounts.record_sessions().await;
@@ -272,14 +274,14 @@ async fn older_tokens_are_listed_as_one_and_end_together(on: Backend) {
     }
     assert_eq!(sessions(&account).await.len(), 1);
     // One that the old server gives out later counts.
-    let later = Account { token: server.older_token(&account, server.clock.now_ms() + 1000), ..account.clone() };
+    let later = Account { token: account.older_token(server.clock.now_ms() + 1000), ..account.clone() };
     later.status().await;
 }
 
 async fn older_tokens_survive_one_of_them_that_ends_the_others(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
-    let older = Account { token: server.older_token(&account, server.clock.now_ms()), ..account.clone() };
+    let older = Account { token: account.older_token(server.clock.now_ms()), ..account.clone() };
     assert_eq!(older.post("/api/sessions/revoke-others", &json!({})).await.ok()["revoked"], 1);
     refused(&account.get("/api/sync/status").await, 401, REVOKED);
     older.status().await;

@@ -15,7 +15,10 @@ on_both_databases! {
 
 async fn ticket(account: &Account) -> String {
     let reply = account.post("/api/sync/ws-ticket", &json!({})).await.ok();
-    assert_eq!((reply["expiresIn"].as_i64(), reply.headers["cache-control"].to_str().ok()), (Some(30), Some("no-store")));
+    assert_eq!(
+        (reply["expiresIn"].as_i64(), reply.headers["cache-control"].to_str().ok()),
+        (Some(30), Some("no-store"))
+    );
     reply["ticket"].as_str().expect("a text").to_owned()
 }
 
@@ -79,7 +82,7 @@ async fn a_ticket_ends_with_its_session(on: Backend) {
 async fn a_ticket_of_an_older_token_works(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
-    let older = Account { token: server.older_token(&account, server.clock.now_ms()), ..account.clone() };
+    let older = Account { token: account.older_token(server.clock.now_ms()), ..account.clone() };
     let (good, void) = (ticket(&older).await, ticket(&older).await);
     opens(&older, &good, "A").await;
     server.clock.advance_ms(1000);

@@ -199,10 +199,7 @@ async fn a_reset_sets_the_password_and_voids_sessions_and_links(on: Backend) {
     let reset = world.link("a@b.co", "reset-password").await;
     assert_eq!(world.get_as(&token, "/api/account").await.status, 200);
     let done = world.post("/api/reset-password", json!({"token": reset, "password": OTHER_PASSWORD})).await.ok();
-    assert_eq!(
-        done,
-        json!({"message": "Password has been reset successfully. Please log in with your new password."})
-    );
+    assert_eq!(done, json!({"message": "Password has been reset successfully. Please log in with your new password."}));
     let revoked = "Token was revoked. Please log in again to get a new token.";
     world.get_as(&token, "/api/account").await.refused(401, revoked);
     world.login("a@b.co", PASSWORD).await.refused(401, "Invalid credentials");
@@ -259,7 +256,10 @@ async fn a_verified_account_is_not_touched_by_registrations(on: Backend) {
     let world = world(on).await;
     world.verified("a@b.co").await;
     let key = crate::authenticator::Key::es256();
-    assert_eq!(world.post("/api/register/magic-link", json!({"email": "a@b.co"})).await.created(), json!({"message": M}));
+    assert_eq!(
+        world.post("/api/register/magic-link", json!({"email": "a@b.co"})).await.created(),
+        json!({"message": M})
+    );
     assert_eq!(world.register_key("a@b.co", &key).await.created(), json!({"message": M}));
     assert_eq!(world.mails().await, 0);
     world.login_key("a@b.co", &key).await.refused(401, "Authentication failed");

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use supersync::accounts::{Accounts, Address, HashParams, Passwords};
 use supersync::clock::Clock;
-use supersync::config::Config;
+use supersync::config::{Config, Controller};
 use supersync::engine::{Handle, Options};
 use supersync::http::AppState;
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
@@ -25,6 +25,13 @@ use crate::harness::{Backend, TestDatabase};
 pub const PASSWORD: &str = "the owner's password";
 pub const OTHER_PASSWORD: &str = "another good password";
 const CHEAP: HashParams = HashParams { memory_kib: 8, passes: 1 };
+
+/// Publishes a privacy policy, which registration then asks consent to.
+pub fn publish_terms(config: &mut Config) {
+    let text = || "x".to_owned();
+    let who = Controller { name: text(), street: text(), city: text(), country: text(), email: text() };
+    config.legal.controller = Some(who);
+}
 
 /// Keeps what would have been mailed.
 #[derive(Default)]

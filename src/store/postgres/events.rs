@@ -22,11 +22,12 @@ impl EventStore for PostgresStore {
     async fn events_after(&self, after: i64, limit: usize) -> Result<Vec<AccountEvent>> {
         // On the connection of the health checks: a flood of requests must not delay a revocation.
         on_connection!(self.probe, PING_TIMEOUT, "events_after", |db| {
-            let rows = sqlx::query("SELECT id, user_id, kind, at FROM account_events WHERE id > $1 ORDER BY id LIMIT $2")
-                .bind(after)
-                .bind(bound(limit))
-                .fetch_all(&mut *db)
-                .await?;
+            let rows =
+                sqlx::query("SELECT id, user_id, kind, at FROM account_events WHERE id > $1 ORDER BY id LIMIT $2")
+                    .bind(after)
+                    .bind(bound(limit))
+                    .fetch_all(&mut *db)
+                    .await?;
             rows.iter().map(|row| decode_event!(row)).collect()
         })
     }

@@ -8,6 +8,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::{PostgresStore, on_connection, placed, sql};
 use crate::protocol::UserId;
+use crate::store::error::is_foreign_key_violation;
 use crate::store::row::{bound, decode_session, decode_standing, decode_ticket, session_columns};
 use crate::store::{
     Credential, EventKind, OlderTokens, Result, SessionId, SessionRow, SessionSeen, SessionStore, SocketTicket,
@@ -100,8 +101,9 @@ impl SessionStore for PostgresStore {
             .bind(user)
             .fetch_optional(&mut *db)
             .await?;
-            let decode =
-                |row: sqlx::postgres::PgRow| Ok(OlderTokens { last_seen_at: row.try_get(0)?, last_address: row.try_get(1)? });
+            let decode = |row: sqlx::postgres::PgRow| {
+                Ok(OlderTokens { last_seen_at: row.try_get(0)?, last_address: row.try_get(1)? })
+            };
             row.map(decode).transpose()
         })
     }
@@ -282,7 +284,7 @@ async fn insert(db: &mut PgConnection, session: &SessionRow, name: &str) -> Resu
     match inserted {
         Ok(done) => Ok(done.rows_affected() > 0),
         // Deleted at this moment.
-        Err(error) if error.as_database_error().is_some_and(|e| e.is_foreign_key_violation()) => Ok(false),
+        Err(error) if is_foreign_key_violation(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

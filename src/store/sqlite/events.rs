@@ -25,11 +25,12 @@ impl EventStore for SqliteStore {
     async fn events_after(&self, after: i64, limit: usize) -> Result<Vec<AccountEvent>> {
         // On the connection of the health checks: busy readers must not delay a revocation.
         timed("events_after", async {
-            let rows = sqlx::query("SELECT id, user_id, kind, at FROM account_events WHERE id > ?1 ORDER BY id LIMIT ?2")
-                .bind(after)
-                .bind(bound(limit))
-                .fetch_all(&self.probe)
-                .await?;
+            let rows =
+                sqlx::query("SELECT id, user_id, kind, at FROM account_events WHERE id > ?1 ORDER BY id LIMIT ?2")
+                    .bind(after)
+                    .bind(bound(limit))
+                    .fetch_all(&self.probe)
+                    .await?;
             rows.iter().map(|row| decode_event!(row)).collect()
         })
         .await

@@ -6,7 +6,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
 use crate::protocol::UserId;
-use crate::store::error::timed;
+use crate::store::error::{is_foreign_key_violation, timed};
 use crate::store::row::{bound, decode_session, decode_standing, decode_ticket, session_columns};
 use crate::store::{
     Credential, EventKind, OlderTokens, Result, SessionId, SessionRow, SessionSeen, SessionStore, SocketTicket,
@@ -156,7 +156,11 @@ impl SessionStore for SqliteStore {
 
     async fn revoke_older_tokens(&self, user: UserId, now_ms: i64) -> Result<bool> {
         timed("revoke_older_tokens", async {
-            let done = sqlx::query(REVOKE_OLDER_TOKENS).bind(user).bind(now_ms).execute(&mut *self.writer.acquire().await?).await?;
+            let done = sqlx::query(REVOKE_OLDER_TOKENS)
+                .bind(user)
+                .bind(now_ms)
+                .execute(&mut *self.writer.acquire().await?)
+                .await?;
             Ok(done.rows_affected() > 0)
         })
         .await
@@ -305,7 +309,7 @@ async fn insert(db: &mut SqliteConnection, session: &SessionRow, name: &str) -> 
     match inserted {
         Ok(done) => Ok(done.rows_affected() > 0),
         // Deleted at this moment.
-        Err(error) if error.as_database_error().is_some_and(|e| e.is_foreign_key_violation()) => Ok(false),
+        Err(error) if is_foreign_key_violation(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
