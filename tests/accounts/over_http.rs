@@ -151,7 +151,7 @@ async fn the_page_escapes_the_token_and_wants_one() {
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (400, "Token is required"));
     }
     let answer = server.get("GET", "/verify-email?token=%22%3E%3Cscript%3E").await;
-    assert!(answer.text.contains("value=\"&quot;&gt;&lt;script&gt;\"") && !answer.text.contains("<script"));
+    assert!(answer.text.contains("value=\"&#34;&#62;&#60;script&#62;\"") && !answer.text.contains("<script"));
 }
 
 #[tokio::test]
