@@ -21,13 +21,15 @@ pub enum Class {
     Register,
     Login,
     VerifyEmail,
+    Sessions,
+    SocketTicket,
     /// Everything without a limit of its own, unknown paths included.
     Other,
 }
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -41,6 +43,8 @@ impl Class {
         Self::Register,
         Self::Login,
         Self::VerifyEmail,
+        Self::Sessions,
+        Self::SocketTicket,
         Self::Other,
     ];
 
@@ -68,6 +72,8 @@ impl Class {
             "/api/register" if posts => Self::Register,
             "/api/login" if posts => Self::Login,
             "/api/verify-email" | "/verify-email" if posts => Self::VerifyEmail,
+            "/api/sessions" | "/api/sessions/{id}" | "/api/sessions/revoke-others" => Self::Sessions,
+            "/api/sync/ws-ticket" if posts => Self::SocketTicket,
             _ => Self::Other,
         })
     }
@@ -88,6 +94,8 @@ impl Class {
             Self::Register => limits.register,
             Self::Login => limits.login,
             Self::VerifyEmail => limits.verify_email,
+            Self::Sessions => limits.sessions,
+            Self::SocketTicket => limits.ws_ticket,
             Self::Other => limits.other,
         }
     }

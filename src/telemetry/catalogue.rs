@@ -122,6 +122,23 @@ pub const METRICS: &[Metric] = &[
     counter("supersync_registrations_capped_total", &[], "Repeated registrations that sent no further mail."),
     counter("supersync_verifications_total", &[], "E-mail addresses verified."),
     counter("supersync_session_checks_total", &["source"], "Tokens checked, by where the account's state came from."),
+    counter("supersync_sessions_opened_total", &["method"], "Sessions opened, by how somebody signed in."),
+    counter(
+        "supersync_session_touches_total",
+        &["outcome"],
+        "Sessions whose last sign of life was written, failed to be written and is tried again, or was dropped.",
+    ),
+    counter(
+        "supersync_account_events_total",
+        &["kind"],
+        "Changes of accounts, made by this process or another one, that were acted on.",
+    ),
+    histogram("supersync_account_event_lag_seconds", &[], "Time from such a change until this process acted on it."),
+    counter(
+        "supersync_account_event_polls_failed_total",
+        &[],
+        "Questions for changes of accounts that the database did not answer.",
+    ),
     counter("supersync_password_hashes_total", &["algorithm"], "Password hashes computed."),
     counter("supersync_password_hashes_refused_total", &[], "Password hashes refused because too many were waiting."),
     counter("supersync_mails_total", &["outcome"], "Mails, by outcome."),

@@ -77,6 +77,27 @@ pub(super) const USERS_BY_ID: &str = concat!(
     " FROM users WHERE id = k.id OFFSET 0) u"
 );
 
+/// What decides about each token, with its place among those that were asked for.
+pub(super) const STANDINGS: &str = "\
+SELECT u.is_verified, u.locked_at IS NOT NULL, u.token_version, u.older_tokens_revoked_at, u.older_tokens_seen_at,
+    s.created_at, s.last_seen_at, k.place
+FROM UNNEST($1::int8[], $2::bytea[]) WITH ORDINALITY AS k (user_id, session_id, place)
+CROSS JOIN LATERAL (SELECT * FROM users WHERE id = k.user_id OFFSET 0) u
+LEFT JOIN LATERAL (SELECT * FROM sessions WHERE id = k.session_id AND user_id = k.user_id OFFSET 0) s ON TRUE";
+
+pub(super) const TOUCH_SESSIONS: &str = "\
+UPDATE sessions s SET last_seen_at = GREATEST(s.last_seen_at, t.at), last_address = COALESCE(t.address, s.last_address)
+FROM UNNEST($1::bytea[], $2::int8[], $3::text[]) AS t (id, at, address) WHERE s.id = t.id";
+
+/// Nothing for tokens that are void: they may have been shown just before they were voided.
+pub(super) const TOUCH_OLDER_TOKENS: &str = "\
+UPDATE users SET older_tokens_seen_at = GREATEST(older_tokens_seen_at, $4),
+    older_tokens_address = COALESCE($5, older_tokens_address)
+WHERE id = $1 AND token_version = $2 AND (older_tokens_revoked_at IS NULL OR older_tokens_revoked_at <= $3)";
+
+pub(super) const REVOKE_OLDER_TOKENS: &str = "\
+UPDATE users SET older_tokens_revoked_at = $2, older_tokens_seen_at = NULL, older_tokens_address = NULL WHERE id = $1";
+
 pub(super) const INSERT_SEGMENTS: &str = "\
 INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, max_received_at, op_count, min_op_id,
     max_op_id, op_id_hashes, data)
@@ -287,6 +308,8 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("upsert_devices", UPSERT_DEVICES),
     ("load_account", LOAD_ACCOUNTS),
     ("user_by_id", USERS_BY_ID),
+    ("session", STANDINGS),
+    ("touch_sessions", TOUCH_SESSIONS),
     ("read_log", READ_LOG),
     ("find_ops", FIND_OPS),
     ("delete_sealed", DELETE_SEALED),
