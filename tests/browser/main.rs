@@ -7,6 +7,7 @@
 mod driver;
 mod looks;
 mod password;
+mod sessions;
 mod site;
 
 use driver::Browser;
