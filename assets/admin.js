@@ -118,7 +118,7 @@ $('invite').addEventListener('click', async () => {
     confirm: text('admin.invite-confirm'),
     input: { label: text('admin.invite-label'), type: 'email' },
     action: async (email) => {
-      ({ link } = await call('POST', 'api/admin/invites', { body: email.trim() ? { email: email.trim() } : {} }));
+      ({ link } = await call('POST', 'api/invites', { body: email.trim() ? { email: email.trim() } : {} }));
     },
   });
   if (!done) return;

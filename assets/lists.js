@@ -191,7 +191,7 @@ export function prepareLists({ message, guarded, leave, changed }) {
       words: text('passkeys.remove-words'),
       confirm: text('remove'),
       risky: true,
-      action: () => guarded(() => call('DELETE', path, { body: {} })),
+      action: (_, proof) => guarded(() => call('DELETE', path, { body: proof })),
     });
     if (done) refreshPasskeys();
   }
@@ -202,9 +202,9 @@ export function prepareLists({ message, guarded, leave, changed }) {
       words: text('passkeys.add-words'),
       confirm: text('passkeys.add'),
       input: { label: text('name'), value: agent(navigator.userAgent) },
-      action: (name) =>
+      action: (name, proof) =>
         guarded(async () => {
-          const options = await call('POST', 'api/passkeys/options', { body: {} });
+          const options = await call('POST', 'api/passkeys/options', { body: proof });
           const credential = await passkey.create(options);
           await call('POST', 'api/passkeys/verify', { body: { credential, name: name.trim() } });
         }),
