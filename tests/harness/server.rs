@@ -161,6 +161,7 @@ impl Server {
             archived: Vec::new(),
             snapshot: SnapshotChange::Keep,
             seal: Vec::new(),
+            adoption: None,
         };
         let outcomes = self.store.commit([commit].into()).await.expect("the store works");
         assert_eq!(outcomes, [CommitOutcome::Committed]);

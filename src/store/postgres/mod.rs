@@ -18,6 +18,7 @@ use super::{EntityHead, EntityKey, Result, Store, StoreError, UserRow};
 use crate::protocol::{Seq, UserId};
 
 mod accounts;
+mod archives;
 mod commit;
 mod lanes;
 mod log;
