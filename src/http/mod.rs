@@ -7,12 +7,14 @@
 pub mod account;
 pub mod address;
 mod answer;
+mod archives;
 pub mod body;
 mod budget;
 mod call;
 pub mod cors;
 pub mod encode;
 pub mod error;
+mod export;
 pub mod headers;
 mod health;
 mod idle;
@@ -47,7 +49,9 @@ pub fn router(state: AppState) -> Router {
         .route("/", get(front_page))
         .merge(sync::router())
         .merge(health::router())
-        .merge(account::router());
+        .merge(account::router())
+        .merge(archives::router())
+        .merge(export::router());
     if state.config.test_mode {
         routes = routes.merge(test_mode::router());
     }

@@ -21,13 +21,17 @@ pub enum Class {
     Register,
     Login,
     VerifyEmail,
+    Archives,
+    BringBack,
+    /// Downloads of whole data sets.
+    Export,
     /// Everything without a limit of its own, unknown paths included.
     Other,
 }
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -41,6 +45,9 @@ impl Class {
         Self::Register,
         Self::Login,
         Self::VerifyEmail,
+        Self::Archives,
+        Self::BringBack,
+        Self::Export,
         Self::Other,
     ];
 
@@ -68,6 +75,9 @@ impl Class {
             "/api/register" if posts => Self::Register,
             "/api/login" if posts => Self::Login,
             "/api/verify-email" | "/verify-email" if posts => Self::VerifyEmail,
+            "/api/sync/archives" if reads => Self::Archives,
+            "/api/sync/archives/{id}/restore" if posts => Self::BringBack,
+            "/api/sync/archives/{id}" | "/api/account/export" if reads => Self::Export,
             _ => Self::Other,
         })
     }
@@ -79,11 +89,11 @@ impl Class {
             Self::Upload => limits.upload,
             Self::Download => limits.download,
             Self::Snapshot => limits.snapshot,
-            Self::CurrentState | Self::Restore => limits.restore,
+            Self::CurrentState | Self::Restore | Self::Export => limits.restore,
             Self::Status => limits.status,
             Self::Devices => limits.devices,
-            Self::Wipe => limits.wipe,
-            Self::RestorePoints => limits.restore_points,
+            Self::Wipe | Self::BringBack => limits.wipe,
+            Self::RestorePoints | Self::Archives => limits.restore_points,
             Self::Socket => limits.ws,
             Self::Register => limits.register,
             Self::Login => limits.login,

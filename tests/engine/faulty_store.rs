@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
-    AccountState, AccountStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
+    AccountState, AccountStore, ArchiveStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
     LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, OutgoingOp, Result, Sealable, SnapshotBlob,
-    SnapshotMeta, Store, StoreError, TestStore, TokenPurpose, Touch, UserRow,
+    SnapshotMeta, StagedPart, Store, StoreError, TestStore, TokenPurpose, Touch, UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -162,6 +162,19 @@ impl LogStore for FaultyStore {
     async fn archived(&self, user: UserId) -> Result<Vec<ArchivedRange>> {
         self.count();
         self.inner.archived(user).await
+    }
+}
+
+#[async_trait]
+impl ArchiveStore for FaultyStore {
+    async fn begin_staging(&self, user: UserId, range: &ArchivedRange) -> Result<bool> {
+        self.inner.begin_staging(user, range).await
+    }
+    async fn stage(&self, user: UserId, part: StagedPart) -> Result<bool> {
+        self.inner.stage(user, part).await
+    }
+    async fn abandon_staged(&self, user: UserId, staged_from: Seq) -> Result<bool> {
+        self.inner.abandon_staged(user, staged_from).await
     }
 }
 

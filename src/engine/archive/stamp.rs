@@ -14,7 +14,7 @@ use uuid::{Builder, Uuid};
 
 use crate::engine::user::plan::bounded_history;
 use crate::protocol::op::is_causal_full_state;
-use crate::protocol::{Seq, StoredOp, VectorClock};
+use crate::protocol::{ImportReason, OpType, Seq, StoredOp, VectorClock};
 use crate::store::{EntityHead, EntityKey, FullStateMark, heads_of_ops};
 
 /// Characters of the author's random part.
@@ -56,6 +56,8 @@ pub(super) struct Stamp {
     author: Option<Author>,
     /// From an operation's old place to its new one.
     shift: Seq,
+    /// The old place of the full state that devices start from.
+    start: Option<Seq>,
     /// What the set is charged.
     pub(super) bytes: i64,
     /// Per client the maximum over all clocks.
@@ -67,13 +69,13 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// For a set with a full state. Ids begin at `first_ms`, Unix milliseconds: later than any full state that a device may
-    /// know, because the latest id decides which one is in force.
-    pub(super) fn of_new_author(shift: Seq, first_ms: u64, random: Random) -> Self {
+    /// For a set whose newest causal full state is at `start`. Ids begin at `first_ms`, Unix milliseconds: later than any
+    /// full state that a device may know, for in older releases the highest id decides which one is in force.
+    pub(super) fn of_new_author(shift: Seq, start: Seq, first_ms: u64, random: Random) -> Self {
         let mut name = String::from("R_");
         name.extend(random().iter().take(AUTHOR_CHARS).map(|byte| char::from(ALPHABET[usize::from(*byte) % 62])));
         let author = Author { client_id: name.into(), counter: 0, first_ms, random };
-        Self { author: Some(author), ..Self::unchanged(shift) }
+        Self { author: Some(author), start: Some(start), ..Self::unchanged(shift) }
     }
 
     /// For a set without one: only the sequences change.
@@ -81,6 +83,7 @@ impl Stamp {
         Self {
             author: None,
             shift,
+            start: None,
             bytes: 0,
             clock: VectorClock::new(),
             full_state: None,
@@ -98,6 +101,15 @@ impl Stamp {
     }
 
     fn one(&mut self, op: &mut StoredOp) {
+        if self.start == Some(op.server_seq) {
+            // Before an import a device asks its user what to do with changes of its own; on top of a repair, which it takes
+            // for housekeeping, it would apply them unasked. Both carry the state in the same way.
+            if op.op_type == OpType::Repair {
+                op.op_type = OpType::SyncImport;
+                op.repair_base_server_seq = None;
+            }
+            op.import_reason = Some(ImportReason::BackupRestore);
+        }
         op.server_seq += self.shift;
         // A repair says how far its author had seen the log, 0 being an empty one.
         op.repair_base_server_seq = op.repair_base_server_seq.map(|base| if base > 0 { base + self.shift } else { 0 });
@@ -134,7 +146,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::protocol::OpType;
 
     const NOW: u64 = 1_700_000_000_000;
 
@@ -171,7 +182,7 @@ mod tests {
             op(12, "B", OpType::SyncImport, None),
             op(13, "A", OpType::Update, Some("t1")),
         ];
-        let mut stamp = Stamp::of_new_author(100, NOW, random);
+        let mut stamp = Stamp::of_new_author(100, 12, NOW, random);
         let new = stamp.apply(old.clone());
         assert!(new.iter().map(|op| op.server_seq).eq(111..=113));
         let author = &new[0].client_id;
@@ -189,6 +200,17 @@ mod tests {
         assert_eq!(stamp.bytes, new.iter().map(|op| op.storage_bytes).sum::<i64>());
         let heads: Vec<Seq> = stamp.heads.values().map(|head| head.seq).collect();
         assert_eq!(heads, [113]);
+        let reasons: Vec<_> = new.iter().map(|op| op.import_reason).collect();
+        assert_eq!(reasons, [None, Some(ImportReason::BackupRestore), None]);
+    }
+
+    #[test]
+    fn devices_start_from_an_import_even_if_it_was_a_repair() {
+        let repair = StoredOp { repair_base_server_seq: Some(4), ..op(5, "A", OpType::Repair, None) };
+        let mut stamp = Stamp::of_new_author(10, 5, NOW, random);
+        let new = stamp.apply(vec![repair]);
+        assert_eq!((new[0].op_type, new[0].repair_base_server_seq), (OpType::SyncImport, None));
+        assert_eq!(stamp.full_state.expect("it is causal").seq, 15);
     }
 
     #[test]
@@ -207,7 +229,7 @@ mod tests {
     fn a_repair_is_causal_with_its_base_only_and_its_base_moves_along() {
         let with_base = |base| StoredOp { repair_base_server_seq: base, ..op(5, "A", OpType::Repair, None) };
         for (base, moved, causal) in [(None, None, false), (Some(4), Some(14), true), (Some(0), Some(0), true)] {
-            let mut stamp = Stamp::of_new_author(10, NOW, random);
+            let mut stamp = Stamp::of_new_author(10, 99, NOW, random);
             let new = stamp.apply(vec![with_base(base)]);
             assert_eq!((new[0].repair_base_server_seq, stamp.full_state.is_some()), (moved, causal));
         }
@@ -216,7 +238,7 @@ mod tests {
     #[test]
     fn ids_ascend_beyond_a_millisecond() {
         let ops: Vec<StoredOp> = (1..=5000).map(|seq| op(seq, "A", OpType::Update, Some("t"))).collect();
-        let new = Stamp::of_new_author(0, NOW, random).apply(ops);
+        let new = Stamp::of_new_author(0, 1, NOW, random).apply(ops);
         assert!(new.windows(2).all(|pair| pair[0].id < pair[1].id));
         assert!(new.iter().all(|op| Uuid::parse_str(&op.id).expect("a UUID").get_version_num() == 7));
     }
