@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use supersync::store::ArchiveReason;
 
 use super::{archives, bring_back, contents_since, essence, id_of, newest_id};
-use crate::harness::{Backend, Server, ciphertext, import, op, snapshot};
+use crate::harness::{Account, Backend, Server, ciphertext, import, op, snapshot};
 
 on_both_databases! {
     the_list_says_what_is_there,
@@ -202,22 +202,20 @@ async fn conflicts_are_found_in_what_was_brought_back(on: Backend) {
     account.upload("A", &[import("A"), op("A").task("t1").clock(json!({ "A": 2 }))]).await.ok();
     account.snapshot(&snapshot("A").clean_slate()).await.ok();
     bring_back(&account, &newest_id(&account).await).await.ok();
-    for (server, round) in [(None, 0), (Some(server), 1)] {
-        let account = match server {
-            None => account.clone(),
-            // And after it has been read from the database.
-            Some(server) => {
-                let server = Box::leak(Box::new(server.restart().await));
-                server.known(&account)
-            }
-        };
-        let stale = op("A").task("t1").clock(json!({ "A": 3 }));
-        assert_eq!(account.upload("A", &[stale]).await.outcomes(), ["CONFLICT_CONCURRENT"], "{round}");
-        let newest = contents_since(&account, 0).await.pop().expect("there are some");
+    let mut counter = 3;
+    let mut one_round = async |account: &Account| {
+        let stale = op("A").task("t1").clock(json!({ "A": counter }));
+        assert_eq!(account.upload("A", &[stale]).await.outcomes(), ["CONFLICT_CONCURRENT"]);
+        let newest = contents_since(account, 0).await.pop().expect("there are some");
         let mut clock = newest["vectorClock"].clone();
-        clock["A"] = json!(3 + round);
+        clock["A"] = json!(counter);
         assert!(account.upload("A", &[op("A").task("t1").clock(clock)]).await.outcomes()[0].starts_with('#'));
-    }
+        counter += 1;
+    };
+    one_round(&account).await;
+    // And after the log has been read from the database.
+    let server = server.restart().await;
+    one_round(&server.known(&account)).await;
 }
 
 async fn a_set_that_is_larger_than_the_quota_comes_back_from_its_full_state_on(on: Backend) {
