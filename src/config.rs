@@ -113,6 +113,8 @@ pub struct RateLimits {
     pub register: RateLimit,
     pub login: RateLimit,
     pub verify_email: RateLimit,
+    pub sessions: RateLimit,
+    pub ws_ticket: RateLimit,
 }
 
 /// The time-out ladder (operations.md, section 3), inner to outer.

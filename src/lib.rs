@@ -5,7 +5,7 @@
 //! state by replay. The wire behaviour is documented in `docs/protocol.md`, the shape of the code in
 //! `docs/architecture.md`.
 //!
-//! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`] → [`accounts`], [`engine`] → [`store`] →
+//! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`] → [`accounts`], [`engine`] → [`store`] →
 //! [`replay`] → [`protocol`]. The last two are pure: no I/O, no clock, no async.
 
 pub mod accounts;
@@ -15,6 +15,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod events;
 pub mod http;
 pub mod mail;
 pub mod protocol;

@@ -10,6 +10,7 @@ use supersync::clock::Clock;
 use supersync::config::{Config, Database, Environment, LogFormat};
 use supersync::engine::Options;
 use supersync::engine::sweeper::Sweeper;
+use supersync::events::Follower;
 use supersync::http::AppState;
 use supersync::mail::Mailer;
 use supersync::telemetry::metrics;
@@ -24,6 +25,8 @@ use crate::Failure;
 
 /// How long each part may take to stop once requests have ended.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is written down which sessions have been seen.
+const RECORD_SESSIONS_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves until a signal says stop.
 pub async fn run(config: Config) -> Result<(), Failure> {
@@ -50,6 +53,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, instance);
     background.spawn(sweeper.run(stopping.clone()));
     background.spawn(accounts.clone().run_janitor(config.limits.actor_idle, stopping.clone()));
+
+    let follower = Follower::start(Arc::clone(&store), accounts.clone(), engine.clone(), clock.clone()).await?;
+    background.spawn(follower.run(stopping.clone()));
+    background.spawn(accounts.clone().run_recorder(RECORD_SESSIONS_EVERY, stopping.clone()));
 
     let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port)).await?;
     let state = AppState::new(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock);

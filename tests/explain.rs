@@ -13,7 +13,7 @@ use supersync::{config, store};
 use support::postgres::TestDatabase;
 
 /// One account with half of everything, twenty thousand others that share the rest.
-const FILL: [&str; 9] = [
+const FILL: [&str; 10] = [
     "SET synchronous_commit = off",
     "INSERT INTO users (email, is_verified, created_at, storage_quota_bytes)
      SELECT 'u' || n || '@example.org', TRUE, 0, 1000000 FROM generate_series(1, 20001) n",
@@ -34,13 +34,16 @@ const FILL: [&str; 9] = [
      FROM generate_series(1, 200000) n",
     "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at)
      SELECT u.id, 'client' || n, n, n FROM users u, generate_series(1, 3) n",
+    "INSERT INTO sessions (id, user_id, created_at, last_seen_at, expires_at, method, name, user_agent)
+     SELECT decode(md5(u.id || '-' || n), 'hex'), u.id, n, n, n, 'password', 'x', 'x'
+     FROM users u, generate_series(1, 3) n",
     "INSERT INTO archived_ranges (user_id, from_seq, to_seq, generation, reason, bytes, archived_at)
      SELECT u.id, n, n, 0, 'wipe', 1, n FROM users u, generate_series(1, 3) n",
     "INSERT INTO user_snapshots (user_id, schema_version, data) SELECT id, 4, '\\x00' FROM users",
 ];
 
-const TABLES: [&str; 6] =
-    ["operations", "segments", "entity_heads", "sync_devices", "user_sync_state", "user_snapshots"];
+const TABLES: [&str; 7] =
+    ["operations", "segments", "entity_heads", "sync_devices", "sessions", "user_sync_state", "user_snapshots"];
 
 /// Statements that go over accounts on purpose, in order of the primary key.
 const OVER_ACCOUNTS: [&str; 2] = ["prunable_accounts", "sealable_accounts"];

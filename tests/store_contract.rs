@@ -17,6 +17,8 @@ mod log;
 mod postgres_only;
 #[path = "store_contract/segments.rs"]
 mod segments;
+#[path = "store_contract/sessions.rs"]
+mod sessions;
 #[path = "store_contract/sqlite_only.rs"]
 mod sqlite_only;
 #[path = "store_contract/sqlite_trouble.rs"]
@@ -121,4 +123,22 @@ on_both_databases! {
         a_segment_that_cuts_through_another_is_refused,
         accounts_to_seal_are_found_in_order,
         a_truncated_log_is_made_from_segments_too;
+    sessions:
+        a_session_needs_an_account_that_is_not_locked,
+        a_session_is_listed_as_it_was_opened,
+        the_standing_of_a_token_is_read_at_once,
+        the_session_seen_longest_ago_makes_room,
+        a_session_is_renamed_and_revoked_by_its_account_only,
+        other_sessions_go_and_the_older_tokens_with_them,
+        whatever_grows_the_token_version_ends_every_session,
+        replacing_sessions_keeps_the_name_of_the_one,
+        signs_of_life_keep_the_latest_time,
+        ended_sessions_are_deleted_in_steps_and_in_silence,
+        a_ticket_works_once_while_its_session_lives,
+        each_change_is_announced_in_its_order,
+        what_is_not_done_is_not_announced,
+        a_reader_misses_no_event_of_those_that_are_written_at_once,
+        old_events_go_but_numbers_go_on,
+        a_deleted_account_leaves_no_session,
+        an_account_is_made_an_administrator_s;
 }

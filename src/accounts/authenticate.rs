@@ -1,8 +1,12 @@
 //! Who sends a request: from a bearer token to an account.
 
-use super::Accounts;
+use std::net::IpAddr;
+
+use super::cache::{Known, outlived};
+use super::origin::address_prefix;
+use super::{Accounts, RECENT_MS};
 use crate::protocol::UserId;
-use crate::store::StoreError;
+use crate::store::{Credential, SessionId, SessionSeen, StoreError};
 
 /// The sender of a request.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,6 +17,20 @@ pub struct AuthUser {
     pub email: String,
     /// The token version that the token was issued for.
     pub token_version: i64,
+    /// The session that the token belongs to; `None`: an older token.
+    pub session: Option<SessionId>,
+    /// When that session was opened, Unix milliseconds.
+    pub session_opened_at: Option<i64>,
+    /// When the token was issued, Unix milliseconds, if it says so.
+    pub token_issued_at: Option<i64>,
+}
+
+impl AuthUser {
+    /// What decides whether the token still counts.
+    #[must_use]
+    pub const fn credential(&self) -> Credential {
+        Credential { session: self.session, token_version: self.token_version, issued_at: self.token_issued_at }
+    }
 }
 
 /// Shows the number only: addresses stay out of logs.
@@ -35,10 +53,10 @@ pub enum AuthError {
     /// Past its `exp`.
     #[error("Token expired. Please log in again to get a new token.")]
     Expired,
-    /// The account is gone or was never verified.
+    /// The account is gone, was never verified, or is locked by the operator.
     #[error("Account unavailable")]
     Unavailable,
-    /// The account's token version has grown since.
+    /// The account's token version has grown since, or the session was revoked.
     #[error("Token was revoked. Please log in again to get a new token.")]
     Revoked,
     /// The database did not answer: nothing is known about the token. Must be a 5xx, never a 401, because the app
@@ -53,33 +71,96 @@ impl Accounts {
     /// # Errors
     /// When there is no valid session, or the database fails.
     pub async fn authenticate(&self, header: Option<&str>) -> Result<AuthUser, AuthError> {
-        let header = header.filter(|header| header.starts_with("Bearer ")).ok_or(AuthError::MissingHeader)?;
-        let token = header.split(' ').nth(1).unwrap_or_default();
-        self.authenticate_token(token).await
+        self.authenticate_from(header, || None).await
     }
 
-    /// The sender by the bare token: signature, expiry, account, verification, token version, in this order.
+    /// The same for a request of a client whose address `address` finds out, should anybody want to know.
+    ///
+    /// # Errors
+    /// When there is no valid session, or the database fails.
+    pub async fn authenticate_from(
+        &self,
+        header: Option<&str>,
+        address: impl FnOnce() -> Option<IpAddr> + Send,
+    ) -> Result<AuthUser, AuthError> {
+        let header = header.filter(|header| header.starts_with("Bearer ")).ok_or(AuthError::MissingHeader)?;
+        let token = header.split(' ').nth(1).unwrap_or_default();
+        self.authenticate_token_from(token, address).await
+    }
+
+    /// The sender by the bare token: signature, expiry, account, verification, token version, session, in this order.
     ///
     /// # Errors
     /// When there is no valid session, or the database fails.
     pub async fn authenticate_token(&self, token: &str) -> Result<AuthUser, AuthError> {
+        self.authenticate_token_from(token, || None).await
+    }
+
+    /// The same for a client whose address `address` finds out.
+    ///
+    /// # Errors
+    /// When there is no valid session, or the database fails.
+    pub async fn authenticate_token_from(
+        &self,
+        token: &str,
+        address: impl FnOnce() -> Option<IpAddr> + Send,
+    ) -> Result<AuthUser, AuthError> {
         let inner = &*self.inner;
-        let claims = inner.sessions.verify(token, inner.clock.now_ms())?;
-        let user = AuthUser { user_id: claims.user, email: claims.email, token_version: claims.token_version };
-        if inner.cache.knows(user.user_id, user.token_version, inner.clock.now_ms()) {
+        let now_ms = inner.clock.now_ms();
+        let claims = inner.sessions.verify(token, now_ms)?;
+        let (user, credential) = (claims.user, claims.credential());
+        let known = self.known(user, &credential).await?;
+        if known.is_seen_due {
+            let address = address().map(address_prefix);
+            inner.seen.record(SessionSeen { user, credential, at_ms: now_ms, address });
+        }
+        let Credential { session, token_version, issued_at } = credential;
+        Ok(AuthUser {
+            user_id: user,
+            email: claims.email,
+            token_version,
+            session,
+            session_opened_at: known.opened_at,
+            token_issued_at: issued_at,
+        })
+    }
+
+    /// Whether a token that was accepted before still counts.
+    ///
+    /// # Errors
+    /// When it does not, or the database fails.
+    pub async fn recheck(&self, user: UserId, credential: &Credential) -> Result<(), AuthError> {
+        self.known(user, credential).await.map(|_| ())
+    }
+
+    /// Whether the sender has signed in a short while ago, so that it need not be asked for its password again before a
+    /// change of how one signs in.
+    #[must_use]
+    pub fn recently_signed_in(&self, user: &AuthUser) -> bool {
+        let now_ms = self.inner.clock.now_ms();
+        user.session_opened_at.is_some_and(|opened_at| now_ms - opened_at < RECENT_MS)
+    }
+
+    async fn known(&self, user: UserId, credential: &Credential) -> Result<Known, AuthError> {
+        let inner = &*self.inner;
+        if let Some(known) = inner.cache.look_up(user, credential, inner.clock.now_ms()) {
             inner.checked_by_cache.increment(1);
-            return Ok(user);
+            return Ok(known);
         }
         metrics::counter!("supersync_session_checks_total", "source" => "database").increment(1);
         // An entry's age counts from before the read, so that the read's own time can't lengthen its life.
         let read_at_ms = inner.clock.now_ms();
-        let ticket = inner.cache.begin_fill(user.user_id);
-        let row = inner.store.user_by_id(user.user_id).await?;
-        let row = row.filter(|row| row.is_verified).ok_or(AuthError::Unavailable)?;
-        if row.token_version != user.token_version {
+        let ticket = inner.cache.begin_fill(user);
+        let standing = inner.store.standing(user, credential.session).await?;
+        let standing = standing.filter(|found| found.is_verified && !found.is_locked).ok_or(AuthError::Unavailable)?;
+        let counts = standing.token_version == credential.token_version
+            && match credential.session {
+                Some(_) => standing.session.is_some(),
+                None => outlived(credential, standing.older_tokens_revoked_at),
+            };
+        if !counts {
             return Err(AuthError::Revoked);
         }
-        inner.cache.fill(&ticket, row.token_version, read_at_ms);
-        Ok(user)
+        Ok(inner.cache.fill(&ticket, credential, &standing, read_at_ms))
     }
 }

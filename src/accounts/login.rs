@@ -4,7 +4,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::password::{Admission, Verdict};
-use super::{Accounts, Address, HashError, Session, pace};
+use super::{Accounts, Address, HashError, ManageError, Session, SessionOrigin, pace};
 use crate::store::{StoreError, UserRow};
 
 /// At this many wrong passwords in a row the account is locked, and again at each further one.
@@ -15,7 +15,7 @@ pub const LOCK_MS: i64 = 15 * 60 * 1000;
 /// Why nobody was signed in. The first three are 401 with exactly this text.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// No such account, no password, or the wrong one.
+    /// No such account, no password, the wrong one, or the operator has locked the account.
     #[error("Invalid credentials")]
     InvalidCredentials,
     /// Too many wrong passwords; the right one is refused too.
@@ -37,13 +37,23 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`LoginError`].
-    pub async fn login(&self, address: &Address, password: &SecretString) -> Result<Session, LoginError> {
-        let result = self.try_login(address, password).await;
+    pub async fn login(
+        &self,
+        address: &Address,
+        password: &SecretString,
+        origin: &SessionOrigin,
+    ) -> Result<Session, LoginError> {
+        let result = self.try_login(address, password, origin).await;
         metrics::counter!("supersync_logins_total", "outcome" => outcome(result.as_ref().err())).increment(1);
         result
     }
 
-    async fn try_login(&self, address: &Address, password: &SecretString) -> Result<Session, LoginError> {
+    async fn try_login(
+        &self,
+        address: &Address,
+        password: &SecretString,
+        origin: &SessionOrigin,
+    ) -> Result<Session, LoginError> {
         let inner = &*self.inner;
         let admission = inner.passwords.admit()?;
         let Some(user) = inner.store.user_by_email(address.as_str()).await? else {
@@ -69,6 +79,10 @@ impl Accounts {
                 pace::level(checked).await;
                 Err(LoginError::InvalidCredentials)
             }
+            Verdict::Match { .. } if user.locked_at.is_some() => {
+                pace::level(Instant::now()).await;
+                Err(LoginError::InvalidCredentials)
+            }
             Verdict::Match { .. } if !user.is_verified => Err(LoginError::NotVerified),
             Verdict::Match { outdated } => {
                 if user.failed_login_attempts != 0 || user.locked_until.is_some() {
@@ -78,7 +92,13 @@ impl Accounts {
                     // The password was right all the same; the next login tries again.
                     tracing::warn!(user_id = user.id, %error, "password hash not renewed");
                 }
-                Ok(inner.sessions.issue(user.id, &user.email, user.token_version, inner.clock.now_ms()))
+                let opened = self.open_session(user.id, &user.email, user.token_version, origin).await;
+                opened.map_err(|error| match error {
+                    ManageError::Hash(error) => error.into(),
+                    ManageError::Database(error) => error.into(),
+                    // Deleted or locked at this moment.
+                    ManageError::NoAccount | ManageError::Exists => LoginError::InvalidCredentials,
+                })
             }
         }
     }

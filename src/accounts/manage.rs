@@ -2,11 +2,9 @@
 
 use secrecy::SecretString;
 
-use super::{Accounts, Address, HashError, Session};
+use super::{Accounts, Address, HashError};
 use crate::protocol::UserId;
-use crate::store::{NewUser, StoreError, UserRow};
-
-use super::AuthUser;
+use crate::store::{EventKind, NewUser, StoreError, UserRow};
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -26,16 +24,6 @@ pub enum ManageError {
 }
 
 impl Accounts {
-    /// Voids every session of the account and gives out a new one, whose token names the same address as the presented
-    /// one (accounts contract, section 4.8). The caller closes the account's sockets.
-    ///
-    /// # Errors
-    /// When the account is gone or the database fails.
-    pub async fn replace_token(&self, user: &AuthUser) -> Result<Session, ManageError> {
-        let version = self.revoke(user.user_id).await?;
-        Ok(self.inner.sessions.issue(user.user_id, &user.email, version, self.inner.clock.now_ms()))
-    }
-
     /// Voids every session of the account. Returns the new token version. The caller closes the account's sockets.
     ///
     /// # Errors
@@ -91,15 +79,6 @@ impl Accounts {
         Ok(user)
     }
 
-    /// A session for an account, without its password: for the operator, and for test mode's route.
-    ///
-    /// # Errors
-    /// When there is no such account or the database fails.
-    pub async fn session_for(&self, user: UserId) -> Result<Session, ManageError> {
-        let row = self.inner.store.user_by_id(user).await?.ok_or(ManageError::NoAccount)?;
-        Ok(self.inner.sessions.issue(row.id, &row.email, row.token_version, self.inner.clock.now_ms()))
-    }
-
     /// The account with this address, whatever the case.
     ///
     /// # Errors
@@ -147,5 +126,40 @@ impl Accounts {
     /// When there is no such account or the database fails.
     pub async fn set_quota(&self, user: UserId, bytes: i64) -> Result<(), ManageError> {
         if self.inner.store.set_quota(user, bytes).await? { Ok(()) } else { Err(ManageError::NoAccount) }
+    }
+
+    /// Locks the account: its sessions and every attempt to sign in are refused until it is unlocked. The caller closes
+    /// its sockets.
+    ///
+    /// # Errors
+    /// When there is no such account or the database fails.
+    pub async fn set_locked(&self, user: UserId, is_locked: bool) -> Result<(), ManageError> {
+        let locked_at = is_locked.then(|| self.inner.clock.now_ms());
+        if !self.revoking(user, self.inner.store.set_locked(user, locked_at)).await? {
+            return Err(ManageError::NoAccount);
+        }
+        tracing::info!(user_id = user, is_locked, "lock changed by the operator");
+        Ok(())
+    }
+
+    /// Makes the account an administrator's, or takes that away.
+    ///
+    /// # Errors
+    /// When there is no such account or the database fails.
+    pub async fn set_admin(&self, user: UserId, is_admin: bool) -> Result<(), ManageError> {
+        if !self.inner.store.set_admin(user, is_admin).await? {
+            return Err(ManageError::NoAccount);
+        }
+        tracing::info!(user_id = user, is_admin, audit = "ADMIN_CHANGED", "administrator's rights changed");
+        Ok(())
+    }
+
+    /// Tells other processes that the account's data was deleted. They would find out by themselves when they next write
+    /// to its log; until then they would answer from memory.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn announce_cleared(&self, user: UserId) -> Result<(), StoreError> {
+        self.inner.store.announce(user, EventKind::DataCleared).await
     }
 }

@@ -3,12 +3,12 @@
 //! Owns who may do something and how that is proven. Promises that a database failure never looks like a refused
 //! session ([`AuthError::Database`]), that the answer to a registration does not tell whether the address is known,
 //! that at most a few password hashes are computed at once, and that a revoked session is refused at once in this
-//! process and after [`CACHE_TTL_MS`] in every other one.
+//! process and, where the events of [`crate::events`] are followed, within a second in every other one
+//! ([`CACHE_TTL_MS`] at the latest).
 //!
 //! Must not know HTTP, sockets or the engine: closing the sockets of a revoked or deleted account is its caller's part.
 //!
-//! Later methods (magic link, passkeys, password reset) each get a module of their own next to `register` and `login`;
-//! the one-time tokens, the mail queue and the cache's invalidation are made for them already.
+//! Every way to sign in ends in [`Accounts::open_session`], which alone gives out tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,23 +27,30 @@ mod cache;
 mod link;
 mod login;
 mod manage;
+mod open;
+mod origin;
 mod pace;
 mod password;
 mod register;
+mod seen;
 mod session;
+mod session_list;
 mod verify;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
 pub use authenticate::{AuthError, AuthUser};
-pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS};
+pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS, SEEN_EVERY_MS};
 pub use link::VERIFY_EMAIL_LIFETIME_MS;
 pub use login::{LOCK_AFTER_FAILURES, LOCK_MS, LoginError};
 pub use manage::ManageError;
+pub use open::{MAX_SESSIONS, RECENT_MS};
+pub use origin::{MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };
 pub use register::{MAX_RESENDS_PER_DAY, RegisterError, Registered};
 pub use session::{SESSION_SECONDS, Session};
+pub use session_list::{SessionError, SessionList, SessionRef, TICKET_LIFETIME_MS};
 pub use verify::VerifyError;
 
 /// Everything about accounts. Cheap to clone.
@@ -58,7 +65,8 @@ struct Inner {
     mailer: Mailer,
     passwords: Passwords,
     sessions: session::Tokens,
-    cache: cache::VerifiedUsers,
+    cache: cache::KnownSessions,
+    seen: seen::SeenSessions,
     /// Counts on every request, so it is looked up once.
     checked_by_cache: metrics::Counter,
     login_turns: pace::Turns,
@@ -93,7 +101,8 @@ impl Accounts {
                 mailer,
                 passwords,
                 sessions: session::Tokens::new(&config.jwt_secret),
-                cache: cache::VerifiedUsers::new(),
+                cache: cache::KnownSessions::new(),
+                seen: seen::SeenSessions::default(),
                 checked_by_cache: metrics::counter!("supersync_session_checks_total", "source" => "cache"),
                 login_turns: pace::Turns::new(),
                 registration_turn: tokio::sync::Mutex::new(()),
@@ -121,6 +130,14 @@ impl Accounts {
         }
     }
 
+    /// Writes down, from time to time, which sessions have been seen; a last time when cancelled.
+    pub async fn run_recorder(self, every: Duration, cancel: CancellationToken) {
+        while cancel.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            self.record_sessions().await;
+        }
+        self.record_sessions().await;
+    }
+
     fn forget_idle_sessions(&self, idle_ms: i64) {
         let now_ms = self.inner.clock.now_ms();
         self.inner.sessions.forget_unused(now_ms.saturating_sub(idle_ms));
@@ -132,7 +149,7 @@ impl Accounts {
         self.inner.mailer.drain().await;
     }
 
-    /// Makes `write`, a change of an account's token version, verification or existence, known to the cache before and
+    /// Makes `write`, a change of an account's sessions, token version, verification, lock or existence, known to the cache before and
     /// after it, also when the caller is cancelled in between.
     async fn revoking<T>(&self, user: UserId, write: impl Future<Output = T> + Send) -> T {
         let _guard = self.inner.cache.invalidating(user);

@@ -1,8 +1,8 @@
 //! Sessions: year-long JWTs in the form that the app's existing tokens have (accounts contract, section 5.1).
 //!
-//! Nothing is stored for a session; it ends when it expires or when the account's token version grows. Tokens whose
-//! signature was found good are remembered for a while: a device shows the same one with every request for a year, and
-//! checking it is half of the work of a poll.
+//! A token names the session that it belongs to (`jti`), which can be revoked alone; tokens of the old server name none.
+//! Tokens whose signature was found good are remembered for a while: a device shows the same one with every request for
+//! a year, and checking it is half of the work of a poll.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -12,10 +12,12 @@ use std::sync::{Mutex, PoisonError};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use lru::LruCache;
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::AuthError;
 use crate::protocol::UserId;
+use crate::store::{Credential, SessionId};
 
 /// How long a session lasts: 365 days. Don't shorten it and don't rotate tokens: a device's download cursor hangs on
 /// its token.
@@ -25,6 +27,8 @@ pub const SESSION_SECONDS: i64 = 365 * 24 * 60 * 60;
 pub struct Session {
     /// The JWT.
     pub token: SecretString,
+    /// Its number.
+    pub id: SessionId,
     /// Whose it is.
     pub user: UserId,
     /// The address that the token names.
@@ -40,6 +44,7 @@ struct IssuedClaims<'a> {
     token_version: i64,
     iat: i64,
     exp: i64,
+    jti: String,
 }
 
 /// Tokens remembered, in all; about 500 bytes each. One that has not been shown for a while is forgotten.
@@ -58,9 +63,29 @@ pub(super) struct Claims {
     pub(super) email: String,
     /// Tokens from before revocation existed have none.
     #[serde(rename = "tokenVersion", default)]
-    pub(super) token_version: i64,
+    token_version: i64,
+    /// Tokens of the old server have none.
+    #[serde(rename = "jti", default, deserialize_with = "session_id")]
+    session: Option<SessionId>,
+    iat: Option<f64>,
     exp: Option<f64>,
     nbf: Option<f64>,
+}
+
+/// A name that is no session's is not one of ours.
+fn session_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SessionId>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| SessionId::parse(&text).ok_or_else(|| D::Error::custom("no session"))).transpose()
+}
+
+impl Claims {
+    /// What the database decides by.
+    pub(super) fn credential(&self) -> Credential {
+        // Saturates; nobody issues tokens in those years.
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970 fit")]
+        let issued_at = self.iat.map(|seconds| (seconds * 1000.0) as i64);
+        Credential { session: self.session, token_version: self.token_version, issued_at }
+    }
 }
 
 /// Issues and checks tokens with the operator's secret.
@@ -153,12 +178,12 @@ impl Tokens {
         }
     }
 
-    pub(super) fn issue(&self, user: UserId, email: &str, token_version: i64, now_ms: i64) -> Session {
+    pub(super) fn issue(&self, user: UserId, email: &str, token_version: i64, id: SessionId, now_ms: i64) -> Session {
         let iat = now_ms.div_euclid(1000);
-        let claims = IssuedClaims { user, email, token_version, iat, exp: iat + SESSION_SECONDS };
+        let claims = IssuedClaims { user, email, token_version, iat, exp: iat + SESSION_SECONDS, jti: id.to_string() };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
             .expect("numbers and a string are always valid JSON, and an HMAC takes a key of any length");
-        Session { token: token.into(), user, email: email.to_owned() }
+        Session { token: token.into(), id, user, email: email.to_owned() }
     }
 
     /// Forgets tokens that were last shown before then.
@@ -201,6 +226,10 @@ mod tests {
         "0123456789abcdef0123456789abcdef".to_owned().into()
     }
 
+    fn claims() -> Claims {
+        Claims { user: 1, email: String::new(), token_version: 0, session: None, iat: None, exp: None, nbf: None }
+    }
+
     fn signed(alg: Algorithm, claims: &Value, secret: &SecretString) -> String {
         jsonwebtoken::encode(&Header::new(alg), claims, &EncodingKey::from_secret(secret.expose_secret().as_bytes()))
             .unwrap()
@@ -223,6 +252,10 @@ mod tests {
             assert!(matches!(tokens.verify(token, NOW_MS), Err(AuthError::Invalid)), "{token}");
         }
         assert!(matches!(error(&json!({"email": "a@b.co"})), Some(AuthError::Invalid)), "no user");
+        for jti in [json!("x"), json!(7), json!("")] {
+            let claims = json!({"userId": 1, "email": "a@b.co", "jti": jti});
+            assert!(matches!(error(&claims), Some(AuthError::Invalid)), "no session of ours: {jti}");
+        }
     }
 
     #[test]
@@ -244,17 +277,21 @@ mod tests {
         for alg in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
             let token = signed(alg, &json!({"userId": 9, "email": "a@b.co", "aud": "x"}), &secret());
             let claims = Tokens::new(&secret()).verify(&token, NOW_MS).ok().unwrap();
-            assert_eq!((claims.user, claims.email.as_str(), claims.token_version), (9, "a@b.co", 0));
+            assert_eq!((claims.user, claims.email.as_str()), (9, "a@b.co"));
+            assert_eq!(claims.credential(), Credential { session: None, token_version: 0, issued_at: None });
         }
     }
 
     #[test]
     fn a_remembered_token_is_judged_by_the_time_all_the_same_and_a_changed_one_anew() {
         let tokens = Tokens::new(&secret());
-        let session = tokens.issue(5, "a@b.co", 2, NOW_MS);
+        let id = SessionId::random();
+        let session = tokens.issue(5, "a@b.co", 2, id, NOW_MS);
         let token = session.token.expose_secret();
         for _ in 0..2 {
-            assert_eq!(tokens.verify(token, NOW_MS).ok().unwrap().token_version, 2);
+            let credential = tokens.verify(token, NOW_MS).ok().unwrap().credential();
+            let issued_at = Some(1_700_000_000_000);
+            assert_eq!(credential, Credential { session: Some(id), token_version: 2, issued_at });
         }
         assert!(tokens.verified.get(token, NOW_MS).is_some());
         assert!(matches!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000), Err(AuthError::Expired)));
@@ -268,7 +305,7 @@ mod tests {
     #[test]
     fn the_memory_of_tokens_is_bounded() {
         let verified = VerifiedTokens::new();
-        let claims = Claims { user: 1, email: String::new(), token_version: 0, exp: None, nbf: None };
+        let claims = claims();
         for n in 0..i64::try_from(3 * REMEMBERED_TOKENS).unwrap() {
             verified.put(&n.to_string(), &claims, n);
         }
@@ -281,7 +318,7 @@ mod tests {
     #[test]
     fn tokens_that_nobody_shows_are_forgotten() {
         let verified = VerifiedTokens::new();
-        let claims = Claims { user: 1, email: String::new(), token_version: 0, exp: None, nbf: None };
+        let claims = claims();
         for token in ["a", "b"] {
             verified.put(token, &claims, 1_000);
         }
@@ -295,14 +332,16 @@ mod tests {
     #[test]
     fn issues_the_contract_s_claims() {
         let tokens = Tokens::new(&secret());
-        let session = tokens.issue(5, "a@b.co", 2, NOW_MS);
+        let id = SessionId::random();
+        let session = tokens.issue(5, "a@b.co", 2, id, NOW_MS);
         let token = session.token.expose_secret();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_exp = false;
         let key = DecodingKey::from_secret(secret().expose_secret().as_bytes());
         let data = jsonwebtoken::decode::<Value>(token, &key, &validation).unwrap();
-        let expected =
+        let mut expected =
             json!({"userId": 5, "email": "a@b.co", "tokenVersion": 2, "iat": 1_700_000_000, "exp": 1_731_536_000});
+        expected["jti"] = id.to_string().into();
         assert_eq!(data.claims, expected);
         assert!(token.starts_with("eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9."), "typ JWT, alg HS256: {token}");
         assert!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000 - 501).is_ok());

@@ -314,6 +314,8 @@ fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
         register: limit(r, "RATE_LIMIT_REGISTER_PER_15_MINUTES", 15),
         login: limit(r, "RATE_LIMIT_LOGIN_PER_15_MINUTES", 15),
         verify_email: limit(r, "RATE_LIMIT_VERIFY_EMAIL_PER_15_MINUTES", 15),
+        sessions: limit(r, "RATE_LIMIT_SESSIONS_PER_15_MINUTES", 15),
+        ws_ticket: limit(r, "RATE_LIMIT_WS_TICKETS_PER_MINUTE", 1),
     }
 }
 

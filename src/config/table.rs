@@ -182,6 +182,8 @@ pub const GROUPS: &[Group] = &[
             value("RATE_LIMIT_REGISTER_PER_15_MINUTES", "5", "`POST /api/register`."),
             value("RATE_LIMIT_LOGIN_PER_15_MINUTES", "10", "`POST /api/login`."),
             value("RATE_LIMIT_VERIFY_EMAIL_PER_15_MINUTES", "20", "`/api/verify-email`."),
+            value("RATE_LIMIT_SESSIONS_PER_15_MINUTES", "100", "`/api/sessions`, with what is below it."),
+            value("RATE_LIMIT_WS_TICKETS_PER_MINUTE", "60", "`POST /api/sync/ws-ticket`."),
             value("RATE_LIMIT_OTHER_PER_15_MINUTES", "500", "Everything else, one counter."),
         ],
     },

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::protocol::{Seq, UserId};
+use crate::store::Credential;
 
 /// Times and bounds (contract, section 9).
 #[derive(Clone, Debug)]
@@ -79,6 +80,8 @@ impl Closing {
     pub const REPLACED: Self = Self { code: 4009, reason: "Replaced by newer connection" };
     /// The server stops.
     pub const SHUTDOWN: Self = Self { code: 1001, reason: "Server shutting down" };
+    /// The server asks the client to connect and prove itself again.
+    pub const RESET: Self = Self { code: 1012, reason: "Please reconnect" };
     /// The client sent a larger message than it may.
     pub const TOO_BIG: Self = Self { code: 1009, reason: "Message too big" };
     /// The server failed while it set the socket up.
@@ -128,6 +131,8 @@ struct Socket {
     client_id: Box<str>,
     /// Tells this socket from a later one of the same device.
     number: u64,
+    /// What it was opened with.
+    credential: Credential,
     line: Arc<Line>,
     cooldown_until: Instant,
 }
@@ -205,12 +210,12 @@ impl Notifier {
         self.inner.open.load(Ordering::Relaxed)
     }
 
-    /// Adds a device's socket. An older socket of the same device is closed in its favour, unless that one is open
+    /// Adds a device's socket, which `credential` opened. An older socket of the same device is closed in its favour, unless that one is open
     /// and young.
     ///
     /// # Errors
     /// Why the socket is to be closed at once.
-    pub fn join(&self, user: UserId, client_id: &str) -> Result<Membership, Closing> {
+    pub fn join(&self, user: UserId, client_id: &str, credential: Credential) -> Result<Membership, Closing> {
         let inner = &self.inner;
         let now = Instant::now();
         let mut account = inner.accounts.entry(user).or_default();
@@ -242,7 +247,8 @@ impl Notifier {
         let number = inner.numbers.fetch_add(1, Ordering::Relaxed);
         let line = Arc::<Line>::default();
         let cooldown_until = now + inner.options.cooldown;
-        let socket = Socket { client_id: client_id.into(), number, line: Arc::clone(&line), cooldown_until };
+        let socket =
+            Socket { client_id: client_id.into(), number, credential, line: Arc::clone(&line), cooldown_until };
         if let Some(at) = incumbent {
             account.sockets[at] = socket;
         } else {
@@ -302,6 +308,37 @@ impl Notifier {
         if let Some(account) = self.inner.accounts.get(&user) {
             for socket in &account.sockets {
                 socket.line.close(Closing { code, reason });
+            }
+        }
+    }
+
+    /// What an account's sockets were opened with, each once.
+    #[must_use]
+    pub fn credentials(&self, user: UserId) -> Vec<Credential> {
+        let Some(account) = self.inner.accounts.get(&user) else { return Vec::new() };
+        let mut credentials = Vec::new();
+        for socket in account.sockets.iter().filter(|socket| !socket.is_closing()) {
+            if !credentials.contains(&socket.credential) {
+                credentials.push(socket.credential);
+            }
+        }
+        credentials
+    }
+
+    /// Closes those sockets of an account whose tokens `is_void` any more.
+    pub fn close_revoked(&self, user: UserId, is_void: impl Fn(&Credential) -> bool) {
+        if let Some(account) = self.inner.accounts.get(&user) {
+            for socket in account.sockets.iter().filter(|socket| is_void(&socket.credential)) {
+                socket.line.close(Closing::REVOKED);
+            }
+        }
+    }
+
+    /// Closes every socket in a way that makes clients come back: nobody knows any more whose tokens still count.
+    pub fn close_all(&self) {
+        for account in &self.inner.accounts {
+            for socket in &account.sockets {
+                socket.line.close(Closing::RESET);
             }
         }
     }
@@ -393,6 +430,7 @@ mod tests {
     const NEVER: Duration = Duration::from_hours(1);
     const SOON: Duration = Duration::from_millis(20);
     const USER: UserId = 7;
+    const TOKEN: Credential = Credential { session: None, token_version: 0, issued_at: None };
 
     fn notifier(change: impl FnOnce(&mut NotifierOptions)) -> Notifier {
         let mut options = NotifierOptions { debounce: SOON, max_delay: NEVER, ..NotifierOptions::default() };
@@ -407,8 +445,8 @@ mod tests {
     #[tokio::test]
     async fn a_burst_is_told_once_to_everybody_but_its_author() {
         let notifier = notifier(|_| ());
-        let (mut a, mut b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
-        let mut stranger = notifier.join(USER + 1, "B").unwrap();
+        let (mut a, mut b) = (notifier.join(USER, "A", TOKEN).unwrap(), notifier.join(USER, "B", TOKEN).unwrap());
+        let mut stranger = notifier.join(USER + 1, "B", TOKEN).unwrap();
         for seq in 1..=3 {
             notifier.committed(USER, "A", seq);
         }
@@ -424,7 +462,7 @@ mod tests {
     #[tokio::test]
     async fn two_devices_that_upload_at_once_hear_of_each_other() {
         let notifier = notifier(|_| ());
-        let (mut a, mut b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
+        let (mut a, mut b) = (notifier.join(USER, "A", TOKEN).unwrap(), notifier.join(USER, "B", TOKEN).unwrap());
         notifier.committed(USER, "A", 1);
         notifier.committed(USER, "B", 2);
         assert_eq!((next(&mut a).await, next(&mut b).await), (Event::NewOps(2), Event::NewOps(2)));
@@ -433,7 +471,7 @@ mod tests {
     #[tokio::test]
     async fn steady_traffic_does_not_hold_a_notice_back() {
         let notifier = notifier(|options| (options.debounce, options.max_delay) = (NEVER, SOON));
-        let mut b = notifier.join(USER, "B").unwrap();
+        let mut b = notifier.join(USER, "B", TOKEN).unwrap();
         notifier.committed(USER, "A", 1);
         notifier.committed(USER, "A", 2);
         assert_eq!(next(&mut b).await, Event::NewOps(2));
@@ -442,7 +480,8 @@ mod tests {
     #[tokio::test]
     async fn a_device_that_falls_behind_hears_of_the_newest_only() {
         let notifier = notifier(|_| ());
-        let (mut slow, mut quick) = (notifier.join(USER, "S").unwrap(), notifier.join(USER, "Q").unwrap());
+        let (mut slow, mut quick) =
+            (notifier.join(USER, "S", TOKEN).unwrap(), notifier.join(USER, "Q", TOKEN).unwrap());
         for seq in 1..=2 {
             notifier.committed(USER, "A", seq);
             assert_eq!(next(&mut quick).await, Event::NewOps(seq));
@@ -456,17 +495,17 @@ mod tests {
     #[tokio::test]
     async fn a_newcomer_inside_the_cooldown_is_refused_and_prolongs_it() {
         let notifier = notifier(|options| options.cooldown = NEVER);
-        let _incumbent = notifier.join(USER, "A").unwrap();
-        assert_eq!(notifier.join(USER, "A").unwrap_err(), Closing::TOO_FAST);
-        assert_eq!(notifier.join(USER, "A").unwrap_err(), Closing::TOO_FAST);
+        let _incumbent = notifier.join(USER, "A", TOKEN).unwrap();
+        assert_eq!(notifier.join(USER, "A", TOKEN).unwrap_err(), Closing::TOO_FAST);
+        assert_eq!(notifier.join(USER, "A", TOKEN).unwrap_err(), Closing::TOO_FAST);
         assert_eq!(notifier.sockets(), 1);
     }
 
     #[tokio::test]
     async fn after_the_cooldown_the_newer_socket_wins() {
         let notifier = notifier(|options| options.cooldown = Duration::ZERO);
-        let mut old = notifier.join(USER, "A").unwrap();
-        let mut new = notifier.join(USER, "A").unwrap();
+        let mut old = notifier.join(USER, "A", TOKEN).unwrap();
+        let mut new = notifier.join(USER, "A", TOKEN).unwrap();
         assert_eq!(next(&mut old).await, Event::Close(Closing::REPLACED));
         // The old one's leaving must not take the new one's place away.
         drop(old);
@@ -478,37 +517,56 @@ mod tests {
     #[tokio::test]
     async fn a_closing_socket_is_replaced_at_once() {
         let notifier = notifier(|options| options.cooldown = NEVER);
-        let mut old = notifier.join(USER, "A").unwrap();
+        let mut old = notifier.join(USER, "A", TOKEN).unwrap();
         notifier.close_user(USER, 4003, "Token revoked");
-        notifier.join(USER, "A").unwrap();
+        notifier.join(USER, "A", TOKEN).unwrap();
         assert_eq!(next(&mut old).await, Event::Close(Closing::REVOKED), "the first reason stays");
     }
 
     #[tokio::test]
     async fn sockets_of_an_account_are_bounded_and_places_come_back() {
         let notifier = notifier(|options| (options.max_sockets_per_user, options.cooldown) = (2, Duration::ZERO));
-        let (_a, b) = (notifier.join(USER, "A").unwrap(), notifier.join(USER, "B").unwrap());
-        assert_eq!(notifier.join(USER, "C").unwrap_err(), Closing::TOO_MANY);
-        let _replaces_a = notifier.join(USER, "A").unwrap();
-        notifier.join(USER + 1, "C").unwrap();
+        let (_a, b) = (notifier.join(USER, "A", TOKEN).unwrap(), notifier.join(USER, "B", TOKEN).unwrap());
+        assert_eq!(notifier.join(USER, "C", TOKEN).unwrap_err(), Closing::TOO_MANY);
+        let _replaces_a = notifier.join(USER, "A", TOKEN).unwrap();
+        notifier.join(USER + 1, "C", TOKEN).unwrap();
         drop(b);
-        notifier.join(USER, "C").unwrap();
+        notifier.join(USER, "C", TOKEN).unwrap();
     }
 
     #[tokio::test]
     async fn nothing_is_kept_of_accounts_without_sockets() {
         let notifier = notifier(|options| options.max_sockets_per_user = 0);
         notifier.committed(USER, "A", 1);
-        notifier.join(USER, "A").unwrap_err();
+        notifier.join(USER, "A", TOKEN).unwrap_err();
         assert!(notifier.inner.accounts.is_empty());
     }
 
     #[tokio::test]
     async fn a_stopped_notifier_lets_nobody_in() {
         let notifier = notifier(|_| ());
-        let mut old = notifier.join(USER, "A").unwrap();
+        let mut old = notifier.join(USER, "A", TOKEN).unwrap();
         notifier.stop();
         assert_eq!(next(&mut old).await, Event::Close(Closing::SHUTDOWN));
-        assert_eq!(notifier.join(USER, "B").unwrap_err(), Closing::SHUTDOWN);
+        assert_eq!(notifier.join(USER, "B", TOKEN).unwrap_err(), Closing::SHUTDOWN);
+    }
+
+    #[tokio::test]
+    async fn only_sockets_whose_tokens_are_void_are_closed() {
+        let notifier = notifier(|_| ());
+        let revoked = Credential { token_version: 1, ..TOKEN };
+        let mut stays = notifier.join(USER, "A", TOKEN).unwrap();
+        let mut goes = notifier.join(USER, "B", revoked).unwrap();
+        let _goes_too = notifier.join(USER, "C", revoked).unwrap();
+        let mut stranger = notifier.join(USER + 1, "A", revoked).unwrap();
+        assert_eq!(notifier.credentials(USER), [TOKEN, revoked]);
+        notifier.close_revoked(USER, |credential| *credential == revoked);
+        assert_eq!(next(&mut goes).await, Event::Close(Closing::REVOKED));
+        assert_eq!(notifier.credentials(USER), [TOKEN]);
+        notifier.close_all();
+        for socket in [&mut stays, &mut stranger] {
+            assert_eq!(next(socket).await, Event::Close(Closing::RESET));
+        }
+        assert!(notifier.credentials(USER + 2).is_empty());
     }
 }

@@ -1,5 +1,5 @@
 //! Housekeeping (contract, section 11.4): gives up superseded history, deletes what is due in the archive, forgets
-//! devices and tokens, packs old operations. In small steps, one instance at a time; trouble with one account never stops the others.
+//! devices, sessions and tokens, packs old operations. In small steps, one instance at a time; trouble with one account never stops the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{EngineError, Handle};
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::protocol::UserId;
-use crate::store::{ArchiveReason, Store, StoreError};
+use crate::store::{ArchiveReason, EVENT_RETENTION, Store, StoreError};
 
 /// Accounts looked at in one step.
 const ACCOUNTS_PER_STEP: usize = 200;
@@ -37,6 +37,9 @@ pub struct SweepReport {
     pub archives_deleted: u64,
     pub devices_deleted: u64,
     pub tokens_deleted: u64,
+    pub sessions_deleted: u64,
+    pub tickets_deleted: u64,
+    pub events_deleted: u64,
     /// What was packed into segments.
     pub sealed: SealReport,
     /// The budget was used up: the next run goes on.
@@ -110,6 +113,9 @@ impl Sweeper {
         let devices_before = now_ms - millis(self.retention.superseded);
         report.devices_deleted = self.delete_devices(devices_before).await?;
         report.tokens_deleted = self.store.delete_expired_tokens(now_ms).await?;
+        report.sessions_deleted = self.delete_sessions(now_ms).await?;
+        report.tickets_deleted = self.store.delete_expired_tickets(now_ms).await?;
+        report.events_deleted = self.store.delete_old_events(EVENT_RETENTION).await?;
         report.sealed = self.seal_old(now_ms).await?;
         metrics::counter!("supersync_sweeps_total", "outcome" => "ok").increment(1);
         metrics::counter!("supersync_sweep_operations_deleted_total").increment(report.operations_deleted);
@@ -202,6 +208,18 @@ impl Sweeper {
             concurrency: SEAL_CONCURRENCY,
         };
         sealer::seal(&self.store, &self.engine, scope).await
+    }
+
+    async fn delete_sessions(&self, now_ms: i64) -> Result<u64, StoreError> {
+        let batch = self.retention.delete_batch.max(1);
+        let mut total = 0;
+        loop {
+            let deleted = self.store.delete_expired_sessions(now_ms, batch).await?;
+            total += deleted;
+            if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
+                return Ok(total);
+            }
+        }
     }
 
     async fn delete_devices(&self, before_ms: i64) -> Result<u64, StoreError> {

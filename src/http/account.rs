@@ -13,15 +13,21 @@ use axum::routing::{delete, get, post};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::address;
 use super::body::JsonBody;
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::observe;
 use super::state::AppState;
-use crate::accounts::{AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, VerifyError};
+use crate::accounts::{
+    AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError, SessionOrigin,
+    VerifyError,
+};
+use crate::store::SessionMethod;
 
 mod fields;
 mod pages;
+mod sessions;
 
 use fields::Fields;
 
@@ -37,6 +43,7 @@ pub fn router() -> Router<AppState> {
         .route("/api/replace-token", post(replace_token))
         .route("/api/account", delete(delete_account))
         .route("/verify-email", get(pages::verify_email).post(pages::verify_email_confirmed))
+        .merge(sessions::router())
 }
 
 async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
@@ -55,13 +62,14 @@ async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> Ap
     Ok(encode::json(StatusCode::CREATED, &json!({ "message": message, "email": as_sent })))
 }
 
-async fn login(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn login(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let address = fields.address();
     let password = fields.password();
     let (Some(address), Some(password)) = (address, password) else { return Err(fields.refuse()) };
     fields.check()?;
-    Ok(session(&state.accounts.login(&address, &password).await?))
+    let origin = origin(&state, &parts, SessionMethod::Password);
+    Ok(session(&state.accounts.login(&address, &password, &origin).await?))
 }
 
 async fn verify_email(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
@@ -75,8 +83,9 @@ async fn verify_email(State(state): State<AppState>, JsonBody(body): JsonBody) -
 /// socket belongs to is only its own word. The body says nothing that matters.
 async fn replace_token(State(state): State<AppState>, parts: Parts, _body: JsonBody) -> ApiResult {
     let user = sender(&state, &parts).await?;
+    let origin = origin(&state, &parts, SessionMethod::Replaced);
     let session = to_the_end(async move {
-        let replaced = state.accounts.replace_token(&user).await?;
+        let replaced = state.accounts.replace_token(&user, &origin).await?;
         state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Token revoked");
         Ok(replaced)
     });
@@ -104,9 +113,15 @@ async fn to_the_end<T: Send + 'static>(work: impl Future<Output = ApiResult<T>> 
 async fn sender(state: &AppState, parts: &Parts) -> ApiResult<AuthUser> {
     // A header that is not text can't start with `Bearer `.
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let user = state.accounts.authenticate(header).await?;
+    let user = state.accounts.authenticate_from(header, || address::of(parts, state)).await?;
     observe::trace(&parts.extensions, state.config.timeouts.handler).set_user(user.user_id);
     Ok(user)
+}
+
+/// Where a session that a request opens comes from.
+fn origin(state: &AppState, parts: &Parts, method: SessionMethod) -> SessionOrigin {
+    let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    SessionOrigin { method, user_agent: user_agent.map(str::to_owned), address: address::of(parts, state) }
 }
 
 fn session(session: &Session) -> Response {
@@ -162,6 +177,15 @@ impl From<ManageError> for ApiError {
             ManageError::Exists => Self::new(StatusCode::CONFLICT, error.to_string()),
             ManageError::Hash(error) => error.into(),
             ManageError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::NoSession => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+            SessionError::Database(error) => error.into(),
         }
     }
 }

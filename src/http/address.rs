@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
+
+use super::state::AppState;
 
 /// The other end of the connection; the accept loop puts it into each request's extensions.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,14 @@ pub fn client(headers: &HeaderMap, peer: IpAddr, trusted_proxies: usize) -> IpAd
         }
     }
     entry.unwrap_or(peer).to_canonical()
+}
+
+/// The client's address as far as the operator's settings let it be known; `None` for a request that came through no
+/// socket.
+#[must_use]
+pub fn of(parts: &Parts, state: &AppState) -> Option<IpAddr> {
+    let peer = parts.extensions.get::<Peer>()?;
+    Some(client(&parts.headers, peer.0, state.config.trusted_proxies))
 }
 
 fn parse(text: &str) -> Option<IpAddr> {

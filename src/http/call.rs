@@ -6,6 +6,7 @@ use axum::http::header;
 use axum::http::request::Parts;
 use bytes::Bytes;
 
+use super::address;
 use super::body::{self, Caps, Payload};
 use super::budget::Held;
 use super::encode;
@@ -46,7 +47,7 @@ impl Call {
         let trace = observe::trace(&parts.extensions, state.config.timeouts.handler);
         trace.enter(Phase::Auth);
         let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        match state.accounts.authenticate(header).await {
+        match state.accounts.authenticate_from(header, || address::of(&parts, state)).await {
             Ok(user) => {
                 trace.set_user(user.user_id);
                 trace.enter(Phase::Engine);

@@ -72,12 +72,7 @@ async fn newest_state(state: &AppState, user: UserId, deadline: Instant) -> ApiR
     }
 }
 
-async fn account(
-    state: &AppState,
-    user: UserId,
-    newest: Option<&Restored>,
-    deadline: Instant,
-) -> ApiResult<Bytes> {
+async fn account(state: &AppState, user: UserId, newest: Option<&Restored>, deadline: Instant) -> ApiResult<Bytes> {
     let row = state.store.user_by_id(user).await?.ok_or(EngineError::NoAccount)?;
     let status = state.engine.status(user, deadline).await?;
     let mut account: Value = json!({

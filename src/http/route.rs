@@ -21,6 +21,8 @@ pub enum Class {
     Register,
     Login,
     VerifyEmail,
+    Sessions,
+    SocketTicket,
     Archives,
     BringBack,
     /// Downloads of whole data sets.
@@ -31,7 +33,7 @@ pub enum Class {
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -45,6 +47,8 @@ impl Class {
         Self::Register,
         Self::Login,
         Self::VerifyEmail,
+        Self::Sessions,
+        Self::SocketTicket,
         Self::Archives,
         Self::BringBack,
         Self::Export,
@@ -75,6 +79,8 @@ impl Class {
             "/api/register" if posts => Self::Register,
             "/api/login" if posts => Self::Login,
             "/api/verify-email" | "/verify-email" if posts => Self::VerifyEmail,
+            "/api/sessions" | "/api/sessions/{id}" | "/api/sessions/revoke-others" => Self::Sessions,
+            "/api/sync/ws-ticket" if posts => Self::SocketTicket,
             "/api/sync/archives" if reads => Self::Archives,
             "/api/sync/archives/{id}/restore" if posts => Self::BringBack,
             "/api/sync/archives/{id}" | "/api/account/export" if reads => Self::Export,
@@ -98,6 +104,8 @@ impl Class {
             Self::Register => limits.register,
             Self::Login => limits.login,
             Self::VerifyEmail => limits.verify_email,
+            Self::Sessions => limits.sessions,
+            Self::SocketTicket => limits.ws_ticket,
             Self::Other => limits.other,
         }
     }

@@ -129,6 +129,10 @@ async fn wipe(State(state): State<AppState>, request: Request) -> ApiResult {
     state.engine.wipe(call.user, call.trace.deadline()).await?;
     state.limiters.uploads.forget(&call.user);
     tracing::info!(user_id = call.user, "account data deleted by its user");
+    if let Err(error) = state.accounts.announce_cleared(call.user).await {
+        // It is deleted all the same, and other servers find out when they next write.
+        tracing::warn!(%error, user_id = call.user, "other servers were not told that the account's data is gone");
+    }
     Ok(encode::json(StatusCode::OK, &serde_json::json!({ "success": true })))
 }
 

@@ -3,6 +3,7 @@
 //! Everything about who may connect is decided after the upgrade, because browsers show close codes to the app and hide
 //! HTTP statuses. `Origin` is not checked: native apps send none or one of their own.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -10,6 +11,7 @@ use axum::extract::{FromRequestParts as _, Request, State};
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::address;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use crate::accounts::AuthError;
@@ -26,16 +28,19 @@ const HARD_MESSAGE_BYTES: usize = 16 * 1024;
 /// The query of an upgrade.
 #[derive(Debug, PartialEq, Eq)]
 struct Credentials {
-    token: Token,
+    proof: Proof,
     /// `None`: missing, repeated or no client id.
     client_id: Option<String>,
 }
 
+/// Who wants the socket: told by a session's token, or by a ticket, which is worth nothing a moment later (accounts
+/// contract, section 13, point 12).
 #[derive(Debug, PartialEq, Eq)]
-enum Token {
+enum Proof {
     Missing,
     Repeated,
-    Given(String),
+    Token(String),
+    Ticket(String),
 }
 
 fn values(query: Option<&str>, wanted: &str) -> Vec<String> {
@@ -54,14 +59,16 @@ pub(super) fn client_id(query: Option<&str>) -> Option<String> {
 }
 
 fn credentials(query: Option<&str>) -> Credentials {
-    let mut tokens = values(query, "token");
-    let token = match (tokens.pop(), tokens.len()) {
-        (None, _) => Token::Missing,
-        (Some(_), 1..) => Token::Repeated,
-        (Some(token), 0) if token.is_empty() => Token::Missing,
-        (Some(token), 0) => Token::Given(token),
+    let (tokens, tickets) = (values(query, "token"), values(query, "ticket"));
+    let given: Vec<Proof> =
+        tokens.into_iter().map(Proof::Token).chain(tickets.into_iter().map(Proof::Ticket)).collect();
+    let proof = match <[Proof; 1]>::try_from(given) {
+        Ok([Proof::Token(text) | Proof::Ticket(text)]) if text.is_empty() => Proof::Missing,
+        Ok([proof]) => proof,
+        Err(given) if given.is_empty() => Proof::Missing,
+        Err(_) => Proof::Repeated,
     };
-    Credentials { token, client_id: client_id(query) }
+    Credentials { proof, client_id: client_id(query) }
 }
 
 /// `GET /api/sync/ws`.
@@ -75,6 +82,7 @@ pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> 
         return Err(ApiError::unavailable("server busy, please retry", "all places for sockets are taken"));
     };
     let credentials = credentials(parts.uri.query());
+    let address = address::of(&parts, &state);
     Ok(upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
@@ -85,17 +93,17 @@ pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> 
             // as it lives.
             tokio::spawn(async move {
                 let _place = place;
-                serve(state, socket, credentials).await;
+                serve(state, socket, credentials, address).await;
             });
         }))
 }
 
-async fn serve(state: AppState, mut socket: WebSocket, credentials: Credentials) {
+async fn serve(state: AppState, mut socket: WebSocket, credentials: Credentials, address: Option<IpAddr>) {
     let notifier = state.engine.notifier().clone();
     let options = notifier.options();
     // What is needed only in the beginning and at the end is boxed: a socket lives for days and there are many, and
     // each holds as much as its longest phase needs.
-    let (user, membership) = match Box::pin(admit(state, credentials)).await {
+    let (user, membership) = match Box::pin(admit(state, credentials, address)).await {
         Ok(admitted) => admitted,
         Err(closing) => return Box::pin(close(&mut socket, closing, options.close_grace)).await,
     };
@@ -108,24 +116,39 @@ async fn serve(state: AppState, mut socket: WebSocket, credentials: Credentials)
     }
 }
 
-async fn admit(state: AppState, credentials: Credentials) -> Result<(UserId, Membership), Closing> {
-    let Credentials { token, client_id } = credentials;
-    if token == Token::Missing {
+async fn admit(
+    state: AppState,
+    credentials: Credentials,
+    address: Option<IpAddr>,
+) -> Result<(UserId, Membership), Closing> {
+    let Credentials { proof, client_id } = credentials;
+    if proof == Proof::Missing {
         return Err(Closing::MISSING_TOKEN);
     }
     let client_id = client_id.ok_or(Closing::INVALID_CLIENT)?;
-    let Token::Given(token) = token else { return Err(Closing::INVALID_TOKEN) };
-    let user = authenticate(&state, &token).await?;
-    let membership = state.engine.notifier().join(user, &client_id)?;
+    let accounts = &state.accounts;
+    let (user, credential) = match proof {
+        Proof::Missing | Proof::Repeated => return Err(Closing::INVALID_TOKEN),
+        Proof::Token(token) => {
+            let sender = decided(&state, accounts.authenticate_token_from(&token, move || address)).await?;
+            (sender.user_id, sender.credential())
+        }
+        Proof::Ticket(ticket) => {
+            let redeemed = async { Ok(accounts.redeem_ticket(&ticket).await?) };
+            let (user, credential) = decided(&state, redeemed).await?.ok_or(Closing::INVALID_TOKEN)?;
+            decided(&state, accounts.recheck(user, &credential)).await?;
+            (user, credential)
+        }
+    };
+    let membership = state.engine.notifier().join(user, &client_id, credential)?;
     // A revocation between the first look and joining would have closed every socket but this one.
-    authenticate(&state, &token).await?;
+    decided(&state, accounts.recheck(user, &credential)).await?;
     Ok((user, membership))
 }
 
-async fn authenticate(state: &AppState, token: &str) -> Result<UserId, Closing> {
-    let answer = timeout(state.config.timeouts.handler, state.accounts.authenticate_token(token)).await;
-    match answer {
-        Ok(Ok(user)) => Ok(user.user_id),
+async fn decided<T>(state: &AppState, asked: impl Future<Output = Result<T, AuthError>>) -> Result<T, Closing> {
+    match timeout(state.config.timeouts.handler, asked).await {
+        Ok(Ok(decided)) => Ok(decided),
         Ok(Err(AuthError::Database(error))) => {
             tracing::warn!(%error, route = "/api/sync/ws", "a socket could not be authenticated");
             Err(Closing::INTERNAL)
@@ -254,13 +277,18 @@ mod tests {
     #[test]
     fn credentials_come_from_the_query() {
         let given = |query| credentials(Some(query));
-        assert_eq!(credentials(None), Credentials { token: Token::Missing, client_id: None });
-        assert_eq!(given("token=&clientId=A"), Credentials { token: Token::Missing, client_id: Some("A".into()) });
-        assert_eq!(given("token=t&token=t&clientId=A").token, Token::Repeated);
+        assert_eq!(credentials(None), Credentials { proof: Proof::Missing, client_id: None });
+        for missing in ["token=&clientId=A", "ticket=&clientId=A", "clientId=A"] {
+            assert_eq!(given(missing), Credentials { proof: Proof::Missing, client_id: Some("A".into()) });
+        }
+        for repeated in ["token=t&token=t&clientId=A", "ticket=t&ticket=t", "ticket=t&token=t", "token=&token=t"] {
+            assert_eq!(given(repeated).proof, Proof::Repeated);
+        }
         assert_eq!(
             given("clientId=A_b-1&token=a.b%2Bc"),
-            Credentials { token: Token::Given("a.b+c".into()), client_id: Some("A_b-1".into()) }
+            Credentials { proof: Proof::Token("a.b+c".into()), client_id: Some("A_b-1".into()) }
         );
+        assert_eq!(given("ticket=abc").proof, Proof::Ticket("abc".into()));
     }
 
     #[test]

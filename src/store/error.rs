@@ -9,6 +9,11 @@ pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
+/// Whether the row that a new one belongs to is gone.
+pub(super) fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}
+
 /// Whether the same statement may well succeed if it is simply run again: serialisation failure and deadlock.
 pub(super) fn is_transient(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))

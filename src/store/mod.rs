@@ -32,6 +32,7 @@ use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 mod archives;
 mod discard;
 mod error;
+mod events;
 mod gather;
 mod group;
 mod migrate;
@@ -40,12 +41,17 @@ pub mod postgres;
 mod rebuild;
 mod row;
 pub mod segment;
+mod sessions;
 pub mod sqlite;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
+pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use migrate::MigrationStatus;
 pub use rebuild::heads_of_ops;
 pub use segment::Segment;
+pub use sessions::{
+    Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
+};
 
 /// How long a health check may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -642,6 +648,12 @@ pub struct UserRow {
     pub locked_until: Option<i64>,
     pub created_at: i64,
     pub storage_quota_bytes: i64,
+    /// May use the pages and routes of the administrator.
+    pub is_admin: bool,
+    /// When the operator locked the account, Unix milliseconds.
+    pub locked_at: Option<i64>,
+    /// Language tag of its mails; `None`: the server's.
+    pub language: Option<String>,
 }
 
 /// A new account.
@@ -752,7 +764,9 @@ pub trait TestStore: Send + Sync + 'static {
 
 /// Everything a database does for us.
 #[async_trait]
-pub trait Store: LogStore + AccountStore + ArchiveStore + MaintenanceStore + TestStore {
+pub trait Store:
+    LogStore + AccountStore + ArchiveStore + SessionStore + EventStore + MaintenanceStore + TestStore
+{
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.
     async fn ping(&self) -> Result<()>;
     /// `sqlite` or `postgres`.

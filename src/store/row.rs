@@ -35,7 +35,7 @@ macro_rules! state_columns {
 macro_rules! user_columns {
     () => {
         "id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, created_at, \
-         storage_quota_bytes"
+         storage_quota_bytes, is_admin, locked_at, language"
     };
 }
 
@@ -123,6 +123,9 @@ macro_rules! decode_user {
                 locked_until: row.try_get(6)?,
                 created_at: row.try_get(7)?,
                 storage_quota_bytes: row.try_get(8)?,
+                is_admin: row.try_get(9)?,
+                locked_at: row.try_get(10)?,
+                language: row.try_get(11)?,
             })
         })()
     }};
@@ -226,6 +229,87 @@ macro_rules! decode_token {
     }};
 }
 
+/// The columns of a session, in the order in which [`decode_session`] reads them.
+macro_rules! session_columns {
+    () => {
+        "id, user_id, name, user_agent, method, created_at, last_seen_at, last_address, expires_at"
+    };
+}
+
+/// Reads a session's row.
+macro_rules! decode_session {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::SessionRow> {
+            Ok($crate::store::SessionRow {
+                id: $crate::store::SessionId::stored(row.try_get(0)?)?,
+                user: row.try_get(1)?,
+                name: row.try_get(2)?,
+                user_agent: row.try_get(3)?,
+                method: $crate::store::SessionMethod::stored(row.try_get(4)?)?,
+                created_at: row.try_get(5)?,
+                last_seen_at: row.try_get(6)?,
+                last_address: row.try_get(7)?,
+                expires_at: row.try_get(8)?,
+            })
+        })()
+    }};
+}
+
+/// Reads what decides about a token: verified, locked, token version, older tokens' revocation and last sign of life; of the
+/// session when it was opened and last seen.
+macro_rules! decode_standing {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::Standing> {
+            let (opened_at, last_seen_at): (Option<i64>, Option<i64>) = (row.try_get(5)?, row.try_get(6)?);
+            Ok($crate::store::Standing {
+                is_verified: row.try_get(0)?,
+                is_locked: row.try_get(1)?,
+                token_version: row.try_get(2)?,
+                older_tokens_revoked_at: row.try_get(3)?,
+                older_tokens_seen_at: row.try_get(4)?,
+                session: opened_at.zip(last_seen_at),
+            })
+        })()
+    }};
+}
+
+/// Reads a ticket: hash, account, session, token version, when the token was issued, expires.
+macro_rules! decode_ticket {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::SocketTicket> {
+            let session: Option<&[u8]> = row.try_get(2)?;
+            Ok($crate::store::SocketTicket {
+                hash: $crate::store::row::token_hash(row.try_get(0)?)?,
+                user: row.try_get(1)?,
+                credential: $crate::store::Credential {
+                    session: session.map($crate::store::SessionId::stored).transpose()?,
+                    token_version: row.try_get(3)?,
+                    issued_at: row.try_get(4)?,
+                },
+                expires_at: row.try_get(5)?,
+            })
+        })()
+    }};
+}
+
+/// Reads an event: number, account, kind, time.
+macro_rules! decode_event {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::AccountEvent> {
+            Ok($crate::store::AccountEvent {
+                id: row.try_get(0)?,
+                user: row.try_get(1)?,
+                kind: $crate::store::EventKind::stored(row.try_get(2)?),
+                at: row.try_get(3)?,
+            })
+        })()
+    }};
+}
+
 /// Reads what rebuilding a state row needs of an operation; the payload stays in the database.
 macro_rules! decode_trace {
     ($row:expr) => {{
@@ -257,8 +341,9 @@ macro_rules! trace_columns {
 }
 
 pub(super) use {
-    decode_archive, decode_full_state, decode_head, decode_op, decode_sealable, decode_state, decode_token,
-    decode_trace, decode_user, op_columns, state_columns, trace_columns, user_columns,
+    decode_archive, decode_event, decode_full_state, decode_head, decode_op, decode_sealable, decode_session,
+    decode_standing, decode_state, decode_ticket, decode_token, decode_trace, decode_user, op_columns, session_columns,
+    state_columns, trace_columns, user_columns,
 };
 
 /// Says what stands where it can't, without the value: it may be a user's.
@@ -315,10 +400,7 @@ pub(super) fn import_reason(text: Option<&str>) -> Result<Option<ImportReason>> 
 }
 
 pub(super) fn archive_reason(text: &str) -> Result<ArchiveReason> {
-    ArchiveReason::ALL
-        .into_iter()
-        .find(|reason| reason.as_str() == text)
-        .ok_or_else(|| corrupt("archive reason"))
+    ArchiveReason::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or_else(|| corrupt("archive reason"))
 }
 
 pub(super) fn token_purpose(text: &str) -> Result<TokenPurpose> {

@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use supersync::accounts::{
     Accounts, Address, AuthError, CACHE_TTL_MS, HashParams, LOCK_MS, LoginError, MAX_RESENDS_PER_DAY, Passwords,
-    RegisterError, Registered, VERIFY_EMAIL_LIFETIME_MS, VerifyError,
+    RegisterError, Registered, SessionOrigin, VERIFY_EMAIL_LIFETIME_MS, VerifyError,
 };
 use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
 use supersync::clock::Clock;
@@ -30,7 +30,7 @@ use supersync::config::{
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
 use supersync::store::sqlite::{SqliteOptions, SqliteStore};
-use supersync::store::{AccountStore as _, NewUser, Store};
+use supersync::store::{AccountStore as _, Credential, NewUser, SessionMethod, Store};
 
 const NOW_MS: i64 = 1_800_000_000_000;
 const SECRET: &str = "a secret of at least 32 characters";
@@ -74,6 +74,8 @@ fn config() -> Config {
             register: limit,
             login: limit,
             verify_email: limit,
+            sessions: limit,
+            ws_ticket: limit,
         },
         timeouts: Timeouts {
             statement: Duration::from_mins(1),
@@ -165,13 +167,20 @@ fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
+/// A browser somewhere.
+fn origin() -> SessionOrigin {
+    let user_agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".to_owned();
+    let address = Some([192, 0, 2, 77].into());
+    SessionOrigin { method: SessionMethod::Password, user_agent: Some(user_agent), address }
+}
+
 impl World {
     async fn register(&self, email: &str, password: &str) -> Result<Registered, RegisterError> {
         self.accounts.register(&address(email), &secret(password), false).await
     }
 
     async fn login(&self, email: &str, password: &str) -> Result<String, LoginError> {
-        let session = self.accounts.login(&address(email), &secret(password)).await?;
+        let session = self.accounts.login(&address(email), &secret(password), &origin()).await?;
         Ok(session.token.expose_secret().to_owned())
     }
 

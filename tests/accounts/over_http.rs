@@ -10,6 +10,8 @@ use tower::ServiceExt as _;
 
 use super::*;
 
+const TOKEN: Credential = Credential { session: None, token_version: 0, issued_at: None };
+
 struct Answer {
     status: StatusCode,
     cache_control: Option<String>,
@@ -160,9 +162,9 @@ async fn replacing_the_token_voids_the_old_one_and_closes_every_socket() {
         let server = server().await;
         let user = server.world.verified("a@b.co", OWNER).await;
         let old = server.world.login("a@b.co", OWNER).await.unwrap();
-        let mut phone = server.engine.notifier().join(user, "phone").unwrap();
-        let mut laptop = server.engine.notifier().join(user, "laptop").unwrap();
-        let mut stranger = server.engine.notifier().join(user + 1, "phone").unwrap();
+        let mut phone = server.engine.notifier().join(user, "phone", TOKEN).unwrap();
+        let mut laptop = server.engine.notifier().join(user, "laptop", TOKEN).unwrap();
+        let mut stranger = server.engine.notifier().join(user + 1, "phone", TOKEN).unwrap();
 
         let answer = server.with_token("POST", "/api/replace-token", &old, body).await;
         assert_eq!(answer.status, StatusCode::OK, "{body}");
@@ -183,7 +185,7 @@ async fn deleting_the_account_ends_sessions_and_sockets() {
     let server = server().await;
     let user = server.world.verified("a@b.co", OWNER).await;
     let token = server.world.login("a@b.co", OWNER).await.unwrap();
-    let mut phone = server.engine.notifier().join(user, "phone").unwrap();
+    let mut phone = server.engine.notifier().join(user, "phone", TOKEN).unwrap();
     let answer = server.with_token("DELETE", "/api/account", &token, "").await;
     assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"success": true})));
     assert_eq!(closed_with(&mut phone).await.0, 4003);

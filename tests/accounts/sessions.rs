@@ -41,7 +41,7 @@ async fn a_token_of_the_old_server_without_version_and_expiry_works_until_revoke
     let old = sign(&json!({"userId": user, "email": "A@b.co", "iat": 1_700_000_000}));
     let sender = world.accounts.authenticate_token(&old).await.unwrap();
 
-    let session = world.accounts.replace_token(&sender).await.unwrap();
+    let session = world.accounts.replace_token(&sender, &origin()).await.unwrap();
     assert_eq!(session.email, "A@b.co", "the presented token's address");
     assert!(matches!(world.accounts.authenticate_token(&old).await, Err(AuthError::Revoked)));
     let sender = world.accounts.authenticate_token(session.token.expose_secret()).await.unwrap();

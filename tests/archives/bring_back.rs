@@ -111,8 +111,12 @@ async fn restore_points_come_back_too(on: Backend) {
     account.snapshot(&snapshot("A").clean_slate()).await.ok();
     bring_back(&account, &newest_id(&account).await).await.ok();
     let points = account.get("/api/sync/restore-points").await.ok();
-    let seqs: Vec<i64> =
-        points["restorePoints"].as_array().expect("a list").iter().map(|p| p["serverSeq"].as_i64().expect("a number")).collect();
+    let seqs: Vec<i64> = points["restorePoints"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|p| p["serverSeq"].as_i64().expect("a number"))
+        .collect();
     let base = server.state(&account).await.base_seq;
     assert_eq!(seqs, [base + 3, base + 1]);
     for (seq, n) in [(base + 1, 1), (base + 3, 2)] {

@@ -93,7 +93,8 @@ impl App {
     async fn clean_slate(&mut self) {
         self.client = format!("B_{:06}", fresh());
         self.clock = Clock::from([(self.client.clone(), 1)]);
-        self.upload_state(&json!({ "reason": "recovery", "isCleanSlate": true, "syncImportReason": "FORCE_UPLOAD" })).await;
+        self.upload_state(&json!({ "reason": "recovery", "isCleanSlate": true, "syncImportReason": "FORCE_UPLOAD" }))
+            .await;
     }
 
     async fn upload_state(&mut self, how: &Value) {

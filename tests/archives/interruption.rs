@@ -37,7 +37,8 @@ async fn crash(server: &Server, account: &Account) -> ArchivedRange {
     assert!(!server.store.begin_staging(account.id, &staged).await.expect("the store works"), "one at a place");
     let mut op = server.store.newest_ops(account.id, None, 1).await.expect("the store works").remove(0);
     op.server_seq = from_seq;
-    let part = StagedPart { staged_from: from_seq, generation: staged.generation, rows: vec![op], segments: Vec::new() };
+    let part =
+        StagedPart { staged_from: from_seq, generation: staged.generation, rows: vec![op], segments: Vec::new() };
     assert!(server.store.stage(account.id, part).await.expect("the store works"));
     staged
 }

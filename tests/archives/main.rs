@@ -28,6 +28,7 @@ macro_rules! on_both_databases {
 
 mod bring_back;
 mod command;
+mod command;
 mod convergence;
 mod download;
 mod export;

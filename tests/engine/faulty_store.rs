@@ -8,9 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
-    AccountState, AccountStore, ArchiveStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
-    LogPage, LogRange, LogStore, MaintenanceStore, NewUser, OneTimeToken, OutgoingOp, Result, Sealable, SnapshotBlob,
-    SnapshotMeta, StagedPart, Store, StoreError, TestStore, TokenPurpose, Touch, UserRow,
+    AccountEvent, AccountState, AccountStore, ArchiveStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead,
+    EntityKey, EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore, MaintenanceStore, NewUser,
+    OlderTokens, OneTimeToken, OutgoingOp, Result, Sealable, SessionId, SessionRow, SessionSeen, SessionStore,
+    SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError, TestStore, TokenPurpose, Touch,
+    UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -286,6 +288,94 @@ impl AccountStore for FaultyStore {
     async fn delete_expired_tokens(&self, now_ms: i64) -> Result<u64> {
         self.count();
         self.inner.delete_expired_tokens(now_ms).await
+    }
+}
+
+#[async_trait]
+impl SessionStore for FaultyStore {
+    async fn open_session(&self, session: &SessionRow, keep: usize) -> Result<bool> {
+        self.count();
+        self.inner.open_session(session, keep).await
+    }
+    async fn replace_sessions(&self, session: &SessionRow, replaced: Option<SessionId>) -> Result<Option<i64>> {
+        self.count();
+        self.inner.replace_sessions(session, replaced).await
+    }
+    async fn standing(&self, user: UserId, session: Option<SessionId>) -> Result<Option<Standing>> {
+        self.count();
+        self.inner.standing(user, session).await
+    }
+    async fn sessions(&self, user: UserId, now_ms: i64) -> Result<Vec<SessionRow>> {
+        self.count();
+        self.inner.sessions(user, now_ms).await
+    }
+    async fn older_tokens(&self, user: UserId) -> Result<Option<OlderTokens>> {
+        self.count();
+        self.inner.older_tokens(user).await
+    }
+    async fn rename_session(&self, user: UserId, id: SessionId, name: &str) -> Result<bool> {
+        self.count();
+        self.inner.rename_session(user, id, name).await
+    }
+    async fn revoke_session(&self, user: UserId, id: SessionId) -> Result<bool> {
+        self.count();
+        self.inner.revoke_session(user, id).await
+    }
+    async fn revoke_older_tokens(&self, user: UserId, now_ms: i64) -> Result<bool> {
+        self.count();
+        self.inner.revoke_older_tokens(user, now_ms).await
+    }
+    async fn revoke_other_sessions(&self, user: UserId, keep: Option<SessionId>, now_ms: i64) -> Result<u64> {
+        self.count();
+        self.inner.revoke_other_sessions(user, keep, now_ms).await
+    }
+    async fn touch_sessions(&self, seen: &[SessionSeen]) -> Result<()> {
+        self.count();
+        self.inner.touch_sessions(seen).await
+    }
+    async fn delete_expired_sessions(&self, now_ms: i64, limit: usize) -> Result<u64> {
+        self.count();
+        self.inner.delete_expired_sessions(now_ms, limit).await
+    }
+    async fn put_ticket(&self, ticket: &SocketTicket, keep: usize) -> Result<()> {
+        self.count();
+        self.inner.put_ticket(ticket, keep).await
+    }
+    async fn take_ticket(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<SocketTicket>> {
+        self.count();
+        self.inner.take_ticket(hash, now_ms).await
+    }
+    async fn delete_expired_tickets(&self, now_ms: i64) -> Result<u64> {
+        self.count();
+        self.inner.delete_expired_tickets(now_ms).await
+    }
+    async fn set_locked(&self, user: UserId, locked_at: Option<i64>) -> Result<bool> {
+        self.count();
+        self.inner.set_locked(user, locked_at).await
+    }
+    async fn set_admin(&self, user: UserId, is_admin: bool) -> Result<bool> {
+        self.count();
+        self.inner.set_admin(user, is_admin).await
+    }
+}
+
+#[async_trait]
+impl EventStore for FaultyStore {
+    async fn last_event(&self) -> Result<i64> {
+        self.count();
+        self.inner.last_event().await
+    }
+    async fn events_after(&self, after: i64, limit: usize) -> Result<Vec<AccountEvent>> {
+        self.count();
+        self.inner.events_after(after, limit).await
+    }
+    async fn announce(&self, user: UserId, kind: EventKind) -> Result<()> {
+        self.count();
+        self.inner.announce(user, kind).await
+    }
+    async fn delete_old_events(&self, older_than: Duration) -> Result<u64> {
+        self.count();
+        self.inner.delete_old_events(older_than).await
     }
 }
 

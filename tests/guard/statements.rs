@@ -28,17 +28,17 @@ async fn costs(backend: Backend) {
     statements.take();
 
     poll(0).await;
-    expect("cold poll", &["load_account", "user_by_id"]);
+    expect("cold poll", &["load_account", "session"]);
     server.engine.record_devices().await;
     expect("its device, in the background", &["touch_devices"]);
     poll(0).await;
     expect("warm poll", &[]);
     server.clock.advance_ms(SESSION_FORGOTTEN_MS);
     poll(0).await;
-    expect("poll with a session that must be looked up again", &["user_by_id"]);
+    expect("poll with a session that must be looked up again", &["session"]);
     server.clock.advance_ms(DEVICE_DUE_MS);
     poll(0).await;
-    expect("poll that is a sign of life", &["user_by_id"]);
+    expect("poll that is a sign of life", &["session"]);
     server.engine.record_devices().await;
     expect("its device, in the background", &["touch_devices"]);
     server.engine.record_devices().await;

@@ -2,10 +2,12 @@
 
 use std::ops::Index;
 
+use jsonwebtoken::{EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::op::{self, Op, Snapshot};
+use super::server::JWT_SECRET;
 use super::socket::Socket;
 
 /// An answer: status, headers and the body as JSON (`null` when it is none).
@@ -170,6 +172,14 @@ impl Account {
         let reply = self.get("/api/sync/devices").await.ok();
         let devices = reply["devices"].as_array().expect("a list of devices");
         devices.iter().map(|d| d["clientId"].as_str().expect("clientId is a string").to_owned()).collect()
+    }
+
+    /// A token of the old server: it names no session.
+    pub fn older_token(&self, issued_at_ms: i64) -> String {
+        let iat = issued_at_ms.div_euclid(1000);
+        let claims = json!({ "userId": self.id, "email": self.email, "tokenVersion": 0, "iat": iat });
+        let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
+        jsonwebtoken::encode(&Header::default(), &claims, &key).expect("the claims are JSON")
     }
 
     /// Opens a socket of this device and reads the greeting.

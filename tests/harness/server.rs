@@ -9,17 +9,21 @@ use supersync::config::Config;
 use supersync::engine::sealer::{self, Scope, SealReport};
 use supersync::engine::sweeper::Sweeper;
 use supersync::engine::{Handle, Options};
+use supersync::events::Follower;
 use supersync::http::{self, AppState};
 use supersync::mail::Mailer;
 use supersync::protocol::{Seq, UserId};
 use supersync::store::{self, Commit, CommitOutcome, LogRange, NewUser, SnapshotChange, Store, SyncState};
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::account::Account;
 use super::database::{Backend, TestDatabase};
 use super::op::fresh;
+
+pub(super) const JWT_SECRET: &str = "a secret of the tests, long enough to be one";
 
 /// What a test may change before the server starts.
 #[derive(Clone)]
@@ -37,6 +41,7 @@ pub struct Server {
     pub engine: Handle,
     pub accounts: Accounts,
     pub database: TestDatabase,
+    follower: Mutex<Follower>,
     setup: Setup,
     http: reqwest::Client,
     /// Stops the server with this value.
@@ -73,6 +78,8 @@ impl Server {
         let store = store::open(&config.database, config.timeouts.statement).await.expect("the store opens");
         let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), Mailer::unavailable());
         let engine = Handle::start(Arc::clone(&store), clock.clone(), options).await.expect("the engine starts");
+        let follower = Follower::start(Arc::clone(&store), accounts.clone(), engine.clone(), clock.clone());
+        let follower = Mutex::new(follower.await.expect("events can be read"));
         let state =
             AppState::new(Arc::new(config), engine.clone(), accounts.clone(), Arc::clone(&store), clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -89,11 +96,17 @@ impl Server {
             engine,
             accounts,
             database,
+            follower,
             setup,
             http: http_client(),
             running: cancel.drop_guard(),
             serving,
         }
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &Config {
+        &self.setup.config
     }
 
     /// Stops in an orderly way and starts again on the same database.
@@ -224,6 +237,24 @@ impl Server {
         assert!(report.led && report.accounts_failed == 0, "{report:?}");
     }
 
+    /// Acts on what was done to accounts elsewhere, as happens twice a second by itself. Returns how many events there
+    /// were.
+    pub async fn follow(&self) -> usize {
+        self.follower.lock().await.poll().await.expect("events can be read")
+    }
+
+    /// The accounts of another process on the same database, as the command line has them.
+    pub async fn beside(&self) -> Accounts {
+        let config = &self.setup.config;
+        let store = store::open_beside(&config.database, config.timeouts.statement).await.expect("the store opens");
+        Accounts::new(store, config, self.clock.clone(), Mailer::unavailable())
+    }
+
+    /// A further session of the account, as the command line opens one.
+    pub async fn signed_in_again(&self, account: &Account) -> Account {
+        Account { token: self.token(account.id).await, ..account.clone() }
+    }
+
     /// Makes every token of the account void, as the account's owner can.
     pub async fn revoke(&self, account: &Account) {
         self.accounts.revoke(account.id).await.expect("the account exists");
@@ -238,7 +269,7 @@ fn stopped_clock() -> Clock {
 fn settings(database: &TestDatabase) -> Config {
     let variables = [
         ("DATA_DIR", database.data_dir().to_string_lossy().into_owned()),
-        ("JWT_SECRET", "a secret of the tests, long enough to be one".to_owned()),
+        ("JWT_SECRET", JWT_SECRET.to_owned()),
         ("RATE_LIMITS", "off".to_owned()),
     ];
     let variables: HashMap<String, String> =

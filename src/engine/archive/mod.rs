@@ -280,12 +280,8 @@ impl Handle {
         let store = self.context().store.as_ref();
         let mut ranges = store.archived(user).await?;
         ranges.retain(|range| {
-            let hidden = [
-                ArchiveReason::Expired,
-                ArchiveReason::BroughtBack,
-                ArchiveReason::Staged,
-                ArchiveReason::Abandoned,
-            ];
+            let hidden =
+                [ArchiveReason::Expired, ArchiveReason::BroughtBack, ArchiveReason::Staged, ArchiveReason::Abandoned];
             !hidden.contains(&range.reason)
         });
         ranges.truncate(MAX_LISTED);

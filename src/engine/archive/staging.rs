@@ -210,9 +210,11 @@ impl Handle {
         let delete = async {
             // From now on no commit can adopt it. Without that an operation of the data set might be deleted.
             let is_ours = store.abandon_staged(user, staged.from_seq).await?
-                || store.archived(user).await?.iter().any(|range| {
-                    range.from_seq == staged.from_seq && range.reason == ArchiveReason::Abandoned
-                });
+                || store
+                    .archived(user)
+                    .await?
+                    .iter()
+                    .any(|range| range.from_seq == staged.from_seq && range.reason == ArchiveReason::Abandoned);
             if !is_ours {
                 return Ok(());
             }
@@ -276,12 +278,7 @@ impl Plan {
 
 /// What is brought back begins after the returned sequence: all of the set, or if that is more than the account may store,
 /// what its newest full state does not supersede.
-async fn fitting_start(
-    engine: &Handle,
-    user: UserId,
-    view: &UserView,
-    archive: &Archive,
-) -> Result<Seq, ArchiveError> {
+async fn fitting_start(engine: &Handle, user: UserId, view: &UserView, archive: &Archive) -> Result<Seq, ArchiveError> {
     let account = engine.context().store.load_account(user).await?.ok_or(EngineError::NoAccount)?;
     let quota_bytes = account.storage_quota_bytes;
     let ArchivedRange { from_seq, to_seq, .. } = archive.range;
@@ -350,9 +347,8 @@ impl Parts {
         let later = self.waiting.split_off(self.waiting.partition_point(|op| op.server_seq <= up_to));
         let mut rows = std::mem::replace(&mut self.waiting, later);
         rows.retain(|op| {
-            let packed = |segment: &crate::store::Segment| {
-                (segment.first_seq..=segment.last_seq).contains(&op.server_seq)
-            };
+            let packed =
+                |segment: &crate::store::Segment| (segment.first_seq..=segment.last_seq).contains(&op.server_seq);
             !segments.iter().any(packed)
         });
         self.after = up_to;

@@ -7,7 +7,9 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use crate::accounts::{Address, AddressError, MAX_PASSWORD_BYTES, PasswordRuleError, check_new_password};
+use crate::accounts::{
+    Address, AddressError, MAX_PASSWORD_BYTES, MAX_SESSION_NAME_CHARS, PasswordRuleError, check_new_password,
+};
 use crate::http::error::{ApiError, ApiResult};
 use crate::protocol::response::Issue;
 
@@ -96,6 +98,24 @@ impl Fields {
             return None;
         }
         Some(token)
+    }
+
+    /// `name`: what a person calls something, without what surrounds it and without control characters.
+    pub(super) fn name(&mut self) -> Option<String> {
+        let Some(text) = self.text("name") else {
+            self.expected("string", "name");
+            return None;
+        };
+        let name: String = text.trim().chars().filter(|c| !c.is_control()).collect();
+        if name.is_empty() {
+            self.fault("name", "too_small", "Name is required");
+            return None;
+        }
+        if name.chars().count() > MAX_SESSION_NAME_CHARS {
+            self.fault("name", "too_big", "Name must be at most 64 characters long");
+            return None;
+        }
+        Some(name)
     }
 
     /// A member that is a boolean or absent.

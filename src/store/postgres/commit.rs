@@ -9,10 +9,10 @@ use super::lanes::Lane;
 use super::rows::{DeviceRow, HeadRow, OperationRow, StateRow};
 use super::{PostgresStore, RETRIES, silent, sql};
 use crate::protocol::UserId;
+use crate::store::archives::check_adopted;
 use crate::store::error::{is_connection_lost, is_transient};
 use crate::store::group::{Failure, Transact};
 use crate::store::segment::check_replaced;
-use crate::store::archives::check_adopted;
 use crate::store::{Adoption, Commit, CommitOutcome, Result, Segment, SnapshotChange, StoreError};
 
 type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
@@ -149,6 +149,7 @@ async fn adopt(tx: &mut PgConnection, user: UserId, adoption: Adoption) -> Resul
     let staged = sqlx::query(sql::ADOPT_STAGED).bind(user).bind(adoption.staged_from).execute(&mut *tx).await?;
     check_adopted(staged.rows_affected())?;
     sqlx::query(sql::MARK_BROUGHT_BACK).bind(user).bind(adoption.source_from).execute(&mut *tx).await?;
+    sqlx::query(sql::ANNOUNCE_REPLACED).bind(user).execute(&mut *tx).await?;
     Ok(())
 }
 

@@ -14,16 +14,18 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::gather::Gather;
 use super::migrate::{self, MigrationStatus};
-use super::{EntityHead, EntityKey, Result, Store, StoreError, UserRow};
+use super::{EntityHead, EntityKey, Result, SessionId, Standing, Store, StoreError, UserRow};
 use crate::protocol::{Seq, UserId};
 
 mod accounts;
 mod archives;
 mod commit;
+mod events;
 mod lanes;
 mod log;
 mod rows;
 mod segments;
+mod sessions;
 mod sql;
 mod test_mode;
 mod upkeep;
@@ -65,6 +67,7 @@ pub struct PostgresStore {
     probe: PgPool,
     accounts: Gather<UserId, Option<log::Loaded>>,
     users: Gather<UserId, Option<UserRow>>,
+    standings: Gather<(UserId, Option<SessionId>), Option<Standing>>,
     logs: Gather<(UserId, Seq, Seq), Vec<(EntityKey, EntityHead)>>,
     /// After this time without an answer a connection counts as dead.
     patience: Duration,
@@ -208,6 +211,7 @@ impl PostgresStore {
             probe: pool(1, super::PING_TIMEOUT),
             accounts: Gather::new(MAX_LOOKED_UP),
             users: Gather::new(MAX_LOOKED_UP),
+            standings: Gather::new(MAX_LOOKED_UP),
             logs: Gather::new(MAX_LOGS_LOOKED_UP),
             lanes: lanes::Lanes::new(lanes::GROUPS, connecting.clone(), hasty, patience, options.acquire_timeout),
             patient: lanes::Lanes::new(1, connecting.clone(), session.clone(), patience, options.acquire_timeout),

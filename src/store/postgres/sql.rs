@@ -62,6 +62,9 @@ pub(super) const ADOPT_STAGED: &str =
 pub(super) const MARK_BROUGHT_BACK: &str =
     "UPDATE archived_ranges SET reason = 'brought_back', archived_at = 0 WHERE user_id = $1 AND from_seq = $2";
 
+/// Other processes have to hear of it: their pictures of the account are wrong from now on.
+pub(super) const ANNOUNCE_REPLACED: &str = "SELECT record_account_event($1, 'data_replaced')";
+
 pub(super) const SET_SNAPSHOT: &str = "\
 INSERT INTO user_snapshots (user_id, schema_version, data) VALUES ($1, $2, $3)
 ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data";
@@ -84,6 +87,27 @@ pub(super) const USERS_BY_ID: &str = concat!(
     user_columns!(),
     " FROM users WHERE id = k.id OFFSET 0) u"
 );
+
+/// What decides about each token, with its place among those that were asked for.
+pub(super) const STANDINGS: &str = "\
+SELECT u.is_verified, u.locked_at IS NOT NULL, u.token_version, u.older_tokens_revoked_at, u.older_tokens_seen_at,
+    s.created_at, s.last_seen_at, k.place
+FROM UNNEST($1::int8[], $2::bytea[]) WITH ORDINALITY AS k (user_id, session_id, place)
+CROSS JOIN LATERAL (SELECT * FROM users WHERE id = k.user_id OFFSET 0) u
+LEFT JOIN LATERAL (SELECT * FROM sessions WHERE id = k.session_id AND user_id = k.user_id OFFSET 0) s ON TRUE";
+
+pub(super) const TOUCH_SESSIONS: &str = "\
+UPDATE sessions s SET last_seen_at = GREATEST(s.last_seen_at, t.at), last_address = COALESCE(t.address, s.last_address)
+FROM UNNEST($1::bytea[], $2::int8[], $3::text[]) AS t (id, at, address) WHERE s.id = t.id";
+
+/// Nothing for tokens that are void: they may have been shown just before they were voided.
+pub(super) const TOUCH_OLDER_TOKENS: &str = "\
+UPDATE users SET older_tokens_seen_at = GREATEST(older_tokens_seen_at, $4),
+    older_tokens_address = COALESCE($5, older_tokens_address)
+WHERE id = $1 AND token_version = $2 AND (older_tokens_revoked_at IS NULL OR older_tokens_revoked_at <= $3)";
+
+pub(super) const REVOKE_OLDER_TOKENS: &str = "\
+UPDATE users SET older_tokens_revoked_at = $2, older_tokens_seen_at = NULL, older_tokens_address = NULL WHERE id = $1";
 
 pub(super) const INSERT_SEGMENTS: &str = "\
 INSERT INTO segments (user_id, first_seq, last_seq, generation, storage_bytes, max_received_at, op_count, min_op_id,
@@ -296,6 +320,8 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("upsert_devices", UPSERT_DEVICES),
     ("load_account", LOAD_ACCOUNTS),
     ("user_by_id", USERS_BY_ID),
+    ("session", STANDINGS),
+    ("touch_sessions", TOUCH_SESSIONS),
     ("read_log", READ_LOG),
     ("find_ops", FIND_OPS),
     ("delete_sealed", DELETE_SEALED),

@@ -41,8 +41,7 @@ impl ArchiveStore for SqliteStore {
 
     async fn abandon_staged(&self, user: UserId, staged_from: Seq) -> Result<bool> {
         let work = move |connection: &mut Connection| {
-            let changed =
-                connection.execute(ABANDON, params![user, staged_from, ArchiveReason::Abandoned.as_str()])?;
+            let changed = connection.execute(ABANDON, params![user, staged_from, ArchiveReason::Abandoned.as_str()])?;
             Ok(changed == 1)
         };
         timed("abandon_staged", self.writer.work(work)).await

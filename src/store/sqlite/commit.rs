@@ -12,7 +12,7 @@ use crate::store::segment::check_replaced;
 use crate::store::{Adoption, ArchivedRange, Commit, CommitOutcome, Segment, SnapshotChange, StoreError, SyncState};
 
 /// Prepared statements that stay ready: all that a commit may need.
-pub(super) const STATEMENTS: usize = 25;
+pub(super) const STATEMENTS: usize = 26;
 
 const UPDATE_STATE: &str = "UPDATE user_sync_state SET revision = ?2 + 1, generation = ?3, base_seq = ?4, \
     pruned_seq = ?5, last_seq = ?6, vector_clock = ?7, full_state_seq = ?8, full_state_client_id = ?9, \
@@ -37,6 +37,8 @@ const INSERT_ARCHIVE: &str = "INSERT INTO archived_ranges (user_id, from_seq, to
 const ADOPT_STAGED: &str = "DELETE FROM archived_ranges WHERE user_id = ?1 AND from_seq = ?2 AND reason = 'staged'";
 const MARK_BROUGHT_BACK: &str = "UPDATE archived_ranges SET reason = 'brought_back', archived_at = 0 \
     WHERE user_id = ?1 AND from_seq = ?2";
+/// Other processes have to hear of it: their pictures of the account are wrong from now on.
+const ANNOUNCE_REPLACED: &str = "INSERT INTO account_events (user_id, kind) VALUES (?1, 'data_replaced')";
 const CLEAR_SNAPSHOT: &str = "DELETE FROM user_snapshots WHERE user_id = ?1";
 const SET_SNAPSHOT: &str = "INSERT INTO user_snapshots (user_id, schema_version, data) VALUES (?1, ?2, ?3) \
     ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data";
@@ -194,6 +196,7 @@ fn adopt(tx: &Transaction<'_>, user: UserId, adoption: Adoption) -> Result<(), F
     let staged = tx.prepare_cached(ADOPT_STAGED)?.execute([user, adoption.staged_from])?;
     check_adopted(u64::try_from(staged).unwrap_or(u64::MAX))?;
     tx.prepare_cached(MARK_BROUGHT_BACK)?.execute([user, adoption.source_from])?;
+    tx.prepare_cached(ANNOUNCE_REPLACED)?.execute([user])?;
     Ok(())
 }
 

@@ -1,0 +1,77 @@
+//! Giving out sessions: the one place where a token is issued, whatever the way to sign in.
+
+use super::session::SESSION_SECONDS;
+use super::{Accounts, AuthUser, ManageError, Session, SessionOrigin};
+use crate::protocol::UserId;
+use crate::store::{SessionId, SessionMethod, SessionRow};
+
+/// How many sessions an account may have; beyond it those unused for longest are revoked.
+pub const MAX_SESSIONS: usize = 200;
+/// How long after signing in somebody counts as having just signed in: 15 minutes.
+pub const RECENT_MS: i64 = 15 * 60 * 1000;
+
+impl Accounts {
+    /// Opens a session for somebody who has proven who they are. `token_version` is the one that the account had when
+    /// that was proven: a session is worth nothing if all sessions were voided since.
+    ///
+    /// # Errors
+    /// [`ManageError::NoAccount`] when the account is gone or locked by the operator; when the database fails.
+    pub async fn open_session(
+        &self,
+        user: UserId,
+        email: &str,
+        token_version: i64,
+        origin: &SessionOrigin,
+    ) -> Result<Session, ManageError> {
+        let row = self.new_session(user, origin);
+        if !self.revoking(user, self.inner.store.open_session(&row, MAX_SESSIONS)).await? {
+            return Err(ManageError::NoAccount);
+        }
+        count_opened(origin.method);
+        Ok(self.inner.sessions.issue(user, email, token_version, row.id, row.created_at))
+    }
+
+    /// Voids every session of the account and gives out a new one, whose token names the same address as the presented
+    /// one and which is called as the presented one's session was (accounts contract, section 4.8). The caller closes the
+    /// account's sockets.
+    ///
+    /// # Errors
+    /// When the account is gone or locked, or the database fails.
+    pub async fn replace_token(&self, user: &AuthUser, origin: &SessionOrigin) -> Result<Session, ManageError> {
+        let id = user.user_id;
+        let row = self.new_session(id, origin);
+        let replace = self.inner.store.replace_sessions(&row, user.session);
+        let version = self.revoking(id, replace).await?.ok_or(ManageError::NoAccount)?;
+        count_opened(SessionMethod::Replaced);
+        tracing::info!(user_id = id, "sessions replaced");
+        Ok(self.inner.sessions.issue(id, &user.email, version, row.id, row.created_at))
+    }
+
+    /// A session for an account, without its password: for the operator, and for test mode's route.
+    ///
+    /// # Errors
+    /// When there is no such account, it is locked, or the database fails.
+    pub async fn session_for(&self, user: UserId) -> Result<Session, ManageError> {
+        let row = self.inner.store.user_by_id(user).await?.ok_or(ManageError::NoAccount)?;
+        self.open_session(row.id, &row.email, row.token_version, &SessionOrigin::operator()).await
+    }
+
+    fn new_session(&self, user: UserId, origin: &SessionOrigin) -> SessionRow {
+        let now_ms = self.inner.clock.now_ms();
+        SessionRow {
+            id: SessionId::random(),
+            user,
+            name: origin.name(),
+            user_agent: origin.stored_user_agent(),
+            method: origin.method,
+            created_at: now_ms,
+            last_seen_at: now_ms,
+            last_address: origin.address_prefix(),
+            expires_at: now_ms + SESSION_SECONDS * 1000,
+        }
+    }
+}
+
+fn count_opened(method: SessionMethod) {
+    metrics::counter!("supersync_sessions_opened_total", "method" => method.as_str()).increment(1);
+}

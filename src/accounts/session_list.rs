@@ -1,0 +1,135 @@
+//! What an account's owner does with its sessions: look at them, name them, end them; and tickets for sockets.
+
+use secrecy::SecretString;
+
+use super::link;
+use super::origin::MAX_SESSION_NAME_CHARS;
+use super::{Accounts, AuthUser};
+use crate::protocol::UserId;
+use crate::store::{Credential, OlderTokens, SessionId, SessionRow, SocketTicket, StoreError};
+
+/// How long a ticket for a socket works: 30 seconds.
+pub const TICKET_LIFETIME_MS: i64 = 30_000;
+/// Tickets that an account may have at a time; beyond it the first ones don't work.
+const MAX_TICKETS: usize = 50;
+
+/// A session as its account's owner names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionRef {
+    /// One session.
+    One(SessionId),
+    /// All tokens that name no session.
+    OlderTokens,
+}
+
+/// What an account is signed in with.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct SessionList {
+    /// The one that was seen last first.
+    pub sessions: Vec<SessionRow>,
+    /// `None`: none has been seen since they were last voided.
+    pub older_tokens: Option<OlderTokens>,
+}
+
+/// Why nothing was done about a session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The account has no such session (any more).
+    #[error("No such session")]
+    NoSession,
+    /// The database failed.
+    #[error("database unavailable, please retry")]
+    Database(#[from] StoreError),
+}
+
+impl Accounts {
+    /// The account's sessions.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sessions(&self, user: UserId) -> Result<SessionList, StoreError> {
+        let inner = &*self.inner;
+        let sessions = inner.store.sessions(user, inner.clock.now_ms()).await?;
+        let older_tokens = inner.store.older_tokens(user).await?;
+        Ok(SessionList { sessions, older_tokens })
+    }
+
+    /// Gives a session another name; what is too long is cut.
+    ///
+    /// # Errors
+    /// When the account has no such session, or the database fails.
+    pub async fn rename_session(&self, user: UserId, id: SessionId, name: &str) -> Result<(), SessionError> {
+        let name: String = name.chars().take(MAX_SESSION_NAME_CHARS).collect();
+        if self.inner.store.rename_session(user, id, &name).await? { Ok(()) } else { Err(SessionError::NoSession) }
+    }
+
+    /// Voids one session, or all older tokens. The caller closes their sockets.
+    ///
+    /// # Errors
+    /// When the account has no such session, or the database fails.
+    pub async fn revoke_session(&self, user: UserId, session: SessionRef) -> Result<(), SessionError> {
+        let inner = &*self.inner;
+        let write = async {
+            match session {
+                SessionRef::One(id) => inner.store.revoke_session(user, id).await,
+                SessionRef::OlderTokens => inner.store.revoke_older_tokens(user, inner.clock.now_ms()).await,
+            }
+        };
+        if !self.revoking(user, write).await? {
+            return Err(SessionError::NoSession);
+        }
+        tracing::info!(user_id = user, "session revoked");
+        Ok(())
+    }
+
+    /// Voids every session of the sender's account but its own. Who comes with an older token can't be told from others
+    /// that do, so those stay then. The caller closes the sockets. Returns how many sessions went.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn revoke_other_sessions(&self, user: &AuthUser) -> Result<u64, StoreError> {
+        let inner = &*self.inner;
+        let write = inner.store.revoke_other_sessions(user.user_id, user.session, inner.clock.now_ms());
+        let revoked = self.revoking(user.user_id, write).await?;
+        tracing::info!(user_id = user.user_id, revoked, "other sessions revoked");
+        Ok(revoked)
+    }
+
+    /// A ticket that opens one socket as the sender, within [`TICKET_LIFETIME_MS`].
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn issue_ticket(&self, user: &AuthUser) -> Result<SecretString, StoreError> {
+        let (ticket, hash) = link::new_token();
+        let expires_at = self.inner.clock.now_ms() + TICKET_LIFETIME_MS;
+        let ticket_row = SocketTicket { hash, user: user.user_id, credential: user.credential(), expires_at };
+        self.inner.store.put_ticket(&ticket_row, MAX_TICKETS).await?;
+        Ok(ticket)
+    }
+
+    /// Uses a ticket up. `None`: unknown, used, or expired. Whether the token that it was asked for with still counts is
+    /// the caller's to check ([`Accounts::recheck`]).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn redeem_ticket(&self, ticket: &str) -> Result<Option<(UserId, Credential)>, StoreError> {
+        let taken = self.inner.store.take_ticket(&link::hash(ticket), self.inner.clock.now_ms()).await?;
+        Ok(taken.map(|ticket| (ticket.user, ticket.credential)))
+    }
+
+    /// Writes down which sessions have been seen, as happens now and then by itself.
+    pub async fn record_sessions(&self) {
+        self.inner.seen.write(&*self.inner.store).await;
+    }
+
+    /// Forgets what is remembered of an account's tokens, because another process has changed what they are worth.
+    pub fn forget_sessions(&self, user: UserId) {
+        self.inner.cache.invalidate(user);
+    }
+
+    /// The same for every account.
+    pub fn forget_all_sessions(&self) {
+        self.inner.cache.invalidate_all();
+    }
+}

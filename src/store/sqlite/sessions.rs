@@ -1,0 +1,321 @@
+//! Sessions and tickets for sockets.
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection as _, Row as _};
+
+use super::SqliteStore;
+use crate::protocol::UserId;
+use crate::store::error::{is_foreign_key_violation, timed};
+use crate::store::row::{bound, decode_session, decode_standing, decode_ticket, session_columns};
+use crate::store::{
+    Credential, EventKind, OlderTokens, Result, SessionId, SessionRow, SessionSeen, SessionStore, SocketTicket,
+    Standing,
+};
+
+const SESSIONS: &str = concat!(
+    "SELECT ",
+    session_columns!(),
+    " FROM sessions WHERE user_id = ?1 AND expires_at > ?2 ORDER BY last_seen_at DESC, created_at DESC, id"
+);
+const INSERT: &str = concat!(
+    "INSERT INTO sessions (",
+    session_columns!(),
+    ") SELECT ?1, u.id, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM users u WHERE u.id = ?2 AND u.locked_at IS NULL"
+);
+const STANDING: &str = "SELECT u.is_verified, u.locked_at IS NOT NULL, u.token_version, u.older_tokens_revoked_at, \
+                        u.older_tokens_seen_at, s.created_at, s.last_seen_at FROM users u \
+                        LEFT JOIN sessions s ON s.id = ?2 AND s.user_id = u.id WHERE u.id = ?1";
+const TOUCH_SESSION: &str = "UPDATE sessions SET last_seen_at = max(last_seen_at, ?2), \
+                             last_address = COALESCE(?3, last_address) WHERE id = ?1";
+/// Nothing for tokens that are void: they may have been shown just before they were voided.
+const TOUCH_OLDER_TOKENS: &str = "UPDATE users SET older_tokens_seen_at = max(COALESCE(older_tokens_seen_at, ?4), ?4), \
+                                  older_tokens_address = COALESCE(?5, older_tokens_address) \
+                                  WHERE id = ?1 AND token_version = ?2 \
+                                  AND (older_tokens_revoked_at IS NULL OR older_tokens_revoked_at <= ?3)";
+const REVOKE_OLDER_TOKENS: &str = "UPDATE users SET older_tokens_revoked_at = ?2, older_tokens_seen_at = NULL, \
+                                   older_tokens_address = NULL WHERE id = ?1";
+
+#[async_trait]
+impl SessionStore for SqliteStore {
+    async fn open_session(&self, session: &SessionRow, keep: usize) -> Result<bool> {
+        timed("open_session", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            if !insert(&mut tx, session, &session.name).await? {
+                return Ok(false);
+            }
+            let dropped = sqlx::query(
+                "DELETE FROM sessions WHERE user_id = ?1 AND id IN (SELECT id FROM sessions WHERE user_id = ?1 \
+                 AND id <> ?2 ORDER BY last_seen_at DESC, created_at DESC, id LIMIT -1 OFFSET ?3)",
+            )
+            .bind(session.user)
+            .bind(session.id.as_bytes().to_vec())
+            .bind(bound(keep.saturating_sub(1)))
+            .execute(&mut *tx)
+            .await?;
+            if dropped.rows_affected() > 0 {
+                announce(&mut tx, session.user, EventKind::SessionRevoked).await?;
+            }
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn replace_sessions(&self, session: &SessionRow, replaced: Option<SessionId>) -> Result<Option<i64>> {
+        timed("replace_sessions", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let name: Option<String> = sqlx::query_scalar("SELECT name FROM sessions WHERE id = ?1 AND user_id = ?2")
+                .bind(replaced.map(|id| id.as_bytes().to_vec()))
+                .bind(session.user)
+                .fetch_optional(&mut *tx)
+                .await?;
+            // Deletes the sessions and announces it: see the schema.
+            let versions: Vec<i64> = sqlx::query_scalar(
+                "UPDATE users SET token_version = token_version + 1 WHERE id = ?1 RETURNING token_version",
+            )
+            .bind(session.user)
+            .fetch_all(&mut *tx)
+            .await?;
+            let Some(version) = versions.first().copied() else { return Ok(None) };
+            if !insert(&mut tx, session, name.as_deref().unwrap_or(&session.name)).await? {
+                return Ok(None);
+            }
+            tx.commit().await?;
+            Ok(Some(version))
+        })
+        .await
+    }
+
+    async fn standing(&self, user: UserId, session: Option<SessionId>) -> Result<Option<Standing>> {
+        timed("session", async {
+            let session = session.map(|id| id.as_bytes().to_vec());
+            let row = sqlx::query(STANDING).bind(user).bind(session).fetch_optional(&self.readers).await?;
+            row.map(|row| decode_standing!(&row)).transpose()
+        })
+        .await
+    }
+
+    async fn sessions(&self, user: UserId, now_ms: i64) -> Result<Vec<SessionRow>> {
+        timed("sessions", async {
+            let rows = sqlx::query(SESSIONS).bind(user).bind(now_ms).fetch_all(&self.readers).await?;
+            rows.iter().map(|row| decode_session!(row)).collect()
+        })
+        .await
+    }
+
+    async fn older_tokens(&self, user: UserId) -> Result<Option<OlderTokens>> {
+        timed("older_tokens", async {
+            let row = sqlx::query(
+                "SELECT older_tokens_seen_at, older_tokens_address FROM users \
+                 WHERE id = ?1 AND older_tokens_seen_at IS NOT NULL",
+            )
+            .bind(user)
+            .fetch_optional(&self.readers)
+            .await?;
+            let decode =
+                |row: SqliteRow| Ok(OlderTokens { last_seen_at: row.try_get(0)?, last_address: row.try_get(1)? });
+            row.map(decode).transpose()
+        })
+        .await
+    }
+
+    async fn rename_session(&self, user: UserId, id: SessionId, name: &str) -> Result<bool> {
+        timed("rename_session", async {
+            let done = sqlx::query("UPDATE sessions SET name = ?3 WHERE id = ?2 AND user_id = ?1")
+                .bind(user)
+                .bind(id.as_bytes().to_vec())
+                .bind(name.to_owned())
+                .execute(&mut *self.writer.acquire().await?)
+                .await?;
+            Ok(done.rows_affected() > 0)
+        })
+        .await
+    }
+
+    async fn revoke_session(&self, user: UserId, id: SessionId) -> Result<bool> {
+        timed("revoke_session", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let done = sqlx::query("DELETE FROM sessions WHERE id = ?2 AND user_id = ?1")
+                .bind(user)
+                .bind(id.as_bytes().to_vec())
+                .execute(&mut *tx)
+                .await?;
+            if done.rows_affected() == 0 {
+                return Ok(false);
+            }
+            announce(&mut tx, user, EventKind::SessionRevoked).await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn revoke_older_tokens(&self, user: UserId, now_ms: i64) -> Result<bool> {
+        timed("revoke_older_tokens", async {
+            let done = sqlx::query(REVOKE_OLDER_TOKENS)
+                .bind(user)
+                .bind(now_ms)
+                .execute(&mut *self.writer.acquire().await?)
+                .await?;
+            Ok(done.rows_affected() > 0)
+        })
+        .await
+    }
+
+    async fn revoke_other_sessions(&self, user: UserId, keep: Option<SessionId>, now_ms: i64) -> Result<u64> {
+        timed("revoke_other_sessions", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let keeps = keep.map(|id| id.as_bytes().to_vec());
+            let done = sqlx::query("DELETE FROM sessions WHERE user_id = ?1 AND id IS DISTINCT FROM ?2")
+                .bind(user)
+                .bind(keeps)
+                .execute(&mut *tx)
+                .await?;
+            if keep.is_some() {
+                sqlx::query(REVOKE_OLDER_TOKENS).bind(user).bind(now_ms).execute(&mut *tx).await?;
+            }
+            announce(&mut tx, user, EventKind::SessionRevoked).await?;
+            tx.commit().await?;
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+
+    async fn touch_sessions(&self, seen: &[SessionSeen]) -> Result<()> {
+        timed("touch_sessions", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            for SessionSeen { user, credential, at_ms, address } in seen {
+                let touch = match credential.session {
+                    Some(id) => sqlx::query(TOUCH_SESSION).bind(id.as_bytes().to_vec()),
+                    None => sqlx::query(TOUCH_OLDER_TOKENS)
+                        .bind(user)
+                        .bind(credential.token_version)
+                        .bind(credential.issued_at),
+                };
+                touch.bind(at_ms).bind(address.clone()).execute(&mut *tx).await?;
+            }
+            tx.commit().await?;
+            self.checkpointer.wake();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete_expired_sessions(&self, now_ms: i64, limit: usize) -> Result<u64> {
+        timed("delete_expired_sessions", async {
+            let done = sqlx::query(
+                "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at < ?1 \
+                 ORDER BY expires_at LIMIT ?2)",
+            )
+            .bind(now_ms)
+            .bind(bound(limit));
+            Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
+        })
+        .await
+    }
+
+    async fn put_ticket(&self, ticket: &SocketTicket, keep: usize) -> Result<()> {
+        timed("put_ticket", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let Credential { session, token_version, issued_at } = ticket.credential;
+            sqlx::query(
+                "INSERT INTO socket_tickets (ticket_hash, user_id, session_id, token_version, token_issued_at, \
+                 expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )
+            .bind(ticket.hash.to_vec())
+            .bind(ticket.user)
+            .bind(session.map(|id| id.as_bytes().to_vec()))
+            .bind(token_version)
+            .bind(issued_at)
+            .bind(ticket.expires_at)
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query(
+                "DELETE FROM socket_tickets WHERE ticket_hash IN (SELECT ticket_hash FROM socket_tickets \
+                 WHERE user_id = ?1 AND ticket_hash <> ?2 ORDER BY expires_at DESC LIMIT -1 OFFSET ?3)",
+            )
+            .bind(ticket.user)
+            .bind(ticket.hash.to_vec())
+            .bind(bound(keep.saturating_sub(1)))
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn take_ticket(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<SocketTicket>> {
+        timed("take_ticket", async {
+            let rows = sqlx::query(
+                "DELETE FROM socket_tickets WHERE ticket_hash = ?1 AND expires_at > ?2 \
+                 RETURNING ticket_hash, user_id, session_id, token_version, token_issued_at, expires_at",
+            )
+            .bind(hash.to_vec())
+            .bind(now_ms)
+            .fetch_all(&mut *self.writer.acquire().await?)
+            .await?;
+            rows.first().map(|row| decode_ticket!(row)).transpose()
+        })
+        .await
+    }
+
+    async fn delete_expired_tickets(&self, now_ms: i64) -> Result<u64> {
+        timed("delete_expired_tickets", async {
+            let done = sqlx::query("DELETE FROM socket_tickets WHERE expires_at < ?1").bind(now_ms);
+            Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
+        })
+        .await
+    }
+
+    async fn set_locked(&self, user: UserId, locked_at: Option<i64>) -> Result<bool> {
+        timed("set_locked", async {
+            let done = sqlx::query("UPDATE users SET locked_at = ?2 WHERE id = ?1").bind(user).bind(locked_at);
+            Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected() > 0)
+        })
+        .await
+    }
+
+    async fn set_admin(&self, user: UserId, is_admin: bool) -> Result<bool> {
+        timed("set_admin", async {
+            let done = sqlx::query("UPDATE users SET is_admin = ?2 WHERE id = ?1").bind(user).bind(is_admin);
+            Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected() > 0)
+        })
+        .await
+    }
+}
+
+/// Stores a session under this name. `false`: no such account, or it is locked.
+async fn insert(db: &mut SqliteConnection, session: &SessionRow, name: &str) -> Result<bool> {
+    let inserted = sqlx::query(INSERT)
+        .bind(session.id.as_bytes().to_vec())
+        .bind(session.user)
+        .bind(name.to_owned())
+        .bind(session.user_agent.clone())
+        .bind(session.method.as_str())
+        .bind(session.created_at)
+        .bind(session.last_seen_at)
+        .bind(session.last_address.clone())
+        .bind(session.expires_at)
+        .execute(db)
+        .await;
+    match inserted {
+        Ok(done) => Ok(done.rows_affected() > 0),
+        // Deleted at this moment.
+        Err(error) if is_foreign_key_violation(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn announce(db: &mut SqliteConnection, user: UserId, kind: EventKind) -> Result<()> {
+    let insert = sqlx::query("INSERT INTO account_events (user_id, kind) VALUES (?1, ?2)");
+    insert.bind(user).bind(kind.as_str()).execute(db).await?;
+    Ok(())
+}
