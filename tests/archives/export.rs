@@ -28,7 +28,7 @@ impl Export {
     }
 
     fn names(&self) -> Vec<String> {
-        self.0.file_names().map(ToOwned::to_owned).collect()
+        self.0.file_names().map(|name| name.expect("a name").into_owned()).collect()
     }
 
     fn text(&mut self, name: &str) -> String {

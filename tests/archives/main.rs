@@ -28,8 +28,8 @@ macro_rules! on_both_databases {
 
 mod bring_back;
 mod command;
-mod command;
 mod convergence;
+mod crash;
 mod download;
 mod export;
 mod interruption;

@@ -376,15 +376,13 @@ impl Facts<'_> {
         }
         // A wipe is what an app does that turns encryption on or changes it in other ways; and a set that was brought back
         // may be from before a change.
-        let unclear = |other: &&ArchivedRange| {
-            other.from_seq >= range.from_seq && matches!(other.reason, ArchiveReason::Wipe | ArchiveReason::BringBack)
+        let unclear = |other: &ArchivedRange| {
+            let nothing_since = self.present.is_none() && other.to_seq == self.sync.last_seq;
+            other.from_seq >= range.from_seq
+                && matches!(other.reason, ArchiveReason::Wipe | ArchiveReason::BringBack)
+                && !nothing_since
         };
-        let nothing_since = self.present.is_none() && range.to_seq == self.sync.last_seq;
-        if self.ranges.iter().any(|other| unclear(&other)) && !nothing_since {
-            FormerPassword::Maybe
-        } else {
-            FormerPassword::NotNeeded
-        }
+        if self.ranges.iter().any(unclear) { FormerPassword::Maybe } else { FormerPassword::NotNeeded }
     }
 }
 
