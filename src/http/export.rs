@@ -167,17 +167,12 @@ impl Zip {
     }
 
     async fn step(&mut self) -> Result<(), ZipError> {
-        let begin = if let Some((name, _)) = self.files.last() {
-            Some(*name)
+        let (begin, data, is_end) = if let Some((name, data)) = self.files.pop() {
+            (Some(name), data, false)
         } else {
-            (!std::mem::replace(&mut self.operations_begun, true)).then_some("operations.ndjson")
-        };
-        let (data, is_end) = match self.files.pop() {
-            Some((_, data)) => (data, false),
-            None => {
-                let page = self.reader.next_page().await?;
-                (lines(&page), page.is_empty())
-            }
+            let is_first = !std::mem::replace(&mut self.operations_begun, true);
+            let page = self.reader.next_page().await?;
+            (is_first.then_some("operations.ndjson"), lines(&page), page.is_empty())
         };
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
         let packing = tokio::task::spawn_blocking(move || {

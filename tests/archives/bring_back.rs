@@ -163,6 +163,17 @@ async fn a_large_set_comes_back_in_parts(on: Backend) {
     assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "ids ascend");
     let first = account.get("/api/sync/ops?sinceSeq=0").await.ok();
     assert_eq!(first.seqs().len(), 500);
+    // And it grows, is packed on, and is restored like any other.
+    account.upload("C", &(0..70).map(|_| op("C")).collect::<Vec<_>>()).await.ok();
+    assert_eq!(server.seal().await.operations, 70);
+    assert_eq!(contents_since(&account, 0).await[..4601], after);
+    assert_eq!(contents_since(&account, 0).await.len(), 4671);
+    let id = after[4000]["id"].as_str().expect("an id");
+    assert_eq!(
+        account.upload("C", &[op("C").id(id)]).await.outcomes(),
+        ["INVALID_OP_ID"],
+        "it is stored under that id"
+    );
 }
 
 async fn it_survives_a_restart_and_the_sweep(on: Backend) {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::stamp::{Stamp, time_after};
@@ -52,13 +52,12 @@ impl Default for Turns {
 struct Turn {
     turns: Turns,
     user: UserId,
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Turns {
     fn of(&self, user: UserId) -> Option<Turn> {
         let is_first = self.users.lock().unwrap_or_else(PoisonError::into_inner).insert(user);
-        is_first.then(|| Turn { turns: self.clone(), user, _permit: None })
+        is_first.then(|| Turn { turns: self.clone(), user })
     }
 }
 
@@ -108,9 +107,9 @@ impl Handle {
         id: ArchiveId,
         deadline: Instant,
     ) -> Result<BroughtBack, ArchiveError> {
-        let mut turn = self.turns().of(user).ok_or(ArchiveError::Running)?;
+        let turn = self.turns().of(user).ok_or(ArchiveError::Running)?;
         let permit = within(deadline, Arc::clone(&turn.turns.all).acquire_owned()).await?;
-        turn._permit = Some(permit.map_err(|_| EngineError::Busy)?);
+        let _permit = permit.map_err(|_| EngineError::Busy)?;
 
         let archive = self.archive(user, id, deadline).await?;
         if let Some(obstacle) = archive.obstacle {
