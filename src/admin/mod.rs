@@ -4,4 +4,5 @@
 pub mod data;
 pub mod healthcheck;
 pub mod migrate;
+mod report;
 pub mod user;

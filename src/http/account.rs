@@ -25,6 +25,7 @@ use crate::accounts::{
 };
 use crate::store::SessionMethod;
 
+mod admin;
 mod fields;
 mod pages;
 mod sessions;
@@ -44,6 +45,7 @@ pub fn router() -> Router<AppState> {
         .route("/api/account", delete(delete_account))
         .route("/verify-email", get(pages::verify_email).post(pages::verify_email_confirmed))
         .merge(sessions::router())
+        .merge(admin::router())
 }
 
 async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {

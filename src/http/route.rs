@@ -23,13 +23,14 @@ pub enum Class {
     VerifyEmail,
     Sessions,
     SocketTicket,
+    Admin,
     /// Everything without a limit of its own, unknown paths included.
     Other,
 }
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -45,6 +46,7 @@ impl Class {
         Self::VerifyEmail,
         Self::Sessions,
         Self::SocketTicket,
+        Self::Admin,
         Self::Other,
     ];
 
@@ -74,6 +76,7 @@ impl Class {
             "/api/verify-email" | "/verify-email" if posts => Self::VerifyEmail,
             "/api/sessions" | "/api/sessions/{id}" | "/api/sessions/revoke-others" => Self::Sessions,
             "/api/sync/ws-ticket" if posts => Self::SocketTicket,
+            template if template.starts_with("/api/admin/") => Self::Admin,
             _ => Self::Other,
         })
     }
@@ -96,6 +99,7 @@ impl Class {
             Self::VerifyEmail => limits.verify_email,
             Self::Sessions => limits.sessions,
             Self::SocketTicket => limits.ws_ticket,
+            Self::Admin => limits.admin,
             Self::Other => limits.other,
         }
     }

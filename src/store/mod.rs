@@ -35,6 +35,7 @@ mod events;
 mod gather;
 mod group;
 mod migrate;
+mod overview;
 mod page;
 pub mod postgres;
 mod rebuild;
@@ -45,6 +46,7 @@ pub mod sqlite;
 
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use migrate::MigrationStatus;
+pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use segment::Segment;
 pub use sessions::{
     Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
@@ -734,7 +736,9 @@ pub trait TestStore: Send + Sync + 'static {
 
 /// Everything a database does for us.
 #[async_trait]
-pub trait Store: LogStore + AccountStore + SessionStore + EventStore + MaintenanceStore + TestStore {
+pub trait Store:
+    LogStore + AccountStore + SessionStore + EventStore + OverviewStore + MaintenanceStore + TestStore
+{
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.
     async fn ping(&self) -> Result<()>;
     /// `sqlite` or `postgres`.

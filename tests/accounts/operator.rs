@@ -44,7 +44,7 @@ async fn token_needs_a_verified_account() {
     let output = run(&world, token("V@b.co"), "").await.unwrap();
     let old = after(&output, "Access token");
     assert!(world.accounts.authenticate_token(old).await.is_ok());
-    run(&world, UserCommand::Revoke { email: "v@b.co".into() }, "").await.unwrap();
+    run(&world, UserCommand::Revoke { email: "v@b.co".into(), session: None }, "").await.unwrap();
     assert!(matches!(world.accounts.authenticate_token(old).await, Err(AuthError::Revoked)));
     let output = run(&world, token("v@b.co"), "").await.unwrap();
     assert!(world.accounts.authenticate_token(after(&output, "Access token")).await.is_ok());
@@ -86,7 +86,7 @@ async fn list_and_quota_show_each_account() {
     world.verified("a@b.co", OWNER).await;
     world.row("u@b.co", None, false).await;
     run(&world, UserCommand::SetQuota { email: "u@b.co".into(), quota: 12_345 }, "").await.unwrap();
-    let output = run(&world, UserCommand::List, "").await.unwrap();
+    let output = run(&world, UserCommand::List { json: false }, "").await.unwrap();
     let line = output.lines().find(|line| line.ends_with("u@b.co")).unwrap();
     assert!(line.contains("unverified") && line.contains("12345") && line.contains("2027-01-15"), "{line}");
     assert!(output.ends_with("2 accounts\n"), "{output}");

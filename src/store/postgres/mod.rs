@@ -22,6 +22,7 @@ mod commit;
 mod events;
 mod lanes;
 mod log;
+mod overview;
 mod rows;
 mod segments;
 mod sessions;

@@ -25,6 +25,7 @@ mod commit;
 mod error;
 mod events;
 mod log;
+mod overview;
 mod overwrite;
 mod payload;
 mod reader;
