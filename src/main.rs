@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use supersync::admin::data::{DataCommand, DataError};
+use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::user::{AdminError, UserCommand};
 use supersync::bench::{self, BenchCommand};
@@ -69,6 +70,8 @@ enum WithSettings {
     User(UserCommand),
     #[command(subcommand)]
     Data(DataCommand),
+    #[command(subcommand)]
+    Mail(MailCommand),
     /// Ask the server on this machine whether it is ready; exit code 0 if so.
     Healthcheck,
 }
@@ -107,7 +110,10 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
         None => WithSettings::Serve,
     };
     let looks = command_line.print_config
-        || matches!(command, WithSettings::Healthcheck | WithSettings::Migrate(MigrateCommand::Status));
+        || matches!(
+            command,
+            WithSettings::Healthcheck | WithSettings::Mail(_) | WithSettings::Migrate(MigrateCommand::Status)
+        );
     let loaded = if looks { Loaded::from_env_to_look()? } else { Loaded::from_env()? };
     let Loaded { config, settings, warnings } = loaded;
     if command_line.print_config {
@@ -146,6 +152,10 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                     admin::data::run(command, store.clone(), &config, Clock::System, &mut input, &mut output).await;
                 store.close().await;
                 Ok(done?)
+            }
+            WithSettings::Mail(command) => {
+                quiet_logs(&config)?;
+                Ok(admin::mail::run(command, &config, &mut io::stdout()).await?)
             }
             WithSettings::Healthcheck => Ok(admin::healthcheck::run(&config).await?),
         }

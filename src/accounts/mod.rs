@@ -148,6 +148,12 @@ impl Accounts {
         self.inner.cache.forget_old(now_ms);
     }
 
+    /// Whether mailed links reach anybody.
+    #[must_use]
+    pub fn can_mail(&self) -> bool {
+        self.inner.mailer.can_deliver()
+    }
+
     /// Waits until queued mails have left or were given up. The caller bounds the time.
     pub async fn drain_mails(&self) {
         self.inner.mailer.drain().await;

@@ -3,6 +3,7 @@
 
 pub mod data;
 pub mod healthcheck;
+pub mod mail;
 pub mod migrate;
 mod report;
 pub mod user;

@@ -47,7 +47,7 @@ pub async fn read_page(
     let fast_forwarded = full_state.is_some();
     // Below the data set's first operation there is nothing of it.
     let from = after.max(sync.pruned_seq);
-    if from >= latest_seq {
+    if from >= latest_seq || exclude_client.is_some_and(|client| view.tail.only_by(client, from)) {
         return Ok(Page { ops: Vec::new(), first_seq: None, has_more: false, after, fast_forwarded });
     }
     if from >= view.tail.after() {

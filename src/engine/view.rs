@@ -94,13 +94,17 @@ pub struct Tail {
     bytes: usize,
     /// Every operation after this sequence is in the tail.
     after: Seq,
+    /// Who wrote the newest operations.
+    author: Option<Arc<str>>,
+    /// The author wrote every operation after this sequence, also those that the tail has no room for.
+    author_after: Seq,
 }
 
 impl Tail {
     /// An empty tail: nothing up to `after` is in it.
     #[must_use]
     pub const fn empty(after: Seq) -> Self {
-        Self { chunks: Vec::new(), ops: 0, bytes: 0, after }
+        Self { chunks: Vec::new(), ops: 0, bytes: 0, after, author: None, author_after: after }
     }
 
     /// The sequence after which the tail is complete.
@@ -121,6 +125,12 @@ impl Tail {
     pub fn extended(&self, new: Vec<EncodedOp>, room: usize) -> Self {
         let Some(last) = new.last().map(|op| op.seq) else { return self.clone() };
         let mut tail = self.clone();
+        for op in &new {
+            if tail.author.as_ref() != Some(&op.client_id) {
+                tail.author = Some(Arc::clone(&op.client_id));
+                tail.author_after = op.seq - 1;
+            }
+        }
         tail.ops += new.len();
         tail.bytes += new.iter().map(|op| op.weight).sum::<usize>();
         tail.chunks.push(new.into());
@@ -134,6 +144,13 @@ impl Tail {
         }
         tail.chunks.drain(..drop);
         tail
+    }
+
+    /// Whether this device wrote whatever came after `after`: to a device that has just uploaded, which excludes its own
+    /// operations, nothing is new then, and no log needs to be read to tell it so.
+    #[must_use]
+    pub fn only_by(&self, client_id: &str, after: Seq) -> bool {
+        after >= self.author_after && self.author.as_deref().is_none_or(|author| author == client_id)
     }
 
     /// The operations after `after`, ascending.
@@ -217,6 +234,18 @@ mod tests {
         assert_eq!((tail.after(), tail.since(0).count()), (0, 2));
         let tail = tail.extended(vec![encoded(&op(3, 1000))], Tail::room(32_768));
         assert_eq!((tail.after(), tail.since(0).count()), (1, 2));
+    }
+
+    #[test]
+    fn who_wrote_the_newest_operations_is_known_without_room_for_them() {
+        let by = |seq, client: &str| encoded(&StoredOp { client_id: client.into(), ..op(seq, TAIL_MAX_BYTES + 1) });
+        let tail = Tail::empty(5);
+        assert!(tail.only_by("A", 5) && !tail.only_by("A", 4));
+        let tail = tail.extended(vec![by(6, "A")], TAIL_MAX_BYTES).extended(vec![by(7, "A")], TAIL_MAX_BYTES);
+        assert_eq!(tail.after(), 7, "no room");
+        assert!(tail.only_by("A", 5) && !tail.only_by("A", 4) && !tail.only_by("B", 6));
+        let tail = tail.extended(vec![by(8, "B"), by(9, "A")], TAIL_MAX_BYTES);
+        assert!(tail.only_by("A", 8) && !tail.only_by("A", 7) && !tail.only_by("B", 8));
     }
 
     #[test]

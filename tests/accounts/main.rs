@@ -24,8 +24,8 @@ use supersync::accounts::{
 use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
 use supersync::clock::Clock;
 use supersync::config::{
-    Config, Cors, Database, EncryptionPolicy, Environment, Limits, LogFormat, RateLimit, RateLimits, Retention,
-    Timeouts,
+    Config, Cors, Database, EncryptionPolicy, Environment, Legal, Limits, LogFormat, MailDelivery, RateLimit,
+    RateLimits, Retention, Timeouts,
 };
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
@@ -51,7 +51,8 @@ fn config() -> Config {
         jwt_secret: SECRET.to_owned().into(),
         cors: Cors { enabled: false, origins: Vec::new() },
         allowed_emails: Vec::new(),
-        smtp: None,
+        mail: MailDelivery::Log,
+        legal: Legal::default(),
         encryption_policy: EncryptionPolicy::Optional,
         test_mode: false,
         trusted_proxies: 0,

@@ -117,7 +117,7 @@ pub struct Touched;
 /// When the server lets go of an idle account; 10 minutes by default, which is long to wait for.
 const IDLE_SECONDS: u64 = 5;
 /// How long memory is watched after that.
-const WATCHED: Duration = Duration::from_secs(30);
+const WATCHED: Duration = Duration::from_secs(90);
 
 #[async_trait(?Send)]
 impl Scenario for Touched {

@@ -130,12 +130,15 @@ fn next_of<T>(hands: &mut [std::vec::IntoIter<T>], taken: usize) -> Option<T> {
     hands.get_mut(taken % count)?.next()
 }
 
-/// How a figure of one case compares to the same of another; the figure is named after it.
+/// How a figure of one case compares to the same of another; the figure is named after it. `time_per_request_ratio` is of
+/// the wall-clock time that the same number of requests took.
 pub fn ratios(of: &Case, to: &Case, into: &mut Case) {
     for name in ["server_cpu_us_per_request", "database_cpu_us_per_request", "p50_ms"] {
         let ratio = of.value(name).zip(to.value(name)).filter(|(_, to)| *to > 0.0).map(|(of, to)| of / to);
         into.figure(format!("{name}_ratio"), "", ratio);
     }
+    let rates = to.value("requests_per_second").zip(of.value("requests_per_second"));
+    into.figure("time_per_request_ratio", "", rates.filter(|(_, of)| *of > 0.0).map(|(to, of)| to / of));
     let both = |case: &Case| {
         let server = case.value("server_cpu_us_per_request")?;
         Some(server + case.value("database_cpu_us_per_request").unwrap_or(0.0))
@@ -181,12 +184,14 @@ mod tests {
             let mut case = Case::new("s", "c");
             case.figure("server_cpu_us_per_request", "us", server);
             case.figure("p50_ms", "ms", p50);
+            case.figure("requests_per_second", "1/s", 1000.0 / server);
             case
         };
         let mut into = Case::new("s", "growth");
         ratios(&case(30.0, Some(1.0)), &case(20.0, None), &mut into);
         assert_eq!(into.value("server_cpu_us_per_request_ratio"), Some(1.5));
         assert_eq!(into.value("cpu_us_per_request_ratio"), Some(1.5));
+        assert_eq!(into.value("time_per_request_ratio"), Some(1.5));
         assert_eq!(into.value("p50_ms_ratio"), None);
     }
 }

@@ -154,6 +154,20 @@ impl Fields {
         given == Some(true)
     }
 
+    /// `termsAccepted`: must be true where there is something to accept. Gives whether consent was needed and given: what
+    /// nobody asked for is not recorded (accounts contract, section 13).
+    pub(super) fn consent(&mut self, is_required: bool) -> bool {
+        if !is_required {
+            self.optional_bool("termsAccepted");
+            return false;
+        }
+        let given = self.members.get("termsAccepted") == Some(&Value::Bool(true));
+        if !given {
+            self.fault("termsAccepted", "invalid_value", "You must accept the linked legal documents to register");
+        }
+        given
+    }
+
     /// Takes a text out of the request without leaving a copy behind.
     fn secret(&mut self, name: &str) -> Option<SecretString> {
         if let Some(Value::String(text)) = self.members.get_mut(name) {
@@ -247,6 +261,22 @@ mod tests {
             ]
         );
         assert_eq!(faults(&json!({"email": "a@b.co", "password": "twelve chars", "other": 1})), []);
+    }
+
+    #[test]
+    fn consent_counts_only_where_there_is_something_to_accept() {
+        let consent = |body: Value, is_required| {
+            let mut fields = Fields::of(Some(body)).ok().unwrap();
+            let given = fields.consent(is_required);
+            (given, fields.issues.first().map(|issue| issue.0["message"].as_str().unwrap().to_owned()))
+        };
+        let refusal = Some("You must accept the linked legal documents to register".to_owned());
+        assert_eq!(consent(json!({"termsAccepted": true}), true), (true, None));
+        for body in [json!({}), json!({"termsAccepted": false}), json!({"termsAccepted": "true"})] {
+            assert_eq!(consent(body, true), (false, refusal.clone()));
+        }
+        assert_eq!(consent(json!({"termsAccepted": true}), false), (false, None));
+        assert!(consent(json!({"termsAccepted": 1}), false).1.is_some());
     }
 
     #[test]

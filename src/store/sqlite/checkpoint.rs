@@ -1,8 +1,13 @@
 //! Checkpoints: moving committed pages from the write-ahead log into the database file, away from the commits that wait
 //! for their acknowledgement.
 //!
+//! A checkpoint ends with a flush of the database file, and a commit's own flush waits for that one on the same disk. So a
+//! busy writer is followed in small steps: what little has been written meanwhile is flushed in a few milliseconds. A
+//! quiet one is left alone for longer, because each step costs two flushes.
+//!
 //! A checkpoint that runs beside the commits never quite catches up with them, and only when it has does the log start
-//! over at its beginning. So when the log has grown long, the last few pages are moved while the writer is held.
+//! over at its beginning. So when the log has grown long, checkpoints follow each other at once until next to nothing is
+//! left, and that is moved while the writer is held.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +21,20 @@ use super::thread::Threads;
 use super::writer::Writer;
 use crate::store::Result;
 
-/// How long commits gather before a checkpoint: each one costs two flushes to disk.
-const PAUSE: Duration = Duration::from_millis(200);
-/// From this length of the write-ahead log on (32 MiB at 4 KiB per page) commits wait for the rest of the checkpoint, so
-/// that the log starts over; else a busy writer would outrun the checkpoints and it would grow without end.
-const RESTART_PAGES: i64 = 8192;
+/// Pages that one checkpoint should have to move (1 MiB at 4 KiB each): how long commits gather before it follows from
+/// how fast they have come.
+const PAGES_AT_ONCE: u32 = 256;
+/// How long commits gather at least.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+/// How long commits gather at most.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// From this length of the write-ahead log on (64 MiB) commits wait for the rest of the checkpoint, so that the log
+/// starts over; else a busy writer would outrun the checkpoints and it would grow without end.
+const RESTART_PAGES: u32 = 16_384;
+/// So few pages are moved while commits wait,
+const LAST_PAGES: u32 = 200;
+/// unless they have not become so few in this many checkpoints without a pause.
+const CATCH_UP_ROUNDS: usize = 12;
 
 /// The background task.
 #[derive(Debug)]
@@ -62,6 +76,7 @@ impl Drop for Checkpointer {
 }
 
 async fn run(thread: Threads, writer: Arc<Writer>, written: Arc<Notify>, stop: CancellationToken) {
+    let mut pace = Pace { pause: LONGEST_PAUSE, since: Instant::now(), moved: 0 };
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -69,9 +84,9 @@ async fn run(thread: Threads, writer: Arc<Writer>, written: Arc<Notify>, stop: C
         }
         tokio::select! {
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(pace.pause) => {}
         }
-        if let Err(error) = checkpoint(&thread, &writer).await {
+        if let Err(error) = checkpoint(&thread, &writer, &mut pace).await {
             // Nothing is lost: the log keeps what was not moved, and the next commit wakes this task again.
             tracing::warn!(%error, "checkpoint failed");
         }
@@ -79,22 +94,78 @@ async fn run(thread: Threads, writer: Arc<Writer>, written: Arc<Notify>, stop: C
     thread.close().await;
 }
 
-async fn checkpoint(thread: &Threads, writer: &Writer) -> Result<()> {
-    let pages = thread.run(passive).await?;
-    metrics::gauge!("supersync_sqlite_wal_pages").set(f64::from(i32::try_from(pages).unwrap_or(i32::MAX)));
-    if pages >= RESTART_PAGES {
-        // What was added meanwhile is moved first, so that little is left for the moment in which commits wait.
-        thread.run(passive).await?;
-        let turn = writer.acquire().await?;
-        let held = Instant::now();
-        thread.run(passive).await?;
-        drop(turn);
-        tracing::debug!(held = ?held.elapsed(), "the write-ahead log starts over");
+async fn checkpoint(thread: &Threads, writer: &Writer, pace: &mut Pace) -> Result<()> {
+    let mut log = thread.run(passive).await?;
+    pace.follow(log.moved, Instant::now());
+    metrics::gauge!("supersync_sqlite_wal_pages").set(log.pages);
+    if log.pages < RESTART_PAGES {
+        return Ok(());
     }
+    for _ in 0..CATCH_UP_ROUNDS {
+        let before = log.moved;
+        log = thread.run(passive).await?;
+        if log.moved.saturating_sub(before) < LAST_PAGES {
+            break;
+        }
+    }
+    let turn = writer.acquire().await?;
+    let held = Instant::now();
+    thread.run(passive).await?;
+    drop(turn);
+    tracing::debug!(held = ?held.elapsed(), "the write-ahead log starts over");
     Ok(())
 }
 
-/// Moves what can be moved without waiting for anybody. Returns how many pages the log has.
-fn passive(connection: &mut Connection) -> Result<i64> {
-    Ok(connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |row| row.get(1))?)
+/// How long commits gather before the next checkpoint.
+struct Pace {
+    pause: Duration,
+    /// When the last checkpoint ended,
+    since: Instant,
+    /// and how much of the log had been moved then.
+    moved: u32,
+}
+
+impl Pace {
+    /// A checkpoint ended `now`, after which so many pages of the log were moved.
+    fn follow(&mut self, moved: u32, now: Instant) {
+        // Less than before: the log started over.
+        let step = moved.checked_sub(self.moved).unwrap_or(moved);
+        let took = now.saturating_duration_since(self.since);
+        let pause = took.saturating_mul(PAGES_AT_ONCE) / step.max(1);
+        *self = Self { pause: pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE), since: now, moved };
+    }
+}
+
+/// The write-ahead log after a checkpoint.
+struct Log {
+    /// Its length.
+    pages: u32,
+    /// How many of those, from its beginning, are in the database file too.
+    moved: u32,
+}
+
+/// Moves what can be moved without waiting for anybody.
+fn passive(connection: &mut Connection) -> Result<Log> {
+    let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
+    Ok(statement.query_row([], |row| Ok(Log { pages: row.get(1)?, moved: row.get(2)? }))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_follows_how_fast_pages_come() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut pace = Pace { pause: LONGEST_PAUSE, since: start, moved: 0 };
+        pace.follow(1_000, at(100));
+        assert_eq!(pace.pause, Duration::from_micros(25_600), "10 pages a millisecond");
+        pace.follow(1_000, at(200));
+        assert_eq!(pace.pause, LONGEST_PAUSE, "nothing was written");
+        pace.follow(9_000, at(300));
+        assert_eq!(pace.pause, SHORTEST_PAUSE);
+        pace.follow(500, at(350));
+        assert_eq!(pace.pause, Duration::from_micros(25_600), "the log started over");
+    }
 }

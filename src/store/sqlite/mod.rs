@@ -41,7 +41,10 @@ use writer::Writer;
 
 /// How much of the write-ahead log's file is kept when the log starts over, in bytes: to write over it is faster than to
 /// let it grow anew.
-const WAL_KEPT: u32 = 64 << 20;
+const WAL_KEPT: u32 = 96 << 20;
+
+/// A reading connection of the driver that has not been used for so long is closed, and its page cache with it.
+const IDLE: Duration = Duration::from_mins(1);
 
 /// How to open the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +160,7 @@ fn pool(connections: u32, acquire_timeout: Duration) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(acquire_timeout)
-        .idle_timeout(None)
+        .idle_timeout(IDLE)
         .max_lifetime(None)
         .test_before_acquire(false)
 }
