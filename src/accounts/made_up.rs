@@ -1,6 +1,6 @@
 //! Passwords that are made up here, for accounts that an administrator opens.
 
-use rand::seq::IndexedRandom as _;
+use rand::Rng as _;
 use secrecy::SecretString;
 
 /// Without 0, o, 1, l, i, u: a password that is read from a screen and typed.
@@ -18,8 +18,7 @@ pub fn make_up_password() -> SecretString {
         if place != 0 && place % GROUP == 0 {
             password.push('-');
         }
-        let symbol = ALPHABET.choose(&mut rng).expect("the alphabet is not empty");
-        password.push(char::from(*symbol));
+        password.push(char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]));
     }
     password.into()
 }

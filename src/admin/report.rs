@@ -55,11 +55,8 @@ pub(super) async fn list(
             _ => break,
         }
     }
-    if as_json {
-        writeln!(output, "\n]")?
-    } else {
-        writeln!(output, "{count} accounts")?
-    }
+    let end = if as_json { "\n]".to_owned() } else { format!("{count} accounts") };
+    writeln!(output, "{end}")?;
     Ok(())
 }
 

@@ -281,22 +281,8 @@ pub async fn execute(
         }
         UserCommand::Verify { email, keep_password, password } => {
             let user = find(accounts, &email).await?;
-            if user.is_verified {
-                writeln!(output, "Account {} is verified already.", user.id)?;
-                return Ok(());
-            }
-            let replaced = if keep_password { None } else { Some(new_password(&password, input)?) };
-            if let Some((password, _)) = &replaced {
-                // First the password: an account must never be verified with one that is not trusted.
-                accounts.set_password(user.id, password).await?;
-            }
-            accounts.set_verified(user.id).await?;
-            writeln!(output, "Verified account {} ({}).", user.id, user.email)?;
-            match replaced {
-                Some((password, made_up)) => print_password(output, &password, made_up)?,
-                None => writeln!(output, "The password of the latest registration is in effect.")?,
-            }
-            Ok(())
+            let password = if keep_password { None } else { Some(&password) };
+            verify(accounts, &user, password, input, output).await
         }
         UserCommand::Revoke { email, session } => {
             let user = find(accounts, &email).await?;
@@ -332,6 +318,32 @@ pub async fn execute(
             Ok(())
         }
     }
+}
+
+/// Verifies an account; from `password` comes the one that replaces that of the registration.
+async fn verify(
+    accounts: &Accounts,
+    user: &UserRow,
+    password: Option<&PasswordSource>,
+    input: &mut (dyn BufRead + Send),
+    output: &mut (dyn Write + Send),
+) -> Result<(), AdminError> {
+    if user.is_verified {
+        writeln!(output, "Account {} is verified already.", user.id)?;
+        return Ok(());
+    }
+    let replaced = password.map(|source| new_password(source, input)).transpose()?;
+    if let Some((password, _)) = &replaced {
+        // First the password: an account must never be verified with one that is not trusted.
+        accounts.set_password(user.id, password).await?;
+    }
+    accounts.set_verified(user.id).await?;
+    writeln!(output, "Verified account {} ({}).", user.id, user.email)?;
+    match replaced {
+        Some((password, made_up)) => print_password(output, &password, made_up)?,
+        None => writeln!(output, "The password of the latest registration is in effect.")?,
+    }
+    Ok(())
 }
 
 async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Result<(), AdminError> {

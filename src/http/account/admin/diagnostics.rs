@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use url::{Host, Url};
 
 use super::administrator;
-use crate::config::Config;
+use crate::config::{Config, MailDelivery};
 use crate::http::account::no_store;
 use crate::http::address::{self, Peer};
 use crate::http::encode;
@@ -253,14 +253,14 @@ fn clock(difference_ms: u64) -> Check {
 }
 
 fn mail(config: &Config) -> Check {
-    match &config.smtp {
-        Some(smtp) => Check::ok("mail", format!("mails leave through {}:{}", smtp.host, smtp.port)),
-        None => Check::warning(
-            "mail",
-            "no mail server is configured",
-            "Registration, forgotten passwords and magic links need mail: set SMTP_HOST and what belongs to it. Without mail, \
-             accounts are made with `supersync user add`.",
-        ),
+    const ID: &str = "mail";
+    let configure = "Registration, forgotten passwords and links to sign in need mail: set SMTP_HOST and what belongs to it, then try \
+         `supersync mail test ADDRESS`. Without mail, accounts are made with `supersync user add`.";
+    match &config.mail {
+        MailDelivery::Smtp(smtp) => Check::ok(ID, format!("mails leave through {}:{}", smtp.host, smtp.port)),
+        MailDelivery::Files { .. } => Check::warning(ID, "mails become files and reach nobody", configure),
+        MailDelivery::Log => Check::warning(ID, "links of mails are printed to the log and reach nobody", configure),
+        MailDelivery::Off => Check::warning(ID, "no mail server is configured", configure),
     }
 }
 
