@@ -122,6 +122,10 @@ impl Follower {
                 self.engine.forget(user);
             }
             EventKind::QuotaChanged | EventKind::DataCleared => self.engine.forget(user),
+            EventKind::DataReplaced => {
+                self.engine.forget(user);
+                self.engine.notify_all(user).await;
+            }
             EventKind::Unknown => {
                 self.close_void_sockets(user).await?;
                 self.engine.forget(user);

@@ -7,6 +7,8 @@ mod support;
 
 #[path = "store_contract/accounts.rs"]
 mod accounts;
+#[path = "store_contract/archives.rs"]
+mod archives;
 #[path = "store_contract/commit.rs"]
 mod commit;
 #[path = "store_contract/fixture.rs"]
@@ -99,6 +101,10 @@ on_both_databases! {
         deleting_an_account_takes_everything_along,
         a_deleted_number_is_not_given_out_again,
         accounts_are_listed_in_pages;
+    archives:
+        a_staged_range_becomes_the_data_set_at_once,
+        what_was_given_up_is_not_adopted_and_takes_nothing_in,
+        a_deleted_account_leaves_nothing_staged;
     upkeep:
         operations_are_deleted_in_steps,
         expired_archives_are_found_and_dropped_with_old_heads,

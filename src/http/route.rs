@@ -24,13 +24,17 @@ pub enum Class {
     Sessions,
     SocketTicket,
     Admin,
+    Archives,
+    BringBack,
+    /// Downloads of whole data sets.
+    Export,
     /// Everything without a limit of its own, unknown paths included.
     Other,
 }
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -47,6 +51,9 @@ impl Class {
         Self::Sessions,
         Self::SocketTicket,
         Self::Admin,
+        Self::Archives,
+        Self::BringBack,
+        Self::Export,
         Self::Other,
     ];
 
@@ -77,6 +84,9 @@ impl Class {
             "/api/sessions" | "/api/sessions/{id}" | "/api/sessions/revoke-others" => Self::Sessions,
             "/api/sync/ws-ticket" if posts => Self::SocketTicket,
             template if template.starts_with("/api/admin/") => Self::Admin,
+            "/api/sync/archives" if reads => Self::Archives,
+            "/api/sync/archives/{id}/restore" if posts => Self::BringBack,
+            "/api/sync/archives/{id}" | "/api/account/export" if reads => Self::Export,
             _ => Self::Other,
         })
     }
@@ -88,11 +98,11 @@ impl Class {
             Self::Upload => limits.upload,
             Self::Download => limits.download,
             Self::Snapshot => limits.snapshot,
-            Self::CurrentState | Self::Restore => limits.restore,
+            Self::CurrentState | Self::Restore | Self::Export => limits.restore,
             Self::Status => limits.status,
             Self::Devices => limits.devices,
-            Self::Wipe => limits.wipe,
-            Self::RestorePoints => limits.restore_points,
+            Self::Wipe | Self::BringBack => limits.wipe,
+            Self::RestorePoints | Self::Archives => limits.restore_points,
             Self::Socket => limits.ws,
             Self::Register => limits.register,
             Self::Login => limits.login,

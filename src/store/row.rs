@@ -195,7 +195,7 @@ macro_rules! decode_head {
     }};
 }
 
-/// Reads a full state: sequence, id, type, client, client's time, repair base, encrypted.
+/// Reads a full state: sequence, id, type, client, client's time, repair base, encrypted, import reason.
 macro_rules! decode_full_state {
     ($row:expr) => {{
         let row = $row;
@@ -208,6 +208,7 @@ macro_rules! decode_full_state {
                 timestamp: row.try_get(4)?,
                 repair_base_server_seq: row.try_get(5)?,
                 is_payload_encrypted: row.try_get(6)?,
+                import_reason: $crate::store::row::import_reason(row.try_get(7)?)?,
             })
         })()
     }};
@@ -445,10 +446,7 @@ pub(super) fn import_reason(text: Option<&str>) -> Result<Option<ImportReason>> 
 }
 
 pub(super) fn archive_reason(text: &str) -> Result<ArchiveReason> {
-    [ArchiveReason::CleanSlate, ArchiveReason::Wipe, ArchiveReason::Expired, ArchiveReason::Superseded]
-        .into_iter()
-        .find(|reason| reason.as_str() == text)
-        .ok_or_else(|| corrupt("archive reason"))
+    ArchiveReason::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or_else(|| corrupt("archive reason"))
 }
 
 pub(super) fn token_purpose(text: &str) -> Result<TokenPurpose> {

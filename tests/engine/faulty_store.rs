@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
-    AccountEvent, AccountOverview, AccountState, AccountStore, ArchivedRange, Commit, CommitOutcome, DatabaseFacts,
-    Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore, MaintenanceStore,
-    NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, Result, Sealable, SessionId, SessionRow,
-    SessionSeen, SessionStore, SnapshotBlob, SnapshotMeta, SocketTicket, Standing, Store, StoreError, TestStore,
-    TokenPurpose, Touch, UserRow,
+    AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Commit, CommitOutcome,
+    DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore,
+    MaintenanceStore, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, Result, Sealable, SessionId,
+    SessionRow, SessionSeen, SessionStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store,
+    StoreError, TestStore, TokenPurpose, Touch, UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -164,6 +164,19 @@ impl LogStore for FaultyStore {
     async fn archived(&self, user: UserId) -> Result<Vec<ArchivedRange>> {
         self.count();
         self.inner.archived(user).await
+    }
+}
+
+#[async_trait]
+impl ArchiveStore for FaultyStore {
+    async fn begin_staging(&self, user: UserId, range: &ArchivedRange) -> Result<bool> {
+        self.inner.begin_staging(user, range).await
+    }
+    async fn stage(&self, user: UserId, part: StagedPart) -> Result<bool> {
+        self.inner.stage(user, part).await
+    }
+    async fn abandon_staged(&self, user: UserId, staged_from: Seq) -> Result<bool> {
+        self.inner.abandon_staged(user, staged_from).await
     }
 }
 

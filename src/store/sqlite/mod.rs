@@ -19,6 +19,7 @@ use super::migrate::{self, MigrationStatus};
 use super::{Result, Store, StoreError};
 
 mod accounts;
+mod archives;
 mod checkpoint;
 mod columns;
 mod commit;
