@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every width and brightness, with a picture and an audit of each.
-async fn look_at(browser: &Browser, name: &str) {
+pub async fn look_at(browser: &Browser, name: &str) {
     for (width, size) in [(1280, "desktop"), (360, "phone")] {
         for (is_dark, scheme) in [(false, "light"), (true, "dark")] {
             browser.look(width, is_dark).await;

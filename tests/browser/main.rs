@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't set its stage has failed")]
 
+mod data;
 mod driver;
 mod looks;
 mod password;
