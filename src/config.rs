@@ -207,6 +207,7 @@ pub struct RateLimits {
     pub credentials: RateLimit,
     pub sessions: RateLimit,
     pub ws_ticket: RateLimit,
+    pub admin: RateLimit,
 }
 
 /// The time-out ladder (operations.md, section 3), inner to outer.

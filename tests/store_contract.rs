@@ -7,12 +7,16 @@ mod support;
 
 #[path = "store_contract/accounts.rs"]
 mod accounts;
+#[path = "store_contract/archives.rs"]
+mod archives;
 #[path = "store_contract/commit.rs"]
 mod commit;
 #[path = "store_contract/fixture.rs"]
 mod fixture;
 #[path = "store_contract/log.rs"]
 mod log;
+#[path = "store_contract/overview.rs"]
+mod overview;
 #[path = "store_contract/postgres_only.rs"]
 mod postgres_only;
 #[path = "store_contract/segments.rs"]
@@ -97,6 +101,10 @@ on_both_databases! {
         deleting_an_account_takes_everything_along,
         a_deleted_number_is_not_given_out_again,
         accounts_are_listed_in_pages;
+    archives:
+        a_staged_range_becomes_the_data_set_at_once,
+        what_was_given_up_is_not_adopted_and_takes_nothing_in,
+        a_deleted_account_leaves_nothing_staged;
     upkeep:
         operations_are_deleted_in_steps,
         expired_archives_are_found_and_dropped_with_old_heads,
@@ -141,4 +149,8 @@ on_both_databases! {
         old_events_go_but_numbers_go_on,
         a_deleted_account_leaves_no_session,
         an_account_is_made_an_administrator_s;
+    overview:
+        an_account_is_shown_with_what_it_holds,
+        accounts_are_found_by_address_and_number,
+        the_database_knows_its_size_and_the_time;
 }

@@ -28,10 +28,12 @@ mod cache;
 mod invite;
 mod link;
 mod login;
+mod made_up;
 mod magic;
 mod manage;
 mod open;
 mod origin;
+mod oversee;
 mod own;
 mod pace;
 mod passkey;
@@ -52,10 +54,12 @@ pub use link::{
     RECOVER_PASSKEY_LIFETIME_MS, RESET_PASSWORD_LIFETIME_MS, VERIFY_EMAIL_LIFETIME_MS,
 };
 pub use login::{LOCK_AFTER_FAILURES, LOCK_MS, LoginError};
+pub use made_up::make_up_password;
 pub use magic::MagicLoginError;
 pub use manage::ManageError;
 pub use open::{MAX_SESSIONS, RECENT_MS};
 pub use origin::{MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
+pub use oversee::AdminRefusal;
 pub use own::{AccountFacts, AddressChangeError, ReauthError};
 pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_CHALLENGES, MAX_PASSKEYS, PasskeyError};
 pub use password::{

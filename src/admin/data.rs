@@ -1,16 +1,20 @@
-//! `supersync data …`: what the server's clean-up does by itself, now.
+//! `supersync data …`: what the server's clean-up does by itself, now; archived data sets; deleting what is synced.
 //!
 //! Works on the database, beside running servers or without: every change of an account's log is fenced by its revision,
-//! so a server that has the account in memory only finds out a little later.
+//! so a server that has the account in memory only finds out a little later, from the events that the database keeps.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
+use jiff::Timestamp;
+use tokio::time::Instant;
 
+use super::clear;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::engine::archive::{Archive, ArchiveError, ArchiveId, FormerPassword, Obstacle};
 use crate::engine::sealer::{self, MIN_RUN, Scope};
 use crate::engine::{EngineError, Handle, Options};
 use crate::protocol::UserId;
@@ -18,9 +22,11 @@ use crate::store::{Store, StoreError};
 
 /// Accounts sealed at a time: their commits share transactions.
 const CONCURRENCY: usize = 16;
+/// How long bringing back a data set may take.
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Look after the stored data.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum DataCommand {
     /// Pack old operations into compressed segments, as the clean-up does once a day.
     ///
@@ -35,6 +41,38 @@ pub enum DataCommand {
         #[arg(long, value_name = "ID")]
         user: Option<UserId>,
     },
+    /// Delete the synced data of an account, or of all. The accounts stay, with their tokens.
+    ///
+    /// The same as "Reset account" in the browser: devices keep what they have and upload it anew. The deleted data stays in
+    /// the archive for 30 days. A running server hears of it within a second.
+    Clear {
+        /// The account's e-mail address.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        email: Option<String>,
+        /// Every account.
+        #[arg(long)]
+        all: bool,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List an account's data sets that were replaced or deleted and can still be brought back.
+    Archives {
+        /// The account's e-mail address.
+        email: String,
+    },
+    /// Make an archived data set the account's data again.
+    ///
+    /// The data that it has now goes to the archive, so this can be undone in the same way. All devices get the data with
+    /// their next sync; changes that they have not uploaded by then are lost, unless their users decide otherwise when the
+    /// app asks. Servers may be running meanwhile.
+    BringBack {
+        /// The account's e-mail address.
+        email: String,
+        /// The data set, as `supersync data archives` names it.
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
 }
 
 /// Why a command failed.
@@ -46,6 +84,18 @@ pub enum DataError {
     /// There is no such account.
     #[error("there is no account with the number {0}")]
     NoAccount(UserId),
+    /// There is no such account either.
+    #[error("there is no account {0}; `supersync user list` shows all")]
+    NoAddress(String),
+    /// There is no such data set.
+    #[error("the account has no archived data set {0}; `supersync data archives` shows all")]
+    NoArchive(String),
+    /// A data set can't be brought back, or listed.
+    #[error("{}", told(.0))]
+    Archive(ArchiveError),
+    /// The operator did not say yes.
+    #[error("nothing was deleted")]
+    NotConfirmed,
     /// Some accounts could not be done; the log says why.
     #[error("{0} account(s) failed; run the command again")]
     Failed(u64),
@@ -55,9 +105,44 @@ pub enum DataError {
     /// The engine did not start.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Writing the output failed.
-    #[error("standard output: {0}")]
+    /// Reading the input or writing the output failed.
+    #[error("standard input or output: {0}")]
     Io(#[from] io::Error),
+}
+
+impl DataError {
+    /// With which code the program ends.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoAccount(_) | Self::NoAddress(_) | Self::NoArchive(_) => 3,
+            Self::NotConfirmed | Self::Archive(ArchiveError::NotRestorable(_) | ArchiveError::Quota(_)) => 4,
+            Self::Store(_) => 5,
+            Self::Archive(_) | Self::Off | Self::Failed(_) | Self::Engine(_) | Self::Io(_) => 1,
+        }
+    }
+}
+
+/// What the operator is told.
+fn told(error: &ArchiveError) -> String {
+    match error {
+        ArchiveError::NotRestorable(obstacle) => format!("{error}: {}", explained(*obstacle)),
+        ArchiveError::Quota(quota) => format!(
+            "the data set is larger than the {} bytes that the account may store; `supersync user set-quota` changes that",
+            quota.quota_bytes
+        ),
+        other => other.to_string(),
+    }
+}
+
+const fn explained(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Expired => "its time is over",
+        Obstacle::Superseded => "it is the older part of a data set, given up to make room",
+        Obstacle::NoFullState => "it holds no full state, and other data has been uploaded since",
+        Obstacle::TooManyOperations => "more changes follow its newest full state than the app takes in one download",
+        Obstacle::NotEncrypted => "it is not encrypted, and the devices would refuse it",
+    }
 }
 
 /// Runs a command.
@@ -69,9 +154,83 @@ pub async fn run(
     store: Arc<dyn Store>,
     config: &Config,
     clock: Clock,
+    input: &mut (dyn BufRead + Send),
     output: &mut (dyn Write + Send),
 ) -> Result<(), DataError> {
-    let DataCommand::Seal { older_than, user } = command;
+    match command {
+        DataCommand::Seal { older_than, user } => seal(older_than, user, store, config, clock, output).await,
+        DataCommand::Clear { email, all: _, yes } => {
+            let (users, whose) = match &email {
+                Some(email) => (vec![account(&store, email).await?], format!("account {email}")),
+                None => (clear::every_account(&*store).await?, "all accounts".to_owned()),
+            };
+            if !yes && !clear::confirmed(&whose, input, output)? {
+                return Err(DataError::NotConfirmed);
+            }
+            clear::clear(&users, store, config, clock, output).await
+        }
+        DataCommand::Archives { email } => {
+            let user = account(&store, &email).await?;
+            let engine = Handle::start(store, clock, Options::from(config)).await?;
+            let archives = engine.archives(user, Instant::now() + PATIENCE).await;
+            engine.shutdown().await;
+            list(&archives.map_err(DataError::Archive)?, output)
+        }
+        DataCommand::BringBack { email, id } => {
+            let user = account(&store, &email).await?;
+            let Ok(archive_id) = id.parse::<ArchiveId>() else { return Err(DataError::NoArchive(id)) };
+            let engine = Handle::start(store, clock, Options::from(config)).await?;
+            let done = engine.bring_back(user, archive_id, Instant::now() + PATIENCE).await;
+            engine.shutdown().await;
+            let done = done.map_err(|error| match error {
+                ArchiveError::NotFound => DataError::NoArchive(id.clone()),
+                other => DataError::Archive(other),
+            })?;
+            writeln!(
+                output,
+                "{} operations of {email} brought back; its devices get them with their next sync",
+                done.operations
+            )?;
+            Ok(())
+        }
+    }
+}
+
+async fn account(store: &Arc<dyn Store>, email: &str) -> Result<UserId, DataError> {
+    let row = store.user_by_email(email).await?.ok_or_else(|| DataError::NoAddress(email.to_owned()))?;
+    Ok(row.id)
+}
+
+fn list(archives: &[Archive], output: &mut (dyn Write + Send)) -> Result<(), DataError> {
+    writeln!(
+        output,
+        "{:<16} {:<20} {:<12} {:>10} {:>12}  CAN COME BACK",
+        "ID", "ARCHIVED", "BECAUSE", "OPERATIONS", "BYTES"
+    )?;
+    for archive in archives {
+        let at =
+            Timestamp::from_millisecond(archive.range.archived_at).unwrap_or_default().strftime("%Y-%m-%d %H:%M UTC");
+        let comes_back = match (archive.obstacle, archive.former_password) {
+            (Some(obstacle), _) => format!("no: {}", explained(obstacle)),
+            (None, FormerPassword::NotNeeded) => "yes".to_owned(),
+            (None, FormerPassword::Maybe) => "yes; devices may need the former encryption password".to_owned(),
+            (None, FormerPassword::Needed) => "yes; devices will need the former encryption password".to_owned(),
+        };
+        let (id, reason, bytes) = (archive.id.to_string(), archive.range.reason.as_str(), archive.range.bytes);
+        let at = at.to_string();
+        writeln!(output, "{id:<16} {at:<20} {reason:<12} {:>10} {bytes:>12}  {comes_back}", archive.operations())?;
+    }
+    Ok(())
+}
+
+async fn seal(
+    older_than: Option<u32>,
+    user: Option<UserId>,
+    store: Arc<dyn Store>,
+    config: &Config,
+    clock: Clock,
+    output: &mut (dyn Write + Send),
+) -> Result<(), DataError> {
     let age = match older_than {
         Some(hours) => Duration::from_secs(u64::from(hours) * 3600),
         None if config.retention.seal_after.is_zero() => return Err(DataError::Off),

@@ -55,6 +55,11 @@ fn operations(commit: &Commit) -> usize {
     commit.ops.len() + commit.seal.iter().map(|segment| segment.op_count).sum::<usize>()
 }
 
+/// Whether packed operations change places with it.
+const fn moves_packed(commit: &Commit) -> bool {
+    !commit.seal.is_empty() || commit.adoption.is_some()
+}
+
 impl Committer {
     /// Starts the lanes; they end when every handle is gone and the queues are empty.
     #[must_use]
@@ -74,7 +79,7 @@ impl Committer {
         let bytes = weight(&commit);
         let index = usize::try_from(commit.user).unwrap_or(0) % self.lanes.len();
         let lane = match &self.bulk {
-            Some(bulk) if bytes >= BULK_BYTES || commit.heads.len() > MAX_GROUP_OPS || !commit.seal.is_empty() => bulk,
+            Some(bulk) if bytes >= BULK_BYTES || commit.heads.len() > MAX_GROUP_OPS || moves_packed(&commit) => bulk,
             _ => &self.lanes[index],
         };
         if let Err(refused) = lane.send(Submission { commit, bytes, done: Box::new(done) }) {

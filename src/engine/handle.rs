@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
+use super::archive::Turns;
 use super::committer::Committer;
 use super::download;
 use super::notifier::Notifier;
@@ -38,6 +39,8 @@ const MAX_DEVICES: usize = 100;
 const BLOCKING_BYTES: usize = 256 * 1024;
 /// Replays at once: each may hold two states in memory.
 const MAX_REPLAYS: usize = 2;
+/// How long looking at an account anew may take.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long stopping waits for requests under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -48,6 +51,7 @@ pub struct Handle {
     registry: Arc<Registry>,
     admission: Admission,
     replays: Arc<Semaphore>,
+    turns: Turns,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -69,7 +73,8 @@ impl Handle {
         let context = Arc::new(Context { store, clock, committer, notifier, touches, live: Arc::default(), options });
         let registry = Registry::start(Arc::clone(&context)).await?;
         tasks.spawn(Arc::clone(&registry).run_janitor(cancel.clone()));
-        Ok(Self { context, registry, admission, replays: Arc::new(Semaphore::new(MAX_REPLAYS)), tasks, cancel })
+        let replays = Arc::new(Semaphore::new(MAX_REPLAYS));
+        Ok(Self { context, registry, admission, replays, turns: Turns::default(), tasks, cancel })
     }
 
     /// `POST /api/sync/ops` (contract, section 5): validates, stores, and reads what others wrote since the client's
@@ -333,6 +338,19 @@ impl Handle {
         self.registry.evict(user);
     }
 
+    /// Looks at what another process has made of an account's log, and tells every device with an open socket how far it goes
+    /// now. Requests under way go on; a device that hears nothing finds out when it polls.
+    pub async fn catch_up(&self, user: UserId) {
+        let deadline = Instant::now() + CATCH_UP_PATIENCE;
+        match self.fresh_view(user, deadline).await {
+            Ok(view) => self.context.notifier.committed(user, "", view.sync().latest_seq()),
+            Err(error) => {
+                tracing::info!(%error, user_id = user, "an account's replaced data can't be looked at yet");
+                self.forget(user);
+            }
+        }
+    }
+
     /// Accounts in memory.
     #[must_use]
     pub fn live_actors(&self) -> usize {
@@ -353,6 +371,27 @@ impl Handle {
         self.tasks.close();
     }
 
+    /// What the engine works with.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Where work is done that outlives its caller.
+    pub(super) const fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Who is bringing a data set back.
+    pub(super) const fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// The account as it is in the database now, for what happens seldom and must not rest on an old picture.
+    pub(super) async fn fresh_view(&self, user: UserId, deadline: Instant) -> Result<Arc<UserView>, EngineError> {
+        let lease = self.lease(user, deadline).await?;
+        self.refresh(&lease, deadline).await
+    }
+
     async fn lease(&self, user: UserId, deadline: Instant) -> Result<Lease, EngineError> {
         within(deadline, self.registry.lease(user)).await?
     }
@@ -370,7 +409,13 @@ impl Handle {
 
     /// Has an account's actor do something. When the actor dies meanwhile, a fresh one is asked once more: what was
     /// stored is found by its id.
-    async fn submit(&self, user: UserId, work: Work, bytes: usize, deadline: Instant) -> Result<Answered, EngineError> {
+    pub(super) async fn submit(
+        &self,
+        user: UserId,
+        work: Work,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Answered, EngineError> {
         let work = Arc::new(work);
         for _ in 0..2 {
             let lease = self.lease(user, deadline).await?;
@@ -397,7 +442,8 @@ impl Handle {
     }
 }
 
-async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, EngineError> {
+/// The work's result, or [`EngineError::Deadline`].
+pub(super) async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, EngineError> {
     timeout_at(deadline, work).await.map_err(|_| EngineError::Deadline)
 }
 

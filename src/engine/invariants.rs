@@ -4,7 +4,7 @@
 use foldhash::{HashSet, HashSetExt as _};
 
 use crate::protocol::{Seq, StoredOp};
-use crate::store::{Commit, SyncState};
+use crate::store::{Adoption, Commit, SyncState};
 
 /// A guarantee that does not hold, in words.
 pub type Violation = String;
@@ -49,6 +49,18 @@ pub fn check_state(sync: &SyncState) -> Result<(), Violation> {
     Ok(())
 }
 
+/// A data set that has been staged begins above everything that was ever given out, and nothing else comes with it.
+fn check_adoption(before: &SyncState, commit: &Commit, adoption: Adoption) -> Result<(), Violation> {
+    let after = &commit.state;
+    if adoption.staged_from <= before.last_seq || after.last_seq < adoption.staged_from {
+        return Err(format!("G1: {} to {} staged after {}", adoption.staged_from, after.last_seq, before.last_seq));
+    }
+    if after.base_seq != adoption.staged_from - 1 || after.generation <= before.generation || !commit.ops.is_empty() {
+        return Err("a staged range becomes a data set of its own, or nothing".to_owned());
+    }
+    Ok(())
+}
+
 /// What holds of every commit that continues `before`: G1, G2, and that nothing but a wipe starts a data set.
 ///
 /// # Errors
@@ -56,10 +68,14 @@ pub fn check_state(sync: &SyncState) -> Result<(), Violation> {
 pub fn check_commit(before: &SyncState, commit: &Commit) -> Result<(), Violation> {
     let after = &commit.state;
     check_state(after)?;
-    check_log(before.last_seq, commit.ops.iter().map(|(_, op)| op))?;
-    let appended = i64::try_from(commit.ops.len()).unwrap_or(i64::MAX);
-    if after.last_seq != before.last_seq + appended {
-        return Err(format!("G1: {} + {appended} operations end at {}", before.last_seq, after.last_seq));
+    if let Some(adoption) = commit.adoption {
+        check_adoption(before, commit, adoption)?;
+    } else {
+        check_log(before.last_seq, commit.ops.iter().map(|(_, op)| op))?;
+        let appended = i64::try_from(commit.ops.len()).unwrap_or(i64::MAX);
+        if after.last_seq != before.last_seq + appended {
+            return Err(format!("G1: {} + {appended} operations end at {}", before.last_seq, after.last_seq));
+        }
     }
     if commit.expected_revision != before.revision || after.revision != before.revision + 1 {
         return Err("the revision must grow by one".to_owned());

@@ -2,6 +2,7 @@
 //! sees only [`Handle`]; actor references and channels never leave this module.
 
 mod admission;
+pub mod archive;
 mod committer;
 mod devices;
 mod download;

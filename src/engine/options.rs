@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, EncryptionPolicy};
 
 use super::notifier::NotifierOptions;
 
@@ -36,6 +36,10 @@ pub struct Options {
     pub max_snapshot_blob_bytes: usize,
     /// Devices not seen for so long are not listed.
     pub device_retention: Duration,
+    /// How long what was replaced or deleted is kept.
+    pub archive_retention: Duration,
+    /// Whether only encrypted data is taken.
+    pub encrypted_only: bool,
     /// Crashes of one account's actor within [`Options::quarantine_for`] after which the account is quarantined.
     pub quarantine_after: u32,
     /// How long a quarantine lasts.
@@ -61,6 +65,8 @@ impl From<&Config> for Options {
             max_replay_state_bytes: config.limits.max_replay_state_bytes,
             max_snapshot_blob_bytes: config.limits.max_snapshot_blob_bytes,
             device_retention: config.retention.superseded,
+            archive_retention: config.retention.archive,
+            encrypted_only: config.encryption_policy == EncryptionPolicy::Required,
             quarantine_after: 3,
             quarantine_for: Duration::from_mins(1),
             distrust_cache: config.test_mode,

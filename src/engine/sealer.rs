@@ -23,9 +23,9 @@ pub const MIN_RUN: usize = 64;
 /// Accounts looked up in one step.
 const ACCOUNTS_PER_STEP: usize = 200;
 /// Operations read, packed and committed at once.
-const STEP_OPS: usize = 4 * MAX_OPS;
+pub(super) const STEP_OPS: usize = 4 * MAX_OPS;
 /// Payload bytes read at once.
-const STEP_BYTES: usize = 4 * FULL_BYTES;
+pub(super) const STEP_BYTES: usize = 4 * FULL_BYTES;
 /// How long an account's actor may take to commit one step.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -223,24 +223,24 @@ fn ends_page(seq: Seq, pages_after: Seq) -> bool {
 
 /// What a step has read.
 #[derive(Clone, Copy, Debug)]
-struct Reading {
-    generation: i64,
+pub(super) struct Reading {
+    pub(super) generation: i64,
     /// Reading began after this sequence.
-    from: Seq,
+    pub(super) from: Seq,
     /// Up to here everything has been packed, or stays as it is: what has been read before it was a segment.
-    after: Seq,
+    pub(super) after: Seq,
     /// See [`Sealable::pages_after`].
-    pages_after: Seq,
+    pub(super) pages_after: Seq,
     /// There is more to read.
-    more: bool,
+    pub(super) more: bool,
 }
 
 /// A step's result.
 #[derive(Debug)]
-struct Packed {
-    segments: Vec<Segment>,
+pub(super) struct Packed {
+    pub(super) segments: Vec<Segment>,
     /// How far the step came.
-    up_to: Seq,
+    pub(super) up_to: Seq,
     /// What follows is too young, or waits for more.
     done: bool,
 }
@@ -249,7 +249,7 @@ struct Packed {
 /// operation stays as it is and ends a run. A run at the end that is not full waits: for the rest of it when there is
 /// more to read, or until [`Scope::min_run`] of its operations are not packed yet. What is packed already is not packed
 /// again for itself.
-fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<Packed, StoreError> {
+pub(super) fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<Packed, StoreError> {
     let Reading { from, more, .. } = reading;
     let mut packed = Packed { segments: Vec::new(), up_to: reading.after, done: !more };
     let min_run = scope.min_run;

@@ -12,7 +12,7 @@ use super::{EngineError, Handle};
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::protocol::UserId;
-use crate::store::{EVENT_RETENTION, Store, StoreError};
+use crate::store::{ArchiveReason, EVENT_RETENTION, Store, StoreError};
 
 /// Accounts looked at in one step.
 const ACCOUNTS_PER_STEP: usize = 200;
@@ -180,6 +180,10 @@ impl Sweeper {
                 if report.operations_deleted >= budget {
                     report.budget_exhausted = true;
                     return Ok(());
+                }
+                // What was staged and left behind by a crash. From now on nobody can adopt it; if somebody has, it is data.
+                if range.reason == ArchiveReason::Staged && !self.store.abandon_staged(user, range.from_seq).await? {
+                    continue;
                 }
                 loop {
                     let batch = self.retention.delete_batch.max(1);

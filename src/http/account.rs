@@ -25,6 +25,7 @@ use crate::accounts::{
 };
 use crate::store::SessionMethod;
 
+mod admin;
 mod fields;
 mod invites;
 mod links;
@@ -51,6 +52,7 @@ pub fn router() -> Router<AppState> {
         .merge(passkeys::router())
         .merge(own::router())
         .merge(invites::router())
+        .merge(admin::router())
 }
 
 async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {

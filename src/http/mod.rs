@@ -7,12 +7,14 @@
 pub mod account;
 pub mod address;
 mod answer;
+mod archives;
 pub mod body;
 mod budget;
 mod call;
 pub mod cors;
 pub mod encode;
 pub mod error;
+mod export;
 pub mod headers;
 mod health;
 mod idle;
@@ -42,8 +44,13 @@ pub use state::AppState;
 
 /// The whole server: every route, and what surrounds all of them.
 pub fn router(state: AppState) -> Router {
-    let mut routes =
-        Router::new().merge(pages::router()).merge(sync::router()).merge(health::router()).merge(account::router());
+    let mut routes = Router::new()
+        .merge(pages::router())
+        .merge(sync::router())
+        .merge(health::router())
+        .merge(account::router())
+        .merge(archives::router())
+        .merge(export::router());
     if state.config.test_mode {
         routes = routes.merge(test_mode::router());
     }

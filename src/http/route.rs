@@ -40,13 +40,18 @@ pub enum Class {
     Invites,
     Sessions,
     SocketTicket,
+    Admin,
+    Archives,
+    BringBack,
+    /// Downloads of whole data sets.
+    Export,
     /// Everything without a limit of its own, unknown paths included.
     Other,
 }
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 37] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -79,6 +84,10 @@ impl Class {
         Self::Invites,
         Self::Sessions,
         Self::SocketTicket,
+        Self::Admin,
+        Self::Archives,
+        Self::BringBack,
+        Self::Export,
         Self::Other,
     ];
 
@@ -125,6 +134,10 @@ impl Class {
             template if template == "/api/passkeys" || template.starts_with("/api/passkeys/") => Self::Passkeys,
             "/api/sessions" | "/api/sessions/{id}" | "/api/sessions/revoke-others" => Self::Sessions,
             "/api/sync/ws-ticket" if posts => Self::SocketTicket,
+            template if template.starts_with("/api/admin/") => Self::Admin,
+            "/api/sync/archives" if reads => Self::Archives,
+            "/api/sync/archives/{id}/restore" if posts => Self::BringBack,
+            "/api/sync/archives/{id}" | "/api/account/export" if reads => Self::Export,
             _ => Self::Other,
         })
     }
@@ -136,11 +149,11 @@ impl Class {
             Self::Upload => limits.upload,
             Self::Download => limits.download,
             Self::Snapshot => limits.snapshot,
-            Self::CurrentState | Self::Restore => limits.restore,
+            Self::CurrentState | Self::Restore | Self::Export => limits.restore,
             Self::Status => limits.status,
             Self::Devices => limits.devices,
-            Self::Wipe => limits.wipe,
-            Self::RestorePoints => limits.restore_points,
+            Self::Wipe | Self::BringBack => limits.wipe,
+            Self::RestorePoints | Self::Archives => limits.restore_points,
             Self::Socket => limits.ws,
             Self::Register => limits.register,
             Self::Login => limits.login,
@@ -162,6 +175,7 @@ impl Class {
             }
             Self::Sessions => limits.sessions,
             Self::SocketTicket => limits.ws_ticket,
+            Self::Admin => limits.admin,
             Self::Other => limits.other,
         }
     }

@@ -27,6 +27,14 @@ pub enum ErrorCode {
     SyncImportExists,
     StorageQuotaExceeded,
     RateLimited,
+    /// Ours: no such archived data set.
+    ArchiveNotFound,
+    /// Ours: the archived data set can't be brought back.
+    ArchiveNotRestorable,
+    /// Ours: another archived data set is being brought back.
+    BringBackRunning,
+    /// Ours: the data set was replaced while an archived one was being brought back.
+    DataSetChanged,
 }
 
 impl ErrorCode {
@@ -56,6 +64,10 @@ impl ErrorCode {
             Self::SyncImportExists => "SYNC_IMPORT_EXISTS",
             Self::StorageQuotaExceeded => "STORAGE_QUOTA_EXCEEDED",
             Self::RateLimited => "RATE_LIMITED",
+            Self::ArchiveNotFound => "ARCHIVE_NOT_FOUND",
+            Self::ArchiveNotRestorable => "ARCHIVE_NOT_RESTORABLE",
+            Self::BringBackRunning => "BRING_BACK_RUNNING",
+            Self::DataSetChanged => "DATA_SET_CHANGED",
         }
     }
 }

@@ -43,3 +43,5 @@ pub const DOWNLOAD_DEFAULT_LIMIT: usize = 500;
 pub const DOWNLOAD_MAX_LIMIT: usize = 1000;
 /// Largest integer that JavaScript represents exactly.
 pub const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
+/// Operations that the app takes in one download; with more it gives up (section 15).
+pub const MAX_CLIENT_DOWNLOAD_OPS: usize = 50_000;

@@ -32,12 +32,14 @@ pub enum EventKind {
     QuotaChanged,
     /// Its log was replaced by an empty one.
     DataCleared,
+    /// Its data set was replaced by one that was archived.
+    DataReplaced,
     /// Something that a newer server knows about.
     Unknown,
 }
 
 impl EventKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::SessionRevoked,
         Self::SessionsRevoked,
         Self::AccountDeleted,
@@ -45,6 +47,7 @@ impl EventKind {
         Self::AccountUnlocked,
         Self::QuotaChanged,
         Self::DataCleared,
+        Self::DataReplaced,
         Self::Unknown,
     ];
 
@@ -59,6 +62,7 @@ impl EventKind {
             Self::AccountUnlocked => "account_unlocked",
             Self::QuotaChanged => "quota_changed",
             Self::DataCleared => "data_cleared",
+            Self::DataReplaced => "data_replaced",
             Self::Unknown => "unknown",
         }
     }

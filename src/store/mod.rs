@@ -27,14 +27,16 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::config;
-use crate::protocol::{OpType, Seq, StoredOp, UserId, VectorClock};
+use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 
+mod archives;
 mod discard;
 mod error;
 mod events;
 mod gather;
 mod group;
 mod migrate;
+mod overview;
 mod page;
 pub mod postgres;
 mod rebuild;
@@ -44,8 +46,11 @@ mod sessions;
 mod signin;
 pub mod sqlite;
 
+pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use migrate::MigrationStatus;
+pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
+pub use rebuild::heads_of_ops;
 pub use segment::Segment;
 pub use sessions::{
     Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
@@ -286,6 +291,14 @@ pub enum ArchiveReason {
     Expired,
     /// They were superseded by a full state and freed when the quota ran out.
     Superseded,
+    /// An older data set was brought back in their place.
+    BringBack,
+    /// They were brought back under new sequences, so that this copy is due at once.
+    BroughtBack,
+    /// Not a range that left the data set, but one that is being written, to become the data set ([`ArchiveStore`]).
+    Staged,
+    /// What was being written is not wanted any more: due at once.
+    Abandoned,
 }
 
 impl ArchiveReason {
@@ -297,8 +310,24 @@ impl ArchiveReason {
             Self::Wipe => "wipe",
             Self::Expired => "expired",
             Self::Superseded => "superseded",
+            Self::BringBack => "bring_back",
+            Self::BroughtBack => "brought_back",
+            Self::Staged => "staged",
+            Self::Abandoned => "abandoned",
         }
     }
+
+    /// Every reason.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::CleanSlate,
+        Self::Wipe,
+        Self::Expired,
+        Self::Superseded,
+        Self::BringBack,
+        Self::BroughtBack,
+        Self::Staged,
+        Self::Abandoned,
+    ];
 }
 
 /// A cached state to write.
@@ -348,6 +377,8 @@ pub struct Commit {
     pub snapshot: SnapshotChange,
     /// Segments to store in place of what holds their operations now: rows, or smaller segments.
     pub seal: Vec<Segment>,
+    /// A range that was staged becomes the data set; `state` says where it lies.
+    pub adoption: Option<Adoption>,
 }
 
 /// What became of one commit of a group.
@@ -431,6 +462,7 @@ pub struct FullStateRow {
     pub timestamp: i64,
     pub repair_base_server_seq: Option<Seq>,
     pub is_payload_encrypted: bool,
+    pub import_reason: Option<ImportReason>,
 }
 
 /// A device of an account.
@@ -742,7 +774,15 @@ pub trait TestStore: Send + Sync + 'static {
 /// Everything a database does for us.
 #[async_trait]
 pub trait Store:
-    LogStore + AccountStore + SessionStore + SignInStore + EventStore + MaintenanceStore + TestStore
+    LogStore
+    + AccountStore
+    + ArchiveStore
+    + SessionStore
+    + SignInStore
+    + EventStore
+    + OverviewStore
+    + MaintenanceStore
+    + TestStore
 {
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.
     async fn ping(&self) -> Result<()>;

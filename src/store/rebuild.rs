@@ -82,6 +82,13 @@ pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
     Rebuilt { state, heads: heads_of(ops) }
 }
 
+/// The heads that stored operations, in ascending order, make: the newest of each entity.
+#[must_use]
+pub fn heads_of_ops(ops: &[StoredOp]) -> Vec<(EntityKey, EntityHead)> {
+    let traces: Vec<OpTrace> = ops.iter().cloned().map(OpTrace::from).collect();
+    heads_of(&traces)
+}
+
 /// The heads that operations, in ascending order, make: the newest of each entity.
 pub(super) fn heads_of(ops: &[OpTrace]) -> Vec<(EntityKey, EntityHead)> {
     let mut heads = HashMap::new();

@@ -116,6 +116,18 @@ pub const METRICS: &[Metric] = &[
     counter("supersync_seal_segment_bytes_total", &[], "Bytes of the segments that they became."),
     counter("supersync_seal_account_failures_total", &[], "Accounts whose old operations could not be packed."),
     histogram("supersync_seal_seconds", &[], "Time of packing old operations in a clean-up."),
+    counter(
+        "supersync_bring_backs_total",
+        &["outcome"],
+        "Archived data sets asked to be brought back: done, refused, error.",
+    ),
+    counter("supersync_bring_back_operations_total", &[], "Operations of archived data sets that were brought back."),
+    histogram("supersync_bring_back_seconds", &[], "Time to bring an archived data set back."),
+    counter(
+        "supersync_exports_total",
+        &["kind"],
+        "Downloads begun: an archived data set, or everything of an account.",
+    ),
     // Accounts and mail.
     counter("supersync_logins_total", &["outcome"], "Log-ins, by outcome."),
     counter("supersync_registrations_total", &["outcome"], "Registrations, by outcome."),

@@ -5,6 +5,7 @@
 mod mail;
 mod operator;
 mod over_http;
+mod pages;
 mod passwords;
 mod registration;
 mod sessions;
@@ -88,6 +89,7 @@ fn config() -> Config {
             credentials: limit,
             sessions: limit,
             ws_ticket: limit,
+            admin: limit,
         },
         timeouts: Timeouts {
             statement: Duration::from_mins(1),

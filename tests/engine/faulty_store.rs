@@ -8,11 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
-    AccountEvent, AccountState, AccountStore, ArchivedRange, Ceremony, Challenge, Commit, CommitOutcome, Device,
-    EntityHead, EntityKey, EventKind, EventStore, FullStateRow, InviteRow, LogPage, LogRange, LogStore,
-    MaintenanceStore, NewInvite, NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, PasskeyRow, Result,
-    Sealable, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket,
-    Standing, Store, StoreError, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
+    AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge, Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite, NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, Result, Sealable, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -164,6 +160,19 @@ impl LogStore for FaultyStore {
     async fn archived(&self, user: UserId) -> Result<Vec<ArchivedRange>> {
         self.count();
         self.inner.archived(user).await
+    }
+}
+
+#[async_trait]
+impl ArchiveStore for FaultyStore {
+    async fn begin_staging(&self, user: UserId, range: &ArchivedRange) -> Result<bool> {
+        self.inner.begin_staging(user, range).await
+    }
+    async fn stage(&self, user: UserId, part: StagedPart) -> Result<bool> {
+        self.inner.stage(user, part).await
+    }
+    async fn abandon_staged(&self, user: UserId, staged_from: Seq) -> Result<bool> {
+        self.inner.abandon_staged(user, staged_from).await
     }
 }
 
@@ -474,6 +483,27 @@ impl EventStore for FaultyStore {
     async fn delete_old_events(&self, older_than: Duration) -> Result<u64> {
         self.count();
         self.inner.delete_old_events(older_than).await
+    }
+}
+
+#[async_trait]
+impl OverviewStore for FaultyStore {
+    async fn account_overviews(
+        &self,
+        search: Option<&str>,
+        after: UserId,
+        limit: usize,
+    ) -> Result<Vec<AccountOverview>> {
+        self.count();
+        self.inner.account_overviews(search, after, limit).await
+    }
+    async fn account_overview(&self, user: UserId) -> Result<Option<AccountOverview>> {
+        self.count();
+        self.inner.account_overview(user).await
+    }
+    async fn database_facts(&self) -> Result<DatabaseFacts> {
+        self.count();
+        self.inner.database_facts().await
     }
 }
 

@@ -39,6 +39,8 @@ pub fn options() -> Options {
         max_replay_state_bytes: 100 << 20,
         max_snapshot_blob_bytes: 50 << 20,
         device_retention: Duration::from_hours(45 * 24),
+        archive_retention: Duration::from_hours(30 * 24),
+        encrypted_only: false,
         quarantine_after: 3,
         quarantine_for: Duration::from_mins(1),
         distrust_cache: false,

@@ -104,6 +104,11 @@ impl Server {
         }
     }
 
+    /// What it was started with.
+    pub fn config(&self) -> &Config {
+        &self.setup.config
+    }
+
     /// Stops in an orderly way and starts again on the same database.
     pub async fn restart(self) -> Self {
         let (database, setup) = self.stop().await;
@@ -169,6 +174,7 @@ impl Server {
             archived: Vec::new(),
             snapshot: SnapshotChange::Keep,
             seal: Vec::new(),
+            adoption: None,
         };
         let outcomes = self.store.commit([commit].into()).await.expect("the store works");
         assert_eq!(outcomes, [CommitOutcome::Committed]);

@@ -108,6 +108,7 @@ pub fn empty_commit(user: UserId, state: &SyncState) -> Commit {
         archived: Vec::new(),
         snapshot: SnapshotChange::Keep,
         seal: Vec::new(),
+        adoption: None,
     }
 }
 

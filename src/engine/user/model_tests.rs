@@ -193,6 +193,7 @@ impl Model {
                 timestamp: op.timestamp,
                 repair_base_server_seq: op.repair_base_server_seq,
                 is_payload_encrypted: op.is_payload_encrypted,
+                import_reason: op.import_reason,
             });
             facts.newest_full_state = Some(newest);
         }

@@ -5,6 +5,7 @@
 //! caller applies [`Plan::after`].
 
 mod addition;
+mod bring_back;
 mod room;
 mod seal;
 mod snapshot;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt as _};
 
 use self::addition::Addition;
+pub use self::addition::bounded_history;
+pub use self::bring_back::StagedSet;
 pub use self::seal::Sealing;
 use super::facts::{Facts, Needs};
 use super::heads::{HeadCache, STORE_EVERY};
@@ -129,6 +132,7 @@ impl<'a> Draft<'a> {
             archived,
             snapshot,
             seal,
+            adoption,
             clear_devices,
             devices,
             new_data_set,
@@ -151,6 +155,7 @@ impl<'a> Draft<'a> {
                 archived,
                 snapshot,
                 seal,
+                adoption,
             };
             (Some(commit), Vec::new())
         } else {
@@ -189,6 +194,7 @@ impl<'a> Draft<'a> {
             Work::Wipe => self.wipe(),
             Work::Retire { full_state_seq, bytes } => self.retire(*full_state_seq, *bytes),
             Work::Seal(sealing) => self.seal(sealing),
+            Work::BringBack(set) => self.bring_back(set),
             Work::KeepState { generation, meta, blob } => self.keep_state(*generation, *meta, blob),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::user::plan::Sealing;
+use crate::engine::user::plan::{Sealing, StagedSet};
 use crate::engine::view::UserView;
 use crate::engine::{QuotaExceeded, SnapshotReply};
 use crate::protocol::Seq;
@@ -28,6 +28,8 @@ pub enum Work {
     },
     /// Put packed operations in the place of their rows.
     Seal(Sealing),
+    /// Put a staged data set in the place of the present one.
+    BringBack(Box<StagedSet>),
     /// Keep a rebuilt state for later restores.
     KeepState {
         /// The data set that it was rebuilt from.
@@ -51,6 +53,8 @@ impl Work {
             Self::KeepState { blob, .. } => blob.data.len(),
             Self::Seal(sealing) => sealing.segments.iter().map(|segment| segment.data.len()).sum(),
             Self::Wipe | Self::Retire { .. } => 0,
+            // So heavy that it is planned alone: sequences don't go on from one side of it to the other.
+            Self::BringBack(_) => usize::MAX / 2,
         }
     }
 }

@@ -9,10 +9,11 @@ use super::lanes::Lane;
 use super::rows::{DeviceRow, HeadRow, OperationRow, StateRow};
 use super::{PostgresStore, RETRIES, silent, sql};
 use crate::protocol::UserId;
+use crate::store::archives::check_adopted;
 use crate::store::error::{is_connection_lost, is_transient};
 use crate::store::group::{Failure, Transact};
 use crate::store::segment::check_replaced;
-use crate::store::{Commit, CommitOutcome, Result, Segment, SnapshotChange, StoreError};
+use crate::store::{Adoption, Commit, CommitOutcome, Result, Segment, SnapshotChange, StoreError};
 
 type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
 
@@ -42,6 +43,7 @@ impl Transact for Lane<'_> {
             c.clear_devices
                 || !c.archived.is_empty()
                 || !c.seal.is_empty()
+                || c.adoption.is_some()
                 || !matches!(c.snapshot, SnapshotChange::Keep)
         });
         let mut attempt = 0;
@@ -123,6 +125,9 @@ async fn in_transaction(connection: &mut PgConnection, group: &[&Commit]) -> Res
         bind_archives(sqlx::query(sql::INSERT_ARCHIVES), &live).execute(&mut *tx).await?;
     }
     for commit in live {
+        if let Some(adoption) = commit.adoption {
+            adopt(&mut tx, commit.user, adoption).await?;
+        }
         match &commit.snapshot {
             SnapshotChange::Keep => {}
             SnapshotChange::Clear => {
@@ -137,6 +142,15 @@ async fn in_transaction(connection: &mut PgConnection, group: &[&Commit]) -> Res
     seal(&mut tx, group, &hit).await?;
     tx.commit().await.map_err(StoreError::of_commit)?;
     Ok(hit)
+}
+
+/// Makes a staged range part of the log, if it still is one.
+async fn adopt(tx: &mut PgConnection, user: UserId, adoption: Adoption) -> Result<()> {
+    let staged = sqlx::query(sql::ADOPT_STAGED).bind(user).bind(adoption.staged_from).execute(&mut *tx).await?;
+    check_adopted(staged.rows_affected())?;
+    sqlx::query(sql::MARK_BROUGHT_BACK).bind(user).bind(adoption.source_from).execute(&mut *tx).await?;
+    sqlx::query(sql::ANNOUNCE_REPLACED).bind(user).execute(&mut *tx).await?;
+    Ok(())
 }
 
 /// Stores segments in place of what holds their operations.
@@ -158,6 +172,11 @@ async fn seal(tx: &mut PgConnection, group: &[&Commit], hit: &HashSet<UserId>) -
         .fetch_one(&mut *tx)
         .await?;
     check_replaced(all.iter().map(|(_, segment)| *segment), replaced)?;
+    insert_segments(tx, all).await
+}
+
+/// Stores segments.
+pub(super) async fn insert_segments(tx: &mut PgConnection, all: &[(UserId, &Segment)]) -> Result<()> {
     sqlx::query(sql::INSERT_SEGMENTS)
         .bind(column(all, |(user, _)| *user))
         .bind(column(all, |(_, segment)| segment.first_seq))

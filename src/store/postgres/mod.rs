@@ -18,10 +18,12 @@ use super::{EntityHead, EntityKey, Result, SessionId, Standing, Store, StoreErro
 use crate::protocol::{Seq, UserId};
 
 mod accounts;
+mod archives;
 mod commit;
 mod events;
 mod lanes;
 mod log;
+mod overview;
 mod rows;
 mod segments;
 mod sessions;

@@ -54,6 +54,17 @@ pub(super) const INSERT_ARCHIVES: &str = "\
 INSERT INTO archived_ranges (user_id, from_seq, to_seq, generation, reason, bytes, archived_at)
 SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::text[], $6::int8[], $7::int8[])";
 
+/// A staged range stops being one when it becomes the data set. None: it was given up, and must not become anything.
+pub(super) const ADOPT_STAGED: &str =
+    "DELETE FROM archived_ranges WHERE user_id = $1 AND from_seq = $2 AND reason = 'staged'";
+
+/// What was brought back lives on in the data set; this copy is due at once.
+pub(super) const MARK_BROUGHT_BACK: &str =
+    "UPDATE archived_ranges SET reason = 'brought_back', archived_at = 0 WHERE user_id = $1 AND from_seq = $2";
+
+/// Other processes have to hear of it: their pictures of the account are wrong from now on.
+pub(super) const ANNOUNCE_REPLACED: &str = "SELECT record_account_event($1, 'data_replaced')";
+
 pub(super) const SET_SNAPSHOT: &str = "\
 INSERT INTO user_snapshots (user_id, schema_version, data) VALUES ($1, $2, $3)
 ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data";
@@ -199,7 +210,8 @@ SELECT entity_key, server_seq, client_id, vector_clock, is_time_delta
 FROM entity_heads WHERE user_id = $1 AND server_seq > $2 LIMIT $3";
 
 pub(super) const FULL_STATES: &str = "\
-SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_server_seq, is_payload_encrypted
+SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_server_seq, is_payload_encrypted,
+    sync_import_reason
 FROM operations WHERE user_id = $1 AND server_seq > $2 AND server_seq <= $3
     AND op_type IN ('SYNC_IMPORT', 'BACKUP_IMPORT', 'REPAIR') ORDER BY server_seq DESC LIMIT $4";
 

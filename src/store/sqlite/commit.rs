@@ -4,14 +4,15 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::error::as_driver_error;
 use super::payload::Staged;
-use crate::protocol::UserId;
+use crate::protocol::{StoredOp, UserId};
+use crate::store::archives::check_adopted;
 use crate::store::group::{Failure, TransactNow};
 use crate::store::row::entity_ids_text;
 use crate::store::segment::check_replaced;
-use crate::store::{ArchivedRange, Commit, CommitOutcome, Segment, SnapshotChange, StoreError, SyncState};
+use crate::store::{Adoption, ArchivedRange, Commit, CommitOutcome, Segment, SnapshotChange, StoreError, SyncState};
 
 /// Prepared statements that stay ready: all that a commit may need.
-pub(super) const STATEMENTS: usize = 23;
+pub(super) const STATEMENTS: usize = 26;
 
 const UPDATE_STATE: &str = "UPDATE user_sync_state SET revision = ?2 + 1, generation = ?3, base_seq = ?4, \
     pruned_seq = ?5, last_seq = ?6, vector_clock = ?7, full_state_seq = ?8, full_state_client_id = ?9, \
@@ -33,6 +34,11 @@ const UPSERT_DEVICE: &str = "INSERT INTO sync_devices (user_id, client_id, last_
 const CLEAR_DEVICES: &str = "DELETE FROM sync_devices WHERE user_id = ?1";
 const INSERT_ARCHIVE: &str = "INSERT INTO archived_ranges (user_id, from_seq, to_seq, generation, reason, bytes, \
     archived_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const ADOPT_STAGED: &str = "DELETE FROM archived_ranges WHERE user_id = ?1 AND from_seq = ?2 AND reason = 'staged'";
+const MARK_BROUGHT_BACK: &str = "UPDATE archived_ranges SET reason = 'brought_back', archived_at = 0 \
+    WHERE user_id = ?1 AND from_seq = ?2";
+/// Other processes have to hear of it: their pictures of the account are wrong from now on.
+const ANNOUNCE_REPLACED: &str = "INSERT INTO account_events (user_id, kind) VALUES (?1, 'data_replaced')";
 const CLEAR_SNAPSHOT: &str = "DELETE FROM user_snapshots WHERE user_id = ?1";
 const SET_SNAPSHOT: &str = "INSERT INTO user_snapshots (user_id, schema_version, data) VALUES (?1, ?2, ?3) \
     ON CONFLICT (user_id) DO UPDATE SET schema_version = excluded.schema_version, data = excluded.data";
@@ -53,13 +59,16 @@ impl TransactNow for Lane<'_> {
         let outcomes = update_states(&tx, group)?;
         let live = || group.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::Committed);
         for (commit, _) in live() {
-            insert_ops(&tx, commit, self.1)?;
+            insert_ops(&tx, commit.user, commit.ops.iter().map(|(generation, op)| (*generation, op)), self.1)?;
         }
         for (commit, _) in live() {
             upsert_heads(&tx, commit)?;
             note_devices(&tx, commit)?;
             for range in &commit.archived {
                 insert_archive(&tx, commit.user, range)?;
+            }
+            if let Some(adoption) = commit.adoption {
+                adopt(&tx, commit.user, adoption)?;
             }
             change_snapshot(&tx, commit.user, &commit.snapshot)?;
             for segment in &commit.seal {
@@ -119,12 +128,17 @@ fn has_any_head(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<bool>
     Ok(false)
 }
 
-fn insert_ops(tx: &Transaction<'_>, commit: &Commit, staged: &Staged) -> rusqlite::Result<()> {
+pub(super) fn insert_ops<'a>(
+    tx: &Transaction<'_>,
+    user: UserId,
+    ops: impl Iterator<Item = (i64, &'a StoredOp)>,
+    staged: &Staged,
+) -> rusqlite::Result<()> {
     let mut insert = tx.prepare_cached(INSERT_OP)?;
-    for (generation, op) in &commit.ops {
-        let payload_id = staged.find(commit.user, op.server_seq);
+    for (generation, op) in ops {
+        let payload_id = staged.find(user, op.server_seq);
         insert.execute(params![
-            commit.user,
+            user,
             generation,
             op.server_seq,
             op.id,
@@ -177,7 +191,16 @@ fn note_devices(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn insert_archive(tx: &Transaction<'_>, user: UserId, range: &ArchivedRange) -> rusqlite::Result<()> {
+/// Makes a staged range part of the log, if it still is one.
+fn adopt(tx: &Transaction<'_>, user: UserId, adoption: Adoption) -> Result<(), Failure> {
+    let staged = tx.prepare_cached(ADOPT_STAGED)?.execute([user, adoption.staged_from])?;
+    check_adopted(u64::try_from(staged).unwrap_or(u64::MAX))?;
+    tx.prepare_cached(MARK_BROUGHT_BACK)?.execute([user, adoption.source_from])?;
+    tx.prepare_cached(ANNOUNCE_REPLACED)?.execute([user])?;
+    Ok(())
+}
+
+pub(super) fn insert_archive(tx: &Transaction<'_>, user: UserId, range: &ArchivedRange) -> rusqlite::Result<()> {
     tx.prepare_cached(INSERT_ARCHIVE)?.execute(params![
         user,
         range.from_seq,
@@ -212,6 +235,11 @@ fn seal(tx: &Transaction<'_>, user: UserId, segment: &Segment) -> Result<(), Fai
         replaced = replaced.saturating_add(op_count?);
     }
     check_replaced(std::iter::once(segment), replaced)?;
+    insert_segment(tx, user, segment)?;
+    Ok(())
+}
+
+pub(super) fn insert_segment(tx: &Transaction<'_>, user: UserId, segment: &Segment) -> rusqlite::Result<()> {
     tx.prepare_cached(INSERT_SEGMENT)?.execute(params![
         user,
         segment.first_seq,

@@ -63,7 +63,7 @@ const RECENT_TRACES: &str = concat!(
     " FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 ORDER BY server_seq"
 );
 const FULL_STATES: &str = "SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_server_seq, \
-     is_payload_encrypted FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 \
+     is_payload_encrypted, sync_import_reason FROM operations WHERE user_id = ?1 AND server_seq > ?2 AND server_seq <= ?3 \
      AND op_type IN ('SYNC_IMPORT', 'BACKUP_IMPORT', 'REPAIR') ORDER BY server_seq DESC LIMIT ?4";
 /// Rows and segments that lie in the range, summed up, and the segments that lie in it in part.
 const MEASURE: &str = "WITH s AS MATERIALIZED (SELECT first_seq, last_seq, storage_bytes, op_count, \

@@ -19,12 +19,14 @@ use super::migrate::{self, MigrationStatus};
 use super::{Result, Store, StoreError};
 
 mod accounts;
+mod archives;
 mod checkpoint;
 mod columns;
 mod commit;
 mod error;
 mod events;
 mod log;
+mod overview;
 mod overwrite;
 mod payload;
 mod reader;

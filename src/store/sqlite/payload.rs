@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use crate::protocol::{Seq, UserId};
+use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::{Commit, Result};
 
 /// From this size on a payload is written in parts.
@@ -45,7 +45,11 @@ pub(super) struct Staged(Vec<(UserId, Seq, i64)>);
 impl Staged {
     /// The operations of a group whose payloads are to be written in parts.
     pub(super) fn due(group: &[Commit]) -> Vec<(UserId, Seq, Bytes)> {
-        let ops = group.iter().flat_map(|commit| commit.ops.iter().map(|(_, op)| (commit.user, op)));
+        Self::large(group.iter().flat_map(|commit| commit.ops.iter().map(|(_, op)| (commit.user, op))))
+    }
+
+    /// Those of operations whose payloads are to be written in parts.
+    pub(super) fn large<'a>(ops: impl Iterator<Item = (UserId, &'a StoredOp)>) -> Vec<(UserId, Seq, Bytes)> {
         let large = ops.filter(|(_, op)| op.payload.len() >= STAGED_FROM);
         large.map(|(user, op)| (user, op.server_seq, op.payload.clone())).collect()
     }

@@ -8,16 +8,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rusqlite::Connection;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 
+use super::archives::store_part;
 use super::commit::Lane;
 use super::error::as_driver_error;
 use super::payload::{self, Staged};
+use crate::protocol::{Seq, UserId};
 use crate::store::group::commit_now;
-use crate::store::{Commit, CommitOutcome, Result, StoreError};
+use crate::store::{Commit, CommitOutcome, Result, StagedPart, StoreError};
 
 /// How long somebody waits for the turn. Only commits stand before it, so this is a sign that something is stuck.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -106,7 +109,7 @@ impl Writer {
     /// Large payloads are written ahead, in parts, and others may have the turn after each.
     async fn apply(&self, group: &Arc<[Commit]>, thread: Where) -> Result<Vec<CommitOutcome>> {
         let mut staged = Staged::default();
-        let outcomes = match self.stage(group, &mut staged, thread).await {
+        let outcomes = match self.stage(Staged::due(group), &mut staged, thread).await {
             Ok(()) => {
                 let (group, staged) = (Arc::clone(group), staged.clone());
                 let work = move |connection: &mut Connection| commit_now(&mut Lane(connection, &staged), &group);
@@ -117,17 +120,53 @@ impl Writer {
         let all_stored =
             outcomes.as_ref().is_ok_and(|all| all.iter().all(|outcome| *outcome == CommitOutcome::Committed));
         if !all_stored {
-            for id in staged.ids() {
-                if let Err(error) = self.run(thread, move |connection| payload::discard(connection, id)).await {
-                    tracing::warn!(%error, "a payload that was not stored is left until the next start");
-                }
-            }
+            self.discard(&staged, thread).await;
         }
         outcomes
     }
 
-    async fn stage(&self, group: &[Commit], staged: &mut Staged, thread: Where) -> Result<()> {
-        for (user, seq, payload) in Staged::due(group) {
+    /// Deletes payloads that were written ahead of what turned out not to be stored.
+    async fn discard(&self, staged: &Staged, thread: Where) {
+        for id in staged.ids() {
+            if let Err(error) = self.run(thread, move |connection| payload::discard(connection, id)).await {
+                tracing::warn!(%error, "a payload that was not stored is left until the next start");
+            }
+        }
+    }
+
+    /// Writes a part of a data set that is being brought back, its large payloads ahead of it. `false`: it was given up.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn stage_part(&self, user: UserId, part: StagedPart) -> Result<bool> {
+        let mut staged = Staged::default();
+        let large = Staged::large(part.rows.iter().map(|op| (user, op)));
+        let stored = match self.stage(large, &mut staged, Where::Elsewhere).await {
+            Ok(()) => {
+                let payloads = staged.clone();
+                self.work(move |connection| store_part(connection, user, &part, &payloads)).await
+            }
+            Err(error) => Err(error),
+        };
+        if !matches!(stored, Ok(true)) {
+            self.discard(&staged, Where::Elsewhere).await;
+        }
+        stored
+    }
+
+    /// Works on our connection while holding the turn, on a thread that may block.
+    ///
+    /// # Errors
+    /// What the work says, or that there was no turn.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(Where::Elsewhere, work).await
+    }
+
+    async fn stage(&self, large: Vec<(UserId, Seq, Bytes)>, staged: &mut Staged, thread: Where) -> Result<()> {
+        for (user, seq, payload) in large {
             let mut id = None;
             for (at, part) in payload::parts(&payload).enumerate() {
                 let work = move |connection: &mut Connection| payload::put(connection, id, at, &part);

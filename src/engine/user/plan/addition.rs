@@ -9,12 +9,19 @@ use crate::engine::user::requests::{Remembered, RequestKey};
 use crate::protocol::limits::{MAX_CLOCK_DRIFT_MS, MAX_CLOCK_STORED};
 use crate::protocol::{Seq, StoredOp, ValidOp, VectorClock};
 use crate::store::{
-    ArchiveReason, ArchivedRange, EntityHead, EntityKey, FullStateMark, LEGACY_MISC, Segment, SnapshotChange, SyncState,
+    Adoption, ArchiveReason, ArchivedRange, EntityHead, EntityKey, FullStateMark, LEGACY_MISC, Segment, SnapshotChange,
+    SyncState,
 };
 
 /// Devices remembered in the clock of a whole data set. Clients get 20 of its entries; the bound keeps a device that
 /// makes up client ids from growing the account's row.
 const MAX_HISTORY_CLOCK: usize = 1000;
+
+/// The clock of a whole data set to which this client's operation has just come, within its bound.
+#[must_use]
+pub fn bounded_history(clock: VectorClock, client_id: &str) -> VectorClock {
+    if clock.len() > MAX_HISTORY_CLOCK { clock.cut_to(MAX_HISTORY_CLOCK / 2, [client_id]) } else { clock }
+}
 
 /// What one request, or all before it, add to the log.
 #[derive(Clone, Debug)]
@@ -29,6 +36,7 @@ pub(super) struct Addition {
     pub(super) archived: Vec<ArchivedRange>,
     pub(super) snapshot: SnapshotChange,
     pub(super) seal: Vec<Segment>,
+    pub(super) adoption: Option<Adoption>,
     pub(super) clear_devices: bool,
     pub(super) devices: Vec<(String, i64)>,
     pub(super) new_data_set: bool,
@@ -49,6 +57,7 @@ impl Addition {
             archived: Vec::new(),
             snapshot: SnapshotChange::Keep,
             seal: Vec::new(),
+            adoption: None,
             clear_devices: false,
             devices: Vec::new(),
             new_data_set: false,
@@ -83,6 +92,7 @@ impl Addition {
             self.snapshot = next.snapshot;
         }
         self.seal.extend(next.seal);
+        self.adoption = next.adoption.or(self.adoption);
         self.clear_devices |= next.clear_devices;
         for (client_id, at) in next.devices {
             self.touch(&client_id, at);
@@ -117,9 +127,7 @@ impl Addition {
             sync.replacement_seq = Some(seq);
         }
         sync.clock.merge(&clock);
-        if sync.clock.len() > MAX_HISTORY_CLOCK {
-            sync.clock = sync.clock.cut_to(MAX_HISTORY_CLOCK / 2, [&*op.client_id]);
-        }
+        sync.clock = bounded_history(std::mem::take(&mut sync.clock), &op.client_id);
         let stored = stored_op(op, seq, clock, now_ms);
         sync.storage_used_bytes += stored.storage_bytes;
         let is_misc =

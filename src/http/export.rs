@@ -1,0 +1,194 @@
+//! Everything that an account holds, as one zip file: its operations, its newest full state where the server can read it,
+//! and what the server knows about the account. Written while it is read: nothing of it is ever whole in memory but the
+//! state.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use zip::write::{SimpleFileOptions, StreamWriter};
+use zip::{CompressionMethod, ZipWriter};
+
+use super::answer;
+use super::archives::{DOWNLOAD_BYTES, attachment, facts, lines};
+use super::budget::Held;
+use super::call::Call;
+use super::error::{ApiError, ApiResult};
+use super::state::AppState;
+use crate::engine::archive::{ArchiveError, LogReader};
+use crate::engine::{EngineError, RestoreError, Restored};
+use crate::protocol::UserId;
+
+const README: &str = "\
+This is everything that a SuperSync server held for one account.
+
+account.json       what the server knows about the account: address, storage, devices, archived data sets
+state.json         the newest full state, if there is one and the server can read it (not with end-to-end encryption)
+operations.ndjson  the account's operations in order, one JSON value per line, as devices get them
+
+Each line is {\"serverSeq\", \"op\", \"receivedAt\"}. Times are milliseconds since 1970. With \"isPayloadEncrypted\": true the
+payload is Base64 of what the app has encrypted; only the encryption password opens it.
+
+state.json holds the data of the app under \"state\"; saved as a file of its own, the app imports it as a backup. Operations
+with a higher serverSeq than its own came later.
+";
+
+/// The route.
+pub fn router() -> Router<AppState> {
+    Router::new().route("/api/account/export", get(export))
+}
+
+async fn export(State(state): State<AppState>, request: Request) -> ApiResult {
+    let call = Call::authenticate(&state, request).await?;
+    let held = state.bodies.hold(DOWNLOAD_BYTES)?;
+    let (user, deadline) = (call.user, call.trace.deadline());
+    let newest = newest_state(&state, user, deadline).await?;
+    let account = account(&state, user, newest.as_ref(), deadline).await?;
+    let reader = state.engine.read_data_set(user, deadline).await?;
+    let mut files = vec![("README.txt", Bytes::from_static(README.as_bytes())), ("account.json", account)];
+    if let Some(restored) = newest {
+        files.push(("state.json", answer::restored(&restored, true).into()));
+    }
+    metrics::counter!("supersync_exports_total", "kind" => "account").increment(1);
+    let zip = Zip::new(user, files, reader, held);
+    Ok(attachment(Body::from_stream(stream::try_unfold(zip, Zip::next)), "application/zip", "supersync-export.zip"))
+}
+
+/// The newest full state; `None` where there is none that the server can read.
+async fn newest_state(state: &AppState, user: UserId, deadline: Instant) -> ApiResult<Option<Restored>> {
+    let points = state.engine.restore_points(user, 1, deadline).await?;
+    let Some(point) = points.first() else { return Ok(None) };
+    match state.engine.restore(user, Some(point.seq), deadline).await {
+        Ok(restored) => Ok(Some(restored)),
+        Err(RestoreError::Encrypted | RestoreError::NotReplayable(_) | RestoreError::BeyondLatest) => Ok(None),
+        Err(RestoreError::Engine(error)) => Err(error.into()),
+    }
+}
+
+async fn account(state: &AppState, user: UserId, newest: Option<&Restored>, deadline: Instant) -> ApiResult<Bytes> {
+    let row = state.store.user_by_id(user).await?.ok_or(EngineError::NoAccount)?;
+    let status = state.engine.status(user, deadline).await?;
+    let mut account: Value = json!({
+        "id": user,
+        "email": row.email,
+        "createdAt": row.created_at,
+        "hasPassword": row.password_hash.is_some(),
+        "exportedAt": state.clock.now_ms(),
+        "latestSeq": status.latest_seq,
+        "storage": { "usedBytes": status.storage_used_bytes, "quotaBytes": status.storage_quota_bytes },
+        "devices": answer::devices(&state.engine.devices(user, deadline).await?)["devices"],
+        "archives": facts(&state.engine.archives(user, deadline).await?),
+    });
+    if let Some(restored) = newest {
+        account["stateSeq"] = restored.server_seq.into();
+    }
+    let text = serde_json::to_vec_pretty(&account).map_err(ApiError::internal)?;
+    Ok(text.into())
+}
+
+/// Where the zip's bytes wait until they are sent.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Sink {
+    fn take(&self) -> Bytes {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+type Writer = ZipWriter<StreamWriter<Sink>>;
+
+/// A zip file in the making.
+struct Zip {
+    user: UserId,
+    /// `None`: it is complete.
+    writer: Option<Writer>,
+    sink: Sink,
+    /// Small ones, still to be written, the last one first.
+    files: Vec<(&'static str, Bytes)>,
+    reader: LogReader,
+    operations_begun: bool,
+    _held: Held,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ZipError {
+    #[error(transparent)]
+    Log(#[from] ArchiveError),
+    #[error(transparent)]
+    Zip(#[from] zip::result::ZipError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("packing died: {0}")]
+    Died(#[from] tokio::task::JoinError),
+}
+
+impl Zip {
+    fn new(user: UserId, mut files: Vec<(&'static str, Bytes)>, reader: LogReader, held: Held) -> Self {
+        files.reverse();
+        let sink = Sink::default();
+        let writer = Some(ZipWriter::new_stream(sink.clone()));
+        Self { user, writer, sink, files, reader, operations_begun: false, _held: held }
+    }
+
+    /// The next bytes. A failure ends the connection without the end of the body: the file is not complete, and no program
+    /// opens it.
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, ZipError> {
+        // The packer keeps small inputs to itself for a while.
+        while self.writer.is_some() {
+            if let Err(error) = self.step().await {
+                tracing::warn!(%error, user_id = self.user, "an export breaks off");
+                return Err(error);
+            }
+            let bytes = self.sink.take();
+            if !bytes.is_empty() {
+                return Ok(Some((bytes, self)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn step(&mut self) -> Result<(), ZipError> {
+        let (begin, data, is_end) = if let Some((name, data)) = self.files.pop() {
+            (Some(name), data, false)
+        } else {
+            let is_first = !std::mem::replace(&mut self.operations_begun, true);
+            let page = self.reader.next_page().await?;
+            (is_first.then_some("operations.ndjson"), lines(&page), page.is_empty())
+        };
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        let packing = tokio::task::spawn_blocking(move || {
+            if let Some(name) = begin {
+                // The sizes are not known before, so that the format for large files is used.
+                let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+                writer.start_file(name, options.large_file(true))?;
+            }
+            writer.write_all(&data)?;
+            if is_end {
+                writer.finish()?;
+                return Ok::<_, ZipError>(None);
+            }
+            Ok(Some(writer))
+        });
+        self.writer = packing.await??;
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! The program itself, started as an operator starts it, to be killed as an operator would rather not.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::time::Duration;
+
+use supersync::client::Ladder;
+use supersync::client::raw::Raw;
+use supersync::config::Database;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::database::TestDatabase;
+
+/// Longest wait for what must happen. Never waited out when all is well.
+pub const LONG_PATIENCE: Duration = Duration::from_mins(1);
+
+/// The program under test, in a process of its own.
+pub struct Program {
+    child: Child,
+    pub base: String,
+}
+
+impl Program {
+    /// Starts on this database and waits until it serves.
+    pub async fn start(database: &TestDatabase) -> Self {
+        let port = free_port();
+        let base = format!("http://127.0.0.1:{port}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_supersync"));
+        command
+            .env_clear()
+            .current_dir(database.data_dir())
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .env("PUBLIC_URL", &base)
+            .env("DATA_DIR", database.data_dir())
+            .env("METRICS_ADDR", "off")
+            .env("LOG_LEVEL", "error")
+            .env("RATE_LIMITS", "off")
+            .env("UPLOADS_PER_USER_PER_MINUTE", "0")
+            .env("TEST_MODE", "true")
+            .env("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true);
+        if let Database::Postgres { url, .. } = database.settings() {
+            use secrecy::ExposeSecret as _;
+            command.env("DATABASE_URL", url.expose_secret());
+        }
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = child.stdout.take().expect("its output is captured");
+        let mut lines = BufReader::new(stdout).lines();
+        let ready = async {
+            while let Some(line) = lines.next_line().await.expect("its output is text") {
+                if line.contains("is ready") {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(timeout(LONG_PATIENCE, ready).await.expect("the program is ready in time"), "the program ended");
+        // Whatever it still prints must not block it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, base }
+    }
+
+    /// SIGKILL: no handler runs, nothing is flushed.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("the program was still running");
+    }
+
+    pub fn raw(&self) -> Raw {
+        Raw::new(&self.base, &ladder()).expect("an address")
+    }
+}
+
+/// Waits long enough for a busy machine.
+pub fn ladder() -> Ladder {
+    Ladder { request: LONG_PATIENCE, sync_wait: LONG_PATIENCE, ..Ladder::default() }
+}
+
+/// A port that nobody listens on. Somebody else could take it before the program does; then the start fails.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
