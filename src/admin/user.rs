@@ -207,8 +207,9 @@ impl AdminError {
             | Self::NotVerified(_)
             | Self::Locked(_)
             | Self::NotConfirmed
+            | Self::Invite(InviteError::Closed | InviteError::NoInvite)
             | Self::Accounts(ManageError::Exists) => 4,
-            Self::Store(_) | Self::Accounts(ManageError::Database(_)) => 5,
+            Self::Store(_) | Self::Invite(InviteError::Database(_)) | Self::Accounts(ManageError::Database(_)) => 5,
             Self::Address(..)
             | Self::Password(_)
             | Self::Io(_)
