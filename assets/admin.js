@@ -17,38 +17,62 @@ const quiet = (words, act, about, risky = false) =>
 
 function userRow(user) {
   const path = `api/admin/users/${user.id}`;
+  const isLocked = user.state === 'locked';
   const tags = [
     user.isAdmin ? element('span', { className: 'tag', textContent: text('admin.is-admin') }) : null,
-    user.isVerified ? null : element('span', { className: 'tag warn', textContent: text('admin.unverified') }),
-    user.lockedAt ? element('span', { className: 'tag bad', textContent: text('admin.locked') }) : null,
+    user.state === 'unverified' ? element('span', { className: 'tag warn', textContent: text('admin.unverified') }) : null,
+    isLocked ? element('span', { className: 'tag bad', textContent: text('admin.locked') }) : null,
   ];
-  const change = (name, method, at, { body = {}, typed } = {}) => () =>
-    ask({
-      title: text(`admin.${name}-title`, { email: user.email }),
-      words: text(`admin.${name}-words`),
-      confirm: text(`admin.${name}`),
-      risky: method === 'DELETE' || name === 'lock' || name === 'revoke',
-      typed,
-      action: () => call(method, at, { body }),
-    }).then((done) => done && reload());
+  const act = (name, method, at, { body = {}, typed, risky = false } = {}) =>
+    quiet(text(`admin.${name}`), () => confirmed(user, name, method, at, { body, typed, risky }), user.email, risky);
   const buttons = [
     quiet(text('admin.quota'), () => quota(user, path), user.email),
-    user.isVerified ? null : quiet(text('admin.verify'), change('verify', 'POST', `${path}/verify`), user.email),
-    user.lockedAt
-      ? quiet(text('admin.unlock'), change('unlock', 'POST', `${path}/unlock`), user.email)
-      : quiet(text('admin.lock'), change('lock', 'POST', `${path}/lock`), user.email, true),
-    quiet(text('admin.revoke'), change('revoke', 'POST', `${path}/revoke`), user.email, true),
-    quiet(text('admin.delete'), change('delete', 'DELETE', path, { typed: user.email }), user.email, true),
+    user.state === 'unverified' ? act('verify', 'PATCH', path, { body: { verified: true } }) : null,
+    isLocked
+      ? act('unlock', 'PATCH', path, { body: { locked: false } })
+      : act('lock', 'PATCH', path, { body: { locked: true }, risky: true }),
+    user.isAdmin
+      ? act('drop-admin', 'PATCH', path, { body: { isAdmin: false } })
+      : act('make-admin', 'PATCH', path, { body: { isAdmin: true } }),
+    act('revoke', 'POST', `${path}/revoke`, { risky: true }),
+    act('delete', 'DELETE', path, { typed: user.email, risky: true }),
   ];
+  const { usedBytes, quotaBytes } = user.storage;
   return element(
     'tr',
     {},
     element('th', { scope: 'row' }, user.email, ...tags.filter(Boolean)),
-    element('td', {}, bytes(user.storageUsedBytes), element('span', { className: 'detail', textContent: text('storage.of', { quota: bytes(user.storageQuotaBytes) }) })),
-    element('td', {}, number(user.devices)),
+    element('td', {}, bytes(usedBytes), detail(text('storage.of', { quota: bytes(quotaBytes) })), detail(text('admin.operations', { count: number(user.operations) }))),
+    element('td', {}, text('admin.active', { sessions: number(user.sessions), devices: number(user.devices) })),
     element('td', {}, user.lastSeenAt ? ago(user.lastSeenAt) : text('never')),
     element('td', {}, element('div', { className: 'buttons' }, ...buttons.filter(Boolean))),
   );
+}
+
+const detail = (words) => element('span', { className: 'detail', textContent: words });
+
+async function confirmed(user, name, method, at, { body, typed, risky }) {
+  let answer = null;
+  const done = await ask({
+    title: text(`admin.${name}-title`, { email: user.email }),
+    words: text(`admin.${name}-words`),
+    confirm: text(`admin.${name}`),
+    risky,
+    typed,
+    action: async () => {
+      answer = await call(method, at, { body });
+    },
+  });
+  if (!done) return;
+  if (answer.password) {
+    await ask({
+      title: text('admin.password-title', { email: user.email }),
+      words: `${text('admin.password-words')}\n\n${answer.password}`,
+      confirm: text('copy'),
+      action: () => copy(answer.password),
+    });
+  }
+  reload();
 }
 
 async function quota(user, path) {
@@ -56,11 +80,11 @@ async function quota(user, path) {
   const done = await ask({
     title: text('admin.quota-title', { email: user.email }),
     confirm: text('save'),
-    input: { label: text('admin.quota-label'), type: 'number', value: Math.round(user.storageQuotaBytes / mebibyte) },
+    input: { label: text('admin.quota-label'), type: 'number', value: Math.round(user.storage.quotaBytes / mebibyte) },
     action: async (value) => {
       const size = Number(value);
       if (!Number.isFinite(size) || size <= 0) throw new Failure(text('wrong.number'), 0);
-      await call('POST', `${path}/quota`, { body: { quotaBytes: Math.round(size * mebibyte) } });
+      await call('PATCH', path, { body: { quotaBytes: Math.max(1, Math.round(size * mebibyte)) } });
     },
   });
   if (done) reload();
@@ -94,7 +118,7 @@ $('invite').addEventListener('click', async () => {
     confirm: text('admin.invite-confirm'),
     input: { label: text('admin.invite-label'), type: 'email' },
     action: async (email) => {
-      ({ link } = await call('POST', 'api/admin/invites', { body: email.trim() ? { email: email.trim() } : {} }));
+      ({ link } = await call('POST', 'api/invites', { body: email.trim() ? { email: email.trim() } : {} }));
     },
   });
   if (!done) return;
@@ -109,15 +133,15 @@ $('invite').addEventListener('click', async () => {
 function showFacts(facts) {
   const rows = [
     ['fact-version', facts.version],
-    ['fact-database', facts.database],
-    ['fact-address', facts.publicUrl],
-    ['fact-accounts', facts.accounts === undefined ? undefined : number(facts.accounts)],
-    ['fact-storage', facts.storageUsedBytes === undefined ? undefined : bytes(facts.storageUsedBytes)],
-    ['fact-registration', facts.registration],
-    ['fact-started', facts.startedAt === undefined ? undefined : ago(facts.startedAt)],
+    ['fact-running', ago(Date.now() - facts.uptimeSeconds * 1000)],
+    ['fact-database', `${facts.database.kind}, ${bytes(facts.database.bytes)}`],
+    ['fact-accounts', number(facts.accounts)],
+    ['fact-live', number(facts.liveAccounts)],
+    ['fact-sockets', number(facts.sockets)],
+    ['fact-memory', typeof facts.memoryBytes === 'number' ? bytes(facts.memoryBytes) : null],
   ];
   $('facts').replaceChildren(
-    ...rows.filter(([, value]) => value !== undefined && value !== null)
+    ...rows.filter(([, value]) => value !== null)
       .flatMap(([key, value]) => [element('dt', { textContent: text(`admin.${key}`) }), element('dd', { textContent: value })]),
   );
   $('facts').removeAttribute('aria-busy');

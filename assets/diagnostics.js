@@ -1,75 +1,48 @@
-// Checks whether this installation is set up well: what the browser sees against what the server sees.
+// Whether this installation is set up well: what the server finds, and what only a browser can try.
 
-import { call, session } from './api.js';
-import { bytes } from './format.js';
+import { call } from './api.js';
 import { element } from './page.js';
 import { text } from './texts.js';
 
 const WAIT_MS = 10_000;
-
-const fine = (name, detail) => ({ name, state: 'fine', detail });
-const poor = (name, detail) => ({ name, state: 'poor', detail });
-const broken = (name, detail) => ({ name, state: 'broken', detail });
+const KNOWN = ['public-url', 'https', 'proxies', 'clock', 'database', 'mail', 'disk'];
 
 /** Runs every check and lists what was found. */
 export async function runChecks(list) {
   list.replaceChildren(element('li', { className: 'empty', textContent: text('check.running') }));
   const before = Date.now();
-  const seen = await call('GET', 'api/admin/diagnostics');
+  const { checks, serverTime } = await call('GET', 'api/admin/diagnostics');
   const after = Date.now();
-  const found = [
-    address(seen),
-    encryption(),
-    proxy(seen),
-    clock(seen, before, after),
-    await socket(),
-    mail(seen),
-    database(seen),
-    disk(seen),
-  ];
-  list.replaceChildren(
-    ...found.map(({ name, state, detail }) =>
-      element(
-        'li',
-        { className: state },
-        element(
-          'div',
-          { className: 'what' },
-          element('div', { className: 'name' }, name, element('span', { className: 'visually-hidden', textContent: ` – ${text(`check.${state}`)}` })),
-          element('div', { className: 'detail', textContent: detail }),
-        ),
-      ),
+  const found = checks.map(({ id, status, found: words, advice }) => ({
+    // The server's findings are for its operator, in the language of its settings and logs.
+    name: KNOWN.includes(id) ? text(`check.id-${id}`) : id,
+    isFine: status === 'ok',
+    details: [words, advice],
+    lang: 'en',
+  }));
+  found.push(clock(serverTime, (before + after) / 2), await socket());
+  list.replaceChildren(...found.map(row));
+}
+
+function row({ name, isFine, details, lang }) {
+  const state = element('span', { className: 'visually-hidden', textContent: ` – ${text(isFine ? 'check.fine' : 'check.poor')}` });
+  return element(
+    'li',
+    { className: isFine ? 'fine' : 'poor' },
+    element(
+      'div',
+      { className: 'what' },
+      element('div', { className: 'name' }, name, state),
+      ...details.filter(Boolean).map((words) => element('div', { className: 'detail', lang: lang ?? '', textContent: words })),
     ),
   );
 }
 
-function address(seen) {
-  const name = text('check.address');
-  const here = new URL('./', location.href).href.replace(/\/$/, '');
-  if (here === seen.publicUrl) return fine(name, here);
-  return broken(name, text('check.address-differs', { here, configured: seen.publicUrl }));
-}
-
-function encryption() {
-  const name = text('check.https');
-  if (location.protocol === 'https:') return fine(name, text('check.https-on'));
-  if (window.isSecureContext) return poor(name, text('check.https-local'));
-  return broken(name, text('check.https-off'));
-}
-
-function proxy(seen) {
-  const name = text('check.proxy');
-  const values = { address: seen.clientAddress, header: seen.forwardedFor ?? '–', trusted: seen.trustedProxies };
-  const entries = (seen.forwardedFor ?? '').split(',').filter((entry) => entry.trim()).length;
-  if (entries === seen.trustedProxies) return fine(name, text('check.proxy-fine', values));
-  return poor(name, text(entries > seen.trustedProxies ? 'check.proxy-more' : 'check.proxy-fewer', values));
-}
-
-function clock(seen, before, after) {
-  const name = text('check.clock');
-  const off = Math.round((seen.serverTime - (before + after) / 2) / 1000);
-  if (Math.abs(off) <= 5) return fine(name, text('check.clock-fine'));
-  return (Math.abs(off) <= 60 ? poor : broken)(name, text('check.clock-off', { seconds: off }));
+function clock(serverTime, now) {
+  const name = text('check.browser-clock');
+  const seconds = Math.round((serverTime - now) / 1000);
+  if (Math.abs(seconds) <= 5) return { name, isFine: true, details: [text('check.clock-fine')] };
+  return { name, isFine: false, details: [text('check.clock-off', { seconds })] };
 }
 
 async function socket() {
@@ -80,9 +53,9 @@ async function socket() {
     const url = new URL(`api/sync/ws?ticket=${encodeURIComponent(ticket)}&clientId=diagnostics`, location.href);
     url.protocol = url.protocol.replace('http', 'ws');
     await greeting(url);
-    return fine(name, text('check.socket-fine', { ms: Math.round(performance.now() - started) }));
+    return { name, isFine: true, details: [text('check.socket-fine', { ms: Math.round(performance.now() - started) })] };
   } catch (error) {
-    return broken(name, text('check.socket-broken', { reason: error.message || error.type }));
+    return { name, isFine: false, details: [text('check.socket-broken', { reason: error.message })] };
   }
 }
 
@@ -90,7 +63,7 @@ async function socket() {
 function greeting(url) {
   return new Promise((resolve, reject) => {
     const connection = new WebSocket(url);
-    const timer = setTimeout(() => reject(new Error(text('check.no-answer'))), WAIT_MS);
+    const timer = setTimeout(() => end(reject, new Error(text('check.no-answer'))), WAIT_MS);
     const end = (act, value) => {
       clearTimeout(timer);
       connection.close();
@@ -100,26 +73,4 @@ function greeting(url) {
     connection.onerror = () => end(reject, new Error(text('check.no-connection')));
     connection.onclose = (event) => end(reject, new Error(text('check.closed', { code: event.code })));
   });
-}
-
-function mail(seen) {
-  const name = text('check.mail');
-  if (!session.get() || !seen.mail?.configured) return poor(name, text('check.mail-off'));
-  if (seen.mail.error) return broken(name, seen.mail.error);
-  return fine(name, text('check.mail-fine'));
-}
-
-function database(seen) {
-  const name = text('check.database');
-  if (seen.database?.error) return broken(name, seen.database.error);
-  const ms = seen.database?.latencyMs ?? 0;
-  return (ms > 100 ? poor : fine)(name, text('check.database-fine', { kind: seen.database?.kind ?? '', ms }));
-}
-
-function disk(seen) {
-  const name = text('check.disk');
-  const free = seen.disk?.freeBytes;
-  if (free === undefined || free === null) return poor(name, text('check.disk-unknown'));
-  const low = 1024 * 1024 * 1024;
-  return (free < low ? broken : fine)(name, text(free < low ? 'check.disk-low' : 'check.disk-fine', { free: bytes(free) }));
 }

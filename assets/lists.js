@@ -7,7 +7,8 @@ import { $, ask, busy, element, reason, say } from './page.js';
 import { text } from './texts.js';
 
 const METHODS = ['password', 'passkey', 'magic_link', 'operator', 'replaced', 'registration'];
-const REASONS = ['clean_slate', 'wipe', 'import', 'encryption', 'restore'];
+const REASONS = ['clean_slate', 'wipe', 'superseded', 'bring_back', 'brought_back'];
+const OBSTACLES = ['EXPIRED', 'SUPERSEDED', 'NO_FULL_STATE', 'TOO_MANY_OPERATIONS', 'NOT_ENCRYPTED'];
 
 const tag = (words, kind = '') => element('span', { className: `tag ${kind}`.trim(), textContent: words });
 const button = (words, act, { about, risky = false } = {}) =>
@@ -122,15 +123,18 @@ export function prepareLists({ message, guarded, leave, changed }) {
       const name = text('archives.from', { when: moment(one.archivedAt) });
       const path = `api/sync/archives/${encodeURIComponent(one.id)}`;
       const buttons = [button(text('download'), (on) => attempt(on, () => download(path, `supersync-archive-${one.id}.ndjson`)), { about: name })];
-      if (one.restorable !== false) buttons.unshift(button(text('archives.bring-back'), () => bringBack(one, path), { about: name }));
+      if (one.restorable) buttons.unshift(button(text('archives.bring-back'), () => bringBack(one, path), { about: name }));
       const size = text('archives.size', { operations: number(one.operations), size: bytes(one.bytes) });
-      return row(name, one.isEncrypted ? [tag(text('encrypted'))] : [], [why, `${size} · ${text('archives.until', { when: day(one.expiresAt) })}`], buttons);
+      const obstacle = OBSTACLES.includes(one.obstacle) ? text(`obstacle.${one.obstacle}`) : null;
+      const details = [why, `${size} · ${text('archives.until', { when: day(one.expiresAt) })}`, one.restorable ? null : obstacle];
+      return row(name, one.isEncrypted ? [tag(text('encrypted'))] : [], details, buttons);
     });
   }
 
   async function bringBack(one, path) {
     const words = [text('bring-back.words')];
-    if (one.isEncrypted) words.push(text('bring-back.encrypted'));
+    if (one.formerPassword === 'yes') words.push(text('bring-back.former-password'));
+    if (one.formerPassword === 'maybe') words.push(text('bring-back.maybe-password'));
     const done = await ask({
       title: text('bring-back.title'),
       words: words.join('\n\n'),
@@ -187,7 +191,7 @@ export function prepareLists({ message, guarded, leave, changed }) {
       words: text('passkeys.remove-words'),
       confirm: text('remove'),
       risky: true,
-      action: () => guarded(() => call('DELETE', path, { body: {} })),
+      action: (_, proof) => guarded(() => call('DELETE', path, { body: proof })),
     });
     if (done) refreshPasskeys();
   }
@@ -198,9 +202,9 @@ export function prepareLists({ message, guarded, leave, changed }) {
       words: text('passkeys.add-words'),
       confirm: text('passkeys.add'),
       input: { label: text('name'), value: agent(navigator.userAgent) },
-      action: (name) =>
+      action: (name, proof) =>
         guarded(async () => {
-          const options = await call('POST', 'api/passkeys/options', { body: {} });
+          const options = await call('POST', 'api/passkeys/options', { body: proof });
           const credential = await passkey.create(options);
           await call('POST', 'api/passkeys/verify', { body: { credential, name: name.trim() } });
         }),

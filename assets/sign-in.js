@@ -28,7 +28,6 @@ export function prepareSignIn({ enter }) {
   const message = $('gateMessage');
   const emails = [$('loginEmail'), $('registerEmail')].filter(Boolean);
   const invite = document.body.dataset.invite || undefined;
-  const mails = document.body.dataset.mail === 'true';
 
   for (const input of emails) {
     input.value = remembered();
@@ -94,10 +93,13 @@ export function prepareSignIn({ enter }) {
     ...(invite ? { invite } : {}),
   });
   const agreed = consent ? [[consent, isAgreed]] : [];
-  const registered = () => {
-    say(message, mails ? text('registered.mail') : text('registered'), 'good');
+  /** What comes next: usually the link in the mail; an invitation can make it needless. */
+  const registered = (answer) => {
+    const isReady = answer.message?.includes('automatically verified');
     $('registerPassword').value = '';
     $('registerRepeat').value = '';
+    if (isReady) $('loginTab').click();
+    say(message, isReady ? text('registered') : text('registered.mail'), 'good');
   };
 
   $('registerForm')?.addEventListener('submit', (event) => {
@@ -106,8 +108,7 @@ export function prepareSignIn({ enter }) {
     const rules = [[$('registerEmail'), isEmail], [password, isNewPassword], [$('registerRepeat'), repeats(password)], ...agreed];
     if (!check(rules)) return;
     busy($('registerBtn'), message, async () => {
-      await call('POST', 'api/register', anonymous({ ...identity(), password: password.value }));
-      registered();
+      registered(await call('POST', 'api/register', anonymous({ ...identity(), password: password.value })));
     });
   });
 
@@ -117,16 +118,14 @@ export function prepareSignIn({ enter }) {
       const who = identity();
       const options = await call('POST', 'api/register/passkey/options', anonymous(who));
       const credential = await passkey.create(options);
-      await call('POST', 'api/register/passkey/verify', anonymous({ ...who, credential }));
-      registered();
+      registered(await call('POST', 'api/register/passkey/verify', anonymous({ ...who, credential })));
     });
   });
 
   $('linkRegisterBtn')?.addEventListener('click', () => {
     if (!check([[$('registerEmail'), isEmail], ...agreed])) return;
     busy($('linkRegisterBtn'), message, async () => {
-      await call('POST', 'api/register/magic-link', anonymous(identity()));
-      registered();
+      registered(await call('POST', 'api/register/magic-link', anonymous(identity())));
     });
   });
 

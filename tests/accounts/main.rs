@@ -5,6 +5,7 @@
 mod mail;
 mod operator;
 mod over_http;
+mod pages;
 mod passwords;
 mod registration;
 mod sessions;
