@@ -1,5 +1,5 @@
 # make run    starts the server on the embedded database
-# make test   runs every test; starts a private PostgreSQL server for them
+# make test   runs every test; starts a private PostgreSQL server and a browser for them
 # make lint   formatting, clippy, documentation, dependencies
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
@@ -19,15 +19,15 @@ build:
 # nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
 test:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		scripts/with-postgres $(CARGO) nextest run --locked --all-targets --no-tests=pass; \
+		scripts/with-browser scripts/with-postgres $(CARGO) nextest run --locked --all-targets --no-tests=pass; \
 	else \
-		scripts/with-postgres $(CARGO) test --locked --all-targets; \
+		scripts/with-browser scripts/with-postgres $(CARGO) test --locked --all-targets; \
 	fi
 	$(CARGO) test --locked --doc
 
 # Everything that needs no PostgreSQL, by the tests' names.
 test-sqlite:
-	$(CARGO) test --locked --all-targets -- --skip postgres
+	scripts/with-browser $(CARGO) test --locked --all-targets -- --skip postgres
 	$(CARGO) test --locked --doc
 
 lint:

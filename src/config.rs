@@ -13,6 +13,8 @@ use secrecy::SecretString;
 
 mod build;
 mod database;
+mod legal;
+mod mail;
 mod reader;
 mod secret;
 pub mod table;
@@ -61,7 +63,25 @@ pub enum EncryptionPolicy {
     Required,
 }
 
-/// Outgoing mail.
+/// What becomes of mails.
+#[derive(Clone, Debug)]
+pub enum MailDelivery {
+    /// They go to a mail server.
+    Smtp(Smtp),
+    /// They become files; for development and tests.
+    Files {
+        /// Where; made when needed.
+        folder: PathBuf,
+        /// The sender.
+        from: String,
+    },
+    /// Their links are printed to the log; never in production.
+    Log,
+    /// There are none: what needs them is refused.
+    Off,
+}
+
+/// A mail server.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Smtp {
@@ -72,6 +92,48 @@ pub struct Smtp {
     pub user: Option<String>,
     pub password: Option<SecretString>,
     pub from: String,
+}
+
+/// Who answers for the server, as a privacy policy names them (contract, operations section 2.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Controller {
+    pub name: String,
+    pub street: String,
+    pub city: String,
+    pub country: String,
+    pub email: String,
+}
+
+/// What the operator wants published on legal pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Legal {
+    /// With it there is a privacy policy.
+    pub controller: Option<Controller>,
+    /// Who runs the machines, when somebody else does.
+    pub hosting_provider: Option<String>,
+    /// Where users can complain.
+    pub supervisory_authority: Option<String>,
+    /// Where the data is; `EU` and `EEA` show a badge.
+    pub data_region: Option<String>,
+    /// The operator's own terms of service (`DATA_DIR/legal/terms.html`), a whole HTML document.
+    pub terms: Option<String>,
+}
+
+impl Legal {
+    /// Whether somebody who registers must agree to something.
+    #[must_use]
+    pub const fn requires_consent(&self) -> bool {
+        self.controller.is_some() || self.terms.is_some()
+    }
+
+    /// Whether the operator says that data stays in the European Union or the European Economic Area.
+    #[must_use]
+    pub fn is_in_europe(&self) -> bool {
+        self.data_region
+            .as_deref()
+            .is_some_and(|region| region.eq_ignore_ascii_case("EU") || region.eq_ignore_ascii_case("EEA"))
+    }
 }
 
 /// Which web origins may call the API.
@@ -115,6 +177,7 @@ pub struct RateLimits {
     pub verify_email: RateLimit,
     pub sessions: RateLimit,
     pub ws_ticket: RateLimit,
+    pub admin: RateLimit,
 }
 
 /// The time-out ladder (operations.md, section 3), inner to outer.
@@ -208,7 +271,8 @@ pub struct Config {
     pub cors: Cors,
     /// Lower-cased addresses or `*@domain`; empty = everybody may register.
     pub allowed_emails: Vec<String>,
-    pub smtp: Option<Smtp>,
+    pub mail: MailDelivery,
+    pub legal: Legal,
     pub encryption_policy: EncryptionPolicy,
     pub test_mode: bool,
     /// How many reverse proxies stand before the server: whose `X-Forwarded-For` entry is believed (`TRUSTED_PROXIES`,

@@ -17,6 +17,7 @@ pub mod config;
 pub mod engine;
 pub mod events;
 pub mod http;
+pub mod language;
 pub mod mail;
 pub mod protocol;
 pub mod replay;

@@ -26,9 +26,11 @@ mod authenticate;
 mod cache;
 mod link;
 mod login;
+mod made_up;
 mod manage;
 mod open;
 mod origin;
+mod oversee;
 mod pace;
 mod password;
 mod register;
@@ -42,9 +44,11 @@ pub use authenticate::{AuthError, AuthUser};
 pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS, SEEN_EVERY_MS};
 pub use link::VERIFY_EMAIL_LIFETIME_MS;
 pub use login::{LOCK_AFTER_FAILURES, LOCK_MS, LoginError};
+pub use made_up::make_up_password;
 pub use manage::ManageError;
 pub use open::{MAX_SESSIONS, RECENT_MS};
 pub use origin::{MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
+pub use oversee::AdminRefusal;
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };
@@ -142,6 +146,12 @@ impl Accounts {
         let now_ms = self.inner.clock.now_ms();
         self.inner.sessions.forget_unused(now_ms.saturating_sub(idle_ms));
         self.inner.cache.forget_old(now_ms);
+    }
+
+    /// Whether mailed links reach anybody.
+    #[must_use]
+    pub fn can_mail(&self) -> bool {
+        self.inner.mailer.can_deliver()
     }
 
     /// Waits until queued mails have left or were given up. The caller bounds the time.

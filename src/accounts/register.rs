@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::link::{self, VERIFY_EMAIL_LIFETIME_MS};
 use super::{Accounts, Address, HashError, pace};
+use crate::language::Language;
 use crate::mail::{Letter, Mail};
 use crate::protocol::UserId;
 use crate::store::{NewUser, OneTimeToken, StoreError, TokenPurpose};
@@ -104,7 +105,7 @@ impl Accounts {
         }
         let hashed = Instant::now();
         if let Some((user, letter)) = self.store_registration(&new, hash, now_ms).await? {
-            inner.mailer.send(Mail { user, to: new.email, letter });
+            inner.mailer.send(Mail { user, to: new.email, letter, language: Language::default() });
         }
         pace::level(hashed).await;
         Ok(Registered::CheckMail)

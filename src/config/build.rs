@@ -9,10 +9,10 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::reader::{ConfigErrors, Reader, boolean, bytes, days, hours, number, seconds};
+use super::reader::{ConfigErrors, Reader, bytes, days, hours, number, seconds};
 use super::{
-    Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, Retention, Smtp,
-    Timeouts, database, secret, table,
+    Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, Retention, Timeouts,
+    database, legal, mail, secret, table,
 };
 
 /// After which the released app gives up on one request (contract, operations section 3).
@@ -22,7 +22,6 @@ const BYTES: &str = "expected a number of bytes such as 10485760 or 10MiB";
 const SECONDS: &str = "expected a number of seconds above 0 such as 60 or 0.5";
 const DAYS: &str = "expected a whole number of days from 1 to 3650";
 const HOURS: &str = "expected a whole number of hours from 0 to 87600";
-const YES_OR_NO: &str = "expected true or false";
 
 /// What to do when nobody gave a secret and none is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,8 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
         database,
         cors: cors(r, environment),
         allowed_emails: allowed_emails(r),
-        smtp: smtp(r),
+        mail: mail::read(r, environment, &data_dir),
+        legal: legal::read(r, &data_dir),
         encryption_policy: r.value("ENCRYPTION_POLICY", "expected optional or required", |text| match text {
             "optional" => Some(EncryptionPolicy::Optional),
             "required" => Some(EncryptionPolicy::Required),
@@ -254,22 +254,6 @@ fn allowed_emails(r: &mut Reader<'_>) -> Vec<String> {
     list.unwrap_or_default()
 }
 
-fn smtp(r: &mut Reader<'_>) -> Option<Smtp> {
-    let port = r.value("SMTP_PORT", "expected a port from 1 to 65535", number(1..=65_535));
-    let implicit_tls = r.optional("SMTP_SECURE", YES_OR_NO, boolean).unwrap_or(port == 465);
-    r.show("SMTP_SECURE", implicit_tls.to_string());
-    let from = r.value("SMTP_FROM", "expected an address such as \"SuperSync\" <sync@example.com>", |text| {
-        text.contains('@').then(|| text.to_owned())
-    });
-    let user = r.text("SMTP_USER").map(str::to_owned);
-    let password = r.verbatim("SMTP_PASS").filter(|text| !text.is_empty()).map(SecretString::from);
-    if user.is_some() && password.is_none() {
-        r.warn("SMTP_USER is set but SMTP_PASS is not");
-    }
-    let host = r.text("SMTP_HOST")?.to_owned();
-    Some(Smtp { host, port, implicit_tls, user, password, from })
-}
-
 fn test_mode(r: &mut Reader<'_>, environment: Environment) -> bool {
     if r.text("TEST_MODE") != Some("true") {
         return false;
@@ -316,6 +300,7 @@ fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
         verify_email: limit(r, "RATE_LIMIT_VERIFY_EMAIL_PER_15_MINUTES", 15),
         sessions: limit(r, "RATE_LIMIT_SESSIONS_PER_15_MINUTES", 15),
         ws_ticket: limit(r, "RATE_LIMIT_WS_TICKETS_PER_MINUTE", 1),
+        admin: limit(r, "RATE_LIMIT_ADMIN_PER_15_MINUTES", 15),
     }
 }
 

@@ -137,7 +137,13 @@ pub const GROUPS: &[Group] = &[
                 "2",
                 "Password hashes computed at once; each takes one core for about 50 ms.",
             ),
-            unset("SMTP_HOST", "Mail server. Unset: no mail; outside production links are printed to the log."),
+            computed(
+                "MAIL_TRANSPORT",
+                "smtp if SMTP_HOST is set, else log; in production off",
+                "What becomes of mails: `smtp`, `file` (written to `MAIL_FOLDER`), `log` (their links are printed to the log; not in production) or `off` (what needs mail is refused).",
+            ),
+            computed("MAIL_FOLDER", "DATA_DIR/mails", "Where `MAIL_TRANSPORT=file` writes mails, one `.eml` each."),
+            unset("SMTP_HOST", "Mail server."),
             value("SMTP_PORT", "587", "Its port."),
             computed(
                 "SMTP_SECURE",
@@ -147,6 +153,22 @@ pub const GROUPS: &[Group] = &[
             unset("SMTP_USER", "User name; unset: no authentication."),
             secret(unset("SMTP_PASS", "Password.")),
             value("SMTP_FROM", "\"SuperSync\" <noreply@example.com>", "Sender of the mails."),
+        ],
+    },
+    Group {
+        title: "Legal pages",
+        variables: &[
+            unset(
+                "PRIVACY_CONTACT_NAME",
+                "Who answers for the server. With this and the next four a privacy policy is published and registration asks for consent; all five or none.",
+            ),
+            unset("PRIVACY_ADDRESS_STREET", "Their street and number."),
+            unset("PRIVACY_ADDRESS_CITY", "Their postal code and city."),
+            unset("PRIVACY_ADDRESS_COUNTRY", "Their country."),
+            unset("PRIVACY_CONTACT_EMAIL", "Their e-mail address."),
+            unset("PRIVACY_HOSTING_PROVIDER", "Who runs the machines, when somebody else does; named in the policy."),
+            unset("PRIVACY_SUPERVISORY_AUTHORITY", "Where users can complain; named in the policy."),
+            unset("PRIVACY_DATA_REGION", "Where the data is; `EU` and `EEA` show a badge on the front page."),
         ],
     },
     Group {
@@ -196,6 +218,7 @@ pub const GROUPS: &[Group] = &[
             value("RATE_LIMIT_VERIFY_EMAIL_PER_15_MINUTES", "20", "`/api/verify-email`."),
             value("RATE_LIMIT_SESSIONS_PER_15_MINUTES", "100", "`/api/sessions`, with what is below it."),
             value("RATE_LIMIT_WS_TICKETS_PER_MINUTE", "60", "`POST /api/sync/ws-ticket`."),
+            value("RATE_LIMIT_ADMIN_PER_15_MINUTES", "500", "`/api/admin`, what is below it."),
             value("RATE_LIMIT_OTHER_PER_15_MINUTES", "500", "Everything else, one counter."),
         ],
     },
@@ -288,7 +311,6 @@ pub const TOLERATED: &[(&str, &str)] = &[
     ("RUN_MIGRATIONS_ON_STARTUP", "migrations always run at start"),
     ("LOG_TO_FILE", "logs go to standard error; redirect them"),
     ("WEBAUTHN_*", "this version has no passkeys"),
-    ("PRIVACY_*", "this version publishes no privacy page"),
     ("SUPERSYNC_IMAGE", "used by compose"),
     ("SUPERSYNC_SKIP_IMAGE_REVISION_CHECK", "used by the Node server's deploy script"),
     ("SUPERSYNC_INSTALL_REPO_TERMS", "used by the Node server's deploy script"),

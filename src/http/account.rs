@@ -2,7 +2,7 @@
 //! 4, 8, 9).
 //!
 //! Bodies are judged first and the sender after that, as the contract's order of work has it. An answer that carries a
-//! session and a page that carries a link's token are never cached.
+//! session is never cached.
 
 use axum::Router;
 use axum::extract::State;
@@ -25,8 +25,9 @@ use crate::accounts::{
 };
 use crate::store::SessionMethod;
 
+mod admin;
 mod fields;
-mod pages;
+mod qr;
 mod sessions;
 
 use fields::Fields;
@@ -42,20 +43,20 @@ pub fn router() -> Router<AppState> {
         .route("/api/verify-email", post(verify_email))
         .route("/api/replace-token", post(replace_token))
         .route("/api/account", delete(delete_account))
-        .route("/verify-email", get(pages::verify_email).post(pages::verify_email_confirmed))
+        .route("/api/account/qr", get(qr::token_as_qr))
         .merge(sessions::router())
+        .merge(admin::router())
 }
 
 async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let address = fields.address();
     let password = fields.new_password();
-    // No legal pages are published yet, so consent is never required, and none is recorded.
-    fields.optional_bool("termsAccepted");
+    let consented = fields.consent(state.config.legal.requires_consent());
     let as_sent = fields.text("email");
     let (Some(address), Some(password)) = (address, password) else { return Err(fields.refuse()) };
     fields.check()?;
-    let message = match state.accounts.register(&address, &password, false).await? {
+    let message = match state.accounts.register(&address, &password, consented).await? {
         Registered::CheckMail => "Registration successful. Please check your email to verify your account.",
         Registered::Verified => "Registration successful. Your account has been automatically verified.",
     };

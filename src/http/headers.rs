@@ -6,9 +6,9 @@ use axum::response::Response;
 
 use super::state::AppState;
 
-const POLICY: &str = "default-src 'self';script-src 'self';style-src 'self' 'unsafe-inline';img-src 'self' data:;\
+const POLICY: &str = "default-src 'self';script-src 'self';style-src 'self';img-src 'self' data:;\
     font-src 'self';object-src 'none';frame-ancestors 'none';form-action 'self';base-uri 'self';script-src-attr 'none'";
-const POLICY_HTTPS: &str = "default-src 'self';script-src 'self';style-src 'self' 'unsafe-inline';img-src 'self' data:;\
+const POLICY_HTTPS: &str = "default-src 'self';script-src 'self';style-src 'self';img-src 'self' data:;\
     font-src 'self';object-src 'none';frame-ancestors 'none';form-action 'self';base-uri 'self';script-src-attr 'none';\
     upgrade-insecure-requests";
 
@@ -48,7 +48,8 @@ impl SecurityHeaders {
         // Also what the layers around add: growing step by step would move all of them several times.
         headers.reserve(self.0.len() + OTHER_HEADERS);
         for (name, value) in &self.0 {
-            headers.insert(name.clone(), value.clone());
+            // A page may have a stricter policy of its own.
+            headers.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
 }

@@ -22,6 +22,7 @@ mod inflate;
 pub mod limits;
 mod meter;
 pub mod observe;
+mod pages;
 pub mod route;
 mod serve;
 pub mod state;
@@ -34,10 +35,8 @@ mod ws;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::get;
 
 pub use error::{ApiError, ApiResult};
 pub use serve::serve;
@@ -46,7 +45,7 @@ pub use state::AppState;
 /// The whole server: every route, and what surrounds all of them.
 pub fn router(state: AppState) -> Router {
     let mut routes = Router::new()
-        .route("/", get(front_page))
+        .merge(pages::router())
         .merge(sync::router())
         .merge(health::router())
         .merge(account::router())
@@ -79,10 +78,4 @@ async fn not_found(request: Request) -> ApiError {
     let error = ApiError::not_found(&parts.method, path);
     body::discard(&parts.headers, body).await;
     error
-}
-
-async fn front_page() -> Response {
-    const TEXT: &str = "SuperSync: a sync server for Super Productivity.\n\n\
-        In the app, choose SuperSync as the sync provider and enter this server's address.\n";
-    encode::with_type(StatusCode::OK, "text/plain; charset=utf-8", TEXT.into())
 }

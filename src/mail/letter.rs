@@ -1,8 +1,31 @@
-//! The mails' texts (accounts contract, section 7).
+//! What mails say (accounts contract, section 7).
+//!
+//! One layout for all, in `templates/mail/`; the words are in the language catalogues under `mail.<name>.…`.
 
-use secrecy::ExposeSecret;
+use askama::Template;
+use secrecy::{ExposeSecret, SecretString};
 
-use super::Letter;
+use crate::language::Language;
+
+/// What a mail is about, with the page to open.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Letter {
+    /// Prove an address.
+    VerifyAddress { link: SecretString },
+    /// Sign in without a password.
+    MagicLogin { link: SecretString },
+    /// Put a new passkey in the place of lost ones.
+    RecoverPasskey { link: SecretString },
+    /// Choose a new password.
+    ResetPassword { link: SecretString },
+    /// Prove the address that an account wants to change to.
+    ChangeAddress { link: SecretString },
+    /// Make an account on a server that is not open to everybody.
+    Invite { link: SecretString },
+    /// Show the operator that mail works. Leads to the server's front page.
+    Test { link: SecretString },
+}
 
 /// A mail ready to be sent.
 #[derive(Clone)]
@@ -13,51 +36,99 @@ pub struct Rendered {
     pub html: String,
 }
 
+#[derive(Template)]
+#[template(path = "mail/letter.html")]
+struct Html<'a> {
+    t: Words<'a>,
+}
+
+#[derive(Template)]
+#[template(path = "mail/letter.txt")]
+struct Text<'a> {
+    t: Words<'a>,
+}
+
+#[derive(Clone, Copy)]
+struct Words<'a> {
+    language: Language,
+    subject: &'static str,
+    purpose: &'static str,
+    button: &'static str,
+    validity: &'static str,
+    otherwise: &'static str,
+    copy: &'static str,
+    link: &'a str,
+}
+
 impl Letter {
-    /// Subject, text part, HTML part.
-    pub(super) fn render(&self) -> Rendered {
+    /// The names of all letters, for previews.
+    pub const NAMES: [&'static str; 7] =
+        ["verify", "magic-login", "recover-passkey", "reset-password", "change-address", "invite", "test"];
+
+    /// The letter with this name and link.
+    #[must_use]
+    pub fn named(name: &str, link: SecretString) -> Option<Self> {
+        Some(match name {
+            "verify" => Self::VerifyAddress { link },
+            "magic-login" => Self::MagicLogin { link },
+            "recover-passkey" => Self::RecoverPasskey { link },
+            "reset-password" => Self::ResetPassword { link },
+            "change-address" => Self::ChangeAddress { link },
+            "invite" => Self::Invite { link },
+            "test" => Self::Test { link },
+            _ => return None,
+        })
+    }
+
+    /// Its name: the part of the catalogue's keys, and what previews ask for.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::VerifyAddress { link } => render(
-                "Verify your SuperSync account",
-                "Please verify your e-mail address to finish setting up your SuperSync account.",
-                "Verify e-mail address",
-                link.expose_secret(),
-                "If you did not register, ignore this mail and do not open the link.",
-            ),
+            Self::VerifyAddress { .. } => "verify",
+            Self::MagicLogin { .. } => "magic-login",
+            Self::RecoverPasskey { .. } => "recover-passkey",
+            Self::ResetPassword { .. } => "reset-password",
+            Self::ChangeAddress { .. } => "change-address",
+            Self::Invite { .. } => "invite",
+            Self::Test { .. } => "test",
         }
     }
-}
 
-fn render(subject: &'static str, purpose: &str, button: &str, link: &str, otherwise: &str) -> Rendered {
-    let href = escape_html(link);
-    Rendered {
-        subject,
-        text: format!("{purpose}\n\n{link}\n\n{otherwise}\n"),
-        html: format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{subject}</title></head>\
-             <body style=\"font-family:sans-serif\">\n<p>{purpose}</p>\n\
-             <p><a href=\"{href}\" style=\"display:inline-block;padding:10px 20px;background:#1976d2;color:#fff;\
-             text-decoration:none;border-radius:4px\">{button}</a></p>\n\
-             <p>Or copy this address into your browser:<br><a href=\"{href}\">{href}</a></p>\n<p>{otherwise}</p>\n</body></html>\n"
-        ),
-    }
-}
-
-/// Makes text safe between tags and inside quoted attributes.
-#[must_use]
-pub fn escape_html(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
+    /// The page to open. It holds a one-time token: never log it, except where the log stands in for mail.
+    #[must_use]
+    pub const fn link(&self) -> &SecretString {
+        match self {
+            Self::VerifyAddress { link }
+            | Self::MagicLogin { link }
+            | Self::RecoverPasskey { link }
+            | Self::ResetPassword { link }
+            | Self::ChangeAddress { link }
+            | Self::Invite { link }
+            | Self::Test { link } => link,
         }
     }
-    safe
+
+    /// Subject, text part and HTML part.
+    #[must_use]
+    pub fn render(&self, language: Language) -> Rendered {
+        let word = |part: &str| language.text(&format!("mail.{}.{part}", self.name()));
+        let t = Words {
+            language,
+            subject: word("subject"),
+            purpose: word("purpose"),
+            button: word("button"),
+            validity: word("validity"),
+            otherwise: word("otherwise"),
+            copy: language.text("mail.copy"),
+            link: self.link().expose_secret(),
+        };
+        const INFALLIBLE: &str = "a template fails only when its writer does, and a string does not";
+        Rendered {
+            subject: t.subject,
+            text: Text { t }.render().expect(INFALLIBLE),
+            html: Html { t }.render().expect(INFALLIBLE),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,11 +138,39 @@ mod tests {
     #[test]
     fn both_parts_carry_the_link_and_only_html_escapes_it() {
         let link = "https://sync.example.org/verify-email?token=a&b=\"'<>";
-        let mail = Letter::VerifyAddress { link: link.to_owned().into() }.render();
+        let mail = Letter::VerifyAddress { link: link.to_owned().into() }.render(Language::English);
         assert_eq!(mail.subject, "Verify your SuperSync account");
-        assert!(mail.text.contains(&format!("\n{link}\n")));
-        let escaped = "https://sync.example.org/verify-email?token=a&amp;b=&quot;&#39;&lt;&gt;";
+        assert!(mail.text.contains(&format!("\n{link}\n")), "{}", mail.text);
+        let escaped = "https://sync.example.org/verify-email?token=a&#38;b=&#34;&#39;&#60;&#62;";
         assert_eq!(mail.html.matches(escaped).count(), 3, "button, address, text: {}", mail.html);
         assert!(!mail.html.contains(link));
+    }
+
+    #[test]
+    fn subjects_are_the_contract_s() {
+        let subjects = [
+            ("verify", "Verify your SuperSync account"),
+            ("magic-login", "Your SuperSync login link"),
+            ("recover-passkey", "Recover your SuperSync passkey"),
+            ("reset-password", "Reset your SuperSync password"),
+        ];
+        for (name, subject) in subjects {
+            let letter = Letter::named(name, String::new().into()).expect("known");
+            assert_eq!(letter.render(Language::English).subject, subject);
+        }
+    }
+
+    #[test]
+    fn every_letter_has_a_name_and_words_in_every_language() {
+        for name in Letter::NAMES {
+            let letter = Letter::named(name, "https://sync.example.org/x".to_owned().into()).expect("known");
+            assert_eq!(letter.name(), name);
+            let mails = Language::ALL.map(|language| letter.render(language));
+            assert_ne!(mails[0].subject, mails[1].subject, "{name}");
+            for mail in mails {
+                assert!(mail.text.lines().all(|line| line.len() < 200), "{}", mail.text);
+            }
+        }
+        assert!(Letter::named("spam", String::new().into()).is_none());
     }
 }

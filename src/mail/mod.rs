@@ -6,23 +6,28 @@
 //! before they left ([`Mailer::drain`] waits for them); every one of them can be asked for again.
 //!
 //! Without a mail server, and outside production, the link is printed to the log for the operator instead. That is the
-//! one place where a link may be logged.
+//! one place where a link may be logged. For development and tests mails can also become files.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Environment};
+use crate::config::{Config, MailDelivery};
+use crate::language::Language;
 use crate::protocol::UserId;
 
+mod file;
 mod letter;
+mod message;
+mod probe;
 mod smtp;
 
-pub use letter::{Rendered, escape_html};
+pub use letter::{Letter, Rendered};
+pub use probe::{Step, Trouble, probe};
 
 /// How many mails wait or are under way at most; further ones are dropped.
 pub const MAX_OUTSTANDING: usize = 500;
@@ -30,16 +35,6 @@ pub const MAX_OUTSTANDING: usize = 500;
 pub const MAX_SENDING: usize = 4;
 /// How long after a passing failure the mail is tried again.
 pub const RETRY_AFTER: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_mins(3)];
-
-/// What a mail is about.
-#[derive(Clone, Debug)]
-pub enum Letter {
-    /// Prove an address.
-    VerifyAddress {
-        /// The page to open.
-        link: SecretString,
-    },
-}
 
 /// A mail to an account.
 #[derive(Clone)]
@@ -50,6 +45,8 @@ pub struct Mail {
     pub to: String,
     /// The contents.
     pub letter: Letter,
+    /// The words.
+    pub language: Language,
 }
 
 /// Why a mail did not leave. The texts get into the log, so a transport must not put addresses in them; what the mail
@@ -104,15 +101,16 @@ struct Queue {
 }
 
 impl Mailer {
-    /// The mail server of the configuration; without one the log, and in production nothing.
+    /// Delivery as configured.
     ///
     /// # Errors
     /// When the sender or the mail server's name is unusable.
     pub fn from_config(config: &Config) -> Result<Self, MailConfigError> {
-        Ok(match (&config.smtp, config.environment) {
-            (Some(smtp), _) => Self::with_transport(Arc::new(smtp::Smtp::new(smtp)?)),
-            (None, Environment::Development) => Self { delivery: Delivery::Log },
-            (None, Environment::Production) => Self::unavailable(),
+        Ok(match &config.mail {
+            MailDelivery::Smtp(settings) => Self::with_transport(Arc::new(smtp::Smtp::new(settings)?)),
+            MailDelivery::Files { folder, from } => Self::with_transport(Arc::new(file::Files::new(folder, from)?)),
+            MailDelivery::Log => Self { delivery: Delivery::Log },
+            MailDelivery::Off => Self::unavailable(),
         })
     }
 
@@ -150,11 +148,11 @@ impl Mailer {
         match &self.delivery {
             Delivery::Queue(queue) => Queue::push(queue, mail),
             Delivery::Log => {
-                let Letter::VerifyAddress { link } = &mail.letter;
                 tracing::info!(
                     user_id = mail.user,
-                    "OPERATOR: no SMTP is configured, so this link was not mailed. To verify the account, open {}",
-                    link.expose_secret()
+                    letter = mail.letter.name(),
+                    "OPERATOR: no SMTP is configured, so this link was not mailed. Instead of the account's owner, open {}",
+                    mail.letter.link().expose_secret()
                 );
                 count("logged");
             }
@@ -189,7 +187,7 @@ impl Queue {
     }
 
     async fn deliver(&self, mail: &Mail) {
-        let rendered = mail.letter.render();
+        let rendered = mail.letter.render(mail.language);
         let mut retries = self.retry_after.iter();
         loop {
             let result = {
@@ -250,6 +248,7 @@ mod tests {
             user: 1,
             to: "a@b.co".into(),
             letter: Letter::VerifyAddress { link: "https://x".to_owned().into() },
+            language: Language::English,
         });
         mailer.drain().await;
         transport.tries.load(Ordering::SeqCst)
@@ -285,6 +284,7 @@ mod tests {
                 user,
                 to: "a@b.co".into(),
                 letter: Letter::VerifyAddress { link: "https://x".to_owned().into() },
+                language: Language::English,
             });
         }
         let Delivery::Queue(queue) = &mailer.delivery else { panic!("a queue was made") };

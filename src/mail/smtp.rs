@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lettre::message::{Mailbox, MultiPart};
+use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
-use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use secrecy::ExposeSecret;
 
+use super::message::{build, sender};
 use super::{MailConfigError, Rendered, SendError, Transport};
 use crate::config;
 
 /// How long one exchange with the mail server may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Smtp {
     transport: AsyncSmtpTransport<Tokio1Executor>,
@@ -25,13 +26,12 @@ impl Smtp {
     /// machine, since whoever can take the offer out of the conversation could read it otherwise; else used when
     /// offered.
     pub(super) fn new(settings: &config::Smtp) -> Result<Self, MailConfigError> {
-        let from = settings.from.parse().map_err(|_| MailConfigError::From(settings.from.clone()))?;
-        let tls = || TlsParameters::new(settings.host.clone()).map_err(|e| MailConfigError::Tls(e.to_string()));
-        let is_local = matches!(settings.host.as_str(), "localhost" | "127.0.0.1" | "::1");
-        let tls = match (settings.implicit_tls, settings.password.is_some() && !is_local) {
-            (true, _) => Tls::Wrapper(tls()?),
-            (false, true) => Tls::Required(tls()?),
-            (false, false) => Tls::Opportunistic(tls()?),
+        let from = sender(&settings.from)?;
+        let tls = tls_parameters(settings)?;
+        let tls = match (settings.implicit_tls, requires_tls(settings)) {
+            (true, _) => Tls::Wrapper(tls),
+            (false, true) => Tls::Required(tls),
+            (false, false) => Tls::Opportunistic(tls),
         };
         let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&settings.host)
             .port(settings.port)
@@ -42,23 +42,22 @@ impl Smtp {
         }
         Ok(Self { transport: builder.build(), from })
     }
+}
 
-    fn message(&self, to: &str, mail: &Rendered) -> Result<Message, SendError> {
-        let to =
-            to.parse::<lettre::Address>().map_err(|_| SendError::Permanent("the address is not usable".to_owned()))?;
-        Message::builder()
-            .from(self.from.clone())
-            .to(Mailbox::new(None, to))
-            .subject(mail.subject)
-            .multipart(MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone()))
-            .map_err(|_| SendError::Permanent("the message can't be built".to_owned()))
-    }
+/// Whether the password may not leave without TLS: whenever it goes to another machine.
+pub(super) fn requires_tls(settings: &config::Smtp) -> bool {
+    settings.password.is_some() && !matches!(settings.host.as_str(), "localhost" | "127.0.0.1" | "::1")
+}
+
+/// TLS under the mail server's name, with the roots that are compiled in.
+pub(super) fn tls_parameters(settings: &config::Smtp) -> Result<TlsParameters, MailConfigError> {
+    TlsParameters::new(settings.host.clone()).map_err(|error| MailConfigError::Tls(error.to_string()))
 }
 
 #[async_trait]
 impl Transport for Smtp {
     async fn send(&self, to: &str, mail: &Rendered) -> Result<(), SendError> {
-        let message = self.message(to, mail)?;
+        let message = build(&self.from, to, mail)?;
         match self.transport.send(message).await {
             Ok(_) => Ok(()),
             Err(e) if e.is_permanent() => Err(SendError::Permanent(describe(&e))),
@@ -98,16 +97,5 @@ mod tests {
     fn an_unusable_sender_is_found_at_start_up() {
         let settings = config::Smtp { from: "nobody".into(), ..settings() };
         assert!(matches!(Smtp::new(&settings), Err(MailConfigError::From(_))));
-    }
-
-    #[test]
-    fn a_message_has_sender_receiver_and_two_parts() {
-        let smtp = Smtp::new(&settings()).unwrap();
-        let mail = Rendered { subject: "S", text: "plain words".into(), html: "<p>rich words</p>".into() };
-        let raw = String::from_utf8(smtp.message("a@b.co", &mail).unwrap().formatted()).unwrap();
-        for part in ["From: SuperSync <noreply@example.com>", "To: a@b.co", "plain words", "<p>rich words</p>"] {
-            assert!(raw.contains(part), "{part} in {raw}");
-        }
-        assert!(matches!(smtp.message("a b", &mail), Err(SendError::Permanent(_))));
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use supersync::config::Smtp;
+use supersync::language::Language;
 use supersync::mail::{Letter, Mail, MailConfigError};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
@@ -54,10 +55,15 @@ fn smtp(addr: SocketAddr) -> Smtp {
 #[tokio::test]
 async fn a_mail_reaches_the_configured_server() {
     let (addr, server) = mail_server().await;
-    let mailer = Mailer::from_config(&Config { smtp: Some(smtp(addr)), ..config() }).unwrap();
+    let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(smtp(addr)), ..config() }).unwrap();
     assert!(mailer.can_deliver());
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
-    mailer.send(Mail { user: 1, to: "a@b.co".into(), letter: Letter::VerifyAddress { link } });
+    mailer.send(Mail {
+        user: 1,
+        to: "a@b.co".into(),
+        letter: Letter::VerifyAddress { link },
+        language: Language::English,
+    });
     let dialogue = server.await.unwrap();
     for part in ["MAIL FROM:<noreply@example.org>", "RCPT TO:<a@b.co>", "Subject: Verify your SuperSync account"] {
         assert!(dialogue.contains(part), "{part} in {dialogue}");
@@ -68,12 +74,12 @@ async fn a_mail_reaches_the_configured_server() {
 }
 
 #[tokio::test]
-async fn without_a_mail_server_only_development_takes_mails() {
+async fn mails_are_taken_unless_they_are_off() {
     assert!(Mailer::from_config(&config()).unwrap().can_deliver());
-    let production = Config { environment: Environment::Production, ..config() };
-    assert!(!Mailer::from_config(&production).unwrap().can_deliver());
+    let off = Config { mail: MailDelivery::Off, ..config() };
+    assert!(!Mailer::from_config(&off).unwrap().can_deliver());
     let sender = Smtp { from: "nobody".into(), ..smtp(([127, 0, 0, 1], 25).into()) };
-    let broken = Mailer::from_config(&Config { smtp: Some(sender), ..config() });
+    let broken = Mailer::from_config(&Config { mail: MailDelivery::Smtp(sender), ..config() });
     assert!(matches!(broken.err(), Some(MailConfigError::From(_))));
 }
 
@@ -96,7 +102,8 @@ impl std::io::Write for Lines {
 fn without_a_mail_server_the_operator_finds_the_link_in_the_log_but_no_address() {
     let mailer = Mailer::from_config(&config()).unwrap();
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
-    let mail = Mail { user: 42, to: "a@b.co".into(), letter: Letter::VerifyAddress { link } };
+    let mail =
+        Mail { user: 42, to: "a@b.co".into(), letter: Letter::VerifyAddress { link }, language: Language::English };
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();

@@ -5,6 +5,7 @@
 mod mail;
 mod operator;
 mod over_http;
+mod pages;
 mod passwords;
 mod registration;
 mod sessions;
@@ -24,8 +25,8 @@ use supersync::accounts::{
 use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
 use supersync::clock::Clock;
 use supersync::config::{
-    Config, Cors, Database, EncryptionPolicy, Environment, Limits, LogFormat, RateLimit, RateLimits, Retention,
-    Timeouts,
+    Config, Cors, Database, EncryptionPolicy, Environment, Legal, Limits, LogFormat, MailDelivery, RateLimit,
+    RateLimits, Retention, Timeouts,
 };
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
@@ -51,7 +52,8 @@ fn config() -> Config {
         jwt_secret: SECRET.to_owned().into(),
         cors: Cors { enabled: false, origins: Vec::new() },
         allowed_emails: Vec::new(),
-        smtp: None,
+        mail: MailDelivery::Log,
+        legal: Legal::default(),
         encryption_policy: EncryptionPolicy::Optional,
         test_mode: false,
         trusted_proxies: 0,
@@ -76,6 +78,7 @@ fn config() -> Config {
             verify_email: limit,
             sessions: limit,
             ws_ticket: limit,
+            admin: limit,
         },
         timeouts: Timeouts {
             statement: Duration::from_mins(1),

@@ -12,31 +12,36 @@ use super::*;
 
 const TOKEN: Credential = Credential { session: None, token_version: 0, issued_at: None };
 
-struct Answer {
-    status: StatusCode,
-    cache_control: Option<String>,
-    text: String,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) cache_control: Option<String>,
+    pub(super) text: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap()
     }
 
-    fn error(&self) -> (u16, String) {
+    pub(super) fn error(&self) -> (u16, String) {
         (self.status.as_u16(), self.json()["error"].as_str().unwrap().to_owned())
     }
 }
 
-struct Server {
+pub(super) struct Server {
     world: World,
     engine: Handle,
     router: Router,
 }
 
 async fn server() -> Server {
-    let world = world().await;
-    let config = config();
+    server_with(|_| ()).await
+}
+
+pub(super) async fn server_with(change: impl Fn(&mut Config)) -> Server {
+    let world = world_with(&change).await;
+    let mut config = config();
+    change(&mut config);
     let store = Arc::clone(&world.store) as Arc<dyn Store>;
     let engine = Handle::start(Arc::clone(&store), world.clock.clone(), Options::from(&config)).await.unwrap();
     let state = AppState::new(Arc::new(config), engine.clone(), world.accounts.clone(), store, world.clock.clone());
@@ -44,14 +49,14 @@ async fn server() -> Server {
 }
 
 impl Server {
-    async fn send(&self, request: Request<Body>) -> Answer {
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
         let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         let cache_control = parts.headers.get(header::CACHE_CONTROL).map(|v| v.to_str().unwrap().to_owned());
         Answer { status: parts.status, cache_control, text: String::from_utf8(bytes.to_vec()).unwrap() }
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Answer {
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
@@ -65,7 +70,7 @@ impl Server {
         self.send(request.body(Body::from(body.to_owned())).unwrap()).await
     }
 
-    async fn get(&self, method: &str, path: &str) -> Answer {
+    pub(super) async fn get(&self, method: &str, path: &str) -> Answer {
         self.send(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
     }
 }
@@ -153,7 +158,7 @@ async fn the_page_escapes_the_token_and_wants_one() {
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (400, "Token is required"));
     }
     let answer = server.get("GET", "/verify-email?token=%22%3E%3Cscript%3E").await;
-    assert!(answer.text.contains("value=\"&quot;&gt;&lt;script&gt;\"") && !answer.text.contains("<script"));
+    assert!(answer.text.contains("value=\"&#34;&#62;&#60;script&#62;\"") && !answer.text.contains("<script"));
 }
 
 #[tokio::test]

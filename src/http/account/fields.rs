@@ -125,6 +125,49 @@ impl Fields {
         }
     }
 
+    /// A member that is a whole number above 0, or absent.
+    pub(super) fn optional_count(&mut self, name: &str) -> Option<i64> {
+        let value = self.members.get(name)?;
+        let Some(number) = value.as_i64() else {
+            self.expected("integer", name);
+            return None;
+        };
+        if number <= 0 {
+            self.fault(name, "too_small", "A number above 0 is needed");
+            return None;
+        }
+        Some(number)
+    }
+
+    /// A member that is a boolean, if it is there.
+    pub(super) fn bool_if_given(&mut self, name: &str) -> Option<bool> {
+        self.optional_bool(name);
+        self.members.get(name)?.as_bool()
+    }
+
+    /// A member that can only be switched on: `true`, or absent.
+    pub(super) fn true_if_given(&mut self, name: &str) -> bool {
+        let given = self.bool_if_given(name);
+        if given == Some(false) {
+            self.fault(name, "invalid_value", "This can't be taken back");
+        }
+        given == Some(true)
+    }
+
+    /// `termsAccepted`: must be true where there is something to accept. Gives whether consent was needed and given: what
+    /// nobody asked for is not recorded (accounts contract, section 13).
+    pub(super) fn consent(&mut self, is_required: bool) -> bool {
+        if !is_required {
+            self.optional_bool("termsAccepted");
+            return false;
+        }
+        let given = self.members.get("termsAccepted") == Some(&Value::Bool(true));
+        if !given {
+            self.fault("termsAccepted", "invalid_value", "You must accept the linked legal documents to register");
+        }
+        given
+    }
+
     /// Takes a text out of the request without leaving a copy behind.
     fn secret(&mut self, name: &str) -> Option<SecretString> {
         if let Some(Value::String(text)) = self.members.get_mut(name) {
@@ -218,6 +261,22 @@ mod tests {
             ]
         );
         assert_eq!(faults(&json!({"email": "a@b.co", "password": "twelve chars", "other": 1})), []);
+    }
+
+    #[test]
+    fn consent_counts_only_where_there_is_something_to_accept() {
+        let consent = |body: Value, is_required| {
+            let mut fields = Fields::of(Some(body)).ok().unwrap();
+            let given = fields.consent(is_required);
+            (given, fields.issues.first().map(|issue| issue.0["message"].as_str().unwrap().to_owned()))
+        };
+        let refusal = Some("You must accept the linked legal documents to register".to_owned());
+        assert_eq!(consent(json!({"termsAccepted": true}), true), (true, None));
+        for body in [json!({}), json!({"termsAccepted": false}), json!({"termsAccepted": "true"})] {
+            assert_eq!(consent(body, true), (false, refusal.clone()));
+        }
+        assert_eq!(consent(json!({"termsAccepted": true}), false), (false, None));
+        assert!(consent(json!({"termsAccepted": 1}), false).1.is_some());
     }
 
     #[test]

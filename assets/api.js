@@ -1,0 +1,78 @@
+// Requests to the server, and what their failures mean to a person.
+
+import { knownText, text } from './texts.js';
+
+const SESSION = 'loginToken';
+
+/** A request that the server refused, or that did not reach it (`status` 0). */
+export class Failure extends Error {
+  constructor(message, status, code) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+export const session = {
+  get: () => sessionStorage.getItem(SESSION),
+  set: (token) => sessionStorage.setItem(SESSION, token),
+  forget: () => sessionStorage.removeItem(SESSION),
+};
+
+/** The server's words in the page's language; the server speaks English only. */
+function translated(words) {
+  return knownText(`said.${words}`) ?? words;
+}
+
+function explain(status, body) {
+  if (status === 404 && body?.message?.startsWith?.('Route ')) return text('error.missing');
+  if (status === 429) {
+    const wait = /retry in (\d+) (second|minute)s?/.exec(body?.message ?? '');
+    return wait ? text(`error.limit-${wait[2]}`, { count: wait[1] }) : text('error.limit');
+  }
+  const issue = body?.details?.[0]?.message;
+  if (issue) return translated(issue);
+  if (status >= 500) return text('error.server');
+  return translated(body?.error ?? body?.message ?? text('error.server'));
+}
+
+/** Sends a request and gives the raw response; throws a `Failure` for everything but success. */
+export async function request(method, path, { body, token = session.get() } = {}) {
+  const headers = {};
+  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  if (token) headers.Authorization = `Bearer ${token}`;
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), cache: 'no-store' });
+  } catch {
+    throw new Failure(text('error.network'), 0);
+  }
+  if (response.ok) return response;
+  const said = await response.json().catch(() => null);
+  throw new Failure(explain(response.status, said), response.status, said?.code ?? said?.errorCode);
+}
+
+/** The same for JSON answers. */
+export async function call(method, path, options) {
+  const response = await request(method, path, options);
+  try {
+    return await response.json();
+  } catch {
+    throw new Failure(text('error.server'), response.status);
+  }
+}
+
+/** Fetches a file with the session's authority and hands it to the browser as a download. */
+export async function download(path, name) {
+  const response = await request('GET', path);
+  const offered = /filename="([^"]+)"/.exec(response.headers.get('Content-Disposition') ?? '')?.[1];
+  const url = URL.createObjectURL(await response.blob());
+  const anchor = document.createElement('a');
+  anchor.href = url;
+  anchor.download = offered ?? name;
+  document.body.append(anchor);
+  anchor.click();
+  anchor.remove();
+  // The browser reads the data after this turn.
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

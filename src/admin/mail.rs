@@ -1,0 +1,237 @@
+//! `supersync mail …`: what mails look like, and whether they get out.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+
+use crate::config::{Config, MailDelivery};
+use crate::language::Language;
+use crate::mail::{Letter, Step, Trouble, probe};
+
+/// Look at mails, and prove that they can be sent.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MailCommand {
+    /// Print a mail as it would be sent, with a made-up link.
+    Preview {
+        /// Which mail.
+        #[arg(value_parser = PossibleValuesParser::new(Letter::NAMES))]
+        name: String,
+        /// The language: en or de.
+        #[arg(long, default_value = "en", value_parser = language)]
+        lang: Language,
+        /// The HTML part instead of the text part.
+        #[arg(long)]
+        html: bool,
+    },
+    /// Send a mail to an address, step by step, and explain what goes wrong.
+    Test {
+        /// Where to.
+        address: String,
+        /// The language: en or de.
+        #[arg(long, default_value = "en", value_parser = language)]
+        lang: Language,
+    },
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MailError {
+    /// There is no such mail.
+    #[error("there is no mail called {0}; there are: {names}", names = Letter::NAMES.join(", "))]
+    NoSuchLetter(String),
+    /// Mails don't go to a mail server.
+    #[error("there is nothing to test: {0}. Set SMTP_HOST (and MAIL_TRANSPORT=smtp or nothing)")]
+    NoServer(&'static str),
+    /// A step of handing over failed.
+    #[error(transparent)]
+    Trouble(#[from] Trouble),
+    /// Writing the output failed.
+    #[error("standard output: {0}")]
+    Io(#[from] io::Error),
+}
+
+fn language(code: &str) -> Result<Language, String> {
+    Language::from_code(code).ok_or_else(|| "expected en or de".to_owned())
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// See [`MailError`].
+pub async fn run(command: MailCommand, config: &Config, out: &mut impl Write) -> Result<(), MailError> {
+    match command {
+        MailCommand::Preview { name, lang, html } => preview(name, lang, html, config, out),
+        MailCommand::Test { address, lang } => test(&address, lang, config, out).await,
+    }
+}
+
+fn preview(name: String, lang: Language, html: bool, config: &Config, out: &mut impl Write) -> Result<(), MailError> {
+    let link = format!("{}/example?token={}", config.public_url, "0123456789abcdef".repeat(4));
+    let Some(letter) = Letter::named(&name, link.into()) else { return Err(MailError::NoSuchLetter(name)) };
+    let mail = letter.render(lang);
+    if html {
+        out.write_all(mail.html.as_bytes())?;
+    } else {
+        write!(out, "Subject: {}\n\n{}", mail.subject, mail.text)?;
+    }
+    Ok(())
+}
+
+async fn test(address: &str, lang: Language, config: &Config, out: &mut impl Write) -> Result<(), MailError> {
+    let settings = match &config.mail {
+        MailDelivery::Smtp(settings) => settings,
+        MailDelivery::Files { .. } => return Err(MailError::NoServer("mails are written to files")),
+        MailDelivery::Log => return Err(MailError::NoServer("links are printed to the log")),
+        MailDelivery::Off => return Err(MailError::NoServer("no mail server is configured")),
+    };
+    let mail = Letter::Test { link: config.public_url.clone().into() }.render(lang);
+    let mut steps = Vec::new();
+    let result = probe(settings, address, &mail, |step, detail| steps.push((step, detail.to_owned()))).await;
+    for (step, detail) in steps {
+        writeln!(out, "ok  {}: {detail}", done(step))?;
+    }
+    result?;
+    writeln!(
+        out,
+        "The mail server has taken the mail. Whether it arrives is up to it and to the receiver's spam filter."
+    )?;
+    Ok(())
+}
+
+const fn done(step: Step) -> &'static str {
+    match step {
+        Step::Settings => "settings",
+        Step::Name => "name",
+        Step::Connection => "connection",
+        Step::Greeting => "greeting",
+        Step::Tls => "encryption",
+        Step::Authentication => "sign-in",
+        Step::Sender => "sender",
+        Step::Receiver => "receiver",
+        Step::Message => "mail",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn config(variables: &[(&str, &str)]) -> Config {
+        let mut all = HashMap::from([("JWT_SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned())]);
+        all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Config::parse(&all).expect("valid")
+    }
+
+    async fn output(command: MailCommand, config: &Config) -> (Result<(), MailError>, String) {
+        let mut out = Vec::new();
+        let result = run(command, config, &mut out).await;
+        (result, String::from_utf8(out).expect("text"))
+    }
+
+    fn test_of(address: &str) -> MailCommand {
+        MailCommand::Test { address: address.to_owned(), lang: Language::English }
+    }
+
+    #[tokio::test]
+    async fn a_preview_shows_either_part_in_either_language() {
+        let preview = |lang, html| MailCommand::Preview { name: "verify".to_owned(), lang, html };
+        let (result, text) = output(preview(Language::English, false), &config(&[])).await;
+        assert!(result.is_ok() && text.starts_with("Subject: Verify your SuperSync account\n\n"), "{text}");
+        let (_, html) = output(preview(Language::German, true), &config(&[])).await;
+        assert!(html.contains("<html lang=\"de\">") && html.contains("http://localhost:1900/example?token="), "{html}");
+    }
+
+    #[tokio::test]
+    async fn without_a_mail_server_there_is_nothing_to_test() {
+        for transport in ["file", "log", "off"] {
+            let (result, _) = output(test_of("a@b.co"), &config(&[("MAIL_TRANSPORT", transport)])).await;
+            assert!(matches!(result, Err(MailError::NoServer(_))), "{transport}");
+        }
+    }
+
+    /// A mail server that answers a command beginning with `refused` with 550 and takes everything else.
+    async fn step_that_fails(refused: &'static str) -> (Result<(), MailError>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port().to_string();
+        let server = tokio::spawn(async move {
+            let (reached, _) = listener.accept().await.expect("the first connection only knocks");
+            drop(reached);
+            let (socket, _) = listener.accept().await.expect("a connection");
+            let mut socket = BufReader::new(socket);
+            let greeting = if refused == "220" { "554 no\r\n" } else { "220 hello\r\n" };
+            socket.write_all(greeting.as_bytes()).await.expect("written");
+            let (mut line, mut in_mail) = (String::new(), false);
+            while {
+                line.clear();
+                socket.read_line(&mut line).await.unwrap_or(0) > 0
+            } {
+                let reply = if in_mail {
+                    if line != ".\r\n" {
+                        continue;
+                    }
+                    in_mail = false;
+                    "250 taken\r\n"
+                } else if line.starts_with(refused) {
+                    "550 not from you\r\n"
+                } else if line.starts_with("DATA") {
+                    in_mail = true;
+                    "354 go on\r\n"
+                } else if line.starts_with("EHLO") {
+                    "250-mail\r\n250 AUTH PLAIN\r\n"
+                } else {
+                    "250 fine\r\n"
+                };
+                socket.write_all(reply.as_bytes()).await.expect("written");
+            }
+        });
+        let config =
+            config(&[("SMTP_HOST", "127.0.0.1"), ("SMTP_PORT", &port), ("SMTP_USER", "user"), ("SMTP_PASS", "secret")]);
+        let answer = output(test_of("a@b.co"), &config).await;
+        server.abort();
+        answer
+    }
+
+    #[tokio::test]
+    async fn the_step_that_fails_is_named_with_the_server_s_words_and_advice() {
+        for (refused, step, advice) in [
+            ("220", Step::Greeting, "SMTP_SECURE"),
+            ("AUTH", Step::Authentication, "SMTP_PASS"),
+            ("MAIL", Step::Sender, "SMTP_FROM"),
+            ("RCPT", Step::Receiver, "address"),
+            ("DATA", Step::Message, "words"),
+        ] {
+            let (result, _) = step_that_fails(refused).await;
+            let Err(MailError::Trouble(trouble)) = result else { panic!("{refused} is refused") };
+            assert_eq!(trouble.step, step);
+            let text = trouble.to_string();
+            assert!(text.contains(advice) && !text.contains("secret"), "{text}");
+        }
+        let (result, text) = step_that_fails("nothing").await;
+        assert!(result.is_ok() && text.ends_with("spam filter.\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_a_wrong_name_and_a_wrong_address_are_told_apart() {
+        let port = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            listener.local_addr().expect("bound").port().to_string()
+        };
+        let closed = config(&[("SMTP_HOST", "127.0.0.1"), ("SMTP_PORT", &port)]);
+        let nowhere = config(&[("SMTP_HOST", "mail.invalid"), ("SMTP_PORT", &port)]);
+        for (config, address, step) in [
+            (&closed, "a@b.co", Step::Connection),
+            (&nowhere, "a@b.co", Step::Name),
+            (&closed, "nobody", Step::Settings),
+        ] {
+            let (result, _) = output(test_of(address), config).await;
+            let Err(MailError::Trouble(trouble)) = result else { panic!("{step:?} fails") };
+            assert_eq!(trouble.step, step);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Pages for people: sign-in and account, the pages behind mailed links, administration, legal pages (accounts
+//! contract, section 9; operations contract, section 2.1).
+//!
+//! Promises that everything is compiled in and rendered in memory; that no page has inline scripts or styles, so the
+//! strict content policy of [`super::headers`] holds; that addresses are relative, so that pages work under a path
+//! prefix; and that opening a page changes nothing. Pages hold no account's data: their scripts fetch it with the
+//! session token that the browser keeps for this tab.
+
+use askama::Template;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::get;
+
+use super::encode;
+use super::error::{ApiError, ApiResult};
+use super::state::AppState;
+use crate::config::Legal;
+use crate::language::Language;
+
+mod assets;
+mod legal;
+mod link;
+
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The page routes. Mount at the root.
+pub fn router() -> Router<AppState> {
+    Router::new()
+        .route("/", get(home))
+        .route("/index.html", get(home))
+        .route("/claim", get(invited))
+        .route("/invite", get(invited))
+        .route("/admin", get(admin))
+        .merge(assets::router())
+        .merge(legal::router())
+        .merge(link::router())
+}
+
+/// What the layout of every page needs.
+struct Frame {
+    /// Where the page's style and scripts are.
+    assets: &'static str,
+    /// What stays in the address when the language is changed, with a trailing `&`.
+    query: String,
+    privacy: bool,
+    terms: bool,
+}
+
+impl Frame {
+    fn new(legal: &Legal, query: String) -> Self {
+        Self { assets: assets::folder(), query, privacy: legal.controller.is_some(), terms: legal.terms.is_some() }
+    }
+
+    /// For the language switch.
+    #[expect(clippy::unused_self, reason = "templates call methods of what they are given")]
+    fn languages(&self) -> [Language; 2] {
+        Language::ALL
+    }
+}
+
+#[derive(Template)]
+#[template(path = "home.html")]
+struct Home {
+    t: Language,
+    frame: Frame,
+    /// Whether links can be mailed.
+    mail: bool,
+    /// Whether the registration form is shown; `closed_reason` otherwise says why not.
+    can_register: bool,
+    closed_reason: &'static str,
+    consent: bool,
+    europe: bool,
+    /// The token of an invitation, or nothing.
+    invite: String,
+}
+
+#[derive(Template)]
+#[template(path = "admin.html")]
+struct Admin {
+    t: Language,
+    frame: Frame,
+}
+
+#[derive(Template)]
+#[template(path = "notice.html")]
+struct Notice {
+    t: Language,
+    frame: Frame,
+    title: &'static str,
+    heading: &'static str,
+    words: String,
+    is_error: bool,
+}
+
+async fn home(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+    front(&state, language(query.as_deref(), &headers), String::new())
+}
+
+/// The front page for somebody with an invitation.
+async fn invited(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+    let t = language(query.as_deref(), &headers);
+    match parameter(query.unwrap_or_default().as_bytes(), "token") {
+        Some(token) => Ok(no_store(front(&state, t, token)?)),
+        None => refuse(&state, t, &headers, "Token is required"),
+    }
+}
+
+fn front(state: &AppState, t: Language, invite: String) -> ApiResult {
+    let config = &state.config;
+    let mail = config.test_mode || state.accounts.can_mail();
+    let query = if invite.is_empty() { String::new() } else { query_of("token", &invite) };
+    html(
+        StatusCode::OK,
+        &Home {
+            t,
+            frame: Frame::new(&config.legal, query),
+            mail,
+            can_register: mail,
+            closed_reason: "register.no-mail",
+            consent: config.legal.requires_consent(),
+            europe: config.legal.is_in_europe(),
+            invite,
+        },
+    )
+}
+
+/// The administration's frame. Its contents come from endpoints that only administrators may call.
+async fn admin(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+    let t = language(query.as_deref(), &headers);
+    html(StatusCode::OK, &Admin { t, frame: Frame::new(&state.config.legal, String::new()) })
+}
+
+/// A page. Browsers ask again each time: which scripts it loads changes with the version of the server.
+fn html(status: StatusCode, page: &impl Template) -> ApiResult {
+    let text = page.render().map_err(ApiError::internal)?;
+    let mut response = encode::with_type(status, HTML, Body::from(text));
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Language"));
+    Ok(response)
+}
+
+/// A page that says what is wrong with the request; a plain text for everybody but browsers (accounts contract, section
+/// 9).
+fn refuse(state: &AppState, t: Language, headers: &HeaderMap, error: &str) -> ApiResult {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !accept.contains("text/html") {
+        return Ok(no_store(encode::with_type(StatusCode::BAD_REQUEST, TEXT, Body::from(error.to_owned()))));
+    }
+    let notice = Notice {
+        t,
+        frame: Frame::new(&state.config.legal, String::new()),
+        title: t.text("refused.title"),
+        heading: t.text("refused.title"),
+        words: link::reason(t, error),
+        is_error: true,
+    };
+    Ok(no_store(html(StatusCode::BAD_REQUEST, &notice)?))
+}
+
+/// Forbids caching: the page or answer holds a token.
+fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The language that the address names, else the one that the browser prefers.
+fn language(query: Option<&str>, headers: &HeaderMap) -> Language {
+    let named = parameter(query.unwrap_or_default().as_bytes(), "lang");
+    named.and_then(|code| Language::from_code(&code)).unwrap_or_else(|| preferred(headers))
+}
+
+/// The language that a client prefers.
+pub(super) fn preferred(headers: &HeaderMap) -> Language {
+    let header = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    Language::from_accept_language(header.unwrap_or_default())
+}
+
+/// The first parameter of this name that is not empty: a repeated one must not break a page.
+fn parameter(form: &[u8], wanted: &str) -> Option<String> {
+    let mut members = url::form_urlencoded::parse(form);
+    members.find(|(name, value)| name == wanted && !value.is_empty()).map(|(_, value)| value.into_owned())
+}
+
+/// The part of a query that keeps one parameter, with a trailing `&`.
+fn query_of(name: &str, value: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair(name, value);
+    query.finish() + "&"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_parameter_that_is_not_empty_counts() {
+        assert_eq!(parameter(b"", "token"), None);
+        assert_eq!(parameter(b"token=&x=1", "token"), None);
+        assert_eq!(parameter(b"x=1&token=a%22b&token=c", "token").as_deref(), Some("a\"b"));
+    }
+
+    #[test]
+    fn the_address_decides_about_the_language_before_the_browser() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("de-DE,de;q=0.9"));
+        assert_eq!(language(None, &headers), Language::German);
+        assert_eq!(language(Some("lang=fr"), &headers), Language::German);
+        assert_eq!(language(Some("token=x&lang=en"), &headers), Language::English);
+        assert_eq!(language(None, &HeaderMap::new()), Language::English);
+    }
+
+    #[test]
+    fn a_kept_parameter_stays_one() {
+        assert_eq!(query_of("token", "a&lang=x\"<"), "token=a%26lang%3Dx%22%3C&");
+    }
+}

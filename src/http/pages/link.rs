@@ -1,0 +1,112 @@
+//! The pages behind mailed links (accounts contract, sections 9 and 13).
+//!
+//! Opening one changes nothing, because mail scanners open links: each shows a button. The page that verifies an
+//! address is a plain form that needs no script; the others hand the link's token to their script in `data-token`.
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+
+use super::{Frame, Notice, html, language, no_store, parameter, query_of, refuse};
+use crate::accounts::VerifyError;
+use crate::http::body;
+use crate::http::error::{ApiError, ApiResult};
+use crate::http::state::AppState;
+use crate::language::Language;
+
+/// The form holds one short token.
+const MAX_FORM_BYTES: usize = 4 * 1024;
+
+/// The routes of these pages.
+pub(super) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/verify-email", get(verify_email).post(verify_email_confirmed))
+        .route("/magic-login", get(page::<MagicLogin>))
+        .route("/recover-passkey", get(page::<RecoverPasskey>))
+        .route("/reset-password", get(page::<ResetPassword>))
+        .route("/change-email", get(page::<ChangeEmail>))
+}
+
+/// A page that shows a link's token to its script or form.
+trait LinkPage: Template {
+    fn new(t: Language, frame: Frame, token: String) -> Self;
+}
+
+macro_rules! link_page {
+    ($name:ident, $path:literal) => {
+        #[derive(Template)]
+        #[template(path = $path)]
+        struct $name {
+            t: Language,
+            frame: Frame,
+            token: String,
+        }
+
+        impl LinkPage for $name {
+            fn new(t: Language, frame: Frame, token: String) -> Self {
+                Self { t, frame, token }
+            }
+        }
+    };
+}
+
+link_page!(VerifyEmail, "verify.html");
+link_page!(MagicLogin, "magic-login.html");
+link_page!(RecoverPasskey, "recover-passkey.html");
+link_page!(ResetPassword, "reset-password.html");
+link_page!(ChangeEmail, "change-email.html");
+
+/// `GET /…?token=…`.
+async fn page<P: LinkPage>(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+    let t = language(query.as_deref(), &headers);
+    let Some(token) = parameter(query.unwrap_or_default().as_bytes(), "token") else {
+        return refuse(&state, t, &headers, "Token is required");
+    };
+    let frame = Frame::new(&state.config.legal, query_of("token", &token));
+    Ok(no_store(html(StatusCode::OK, &P::new(t, frame, token))?))
+}
+
+/// `GET /verify-email?token=…`.
+async fn verify_email(state: State<AppState>, query: RawQuery, headers: HeaderMap) -> ApiResult {
+    page::<VerifyEmail>(state, query, headers).await
+}
+
+/// `POST /verify-email` with the page's form.
+async fn verify_email_confirmed(State(state): State<AppState>, request: Request) -> ApiResult {
+    let (parts, body) = request.into_parts();
+    let t = language(parts.uri.query(), &parts.headers);
+    let form = body::read(&parts.headers, body, MAX_FORM_BYTES, state.config.timeouts.socket).await?;
+    let Some(token) = parameter(&form, "token") else {
+        return refuse(&state, t, &parts.headers, "Token is required");
+    };
+    match state.accounts.verify_email(&token).await {
+        Ok(()) => {
+            let notice = Notice {
+                t,
+                frame: Frame::new(&state.config.legal, String::new()),
+                title: t.text("verified.title"),
+                heading: t.text("verified.heading"),
+                words: t.text("verified.explain").to_owned(),
+                is_error: false,
+            };
+            Ok(no_store(html(StatusCode::OK, &notice)?))
+        }
+        Err(error @ (VerifyError::Invalid | VerifyError::Expired)) => {
+            refuse(&state, t, &parts.headers, &format!("Verification failed: {error}"))
+        }
+        Err(VerifyError::Database(error)) => Err(ApiError::from(error)),
+    }
+}
+
+/// What went wrong, for a person.
+pub(super) fn reason(t: Language, error: &str) -> String {
+    let words = match error {
+        "Token is required" => t.text("refused.no-token"),
+        "Verification failed: Invalid verification token" => t.text("refused.used"),
+        "Verification failed: Verification token has expired" => t.text("refused.expired"),
+        other => return other.to_owned(),
+    };
+    words.to_owned()
+}
