@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::webauthn::RelyingParty;
 use secrecy::SecretString;
 
 mod build;
@@ -61,6 +62,29 @@ pub enum EncryptionPolicy {
     Optional,
     /// Only encrypted operations are accepted (contract, section 5.3).
     Required,
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistrationMode {
+    /// Everybody, within `ALLOWED_EMAILS`.
+    Open,
+    /// Who has an invitation.
+    Invite,
+    /// Nobody; the operator makes accounts.
+    Closed,
+}
+
+impl RegistrationMode {
+    /// As in `REGISTRATION`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Invite => "invite",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 /// What becomes of mails.
@@ -175,6 +199,12 @@ pub struct RateLimits {
     pub register: RateLimit,
     pub login: RateLimit,
     pub verify_email: RateLimit,
+    /// Each route of passkeys and mailed links.
+    pub sign_in: RateLimit,
+    pub forgot_password: RateLimit,
+    pub reset_password: RateLimit,
+    /// Each route that changes how somebody signed in signs in.
+    pub credentials: RateLimit,
     pub sessions: RateLimit,
     pub ws_ticket: RateLimit,
     pub admin: RateLimit,
@@ -273,6 +303,10 @@ pub struct Config {
     pub allowed_emails: Vec<String>,
     pub mail: MailDelivery,
     pub legal: Legal,
+    /// Who may register (`REGISTRATION`).
+    pub registration: RegistrationMode,
+    /// Whom passkeys are made for (`WEBAUTHN_*`).
+    pub relying_party: RelyingParty,
     pub encryption_policy: EncryptionPolicy,
     pub test_mode: bool,
     /// How many reverse proxies stand before the server: whose `X-Forwarded-For` entry is believed (`TRUSTED_PROXIES`,

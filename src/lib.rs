@@ -23,3 +23,4 @@ pub mod protocol;
 pub mod replay;
 pub mod store;
 pub mod telemetry;
+pub mod webauthn;

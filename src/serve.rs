@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
-use supersync::config::{Config, Database, Environment, LogFormat};
+use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery};
 use supersync::engine::Options;
 use supersync::engine::sweeper::Sweeper;
 use supersync::events::Follower;
@@ -65,6 +66,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tokio::pin!(serving);
     tracing::info!(address = %SocketAddr::new(config.host, config.port), database = store.kind(), version = env!("CARGO_PKG_VERSION"), "listening");
     welcome(&config);
+    offer_claim(&config, &accounts).await;
 
     let served = tokio::select! {
         served = &mut serving => served,
@@ -174,6 +176,23 @@ fn log_panics() {
         tracing::error!(place, "panic");
         tracing::debug!(place, text = panic.payload_as_str().unwrap_or_default(), "panic");
     }));
+}
+
+/// On a server without accounts and without mail, the operator makes the first account by a link in the log. That and
+/// [`supersync::mail`] are the only places where a link may be logged.
+async fn offer_claim(config: &Config, accounts: &Accounts) {
+    if config.test_mode || matches!(config.mail, MailDelivery::Smtp(_) | MailDelivery::Files { .. }) {
+        return;
+    }
+    match accounts.claim_link().await {
+        Ok(Some(link)) => tracing::info!(
+            "OPERATOR: this server has no account yet. To make the first one, the administrator's, open {}",
+            link.expose_secret()
+        ),
+        Ok(None) => {}
+        // `supersync user add` makes one too.
+        Err(error) => tracing::error!(%error, "no link to make the first account"),
+    }
 }
 
 /// Tells a person at a terminal what to do next. Not in production, and not between JSON lines.

@@ -3,8 +3,121 @@
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use super::{Accounts, pace};
+use crate::language::Language;
+use crate::mail::{Letter, Mail};
+use crate::store::{OneTimeToken, StoreError, TokenPurpose, UserRow};
+
 /// How long a verification link works: 24 hours (accounts contract, section 3).
 pub const VERIFY_EMAIL_LIFETIME_MS: i64 = 24 * 60 * 60 * 1000;
+/// How long a link that signs in works: 15 minutes (accounts contract, section 3).
+pub const MAGIC_LOGIN_LIFETIME_MS: i64 = 15 * 60 * 1000;
+/// How long a link that sets a password works: 1 hour (accounts contract, section 3).
+pub const RESET_PASSWORD_LIFETIME_MS: i64 = 60 * 60 * 1000;
+/// How long a link that replaces lost passkeys works: 1 hour (accounts contract, section 3).
+pub const RECOVER_PASSKEY_LIFETIME_MS: i64 = 60 * 60 * 1000;
+/// How long a link that changes the address works: 24 hours.
+pub const CHANGE_ADDRESS_LIFETIME_MS: i64 = 24 * 60 * 60 * 1000;
+/// How long after a link an account gets no further one for the same purpose: a minute. After that it does, since the first mail
+/// may be lost.
+pub const LINK_GAP_MS: i64 = 60 * 1000;
+/// How many unexpired links for one purpose an account has at most. They expire by themselves, so nobody can bar an
+/// account from its mail for longer than a link lives.
+pub const MAX_LINKS: i64 = 5;
+
+/// Why no link was asked for. Does not depend on whether the address is known.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// This server can't send any.
+    #[error("Links by e-mail are not available: this server has no mail configured. Ask its operator for help.")]
+    NoMail,
+    /// The database failed.
+    #[error("database unavailable, please retry")]
+    Database(#[from] StoreError),
+}
+
+/// What a link is for and how it is sent.
+pub(super) struct LinkKind {
+    pub(super) purpose: TokenPurpose,
+    /// The page behind it.
+    page: &'static str,
+    lifetime_ms: i64,
+    letter: fn(SecretString) -> Letter,
+}
+
+pub(super) const MAGIC_LOGIN: LinkKind = LinkKind {
+    purpose: TokenPurpose::MagicLogin,
+    page: "magic-login",
+    lifetime_ms: MAGIC_LOGIN_LIFETIME_MS,
+    letter: |link| Letter::MagicLogin { link },
+};
+pub(super) const RESET_PASSWORD: LinkKind = LinkKind {
+    purpose: TokenPurpose::ResetPassword,
+    page: "reset-password",
+    lifetime_ms: RESET_PASSWORD_LIFETIME_MS,
+    letter: |link| Letter::ResetPassword { link },
+};
+pub(super) const RECOVER_PASSKEY: LinkKind = LinkKind {
+    purpose: TokenPurpose::RecoverPasskey,
+    page: "recover-passkey",
+    lifetime_ms: RECOVER_PASSKEY_LIFETIME_MS,
+    letter: |link| Letter::RecoverPasskey { link },
+};
+pub(super) const CHANGE_ADDRESS: LinkKind = LinkKind {
+    purpose: TokenPurpose::ChangeAddress,
+    page: "change-email",
+    lifetime_ms: CHANGE_ADDRESS_LIFETIME_MS,
+    letter: |link| Letter::ChangeAddress { link },
+};
+
+impl Accounts {
+    /// Does `work`, which asks for a link, in the same time whatever it comes to.
+    pub(super) async fn neutrally<T>(
+        &self,
+        purpose: TokenPurpose,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<(), LinkError> {
+        if !self.can_mail() {
+            return Err(LinkError::NoMail);
+        }
+        let began = tokio::time::Instant::now();
+        let done = work.await;
+        pace::level(began).await;
+        let outcome = if done.is_ok() { "ok" } else { "error" };
+        metrics::counter!("supersync_link_requests_total", "purpose" => purpose.as_str(), "outcome" => outcome)
+            .increment(1);
+        done?;
+        Ok(())
+    }
+
+    /// Mails a link to a verified account, or, as `new_email`, to the address that it wants; unless it has just got one
+    /// or has too many.
+    pub(super) async fn mail_link(
+        &self,
+        user: &UserRow,
+        kind: &LinkKind,
+        new_email: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let inner = &*self.inner;
+        let (token, hash) = new_token();
+        let now_ms = inner.clock.now_ms();
+        let link = OneTimeToken {
+            hash,
+            purpose: kind.purpose,
+            user: user.id,
+            pending_password_hash: None,
+            created_at: now_ms,
+            expires_at: now_ms + kind.lifetime_ms,
+        };
+        if inner.store.put_link(&link, new_email, LINK_GAP_MS, MAX_LINKS).await? {
+            let letter = (kind.letter)(url(&inner.public_url, kind.page, &token));
+            let to = new_email.unwrap_or(&user.email).to_owned();
+            let language = user.language.as_deref().and_then(Language::from_code).unwrap_or_default();
+            inner.mailer.send(Mail { user: user.id, to, letter, language });
+        }
+        Ok(())
+    }
+}
 
 /// A fresh token and what is stored of it.
 pub(super) fn new_token() -> (SecretString, [u8; 32]) {

@@ -16,24 +16,30 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, RegistrationMode};
 use crate::mail::Mailer;
 use crate::protocol::UserId;
 use crate::store::Store;
+use crate::webauthn::RelyingParty;
 
 mod address;
 mod authenticate;
 mod cache;
+mod invite;
 mod link;
 mod login;
 mod made_up;
+mod magic;
 mod manage;
 mod open;
 mod origin;
 mod oversee;
+mod own;
 mod pace;
+mod passkey;
 mod password;
 mod register;
+mod reset;
 mod seen;
 mod session;
 mod session_list;
@@ -42,17 +48,25 @@ mod verify;
 pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
 pub use authenticate::{AuthError, AuthUser};
 pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS, SEEN_EVERY_MS};
-pub use link::VERIFY_EMAIL_LIFETIME_MS;
+pub use invite::{INVITE_LIFETIME_MS, Invitation, InviteError, MAX_LISTED_INVITES};
+pub use link::{
+    CHANGE_ADDRESS_LIFETIME_MS, LINK_GAP_MS, LinkError, MAGIC_LOGIN_LIFETIME_MS, MAX_LINKS,
+    RECOVER_PASSKEY_LIFETIME_MS, RESET_PASSWORD_LIFETIME_MS, VERIFY_EMAIL_LIFETIME_MS,
+};
 pub use login::{LOCK_AFTER_FAILURES, LOCK_MS, LoginError};
 pub use made_up::make_up_password;
+pub use magic::MagicLoginError;
 pub use manage::ManageError;
 pub use open::{MAX_SESSIONS, RECENT_MS};
 pub use origin::{MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
 pub use oversee::AdminRefusal;
+pub use own::{AccountFacts, AddressChangeError, ReauthError};
+pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_CHALLENGES, MAX_PASSKEYS, PasskeyError};
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };
-pub use register::{MAX_RESENDS_PER_DAY, RegisterError, Registered};
+pub use register::{Applicant, MAX_RESENDS_PER_DAY, RegisterError, Registered};
+pub use reset::ResetError;
 pub use session::{SESSION_SECONDS, Session};
 pub use session_list::{SessionError, SessionList, SessionRef, TICKET_LIFETIME_MS};
 pub use verify::VerifyError;
@@ -74,7 +88,8 @@ struct Inner {
     /// Counts on every request, so it is looked up once.
     checked_by_cache: metrics::Counter,
     login_turns: pace::Turns,
-    registration_turn: tokio::sync::Mutex<()>,
+    registration: RegistrationMode,
+    relying_party: RelyingParty,
     public_url: String,
     allowed_emails: Vec<String>,
     default_quota_bytes: i64,
@@ -109,7 +124,8 @@ impl Accounts {
                 seen: seen::SeenSessions::default(),
                 checked_by_cache: metrics::counter!("supersync_session_checks_total", "source" => "cache"),
                 login_turns: pace::Turns::new(),
-                registration_turn: tokio::sync::Mutex::new(()),
+                registration: config.registration,
+                relying_party: config.relying_party.clone(),
                 public_url: config.public_url.clone(),
                 allowed_emails: config.allowed_emails.clone(),
                 default_quota_bytes: config.limits.default_quota_bytes,

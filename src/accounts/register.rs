@@ -1,40 +1,54 @@
-//! Registration with address and password (accounts contract, section 8.1).
+//! Registration: with a password (accounts contract, section 8.1), with a passkey (section 4.5), or with nothing but an
+//! address (section 4.1).
 //!
 //! # What the answer tells
-//! Nothing about the address: known, unknown, verified or not, the same status, the same body, one password hash, the
-//! same time. The account's number is not in the answer for that reason: it would have to be made up for a known
-//! address, and anybody could tell a made-up one by registering again.
+//! Nothing about the address: known, unknown, verified or not, the same status, the same body, the same work, the same
+//! time. The account's number is not in the answer for that reason: it would have to be made up for a known
+//! address, and anybody could tell a made-up one by registering again. Only somebody with an invitation whose use needs no
+//! mail learns whether the address has an account.
 //!
 //! # Whose password counts
-//! Anybody can register anybody's address. So a password is bound to the link that its registration mailed: what the
-//! owner of the mailbox clicks decides which password takes effect, and every other one is void. The row of an
+//! Anybody can register anybody's address. So a password or a passkey is bound to the link that its registration mailed:
+//! what the owner of the mailbox clicks decides what takes effect, and everything else is void. The row of an
 //! unverified account carries the hash of the latest registration only so that a login can answer "Email not verified"
 //! instead of "Invalid credentials"; verification overwrites it.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
+use super::invite::Admission;
 use super::link::{self, VERIFY_EMAIL_LIFETIME_MS};
 use super::{Accounts, Address, HashError, pace};
 use crate::language::Language;
 use crate::mail::{Letter, Mail};
 use crate::protocol::UserId;
-use crate::store::{NewUser, OneTimeToken, StoreError, TokenPurpose};
+use crate::store::{NewPasskey, NewUser, OneTimeToken, StoreError, TokenPurpose, Unique};
 
 /// How many verification links an unverified address gets within [`VERIFY_EMAIL_LIFETIME_MS`] after the first one. Old
 /// ones fall out of the count by themselves, so nobody can bar an address for ever.
 pub const MAX_RESENDS_PER_DAY: i64 = 20;
+
+/// Who wants an account.
+#[derive(Debug)]
+pub struct Applicant {
+    /// The address to register.
+    pub address: Address,
+    /// Consent was required and given.
+    pub terms_accepted: bool,
+    /// The token of an invitation.
+    pub invite: Option<SecretString>,
+}
 
 /// What became of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registered {
     /// If the address needed a link, one is on its way.
     CheckMail,
-    /// Test mode: the account can be used at once.
+    /// The account can be used at once: the operator vouches for it, or this is test mode.
     Verified,
 }
 
-/// Why nobody was registered. None of these depends on whether the address is known.
+/// Why nobody was registered. But for [`RegisterError::Exists`], none of these depends on whether the address is known.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
     /// The allow-list does not have the address.
@@ -42,9 +56,21 @@ pub enum RegisterError {
     NotAllowed,
     /// This server can't send the link.
     #[error(
-        "Registration by e-mail is not available: this server has no mail configured. Ask its operator to create your account (supersync user add)."
+        "Registration by e-mail is not available: this server has no mail configured. Ask its operator to create your account (supersync user add) or for an invitation."
     )]
     NoMail,
+    /// Nobody may register.
+    #[error("Registration is closed on this server.")]
+    Closed,
+    /// Only who is invited may register.
+    #[error("Registration on this server needs an invitation.")]
+    InviteNeeded,
+    /// The invitation is unknown, expired, used, or for another address.
+    #[error("Invalid or expired invitation")]
+    InviteInvalid,
+    /// The invitation is good, but the address has an account, or the passkey belongs to one.
+    #[error("There is an account with this address already. Please sign in.")]
+    Exists,
     /// No hash was computed.
     #[error(transparent)]
     Hash(#[from] HashError),
@@ -54,60 +80,89 @@ pub enum RegisterError {
 }
 
 impl Accounts {
-    /// Registers an address, or sends a further link to one that was never verified. `terms_accepted`: consent was
-    /// required and given. The password has passed [`super::check_new_password`].
+    /// Registers an address with a password, or sends a further link to one that was never verified. The password has
+    /// passed [`super::check_new_password`].
     ///
     /// # Errors
     /// See [`RegisterError`].
-    pub async fn register(
-        &self,
-        address: &Address,
-        password: &SecretString,
-        terms_accepted: bool,
-    ) -> Result<Registered, RegisterError> {
-        let result = self.try_register(address, password, terms_accepted).await;
-        let outcome = match &result {
-            Ok(_) => "ok",
-            Err(RegisterError::NotAllowed) => "not_allowed",
-            Err(RegisterError::NoMail) => "no_mail",
-            Err(RegisterError::Hash(HashError::Busy)) => "busy",
-            Err(_) => "error",
+    pub async fn register(&self, who: &Applicant, password: &SecretString) -> Result<Registered, RegisterError> {
+        let register = async {
+            let admission = self.admit(who).await?;
+            let hash = self.inner.passwords.admit()?.hash(password).await?;
+            self.enrol(who, &admission, Some(hash), None, None).await
         };
-        metrics::counter!("supersync_registrations_total", "outcome" => outcome).increment(1);
-        result
+        counted(register.await)
     }
 
-    async fn try_register(
+    /// The same without a password: the account is signed in to by mailed links.
+    ///
+    /// # Errors
+    /// See [`RegisterError`].
+    pub async fn register_without_password(&self, who: &Applicant) -> Result<Registered, RegisterError> {
+        let register = async {
+            let admission = self.admit(who).await?;
+            self.enrol(who, &admission, None, None, None).await
+        };
+        counted(register.await)
+    }
+
+    /// The same with a passkey that has been checked. `terms_accepted_at`: what the ceremony's first request said.
+    pub(super) async fn register_passkey(
         &self,
-        address: &Address,
-        password: &SecretString,
-        terms_accepted: bool,
+        who: &Applicant,
+        admission: &Admission,
+        key: NewPasskey,
+        terms_accepted_at: Option<i64>,
+    ) -> Result<Registered, RegisterError> {
+        counted(self.enrol(who, admission, None, Some(key), terms_accepted_at).await)
+    }
+
+    async fn enrol(
+        &self,
+        who: &Applicant,
+        admission: &Admission,
+        password_hash: Option<String>,
+        passkey: Option<NewPasskey>,
+        terms_accepted_at: Option<i64>,
     ) -> Result<Registered, RegisterError> {
         let inner = &*self.inner;
-        if !address.is_allowed_by(&inner.allowed_emails) {
-            return Err(RegisterError::NotAllowed);
-        }
-        if !inner.test_mode && !inner.mailer.can_deliver() {
-            return Err(RegisterError::NoMail);
-        }
-        let hash = inner.passwords.admit()?.hash(password).await?;
         let now_ms = inner.clock.now_ms();
         let new = NewUser {
-            email: address.as_str().to_owned(),
-            password_hash: Some(hash.clone()),
-            is_verified: inner.test_mode,
+            email: who.address.as_str().to_owned(),
+            password_hash,
+            is_verified: false,
             created_at: now_ms,
-            terms_accepted_at: terms_accepted.then_some(now_ms),
+            terms_accepted_at: terms_accepted_at.or(who.terms_accepted.then_some(now_ms)),
             storage_quota_bytes: inner.default_quota_bytes,
         };
+        if let Admission::Vouched { invite } = admission {
+            return match inner.store.register_invited(invite, &new, passkey.as_ref(), now_ms).await? {
+                Unique::Done(user) => {
+                    tracing::info!(user_id = user, "account registered by invitation");
+                    Ok(Registered::Verified)
+                }
+                Unique::Gone => Err(RegisterError::InviteInvalid),
+                Unique::Taken | Unique::TooMany => Err(RegisterError::Exists),
+            };
+        }
+        let began = Instant::now();
+        let stored = self.store_registration(&new, admission, passkey.as_ref(), now_ms).await?;
         if inner.test_mode {
-            return self.register_verified(&new, &hash).await;
+            let Some((_, token)) = stored else { return Ok(Registered::CheckMail) };
+            let purpose = TokenPurpose::VerifyEmail;
+            inner.store.take_token(&link::hash(token.expose_secret()), purpose, now_ms).await?;
+            return Ok(Registered::Verified);
         }
-        let hashed = Instant::now();
-        if let Some((user, letter)) = self.store_registration(&new, hash, now_ms).await? {
-            inner.mailer.send(Mail { user, to: new.email, letter, language: Language::default() });
+        if let Some((user, token)) = stored {
+            let link = link::url(&inner.public_url, "verify-email", &token);
+            inner.mailer.send(Mail {
+                user,
+                to: new.email,
+                letter: Letter::VerifyAddress { link },
+                language: Language::default(),
+            });
         }
-        pace::level(hashed).await;
+        pace::level(began).await;
         Ok(Registered::CheckMail)
     }
 
@@ -115,60 +170,58 @@ impl Accounts {
     async fn store_registration(
         &self,
         new: &NewUser,
-        hash: String,
+        admission: &Admission,
+        passkey: Option<&NewPasskey>,
         now_ms: i64,
-    ) -> Result<Option<(UserId, Letter)>, StoreError> {
+    ) -> Result<Option<(UserId, SecretString)>, RegisterError> {
         let inner = &*self.inner;
-        // Counting links and adding one are two statements: without turns, parallel registrations would overrun the
-        // cap.
-        let _turn = inner.registration_turn.lock().await;
         let user = if let Some(user) = inner.store.create_user(new).await? {
             tracing::info!(user_id = user, "account registered");
             user
         } else {
-            let Some(user) = inner.store.user_by_email(&new.email).await?.filter(|user| !user.is_verified) else {
-                return Ok(None);
-            };
-            let since_ms = now_ms - VERIFY_EMAIL_LIFETIME_MS;
-            // The first link of the day is no resend.
-            if inner.store.count_tokens(user.id, TokenPurpose::VerifyEmail, since_ms).await? > MAX_RESENDS_PER_DAY {
-                metrics::counter!("supersync_registrations_capped_total").increment(1);
-                return Ok(None);
-            }
-            if let Some(hash) = &new.password_hash {
-                inner.store.set_password(user.id, hash, false).await?;
-            }
+            let known = inner.store.user_by_email(&new.email).await?;
+            let Some(user) = known.filter(|user| !user.is_verified) else { return Ok(None) };
             user.id
         };
-        let (token, token_hash) = link::new_token();
-        inner
+        if let Admission::Invited { invite } = admission
+            && !inner.store.use_invite(invite, user, now_ms).await?
+        {
+            return Err(RegisterError::InviteInvalid);
+        }
+        let (token, hash) = link::new_token();
+        let link = OneTimeToken {
+            hash,
+            purpose: TokenPurpose::VerifyEmail,
+            user,
+            pending_password_hash: new.password_hash.clone(),
+            created_at: now_ms,
+            expires_at: now_ms + VERIFY_EMAIL_LIFETIME_MS,
+        };
+        let since_ms = now_ms - VERIFY_EMAIL_LIFETIME_MS;
+        // The first link of the day is no resend.
+        let stored = inner
             .store
-            .put_token(&OneTimeToken {
-                hash: token_hash,
-                purpose: TokenPurpose::VerifyEmail,
-                user,
-                pending_password_hash: Some(hash),
-                created_at: now_ms,
-                expires_at: now_ms + VERIFY_EMAIL_LIFETIME_MS,
-            })
+            .put_verification_link(&link, passkey, new.terms_accepted_at, since_ms, MAX_RESENDS_PER_DAY)
             .await?;
-        let link = link::url(&inner.public_url, "verify-email", &token);
-        Ok(Some((user, Letter::VerifyAddress { link })))
+        if !stored {
+            metrics::counter!("supersync_registrations_capped_total").increment(1);
+            return Ok(None);
+        }
+        Ok(Some((user, token)))
     }
+}
 
-    /// Test mode: no mail, verified at once.
-    async fn register_verified(&self, new: &NewUser, hash: &str) -> Result<Registered, RegisterError> {
-        let store = &self.inner.store;
-        if store.create_user(new).await?.is_some() {
-            return Ok(Registered::Verified);
-        }
-        match store.user_by_email(&new.email).await?.filter(|user| !user.is_verified) {
-            None => Ok(Registered::CheckMail),
-            Some(user) => {
-                store.set_password(user.id, hash, false).await?;
-                self.revoking(user.id, store.set_verified(user.id)).await?;
-                Ok(Registered::Verified)
-            }
-        }
-    }
+fn counted(result: Result<Registered, RegisterError>) -> Result<Registered, RegisterError> {
+    let outcome = match &result {
+        Ok(_) => "ok",
+        Err(RegisterError::NotAllowed) => "not_allowed",
+        Err(RegisterError::NoMail) => "no_mail",
+        Err(RegisterError::Closed | RegisterError::InviteNeeded) => "closed",
+        Err(RegisterError::InviteInvalid) => "invalid_invite",
+        Err(RegisterError::Exists) => "exists",
+        Err(RegisterError::Hash(HashError::Busy)) => "busy",
+        Err(RegisterError::Hash(HashError::Internal(_)) | RegisterError::Database(_)) => "error",
+    };
+    metrics::counter!("supersync_registrations_total", "outcome" => outcome).increment(1);
+    result
 }

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::report;
 use crate::accounts::{
-    Accounts, Address, AddressError, HashError, ManageError, PasswordRuleError, Session, SessionError, SessionRef,
+    Accounts, Address, AddressError, HashError, InviteError, ManageError, PasswordRuleError, Session, SessionError, SessionRef,
     check_new_password, make_up_password,
 };
 use crate::clock::Clock;
@@ -108,6 +108,17 @@ pub enum UserCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
+    /// Print a link with which somebody can create an account, once, within 7 days.
+    ///
+    /// Works whether registration is open or by invitation (REGISTRATION). With an address, only that address can use it, and
+    /// needs no mail to prove it.
+    Invite {
+        /// The e-mail address to invite.
+        email: Option<String>,
+        /// The account will be an administrator's. Whoever has the link becomes one.
+        #[arg(long)]
+        admin: bool,
+    },
     /// Sign out all devices of an account: every access token given out so far becomes void.
     Revoke {
         /// The account's e-mail address.
@@ -175,6 +186,9 @@ pub enum AdminError {
     /// The accounts service failed.
     #[error(transparent)]
     Accounts(#[from] ManageError),
+    /// There is no invitation.
+    #[error("{0}")]
+    Invite(#[from] InviteError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -283,6 +297,12 @@ pub async fn execute(
             let user = find(accounts, &email).await?;
             let password = if keep_password { None } else { Some(&password) };
             verify(accounts, &user, password, input, output).await
+        }
+        UserCommand::Invite { email, admin } => {
+            let address = email.map(|email| Address::parse(&email).map_err(|e| AdminError::Address(email.clone(), e)));
+            let made = accounts.invite(None, address.transpose()?.as_ref(), admin).await?;
+            writeln!(output, "{}", made.link.expose_secret())?;
+            Ok(())
         }
         UserCommand::Revoke { email, session } => {
             let user = find(accounts, &email).await?;

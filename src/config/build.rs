@@ -9,10 +9,12 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use crate::webauthn::RelyingParty;
+
 use super::reader::{ConfigErrors, Reader, bytes, days, hours, number, seconds};
 use super::{
-    Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, Retention, Timeouts,
-    database, legal, mail, secret, table,
+    Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, RegistrationMode,
+    Retention, Timeouts, database, legal, mail, secret, table,
 };
 
 /// After which the released app gives up on one request (contract, operations section 3).
@@ -42,6 +44,7 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
     let data_dir = PathBuf::from(r.value("DATA_DIR", "expected a path", |text| Some(text.to_owned())));
     let public_url = public_url(r, environment, port);
     let database = database::read(r, &data_dir);
+    let relying_party = relying_party(r, &public_url);
     let config = Config {
         environment,
         host,
@@ -52,6 +55,13 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
         allowed_emails: allowed_emails(r),
         mail: mail::read(r, environment, &data_dir),
         legal: legal::read(r, &data_dir),
+        registration: r.value("REGISTRATION", "expected open, invite or closed", |text| match text {
+            "open" => Some(RegistrationMode::Open),
+            "invite" => Some(RegistrationMode::Invite),
+            "closed" => Some(RegistrationMode::Closed),
+            _ => None,
+        }),
+        relying_party,
         encryption_policy: r.value("ENCRYPTION_POLICY", "expected optional or required", |text| match text {
             "optional" => Some(EncryptionPolicy::Optional),
             "required" => Some(EncryptionPolicy::Required),
@@ -166,6 +176,40 @@ fn public_url(r: &mut Reader<'_>, environment: Environment, port: u16) -> String
     let url = given.unwrap_or_else(|| format!("http://localhost:{port}"));
     r.show("PUBLIC_URL", url.clone());
     url
+}
+
+/// Passkeys are bound to the id for ever, so it is worth a warning when it can't work.
+fn relying_party(r: &mut Reader<'_>, public_url: &str) -> RelyingParty {
+    let url = Url::parse(public_url).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or("localhost").to_owned();
+    let origin = url.map_or_else(|| public_url.to_owned(), |url| url.origin().ascii_serialization());
+    let id = r.optional("WEBAUTHN_RP_ID", "expected a domain such as example.com, without scheme and port", |text| {
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+        plain.then(|| text.to_ascii_lowercase())
+    });
+    let id = id.unwrap_or(host);
+    let name = r.text("WEBAUTHN_RP_NAME").map_or_else(|| id.clone(), str::to_owned);
+    let given = r.optional("WEBAUTHN_ORIGIN", "expected an origin such as https://sync.example.com", |text| {
+        let url = Url::parse(text).ok()?;
+        (url.has_host() && url.origin().ascii_serialization() == text).then(|| text.to_owned())
+    });
+    let origin = given.unwrap_or(origin);
+    let domain = Url::parse(&origin).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    if domain != id && !domain.ends_with(&format!(".{id}")) {
+        r.problem(
+            "WEBAUTHN_RP_ID",
+            format!("expected {domain} or a domain that it is part of: browsers refuse passkeys otherwise"),
+        );
+    }
+    if domain.parse::<Ipv4Addr>().is_ok() || domain.starts_with('[') {
+        r.warn("PUBLIC_URL: browsers make no passkeys for an IP address; use a name".to_owned());
+    } else if origin.starts_with("http://") && domain != "localhost" {
+        r.warn("PUBLIC_URL: browsers make no passkeys without https, but for localhost".to_owned());
+    }
+    r.show("WEBAUTHN_RP_ID", id.clone());
+    r.show("WEBAUTHN_RP_NAME", name.clone());
+    r.show("WEBAUTHN_ORIGIN", origin.clone());
+    RelyingParty { id, name, origin }
 }
 
 fn jwt_secret(r: &mut Reader<'_>, environment: Environment, data_dir: &Path, missing: MissingSecret) -> SecretString {
@@ -298,6 +342,10 @@ fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
         register: limit(r, "RATE_LIMIT_REGISTER_PER_15_MINUTES", 15),
         login: limit(r, "RATE_LIMIT_LOGIN_PER_15_MINUTES", 15),
         verify_email: limit(r, "RATE_LIMIT_VERIFY_EMAIL_PER_15_MINUTES", 15),
+        sign_in: limit(r, "RATE_LIMIT_SIGN_IN_PER_15_MINUTES", 15),
+        forgot_password: limit(r, "RATE_LIMIT_FORGOT_PASSWORD_PER_15_MINUTES", 15),
+        reset_password: limit(r, "RATE_LIMIT_RESET_PASSWORD_PER_15_MINUTES", 15),
+        credentials: limit(r, "RATE_LIMIT_CREDENTIALS_PER_15_MINUTES", 15),
         sessions: limit(r, "RATE_LIMIT_SESSIONS_PER_15_MINUTES", 15),
         ws_ticket: limit(r, "RATE_LIMIT_WS_TICKETS_PER_MINUTE", 1),
         admin: limit(r, "RATE_LIMIT_ADMIN_PER_15_MINUTES", 15),

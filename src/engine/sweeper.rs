@@ -25,6 +25,9 @@ const SEAL_CONCURRENCY: usize = 4;
 /// How long an account's actor may take to give up a prefix.
 const RETIRE_PATIENCE: Duration = Duration::from_mins(1);
 
+/// How long accounts that were never verified, and expired invitations, are kept.
+const UNVERIFIED_FOR: Duration = Duration::from_hours(30 * 24);
+
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -113,6 +116,7 @@ impl Sweeper {
         let devices_before = now_ms - millis(self.retention.superseded);
         report.devices_deleted = self.delete_devices(devices_before).await?;
         report.tokens_deleted = self.store.delete_expired_tokens(now_ms).await?;
+        report.tokens_deleted += self.store.delete_expired_sign_in(now_ms, now_ms - millis(UNVERIFIED_FOR)).await?;
         report.sessions_deleted = self.delete_sessions(now_ms).await?;
         report.tickets_deleted = self.store.delete_expired_tickets(now_ms).await?;
         report.events_deleted = self.store.delete_old_events(EVENT_RETENTION).await?;

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -20,13 +20,17 @@ use super::error::{ApiError, ApiResult};
 use super::observe;
 use super::state::AppState;
 use crate::accounts::{
-    AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError, SessionOrigin,
-    VerifyError,
+    Applicant, AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError,
+    SessionOrigin, VerifyError,
 };
 use crate::store::SessionMethod;
 
 mod admin;
 mod fields;
+mod invites;
+mod links;
+mod own;
+mod passkeys;
 mod qr;
 mod sessions;
 
@@ -42,25 +46,43 @@ pub fn router() -> Router<AppState> {
         .route("/api/login", post(login))
         .route("/api/verify-email", post(verify_email))
         .route("/api/replace-token", post(replace_token))
-        .route("/api/account", delete(delete_account))
         .route("/api/account/qr", get(qr::token_as_qr))
         .merge(sessions::router())
+        .merge(links::router())
+        .merge(passkeys::router())
+        .merge(own::router())
+        .merge(invites::router())
         .merge(admin::router())
 }
 
 async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
+    let as_sent = fields.text("email");
     let address = fields.address();
     let password = fields.new_password();
-    let consented = fields.consent(state.config.legal.requires_consent());
-    let as_sent = fields.text("email");
+    let terms_accepted = fields.consent(state.config.legal.requires_consent());
+    let invite = fields.invite();
     let (Some(address), Some(password)) = (address, password) else { return Err(fields.refuse()) };
     fields.check()?;
-    let message = match state.accounts.register(&address, &password, consented).await? {
+    let who = Applicant { address, terms_accepted, invite };
+    let message = registered(state.accounts.register(&who, &password).await?);
+    Ok(encode::json(StatusCode::CREATED, &json!({ "message": message, "email": as_sent })))
+}
+
+/// Who registers, in the requests that give no password.
+fn applicant(state: &AppState, fields: &mut Fields) -> Option<Applicant> {
+    let address = fields.address();
+    let terms_accepted = fields.consent(state.config.legal.requires_consent());
+    let invite = fields.invite();
+    Some(Applicant { address: address?, terms_accepted, invite })
+}
+
+/// The answer to a registration, the same for every address (accounts contract, section 4.1).
+const fn registered(done: Registered) -> &'static str {
+    match done {
         Registered::CheckMail => "Registration successful. Please check your email to verify your account.",
         Registered::Verified => "Registration successful. Your account has been automatically verified.",
-    };
-    Ok(encode::json(StatusCode::CREATED, &json!({ "message": message, "email": as_sent })))
+    }
 }
 
 async fn login(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
@@ -142,7 +164,12 @@ fn no_store(response: impl IntoResponse) -> Response {
 impl From<RegisterError> for ApiError {
     fn from(error: RegisterError) -> Self {
         match error {
-            RegisterError::NotAllowed | RegisterError::NoMail => Self::new(StatusCode::FORBIDDEN, error.to_string()),
+            RegisterError::NotAllowed
+            | RegisterError::NoMail
+            | RegisterError::Closed
+            | RegisterError::InviteNeeded
+            | RegisterError::InviteInvalid => Self::new(StatusCode::FORBIDDEN, error.to_string()),
+            RegisterError::Exists => Self::new(StatusCode::CONFLICT, error.to_string()),
             RegisterError::Hash(error) => error.into(),
             RegisterError::Database(error) => error.into(),
         }

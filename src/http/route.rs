@@ -21,6 +21,23 @@ pub enum Class {
     Register,
     Login,
     VerifyEmail,
+    RegisterMagicLink,
+    RegisterPasskeyOptions,
+    RegisterPasskeyVerify,
+    LoginMagicLink,
+    LoginMagicLinkVerify,
+    LoginPasskeyOptions,
+    LoginPasskeyVerify,
+    RecoverPasskey,
+    RecoverPasskeyOptions,
+    RecoverPasskeyComplete,
+    ForgotPassword,
+    ResetPassword,
+    ChangePassword,
+    ChangeAddress,
+    ConfirmAddress,
+    Passkeys,
+    Invites,
     Sessions,
     SocketTicket,
     Admin,
@@ -34,7 +51,7 @@ pub enum Class {
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 37] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -48,6 +65,23 @@ impl Class {
         Self::Register,
         Self::Login,
         Self::VerifyEmail,
+        Self::RegisterMagicLink,
+        Self::RegisterPasskeyOptions,
+        Self::RegisterPasskeyVerify,
+        Self::LoginMagicLink,
+        Self::LoginMagicLinkVerify,
+        Self::LoginPasskeyOptions,
+        Self::LoginPasskeyVerify,
+        Self::RecoverPasskey,
+        Self::RecoverPasskeyOptions,
+        Self::RecoverPasskeyComplete,
+        Self::ForgotPassword,
+        Self::ResetPassword,
+        Self::ChangePassword,
+        Self::ChangeAddress,
+        Self::ConfirmAddress,
+        Self::Passkeys,
+        Self::Invites,
         Self::Sessions,
         Self::SocketTicket,
         Self::Admin,
@@ -81,6 +115,23 @@ impl Class {
             "/api/register" if posts => Self::Register,
             "/api/login" if posts => Self::Login,
             "/api/verify-email" | "/verify-email" if posts => Self::VerifyEmail,
+            "/api/register/magic-link" if posts => Self::RegisterMagicLink,
+            "/api/register/passkey/options" if posts => Self::RegisterPasskeyOptions,
+            "/api/register/passkey/verify" if posts => Self::RegisterPasskeyVerify,
+            "/api/login/magic-link" if posts => Self::LoginMagicLink,
+            "/api/login/magic-link/verify" if posts => Self::LoginMagicLinkVerify,
+            "/api/login/passkey/options" if posts => Self::LoginPasskeyOptions,
+            "/api/login/passkey/verify" if posts => Self::LoginPasskeyVerify,
+            "/api/recover/passkey" if posts => Self::RecoverPasskey,
+            "/api/recover/passkey/options" if posts => Self::RecoverPasskeyOptions,
+            "/api/recover/passkey/complete" if posts => Self::RecoverPasskeyComplete,
+            "/api/forgot-password" if posts => Self::ForgotPassword,
+            "/api/reset-password" if posts => Self::ResetPassword,
+            "/api/account/password" if posts => Self::ChangePassword,
+            "/api/account/email" if posts => Self::ChangeAddress,
+            "/api/account/email/verify" if posts => Self::ConfirmAddress,
+            "/api/invites" | "/api/invites/{id}" => Self::Invites,
+            template if template == "/api/passkeys" || template.starts_with("/api/passkeys/") => Self::Passkeys,
             "/api/sessions" | "/api/sessions/{id}" | "/api/sessions/revoke-others" => Self::Sessions,
             "/api/sync/ws-ticket" if posts => Self::SocketTicket,
             template if template.starts_with("/api/admin/") => Self::Admin,
@@ -107,6 +158,21 @@ impl Class {
             Self::Register => limits.register,
             Self::Login => limits.login,
             Self::VerifyEmail => limits.verify_email,
+            Self::RegisterMagicLink
+            | Self::RegisterPasskeyOptions
+            | Self::RegisterPasskeyVerify
+            | Self::LoginMagicLink
+            | Self::LoginMagicLinkVerify
+            | Self::LoginPasskeyOptions
+            | Self::LoginPasskeyVerify
+            | Self::RecoverPasskey
+            | Self::RecoverPasskeyOptions
+            | Self::RecoverPasskeyComplete => limits.sign_in,
+            Self::ForgotPassword => limits.forgot_password,
+            Self::ResetPassword => limits.reset_password,
+            Self::ChangePassword | Self::ChangeAddress | Self::ConfirmAddress | Self::Passkeys | Self::Invites => {
+                limits.credentials
+            }
             Self::Sessions => limits.sessions,
             Self::SocketTicket => limits.ws_ticket,
             Self::Admin => limits.admin,

@@ -43,6 +43,7 @@ mod rebuild;
 mod row;
 pub mod segment;
 mod sessions;
+mod signin;
 pub mod sqlite;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
@@ -53,6 +54,9 @@ pub use rebuild::heads_of_ops;
 pub use segment::Segment;
 pub use sessions::{
     Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
+};
+pub use signin::{
+    Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, PasskeyRow, SignInStore, TakenChallenge, Unique,
 };
 
 /// How long a health check may take.
@@ -681,6 +685,8 @@ pub enum TokenPurpose {
     ResetPassword,
     /// Replaces a lost passkey.
     RecoverPasskey,
+    /// Gives the account another address.
+    ChangeAddress,
 }
 
 impl TokenPurpose {
@@ -692,6 +698,7 @@ impl TokenPurpose {
             Self::MagicLogin => "magic_login",
             Self::ResetPassword => "reset_password",
             Self::RecoverPasskey => "recover_passkey",
+            Self::ChangeAddress => "change_address",
         }
     }
 }
@@ -743,8 +750,8 @@ pub trait AccountStore: Send + Sync + 'static {
     /// removed after their expiry.
     async fn count_tokens(&self, user: UserId, purpose: TokenPurpose, since_ms: i64) -> Result<i64>;
     /// Uses a token up: it, and for [`TokenPurpose::VerifyEmail`] in the same transaction marks the account verified,
-    /// installs the pending password hash (or none) and voids the account's other verification tokens. `None`: unknown,
-    /// expired, used.
+    /// installs the pending password hash and the pending passkey (or none) and voids the account's other verification
+    /// tokens and what is bound to them. `None`: unknown, expired, used, or the account is verified already.
     async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>>;
     /// Looks at a token without using it.
     async fn peek_token(&self, hash: &[u8; 32], purpose: TokenPurpose) -> Result<Option<OneTimeToken>>;
@@ -767,7 +774,15 @@ pub trait TestStore: Send + Sync + 'static {
 /// Everything a database does for us.
 #[async_trait]
 pub trait Store:
-    LogStore + AccountStore + ArchiveStore + SessionStore + EventStore + OverviewStore + MaintenanceStore + TestStore
+    LogStore
+    + AccountStore
+    + ArchiveStore
+    + SessionStore
+    + SignInStore
+    + EventStore
+    + OverviewStore
+    + MaintenanceStore
+    + TestStore
 {
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.
     async fn ping(&self) -> Result<()>;

@@ -450,10 +450,16 @@ pub(super) fn archive_reason(text: &str) -> Result<ArchiveReason> {
 }
 
 pub(super) fn token_purpose(text: &str) -> Result<TokenPurpose> {
-    [TokenPurpose::VerifyEmail, TokenPurpose::MagicLogin, TokenPurpose::ResetPassword, TokenPurpose::RecoverPasskey]
-        .into_iter()
-        .find(|purpose| purpose.as_str() == text)
-        .ok_or_else(|| corrupt("token purpose"))
+    [
+        TokenPurpose::VerifyEmail,
+        TokenPurpose::MagicLogin,
+        TokenPurpose::ResetPassword,
+        TokenPurpose::RecoverPasskey,
+        TokenPurpose::ChangeAddress,
+    ]
+    .into_iter()
+    .find(|purpose| purpose.as_str() == text)
+    .ok_or_else(|| corrupt("token purpose"))
 }
 
 pub(super) fn token_hash(bytes: &[u8]) -> Result<[u8; 32]> {

@@ -132,6 +132,16 @@ pub const METRICS: &[Metric] = &[
     counter("supersync_logins_total", &["outcome"], "Log-ins, by outcome."),
     counter("supersync_registrations_total", &["outcome"], "Registrations, by outcome."),
     counter("supersync_registrations_capped_total", &[], "Repeated registrations that sent no further mail."),
+    counter(
+        "supersync_link_requests_total",
+        &["purpose", "outcome"],
+        "Requests for a mailed link (the answer is the same whether one was sent), by what for.",
+    ),
+    counter(
+        "supersync_credential_changes_total",
+        &["kind"],
+        "Passwords, passkeys and addresses that were set, added, replaced or removed.",
+    ),
     counter("supersync_verifications_total", &[], "E-mail addresses verified."),
     counter("supersync_session_checks_total", &["source"], "Tokens checked, by where the account's state came from."),
     counter("supersync_sessions_opened_total", &["method"], "Sessions opened, by how somebody signed in."),

@@ -19,19 +19,20 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use supersync::accounts::{
-    Accounts, Address, AuthError, CACHE_TTL_MS, HashParams, LOCK_MS, LoginError, MAX_RESENDS_PER_DAY, Passwords,
-    RegisterError, Registered, SessionOrigin, VERIFY_EMAIL_LIFETIME_MS, VerifyError,
+    Accounts, Address, Applicant, AuthError, CACHE_TTL_MS, HashParams, LOCK_MS, LoginError, MAX_RESENDS_PER_DAY,
+    Passwords, RegisterError, Registered, SessionOrigin, VERIFY_EMAIL_LIFETIME_MS, VerifyError,
 };
 use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
 use supersync::clock::Clock;
 use supersync::config::{
     Config, Cors, Database, EncryptionPolicy, Environment, Legal, Limits, LogFormat, MailDelivery, RateLimit,
-    RateLimits, Retention, Timeouts,
+    RateLimits, RegistrationMode, Retention, Timeouts,
 };
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
 use supersync::store::sqlite::{SqliteOptions, SqliteStore};
 use supersync::store::{AccountStore as _, Credential, NewUser, SessionMethod, Store};
+use supersync::webauthn::RelyingParty;
 
 const NOW_MS: i64 = 1_800_000_000_000;
 const SECRET: &str = "a secret of at least 32 characters";
@@ -54,6 +55,12 @@ fn config() -> Config {
         allowed_emails: Vec::new(),
         mail: MailDelivery::Log,
         legal: Legal::default(),
+        registration: RegistrationMode::Open,
+        relying_party: RelyingParty {
+            id: "sync.example.org".into(),
+            name: "SuperSync".into(),
+            origin: "https://sync.example.org".into(),
+        },
         encryption_policy: EncryptionPolicy::Optional,
         test_mode: false,
         trusted_proxies: 0,
@@ -76,6 +83,10 @@ fn config() -> Config {
             register: limit,
             login: limit,
             verify_email: limit,
+            sign_in: limit,
+            forgot_password: limit,
+            reset_password: limit,
+            credentials: limit,
             sessions: limit,
             ws_ticket: limit,
             admin: limit,
@@ -177,9 +188,13 @@ fn origin() -> SessionOrigin {
     SessionOrigin { method: SessionMethod::Password, user_agent: Some(user_agent), address }
 }
 
+fn applicant(email: &str) -> Applicant {
+    Applicant { address: address(email), terms_accepted: false, invite: None }
+}
+
 impl World {
     async fn register(&self, email: &str, password: &str) -> Result<Registered, RegisterError> {
-        self.accounts.register(&address(email), &secret(password), false).await
+        self.accounts.register(&applicant(email), &secret(password)).await
     }
 
     async fn login(&self, email: &str, password: &str) -> Result<String, LoginError> {

@@ -140,7 +140,7 @@ async fn without_mail_registration_says_what_to_do() {
         Mailer::unavailable(),
         Passwords::new(CHEAP, 1),
     );
-    let error = accounts.register(&address("a@b.co"), &secret(OWNER), false).await.unwrap_err();
+    let error = accounts.register(&applicant("a@b.co"), &secret(OWNER)).await.unwrap_err();
     assert!(matches!(error, RegisterError::NoMail));
     assert!(error.to_string().contains("supersync user add"));
     assert_eq!(accounts.list(0, 10).await.unwrap(), []);

@@ -8,11 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
-    AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Commit, CommitOutcome,
-    DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore,
-    MaintenanceStore, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, Result, Sealable, SessionId,
-    SessionRow, SessionSeen, SessionStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store,
-    StoreError, TestStore, TokenPurpose, Touch, UserRow,
+    AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge, Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite, NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, Result, Sealable, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -356,6 +352,117 @@ impl SessionStore for FaultyStore {
     async fn set_admin(&self, user: UserId, is_admin: bool) -> Result<bool> {
         self.count();
         self.inner.set_admin(user, is_admin).await
+    }
+}
+
+#[async_trait]
+impl SignInStore for FaultyStore {
+    async fn put_verification_link(
+        &self,
+        link: &OneTimeToken,
+        passkey: Option<&NewPasskey>,
+        terms_accepted_at: Option<i64>,
+        since_ms: i64,
+        most: i64,
+    ) -> Result<bool> {
+        self.count();
+        self.inner.put_verification_link(link, passkey, terms_accepted_at, since_ms, most).await
+    }
+    async fn put_link(&self, link: &OneTimeToken, new_email: Option<&str>, gap_ms: i64, most: i64) -> Result<bool> {
+        self.count();
+        self.inner.put_link(link, new_email, gap_ms, most).await
+    }
+    async fn take_login_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<UserRow>> {
+        self.count();
+        self.inner.take_login_link(hash, now_ms).await
+    }
+    async fn take_reset_link(&self, hash: &[u8; 32], now_ms: i64, password_hash: &str) -> Result<Option<UserId>> {
+        self.count();
+        self.inner.take_reset_link(hash, now_ms, password_hash).await
+    }
+    async fn take_recovery_link(&self, hash: &[u8; 32], now_ms: i64, key: &NewPasskey) -> Result<Unique<UserId>> {
+        self.count();
+        self.inner.take_recovery_link(hash, now_ms, key).await
+    }
+    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>> {
+        self.count();
+        self.inner.take_address_link(hash, now_ms).await
+    }
+    async fn change_password(&self, user: UserId, password_hash: &str) -> Result<bool> {
+        self.count();
+        self.inner.change_password(user, password_hash).await
+    }
+    async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()> {
+        self.count();
+        self.inner.put_challenge(challenge, most).await
+    }
+    async fn take_challenge(
+        &self,
+        value: &[u8; 32],
+        ceremony: Ceremony,
+        subject: &[u8; 32],
+        now_ms: i64,
+    ) -> Result<Option<TakenChallenge>> {
+        self.count();
+        self.inner.take_challenge(value, ceremony, subject, now_ms).await
+    }
+    async fn find_passkey(&self, credential_id: &[u8]) -> Result<Option<PasskeyRow>> {
+        self.count();
+        self.inner.find_passkey(credential_id).await
+    }
+    async fn passkeys_of(&self, user: UserId) -> Result<Vec<PasskeyRow>> {
+        self.count();
+        self.inner.passkeys_of(user).await
+    }
+    async fn add_passkey(&self, user: UserId, key: &NewPasskey, most: i64) -> Result<Unique<i64>> {
+        self.count();
+        self.inner.add_passkey(user, key, most).await
+    }
+    async fn rename_passkey(&self, user: UserId, id: i64, name: &str) -> Result<bool> {
+        self.count();
+        self.inner.rename_passkey(user, id, name).await
+    }
+    async fn remove_passkey(&self, user: UserId, id: i64) -> Result<bool> {
+        self.count();
+        self.inner.remove_passkey(user, id).await
+    }
+    async fn use_passkey(&self, id: i64, counter: i64, backup_eligible: bool, now_ms: i64) -> Result<bool> {
+        self.count();
+        self.inner.use_passkey(id, counter, backup_eligible, now_ms).await
+    }
+    async fn put_invite(&self, invite: &NewInvite) -> Result<Option<i64>> {
+        self.count();
+        self.inner.put_invite(invite).await
+    }
+    async fn invites(&self, limit: usize) -> Result<Vec<InviteRow>> {
+        self.count();
+        self.inner.invites(limit).await
+    }
+    async fn delete_invite(&self, id: i64) -> Result<bool> {
+        self.count();
+        self.inner.delete_invite(id).await
+    }
+    async fn find_invite(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<InviteRow>> {
+        self.count();
+        self.inner.find_invite(hash, now_ms).await
+    }
+    async fn use_invite(&self, hash: &[u8; 32], user: UserId, now_ms: i64) -> Result<bool> {
+        self.count();
+        self.inner.use_invite(hash, user, now_ms).await
+    }
+    async fn register_invited(
+        &self,
+        hash: &[u8; 32],
+        user: &NewUser,
+        passkey: Option<&NewPasskey>,
+        now_ms: i64,
+    ) -> Result<Unique<UserId>> {
+        self.count();
+        self.inner.register_invited(hash, user, passkey, now_ms).await
+    }
+    async fn delete_expired_sign_in(&self, now_ms: i64, long_ago_ms: i64) -> Result<u64> {
+        self.count();
+        self.inner.delete_expired_sign_in(now_ms, long_ago_ms).await
     }
 }
 

@@ -63,7 +63,12 @@ impl Fields {
 
     /// `password` where a new one is set.
     pub(super) fn new_password(&mut self) -> Option<SecretString> {
-        let password = self.secret("password")?;
+        self.chosen_password("password")
+    }
+
+    /// A new password in a member with this name.
+    pub(super) fn chosen_password(&mut self, name: &str) -> Option<SecretString> {
+        let password = self.secret(name)?;
         let error = match check_new_password(password.expose_secret()) {
             Ok(()) => return Some(password),
             Err(error) => error,
@@ -72,19 +77,23 @@ impl Fields {
             PasswordRuleError::TooShort => "too_small",
             PasswordRuleError::TooLong => "too_big",
         };
-        self.fault("password", code, &error.to_string());
+        self.fault(name, code, &error.to_string());
         None
     }
 
     /// `password` where it is compared with the stored one.
     pub(super) fn password(&mut self) -> Option<SecretString> {
-        let password = self.secret("password")?;
+        self.given_password("password")
+    }
+
+    fn given_password(&mut self, name: &str) -> Option<SecretString> {
+        let password = self.secret(name)?;
         if password.expose_secret().is_empty() {
-            self.fault("password", "too_small", "Password is required");
+            self.fault(name, "too_small", "Password is required");
             return None;
         }
         if password.expose_secret().len() > MAX_PASSWORD_BYTES {
-            self.fault("password", "too_big", &PasswordRuleError::TooLong.to_string());
+            self.fault(name, "too_big", &PasswordRuleError::TooLong.to_string());
             return None;
         }
         Some(password)
@@ -116,6 +125,43 @@ impl Fields {
             return None;
         }
         Some(name)
+    }
+
+    /// `invite`: the token of an invitation, or nothing.
+    pub(super) fn invite(&mut self) -> Option<SecretString> {
+        match self.members.get("invite") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.is_empty() => None,
+            Some(_) => self.secret("invite"),
+        }
+    }
+
+    /// `credential`: what a browser's authenticator gave. Its contents are judged later.
+    pub(super) fn credential(&mut self) -> Option<Map<String, Value>> {
+        if let Some(Value::Object(credential)) = self.members.get_mut("credential") {
+            return Some(std::mem::take(credential));
+        }
+        self.expected("object", "credential");
+        None
+    }
+
+    /// `currentPassword`, if it was given.
+    pub(super) fn current_password(&mut self) -> Option<SecretString> {
+        match self.members.get("currentPassword") {
+            None | Some(Value::Null) => None,
+            Some(_) => self.given_password("currentPassword"),
+        }
+    }
+
+    /// Whether a member was given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// A boolean; absent counts as false.
+    pub(super) fn flag(&mut self, name: &str) -> bool {
+        self.optional_bool(name);
+        self.members.get(name) == Some(&Value::Bool(true))
     }
 
     /// A member that is a boolean or absent.

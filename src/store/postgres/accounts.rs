@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection as _, Row as _};
 
+use super::signin::adopt_pending_passkey;
 use super::{PostgresStore, on_connection, placed, sql};
 use crate::protocol::UserId;
 use crate::store::error::is_unique_violation;
@@ -193,11 +194,18 @@ impl AccountStore for PostgresStore {
             let Some(row) = rows.first() else { return Ok(None) };
             let token: OneTimeToken = decode_token!(row)?;
             if purpose == TokenPurpose::VerifyEmail {
-                sqlx::query("UPDATE users SET is_verified = TRUE, password_hash = $2 WHERE id = $1")
-                    .bind(token.user)
-                    .bind(token.pending_password_hash.clone())
-                    .execute(&mut *tx)
-                    .await?;
+                let claimed = sqlx::query(
+                    "UPDATE users SET is_verified = TRUE, password_hash = $2, failed_login_attempts = 0, \
+                     locked_until = NULL WHERE id = $1 AND NOT is_verified",
+                )
+                .bind(token.user)
+                .bind(token.pending_password_hash.clone())
+                .execute(&mut *tx)
+                .await?;
+                if claimed.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                adopt_pending_passkey(&mut tx, hash, token.user).await?;
                 sqlx::query("DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2")
                     .bind(token.user)
                     .bind(purpose.as_str())

@@ -27,6 +27,7 @@ mod overview;
 mod rows;
 mod segments;
 mod sessions;
+mod signin;
 mod sql;
 mod test_mode;
 mod upkeep;

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
+use super::signin::adopt_pending_passkey;
 use crate::protocol::UserId;
 use crate::store::error::{is_unique_violation, timed};
 use crate::store::row::{bound, decode_token, decode_user, user_columns};
@@ -215,11 +216,18 @@ impl AccountStore for SqliteStore {
             let Some(row) = rows.first() else { return Ok(None) };
             let token: OneTimeToken = decode_token!(row)?;
             if purpose == TokenPurpose::VerifyEmail {
-                sqlx::query("UPDATE users SET is_verified = 1, password_hash = ?2 WHERE id = ?1")
-                    .bind(token.user)
-                    .bind(token.pending_password_hash.clone())
-                    .execute(&mut *tx)
-                    .await?;
+                let claimed = sqlx::query(
+                    "UPDATE users SET is_verified = 1, password_hash = ?2, failed_login_attempts = 0, \
+                     locked_until = NULL WHERE id = ?1 AND is_verified = 0",
+                )
+                .bind(token.user)
+                .bind(token.pending_password_hash.clone())
+                .execute(&mut *tx)
+                .await?;
+                if claimed.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                adopt_pending_passkey(&mut tx, hash, token.user).await?;
                 sqlx::query("DELETE FROM one_time_tokens WHERE user_id = ?1 AND purpose = ?2")
                     .bind(token.user)
                     .bind(purpose.as_str())

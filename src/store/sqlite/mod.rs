@@ -32,6 +32,7 @@ mod payload;
 mod reader;
 mod segments;
 mod sessions;
+mod signin;
 mod test_mode;
 mod thread;
 mod upkeep;

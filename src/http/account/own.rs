@@ -1,0 +1,112 @@
+//! The own account: facts, password, address. Every route but the link's needs a bearer token, and a change also the current
+//! password or a session opened a short while ago.
+//!
+//! | Route | Answer |
+//! | --- | --- |
+//! | `GET /api/account` | `{id, email, createdAt, isAdmin, hasPassword, passkeys, storage: {usedBytes, quotaBytes, operations}, mail, registration}` |
+//! | `POST /api/account/password` `{currentPassword?, newPassword}` | `{message}` |
+//! | `POST /api/account/email` `{email, currentPassword?}` | `{message}`; a link is mailed to the new address |
+//! | `POST /api/account/email/verify` `{token}` (no bearer) | `{message}` |
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::routing::{get, post};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+use super::fields::Fields;
+use super::{encode, no_store, sender};
+use crate::accounts::{AddressChangeError, ReauthError};
+use crate::http::body::JsonBody;
+use crate::http::error::{ApiError, ApiResult};
+use crate::http::state::AppState;
+
+pub(super) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/api/account", get(facts).delete(super::delete_account))
+        .route("/api/account/password", post(change_password))
+        .route("/api/account/email", post(request_address_change))
+        .route("/api/account/email/verify", post(change_address))
+}
+
+async fn facts(State(state): State<AppState>, parts: Parts) -> ApiResult {
+    let user = sender(&state, &parts).await?;
+    let facts = state.accounts.facts(user.user_id).await?;
+    let account = state.store.load_account(user.user_id).await?.ok_or(ReauthError::NoAccount)?;
+    let row = facts.user;
+    let body = json!({
+        "id": row.id,
+        "email": row.email,
+        "createdAt": row.created_at,
+        "isAdmin": row.is_admin,
+        "hasPassword": row.password_hash.is_some(),
+        "passkeys": facts.passkeys,
+        "storage": {
+            "usedBytes": account.sync.storage_used_bytes,
+            "quotaBytes": row.storage_quota_bytes,
+            // Sequences have no holes.
+            "operations": account.sync.last_seq - account.sync.pruned_seq,
+        },
+        "mail": state.accounts.can_mail(),
+        "registration": state.accounts.registration_mode().as_str(),
+    });
+    Ok(no_store(encode::json(StatusCode::OK, &body)))
+}
+
+async fn change_password(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
+    let mut fields = Fields::of(body)?;
+    let current = fields.current_password();
+    let Some(new) = fields.chosen_password("newPassword") else { return Err(fields.refuse()) };
+    fields.check()?;
+    let user = sender(&state, &parts).await?;
+    state.accounts.reauthenticate(&user, current.as_ref()).await?;
+    state.accounts.change_password(user.user_id, &new).await?;
+    Ok(encode::json(StatusCode::OK, &json!({ "message": "Your password has been changed." })))
+}
+
+async fn request_address_change(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
+    let mut fields = Fields::of(body)?;
+    let current = fields.current_password();
+    let Some(address) = fields.address() else { return Err(fields.refuse()) };
+    fields.check()?;
+    let user = sender(&state, &parts).await?;
+    state.accounts.reauthenticate(&user, current.as_ref()).await?;
+    state.accounts.request_address_change(user.user_id, &address).await?;
+    let message = "If the address can be used, a link to confirm it has been sent there.";
+    Ok(encode::json(StatusCode::OK, &json!({ "message": message })))
+}
+
+async fn change_address(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+    let mut fields = Fields::of(body)?;
+    let Some(token) = fields.token() else { return Err(fields.refuse()) };
+    state.accounts.change_address(token.expose_secret()).await?;
+    Ok(encode::json(StatusCode::OK, &json!({ "message": "Your email address has been changed." })))
+}
+
+impl From<ReauthError> for ApiError {
+    fn from(error: ReauthError) -> Self {
+        match error {
+            ReauthError::Required => {
+                Self::new(StatusCode::FORBIDDEN, error.to_string()).extra("code", "REAUTH_REQUIRED")
+            }
+            ReauthError::WrongPassword | ReauthError::Locked => Self::new(StatusCode::FORBIDDEN, error.to_string()),
+            ReauthError::NoAccount => Self::new(StatusCode::UNAUTHORIZED, error.to_string()),
+            ReauthError::Hash(error) => error.into(),
+            ReauthError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<AddressChangeError> for ApiError {
+    fn from(error: AddressChangeError) -> Self {
+        match error {
+            AddressChangeError::Invalid => Self::bad_request(error.to_string()),
+            AddressChangeError::NotAllowed => Self::new(StatusCode::FORBIDDEN, error.to_string()),
+            AddressChangeError::NoAccount => Self::new(StatusCode::UNAUTHORIZED, error.to_string()),
+            AddressChangeError::Link(error) => error.into(),
+            AddressChangeError::Database(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Ways to sign in besides a password: links by mail, passkeys, invitations.
+//!
+//! Everything that is used once is used in one transaction whose first statement deletes it: of two uses at once, one
+//! finds nothing. What a use changes is changed in that transaction or not at all.
+//!
+//! A passkey given at registration is *pending*: bound to the verification link that was mailed for it. Using a link makes its
+//! passkey and its password the account's only ones ([`super::AccountStore::take_token`]); every other link's are
+//! void (accounts contract, section 4.2).
+
+use async_trait::async_trait;
+
+use super::{NewUser, OneTimeToken, Result, UserRow};
+use crate::protocol::UserId;
+
+mod steps;
+
+pub(super) use steps::{PASSKEY, decode_invite, decode_passkey, sign_in_steps};
+
+/// A passkey as an authenticator made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct NewPasskey {
+    /// Unique among all accounts.
+    pub credential_id: Vec<u8>,
+    /// COSE, as the authenticator gave it.
+    pub public_key: Vec<u8>,
+    pub counter: i64,
+    /// A JSON array of texts.
+    pub transports: Option<String>,
+    /// Whether the key may leave its device. `None`: not known yet.
+    pub backup_eligible: Option<bool>,
+    pub name: String,
+    pub created_at: i64,
+}
+
+/// A passkey of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct PasskeyRow {
+    pub id: i64,
+    pub user: UserId,
+    pub key: NewPasskey,
+    pub last_used_at: Option<i64>,
+}
+
+/// What a challenge was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ceremony {
+    /// Registering an account with a passkey.
+    Register,
+    /// Signing in.
+    Login,
+    /// Replacing lost passkeys.
+    Recover,
+    /// A further passkey of somebody signed in.
+    Add,
+}
+
+impl Ceremony {
+    /// The ceremony's text as stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Login => "login",
+            Self::Recover => "recover",
+            Self::Add => "add",
+        }
+    }
+}
+
+/// A challenge that an authenticator is to sign.
+#[derive(Clone, Debug)]
+pub struct Challenge {
+    /// The random bytes; what it is found by.
+    pub value: [u8; 32],
+    /// What it was made for.
+    pub ceremony: Ceremony,
+    /// SHA-256 of whom it was made for.
+    pub subject: [u8; 32],
+    /// When whoever began the ceremony accepted the legal documents, Unix milliseconds.
+    pub terms_accepted_at: Option<i64>,
+    /// Until when it can be used, Unix milliseconds.
+    pub expires_at: i64,
+}
+
+/// What a used challenge says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenChallenge {
+    /// See [`Challenge::terms_accepted_at`].
+    pub terms_accepted_at: Option<i64>,
+}
+
+/// What became of a key or an address that must be unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unique<T> {
+    /// Done.
+    Done(T),
+    /// The link is unknown, used or expired; the account is gone. Nothing was changed.
+    Gone,
+    /// Somebody has it already. Nothing was changed.
+    Taken,
+    /// There are too many already. Nothing was changed.
+    TooMany,
+}
+
+/// An invitation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct InviteRow {
+    pub id: i64,
+    /// The one address that may use it.
+    pub email: Option<String>,
+    /// Makes its user an administrator.
+    pub makes_admin: bool,
+    /// Void as soon as there is an account.
+    pub is_claim: bool,
+    pub created_by: Option<UserId>,
+    pub created_at: i64,
+    pub expires_at: i64,
+    pub used_at: Option<i64>,
+    pub used_by: Option<UserId>,
+}
+
+/// A new invitation.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct NewInvite {
+    /// SHA-256 of the token in its link.
+    pub token_hash: [u8; 32],
+    pub email: Option<String>,
+    pub makes_admin: bool,
+    pub is_claim: bool,
+    pub created_by: Option<UserId>,
+    pub created_at: i64,
+    pub expires_at: i64,
+}
+
+/// Links, passkeys, challenges, invitations.
+#[async_trait]
+pub trait SignInStore: Send + Sync + 'static {
+    /// Stores a verification link of an unverified account with the password or passkey that takes effect with it, unless
+    /// the account has been verified or got more than `most` such links since `since_ms`. Also notes the link's password as the
+    /// account's (so that a login with it can say what is missing) and `terms_accepted_at`.
+    async fn put_verification_link(
+        &self,
+        link: &OneTimeToken,
+        passkey: Option<&NewPasskey>,
+        terms_accepted_at: Option<i64>,
+        since_ms: i64,
+        most: i64,
+    ) -> Result<bool>;
+    /// Stores a link unless the account got one for the same purpose less than `gap_ms` ago or has `most` unexpired ones.
+    /// `new_email`: the address that takes effect with it.
+    async fn put_link(&self, link: &OneTimeToken, new_email: Option<&str>, gap_ms: i64, most: i64) -> Result<bool>;
+    /// Uses a link that signs in: forgets failed logins. `None`: no such link, or its account may not sign in.
+    async fn take_login_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<UserRow>>;
+    /// Uses a link that sets a password: sets it, token version + 1, forgets failed logins, voids the account's other links.
+    async fn take_reset_link(&self, hash: &[u8; 32], now_ms: i64, password_hash: &str) -> Result<Option<UserId>>;
+    /// Uses a link that replaces lost passkeys: deletes all, stores this one, token version + 1, voids the account's
+    /// other links.
+    async fn take_recovery_link(&self, hash: &[u8; 32], now_ms: i64, key: &NewPasskey) -> Result<Unique<UserId>>;
+    /// Uses a link that changes the address; voids the account's other links. An unverified account with the new address,
+    /// which anybody could have made, gives way.
+    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>>;
+    /// Sets a password, forgets failed logins, voids the account's links. `false`: there is no such account.
+    async fn change_password(&self, user: UserId, password_hash: &str) -> Result<bool>;
+
+    /// Stores a challenge. Of the newest `most` none is lost; older ones are.
+    async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()>;
+    /// Uses a challenge up, if it was made for this.
+    async fn take_challenge(
+        &self,
+        value: &[u8; 32],
+        ceremony: Ceremony,
+        subject: &[u8; 32],
+        now_ms: i64,
+    ) -> Result<Option<TakenChallenge>>;
+
+    /// The passkey with this credential id.
+    async fn find_passkey(&self, credential_id: &[u8]) -> Result<Option<PasskeyRow>>;
+    /// An account's passkeys, oldest first.
+    async fn passkeys_of(&self, user: UserId) -> Result<Vec<PasskeyRow>>;
+    /// Adds a passkey unless the account has `most`.
+    async fn add_passkey(&self, user: UserId, key: &NewPasskey, most: i64) -> Result<Unique<i64>>;
+    /// Renames one of the account's passkeys.
+    async fn rename_passkey(&self, user: UserId, id: i64, name: &str) -> Result<bool>;
+    /// Removes one of the account's passkeys.
+    async fn remove_passkey(&self, user: UserId, id: i64) -> Result<bool>;
+    /// Notes a use, unless the counter says that the key was copied: it must grow, or always be 0 (accounts contract,
+    /// section 6.3). One statement, so that of two uses with the same count one fails.
+    async fn use_passkey(&self, id: i64, counter: i64, backup_eligible: bool, now_ms: i64) -> Result<bool>;
+
+    /// Stores an invitation; a claim replaces older claims. `None`: a claim, and there is an account.
+    async fn put_invite(&self, invite: &NewInvite) -> Result<Option<i64>>;
+    /// Invitations, newest first, at most `limit`.
+    async fn invites(&self, limit: usize) -> Result<Vec<InviteRow>>;
+    /// Takes an invitation back.
+    async fn delete_invite(&self, id: i64) -> Result<bool>;
+    /// The invitation behind a link, used or not, if it has not expired.
+    async fn find_invite(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<InviteRow>>;
+    /// Uses an invitation for an account that has been registered with it; the same account may use it again.
+    async fn use_invite(&self, hash: &[u8; 32], user: UserId, now_ms: i64) -> Result<bool>;
+    /// Uses an invitation and makes the account in one step, verified, with this password and passkey. An unverified account
+    /// with the address gives way. `Taken`: there is a verified one, or somebody has the passkey.
+    async fn register_invited(
+        &self,
+        hash: &[u8; 32],
+        user: &NewUser,
+        passkey: Option<&NewPasskey>,
+        now_ms: i64,
+    ) -> Result<Unique<UserId>>;
+
+    /// Deletes what has expired: challenges and pending passkeys, and invitations that had before `long_ago_ms`; and
+    /// accounts made before then that were never verified and have no link left. Returns how many rows.
+    async fn delete_expired_sign_in(&self, now_ms: i64, long_ago_ms: i64) -> Result<u64>;
+}

@@ -1,0 +1,585 @@
+//! The statements of [`super::SignInStore`], which both databases understand, for a connection within a transaction.
+//!
+//! sqlx has no type for "a connection of either database" that is checked as one, so the functions are made for each by a
+//! macro. `$lock` is what makes a `SELECT` lock its rows.
+
+/// A passkey's columns, in the order in which [`decode_passkey`] reads them.
+macro_rules! passkey_columns {
+    () => {
+        "id, user_id, credential_id, public_key, counter, transports, backup_eligible, name, created_at, last_used_at"
+    };
+}
+
+/// Passkeys; a condition follows.
+pub(in crate::store) const PASSKEY: (&str, &str) = (
+    concat!("SELECT ", passkey_columns!(), " FROM passkeys WHERE credential_id = $1"),
+    concat!("SELECT ", passkey_columns!(), " FROM passkeys WHERE user_id = $1 ORDER BY id"),
+);
+
+/// Reads a passkey's row.
+macro_rules! decode_passkey {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::PasskeyRow> {
+            Ok($crate::store::PasskeyRow {
+                id: row.try_get(0)?,
+                user: row.try_get(1)?,
+                key: $crate::store::NewPasskey {
+                    credential_id: row.try_get(2)?,
+                    public_key: row.try_get(3)?,
+                    counter: row.try_get(4)?,
+                    transports: row.try_get(5)?,
+                    backup_eligible: row.try_get(6)?,
+                    name: row.try_get(7)?,
+                    created_at: row.try_get(8)?,
+                },
+                last_used_at: row.try_get(9)?,
+            })
+        })()
+    }};
+}
+
+/// Reads an invitation's row: id, address, admin, claim, by whom, when, until when, used when, used by whom.
+macro_rules! decode_invite {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::InviteRow> {
+            Ok($crate::store::InviteRow {
+                id: row.try_get(0)?,
+                email: row.try_get(1)?,
+                makes_admin: row.try_get(2)?,
+                is_claim: row.try_get(3)?,
+                created_by: row.try_get(4)?,
+                created_at: row.try_get(5)?,
+                expires_at: row.try_get(6)?,
+                used_at: row.try_get(7)?,
+                used_by: row.try_get(8)?,
+            })
+        })()
+    }};
+}
+
+/// The functions for a connection type.
+macro_rules! sign_in_steps {
+    ($Connection:ty, $lock:literal) => {
+        use $crate::store::error::is_unique_violation;
+        use $crate::store::signin::{PASSKEY, decode_invite, decode_passkey};
+        use $crate::store::row::{decode_user, user_columns};
+        use $crate::store::{
+            Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, NewUser, OneTimeToken, PasskeyRow, TakenChallenge,
+            TokenPurpose, Unique, UserRow,
+        };
+
+        const INVITES: &str = "SELECT id, email, makes_admin, is_claim, created_by, created_at, expires_at, used_at, \
+                               used_by FROM invites ORDER BY id DESC LIMIT $1";
+        const FIND_INVITE: &str = "SELECT id, email, makes_admin, is_claim, created_by, created_at, expires_at, \
+                                   used_at, used_by FROM invites WHERE token_hash = $1 AND expires_at > $2";
+
+        /// Whether the account exists and is verified; its row stays locked.
+        async fn lock_user(db: &mut $Connection, user: UserId) -> Result<Option<bool>> {
+            let query = concat!("SELECT is_verified FROM users WHERE id = $1", $lock);
+            Ok(sqlx::query_scalar(query).bind(user).fetch_optional(&mut *db).await?)
+        }
+
+        async fn insert_link(db: &mut $Connection, link: &OneTimeToken, new_email: Option<&str>) -> Result<()> {
+            sqlx::query(
+                "INSERT INTO one_time_tokens (token_hash, purpose, user_id, pending_password_hash, created_at, \
+                 expires_at, new_email) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            )
+            .bind(link.hash.to_vec())
+            .bind(link.purpose.as_str())
+            .bind(link.user)
+            .bind(link.pending_password_hash.clone())
+            .bind(link.created_at)
+            .bind(link.expires_at)
+            .bind(new_email.map(str::to_owned))
+            .execute(&mut *db)
+            .await?;
+            Ok(())
+        }
+
+        /// The account of a link that is used hereby, and the address that it sets.
+        async fn delete_link(
+            db: &mut $Connection,
+            hash: &[u8; 32],
+            purpose: TokenPurpose,
+            now_ms: i64,
+        ) -> Result<Option<(UserId, Option<String>)>> {
+            let rows = sqlx::query(
+                "DELETE FROM one_time_tokens WHERE token_hash = $1 AND purpose = $2 AND expires_at > $3 \
+                 RETURNING user_id, new_email",
+            )
+            .bind(hash.to_vec())
+            .bind(purpose.as_str())
+            .bind(now_ms)
+            .fetch_all(&mut *db)
+            .await?;
+            rows.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+        }
+
+        /// After a change of how one signs in, whatever is in the mail is void.
+        async fn void_links(db: &mut $Connection, user: UserId) -> Result<()> {
+            sqlx::query("DELETE FROM one_time_tokens WHERE user_id = $1").bind(user).execute(&mut *db).await?;
+            sqlx::query("DELETE FROM pending_passkeys WHERE user_id = $1").bind(user).execute(&mut *db).await?;
+            Ok(())
+        }
+
+        /// The passkey bound to a verification link becomes the account's only one. One that somebody else has already
+        /// is left out.
+        pub(super) async fn adopt_pending_passkey(
+            db: &mut $Connection,
+            hash: &[u8; 32],
+            user: UserId,
+        ) -> Result<()> {
+            sqlx::query("DELETE FROM passkeys WHERE user_id = $1").bind(user).execute(&mut *db).await?;
+            sqlx::query(
+                "INSERT INTO passkeys (user_id, credential_id, public_key, counter, transports, backup_eligible, name, \
+                 created_at) SELECT user_id, credential_id, public_key, counter, transports, backup_eligible, name, \
+                 created_at FROM pending_passkeys WHERE token_hash = $1 AND user_id = $2 ON CONFLICT DO NOTHING",
+            )
+            .bind(hash.to_vec())
+            .bind(user)
+            .execute(&mut *db)
+            .await?;
+            sqlx::query("DELETE FROM pending_passkeys WHERE user_id = $1").bind(user).execute(&mut *db).await?;
+            Ok(())
+        }
+
+        /// `None`: somebody has it already.
+        async fn insert_passkey(db: &mut $Connection, user: UserId, key: &NewPasskey) -> Result<Option<i64>> {
+            let inserted = sqlx::query_scalar::<_, i64>(
+                "INSERT INTO passkeys (user_id, credential_id, public_key, counter, transports, backup_eligible, name, \
+                 created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING id",
+            )
+            .bind(user)
+            .bind(key.credential_id.clone())
+            .bind(key.public_key.clone())
+            .bind(key.counter)
+            .bind(key.transports.clone())
+            .bind(key.backup_eligible)
+            .bind(key.name.clone())
+            .bind(key.created_at)
+            .fetch_all(&mut *db)
+            .await?;
+            Ok(inserted.first().copied())
+        }
+
+        async fn insert_pending_passkey(
+            db: &mut $Connection,
+            link: &OneTimeToken,
+            key: &NewPasskey,
+        ) -> Result<()> {
+            sqlx::query(
+                "INSERT INTO pending_passkeys (token_hash, user_id, credential_id, public_key, counter, transports, \
+                 backup_eligible, name, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            )
+            .bind(link.hash.to_vec())
+            .bind(link.user)
+            .bind(key.credential_id.clone())
+            .bind(key.public_key.clone())
+            .bind(key.counter)
+            .bind(key.transports.clone())
+            .bind(key.backup_eligible)
+            .bind(key.name.clone())
+            .bind(key.created_at)
+            .bind(link.expires_at)
+            .execute(&mut *db)
+            .await?;
+            Ok(())
+        }
+
+        async fn put_verification_link(
+            db: &mut $Connection,
+            link: &OneTimeToken,
+            passkey: Option<&NewPasskey>,
+            terms_accepted_at: Option<i64>,
+            since_ms: i64,
+            most: i64,
+        ) -> Result<bool> {
+            if lock_user(db, link.user).await? != Some(false) {
+                return Ok(false);
+            }
+            let links: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*) FROM one_time_tokens WHERE user_id = $1 AND purpose = $2 AND created_at >= $3",
+            )
+            .bind(link.user)
+            .bind(link.purpose.as_str())
+            .bind(since_ms)
+            .fetch_one(&mut *db)
+            .await?;
+            if links > most {
+                return Ok(false);
+            }
+            sqlx::query(
+                "UPDATE users SET password_hash = COALESCE($2, password_hash), \
+                 terms_accepted_at = COALESCE($3, terms_accepted_at) WHERE id = $1",
+            )
+            .bind(link.user)
+            .bind(link.pending_password_hash.clone())
+            .bind(terms_accepted_at)
+            .execute(&mut *db)
+            .await?;
+            if let Some(key) = passkey {
+                insert_pending_passkey(db, link, key).await?;
+            }
+            insert_link(db, link, None).await?;
+            Ok(true)
+        }
+
+        async fn put_link(
+            db: &mut $Connection,
+            link: &OneTimeToken,
+            new_email: Option<&str>,
+            gap_ms: i64,
+            most: i64,
+        ) -> Result<bool> {
+            if lock_user(db, link.user).await? != Some(true) {
+                return Ok(false);
+            }
+            let row = sqlx::query(
+                "SELECT COUNT(*), MAX(created_at) FROM one_time_tokens \
+                 WHERE user_id = $1 AND purpose = $2 AND expires_at > $3",
+            )
+            .bind(link.user)
+            .bind(link.purpose.as_str())
+            .bind(link.created_at)
+            .fetch_one(&mut *db)
+            .await?;
+            let (unexpired, newest): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+            // One from the future means that the clock was set back: that must not bar anybody for long.
+            let too_soon = newest.is_some_and(|newest| (0..gap_ms).contains(&(link.created_at - newest)));
+            if unexpired >= most || too_soon {
+                return Ok(false);
+            }
+            insert_link(db, link, new_email).await?;
+            Ok(true)
+        }
+
+        async fn take_login_link(db: &mut $Connection, hash: &[u8; 32], now_ms: i64) -> Result<Option<UserRow>> {
+            let Some((user, _)) = delete_link(db, hash, TokenPurpose::MagicLogin, now_ms).await? else {
+                return Ok(None);
+            };
+            let rows = sqlx::query(concat!(
+                "UPDATE users SET failed_login_attempts = 0, locked_until = NULL WHERE id = $1 AND is_verified = TRUE \
+                 AND locked_at IS NULL RETURNING ",
+                user_columns!()
+            ))
+            .bind(user)
+            .fetch_all(&mut *db)
+            .await?;
+            rows.first().map(|row| decode_user!(row)).transpose()
+        }
+
+        async fn take_reset_link(
+            db: &mut $Connection,
+            hash: &[u8; 32],
+            now_ms: i64,
+            password_hash: &str,
+        ) -> Result<Option<UserId>> {
+            let Some((user, _)) = delete_link(db, hash, TokenPurpose::ResetPassword, now_ms).await? else {
+                return Ok(None);
+            };
+            let set = sqlx::query(
+                "UPDATE users SET password_hash = $2, token_version = token_version + 1, failed_login_attempts = 0, \
+                 locked_until = NULL WHERE id = $1 AND is_verified = TRUE",
+            )
+            .bind(user)
+            .bind(password_hash.to_owned())
+            .execute(&mut *db)
+            .await?;
+            if set.rows_affected() == 0 {
+                return Ok(None);
+            }
+            void_links(db, user).await?;
+            Ok(Some(user))
+        }
+
+        async fn take_recovery_link(
+            db: &mut $Connection,
+            hash: &[u8; 32],
+            now_ms: i64,
+            key: &NewPasskey,
+        ) -> Result<Unique<UserId>> {
+            let Some((user, _)) = delete_link(db, hash, TokenPurpose::RecoverPasskey, now_ms).await? else {
+                return Ok(Unique::Gone);
+            };
+            let set = sqlx::query(
+                "UPDATE users SET token_version = token_version + 1, failed_login_attempts = 0, locked_until = NULL \
+                 WHERE id = $1 AND is_verified = TRUE",
+            )
+            .bind(user)
+            .execute(&mut *db)
+            .await?;
+            if set.rows_affected() == 0 {
+                return Ok(Unique::Gone);
+            }
+            sqlx::query("DELETE FROM passkeys WHERE user_id = $1").bind(user).execute(&mut *db).await?;
+            if insert_passkey(db, user, key).await?.is_none() {
+                return Ok(Unique::Taken);
+            }
+            void_links(db, user).await?;
+            Ok(Unique::Done(user))
+        }
+
+        async fn take_address_link(db: &mut $Connection, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>> {
+            let Some((user, Some(email))) = delete_link(db, hash, TokenPurpose::ChangeAddress, now_ms).await? else {
+                return Ok(Unique::Gone);
+            };
+            sqlx::query("DELETE FROM users WHERE lower(email) = $1 AND is_verified = FALSE AND id <> $2")
+                .bind(email.to_ascii_lowercase())
+                .bind(user)
+                .execute(&mut *db)
+                .await?;
+            let set = sqlx::query("UPDATE users SET email = $2 WHERE id = $1 AND is_verified = TRUE").bind(user).bind(email);
+            match set.execute(&mut *db).await {
+                Ok(done) if done.rows_affected() == 0 => Ok(Unique::Gone),
+                Ok(_) => {
+                    void_links(db, user).await?;
+                    Ok(Unique::Done(user))
+                }
+                Err(error) if is_unique_violation(&error) => Ok(Unique::Taken),
+                Err(error) => Err(error.into()),
+            }
+        }
+
+        async fn change_password(db: &mut $Connection, user: UserId, password_hash: &str) -> Result<bool> {
+            let set = sqlx::query(
+                "UPDATE users SET password_hash = $2, failed_login_attempts = 0, locked_until = NULL WHERE id = $1",
+            )
+            .bind(user)
+            .bind(password_hash.to_owned())
+            .execute(&mut *db)
+            .await?;
+            void_links(db, user).await?;
+            Ok(set.rows_affected() > 0)
+        }
+
+        async fn put_challenge(db: &mut $Connection, challenge: &Challenge, most: i64) -> Result<()> {
+            let id: i64 = sqlx::query_scalar(
+                "INSERT INTO webauthn_challenges (challenge, ceremony, subject, terms_accepted_at, expires_at) \
+                 VALUES ($1, $2, $3, $4, $5) RETURNING id",
+            )
+            .bind(challenge.value.to_vec())
+            .bind(challenge.ceremony.as_str())
+            .bind(challenge.subject.to_vec())
+            .bind(challenge.terms_accepted_at)
+            .bind(challenge.expires_at)
+            .fetch_one(&mut *db)
+            .await?;
+            sqlx::query("DELETE FROM webauthn_challenges WHERE id <= $1")
+                .bind(id.saturating_sub(most))
+                .execute(&mut *db)
+                .await?;
+            Ok(())
+        }
+
+        async fn take_challenge(
+            db: &mut $Connection,
+            value: &[u8; 32],
+            ceremony: Ceremony,
+            subject: &[u8; 32],
+            now_ms: i64,
+        ) -> Result<Option<TakenChallenge>> {
+            let rows = sqlx::query(
+                "DELETE FROM webauthn_challenges WHERE challenge = $1 AND ceremony = $2 AND subject = $3 \
+                 AND expires_at > $4 RETURNING terms_accepted_at",
+            )
+            .bind(value.to_vec())
+            .bind(ceremony.as_str())
+            .bind(subject.to_vec())
+            .bind(now_ms)
+            .fetch_all(&mut *db)
+            .await?;
+            rows.first().map(|row| Ok(TakenChallenge { terms_accepted_at: row.try_get(0)? })).transpose()
+        }
+
+        async fn find_passkey(db: &mut $Connection, credential_id: &[u8]) -> Result<Option<PasskeyRow>> {
+            let row = sqlx::query(PASSKEY.0).bind(credential_id.to_vec()).fetch_optional(&mut *db).await?;
+            row.map(|row| decode_passkey!(&row)).transpose()
+        }
+
+        async fn passkeys_of(db: &mut $Connection, user: UserId) -> Result<Vec<PasskeyRow>> {
+            let rows = sqlx::query(PASSKEY.1).bind(user).fetch_all(&mut *db).await?;
+            rows.iter().map(|row| decode_passkey!(row)).collect()
+        }
+
+        async fn add_passkey(db: &mut $Connection, user: UserId, key: &NewPasskey, most: i64) -> Result<Unique<i64>> {
+            if lock_user(db, user).await?.is_none() {
+                return Ok(Unique::Gone);
+            }
+            let count = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM passkeys WHERE user_id = $1").bind(user);
+            if count.fetch_one(&mut *db).await? >= most {
+                return Ok(Unique::TooMany);
+            }
+            Ok(insert_passkey(db, user, key).await?.map_or(Unique::Taken, Unique::Done))
+        }
+
+        async fn rename_passkey(db: &mut $Connection, user: UserId, id: i64, name: &str) -> Result<bool> {
+            let done = sqlx::query("UPDATE passkeys SET name = $3 WHERE id = $1 AND user_id = $2")
+                .bind(id)
+                .bind(user)
+                .bind(name.to_owned())
+                .execute(&mut *db)
+                .await?;
+            Ok(done.rows_affected() > 0)
+        }
+
+        async fn remove_passkey(db: &mut $Connection, user: UserId, id: i64) -> Result<bool> {
+            let done = sqlx::query("DELETE FROM passkeys WHERE id = $1 AND user_id = $2").bind(id).bind(user);
+            Ok(done.execute(&mut *db).await?.rows_affected() > 0)
+        }
+
+        async fn use_passkey(
+            db: &mut $Connection,
+            id: i64,
+            counter: i64,
+            backup_eligible: bool,
+            now_ms: i64,
+        ) -> Result<bool> {
+            let done = sqlx::query(
+                "UPDATE passkeys SET counter = $2, backup_eligible = $3, last_used_at = $4 \
+                 WHERE id = $1 AND (counter < $2 OR (counter = 0 AND $2 = 0))",
+            )
+            .bind(id)
+            .bind(counter)
+            .bind(backup_eligible)
+            .bind(now_ms)
+            .execute(&mut *db)
+            .await?;
+            Ok(done.rows_affected() > 0)
+        }
+
+        async fn put_invite(db: &mut $Connection, invite: &NewInvite) -> Result<Option<i64>> {
+            if invite.is_claim {
+                if has_users(db).await? {
+                    return Ok(None);
+                }
+                sqlx::query("DELETE FROM invites WHERE is_claim = TRUE").execute(&mut *db).await?;
+            }
+            let id = sqlx::query_scalar(
+                "INSERT INTO invites (token_hash, email, makes_admin, is_claim, created_by, created_at, expires_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+            )
+            .bind(invite.token_hash.to_vec())
+            .bind(invite.email.clone())
+            .bind(invite.makes_admin)
+            .bind(invite.is_claim)
+            .bind(invite.created_by)
+            .bind(invite.created_at)
+            .bind(invite.expires_at)
+            .fetch_one(&mut *db)
+            .await?;
+            Ok(Some(id))
+        }
+
+        async fn has_users(db: &mut $Connection) -> Result<bool> {
+            Ok(sqlx::query("SELECT 1 FROM users LIMIT 1").fetch_optional(&mut *db).await?.is_some())
+        }
+
+        async fn invites(db: &mut $Connection, limit: i64) -> Result<Vec<InviteRow>> {
+            let rows = sqlx::query(INVITES).bind(limit).fetch_all(&mut *db).await?;
+            rows.iter().map(|row| decode_invite!(row)).collect()
+        }
+
+        async fn delete_invite(db: &mut $Connection, id: i64) -> Result<bool> {
+            let done = sqlx::query("DELETE FROM invites WHERE id = $1").bind(id).execute(&mut *db).await?;
+            Ok(done.rows_affected() > 0)
+        }
+
+        async fn find_invite(db: &mut $Connection, hash: &[u8; 32], now_ms: i64) -> Result<Option<InviteRow>> {
+            let row = sqlx::query(FIND_INVITE).bind(hash.to_vec()).bind(now_ms).fetch_optional(&mut *db).await?;
+            row.map(|row| decode_invite!(&row)).transpose()
+        }
+
+        async fn use_invite(db: &mut $Connection, hash: &[u8; 32], user: UserId, now_ms: i64) -> Result<bool> {
+            let done = sqlx::query(
+                "UPDATE invites SET used_at = $3, used_by = $2 WHERE token_hash = $1 AND expires_at > $3 \
+                 AND (used_at IS NULL OR used_by = $2)",
+            )
+            .bind(hash.to_vec())
+            .bind(user)
+            .bind(now_ms)
+            .execute(&mut *db)
+            .await?;
+            Ok(done.rows_affected() > 0)
+        }
+
+        async fn register_invited(
+            db: &mut $Connection,
+            hash: &[u8; 32],
+            new: &NewUser,
+            passkey: Option<&NewPasskey>,
+            now_ms: i64,
+        ) -> Result<Unique<UserId>> {
+            // First: whoever uses the same invitation at the same time waits here.
+            let taken = sqlx::query(
+                "UPDATE invites SET used_at = $2 WHERE token_hash = $1 AND expires_at > $2 AND used_at IS NULL \
+                 RETURNING makes_admin, is_claim",
+            )
+            .bind(hash.to_vec())
+            .bind(now_ms)
+            .fetch_all(&mut *db)
+            .await?;
+            let Some(row) = taken.first() else { return Ok(Unique::Gone) };
+            let (makes_admin, is_claim): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+            if is_claim && has_users(db).await? {
+                return Ok(Unique::Gone);
+            }
+            sqlx::query("DELETE FROM users WHERE lower(email) = $1 AND is_verified = FALSE")
+                .bind(new.email.to_ascii_lowercase())
+                .execute(&mut *db)
+                .await?;
+            let inserted = sqlx::query_scalar::<_, i64>(
+                "INSERT INTO users (email, password_hash, is_verified, created_at, terms_accepted_at, \
+                 storage_quota_bytes, is_admin) VALUES ($1, $2, TRUE, $3, $4, $5, $6) RETURNING id",
+            )
+            .bind(new.email.clone())
+            .bind(new.password_hash.clone())
+            .bind(new.created_at)
+            .bind(new.terms_accepted_at)
+            .bind(new.storage_quota_bytes)
+            .bind(makes_admin)
+            .fetch_all(&mut *db)
+            .await;
+            let user = match inserted {
+                Ok(ids) => ids.first().copied().ok_or(sqlx::Error::RowNotFound)?,
+                Err(error) if is_unique_violation(&error) => return Ok(Unique::Taken),
+                Err(error) => return Err(error.into()),
+            };
+            sqlx::query("INSERT INTO user_sync_state (user_id) VALUES ($1)").bind(user).execute(&mut *db).await?;
+            if let Some(key) = passkey
+                && insert_passkey(db, user, key).await?.is_none()
+            {
+                return Ok(Unique::Taken);
+            }
+            sqlx::query("UPDATE invites SET used_by = $2 WHERE token_hash = $1")
+                .bind(hash.to_vec())
+                .bind(user)
+                .execute(&mut *db)
+                .await?;
+            Ok(Unique::Done(user))
+        }
+
+        async fn delete_expired_sign_in(db: &mut $Connection, now_ms: i64, long_ago_ms: i64) -> Result<u64> {
+            let mut rows = 0;
+            for query in [
+                "DELETE FROM webauthn_challenges WHERE expires_at <= $1",
+                "DELETE FROM pending_passkeys WHERE expires_at <= $1",
+            ] {
+                rows += sqlx::query(query).bind(now_ms).execute(&mut *db).await?.rows_affected();
+            }
+            let invites = sqlx::query("DELETE FROM invites WHERE expires_at <= $1").bind(long_ago_ms);
+            rows += invites.execute(&mut *db).await?.rows_affected();
+            let users = sqlx::query(
+                "DELETE FROM users WHERE is_verified = FALSE AND created_at <= $1 AND NOT EXISTS \
+                 (SELECT 1 FROM one_time_tokens t WHERE t.user_id = users.id AND t.expires_at > $2)",
+            )
+            .bind(long_ago_ms)
+            .bind(now_ms);
+            rows += users.execute(&mut *db).await?.rows_affected();
+            Ok(rows)
+        }
+    };
+}
+
+pub(in crate::store) use {decode_invite, decode_passkey, sign_in_steps};

@@ -1,0 +1,37 @@
+//! Ways to sign in, through the routes, on both databases: mailed links, passkeys, invitations, changes of the own account.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't set its stage has failed")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+/// Makes one test per database of each function: `sqlite::name` and `postgres::name`.
+macro_rules! on_both_databases {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name($crate::harness::Backend::Sqlite).await;
+                }
+            )+
+        }
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name($crate::harness::Backend::Postgres).await;
+                }
+            )+
+        }
+    };
+}
+
+mod authenticator;
+mod invites;
+mod links;
+mod neutral;
+mod own;
+mod passkeys;
+mod recovery;
+mod world;
