@@ -177,6 +177,7 @@ pub struct RateLimits {
     pub verify_email: RateLimit,
     pub sessions: RateLimit,
     pub ws_ticket: RateLimit,
+    pub admin: RateLimit,
 }
 
 /// The time-out ladder (operations.md, section 3), inner to outer.

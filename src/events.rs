@@ -122,10 +122,7 @@ impl Follower {
                 self.engine.forget(user);
             }
             EventKind::QuotaChanged | EventKind::DataCleared => self.engine.forget(user),
-            EventKind::DataReplaced => {
-                self.engine.forget(user);
-                self.engine.notify_all(user).await;
-            }
+            EventKind::DataReplaced => self.engine.catch_up(user).await,
             EventKind::Unknown => {
                 self.close_void_sockets(user).await?;
                 self.engine.forget(user);

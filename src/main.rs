@@ -4,13 +4,14 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use supersync::admin::data::DataCommand;
+use supersync::admin::data::{DataCommand, DataError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
-use supersync::admin::user::UserCommand;
+use supersync::admin::user::{AdminError, UserCommand};
 use supersync::bench::{self, BenchCommand};
 use supersync::clock::Clock;
 use supersync::config::{Config, Loaded};
+use supersync::store::StoreError;
 use supersync::{admin, store, telemetry};
 
 mod serve;
@@ -33,7 +34,8 @@ Settings are environment variables, or lines of a .env file in the working direc
 In production: SUPERSYNC_ENV=production, JWT_SECRET, PUBLIC_URL=https://…, and a reverse proxy with TLS in front.
 
 Stop with Ctrl-C or SIGTERM: running requests may finish.
-Exit codes: 0 done, 1 failed (the reason is the last line), 2 wrong arguments.";
+Exit codes: 0 done, 1 failed (the reason is the last line), 2 wrong arguments; of the commands on accounts and data also
+3 no such account or session, 4 refused as things stand, 5 the database does not answer.";
 
 /// Sync server for the Super Productivity app.
 ///
@@ -80,13 +82,26 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("supersync: {error}");
-            ExitCode::FAILURE
+            exit_code(&*error).into()
         }
     }
 }
 
 /// What ends the program is read by a person; by then every kind of error is just its text.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What kind of failure it is, for scripts.
+fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
+    if let Some(error) = error.downcast_ref::<AdminError>() {
+        error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<DataError>() {
+        error.exit_code()
+    } else if error.is::<StoreError>() {
+        5
+    } else {
+        1
+    }
+}
 
 fn run(command_line: CommandLine) -> Result<(), Failure> {
     let command = match command_line.command {
@@ -132,7 +147,9 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             WithSettings::Data(command) => {
                 quiet_logs(&config)?;
                 let store = store::open_beside(&config.database, config.timeouts.statement).await?;
-                let done = admin::data::run(command, store.clone(), &config, Clock::System, &mut io::stdout()).await;
+                let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
+                let done =
+                    admin::data::run(command, store.clone(), &config, Clock::System, &mut input, &mut output).await;
                 store.close().await;
                 Ok(done?)
             }

@@ -150,3 +150,41 @@ fn a_start_says_what_to_do_next_and_a_signal_ends_it_in_order() {
     assert!(signal.success());
     assert_eq!(server.wait().expect("it ends").code(), Some(0));
 }
+
+/// The settings of commands that need a database.
+const SECRET: (&str, &str) = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
+
+#[test]
+fn exit_codes_are_for_scripts() {
+    let directory = directory();
+    let code = |arguments: &[&str]| run(&directory, &[SECRET], arguments).status.code();
+    assert_eq!(code(&["user", "add", "a@b.co"]), Some(0));
+    assert_eq!(code(&["user", "add", "nobody"]), Some(1));
+    assert_eq!(code(&["user", "lock"]), Some(2));
+    assert_eq!(code(&["user", "show", "n@b.co"]), Some(3));
+    assert_eq!(code(&["user", "add", "a@b.co"]), Some(4));
+    assert_eq!(code(&["data", "clear", "n@b.co", "--yes"]), Some(3));
+    assert_eq!(code(&["data", "clear", "a@b.co"]), Some(4));
+    assert_eq!(code(&["data", "clear"]), Some(2));
+    assert_eq!(code(&["data", "clear", "a@b.co", "--all"]), Some(2));
+    let nowhere = ("DATABASE_URL", "postgres://user:hunter2@127.0.0.1:1/sync?pool_timeout=1");
+    let output = run(&directory, &[SECRET, nowhere], &["user", "list"]);
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(output.status.code() == Some(5) && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn synced_data_is_cleared_and_the_account_stays() {
+    let directory = directory();
+    for email in ["a@b.co", "b@b.co"] {
+        assert!(run(&directory, &[SECRET], &["user", "add", email]).status.success());
+    }
+    let say = |arguments: &[&str]| {
+        let output = run(&directory, &[SECRET], arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(say(&["data", "clear", "a@b.co", "--yes"]), "Deleted the synced data of 1 account(s).\n");
+    assert_eq!(say(&["data", "clear", "--all", "--yes"]), "Deleted the synced data of 2 account(s).\n");
+    assert!(say(&["user", "list"]).ends_with("2 accounts\n"));
+}

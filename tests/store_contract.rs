@@ -15,6 +15,8 @@ mod commit;
 mod fixture;
 #[path = "store_contract/log.rs"]
 mod log;
+#[path = "store_contract/overview.rs"]
+mod overview;
 #[path = "store_contract/postgres_only.rs"]
 mod postgres_only;
 #[path = "store_contract/segments.rs"]
@@ -147,4 +149,8 @@ on_both_databases! {
         old_events_go_but_numbers_go_on,
         a_deleted_account_leaves_no_session,
         an_account_is_made_an_administrator_s;
+    overview:
+        an_account_is_shown_with_what_it_holds,
+        accounts_are_found_by_address_and_number,
+        the_database_knows_its_size_and_the_time;
 }

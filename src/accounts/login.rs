@@ -71,16 +71,15 @@ impl Accounts {
         if user.locked_until.is_some_and(|until| until > inner.clock.now_ms()) {
             return Err(LoginError::Locked);
         }
-        match admission.check(password, user.password_hash.as_deref()).await? {
+        let verdict = admission.check(password, user.password_hash.as_deref()).await?;
+        // What the operator has locked is refused as if the password were wrong, in every respect.
+        let verdict = if user.locked_at.is_some() { Verdict::Mismatch } else { verdict };
+        match verdict {
             Verdict::Mismatch => {
                 let checked = Instant::now();
                 let lock_until = inner.clock.now_ms() + LOCK_MS;
                 inner.store.count_failed_login(user.id, LOCK_AFTER_FAILURES, lock_until).await?;
                 pace::level(checked).await;
-                Err(LoginError::InvalidCredentials)
-            }
-            Verdict::Match { .. } if user.locked_at.is_some() => {
-                pace::level(Instant::now()).await;
                 Err(LoginError::InvalidCredentials)
             }
             Verdict::Match { .. } if !user.is_verified => Err(LoginError::NotVerified),

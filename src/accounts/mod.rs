@@ -26,9 +26,11 @@ mod authenticate;
 mod cache;
 mod link;
 mod login;
+mod made_up;
 mod manage;
 mod open;
 mod origin;
+mod oversee;
 mod pace;
 mod password;
 mod register;
@@ -42,9 +44,11 @@ pub use authenticate::{AuthError, AuthUser};
 pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS, SEEN_EVERY_MS};
 pub use link::VERIFY_EMAIL_LIFETIME_MS;
 pub use login::{LOCK_AFTER_FAILURES, LOCK_MS, LoginError};
+pub use made_up::make_up_password;
 pub use manage::ManageError;
 pub use open::{MAX_SESSIONS, RECENT_MS};
 pub use origin::{MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
+pub use oversee::AdminRefusal;
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };

@@ -1,9 +1,9 @@
-//! `supersync data …`: what the server's clean-up does by itself, now; and archived data sets.
+//! `supersync data …`: what the server's clean-up does by itself, now; archived data sets; deleting what is synced.
 //!
 //! Works on the database, beside running servers or without: every change of an account's log is fenced by its revision,
 //! so a server that has the account in memory only finds out a little later, from the events that the database keeps.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::clear;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::archive::{Archive, ArchiveError, ArchiveId, FormerPassword, Obstacle};
@@ -39,6 +40,21 @@ pub enum DataCommand {
         /// Only the account with this number (`supersync user list`).
         #[arg(long, value_name = "ID")]
         user: Option<UserId>,
+    },
+    /// Delete the synced data of an account, or of all. The accounts stay, with their tokens.
+    ///
+    /// The same as "Reset account" in the browser: devices keep what they have and upload it anew. The deleted data stays in
+    /// the archive for 30 days. A running server hears of it within a second.
+    Clear {
+        /// The account's e-mail address.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        email: Option<String>,
+        /// Every account.
+        #[arg(long)]
+        all: bool,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// List an account's data sets that were replaced or deleted and can still be brought back.
     Archives {
@@ -77,6 +93,9 @@ pub enum DataError {
     /// A data set can't be brought back, or listed.
     #[error("{}", told(.0))]
     Archive(ArchiveError),
+    /// The operator did not say yes.
+    #[error("nothing was deleted")]
+    NotConfirmed,
     /// Some accounts could not be done; the log says why.
     #[error("{0} account(s) failed; run the command again")]
     Failed(u64),
@@ -86,9 +105,22 @@ pub enum DataError {
     /// The engine did not start.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Writing the output failed.
-    #[error("standard output: {0}")]
+    /// Reading the input or writing the output failed.
+    #[error("standard input or output: {0}")]
     Io(#[from] io::Error),
+}
+
+impl DataError {
+    /// With which code the program ends.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoAccount(_) | Self::NoAddress(_) | Self::NoArchive(_) => 3,
+            Self::NotConfirmed | Self::Archive(ArchiveError::NotRestorable(_) | ArchiveError::Quota(_)) => 4,
+            Self::Store(_) => 5,
+            Self::Archive(_) | Self::Off | Self::Failed(_) | Self::Engine(_) | Self::Io(_) => 1,
+        }
+    }
 }
 
 /// What the operator is told.
@@ -122,10 +154,21 @@ pub async fn run(
     store: Arc<dyn Store>,
     config: &Config,
     clock: Clock,
+    input: &mut (dyn BufRead + Send),
     output: &mut (dyn Write + Send),
 ) -> Result<(), DataError> {
     match command {
         DataCommand::Seal { older_than, user } => seal(older_than, user, store, config, clock, output).await,
+        DataCommand::Clear { email, all: _, yes } => {
+            let (users, whose) = match &email {
+                Some(email) => (vec![account(&store, email).await?], format!("account {email}")),
+                None => (clear::every_account(&*store).await?, "all accounts".to_owned()),
+            };
+            if !yes && !clear::confirmed(&whose, input, output)? {
+                return Err(DataError::NotConfirmed);
+            }
+            clear::clear(&users, store, config, clock, output).await
+        }
         DataCommand::Archives { email } => {
             let user = account(&store, &email).await?;
             let engine = Handle::start(store, clock, Options::from(config)).await?;

@@ -1,8 +1,10 @@
 //! What the operator's subcommands do. Each one is a function of its input, an output and the services it needs; `main`
 //! only parses the command line.
 
+mod clear;
 pub mod data;
 pub mod healthcheck;
 pub mod mail;
 pub mod migrate;
+mod report;
 pub mod user;

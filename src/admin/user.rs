@@ -1,7 +1,7 @@
 //! `supersync user …`: accounts by hand, without mail.
 //!
 //! Works on the database, not through a running server: both can run at once, with either database. A running server
-//! notices a revoked session within 30 seconds, and a new quota when the old one is used up.
+//! hears of what was done here within a second.
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -9,23 +9,22 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::accounts::{Accounts, Address, AddressError, ManageError, PasswordRuleError, Session, check_new_password};
+use super::report;
+use crate::accounts::{
+    Accounts, Address, AddressError, HashError, ManageError, PasswordRuleError, Session, SessionError, SessionRef,
+    check_new_password, make_up_password,
+};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::mail::Mailer;
-use crate::store::{Store, StoreError, UserRow};
-
-/// Accounts read at a time for the list.
-const LIST_PAGE: usize = 500;
-/// Without 0, o, 1, l, i, u: a password that is read from a screen and typed.
-const PASSWORD_ALPHABET: &[u8; 30] = b"23456789abcdefghjkmnpqrstwxyzv";
-/// Groups of [`PASSWORD_GROUP`] characters: 20 in all, 98 bits.
-const PASSWORD_GROUPS: usize = 4;
-const PASSWORD_GROUP: usize = 5;
+use crate::store::{SessionId, Store, StoreError, UserRow};
 
 /// Manage accounts without mail.
 ///
-/// Works directly on the configured database; the server may be running meanwhile.
+/// Works directly on the configured database; a running server hears of it within a second.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 there is no such account or session, 4 refused as things stand
+/// (address taken, not verified, locked, not confirmed), 5 the database does not answer.
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
     /// Create an account that can be used at once, and print its access token.
@@ -49,8 +48,28 @@ pub enum UserCommand {
         /// The account's e-mail address.
         email: String,
     },
-    /// List all accounts: number, state, quota, creation date, address.
-    List,
+    /// List all accounts: number, state, storage used and allowed, creation date, address.
+    List {
+        /// Print one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one account with what it holds.
+    Show {
+        /// The account's e-mail address.
+        email: String,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what an account is signed in with.
+    Sessions {
+        /// The account's e-mail address.
+        email: String,
+        /// Print one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
     /// Delete an account with everything that it holds on the server. Its devices keep their local data.
     Delete {
         /// The account's e-mail address.
@@ -93,6 +112,26 @@ pub enum UserCommand {
     Revoke {
         /// The account's e-mail address.
         email: String,
+        /// Only this session (`supersync user sessions` lists them), or `older-tokens`: those that belong to no session.
+        session: Option<String>,
+    },
+    /// Lock an account: its tokens and every attempt to sign in are refused until it is unlocked. Nothing is deleted.
+    Lock {
+        /// The account's e-mail address.
+        email: String,
+    },
+    /// Unlock an account. Its devices go on with the tokens that they have.
+    Unlock {
+        /// The account's e-mail address.
+        email: String,
+    },
+    /// Make an account an administrator's: it may see and change every account in the browser.
+    Admin {
+        /// The account's e-mail address.
+        email: String,
+        /// Take it away again.
+        #[arg(long)]
+        remove: bool,
     },
 }
 
@@ -124,6 +163,12 @@ pub enum AdminError {
     /// The account was never verified, so a token would not work.
     #[error("the account {0} was never verified; `supersync user verify {0}` does it")]
     NotVerified(String),
+    /// The operator has locked the account, so a token would not work.
+    #[error("the account {0} is locked; `supersync user unlock {0}` ends that")]
+    Locked(String),
+    /// The account has no such session.
+    #[error("the account has no session {0}; `supersync user sessions` lists them")]
+    NoSession(String),
     /// The operator did not say yes.
     #[error("nothing was deleted")]
     NotConfirmed,
@@ -136,6 +181,26 @@ pub enum AdminError {
     /// Reading the input or writing the output failed.
     #[error("standard input or output: {0}")]
     Io(#[from] std::io::Error),
+}
+
+impl AdminError {
+    /// With which code the program ends.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoAccount(_) | Self::NoSession(_) | Self::Accounts(ManageError::NoAccount) => 3,
+            Self::Exists(_)
+            | Self::NotVerified(_)
+            | Self::Locked(_)
+            | Self::NotConfirmed
+            | Self::Accounts(ManageError::Exists) => 4,
+            Self::Store(_) | Self::Accounts(ManageError::Database(_)) => 5,
+            Self::Address(..)
+            | Self::Password(_)
+            | Self::Io(_)
+            | Self::Accounts(ManageError::Hash(HashError::Busy | HashError::Internal(_))) => 1,
+        }
+    }
 }
 
 /// Runs a command on standard input and output.
@@ -177,9 +242,20 @@ pub async fn execute(
             if !user.is_verified {
                 return Err(AdminError::NotVerified(email));
             }
+            if user.locked_at.is_some() {
+                return Err(AdminError::Locked(email));
+            }
             print_session(output, &accounts.session_for(user.id).await?, server_url)
         }
-        UserCommand::List => list(accounts, output).await,
+        UserCommand::List { json } => report::list(accounts, json, output).await,
+        UserCommand::Show { email, json } => {
+            let user = find(accounts, &email).await?;
+            report::show(&accounts.overview(user.id).await?, json, output)
+        }
+        UserCommand::Sessions { email, json } => {
+            let user = find(accounts, &email).await?;
+            report::sessions(&accounts.sessions(user.id).await?, json, output)
+        }
         UserCommand::Delete { email, yes } => {
             let user = find(accounts, &email).await?;
             if !yes && !confirm_delete(&user, input, output)? {
@@ -205,30 +281,81 @@ pub async fn execute(
         }
         UserCommand::Verify { email, keep_password, password } => {
             let user = find(accounts, &email).await?;
-            if user.is_verified {
-                writeln!(output, "Account {} is verified already.", user.id)?;
-                return Ok(());
-            }
-            let replaced = if keep_password { None } else { Some(new_password(&password, input)?) };
-            if let Some((password, _)) = &replaced {
-                // First the password: an account must never be verified with one that is not trusted.
-                accounts.set_password(user.id, password).await?;
-            }
-            accounts.set_verified(user.id).await?;
-            writeln!(output, "Verified account {} ({}).", user.id, user.email)?;
-            match replaced {
-                Some((password, made_up)) => print_password(output, &password, made_up)?,
-                None => writeln!(output, "The password of the latest registration is in effect.")?,
-            }
-            Ok(())
+            let password = if keep_password { None } else { Some(&password) };
+            verify(accounts, &user, password, input, output).await
         }
-        UserCommand::Revoke { email } => {
+        UserCommand::Revoke { email, session } => {
             let user = find(accounts, &email).await?;
-            accounts.revoke(user.id).await?;
-            writeln!(output, "Every access token of account {} is void.", user.id)?;
-            writeln!(output, "A running server notices within 30 seconds.")?;
+            match session {
+                None => {
+                    accounts.revoke(user.id).await?;
+                    writeln!(output, "Every access token of account {} is void.", user.id)?;
+                }
+                Some(session) => {
+                    revoke_one(accounts, &user, &session).await?;
+                    writeln!(output, "Session {session} of account {} is void.", user.id)?;
+                }
+            }
             Ok(())
         }
+        UserCommand::Lock { email } => {
+            let user = find(accounts, &email).await?;
+            accounts.set_locked(user.id, true).await?;
+            writeln!(output, "Account {} is locked; `supersync user unlock {email}` ends that.", user.id)?;
+            Ok(())
+        }
+        UserCommand::Unlock { email } => {
+            let user = find(accounts, &email).await?;
+            accounts.set_locked(user.id, false).await?;
+            writeln!(output, "Account {} is not locked.", user.id)?;
+            Ok(())
+        }
+        UserCommand::Admin { email, remove } => {
+            let user = find(accounts, &email).await?;
+            accounts.set_admin(user.id, !remove).await?;
+            let is = if remove { "no administrator's" } else { "an administrator's" };
+            writeln!(output, "Account {} is {is}.", user.id)?;
+            Ok(())
+        }
+    }
+}
+
+/// Verifies an account; from `password` comes the one that replaces that of the registration.
+async fn verify(
+    accounts: &Accounts,
+    user: &UserRow,
+    password: Option<&PasswordSource>,
+    input: &mut (dyn BufRead + Send),
+    output: &mut (dyn Write + Send),
+) -> Result<(), AdminError> {
+    if user.is_verified {
+        writeln!(output, "Account {} is verified already.", user.id)?;
+        return Ok(());
+    }
+    let replaced = password.map(|source| new_password(source, input)).transpose()?;
+    if let Some((password, _)) = &replaced {
+        // First the password: an account must never be verified with one that is not trusted.
+        accounts.set_password(user.id, password).await?;
+    }
+    accounts.set_verified(user.id).await?;
+    writeln!(output, "Verified account {} ({}).", user.id, user.email)?;
+    match replaced {
+        Some((password, made_up)) => print_password(output, &password, made_up)?,
+        None => writeln!(output, "The password of the latest registration is in effect.")?,
+    }
+    Ok(())
+}
+
+async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Result<(), AdminError> {
+    let named = match session {
+        report::OLDER_TOKENS => Some(SessionRef::OlderTokens),
+        id => SessionId::parse(id).map(SessionRef::One),
+    };
+    let no_session = || AdminError::NoSession(session.to_owned());
+    match accounts.revoke_session(user.id, named.ok_or_else(no_session)?).await {
+        Err(SessionError::NoSession) => Err(no_session()),
+        Err(SessionError::Database(error)) => Err(error.into()),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -237,32 +364,6 @@ async fn find(accounts: &Accounts, email: &str) -> Result<UserRow, AdminError> {
         Err(ManageError::NoAccount) => Err(AdminError::NoAccount(email.to_owned())),
         result => Ok(result?),
     }
-}
-
-async fn list(accounts: &Accounts, output: &mut (dyn Write + Send)) -> Result<(), AdminError> {
-    writeln!(output, "{:>8}  {:<10}  {:>14}  {:<10}  address", "account", "state", "quota (bytes)", "created")?;
-    let mut after = 0;
-    let mut count = 0;
-    loop {
-        let page = accounts.list(after, LIST_PAGE).await?;
-        for user in &page {
-            let state = if user.is_verified { "verified" } else { "unverified" };
-            let created = jiff::Timestamp::from_millisecond(user.created_at)
-                .map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%d").to_string());
-            writeln!(
-                output,
-                "{:>8}  {state:<10}  {:>14}  {created:<10}  {}",
-                user.id, user.storage_quota_bytes, user.email
-            )?;
-        }
-        count += page.len();
-        match page.last() {
-            Some(last) if page.len() == LIST_PAGE => after = last.id,
-            _ => break,
-        }
-    }
-    writeln!(output, "{count} accounts")?;
-    Ok(())
 }
 
 fn confirm_delete(
@@ -288,20 +389,6 @@ fn new_password(source: &PasswordSource, input: &mut (dyn BufRead + Send)) -> Re
     let password = SecretString::from(line.trim_end_matches(['\r', '\n']).to_owned());
     check_new_password(password.expose_secret())?;
     Ok((password, false))
-}
-
-fn make_up_password() -> SecretString {
-    use rand::seq::IndexedRandom as _;
-    let mut rng = rand::rng();
-    let mut password = String::with_capacity(PASSWORD_GROUPS * (PASSWORD_GROUP + 1));
-    for place in 0..PASSWORD_GROUPS * PASSWORD_GROUP {
-        if place != 0 && place % PASSWORD_GROUP == 0 {
-            password.push('-');
-        }
-        let symbol = PASSWORD_ALPHABET.choose(&mut rng).expect("the alphabet is not empty");
-        password.push(char::from(*symbol));
-    }
-    password.into()
 }
 
 fn print_password(output: &mut (dyn Write + Send), password: &SecretString, made_up: bool) -> Result<(), AdminError> {
@@ -352,14 +439,6 @@ mod tests {
         for text in ["", "0", "-1", "1.5GB", "GB", "10 apples", "9223372036854775807KB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn made_up_passwords_pass_the_rule_and_differ() {
-        let (one, two) = (make_up_password(), make_up_password());
-        assert_eq!(check_new_password(one.expose_secret()), Ok(()));
-        assert_eq!(one.expose_secret().len(), 23);
-        assert_ne!(one.expose_secret(), two.expose_secret());
     }
 
     #[test]

@@ -300,6 +300,7 @@ fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
         verify_email: limit(r, "RATE_LIMIT_VERIFY_EMAIL_PER_15_MINUTES", 15),
         sessions: limit(r, "RATE_LIMIT_SESSIONS_PER_15_MINUTES", 15),
         ws_ticket: limit(r, "RATE_LIMIT_WS_TICKETS_PER_MINUTE", 1),
+        admin: limit(r, "RATE_LIMIT_ADMIN_PER_15_MINUTES", 15),
     }
 }
 

@@ -218,6 +218,7 @@ pub const GROUPS: &[Group] = &[
             value("RATE_LIMIT_VERIFY_EMAIL_PER_15_MINUTES", "20", "`/api/verify-email`."),
             value("RATE_LIMIT_SESSIONS_PER_15_MINUTES", "100", "`/api/sessions`, with what is below it."),
             value("RATE_LIMIT_WS_TICKETS_PER_MINUTE", "60", "`POST /api/sync/ws-ticket`."),
+            value("RATE_LIMIT_ADMIN_PER_15_MINUTES", "500", "`/api/admin`, what is below it."),
             value("RATE_LIMIT_OTHER_PER_15_MINUTES", "500", "Everything else, one counter."),
         ],
     },

@@ -39,8 +39,8 @@ const MAX_DEVICES: usize = 100;
 const BLOCKING_BYTES: usize = 256 * 1024;
 /// Replays at once: each may hold two states in memory.
 const MAX_REPLAYS: usize = 2;
-/// How long it may take to look up what devices are to be told.
-const NOTIFY_PATIENCE: Duration = Duration::from_secs(10);
+/// How long looking at an account anew may take.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long stopping waits for requests under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -338,13 +338,16 @@ impl Handle {
         self.registry.evict(user);
     }
 
-    /// Tells every device with an open socket how far the account's log goes now. Best effort, as every notice is: a device
-    /// that does not hear it finds out when it polls.
-    pub async fn notify_all(&self, user: UserId) {
-        let deadline = Instant::now() + NOTIFY_PATIENCE;
+    /// Looks at what another process has made of an account's log, and tells every device with an open socket how far it goes
+    /// now. Requests under way go on; a device that hears nothing finds out when it polls.
+    pub async fn catch_up(&self, user: UserId) {
+        let deadline = Instant::now() + CATCH_UP_PATIENCE;
         match self.fresh_view(user, deadline).await {
             Ok(view) => self.context.notifier.committed(user, "", view.sync().latest_seq()),
-            Err(error) => tracing::info!(%error, user_id = user, "devices are not told of replaced data"),
+            Err(error) => {
+                tracing::info!(%error, user_id = user, "an account's replaced data can't be looked at yet");
+                self.forget(user);
+            }
         }
     }
 

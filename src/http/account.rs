@@ -25,6 +25,7 @@ use crate::accounts::{
 };
 use crate::store::SessionMethod;
 
+mod admin;
 mod fields;
 mod qr;
 mod sessions;
@@ -44,6 +45,7 @@ pub fn router() -> Router<AppState> {
         .route("/api/account", delete(delete_account))
         .route("/api/account/qr", get(qr::token_as_qr))
         .merge(sessions::router())
+        .merge(admin::router())
 }
 
 async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {

@@ -23,6 +23,7 @@ pub enum Class {
     VerifyEmail,
     Sessions,
     SocketTicket,
+    Admin,
     Archives,
     BringBack,
     /// Downloads of whole data sets.
@@ -33,7 +34,7 @@ pub enum Class {
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -49,6 +50,7 @@ impl Class {
         Self::VerifyEmail,
         Self::Sessions,
         Self::SocketTicket,
+        Self::Admin,
         Self::Archives,
         Self::BringBack,
         Self::Export,
@@ -81,6 +83,7 @@ impl Class {
             "/api/verify-email" | "/verify-email" if posts => Self::VerifyEmail,
             "/api/sessions" | "/api/sessions/{id}" | "/api/sessions/revoke-others" => Self::Sessions,
             "/api/sync/ws-ticket" if posts => Self::SocketTicket,
+            template if template.starts_with("/api/admin/") => Self::Admin,
             "/api/sync/archives" if reads => Self::Archives,
             "/api/sync/archives/{id}/restore" if posts => Self::BringBack,
             "/api/sync/archives/{id}" | "/api/account/export" if reads => Self::Export,
@@ -106,6 +109,7 @@ impl Class {
             Self::VerifyEmail => limits.verify_email,
             Self::Sessions => limits.sessions,
             Self::SocketTicket => limits.ws_ticket,
+            Self::Admin => limits.admin,
             Self::Other => limits.other,
         }
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +95,8 @@ pub struct Shared {
     pub sockets: Arc<Semaphore>,
     /// Cancelled when the server begins to stop: it is not ready any more.
     pub draining: CancellationToken,
+    /// When the server began.
+    pub started: Instant,
 }
 
 impl AppState {
@@ -110,6 +113,7 @@ impl AppState {
             bodies: BodyBudget::new(config.limits.max_queued_bytes),
             sockets: Arc::new(Semaphore::new(config.limits.max_sockets.min(Semaphore::MAX_PERMITS))),
             draining: CancellationToken::new(),
+            started: Instant::now(),
             config,
             engine,
             accounts,

@@ -36,6 +36,7 @@ mod events;
 mod gather;
 mod group;
 mod migrate;
+mod overview;
 mod page;
 pub mod postgres;
 mod rebuild;
@@ -47,6 +48,7 @@ pub mod sqlite;
 pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use migrate::MigrationStatus;
+pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use rebuild::heads_of_ops;
 pub use segment::Segment;
 pub use sessions::{
@@ -765,7 +767,7 @@ pub trait TestStore: Send + Sync + 'static {
 /// Everything a database does for us.
 #[async_trait]
 pub trait Store:
-    LogStore + AccountStore + ArchiveStore + SessionStore + EventStore + MaintenanceStore + TestStore
+    LogStore + AccountStore + ArchiveStore + SessionStore + EventStore + OverviewStore + MaintenanceStore + TestStore
 {
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.
     async fn ping(&self) -> Result<()>;

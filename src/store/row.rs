@@ -108,6 +108,52 @@ macro_rules! decode_state {
     }};
 }
 
+/// What an account `u` with the state row `s` holds, behind its own columns, in the order in which [`decode_overview`] reads
+/// it. The databases have different ways to find the greatest of several times.
+macro_rules! overview_columns {
+    ($greatest:literal) => {
+        $crate::store::row::overview_columns!($greatest, "", "")
+    };
+    ($greatest:literal, $known:literal, $or:literal) => {
+        concat!(
+            ", COALESCE(s.storage_used_bytes, 0), COALESCE(s.last_seq - s.pruned_seq, 0), ",
+            "(SELECT count(*) FROM sync_devices d WHERE d.user_id = u.id), ",
+            "(SELECT count(*) FROM sessions x WHERE x.user_id = u.id), NULLIF(",
+            $greatest,
+            "(",
+            $known,
+            "((SELECT max(d.last_seen_at) FROM sync_devices d WHERE d.user_id = u.id)",
+            $or,
+            "), ",
+            $known,
+            "((SELECT max(x.last_seen_at) FROM sessions x WHERE x.user_id = u.id)",
+            $or,
+            "), ",
+            $known,
+            "(u.older_tokens_seen_at",
+            $or,
+            ")), 0) "
+        )
+    };
+}
+
+/// Reads an account with what it holds.
+macro_rules! decode_overview {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::AccountOverview> {
+            Ok($crate::store::AccountOverview {
+                user: $crate::store::row::decode_user!(row)?,
+                storage_used_bytes: row.try_get(12)?,
+                operations: row.try_get(13)?,
+                devices: row.try_get(14)?,
+                sessions: row.try_get(15)?,
+                last_seen_at: row.try_get(16)?,
+            })
+        })()
+    }};
+}
+
 /// Reads an account's row.
 macro_rules! decode_user {
     ($row:expr) => {{
@@ -341,9 +387,9 @@ macro_rules! trace_columns {
 }
 
 pub(super) use {
-    decode_archive, decode_event, decode_full_state, decode_head, decode_op, decode_sealable, decode_session,
-    decode_standing, decode_state, decode_ticket, decode_token, decode_trace, decode_user, op_columns, session_columns,
-    state_columns, trace_columns, user_columns,
+    decode_archive, decode_event, decode_full_state, decode_head, decode_op, decode_overview, decode_sealable,
+    decode_session, decode_standing, decode_state, decode_ticket, decode_token, decode_trace, decode_user, op_columns,
+    overview_columns, session_columns, state_columns, trace_columns, user_columns,
 };
 
 /// Says what stands where it can't, without the value: it may be a user's.

@@ -10,3 +10,4 @@ pub mod metrics;
 mod process;
 
 pub use logs::{LogError, init_logs};
+pub use process::resident_bytes;

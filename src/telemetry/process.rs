@@ -10,8 +10,8 @@ const USER_HZ: f64 = 100.0;
 
 /// Brings the process metrics up to date.
 pub(super) fn record() {
-    if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes) {
-        gauge!("supersync_process_resident_memory_bytes").set(bytes);
+    if let Some(kib) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_kib) {
+        gauge!("supersync_process_resident_memory_bytes").set(f64::from(kib) * 1024.0);
     }
     if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds) {
         gauge!("supersync_process_cpu_seconds").set(seconds);
@@ -23,11 +23,17 @@ pub(super) fn record() {
     }
 }
 
+/// Memory in use, in bytes; `None` elsewhere than on Linux.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let kib = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_kib)?;
+    Some(u64::from(kib) * 1024)
+}
+
 /// `VmRSS:     1234 kB` of `/proc/self/status`.
-fn resident_bytes(status: &str) -> Option<f64> {
+fn resident_kib(status: &str) -> Option<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u32 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(f64::from(kib) * 1024.0)
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 /// The 14th and 15th field of `/proc/self/stat`. The second is the program's name, in brackets, and may hold anything.
@@ -46,14 +52,14 @@ mod tests {
     #[test]
     fn nonsense_gives_nothing() {
         for text in ["", "VmRSS:", "VmRSS: x kB", "VmRSS: 12 MB", "1 (a) R 1"] {
-            assert_eq!(resident_bytes(text), None, "{text}");
+            assert_eq!(resident_kib(text), None, "{text}");
             assert_eq!(cpu_seconds(text), None, "{text}");
         }
     }
 
     #[test]
     fn figures_are_found() {
-        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t1\n"), Some(2_097_152.0));
+        assert_eq!(resident_kib("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t1\n"), Some(2048));
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 99 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(cpu_seconds(stat), Some(3.0));
     }

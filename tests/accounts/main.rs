@@ -78,6 +78,7 @@ fn config() -> Config {
             verify_email: limit,
             sessions: limit,
             ws_ticket: limit,
+            admin: limit,
         },
         timeouts: Timeouts {
             statement: Duration::from_mins(1),

@@ -44,7 +44,7 @@ async fn token_needs_a_verified_account() {
     let output = run(&world, token("V@b.co"), "").await.unwrap();
     let old = after(&output, "Access token");
     assert!(world.accounts.authenticate_token(old).await.is_ok());
-    run(&world, UserCommand::Revoke { email: "v@b.co".into() }, "").await.unwrap();
+    run(&world, UserCommand::Revoke { email: "v@b.co".into(), session: None }, "").await.unwrap();
     assert!(matches!(world.accounts.authenticate_token(old).await, Err(AuthError::Revoked)));
     let output = run(&world, token("v@b.co"), "").await.unwrap();
     assert!(world.accounts.authenticate_token(after(&output, "Access token")).await.is_ok());
@@ -86,8 +86,108 @@ async fn list_and_quota_show_each_account() {
     world.verified("a@b.co", OWNER).await;
     world.row("u@b.co", None, false).await;
     run(&world, UserCommand::SetQuota { email: "u@b.co".into(), quota: 12_345 }, "").await.unwrap();
-    let output = run(&world, UserCommand::List, "").await.unwrap();
+    let output = run(&world, UserCommand::List { json: false }, "").await.unwrap();
     let line = output.lines().find(|line| line.ends_with("u@b.co")).unwrap();
     assert!(line.contains("unverified") && line.contains("12345") && line.contains("2027-01-15"), "{line}");
     assert!(output.ends_with("2 accounts\n"), "{output}");
+}
+
+fn json_of(output: &str) -> serde_json::Value {
+    serde_json::from_str(output).unwrap()
+}
+
+#[tokio::test]
+async fn accounts_are_printed_for_scripts() {
+    let world = world().await;
+    assert_eq!(json_of(&run(&world, UserCommand::List { json: true }, "").await.unwrap()), json!([]));
+    let user = world.verified("a@b.co", OWNER).await;
+    world.row("u@b.co", None, false).await;
+    world.login("a@b.co", OWNER).await.unwrap();
+    let listed = json_of(&run(&world, UserCommand::List { json: true }, "").await.unwrap());
+    let states: Vec<_> = listed.as_array().unwrap().iter().map(|user| (&user["email"], &user["state"])).collect();
+    assert_eq!(states, [(&json!("a@b.co"), &json!("verified")), (&json!("u@b.co"), &json!("unverified"))]);
+    let shown = run(&world, UserCommand::Show { email: "A@b.co".into(), json: true }, "").await.unwrap();
+    assert_eq!(
+        json_of(&shown),
+        json!({
+            "id": user, "email": "a@b.co", "state": "verified", "isAdmin": false, "hasPassword": true,
+            "createdAt": NOW_MS, "lastSeenAt": NOW_MS, "usedBytes": 0, "quotaBytes": 100 << 20, "operations": 0,
+            "devices": 0, "sessions": 1,
+        })
+    );
+    let shown = run(&world, UserCommand::Show { email: "u@b.co".into(), json: false }, "").await.unwrap();
+    assert!(shown.contains("unverified") && shown.contains("Last seen      never"), "{shown}");
+    let nobody = run(&world, UserCommand::Show { email: "n@b.co".into(), json: true }, "").await.unwrap_err();
+    assert_eq!(nobody.exit_code(), 3);
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_revoked_one_by_one() {
+    let world = world().await;
+    let user = world.verified("a@b.co", OWNER).await;
+    let (one, two) = (world.login("a@b.co", OWNER).await.unwrap(), world.login("a@b.co", OWNER).await.unwrap());
+    let older = sign(&json!({"userId": user, "email": "a@b.co", "iat": NOW_MS / 1000 - 1}));
+    world.accounts.authenticate_token(&older).await.unwrap();
+    world.accounts.record_sessions().await;
+    let sessions = |json| UserCommand::Sessions { email: "a@b.co".into(), json };
+    let table = run(&world, sessions(false), "").await.unwrap();
+    assert!(table.contains("Firefox on Linux") && table.contains("192.0.2.0/24"), "{table}");
+    assert!(table.contains("older-tokens") && table.ends_with("3 sessions\n"), "{table}");
+    let listed = json_of(&run(&world, sessions(true), "").await.unwrap());
+    assert_eq!((&listed[0]["method"], &listed[2]["olderToken"]), (&json!("password"), &json!(true)));
+
+    let revoke = |session: &str| UserCommand::Revoke { email: "a@b.co".into(), session: Some(session.into()) };
+    let id = world.accounts.authenticate_token(&one).await.unwrap().session.unwrap().to_string();
+    run(&world, revoke(&id), "").await.unwrap();
+    assert!(matches!(world.accounts.authenticate_token(&one).await, Err(AuthError::Revoked)));
+    run(&world, revoke("older-tokens"), "").await.unwrap();
+    assert!(matches!(world.accounts.authenticate_token(&older).await, Err(AuthError::Revoked)));
+    assert!(world.accounts.authenticate_token(&two).await.is_ok());
+    for wrong in [id.as_str(), "x"] {
+        let error = run(&world, revoke(wrong), "").await.unwrap_err();
+        assert!(matches!(&error, AdminError::NoSession(session) if session == wrong), "{error}");
+        assert_eq!(error.exit_code(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_lock_refuses_tokens_and_sign_ins_until_it_is_lifted() {
+    let world = world().await;
+    world.verified("a@b.co", OWNER).await;
+    let token = world.login("a@b.co", OWNER).await.unwrap();
+    let email = || "a@b.co".to_owned();
+    run(&world, UserCommand::Lock { email: email() }, "").await.unwrap();
+    assert!(matches!(world.accounts.authenticate_token(&token).await, Err(AuthError::Unavailable)));
+    assert!(matches!(world.login("a@b.co", OWNER).await, Err(LoginError::InvalidCredentials)));
+    let refused = run(&world, UserCommand::Token { email: email() }, "").await.unwrap_err();
+    assert!(matches!(refused, AdminError::Locked(_)) && refused.exit_code() == 4, "{refused}");
+    let shown = run(&world, UserCommand::Show { email: email(), json: true }, "").await.unwrap();
+    assert_eq!(json_of(&shown)["state"], "locked");
+    run(&world, UserCommand::Unlock { email: email() }, "").await.unwrap();
+    assert!(world.accounts.authenticate_token(&token).await.is_ok());
+    assert!(world.login("a@b.co", OWNER).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_administrator_is_made_and_unmade() {
+    let world = world().await;
+    world.verified("a@b.co", OWNER).await;
+    for remove in [false, true] {
+        run(&world, UserCommand::Admin { email: "a@b.co".into(), remove }, "").await.unwrap();
+        assert_eq!(world.accounts.find("a@b.co").await.unwrap().is_admin, !remove);
+    }
+}
+
+#[tokio::test]
+async fn exit_codes_tell_failures_apart() {
+    let world = world().await;
+    world.verified("a@b.co", OWNER).await;
+    let code = async |command, input| run(&world, command, input).await.unwrap_err().exit_code();
+    assert_eq!(code(add("nobody", false), "").await, 1);
+    assert_eq!(code(add("b@b.co", true), "short\n").await, 1);
+    assert_eq!(code(UserCommand::Lock { email: "n@b.co".into() }, "").await, 3);
+    assert_eq!(code(add("A@b.co", false), "").await, 4);
+    assert_eq!(code(UserCommand::Delete { email: "a@b.co".into(), yes: false }, "no\n").await, 4);
+    world.store.close().await;
+    assert_eq!(code(UserCommand::Lock { email: "a@b.co".into() }, "").await, 5);
 }

@@ -14,7 +14,7 @@ on_both_databases! {
 async fn run(server: &Server, command: DataCommand) -> Result<String, DataError> {
     let mut output = Vec::new();
     let store = Arc::clone(&server.store);
-    data::run(command, store, server.config(), server.clock.clone(), &mut output).await?;
+    data::run(command, store, server.config(), server.clock.clone(), &mut std::io::empty(), &mut output).await?;
     Ok(String::from_utf8(output).expect("text"))
 }
 

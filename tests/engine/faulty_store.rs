@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
-    AccountEvent, AccountState, AccountStore, ArchiveStore, ArchivedRange, Commit, CommitOutcome, Device, EntityHead,
-    EntityKey, EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore, MaintenanceStore, NewUser,
-    OlderTokens, OneTimeToken, OutgoingOp, Result, Sealable, SessionId, SessionRow, SessionSeen, SessionStore,
-    SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError, TestStore, TokenPurpose, Touch,
-    UserRow,
+    AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Commit, CommitOutcome,
+    DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore,
+    MaintenanceStore, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, Result, Sealable, SessionId,
+    SessionRow, SessionSeen, SessionStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store,
+    StoreError, TestStore, TokenPurpose, Touch, UserRow,
 };
 use tokio::sync::Semaphore;
 
@@ -376,6 +376,27 @@ impl EventStore for FaultyStore {
     async fn delete_old_events(&self, older_than: Duration) -> Result<u64> {
         self.count();
         self.inner.delete_old_events(older_than).await
+    }
+}
+
+#[async_trait]
+impl OverviewStore for FaultyStore {
+    async fn account_overviews(
+        &self,
+        search: Option<&str>,
+        after: UserId,
+        limit: usize,
+    ) -> Result<Vec<AccountOverview>> {
+        self.count();
+        self.inner.account_overviews(search, after, limit).await
+    }
+    async fn account_overview(&self, user: UserId) -> Result<Option<AccountOverview>> {
+        self.count();
+        self.inner.account_overview(user).await
+    }
+    async fn database_facts(&self) -> Result<DatabaseFacts> {
+        self.count();
+        self.inner.database_facts().await
     }
 }
 

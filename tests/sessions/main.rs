@@ -26,6 +26,7 @@ macro_rules! on_both_databases {
     };
 }
 
+mod admin;
 mod events;
 mod list;
 mod ticket;

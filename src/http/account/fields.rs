@@ -125,6 +125,35 @@ impl Fields {
         }
     }
 
+    /// A member that is a whole number above 0, or absent.
+    pub(super) fn optional_count(&mut self, name: &str) -> Option<i64> {
+        let value = self.members.get(name)?;
+        let Some(number) = value.as_i64() else {
+            self.expected("integer", name);
+            return None;
+        };
+        if number <= 0 {
+            self.fault(name, "too_small", "A number above 0 is needed");
+            return None;
+        }
+        Some(number)
+    }
+
+    /// A member that is a boolean, if it is there.
+    pub(super) fn bool_if_given(&mut self, name: &str) -> Option<bool> {
+        self.optional_bool(name);
+        self.members.get(name)?.as_bool()
+    }
+
+    /// A member that can only be switched on: `true`, or absent.
+    pub(super) fn true_if_given(&mut self, name: &str) -> bool {
+        let given = self.bool_if_given(name);
+        if given == Some(false) {
+            self.fault(name, "invalid_value", "This can't be taken back");
+        }
+        given == Some(true)
+    }
+
     /// `termsAccepted`: must be true where there is something to accept. Gives whether consent was needed and given: what
     /// nobody asked for is not recorded (accounts contract, section 13).
     pub(super) fn consent(&mut self, is_required: bool) -> bool {

@@ -23,6 +23,7 @@ mod commit;
 mod events;
 mod lanes;
 mod log;
+mod overview;
 mod rows;
 mod segments;
 mod sessions;

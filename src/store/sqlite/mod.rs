@@ -26,6 +26,7 @@ mod commit;
 mod error;
 mod events;
 mod log;
+mod overview;
 mod overwrite;
 mod payload;
 mod reader;

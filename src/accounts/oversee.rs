@@ -1,0 +1,57 @@
+//! What administrators may do: look at every account, and what they need for that.
+
+use super::{Accounts, AuthUser, ManageError};
+use crate::protocol::UserId;
+use crate::store::{AccountOverview, DatabaseFacts, StoreError};
+
+/// Why somebody may not do what administrators may.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminRefusal {
+    /// The account is no administrator's.
+    #[error("Administrators only")]
+    NotAdmin,
+    /// The database failed.
+    #[error("database unavailable, please retry")]
+    Database(#[from] StoreError),
+}
+
+impl Accounts {
+    /// Goes on only for an administrator, by what the database says at this moment.
+    ///
+    /// # Errors
+    /// When the sender is none, or the database fails.
+    pub async fn require_admin(&self, user: &AuthUser) -> Result<(), AdminRefusal> {
+        let row = self.inner.store.user_by_id(user.user_id).await?;
+        if row.is_some_and(|row| row.is_admin) { Ok(()) } else { Err(AdminRefusal::NotAdmin) }
+    }
+
+    /// Accounts with numbers above `after`, ascending, at most `limit`; with `search` those whose address holds that
+    /// text or whose number it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn overviews(
+        &self,
+        search: Option<&str>,
+        after: UserId,
+        limit: usize,
+    ) -> Result<Vec<AccountOverview>, StoreError> {
+        self.inner.store.account_overviews(search, after, limit).await
+    }
+
+    /// One account with what it holds.
+    ///
+    /// # Errors
+    /// When there is no such account or the database fails.
+    pub async fn overview(&self, user: UserId) -> Result<AccountOverview, ManageError> {
+        self.inner.store.account_overview(user).await?.ok_or(ManageError::NoAccount)
+    }
+
+    /// What there is to know of the database.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn database_facts(&self) -> Result<DatabaseFacts, StoreError> {
+        self.inner.store.database_facts().await
+    }
+}
