@@ -101,13 +101,13 @@ async fn life_of_two_devices(backend: Backend) {
 mod sqlite {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn life_of_two_devices() {
-        super::life_of_two_devices(super::Backend::Sqlite).await;
+        Box::pin(super::life_of_two_devices(super::Backend::Sqlite)).await;
     }
 }
 
 mod postgres {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn life_of_two_devices() {
-        super::life_of_two_devices(super::Backend::Postgres).await;
+        Box::pin(super::life_of_two_devices(super::Backend::Postgres)).await;
     }
 }

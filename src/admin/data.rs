@@ -141,6 +141,9 @@ const fn explained(obstacle: Obstacle) -> &'static str {
         Obstacle::Superseded => "it is the older part of a data set, given up to make room",
         Obstacle::NoFullState => "it holds no full state, and other data has been uploaded since",
         Obstacle::TooManyOperations => "more changes follow its newest full state than the app takes in one download",
+        Obstacle::LegacyRepair => {
+            "an old app's repair follows its newest full state, and it is not clear what it covers"
+        }
         Obstacle::NotEncrypted => "it is not encrypted, and the devices would refuse it",
     }
 }

@@ -140,6 +140,7 @@ const fn explanation(obstacle: Obstacle) -> &'static str {
         Obstacle::Superseded => "This is the older part of a data set, not a data set",
         Obstacle::NoFullState => "This data set holds no full state, and other data has been uploaded since",
         Obstacle::TooManyOperations => "More changes follow the newest full state than the app takes in one download",
+        Obstacle::LegacyRepair => "An old app's repair follows the newest full state: it is not clear what it covers",
         Obstacle::NotEncrypted => "This data set is not encrypted, and the devices would refuse it",
     }
 }

@@ -69,9 +69,8 @@ struct Home {
     frame: Frame,
     /// Whether links can be mailed.
     mail: bool,
-    /// Whether the registration form is shown; `closed_reason` otherwise says why not.
-    can_register: bool,
-    closed_reason: &'static str,
+    /// Instead of the registration form: the text that says why there is none.
+    closed: Option<&'static str>,
     consent: bool,
     europe: bool,
     /// The token of an invitation, or nothing.
@@ -119,8 +118,7 @@ fn front(state: &AppState, t: Language, invite: String) -> ApiResult {
             t,
             frame: Frame::new(&config.legal, query),
             mail,
-            can_register: mail,
-            closed_reason: "register.no-mail",
+            closed: (!mail && invite.is_empty()).then_some("register.no-mail"),
             consent: config.legal.requires_consent(),
             europe: config.legal.is_in_europe(),
             invite,

@@ -7,6 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::language::Language;
 
+const INFALLIBLE: &str = "a template fails only when its writer does, and a string does not";
+
 /// What a mail is about, with the page to open.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
@@ -109,6 +111,9 @@ impl Letter {
     }
 
     /// Subject, text part and HTML part.
+    ///
+    /// # Panics
+    /// When a catalogue lacks a text, which a test of all letters rules out.
     #[must_use]
     pub fn render(&self, language: Language) -> Rendered {
         let word = |part: &str| language.text(&format!("mail.{}.{part}", self.name()));
@@ -122,7 +127,6 @@ impl Letter {
             copy: language.text("mail.copy"),
             link: self.link().expose_secret(),
         };
-        const INFALLIBLE: &str = "a template fails only when its writer does, and a string does not";
         Rendered {
             subject: t.subject,
             text: Text { t }.render().expect(INFALLIBLE),

@@ -126,7 +126,7 @@ pub async fn probe(
             "Check SMTP_FROM: most servers only take mail from addresses of the account that is signed in.",
         )
     })?;
-    done(Step::Sender, &from.email.to_string());
+    done(Step::Sender, from.email.as_ref());
     connection.command(Rcpt::new(receiver, Vec::new())).await.map_err(|error| {
         trouble(
             Step::Receiver,

@@ -13,6 +13,7 @@ on_both_databases! {
     a_set_whose_time_is_over_is_not_brought_back,
     what_was_given_up_to_make_room_is_no_data_set,
     a_set_without_a_full_state_needs_devices_that_still_have_it,
+    a_repair_of_an_old_app_stands_in_the_way,
     plain_data_does_not_come_back_among_encrypted,
     a_server_that_wants_encrypted_data_brings_back_nothing_else,
     a_set_beyond_the_quota_stays_where_it_is,
@@ -108,6 +109,16 @@ async fn a_set_without_a_full_state_needs_devices_that_still_have_it(on: Backend
     // Nor when that has been deleted again: somebody has seen it.
     account.delete("/api/sync/data").await.ok();
     cannot_come_back(&account, &id, "NO_FULL_STATE").await;
+}
+
+async fn a_repair_of_an_old_app_stands_in_the_way(on: Backend) {
+    let server = Server::start(on).await;
+    let account = server.account().await;
+    account.upload("A", &[import("A"), op("A")]).await.ok();
+    account.snapshot(&snapshot("A").legacy_repair()).await.ok();
+    account.snapshot(&snapshot("A").clean_slate()).await.ok();
+    let id = newest_id(&account).await;
+    cannot_come_back(&account, &id, "LEGACY_REPAIR").await;
 }
 
 async fn plain_data_does_not_come_back_among_encrypted(on: Backend) {

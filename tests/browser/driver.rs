@@ -1,4 +1,4 @@
-//! A browser under the test's control: Chromium without a window, spoken to through its WebDriver program.
+//! A browser under the test's control: Chromium without a window, spoken to through its `WebDriver` program.
 //!
 //! Waits for what the page does, inside the page, and never for a time. Everything that the console says is kept.
 
@@ -12,11 +12,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 /// How long the page may take to become what a test waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const MISSING: &str = "the browser tests need Chromium and its WebDriver: apt-get install chromium chromium-driver \
     (`make test` and .ci/run do that by themselves), or name the programs in CHROMIUM and CHROMEDRIVER";
 
-/// The name under which WebDriver gives out elements.
+/// The name under which `WebDriver` gives out elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A browser with one tab. Ends with this value.
@@ -119,12 +119,6 @@ impl Browser {
     /// What an expression is in the page.
     pub async fn eval(&self, expression: &str) -> Value {
         self.post("execute/sync", json!({ "script": format!("return ({expression});"), "args": [] })).await
-    }
-
-    /// The value that an asynchronous expression ends with.
-    pub async fn eval_async(&self, expression: &str) -> Value {
-        let script = format!("const done = arguments[arguments.length - 1]; Promise.resolve({expression}).then(done);");
-        self.post("execute/async", json!({ "script": script, "args": [] })).await
     }
 
     /// Waits until an expression is true in the page; looks whenever the page changes. Survives changes of the page.

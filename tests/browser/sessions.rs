@@ -39,9 +39,8 @@ async fn a_revoked_session_loses_its_socket_at_once() {
     browser.click("#dialogConfirm").await;
     browser.until_text("#accountMessage", "is signed out").await;
     let closed = loop {
-        match socket.next().await.unwrap().unwrap() {
-            Message::Close(frame) => break frame.unwrap(),
-            _ => {}
+        if let Message::Close(frame) = socket.next().await.unwrap().unwrap() {
+            break frame.unwrap();
         }
     };
     assert_eq!(u16::from(closed.code), 4003);

@@ -84,6 +84,9 @@ pub enum Obstacle {
     NoFullState,
     /// More changes follow its newest full state than the app takes in one download.
     TooManyOperations,
+    /// An old app's repair follows its newest full state. Nobody knows which of the changes before it are part of it, and
+    /// the clocks that told are not kept.
+    LegacyRepair,
     /// It is not encrypted, and the devices refuse what is not.
     NotEncrypted,
 }
@@ -97,6 +100,7 @@ impl Obstacle {
             Self::Superseded => "SUPERSEDED",
             Self::NoFullState => "NO_FULL_STATE",
             Self::TooManyOperations => "TOO_MANY_OPERATIONS",
+            Self::LegacyRepair => "LEGACY_REPAIR",
             Self::NotEncrypted => "NOT_ENCRYPTED",
         }
     }
@@ -308,7 +312,9 @@ impl Handle {
                 Some(row) => row.is_payload_encrypted,
                 None => is_encrypted_at(store, user, range.to_seq).await?,
             };
-            let facts = Facts { sync, ranges: &ranges, full_states: &full_states, present, is_encrypted };
+            // The newest causal one is not the newest one: what follows it is a repair without a base.
+            let repaired = start.is_some_and(|start| within_range.iter().any(|row| row.seq > start.seq));
+            let facts = Facts { sync, ranges: &ranges, full_states: &full_states, present, is_encrypted, repaired };
             archives.push(facts.judge(range, start.map(|row| row.seq), self));
         }
         Ok(archives)
@@ -323,6 +329,8 @@ struct Facts<'a> {
     /// Whether the present data set is encrypted; `None`: there is none.
     present: Option<bool>,
     is_encrypted: bool,
+    /// Whether an old app's repair follows the newest causal full state.
+    repaired: bool,
 }
 
 impl Facts<'_> {
@@ -355,6 +363,7 @@ impl Facts<'_> {
     /// Whether all devices can get to the same data from here.
     fn obstacle_of_devices(&self, range: &ArchivedRange, start: Option<Seq>) -> Option<Obstacle> {
         match start {
+            Some(_) if self.repaired => Some(Obstacle::LegacyRepair),
             Some(start) => {
                 let in_one_download = i64::try_from(MAX_CLIENT_DOWNLOAD_OPS).unwrap_or(i64::MAX);
                 (range.to_seq - start + 1 > in_one_download).then_some(Obstacle::TooManyOperations)
