@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::report;
 use crate::accounts::{
-    Accounts, Address, AddressError, HashError, InviteError, ManageError, PasswordRuleError, Session, SessionError, SessionRef,
-    check_new_password, make_up_password,
+    Accounts, Address, AddressError, HashError, InviteError, ManageError, PasswordRuleError, Session, SessionError,
+    SessionRef, check_new_password, make_up_password,
 };
 use crate::clock::Clock;
 use crate::config::Config;
