@@ -41,9 +41,6 @@ pub struct Invitation {
 /// Why there is no invitation.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
-    /// Only administrators invite.
-    #[error("Only an administrator can do this")]
-    NotAdmin,
     /// Nobody may register, so there is nothing to invite to.
     #[error("Registration is closed on this server.")]
     Closed,
@@ -91,15 +88,6 @@ impl Accounts {
         } else {
             Ok(Admission::Vouched { invite: hash })
         }
-    }
-
-    /// Whether the account is an administrator's.
-    ///
-    /// # Errors
-    /// [`InviteError::NotAdmin`] when it is not; when the database fails.
-    pub async fn require_admin(&self, user: UserId) -> Result<(), InviteError> {
-        let user = self.inner.store.user_by_id(user).await?;
-        if user.is_some_and(|user| user.is_admin) { Ok(()) } else { Err(InviteError::NotAdmin) }
     }
 
     /// Makes an invitation, and mails it if it is for an address and there is mail. `by`: the administrator; `None`: the

@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::report;
 use crate::accounts::{
-    Accounts, Address, AddressError, HashError, InviteError, ManageError, PasswordRuleError, Session, SessionError, SessionRef,
-    check_new_password, make_up_password,
+    Accounts, Address, AddressError, HashError, InviteError, ManageError, PasswordRuleError, Session, SessionError,
+    SessionRef, check_new_password, make_up_password,
 };
 use crate::clock::Clock;
 use crate::config::Config;
@@ -207,8 +207,9 @@ impl AdminError {
             | Self::NotVerified(_)
             | Self::Locked(_)
             | Self::NotConfirmed
+            | Self::Invite(InviteError::Closed | InviteError::NoInvite)
             | Self::Accounts(ManageError::Exists) => 4,
-            Self::Store(_) | Self::Accounts(ManageError::Database(_)) => 5,
+            Self::Store(_) | Self::Invite(InviteError::Database(_)) | Self::Accounts(ManageError::Database(_)) => 5,
             Self::Address(..)
             | Self::Password(_)
             | Self::Io(_)

@@ -89,7 +89,7 @@ impl Key {
             }
             Signer::Rs256(key) => {
                 use rsa::traits::PublicKeyParts as _;
-                let key: &rsa::RsaPrivateKey = key.as_ref();
+                let key: &rsa::RsaPrivateKey = (**key).as_ref();
                 let (n, e) = (key.n().to_bytes_be(), key.e().to_bytes_be());
                 cbor.map(4).unwrap().i8(1).unwrap().i8(3).unwrap().i8(3).unwrap().i16(-257).unwrap();
                 cbor.i8(-1).unwrap().bytes(&n).unwrap().i8(-2).unwrap().bytes(&e).unwrap();

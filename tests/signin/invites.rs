@@ -160,7 +160,7 @@ async fn only_administrators_invite(on: Backend) {
     let path = "/api/invites";
     for (method, path) in [("GET", path), ("POST", path), ("DELETE", "/api/invites/1")] {
         let answer = world.send(method, path, Some(&user), Some(&json!({}))).await;
-        answer.refused(403, "Only an administrator can do this");
+        answer.refused(403, "Administrators only");
         let answer = world.send(method, path, None, Some(&json!({}))).await;
         answer.refused(401, "Missing or invalid Authorization header");
     }

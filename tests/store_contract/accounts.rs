@@ -1,7 +1,9 @@
 //! Accounts and one-time tokens.
 
 use supersync::protocol::UserId;
-use supersync::store::{ArchiveReason, ArchivedRange, OneTimeToken, SnapshotBlob, SnapshotChange, TokenPurpose};
+use supersync::store::{
+    ArchiveReason, ArchivedRange, NewUser, OneTimeToken, SnapshotBlob, SnapshotChange, TokenPurpose,
+};
 
 use super::fixture::*;
 

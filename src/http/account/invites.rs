@@ -28,7 +28,7 @@ pub(super) fn router() -> Router<AppState> {
 
 async fn list(State(state): State<AppState>, parts: Parts) -> ApiResult {
     let user = sender(&state, &parts).await?;
-    state.accounts.require_admin(user.user_id).await?;
+    state.accounts.require_admin(&user).await?;
     let invites: Vec<Value> = state.accounts.invites().await?.iter().map(one).collect();
     Ok(no_store(encode::json(StatusCode::OK, &json!({ "invites": invites }))))
 }
@@ -51,7 +51,7 @@ async fn invite(State(state): State<AppState>, parts: Parts, JsonBody(body): Jso
     let makes_admin = fields.flag("admin");
     fields.check()?;
     let user = sender(&state, &parts).await?;
-    state.accounts.require_admin(user.user_id).await?;
+    state.accounts.require_admin(&user).await?;
     let made = state.accounts.invite(Some(user.user_id), address.as_ref(), makes_admin).await?;
     let body = json!({ "id": made.id.to_string(), "link": made.link.expose_secret(), "expiresAt": made.expires_at });
     Ok(no_store(encode::json(StatusCode::CREATED, &body)))
@@ -59,7 +59,7 @@ async fn invite(State(state): State<AppState>, parts: Parts, JsonBody(body): Jso
 
 async fn take_back(State(state): State<AppState>, Path(id): Path<String>, parts: Parts, _body: JsonBody) -> ApiResult {
     let user = sender(&state, &parts).await?;
-    state.accounts.require_admin(user.user_id).await?;
+    state.accounts.require_admin(&user).await?;
     let id = id.parse().map_err(|_| InviteError::NoInvite)?;
     state.accounts.delete_invite(id).await?;
     Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
@@ -68,7 +68,7 @@ async fn take_back(State(state): State<AppState>, Path(id): Path<String>, parts:
 impl From<InviteError> for ApiError {
     fn from(error: InviteError) -> Self {
         match error {
-            InviteError::NotAdmin | InviteError::Closed => Self::new(StatusCode::FORBIDDEN, error.to_string()),
+            InviteError::Closed => Self::new(StatusCode::FORBIDDEN, error.to_string()),
             InviteError::NoInvite => Self::new(StatusCode::NOT_FOUND, error.to_string()),
             InviteError::Database(error) => error.into(),
         }
