@@ -59,23 +59,10 @@ function prepare(leave) {
     if ($('emailPasswordField')) $('emailPasswordField').hidden = !facts.hasPassword;
   }
 
-  async function load() {
-    try {
-      return await call('GET', 'api/account');
-    } catch (error) {
-      if (error.status !== 404) throw error;
-      // What older endpoints tell.
-      const status = await call('GET', 'api/sync/status');
-      const { email } = JSON.parse(atob(session.get().split('.')[1].replace(/-/g, '+').replace(/_/g, '/')));
-      const storage = { usedBytes: status.storageUsedBytes, quotaBytes: status.storageQuotaBytes, operations: status.latestSeq };
-      return { email, isAdmin: false, hasPassword: true, storage };
-    }
-  }
-
   async function refresh() {
     showToken();
     try {
-      facts = await guarded(load);
+      facts = await guarded(() => call('GET', 'api/account'));
       showFacts();
     } catch (error) {
       if (!session.get()) return;

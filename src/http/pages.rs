@@ -17,7 +17,7 @@ use axum::routing::get;
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
-use crate::config::Legal;
+use crate::config::{Legal, RegistrationMode};
 use crate::language::Language;
 
 mod assets;
@@ -111,6 +111,13 @@ async fn invited(State(state): State<AppState>, RawQuery(query): RawQuery, heade
 fn front(state: &AppState, t: Language, invite: String) -> ApiResult {
     let config = &state.config;
     let mail = config.test_mode || state.accounts.can_mail();
+    let closed = match state.accounts.registration_mode() {
+        _ if !invite.is_empty() => None,
+        RegistrationMode::Closed => Some("register.closed"),
+        RegistrationMode::Invite => Some("register.invite-only"),
+        RegistrationMode::Open if mail => None,
+        RegistrationMode::Open => Some("register.no-mail"),
+    };
     let query = if invite.is_empty() { String::new() } else { query_of("token", &invite) };
     html(
         StatusCode::OK,
@@ -118,7 +125,7 @@ fn front(state: &AppState, t: Language, invite: String) -> ApiResult {
             t,
             frame: Frame::new(&config.legal, query),
             mail,
-            closed: (!mail && invite.is_empty()).then_some("register.no-mail"),
+            closed,
             consent: config.legal.requires_consent(),
             europe: config.legal.is_in_europe(),
             invite,

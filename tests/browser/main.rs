@@ -6,7 +6,9 @@
 
 mod data;
 mod driver;
+mod links;
 mod looks;
+mod passkey;
 mod password;
 mod sessions;
 mod site;
@@ -15,9 +17,6 @@ use driver::Browser;
 use site::Site;
 
 const PASSWORD: &str = "correct horse battery staple";
-
-/// Endpoints that are not there yet.
-const MISSING_ENDPOINTS: &[&str] = &["404 (Not Found)"];
 
 /// Registers with a password, opens the link of the mail and signs in.
 async fn signed_in(browser: &Browser, site: &Site, email: &str) {
