@@ -1,9 +1,7 @@
 //! Accounts and one-time tokens.
 
 use supersync::protocol::UserId;
-use supersync::store::{
-    ArchiveReason, ArchivedRange, NewUser, OneTimeToken, SnapshotBlob, SnapshotChange, TokenPurpose,
-};
+use supersync::store::{ArchiveReason, ArchivedRange, OneTimeToken, SnapshotBlob, SnapshotChange, TokenPurpose};
 
 use super::fixture::*;
 
