@@ -59,7 +59,8 @@ fn controller(r: &mut Reader<'_>) -> Option<Controller> {
 fn terms(file: &Path) -> Result<Option<String>, String> {
     let about = match fs::symlink_metadata(file) {
         Ok(about) => about,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        // A folder that is none is for whoever makes it to report.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(format!("can't be read: {error}")),
     };
     if !about.is_file() {
