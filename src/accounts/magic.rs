@@ -50,8 +50,8 @@ impl Accounts {
 
     async fn try_login_by_link(&self, token: &str, origin: &SessionOrigin) -> Result<Session, MagicLoginError> {
         let inner = &*self.inner;
-        let taken = inner.store.take_login_link(&link::hash(token), inner.clock.now_ms()).await?;
-        let user = taken.ok_or(MagicLoginError::Invalid)?;
+        let found = inner.store.take_login_link(&link::hash(token), inner.clock.now_ms()).await?;
+        let user = found.ok_or(MagicLoginError::Invalid)?;
         match self.open_session(user.id, &user.email, user.token_version, origin).await {
             Ok(session) => Ok(session),
             Err(ManageError::Database(error)) => Err(error.into()),

@@ -136,8 +136,8 @@ impl Accounts {
     /// # Errors
     /// See [`AddressChangeError`].
     pub async fn change_address(&self, token: &str) -> Result<UserId, AddressChangeError> {
-        let taken = self.inner.store.take_address_link(&link::hash(token), self.inner.clock.now_ms()).await?;
-        let Unique::Done(user) = taken else { return Err(AddressChangeError::Invalid) };
+        let done = self.inner.store.take_address_link(&link::hash(token), self.inner.clock.now_ms()).await?;
+        let Unique::Done(user) = done else { return Err(AddressChangeError::Invalid) };
         metrics::counter!("supersync_credential_changes_total", "kind" => "address_changed").increment(1);
         tracing::info!(user_id = user, "address changed by link");
         Ok(user)

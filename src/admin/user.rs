@@ -229,6 +229,18 @@ pub async fn run(command: UserCommand, store: Arc<dyn Store>, config: &Config, c
     execute(command, &accounts, &config.public_url, &mut input, &mut output).await
 }
 
+async fn invite(
+    accounts: &Accounts,
+    email: Option<String>,
+    admin: bool,
+    output: &mut (dyn Write + Send),
+) -> Result<(), AdminError> {
+    let address = email.map(|email| Address::parse(&email).map_err(|e| AdminError::Address(email, e))).transpose()?;
+    let made = accounts.invite(None, address.as_ref(), admin).await?;
+    writeln!(output, "{}", made.link.expose_secret())?;
+    Ok(())
+}
+
 /// Runs a command. `server_url` is what the app is told to connect to.
 ///
 /// # Errors
@@ -299,12 +311,7 @@ pub async fn execute(
             let password = if keep_password { None } else { Some(&password) };
             verify(accounts, &user, password, input, output).await
         }
-        UserCommand::Invite { email, admin } => {
-            let address = email.map(|email| Address::parse(&email).map_err(|e| AdminError::Address(email.clone(), e)));
-            let made = accounts.invite(None, address.transpose()?.as_ref(), admin).await?;
-            writeln!(output, "{}", made.link.expose_secret())?;
-            Ok(())
-        }
+        UserCommand::Invite { email, admin } => invite(accounts, email, admin, output).await,
         UserCommand::Revoke { email, session } => {
             let user = find(accounts, &email).await?;
             match session {

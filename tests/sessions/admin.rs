@@ -247,7 +247,7 @@ async fn a_verified_account_gets_a_password_that_nobody_knew(on: Backend) {
     login(&victim, password).await.ok();
     assert!(!patch(&admin, id, &json!({ "verified": true })).await.ok().has("password"), "nothing was to be done");
     login(&victim, password).await.ok();
-    new.email = "without@example.org".to_owned();
+    "without@example.org".clone_into(&mut new.email);
     new.password_hash = None;
     let id = server.store.create_user(&new).await.expect("the store works").expect("a free address");
     let reply = patch(&admin, id, &json!({ "verified": true })).await.ok();
@@ -289,7 +289,7 @@ async fn the_server_tells_what_it_is(on: Backend) {
 }
 
 async fn diagnostics_say_what_is_wrong_and_what_to_do(on: Backend) {
-    let server = Server::start_with(on, |config| config.public_url = "https://sync.example.org".to_owned()).await;
+    let server = Server::start_with(on, |config| "https://sync.example.org".clone_into(&mut config.public_url)).await;
     let admin = administrator(&server).await;
     let headers = [("x-forwarded-for", "192.0.2.77"), ("x-forwarded-proto", "https")];
     let path = "/api/admin/diagnostics";

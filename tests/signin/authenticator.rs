@@ -153,7 +153,7 @@ impl Key {
             cbor.map(0).unwrap();
         }
         cbor.str("authData").unwrap().bytes(&data).unwrap();
-        self.credential(json!({
+        self.credential(&json!({
             "clientDataJSON": URL_SAFE_NO_PAD.encode(client_data),
             "attestationObject": URL_SAFE_NO_PAD.encode(cbor.into_writer()),
             "transports": ["internal", "hybrid"],
@@ -166,7 +166,7 @@ impl Key {
         let client_data = self.client_data("webauthn.get", options["challenge"].as_str().unwrap());
         let data = self.authenticator_data(false);
         let signature = self.sign(&[&data[..], &Sha256::digest(&client_data)].concat());
-        self.credential(json!({
+        self.credential(&json!({
             "clientDataJSON": URL_SAFE_NO_PAD.encode(client_data),
             "authenticatorData": URL_SAFE_NO_PAD.encode(data),
             "signature": URL_SAFE_NO_PAD.encode(signature),
@@ -174,7 +174,7 @@ impl Key {
         }))
     }
 
-    fn credential(&self, response: Value) -> Value {
+    fn credential(&self, response: &Value) -> Value {
         let id = URL_SAFE_NO_PAD.encode(&self.id);
         json!({
             "id": id, "rawId": id, "type": "public-key", "response": response,

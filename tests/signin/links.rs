@@ -152,8 +152,8 @@ async fn of_two_uses_at_once_one_signs_in(on: Backend) {
     world.post("/api/login/magic-link", json!({"email": "a@b.co"})).await.ok();
     let token = world.link("a@b.co", "magic-login").await;
     let once = || world.post("/api/login/magic-link/verify", json!({"token": token}));
-    let (one, two, three) = tokio::join!(once(), once(), once());
-    let mut statuses = [one.status, two.status, three.status];
+    let answers: [_; 3] = tokio::join!(once(), once(), once()).into();
+    let mut statuses = answers.map(|answer| answer.status);
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 401, 401]);
 }

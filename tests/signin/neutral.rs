@@ -161,7 +161,9 @@ async fn logs_hold_no_tokens_addresses_or_passwords() {
     let session = world.login_key(email, &key).await.ok();
     let asked = world.post("/api/login/passkey/options", json!({ "email": email })).await.ok();
     secrets.push(asked["challenge"].as_str().unwrap().to_owned());
-    let bad = json!({"email": email, "credential": Key::es256().get(&asked)});
+    let mut pretender = Key::es256();
+    pretender.id.clone_from(&key.id);
+    let bad = json!({"email": email, "credential": pretender.get(&asked)});
     world.post("/api/login/passkey/verify", bad).await.refused(401, "Authentication failed");
     let token = session["token"].as_str().unwrap().to_owned();
     for path in ["/api/login/magic-link", "/api/forgot-password", "/api/recover/passkey"] {

@@ -132,8 +132,9 @@ async fn keys_of_all_three_kinds_register_and_sign_in(on: Backend) {
 }
 
 async fn nothing_that_is_wrong_registers(on: Backend) {
+    type Spoil = fn(&mut Key);
     let world = world(on).await;
-    let wrong: [(&str, fn(&mut Key)); 8] = [
+    let wrong: [(&str, Spoil); 8] = [
         ("origin", |key| key.origin = "https://sync.example.org.evil.example".into()),
         ("port", |key| key.origin = "https://sync.example.org:444".into()),
         ("relying party", |key| key.rp_id = "example.org".into()),

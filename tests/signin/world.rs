@@ -118,10 +118,8 @@ async fn open(
     config.database = database.settings();
     change(&mut config);
     let store = store::open(&config.database, config.timeouts.statement).await.unwrap();
-    let mailer = match mail {
-        true => Mailer::with_transport(Arc::clone(&outbox) as Arc<dyn Transport>),
-        false => Mailer::unavailable(),
-    };
+    let mailer =
+        if mail { Mailer::with_transport(Arc::clone(&outbox) as Arc<dyn Transport>) } else { Mailer::unavailable() };
     let passwords = Passwords::new(CHEAP, 4);
     let accounts = Accounts::with_passwords(Arc::clone(&store), &config, clock.clone(), mailer, passwords);
     let engine = Handle::start(Arc::clone(&store), clock.clone(), Options::from(&config)).await.unwrap();

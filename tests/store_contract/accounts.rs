@@ -1,9 +1,7 @@
 //! Accounts and one-time tokens.
 
 use supersync::protocol::UserId;
-use supersync::store::{
-    ArchiveReason, ArchivedRange, NewUser, OneTimeToken, SnapshotBlob, SnapshotChange, TokenPurpose,
-};
+use supersync::store::{ArchiveReason, ArchivedRange, OneTimeToken, SnapshotBlob, SnapshotChange, TokenPurpose};
 
 use super::fixture::*;
 
@@ -115,7 +113,8 @@ pub async fn verifying_installs_the_pending_password_and_voids_the_others(db: Db
     assert!(db.take_token(&[5; 32], TokenPurpose::VerifyEmail, 500).await.unwrap().is_none(), "verified already");
     assert_eq!(db.user_by_id(user).await.unwrap().unwrap().password_hash.as_deref(), Some("pending 2"));
     without.hash = [6; 32];
-    without.user = db.create_user(&NewUser { email: "c@example.org".into(), ..unverified }).await.unwrap().unwrap();
+    unverified.email = "c@example.org".into();
+    without.user = db.create_user(&unverified).await.unwrap().unwrap();
     db.put_token(&without).await.unwrap();
     db.take_token(&[6; 32], TokenPurpose::VerifyEmail, 500).await.unwrap().unwrap();
     assert_eq!(db.user_by_id(without.user).await.unwrap().unwrap().password_hash, None);
