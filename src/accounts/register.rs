@@ -37,6 +37,8 @@ pub struct Applicant {
     pub terms_accepted: bool,
     /// The token of an invitation.
     pub invite: Option<SecretString>,
+    /// Of the mail that proves the address.
+    pub language: Language,
 }
 
 /// What became of a registration.
@@ -159,7 +161,7 @@ impl Accounts {
                 user,
                 to: new.email,
                 letter: Letter::VerifyAddress { link },
-                language: Language::default(),
+                language: who.language,
             });
         }
         pace::level(began).await;

@@ -7,7 +7,7 @@
 use axum::Router;
 use axum::extract::State;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use secrecy::ExposeSecret;
@@ -18,6 +18,7 @@ use super::body::JsonBody;
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::observe;
+use super::pages::preferred;
 use super::state::AppState;
 use crate::accounts::{
     Applicant, AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError,
@@ -55,7 +56,7 @@ pub fn router() -> Router<AppState> {
         .merge(admin::router())
 }
 
-async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn register(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let as_sent = fields.text("email");
     let address = fields.address();
@@ -64,17 +65,17 @@ async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> Ap
     let invite = fields.invite();
     let (Some(address), Some(password)) = (address, password) else { return Err(fields.refuse()) };
     fields.check()?;
-    let who = Applicant { address, terms_accepted, invite };
+    let who = Applicant { address, terms_accepted, invite, language: preferred(&headers) };
     let message = registered(state.accounts.register(&who, &password).await?);
     Ok(encode::json(StatusCode::CREATED, &json!({ "message": message, "email": as_sent })))
 }
 
 /// Who registers, in the requests that give no password.
-fn applicant(state: &AppState, fields: &mut Fields) -> Option<Applicant> {
+fn applicant(state: &AppState, headers: &HeaderMap, fields: &mut Fields) -> Option<Applicant> {
     let address = fields.address();
     let terms_accepted = fields.consent(state.config.legal.requires_consent());
     let invite = fields.invite();
-    Some(Applicant { address: address?, terms_accepted, invite })
+    Some(Applicant { address: address?, terms_accepted, invite, language: preferred(headers) })
 }
 
 /// The answer to a registration, the same for every address (accounts contract, section 4.1).

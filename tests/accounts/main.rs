@@ -189,7 +189,12 @@ fn origin() -> SessionOrigin {
 }
 
 fn applicant(email: &str) -> Applicant {
-    Applicant { address: address(email), terms_accepted: false, invite: None }
+    Applicant {
+        address: address(email),
+        terms_accepted: false,
+        invite: None,
+        language: supersync::language::Language::English,
+    }
 }
 
 impl World {

@@ -29,7 +29,7 @@ impl Answer {
 }
 
 pub(super) struct Server {
-    world: World,
+    pub(super) world: World,
     engine: Handle,
     router: Router,
 }

@@ -146,3 +146,15 @@ async fn the_qr_code_is_for_who_has_the_token() {
     let server = server_with(|_| ()).await;
     assert_eq!(server.get("GET", "/api/account/qr").await.error().0, 401);
 }
+
+#[tokio::test]
+async fn the_mail_that_proves_an_address_is_in_the_visitor_s_language() {
+    let server = server_with(|_| ()).await;
+    let request = Request::post("/api/register").header(header::CONTENT_TYPE, "application/json");
+    let request = request.header(header::ACCEPT_LANGUAGE, "de-DE,de;q=0.9,en;q=0.5");
+    let body = json!({"email": "a@b.co", "password": OWNER}).to_string();
+    assert_eq!(server.send(request.body(Body::from(body)).unwrap()).await.status, StatusCode::CREATED);
+    server.world.accounts.drain_mails().await;
+    let mails = server.world.outbox.mails.lock().unwrap();
+    assert!(mails[0].1.contains("Bitte bestätige deine E-Mail-Adresse"), "{mails:?}");
+}

@@ -61,7 +61,8 @@ impl Server {
         let mut config = settings(&database);
         change(&mut config);
         let setup = Setup { options: Options::from(&config), config, clock: stopped_clock() };
-        Self::run(database, setup).await
+        // Boxed: what a test awaits would be too large for the stack of some.
+        Box::pin(Self::run(database, setup)).await
     }
 
     /// The same with changed settings, of the engine too.
@@ -70,7 +71,7 @@ impl Server {
         let config = settings(&database);
         let mut setup = Setup { options: Options::from(&config), config, clock: stopped_clock() };
         change(&mut setup);
-        Self::run(database, setup).await
+        Box::pin(Self::run(database, setup)).await
     }
 
     async fn run(database: TestDatabase, setup: Setup) -> Self {
@@ -112,7 +113,7 @@ impl Server {
     /// Stops in an orderly way and starts again on the same database.
     pub async fn restart(self) -> Self {
         let (database, setup) = self.stop().await;
-        Self::run(database, setup).await
+        Box::pin(Self::run(database, setup)).await
     }
 
     /// Stops in an orderly way.

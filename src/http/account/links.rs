@@ -3,8 +3,8 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -26,9 +26,9 @@ pub(super) fn router() -> Router<AppState> {
         .route("/api/reset-password", post(reset_password))
 }
 
-async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn register(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
-    let Some(who) = applicant(&state, &mut fields) else { return Err(fields.refuse()) };
+    let Some(who) = applicant(&state, &headers, &mut fields) else { return Err(fields.refuse()) };
     fields.check()?;
     let done = state.accounts.register_without_password(&who).await?;
     Ok(encode::json(StatusCode::CREATED, &json!({ "message": registered(done) })))

@@ -10,8 +10,8 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, patch, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,6 +23,7 @@ use super::{CLOSE_REVOKED, applicant, encode, no_store, origin, registered, send
 use crate::accounts::{Creation, PasskeyError};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::pages::preferred;
 use crate::http::state::AppState;
 use crate::store::{PasskeyRow, SessionMethod};
 use crate::webauthn::{ALGORITHMS, AssertionResponse, RegistrationResponse, RelyingParty};
@@ -45,10 +46,10 @@ pub(super) fn router() -> Router<AppState> {
         .route("/api/passkeys/{id}", patch(rename).delete(remove))
 }
 
-async fn register_options(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn register_options(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let as_sent = fields.text("email").unwrap_or_default();
-    let Some(who) = applicant(&state, &mut fields) else { return Err(fields.refuse()) };
+    let Some(who) = applicant(&state, &headers, &mut fields) else { return Err(fields.refuse()) };
     fields.check()?;
     let challenge = state.accounts.begin_passkey_registration(&who).await?;
     let creation = Creation { challenge, email: as_sent, exclude: Vec::new() };
@@ -56,7 +57,7 @@ async fn register_options(State(state): State<AppState>, JsonBody(body): JsonBod
     Ok(no_store(encode::json(StatusCode::OK, &options)))
 }
 
-async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn register(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let address = fields.address();
     let credential = fields.credential();
@@ -64,7 +65,7 @@ async fn register(State(state): State<AppState>, JsonBody(body): JsonBody) -> Ap
     let (Some(address), Some(credential)) = (address, credential) else { return Err(fields.refuse()) };
     fields.check()?;
     // Consent was given, or not, when the ceremony began.
-    let who = crate::accounts::Applicant { address, terms_accepted: false, invite };
+    let who = crate::accounts::Applicant { address, terms_accepted: false, invite, language: preferred(&headers) };
     let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
     let done = state.accounts.register_with_passkey(&who, &response).await?;
     Ok(encode::json(StatusCode::CREATED, &json!({ "message": registered(done) })))
