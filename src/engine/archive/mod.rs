@@ -5,7 +5,7 @@
 //!   data set, after it the other one, never a mixture. Sequences go on growing.
 //! - What was the data set until then becomes an archived one itself, so that this can be undone too.
 //! - Every device that syncs afterwards ends up with the same data, whether or not the server can read it. How the
-//!   operations must look for that is [`stamp`]'s business and reasoned about in ADR 0012. Where it can't be
+//!   operations must look for that is `stamp`'s business and reasoned about in ADR 0012. Where it can't be
 //!   promised, the set is not brought back ([`Obstacle`]).
 //! - However large a set is, only a few thousand of its operations and the places of its entities are in memory at a time.
 
