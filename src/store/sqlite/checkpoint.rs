@@ -95,7 +95,7 @@ async fn run(thread: Threads, writer: Arc<Writer>, written: Arc<Notify>, stop: C
 }
 
 async fn checkpoint(thread: &Threads, writer: &Writer, pace: &mut Pace) -> Result<()> {
-    let mut log = thread.run(passive).await?;
+    let Some(mut log) = thread.run(passive).await? else { return Ok(()) };
     pace.follow(log.moved, Instant::now());
     metrics::gauge!("supersync_sqlite_wal_pages").set(log.pages);
     if log.pages < RESTART_PAGES {
@@ -103,7 +103,10 @@ async fn checkpoint(thread: &Threads, writer: &Writer, pace: &mut Pace) -> Resul
     }
     for _ in 0..CATCH_UP_ROUNDS {
         let before = log.moved;
-        log = thread.run(passive).await?;
+        log = match thread.run(passive).await? {
+            Some(log) => log,
+            None => return Ok(()),
+        };
         if log.moved.saturating_sub(before) < LAST_PAGES {
             break;
         }
@@ -144,15 +147,24 @@ struct Log {
     moved: u32,
 }
 
-/// Moves what can be moved without waiting for anybody.
-fn passive(connection: &mut Connection) -> Result<Log> {
+/// Moves what can be moved without waiting for anybody. `None`: somebody else does it at the moment, say another program
+/// that has the file open; the next commit wakes this task again.
+fn passive(connection: &mut Connection) -> Result<Option<Log>> {
     let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
-    Ok(statement.query_row([], |row| Ok(Log { pages: row.get(1)?, moved: row.get(2)? }))?)
+    let (pages, moved): (i64, i64) = statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    // SQLite says -1 when it could not look.
+    Ok(u32::try_from(pages).ok().zip(u32::try_from(moved).ok()).map(|(pages, moved)| Log { pages, moved }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_can_not_be_looked_at_is_no_failure() {
+        let mut connection = Connection::open_in_memory().expect("opens");
+        assert!(passive(&mut connection).expect("no failure").is_none(), "a database in memory has none");
+    }
 
     #[test]
     fn the_pause_follows_how_fast_pages_come() {
