@@ -205,6 +205,8 @@ pub struct RateLimits {
     pub reset_password: RateLimit,
     /// Each route that changes how somebody signed in signs in.
     pub credentials: RateLimit,
+    pub replace_token: RateLimit,
+    pub delete_account: RateLimit,
     pub sessions: RateLimit,
     pub ws_ticket: RateLimit,
     pub admin: RateLimit,

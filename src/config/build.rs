@@ -346,6 +346,8 @@ fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
         forgot_password: limit(r, "RATE_LIMIT_FORGOT_PASSWORD_PER_15_MINUTES", 15),
         reset_password: limit(r, "RATE_LIMIT_RESET_PASSWORD_PER_15_MINUTES", 15),
         credentials: limit(r, "RATE_LIMIT_CREDENTIALS_PER_15_MINUTES", 15),
+        replace_token: limit(r, "RATE_LIMIT_REPLACE_TOKEN_PER_15_MINUTES", 15),
+        delete_account: limit(r, "RATE_LIMIT_DELETE_ACCOUNT_PER_15_MINUTES", 15),
         sessions: limit(r, "RATE_LIMIT_SESSIONS_PER_15_MINUTES", 15),
         ws_ticket: limit(r, "RATE_LIMIT_WS_TICKETS_PER_MINUTE", 1),
         admin: limit(r, "RATE_LIMIT_ADMIN_PER_15_MINUTES", 15),

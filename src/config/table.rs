@@ -244,6 +244,8 @@ pub const GROUPS: &[Group] = &[
                 "20",
                 "Each of `POST /api/account/password`, `/api/account/email`, `/api/account/email/verify`; `/api/passkeys` with what is below it; `/api/invites` with what is below it.",
             ),
+            value("RATE_LIMIT_REPLACE_TOKEN_PER_15_MINUTES", "5", "`POST /api/replace-token`."),
+            value("RATE_LIMIT_DELETE_ACCOUNT_PER_15_MINUTES", "3", "`DELETE /api/account`."),
             value("RATE_LIMIT_SESSIONS_PER_15_MINUTES", "100", "`/api/sessions`, with what is below it."),
             value("RATE_LIMIT_WS_TICKETS_PER_MINUTE", "60", "`POST /api/sync/ws-ticket`."),
             value("RATE_LIMIT_ADMIN_PER_15_MINUTES", "500", "`/api/admin`, what is below it."),

@@ -36,6 +36,8 @@ pub enum Class {
     ChangePassword,
     ChangeAddress,
     ConfirmAddress,
+    ReplaceToken,
+    DeleteAccount,
     Passkeys,
     Invites,
     Sessions,
@@ -51,7 +53,7 @@ pub enum Class {
 
 impl Class {
     /// Every class; a class's place is its number.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::Upload,
         Self::Download,
         Self::Snapshot,
@@ -80,6 +82,8 @@ impl Class {
         Self::ChangePassword,
         Self::ChangeAddress,
         Self::ConfirmAddress,
+        Self::ReplaceToken,
+        Self::DeleteAccount,
         Self::Passkeys,
         Self::Invites,
         Self::Sessions,
@@ -130,6 +134,8 @@ impl Class {
             "/api/account/password" if posts => Self::ChangePassword,
             "/api/account/email" if posts => Self::ChangeAddress,
             "/api/account/email/verify" if posts => Self::ConfirmAddress,
+            "/api/replace-token" if posts => Self::ReplaceToken,
+            "/api/account" if method == Method::DELETE => Self::DeleteAccount,
             "/api/invites" | "/api/invites/{id}" => Self::Invites,
             template if template == "/api/passkeys" || template.starts_with("/api/passkeys/") => Self::Passkeys,
             "/api/sessions" | "/api/sessions/{id}" | "/api/sessions/revoke-others" => Self::Sessions,
@@ -173,6 +179,8 @@ impl Class {
             Self::ChangePassword | Self::ChangeAddress | Self::ConfirmAddress | Self::Passkeys | Self::Invites => {
                 limits.credentials
             }
+            Self::ReplaceToken => limits.replace_token,
+            Self::DeleteAccount => limits.delete_account,
             Self::Sessions => limits.sessions,
             Self::SocketTicket => limits.ws_ticket,
             Self::Admin => limits.admin,

@@ -87,6 +87,8 @@ fn config() -> Config {
             forgot_password: limit,
             reset_password: limit,
             credentials: limit,
+            replace_token: limit,
+            delete_account: limit,
             sessions: limit,
             ws_ticket: limit,
             admin: limit,

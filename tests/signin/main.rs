@@ -30,6 +30,7 @@ macro_rules! on_both_databases {
 mod authenticator;
 mod invites;
 mod links;
+mod matrix;
 mod neutral;
 mod own;
 mod passkeys;

@@ -1,0 +1,287 @@
+//! Every route, with every kind of token that must not open it, and with somebody else's.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::authenticator::Key;
+use crate::harness::Backend;
+use crate::world::{Answer, World, world};
+
+on_both_databases! {
+    no_route_opens_to_a_token_that_is_not_good,
+    nobody_reaches_what_is_somebody_elses,
+}
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    /// Everybody: it has no token to check, or a one-time token in its body.
+    Everybody,
+    /// Who has an account.
+    Owners,
+    Administrators,
+    /// Takes its token in the address and answers after the upgrade; has tests of its own (`tests/sessions`, scenarios).
+    Sockets,
+    /// Exists in test mode only.
+    Tests,
+}
+use For::{Administrators, Everybody, Owners, Sockets, Tests};
+
+const ROUTES: &[(&str, &str, For)] = &[
+    ("POST", "/api/sync/ops", Owners),
+    ("GET", "/api/sync/ops", Owners),
+    ("POST", "/api/sync/snapshot", Owners),
+    ("GET", "/api/sync/snapshot", Owners),
+    ("GET", "/api/sync/status", Owners),
+    ("GET", "/api/sync/devices", Owners),
+    ("DELETE", "/api/sync/data", Owners),
+    ("GET", "/api/sync/restore-points", Owners),
+    ("GET", "/api/sync/restore/{server_seq}", Owners),
+    ("GET", "/api/sync/ws", Sockets),
+    ("POST", "/api/sync/ws-ticket", Owners),
+    ("GET", "/api/sync/archives", Owners),
+    ("GET", "/api/sync/archives/{id}", Owners),
+    ("POST", "/api/sync/archives/{id}/restore", Owners),
+    ("GET", "/api/account", Owners),
+    ("DELETE", "/api/account", Owners),
+    ("GET", "/api/account/export", Owners),
+    ("GET", "/api/account/qr", Owners),
+    ("POST", "/api/account/password", Owners),
+    ("POST", "/api/account/email", Owners),
+    ("POST", "/api/account/email/verify", Everybody),
+    ("POST", "/api/replace-token", Owners),
+    ("GET", "/api/sessions", Owners),
+    ("POST", "/api/sessions/revoke-others", Owners),
+    ("PATCH", "/api/sessions/{id}", Owners),
+    ("DELETE", "/api/sessions/{id}", Owners),
+    ("GET", "/api/passkeys", Owners),
+    ("POST", "/api/passkeys/options", Owners),
+    ("POST", "/api/passkeys/verify", Owners),
+    ("PATCH", "/api/passkeys/{id}", Owners),
+    ("DELETE", "/api/passkeys/{id}", Owners),
+    ("GET", "/api/invites", Administrators),
+    ("POST", "/api/invites", Administrators),
+    ("DELETE", "/api/invites/{id}", Administrators),
+    ("GET", "/api/admin/users", Administrators),
+    ("GET", "/api/admin/users/{id}", Administrators),
+    ("PATCH", "/api/admin/users/{id}", Administrators),
+    ("DELETE", "/api/admin/users/{id}", Administrators),
+    ("POST", "/api/admin/users/{id}/revoke", Administrators),
+    ("GET", "/api/admin/server", Administrators),
+    ("GET", "/api/admin/diagnostics", Administrators),
+    ("POST", "/api/register", Everybody),
+    ("POST", "/api/login", Everybody),
+    ("POST", "/api/verify-email", Everybody),
+    ("POST", "/api/register/magic-link", Everybody),
+    ("POST", "/api/register/passkey/options", Everybody),
+    ("POST", "/api/register/passkey/verify", Everybody),
+    ("POST", "/api/login/magic-link", Everybody),
+    ("POST", "/api/login/magic-link/verify", Everybody),
+    ("POST", "/api/login/passkey/options", Everybody),
+    ("POST", "/api/login/passkey/verify", Everybody),
+    ("POST", "/api/recover/passkey", Everybody),
+    ("POST", "/api/recover/passkey/options", Everybody),
+    ("POST", "/api/recover/passkey/complete", Everybody),
+    ("POST", "/api/forgot-password", Everybody),
+    ("POST", "/api/reset-password", Everybody),
+    ("GET", "/", Everybody),
+    ("GET", "/index.html", Everybody),
+    ("GET", "/claim", Everybody),
+    ("GET", "/invite", Everybody),
+    ("GET", "/admin", Everybody),
+    ("GET", "/verify-email", Everybody),
+    ("POST", "/verify-email", Everybody),
+    ("GET", "/magic-login", Everybody),
+    ("GET", "/recover-passkey", Everybody),
+    ("GET", "/reset-password", Everybody),
+    ("GET", "/change-email", Everybody),
+    ("GET", "/privacy.html", Everybody),
+    ("GET", "/terms.html", Everybody),
+    ("GET", "/assets/{version}/{name}", Everybody),
+    ("GET", "/favicon.ico", Everybody),
+    ("GET", "/health", Everybody),
+    ("GET", "/livez", Everybody),
+    ("GET", "/readyz", Everybody),
+    ("POST", "/api/test/create-user", Tests),
+    ("POST", "/api/test/cleanup", Tests),
+    ("DELETE", "/api/test/user/{user_id}", Tests),
+    ("GET", "/api/test/user/{user_id}/ops", Tests),
+    ("POST", "/api/test/user/{user_id}/legacy-plaintext-ops", Tests),
+    ("DELETE", "/api/test/user/{user_id}/ops-after/{server_seq}", Tests),
+];
+
+/// A body that passes the checks which come before the token's.
+fn body(path: &str) -> Value {
+    match path {
+        "/api/account/password" => json!({ "newPassword": "a new good password" }),
+        "/api/account/email" => json!({ "email": "elsewhere@b.co" }),
+        "/api/sessions/{id}" | "/api/passkeys/{id}" => json!({ "name": "mine" }),
+        "/api/passkeys/verify" => json!({ "credential": {}, "name": "mine" }),
+        "/api/admin/users/{id}" => json!({ "quotaBytes": 7 }),
+        _ => json!({}),
+    }
+}
+
+async fn ask(world: &World, token: Option<&str>, method: &str, path: &str, id: &str) -> Answer {
+    let body = (method != "GET").then(|| body(path));
+    world.send(method, &path.replace("{id}", id).replace("{server_seq}", "1"), token, body.as_ref()).await
+}
+
+/// The routes as the source has them.
+fn routes_of_the_source() -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                routes_in(&std::fs::read_to_string(path).unwrap(), &mut found);
+            }
+        }
+    }
+    found
+}
+
+fn routes_in(source: &str, found: &mut BTreeSet<(String, String)>) {
+    for route in source.split(".route(\"").skip(1) {
+        let (path, rest) = route.split_once('"').unwrap();
+        let mut depth = 1;
+        let end = rest.find(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth == 0
+        });
+        let handlers = &rest[..end.unwrap()];
+        for method in ["get", "post", "put", "patch", "delete", "any"] {
+            let starts = |at: usize| handlers[..at].ends_with([' ', '.']);
+            if handlers.match_indices(&format!("{method}(")).any(|(at, _)| starts(at)) {
+                found.insert((method.to_uppercase(), path.to_owned()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_has_every_route() {
+    let table: BTreeSet<_> =
+        ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    assert_eq!(table.len(), ROUTES.len(), "each once");
+    assert_eq!(table, routes_of_the_source());
+}
+
+fn signed(claims: &Value, secret: &str) -> String {
+    jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+}
+
+async fn no_route_opens_to_a_token_that_is_not_good(on: Backend) {
+    const REVOKED: &str = "Token was revoked. Please log in again to get a new token.";
+    const SECRET: &str = "a secret of the tests, long enough to be one";
+    let world = world(on).await;
+    let root = world.verified("root@b.co").await;
+    world.accounts.set_admin(root, true).await.unwrap();
+    let good = world.token(root).await;
+    let now = world.clock.now_ms() / 1000;
+    let claims = |exp: i64, version: i64| json!({ "userId": root, "email": "root@b.co", "tokenVersion": version, "iat": now - 60, "exp": exp });
+
+    let ended = world.login("root@b.co", crate::world::PASSWORD).await.ok()["token"].as_str().unwrap().to_owned();
+    let sessions = world.get_as(&ended, "/api/sessions").await.ok();
+    let current = sessions["sessions"].as_array().unwrap().iter().find(|one| one["current"] == true).unwrap().clone();
+    let path = format!("/api/sessions/{}", current["id"].as_str().unwrap());
+    world.send("DELETE", &path, Some(&good), None).await.ok();
+    let gone = world.verified("gone@b.co").await;
+    let deleted = world.token(gone).await;
+    world.accounts.delete(gone).await.unwrap();
+    let barred = world.verified("barred@b.co").await;
+    let locked = world.token(barred).await;
+    world.accounts.set_locked(barred, true).await.unwrap();
+
+    let bad = [
+        (None, "Missing or invalid Authorization header"),
+        (Some("nonsense".to_owned()), "Invalid token"),
+        (Some(signed(&claims(now + 3600, 0), "another secret, which is as long as it must be")), "Invalid token"),
+        (Some(signed(&claims(now - 1, 0), SECRET)), "Token expired. Please log in again to get a new token."),
+        (Some(signed(&claims(now + 3600, 7), SECRET)), REVOKED),
+        (Some(ended), REVOKED),
+        (Some(deleted), "Account unavailable"),
+        (Some(locked), "Account unavailable"),
+    ];
+    for (method, path, whose) in ROUTES.iter().filter(|route| matches!(route.2, Owners | Administrators)) {
+        for (token, reason) in &bad {
+            let answer = ask(&world, token.as_deref(), method, path, "1").await;
+            assert_eq!(
+                (answer.status, answer.body["error"].as_str()),
+                (401, Some(*reason)),
+                "{method} {path} {whose:?}: {}",
+                answer.text
+            );
+        }
+    }
+    // The checks above would pass as well if nothing worked at all.
+    world.get_as(&signed(&claims(now + 3600, 0), SECRET), "/api/admin/server").await.ok();
+    assert_eq!(world.get_as(&good, "/api/account").await.ok()["email"], "root@b.co");
+}
+
+async fn nobody_reaches_what_is_somebody_elses(on: Backend) {
+    let world = world(on).await;
+    let owner = world.with_key("owner@b.co", &Key::es256()).await;
+    let mine = world.token(owner).await;
+    let upload = |client: &str, id: &str| {
+        json!({ "clientId": client, "ops": [{
+            "id": id, "clientId": client, "actionType": "[Task] Add Task", "opType": "CRT", "entityType": "TASK", "entityId": id,
+            "payload": { "task": { "id": id } }, "vectorClock": { client: 1 }, "timestamp": world.clock.now_ms(), "schemaVersion": 4,
+        }] })
+    };
+    world.post_as(&mine, "/api/sync/ops", upload("laptop", "one")).await.ok();
+    world.send("DELETE", "/api/sync/data", Some(&mine), None).await.ok();
+    world.post_as(&mine, "/api/sync/ops", upload("laptop", "two")).await.ok();
+    let first = |body: &Value, list: &str| body[list][0]["id"].as_str().unwrap().to_owned();
+    let session = first(&world.get_as(&mine, "/api/sessions").await.ok(), "sessions");
+    let passkey = first(&world.get_as(&mine, "/api/passkeys").await.ok(), "passkeys");
+    let archive = first(&world.get_as(&mine, "/api/sync/archives").await.ok(), "archives");
+    let facts = async || {
+        let mut all = Vec::new();
+        for path in [
+            "/api/account",
+            "/api/sessions",
+            "/api/passkeys",
+            "/api/sync/archives",
+            "/api/sync/ops?sinceSeq=0",
+            "/api/sync/devices",
+        ] {
+            all.push(world.get_as(&mine, path).await.ok());
+        }
+        all
+    };
+    let before = facts().await;
+
+    let routes = ROUTES.iter().filter(|route| matches!(route.2, Owners | Administrators));
+    for (number, (method, path, whose)) in routes.enumerate() {
+        // A fresh one each time, since some of these routes end it.
+        let other = world.verified(&format!("other{number}@b.co")).await;
+        let theirs = world.token(other).await;
+        let id = match path.split('/').nth(2) {
+            Some("sessions") => session.clone(),
+            Some("passkeys") => passkey.clone(),
+            Some("sync") => archive.clone(),
+            _ => owner.to_string(),
+        };
+        let answer = ask(&world, Some(&theirs), method, path, &id).await;
+        if *whose == Administrators {
+            answer.refused(403, "Administrators only");
+        } else if path.contains("{id}") {
+            assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text);
+        } else {
+            assert_ne!(answer.status, 401, "{method} {path}: {}", answer.text);
+            assert!(
+                !answer.text.contains("owner@b.co") && !answer.text.contains("laptop"),
+                "{method} {path}: {}",
+                answer.text
+            );
+        }
+        assert!(facts().await == before, "{method} {path} changed what is somebody else's");
+    }
+}
