@@ -38,7 +38,8 @@ function explain(status, body) {
 
 /** Sends a request and gives the raw response; throws a `Failure` for everything but success. */
 export async function request(method, path, { body, token = session.get() } = {}) {
-  const headers = {};
+  // Mails that a request leads to are in the language of the page.
+  const headers = { 'Accept-Language': document.documentElement.lang };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   if (token) headers.Authorization = `Bearer ${token}`;
   let response;

@@ -90,14 +90,15 @@ impl Accounts {
         Ok(())
     }
 
-    /// Mails a link to a verified account, or, as `new_email`, to the address that it wants; unless it has just got one
-    /// or has too many.
+    /// Mails a link to a verified account, or, as `new_email`, to the address that it wants, in the language of who asks;
+    /// unless it has just got one or has too many. Whether it did.
     pub(super) async fn mail_link(
         &self,
         user: &UserRow,
         kind: &LinkKind,
         new_email: Option<&str>,
-    ) -> Result<(), StoreError> {
+        language: Language,
+    ) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         let (token, hash) = new_token();
         let now_ms = inner.clock.now_ms();
@@ -109,13 +110,13 @@ impl Accounts {
             created_at: now_ms,
             expires_at: now_ms + kind.lifetime_ms,
         };
-        if inner.store.put_link(&link, new_email, LINK_GAP_MS, MAX_LINKS).await? {
-            let letter = (kind.letter)(url(&inner.public_url, kind.page, &token));
-            let to = new_email.unwrap_or(&user.email).to_owned();
-            let language = user.language.as_deref().and_then(Language::from_code).unwrap_or_default();
-            inner.mailer.send(Mail { user: user.id, to, letter, language });
+        if !inner.store.put_link(&link, new_email, LINK_GAP_MS, MAX_LINKS).await? {
+            return Ok(false);
         }
-        Ok(())
+        let letter = (kind.letter)(url(&inner.public_url, kind.page, &token));
+        let to = new_email.unwrap_or(&user.email).to_owned();
+        inner.mailer.send(Mail { user: user.id, to, letter, language });
+        Ok(true)
     }
 }
 

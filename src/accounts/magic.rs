@@ -4,6 +4,7 @@
 
 use super::link::{self, MAGIC_LOGIN};
 use super::{Accounts, Address, LinkError, ManageError, Session, SessionOrigin};
+use crate::language::Language;
 use crate::store::StoreError;
 
 /// Why a link did not sign anybody in.
@@ -22,12 +23,12 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`LinkError`].
-    pub async fn request_login_link(&self, address: &Address) -> Result<(), LinkError> {
+    pub async fn request_login_link(&self, address: &Address, language: Language) -> Result<(), LinkError> {
         self.neutrally(MAGIC_LOGIN.purpose, async {
             let user = self.inner.store.user_by_email(address.as_str()).await?;
             match user.filter(|user| user.is_verified && user.locked_at.is_none()) {
-                Some(user) => self.mail_link(&user, &MAGIC_LOGIN, None).await,
-                None => Ok(()),
+                Some(user) => self.mail_link(&user, &MAGIC_LOGIN, None, language).await,
+                None => Ok(false),
             }
         })
         .await

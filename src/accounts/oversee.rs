@@ -4,6 +4,9 @@ use super::{Accounts, AuthUser, ManageError};
 use crate::protocol::UserId;
 use crate::store::{AccountOverview, DatabaseFacts, StoreError};
 
+/// How far back the growth of an account is looked at: 30 days.
+pub const GROWTH_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
 /// Why somebody may not do what administrators may.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminRefusal {
@@ -26,7 +29,7 @@ impl Accounts {
     }
 
     /// Accounts with numbers above `after`, ascending, at most `limit`; with `search` those whose address holds that
-    /// text or whose number it is.
+    /// text or whose number it is. Growth is that of the last [`GROWTH_MS`].
     ///
     /// # Errors
     /// When the database fails.
@@ -36,7 +39,7 @@ impl Accounts {
         after: UserId,
         limit: usize,
     ) -> Result<Vec<AccountOverview>, StoreError> {
-        self.inner.store.account_overviews(search, after, limit).await
+        self.inner.store.account_overviews(search, after, limit, self.growth_since()).await
     }
 
     /// One account with what it holds.
@@ -44,7 +47,11 @@ impl Accounts {
     /// # Errors
     /// When there is no such account or the database fails.
     pub async fn overview(&self, user: UserId) -> Result<AccountOverview, ManageError> {
-        self.inner.store.account_overview(user).await?.ok_or(ManageError::NoAccount)
+        self.inner.store.account_overview(user, self.growth_since()).await?.ok_or(ManageError::NoAccount)
+    }
+
+    fn growth_since(&self) -> i64 {
+        self.inner.clock.now_ms() - GROWTH_MS
     }
 
     /// What there is to know of the database.

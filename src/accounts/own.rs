@@ -7,6 +7,8 @@ use super::link::{self, CHANGE_ADDRESS};
 use super::login::LOCK_AFTER_FAILURES;
 use super::password::Verdict;
 use super::{Accounts, Address, AuthUser, HashError, LOCK_MS, LinkError, pace};
+use crate::language::Language;
+use crate::mail::{Letter, Mail};
 use crate::protocol::UserId;
 use crate::store::{StoreError, Unique, UserRow};
 
@@ -110,19 +112,27 @@ impl Accounts {
         Ok(())
     }
 
-    /// Mails a link to the address that the account is to have, unless somebody has it. The answer does not tell.
+    /// Mails a link to the address that the account is to have, unless somebody has it, and a notice to the address that
+    /// it has: who got hold of a session must not move the account away unseen. The answer does not tell.
     ///
     /// # Errors
     /// See [`AddressChangeError`].
-    pub async fn request_address_change(&self, user: UserId, address: &Address) -> Result<(), AddressChangeError> {
+    pub async fn request_address_change(
+        &self,
+        user: UserId,
+        address: &Address,
+        language: Language,
+    ) -> Result<(), AddressChangeError> {
         if !address.is_allowed_by(&self.inner.allowed_emails) {
             return Err(AddressChangeError::NotAllowed);
         }
         let row = self.inner.store.user_by_id(user).await?.ok_or(AddressChangeError::NoAccount)?;
         self.neutrally(CHANGE_ADDRESS.purpose, async {
             let holder = self.inner.store.user_by_email(address.as_str()).await?;
-            if holder.is_none_or(|holder| !holder.is_verified) {
-                self.mail_link(&row, &CHANGE_ADDRESS, Some(address.as_str())).await?;
+            let is_free = holder.is_none_or(|holder| !holder.is_verified);
+            if is_free && self.mail_link(&row, &CHANGE_ADDRESS, Some(address.as_str()), language).await? {
+                let letter = Letter::AddressNotice { link: self.inner.public_url.clone().into() };
+                self.inner.mailer.send(Mail { user, to: row.email.clone(), letter, language });
             }
             Ok(())
         })

@@ -9,6 +9,7 @@ use super::link::{self, RECOVER_PASSKEY};
 use super::{
     Accounts, Address, Applicant, AuthUser, LinkError, ManageError, RegisterError, Registered, Session, SessionOrigin,
 };
+use crate::language::Language;
 use crate::protocol::UserId;
 use crate::store::{
     Ceremony, Challenge, NewPasskey, OneTimeToken, PasskeyRow, StoreError, TakenChallenge, TokenPurpose, Unique,
@@ -184,14 +185,14 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`LinkError`].
-    pub async fn request_passkey_recovery(&self, address: &Address) -> Result<(), LinkError> {
+    pub async fn request_passkey_recovery(&self, address: &Address, language: Language) -> Result<(), LinkError> {
         self.neutrally(RECOVER_PASSKEY.purpose, async {
             let user = self.inner.store.user_by_email(address.as_str()).await?;
-            let Some(user) = user.filter(|user| user.is_verified && user.locked_at.is_none()) else { return Ok(()) };
+            let Some(user) = user.filter(|user| user.is_verified && user.locked_at.is_none()) else { return Ok(false) };
             if self.inner.store.passkeys_of(user.id).await?.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
-            self.mail_link(&user, &RECOVER_PASSKEY, None).await
+            self.mail_link(&user, &RECOVER_PASSKEY, None, language).await
         })
         .await
     }

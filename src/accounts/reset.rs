@@ -4,6 +4,7 @@ use secrecy::SecretString;
 
 use super::link::{self, RESET_PASSWORD};
 use super::{Accounts, Address, HashError, LinkError};
+use crate::language::Language;
 use crate::protocol::UserId;
 use crate::store::{StoreError, TokenPurpose};
 
@@ -27,12 +28,12 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`LinkError`].
-    pub async fn request_password_reset(&self, address: &Address) -> Result<(), LinkError> {
+    pub async fn request_password_reset(&self, address: &Address, language: Language) -> Result<(), LinkError> {
         self.neutrally(RESET_PASSWORD.purpose, async {
             let user = self.inner.store.user_by_email(address.as_str()).await?;
             match user.filter(|user| user.is_verified && user.locked_at.is_none()) {
-                Some(user) => self.mail_link(&user, &RESET_PASSWORD, None).await,
-                None => Ok(()),
+                Some(user) => self.mail_link(&user, &RESET_PASSWORD, None, language).await,
+                None => Ok(false),
             }
         })
         .await

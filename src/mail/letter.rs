@@ -23,6 +23,8 @@ pub enum Letter {
     ResetPassword { link: SecretString },
     /// Prove the address that an account wants to change to.
     ChangeAddress { link: SecretString },
+    /// Tell the present address that another one was asked for. Leads to the server's front page.
+    AddressNotice { link: SecretString },
     /// Make an account on a server that is not open to everybody.
     Invite { link: SecretString },
     /// Show the operator that mail works. Leads to the server's front page.
@@ -64,8 +66,16 @@ struct Words<'a> {
 
 impl Letter {
     /// The names of all letters, for previews.
-    pub const NAMES: [&'static str; 7] =
-        ["verify", "magic-login", "recover-passkey", "reset-password", "change-address", "invite", "test"];
+    pub const NAMES: [&'static str; 8] = [
+        "verify",
+        "magic-login",
+        "recover-passkey",
+        "reset-password",
+        "change-address",
+        "address-notice",
+        "invite",
+        "test",
+    ];
 
     /// The letter with this name and link.
     #[must_use]
@@ -76,6 +86,7 @@ impl Letter {
             "recover-passkey" => Self::RecoverPasskey { link },
             "reset-password" => Self::ResetPassword { link },
             "change-address" => Self::ChangeAddress { link },
+            "address-notice" => Self::AddressNotice { link },
             "invite" => Self::Invite { link },
             "test" => Self::Test { link },
             _ => return None,
@@ -91,6 +102,7 @@ impl Letter {
             Self::RecoverPasskey { .. } => "recover-passkey",
             Self::ResetPassword { .. } => "reset-password",
             Self::ChangeAddress { .. } => "change-address",
+            Self::AddressNotice { .. } => "address-notice",
             Self::Invite { .. } => "invite",
             Self::Test { .. } => "test",
         }
@@ -105,6 +117,7 @@ impl Letter {
             | Self::RecoverPasskey { link }
             | Self::ResetPassword { link }
             | Self::ChangeAddress { link }
+            | Self::AddressNotice { link }
             | Self::Invite { link }
             | Self::Test { link } => link,
         }

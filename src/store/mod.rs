@@ -658,8 +658,6 @@ pub struct UserRow {
     pub is_admin: bool,
     /// When the operator locked the account, Unix milliseconds.
     pub locked_at: Option<i64>,
-    /// Language tag of its mails; `None`: the server's.
-    pub language: Option<String>,
 }
 
 /// A new account.

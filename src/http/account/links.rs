@@ -14,6 +14,7 @@ use super::{CLOSE_REVOKED, applicant, encode, origin, registered, session, to_th
 use crate::accounts::{LinkError, MagicLoginError, ResetError};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::pages::preferred;
 use crate::http::state::AppState;
 use crate::store::SessionMethod;
 
@@ -34,10 +35,10 @@ async fn register(State(state): State<AppState>, headers: HeaderMap, JsonBody(bo
     Ok(encode::json(StatusCode::CREATED, &json!({ "message": registered(done) })))
 }
 
-async fn request_login(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn request_login(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let Some(address) = fields.address() else { return Err(fields.refuse()) };
-    state.accounts.request_login_link(&address).await?;
+    state.accounts.request_login_link(&address, preferred(&headers)).await?;
     let message = "If an account with that email exists, a login link has been sent.";
     Ok(encode::json(StatusCode::OK, &json!({ "message": message })))
 }
@@ -49,10 +50,10 @@ async fn login(State(state): State<AppState>, parts: Parts, JsonBody(body): Json
     Ok(session(&state.accounts.login_by_link(token.expose_secret(), &origin).await?))
 }
 
-async fn forgot_password(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn forgot_password(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let Some(address) = fields.address() else { return Err(fields.refuse()) };
-    state.accounts.request_password_reset(&address).await?;
+    state.accounts.request_password_reset(&address, preferred(&headers)).await?;
     let message = "If an account with that email exists, a password reset link has been sent.";
     Ok(encode::json(StatusCode::OK, &json!({ "message": message })))
 }

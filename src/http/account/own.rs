@@ -21,6 +21,7 @@ use super::{encode, no_store, sender};
 use crate::accounts::{AddressChangeError, ReauthError};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::pages::preferred;
 use crate::http::state::AppState;
 
 pub(super) fn router() -> Router<AppState> {
@@ -73,7 +74,7 @@ async fn request_address_change(State(state): State<AppState>, parts: Parts, Jso
     fields.check()?;
     let user = sender(&state, &parts).await?;
     state.accounts.reauthenticate(&user, current.as_ref()).await?;
-    state.accounts.request_address_change(user.user_id, &address).await?;
+    state.accounts.request_address_change(user.user_id, &address, preferred(&parts.headers)).await?;
     let message = "If the address can be used, a link to confirm it has been sent there.";
     Ok(encode::json(StatusCode::OK, &json!({ "message": message })))
 }

@@ -98,10 +98,10 @@ async fn login(State(state): State<AppState>, parts: Parts, JsonBody(body): Json
     })
 }
 
-async fn request_recovery(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn request_recovery(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let Some(address) = fields.address() else { return Err(fields.refuse()) };
-    state.accounts.request_passkey_recovery(&address).await?;
+    state.accounts.request_passkey_recovery(&address, preferred(&headers)).await?;
     let message = "If an account with that email exists, a recovery link has been sent.";
     Ok(encode::json(StatusCode::OK, &json!({ "message": message })))
 }

@@ -122,7 +122,11 @@ fn account(account: &AccountOverview) -> Value {
         "hasPassword": user.password_hash.is_some(),
         "createdAt": user.created_at,
         "lastSeenAt": account.last_seen_at,
-        "storage": { "usedBytes": account.storage_used_bytes, "quotaBytes": user.storage_quota_bytes },
+        "storage": {
+            "usedBytes": account.storage_used_bytes,
+            "quotaBytes": user.storage_quota_bytes,
+            "grownBytes": account.grown_bytes,
+        },
         "operations": account.operations,
         "devices": account.devices,
         "sessions": account.sessions,
@@ -199,7 +203,7 @@ async fn make(state: &AppState, target: UserId, changes: &Changes) -> Result<Opt
     let before = accounts.overview(target).await?.user;
     if let Some(bytes) = changes.quota_bytes {
         accounts.set_quota(target, bytes).await?;
-        state.engine.forget(target);
+        state.engine.catch_up(target).await;
     }
     if let Some(is_locked) = changes.is_locked {
         accounts.set_locked(target, is_locked).await?;
