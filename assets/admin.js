@@ -3,6 +3,7 @@
 import { call, Failure, session } from './api.js';
 import { runChecks } from './diagnostics.js';
 import { ago, bytes, number } from './format.js';
+import { prepareInvitations, showInvitations } from './invitations.js';
 import { $, ask, busy, copy, element, reason, say } from './page.js';
 import { text } from './texts.js';
 
@@ -37,12 +38,19 @@ function userRow(user) {
     act('revoke', 'POST', `${path}/revoke`, { risky: true }),
     act('delete', 'DELETE', path, { typed: user.email, risky: true }),
   ];
-  const { usedBytes, quotaBytes } = user.storage;
+  const { usedBytes, quotaBytes, grownBytes } = user.storage;
   return element(
     'tr',
     {},
     element('th', { scope: 'row' }, user.email, ...tags.filter(Boolean)),
-    element('td', {}, bytes(usedBytes), detail(text('storage.of', { quota: bytes(quotaBytes) })), detail(text('admin.operations', { count: number(user.operations) }))),
+    element(
+      'td',
+      {},
+      bytes(usedBytes),
+      detail(text('storage.of', { quota: bytes(quotaBytes) })),
+      detail(text('admin.operations', { count: number(user.operations) })),
+      grownBytes > 0 ? detail(text('admin.grown', { size: bytes(grownBytes) })) : null,
+    ),
     element('td', {}, text('admin.active', { sessions: number(user.sessions), devices: number(user.devices) })),
     element('td', {}, user.lastSeenAt ? ago(user.lastSeenAt) : text('never')),
     element('td', {}, element('div', { className: 'buttons' }, ...buttons.filter(Boolean))),
@@ -110,25 +118,7 @@ $('search').addEventListener('submit', (event) => {
 });
 $('more').addEventListener('click', () => busy($('more'), message, () => load(true)));
 $('runChecks').addEventListener('click', () => busy($('runChecks'), message, () => runChecks($('checks'))));
-$('invite').addEventListener('click', async () => {
-  let link = null;
-  const done = await ask({
-    title: text('admin.invite-title'),
-    words: text('admin.invite-words'),
-    confirm: text('admin.invite-confirm'),
-    input: { label: text('admin.invite-label'), type: 'email' },
-    action: async (email) => {
-      ({ link } = await call('POST', 'api/invites', { body: email.trim() ? { email: email.trim() } : {} }));
-    },
-  });
-  if (!done) return;
-  await ask({
-    title: text('admin.invited-title'),
-    words: `${text('admin.invited-words')}\n\n${link}`,
-    confirm: text('copy'),
-    action: () => copy(link),
-  });
-});
+prepareInvitations();
 
 function showFacts(facts) {
   const rows = [
@@ -156,6 +146,7 @@ async function open() {
     showFacts(await call('GET', 'api/admin/server'));
     $('adminContent').hidden = false;
     await load(false);
+    await showInvitations();
     await runChecks($('checks'));
   } catch (error) {
     say(message, error instanceof Failure && [401, 403].includes(error.status) ? text('admin.refused') : reason(error), 'error');

@@ -121,8 +121,9 @@ impl Follower {
                 self.engine.notifier().close_user(user, Closing::REVOKED.code, "Account deleted");
                 self.engine.forget(user);
             }
-            EventKind::QuotaChanged | EventKind::DataCleared => self.engine.forget(user),
-            EventKind::DataReplaced => self.engine.catch_up(user).await,
+            EventKind::QuotaChanged | EventKind::DataCleared | EventKind::DataReplaced => {
+                self.engine.catch_up(user).await;
+            }
             EventKind::Unknown => {
                 self.close_void_sockets(user).await?;
                 self.engine.forget(user);

@@ -151,6 +151,65 @@ fn a_start_says_what_to_do_next_and_a_signal_ends_it_in_order() {
     assert_eq!(server.wait().expect("it ends").code(), Some(0));
 }
 
+/// A server, until it is dropped.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_new_server_has_a_link_to_claim_it_and_commands_make_invitations() {
+    let directory = directory();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port().to_string();
+    drop(listener);
+    let base = format!("http://localhost:{port}");
+    let variables = [
+        SECRET,
+        ("HOST", "127.0.0.1"),
+        ("PORT", &*port),
+        ("PUBLIC_URL", &*base),
+        ("METRICS_ADDR", "off"),
+        ("MAIL_TRANSPORT", "off"),
+        ("REGISTRATION", "invite"),
+    ];
+    let mut command = supersync(directory.path(), &variables, &[]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+    let _running = Running(child);
+    let line = lines.find(|line| line.contains("/claim?token=")).expect("the link is in the log");
+    let claim = line[line.find("token=").expect("found") + "token=".len()..].trim().to_owned();
+    // What a full pipe would stop goes nowhere.
+    std::thread::spawn(move || lines.for_each(drop));
+
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::new();
+    let send = async |path: &str, body: serde_json::Value| {
+        let answer = http.post(format!("{base}{path}")).json(&body).send().await.expect("the server answers");
+        (answer.status().as_u16(), answer.json::<serde_json::Value>().await.expect("JSON"))
+    };
+    let password = "a long passphrase";
+    let register = |email: &str, invite: Option<&str>| serde_json::json!({ "email": email, "password": password, "invite": invite });
+    assert_eq!(send("/api/register", register("nobody@b.co", None)).await.0, 403);
+    assert_eq!(send("/api/register", register("root@b.co", Some(&claim))).await.0, 201);
+    assert_ne!(send("/api/register", register("late@b.co", Some(&claim))).await.0, 201);
+    let (status, session) = send("/api/login", serde_json::json!({ "email": "root@b.co", "password": password })).await;
+    assert_eq!(status, 200, "{session}");
+    let token = session["token"].as_str().expect("a token");
+    let facts = http.get(format!("{base}/api/admin/server")).bearer_auth(token).send().await.expect("an answer");
+    assert_eq!(facts.status().as_u16(), 200, "whoever claims a server is its administrator");
+
+    let output = run(&directory, &variables, &["user", "invite", "guest@b.co"]);
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    let invite = said.trim().strip_prefix(&format!("{base}/invite?token=")).expect("a link").to_owned();
+    assert_ne!(send("/api/register", register("other@b.co", Some(&invite))).await.0, 201, "it is the guest's");
+    assert_eq!(send("/api/register", register("guest@b.co", Some(&invite))).await.0, 201);
+}
+
 /// The settings of commands that need a database.
 const SECRET: (&str, &str) = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
 

@@ -130,7 +130,8 @@ on_both_databases! {
         a_segment_takes_in_a_smaller_one,
         a_segment_that_cuts_through_another_is_refused,
         accounts_to_seal_are_found_in_order,
-        a_truncated_log_is_made_from_segments_too;
+        a_truncated_log_is_made_from_segments_too,
+        growth_counts_what_is_packed_by_its_share_of_time;
     sessions:
         a_session_needs_an_account_that_is_not_locked,
         a_session_is_listed_as_it_was_opened,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::data::DataError;
+use super::progress;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::{EngineError, Handle, Options};
@@ -49,7 +50,9 @@ pub(super) async fn clear(
 ) -> Result<(), DataError> {
     let engine = Handle::start(Arc::clone(&store), clock, Options::from(config)).await?;
     let (mut cleared, mut failed) = (0_u64, 0);
+    let bar = progress::bar(users.len(), "accounts");
     for user in users {
+        bar.inc(1);
         let wiped = match engine.wipe(*user, Instant::now() + config.timeouts.handler).await {
             // Deleted meanwhile.
             Err(EngineError::NoAccount) => continue,
@@ -64,6 +67,7 @@ pub(super) async fn clear(
             }
         }
     }
+    bar.finish_and_clear();
     engine.shutdown().await;
     writeln!(output, "Deleted the synced data of {cleared} account(s).")?;
     if failed > 0 { Err(DataError::Failed(failed)) } else { Ok(()) }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::clear;
+use super::{clear, progress};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::archive::{Archive, ArchiveError, ArchiveId, FormerPassword, Obstacle};
-use crate::engine::sealer::{self, MIN_RUN, Scope};
+use crate::engine::sealer::{self, Counts, MIN_RUN, Scope};
 use crate::engine::{EngineError, Handle, Options};
 use crate::protocol::UserId;
 use crate::store::{Store, StoreError};
@@ -60,6 +61,9 @@ pub enum DataCommand {
     Archives {
         /// The account's e-mail address.
         email: String,
+        /// Print one JSON array.
+        #[arg(long)]
+        json: bool,
     },
     /// Make an archived data set the account's data again.
     ///
@@ -128,7 +132,7 @@ fn told(error: &ArchiveError) -> String {
     match error {
         ArchiveError::NotRestorable(obstacle) => format!("{error}: {}", explained(*obstacle)),
         ArchiveError::Quota(quota) => format!(
-            "the data set is larger than the {} bytes that the account may store; `supersync user set-quota` changes that",
+            "the data set is larger than the {} bytes that the account may store; `supersync user quota` changes that",
             quota.quota_bytes
         ),
         other => other.to_string(),
@@ -172,12 +176,13 @@ pub async fn run(
             }
             clear::clear(&users, store, config, clock, output).await
         }
-        DataCommand::Archives { email } => {
+        DataCommand::Archives { email, json } => {
             let user = account(&store, &email).await?;
             let engine = Handle::start(store, clock, Options::from(config)).await?;
             let archives = engine.archives(user, Instant::now() + PATIENCE).await;
             engine.shutdown().await;
-            list(&archives.map_err(DataError::Archive)?, output)
+            let archives = archives.map_err(DataError::Archive)?;
+            if json { list_json(&archives, output) } else { list(&archives, output) }
         }
         DataCommand::BringBack { email, id } => {
             let user = account(&store, &email).await?;
@@ -226,6 +231,31 @@ fn list(archives: &[Archive], output: &mut (dyn Write + Send)) -> Result<(), Dat
     Ok(())
 }
 
+fn list_json(archives: &[Archive], output: &mut (dyn Write + Send)) -> Result<(), DataError> {
+    let all: Vec<Value> = archives
+        .iter()
+        .map(|archive| {
+            let former_password = match archive.former_password {
+                FormerPassword::NotNeeded => "not-needed",
+                FormerPassword::Maybe => "maybe",
+                FormerPassword::Needed => "needed",
+            };
+            json!({
+                "id": archive.id.to_string(),
+                "archivedAt": archive.range.archived_at,
+                "reason": archive.range.reason.as_str(),
+                "operations": archive.operations(),
+                "bytes": archive.range.bytes,
+                "canComeBack": archive.obstacle.is_none(),
+                "obstacle": archive.obstacle.map(explained),
+                "formerPassword": former_password,
+            })
+        })
+        .collect();
+    writeln!(output, "{:#}", Value::Array(all))?;
+    Ok(())
+}
+
 async fn seal(
     older_than: Option<u32>,
     user: Option<UserId>,
@@ -247,7 +277,15 @@ async fn seal(
     let before_ms = clock.now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let engine = Handle::start(Arc::clone(&store), clock, Options::from(config)).await?;
     let scope = Scope { before_ms, only: user, min_run: MIN_RUN, max_ops: u64::MAX, concurrency: CONCURRENCY };
-    let report = sealer::seal(&store, &engine, scope).await;
+    let counts = Counts::default();
+    let spinner = progress::spinner();
+    let sealing = sealer::seal_counting(&store, &engine, scope, &counts);
+    let report = progress::watch(sealing, || {
+        let so_far = counts.report();
+        spinner.set_message(format!("{} operations of {} accounts packed", so_far.operations, so_far.accounts));
+    })
+    .await;
+    spinner.finish_and_clear();
     engine.shutdown().await;
     let report = report?;
     writeln!(

@@ -6,5 +6,6 @@ pub mod data;
 pub mod healthcheck;
 pub mod mail;
 pub mod migrate;
+mod progress;
 mod report;
 pub mod user;

@@ -79,7 +79,7 @@ pub enum UserCommand {
         yes: bool,
     },
     /// Set a new password and sign out all devices.
-    SetPassword {
+    Password {
         /// The account's e-mail address.
         email: String,
         /// Where the password comes from.
@@ -87,7 +87,7 @@ pub enum UserCommand {
         password: PasswordSource,
     },
     /// Set how much an account may store.
-    SetQuota {
+    Quota {
         /// The account's e-mail address.
         email: String,
         /// Bytes, or with a unit: 500MB, 2GB, 100MiB, 1GiB.
@@ -292,7 +292,7 @@ pub async fn execute(
             writeln!(output, "Deleted account {} ({}).", user.id, user.email)?;
             Ok(())
         }
-        UserCommand::SetPassword { email, password } => {
+        UserCommand::Password { email, password } => {
             let user = find(accounts, &email).await?;
             let (password, made_up) = new_password(&password, input)?;
             accounts.set_password(user.id, &password).await?;
@@ -300,7 +300,7 @@ pub async fn execute(
             print_password(output, &password, made_up)?;
             Ok(())
         }
-        UserCommand::SetQuota { email, quota } => {
+        UserCommand::Quota { email, quota } => {
             let user = find(accounts, &email).await?;
             accounts.set_quota(user.id, quota).await?;
             writeln!(output, "Account {} may store {quota} bytes.", user.id)?;

@@ -80,6 +80,7 @@ pub const BARS: &[Bar] = &[
     bar(None, "hold", "sockets", "memory_at_rest_bytes", Limit::AtMost(30.0 * MIB)),
     bar(None, "hold", "sockets", "memory_bytes_per_socket", Limit::AtMost(12.0 * KIB)),
     bar(None, "touched", "accounts", "memory_after_passivation_bytes", Limit::AtMost(30.0 * MIB)),
+    bar(None, "logins", "50 a second", "polls_p99_ratio", Limit::AtMost(2.0)),
     bar(None, "import", "20 MB", "others_p99_ratio", Limit::AtMost(2.0)),
     bar(
         POSTGRES,

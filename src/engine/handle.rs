@@ -39,8 +39,8 @@ const MAX_DEVICES: usize = 100;
 const BLOCKING_BYTES: usize = 256 * 1024;
 /// Replays at once: each may hold two states in memory.
 const MAX_REPLAYS: usize = 2;
-/// How long looking at an account anew may take.
-const CATCH_UP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long looking at an account anew may take: revocations wait behind it, and they have a second.
+const CATCH_UP_PATIENCE: Duration = Duration::from_millis(500);
 /// How long stopping waits for requests under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -338,14 +338,17 @@ impl Handle {
         self.registry.evict(user);
     }
 
-    /// Looks at what another process has made of an account's log, and tells every device with an open socket how far it goes
-    /// now. Requests under way go on; a device that hears nothing finds out when it polls.
+    /// Looks at what another process has made of an account that is in use here, and tells every device with an open socket
+    /// how far its log goes now. Requests under way go on; a device that hears nothing finds out when it polls.
     pub async fn catch_up(&self, user: UserId) {
+        if !self.registry.is_live(user) && self.context.notifier.credentials(user).is_empty() {
+            return;
+        }
         let deadline = Instant::now() + CATCH_UP_PATIENCE;
         match self.fresh_view(user, deadline).await {
             Ok(view) => self.context.notifier.committed(user, "", view.sync().latest_seq()),
             Err(error) => {
-                tracing::info!(%error, user_id = user, "an account's replaced data can't be looked at yet");
+                tracing::info!(%error, user_id = user, "an account that was changed elsewhere can't be looked at yet");
                 self.forget(user);
             }
         }

@@ -418,6 +418,12 @@ impl Registry {
         supervisor.stop(None);
     }
 
+    /// Whether the account is live.
+    #[must_use]
+    pub fn is_live(&self, user: UserId) -> bool {
+        self.slots.contains_key(&user)
+    }
+
     /// Accounts that are live.
     #[must_use]
     pub fn live(&self) -> usize {

@@ -60,9 +60,9 @@ pub struct SealReport {
     pub budget_exhausted: bool,
 }
 
-/// The same while it is counted by several accounts at once.
+/// The same while it is counted, by several accounts at once.
 #[derive(Default)]
-struct Counts {
+pub struct Counts {
     accounts: AtomicU64,
     accounts_failed: AtomicU64,
     segments: AtomicU64,
@@ -95,7 +95,9 @@ impl Counts {
         metrics::counter!("supersync_seal_segment_bytes_total").increment(segment_bytes);
     }
 
-    fn report(&self) -> SealReport {
+    /// What has been sealed so far.
+    #[must_use]
+    pub fn report(&self) -> SealReport {
         SealReport {
             accounts: self.accounts.load(Ordering::Relaxed),
             accounts_failed: self.accounts_failed.load(Ordering::Relaxed),
@@ -123,31 +125,40 @@ enum SealError {
 /// # Errors
 /// When the accounts can't be listed.
 pub async fn seal(store: &Arc<dyn Store>, engine: &Handle, scope: Scope) -> Result<SealReport, StoreError> {
+    seal_counting(store, engine, scope, &Counts::default()).await
+}
+
+/// The same, for who wants to see how far it is.
+///
+/// # Errors
+/// When the accounts can't be listed.
+pub async fn seal_counting(
+    store: &Arc<dyn Store>,
+    engine: &Handle,
+    scope: Scope,
+    counts: &Counts,
+) -> Result<SealReport, StoreError> {
     let started = Instant::now();
-    let counts = Counts::default();
     let mut after: UserId = 0;
     let min_run = i64::try_from(scope.min_run.max(1)).unwrap_or(i64::MAX);
     loop {
         let page = store.sealable_accounts(after, scope.only, min_run, scope.before_ms, ACCOUNTS_PER_STEP).await?;
         let Some(last) = page.last() else { break };
         after = last.user;
-        let each = |account: Sealable| {
-            let counts = &counts;
-            async move {
-                if counts.operations.load(Ordering::Relaxed) >= scope.max_ops {
-                    counts.budget_exhausted.store(true, Ordering::Relaxed);
-                    return;
+        let each = |account: Sealable| async move {
+            if counts.operations.load(Ordering::Relaxed) >= scope.max_ops {
+                counts.budget_exhausted.store(true, Ordering::Relaxed);
+                return;
+            }
+            match seal_account(store, engine, account, scope, counts).await {
+                Ok(true) => {
+                    counts.accounts.fetch_add(1, Ordering::Relaxed);
                 }
-                match seal_account(store, engine, account, scope, counts).await {
-                    Ok(true) => {
-                        counts.accounts.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        counts.accounts_failed.fetch_add(1, Ordering::Relaxed);
-                        metrics::counter!("supersync_seal_account_failures_total").increment(1);
-                        tracing::warn!(%error, user_id = account.user, "account not sealed; the next run tries again");
-                    }
+                Ok(false) => {}
+                Err(error) => {
+                    counts.accounts_failed.fetch_add(1, Ordering::Relaxed);
+                    metrics::counter!("supersync_seal_account_failures_total").increment(1);
+                    tracing::warn!(%error, user_id = account.user, "account not sealed; the next run tries again");
                 }
             }
         };

@@ -19,6 +19,9 @@ pub struct AccountOverview {
     pub devices: i64,
     /// Sessions, those that have ended and were not swept yet included.
     pub sessions: i64,
+    /// Bytes charged for what its data set has grown by since the time that was asked about, to within a part of a
+    /// segment.
+    pub grown_bytes: i64,
     /// When a device or a session was last seen, Unix milliseconds, to within a few minutes.
     pub last_seen_at: Option<i64>,
 }
@@ -38,15 +41,16 @@ pub struct DatabaseFacts {
 #[async_trait]
 pub trait OverviewStore: Send + Sync + 'static {
     /// Accounts with numbers above `after`, ascending, at most `limit`; with `search` those whose address holds that
-    /// text, whatever its case, or whose number it is.
+    /// text, whatever its case, or whose number it is. Growth counts from `since_ms` on.
     async fn account_overviews(
         &self,
         search: Option<&str>,
         after: UserId,
         limit: usize,
+        since_ms: i64,
     ) -> Result<Vec<AccountOverview>>;
-    /// One account.
-    async fn account_overview(&self, user: UserId) -> Result<Option<AccountOverview>>;
+    /// One account. Growth counts from `since_ms` on.
+    async fn account_overview(&self, user: UserId, since_ms: i64) -> Result<Option<AccountOverview>>;
     /// The database.
     async fn database_facts(&self) -> Result<DatabaseFacts>;
 }

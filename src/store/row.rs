@@ -35,7 +35,7 @@ macro_rules! state_columns {
 macro_rules! user_columns {
     () => {
         "id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, created_at, \
-         storage_quota_bytes, is_admin, locked_at, language"
+         storage_quota_bytes, is_admin, locked_at"
     };
 }
 
@@ -109,12 +109,14 @@ macro_rules! decode_state {
 }
 
 /// What an account `u` with the state row `s` holds, behind its own columns, in the order in which [`decode_overview`] reads
-/// it. The databases have different ways to find the greatest of several times.
+/// it. The databases have different ways to find the greatest of several times. `$since` is the parameter that says from
+/// when on growth counts. A segment that began before counts by the share of its time that came after: its operations are
+/// taken to have come evenly.
 macro_rules! overview_columns {
-    ($greatest:literal) => {
-        $crate::store::row::overview_columns!($greatest, "", "")
+    ($since:literal, $greatest:literal) => {
+        $crate::store::row::overview_columns!($since, $greatest, "", "")
     };
-    ($greatest:literal, $known:literal, $or:literal) => {
+    ($since:literal, $greatest:literal, $known:literal, $or:literal) => {
         concat!(
             ", COALESCE(s.storage_used_bytes, 0), COALESCE(s.last_seq - s.pruned_seq, 0), ",
             "(SELECT count(*) FROM sync_devices d WHERE d.user_id = u.id), ",
@@ -132,7 +134,18 @@ macro_rules! overview_columns {
             $known,
             "(u.older_tokens_seen_at",
             $or,
-            ")), 0) "
+            ")), 0), CAST(COALESCE((SELECT sum(o.storage_bytes) FROM operations o \
+             WHERE o.user_id = u.id AND o.server_seq > s.pruned_seq AND o.received_at > ",
+            $since,
+            "), 0) + COALESCE((SELECT sum(CASE WHEN g.since >= ",
+            $since,
+            " THEN g.bytes ELSE g.bytes * (g.till - ",
+            $since,
+            ") / (g.till - g.since) END) FROM (SELECT storage_bytes AS bytes, max_received_at AS till, \
+             lag(max_received_at, 1, u.created_at) OVER (ORDER BY last_seq) AS since FROM segments \
+             WHERE user_id = u.id AND last_seq > s.pruned_seq) g WHERE g.till > ",
+            $since,
+            "), 0) AS BIGINT) "
         )
     };
 }
@@ -144,11 +157,12 @@ macro_rules! decode_overview {
         (|| -> $crate::store::Result<$crate::store::AccountOverview> {
             Ok($crate::store::AccountOverview {
                 user: $crate::store::row::decode_user!(row)?,
-                storage_used_bytes: row.try_get(12)?,
-                operations: row.try_get(13)?,
-                devices: row.try_get(14)?,
-                sessions: row.try_get(15)?,
-                last_seen_at: row.try_get(16)?,
+                storage_used_bytes: row.try_get(11)?,
+                operations: row.try_get(12)?,
+                devices: row.try_get(13)?,
+                sessions: row.try_get(14)?,
+                last_seen_at: row.try_get(15)?,
+                grown_bytes: row.try_get(16)?,
             })
         })()
     }};
@@ -171,7 +185,6 @@ macro_rules! decode_user {
                 storage_quota_bytes: row.try_get(8)?,
                 is_admin: row.try_get(9)?,
                 locked_at: row.try_get(10)?,
-                language: row.try_get(11)?,
             })
         })()
     }};

@@ -85,7 +85,7 @@ async fn list_and_quota_show_each_account() {
     let world = world().await;
     world.verified("a@b.co", OWNER).await;
     world.row("u@b.co", None, false).await;
-    run(&world, UserCommand::SetQuota { email: "u@b.co".into(), quota: 12_345 }, "").await.unwrap();
+    run(&world, UserCommand::Quota { email: "u@b.co".into(), quota: 12_345 }, "").await.unwrap();
     let output = run(&world, UserCommand::List { json: false }, "").await.unwrap();
     let line = output.lines().find(|line| line.ends_with("u@b.co")).unwrap();
     assert!(line.contains("unverified") && line.contains("12345") && line.contains("2027-01-15"), "{line}");
@@ -111,7 +111,7 @@ async fn accounts_are_printed_for_scripts() {
         json_of(&shown),
         json!({
             "id": user, "email": "a@b.co", "state": "verified", "isAdmin": false, "hasPassword": true,
-            "createdAt": NOW_MS, "lastSeenAt": NOW_MS, "usedBytes": 0, "quotaBytes": 100 << 20, "operations": 0,
+            "createdAt": NOW_MS, "lastSeenAt": NOW_MS, "usedBytes": 0, "quotaBytes": 100 << 20, "grownBytes": 0, "operations": 0,
             "devices": 0, "sessions": 1,
         })
     );

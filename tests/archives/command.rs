@@ -26,9 +26,13 @@ async fn the_operator_lists_and_brings_back_beside_the_server(on: Backend) {
     account.snapshot(&snapshot("A").clean_slate()).await.ok();
     let mut socket = account.socket("A").await;
     let email = account.email.clone();
-    let listed = run(&server, DataCommand::Archives { email: email.clone() }).await.expect("a list");
+    let listed = run(&server, DataCommand::Archives { email: email.clone(), json: false }).await.expect("a list");
     let id = id_of(&archives(&account).await[0]);
     assert!(listed.lines().nth(1).is_some_and(|line| line.starts_with(&id) && line.ends_with("  yes")), "{listed}");
+
+    let listed = run(&server, DataCommand::Archives { email: email.clone(), json: true }).await.expect("a list");
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!((&listed[0]["id"], &listed[0]["canComeBack"]), (&id.clone().into(), &true.into()), "{listed}");
 
     let back = |email: &str, id: &str| DataCommand::BringBack { email: email.to_owned(), id: id.to_owned() };
     assert!(matches!(run(&server, back("nobody@example.org", &id)).await, Err(DataError::NoAddress(_))));

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 /// How long the page may take to become what a test waits for.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long one script looks.
+const LOOK: Duration = Duration::from_secs(1);
 const MISSING: &str = "the browser tests need Chromium and its WebDriver: apt-get install chromium chromium-driver \
     (`make test` and .ci/run do that by themselves), or name the programs in CHROMIUM and CHROMEDRIVER";
 
@@ -79,7 +81,7 @@ impl Browser {
                 "--lang=en-US", "--accept-lang=en-US", format!("--user-data-dir={}", profile.path().display()),
             ], "prefs": { "intl.accept_languages": "en-US" } },
             "goog:loggingPrefs": { "browser": "ALL" },
-            "timeouts": { "script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis(), "implicit": 0 },
+            "timeouts": { "script": (2 * LOOK).as_millis(), "pageLoad": PATIENCE.as_millis(), "implicit": 0 },
         } } });
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE * 2).build().expect("a client");
@@ -121,35 +123,34 @@ impl Browser {
         self.post("execute/sync", json!({ "script": format!("return ({expression});"), "args": [] })).await
     }
 
-    /// Waits until an expression is true in the page; looks whenever the page changes. Survives changes of the page.
+    /// Waits until an expression is true in the page; looks whenever the page changes. Survives changes of the page: a
+    /// script that went with its page says nothing more, so each looks for a while only.
     pub async fn until(&self, condition: &str) {
         let script = format!(
             "const done = arguments[arguments.length - 1];
              let timer;
+             const end = (found) => {{ clearInterval(timer); watch.disconnect(); done(found); }};
              const look = () => {{
                let found = false;
                try {{ found = Boolean({condition}); }} catch {{ found = false; }}
-               if (found) {{ clearInterval(timer); watch.disconnect(); done(true); }}
+               if (found) end(true);
              }};
+             setTimeout(() => end(false), {});
              const watch = new MutationObserver(look);
              watch.observe(document, {{ subtree: true, childList: true, attributes: true, characterData: true }});
              timer = setInterval(look, 100);
-             look();"
+             look();",
+            LOOK.as_millis()
         );
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            match self.try_post("execute/async", json!({ "script": script, "args": [] })).await {
-                Ok(_) => return,
-                // The page changed under the script.
-                Err(error) if error["error"] != "script timeout" && tokio::time::Instant::now() < deadline => {}
-                Err(error) => {
-                    let text = self.eval("document.body.innerText").await;
-                    panic!(
-                        "not seen in time: {condition}\n{}\nthe page: {text}\n{:?}",
-                        error["error"],
-                        self.console().await
-                    )
-                }
+            let seen = self.try_post("execute/async", json!({ "script": script, "args": [] })).await;
+            if seen == Ok(Value::Bool(true)) {
+                return;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let text = self.eval("document.body.innerText").await;
+                panic!("not seen in time: {condition}\n{seen:?}\nthe page: {text}\n{:?}", self.console().await)
             }
         }
     }

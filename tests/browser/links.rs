@@ -112,6 +112,7 @@ async fn a_server_without_mail_is_claimed_by_its_first_user_and_takes_guests() {
     let text = browser.text("#dialogText").await;
     let link = text[text.find(&site.url).unwrap()..].split_whitespace().next().unwrap().to_owned();
     browser.click("#dialogCancel").await;
+    browser.until_text("#invites", "For anybody").await;
 
     let guest = Browser::open(&site.url).await;
     guest.go(&link).await;

@@ -498,13 +498,14 @@ impl OverviewStore for FaultyStore {
         search: Option<&str>,
         after: UserId,
         limit: usize,
+        since_ms: i64,
     ) -> Result<Vec<AccountOverview>> {
         self.count();
-        self.inner.account_overviews(search, after, limit).await
+        self.inner.account_overviews(search, after, limit, since_ms).await
     }
-    async fn account_overview(&self, user: UserId) -> Result<Option<AccountOverview>> {
+    async fn account_overview(&self, user: UserId, since_ms: i64) -> Result<Option<AccountOverview>> {
         self.count();
-        self.inner.account_overview(user).await
+        self.inner.account_overview(user, since_ms).await
     }
     async fn database_facts(&self) -> Result<DatabaseFacts> {
         self.count();

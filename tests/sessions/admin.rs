@@ -198,7 +198,9 @@ async fn an_account_shows_what_it_holds(on: Backend) {
         json!({
             "id": account.id, "email": account.email, "state": "verified", "isAdmin": false, "hasPassword": false,
             "createdAt": now_ms, "lastSeenAt": now_ms,
-            "storage": { "usedBytes": 600, "quotaBytes": account.status().await["storageQuotaBytes"] },
+            "storage": {
+                "usedBytes": 600, "grownBytes": 600, "quotaBytes": account.status().await["storageQuotaBytes"],
+            },
             "operations": 3, "devices": 2, "sessions": 1,
         })
     );

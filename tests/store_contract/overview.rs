@@ -5,9 +5,9 @@ use supersync::store::{SessionId, SessionMethod, SessionRow};
 use super::fixture::*;
 
 pub async fn an_account_is_shown_with_what_it_holds(db: Db) {
-    assert_eq!(db.account_overview(1).await.unwrap(), None);
+    assert_eq!(db.account_overview(1, 0).await.unwrap(), None);
     let (user, other) = (account(&db, "a").await, account(&db, "b").await);
-    let empty = db.account_overview(user).await.unwrap().unwrap();
+    let empty = db.account_overview(user, 0).await.unwrap().unwrap();
     assert_eq!(empty.user, db.user_by_id(user).await.unwrap().unwrap());
     let figures = |n: supersync::store::AccountOverview| {
         (n.storage_used_bytes, n.operations, n.devices, n.sessions, n.last_seen_at)
@@ -17,7 +17,7 @@ pub async fn an_account_is_shown_with_what_it_holds(db: Db) {
     let mut commit = empty_commit(user, &before);
     commit.devices = vec![("A".into(), 400), ("B".into(), 300)];
     apply(&db, commit).await;
-    assert_eq!(figures(db.account_overview(user).await.unwrap().unwrap()), (60, 3, 2, 0, Some(400)));
+    assert_eq!(figures(db.account_overview(user, 0).await.unwrap().unwrap()), (60, 3, 2, 0, Some(400)));
     let session = SessionRow {
         id: SessionId::from_bytes([1; 16]),
         user,
@@ -30,8 +30,8 @@ pub async fn an_account_is_shown_with_what_it_holds(db: Db) {
         expires_at: 1_000,
     };
     assert!(db.open_session(&session, 10).await.unwrap());
-    assert_eq!(figures(db.account_overview(user).await.unwrap().unwrap()), (60, 3, 2, 1, Some(500)));
-    assert_eq!(figures(db.account_overview(other).await.unwrap().unwrap()), (0, 0, 0, 0, None));
+    assert_eq!(figures(db.account_overview(user, 0).await.unwrap().unwrap()), (60, 3, 2, 1, Some(500)));
+    assert_eq!(figures(db.account_overview(other, 0).await.unwrap().unwrap()), (0, 0, 0, 0, None));
 }
 
 pub async fn accounts_are_found_by_address_and_number(db: Db) {
@@ -40,7 +40,7 @@ pub async fn accounts_are_found_by_address_and_number(db: Db) {
         ids.push(account(&db, name).await);
     }
     let found = async |search: Option<&str>, after, limit| {
-        let page = db.account_overviews(search, after, limit).await.unwrap();
+        let page = db.account_overviews(search, after, limit, 0).await.unwrap();
         page.iter().map(|account| account.user.id).collect::<Vec<_>>()
     };
     assert_eq!(found(None, 0, 10).await, ids);

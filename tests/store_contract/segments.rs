@@ -303,3 +303,14 @@ pub async fn a_segment_that_cuts_through_another_is_refused(db: Db) {
         assert_eq!(stored_seqs(&db, packed).await, (1..=14).collect::<Vec<_>>());
     }
 }
+
+pub async fn growth_counts_what_is_packed_by_its_share_of_time(db: Db) {
+    let (plain, packed) = twins(&db).await;
+    let grown = async |user, since| db.account_overview(user, since).await.unwrap().unwrap().grown_bytes;
+    let bytes = |seqs: std::ops::RangeInclusive<i64>| seqs.map(|seq| 100 + seq).sum::<i64>();
+    assert_eq!(grown(plain, 40).await, bytes(5..=14));
+    assert_eq!(grown(packed, 40).await, bytes(5..=14), "a segment ends there");
+    // The 5th and the 6th are one segment, of the time from 40 to 60.
+    assert_eq!(grown(packed, 50).await, bytes(5..=6) / 2 + bytes(7..=14));
+    assert_eq!(grown(packed, 140).await, 0);
+}

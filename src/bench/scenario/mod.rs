@@ -9,8 +9,10 @@ use super::case::Case;
 use super::error::Result;
 
 mod accounts;
+mod bystanders;
 mod download;
 mod import;
+mod logins;
 mod poll;
 mod restore;
 mod sockets;
@@ -46,6 +48,7 @@ pub const ALL: &[&dyn Scenario] = &[
     &download::Download,
     &download::Fresh,
     &import::LargeImport,
+    &logins::Logins,
     &restore::Restore,
     &sockets::Fanout,
     &sockets::Mixed,

@@ -50,6 +50,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "reset-password.js": SCRIPT,
     "change-email.js": SCRIPT,
     "admin.js": SCRIPT,
+    "invitations.js": SCRIPT,
     "diagnostics.js": SCRIPT,
 };
 

@@ -237,7 +237,7 @@ async fn find_users(pool: PgPool, patience: Duration, ids: Vec<UserId>) -> Resul
     on_connection!(pool, patience, "user_by_id", |db| {
         let mut found: Vec<Result<Option<UserRow>>> = ids.iter().map(|_| Ok(None)).collect();
         for row in sqlx::query(sql::USERS_BY_ID).bind(&ids[..]).fetch_all(&mut *db).await? {
-            *placed(&mut found, row.try_get(12)?)? = decode_user!(&row).map(Some);
+            *placed(&mut found, row.try_get(11)?)? = decode_user!(&row).map(Some);
         }
         Ok(found)
     })

@@ -12,14 +12,14 @@ use crate::store::{AccountOverview, DatabaseFacts, OverviewStore, Result};
 const LIST: &str = concat!(
     "SELECT ",
     user_columns!(),
-    overview_columns!("GREATEST"),
+    overview_columns!("$4", "GREATEST"),
     "FROM (SELECT * FROM users WHERE id > $2 AND ($1 = '' OR position($1 IN lower(email)) > 0 OR id::text = $1) \
      ORDER BY id LIMIT $3) u LEFT JOIN user_sync_state s ON s.user_id = u.id ORDER BY u.id"
 );
 const ONE: &str = concat!(
     "SELECT ",
     user_columns!(),
-    overview_columns!("GREATEST"),
+    overview_columns!("$2", "GREATEST"),
     "FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id WHERE u.id = $1"
 );
 
@@ -30,17 +30,24 @@ impl OverviewStore for PostgresStore {
         search: Option<&str>,
         after: UserId,
         limit: usize,
+        since_ms: i64,
     ) -> Result<Vec<AccountOverview>> {
         on_connection!(self.requests, self.patience, "account_overviews", |db| {
             let search = search.unwrap_or_default().to_ascii_lowercase();
-            let rows = sqlx::query(LIST).bind(search).bind(after).bind(bound(limit)).fetch_all(&mut *db).await?;
+            let rows = sqlx::query(LIST)
+                .bind(search)
+                .bind(after)
+                .bind(bound(limit))
+                .bind(since_ms)
+                .fetch_all(&mut *db)
+                .await?;
             rows.iter().map(|row| decode_overview!(row)).collect()
         })
     }
 
-    async fn account_overview(&self, user: UserId) -> Result<Option<AccountOverview>> {
+    async fn account_overview(&self, user: UserId, since_ms: i64) -> Result<Option<AccountOverview>> {
         on_connection!(self.requests, self.patience, "account_overview", |db| {
-            let row = sqlx::query(ONE).bind(user).fetch_optional(&mut *db).await?;
+            let row = sqlx::query(ONE).bind(user).bind(since_ms).fetch_optional(&mut *db).await?;
             row.map(|row| decode_overview!(&row)).transpose()
         })
     }

@@ -13,14 +13,14 @@ use crate::store::{AccountOverview, DatabaseFacts, OverviewStore, Result};
 const LIST: &str = concat!(
     "SELECT ",
     user_columns!(),
-    overview_columns!("max", "COALESCE", ", 0"),
+    overview_columns!("?4", "max", "COALESCE", ", 0"),
     "FROM (SELECT * FROM users WHERE id > ?2 AND (?1 = '' OR instr(lower(email), ?1) > 0 OR CAST(id AS TEXT) = ?1) \
      ORDER BY id LIMIT ?3) u LEFT JOIN user_sync_state s ON s.user_id = u.id ORDER BY u.id"
 );
 const ONE: &str = concat!(
     "SELECT ",
     user_columns!(),
-    overview_columns!("max", "COALESCE", ", 0"),
+    overview_columns!("?2", "max", "COALESCE", ", 0"),
     "FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id WHERE u.id = ?1"
 );
 
@@ -31,18 +31,25 @@ impl OverviewStore for SqliteStore {
         search: Option<&str>,
         after: UserId,
         limit: usize,
+        since_ms: i64,
     ) -> Result<Vec<AccountOverview>> {
         timed("account_overviews", async {
             let search = search.unwrap_or_default().to_ascii_lowercase();
-            let rows = sqlx::query(LIST).bind(search).bind(after).bind(bound(limit)).fetch_all(&self.readers).await?;
+            let rows = sqlx::query(LIST)
+                .bind(search)
+                .bind(after)
+                .bind(bound(limit))
+                .bind(since_ms)
+                .fetch_all(&self.readers)
+                .await?;
             rows.iter().map(|row| decode_overview!(row)).collect()
         })
         .await
     }
 
-    async fn account_overview(&self, user: UserId) -> Result<Option<AccountOverview>> {
+    async fn account_overview(&self, user: UserId, since_ms: i64) -> Result<Option<AccountOverview>> {
         timed("account_overview", async {
-            let row = sqlx::query(ONE).bind(user).fetch_optional(&self.readers).await?;
+            let row = sqlx::query(ONE).bind(user).bind(since_ms).fetch_optional(&self.readers).await?;
             row.map(|row| decode_overview!(&row)).transpose()
         })
         .await
