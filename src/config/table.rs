@@ -150,8 +150,8 @@ pub const GROUPS: &[Group] = &[
             ),
             value(
                 "PASSWORD_HASH_PARALLELISM",
-                "2",
-                "Password hashes computed at once; each takes one core for about 50 ms.",
+                "1",
+                "Password hashes computed at once; each takes one core for about 50 ms. Leave syncing at least one core.",
             ),
             computed(
                 "MAIL_TRANSPORT",
