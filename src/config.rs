@@ -316,6 +316,8 @@ pub struct Config {
     pub trusted_proxies: usize,
     /// The metrics listener; `None` = off.
     pub metrics_addr: Option<SocketAddr>,
+    /// Where backups lie, if metrics are to tell how old the newest is.
+    pub backup_dir: Option<PathBuf>,
     pub log_format: LogFormat,
     /// A `tracing` filter.
     pub log_filter: String,

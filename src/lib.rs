@@ -5,7 +5,7 @@
 //! state by replay. The wire behaviour is documented in `docs/protocol.md`, the shape of the code in
 //! `docs/architecture.md`.
 //!
-//! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`] → [`accounts`], [`engine`] → [`store`] →
+//! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`] → [`store`] →
 //! [`replay`] → [`protocol`]. The last two are pure: no I/O, no clock, no async.
 
 pub mod accounts;
@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod events;
+pub mod gauges;
 pub mod http;
 pub mod language;
 pub mod mail;

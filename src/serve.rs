@@ -12,6 +12,7 @@ use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery};
 use supersync::engine::Options;
 use supersync::engine::sweeper::Sweeper;
 use supersync::events::Follower;
+use supersync::gauges::Gauges;
 use supersync::http::AppState;
 use supersync::mail::Mailer;
 use supersync::telemetry::metrics;
@@ -54,6 +55,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, instance);
     background.spawn(sweeper.run(stopping.clone()));
     background.spawn(accounts.clone().run_janitor(config.limits.actor_idle, stopping.clone()));
+
+    background.spawn(Gauges::new(Arc::clone(&store), &config).run(stopping.clone()));
 
     let follower = Follower::start(Arc::clone(&store), accounts.clone(), engine.clone(), clock.clone()).await?;
     background.spawn(follower.run(stopping.clone()));

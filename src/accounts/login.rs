@@ -44,7 +44,7 @@ impl Accounts {
         origin: &SessionOrigin,
     ) -> Result<Session, LoginError> {
         let result = self.try_login(address, password, origin).await;
-        metrics::counter!("supersync_logins_total", "outcome" => outcome(result.as_ref().err())).increment(1);
+        metrics::counter!("supersync_logins_total", "method" => "password", "outcome" => outcome(result.as_ref().err())).increment(1);
         result
     }
 
@@ -79,6 +79,9 @@ impl Accounts {
                 let checked = Instant::now();
                 let lock_until = inner.clock.now_ms() + LOCK_MS;
                 inner.store.count_failed_login(user.id, LOCK_AFTER_FAILURES, lock_until).await?;
+                if user.failed_login_attempts + 1 >= LOCK_AFTER_FAILURES {
+                    metrics::counter!("supersync_lockouts_total").increment(1);
+                }
                 pace::level(checked).await;
                 Err(LoginError::InvalidCredentials)
             }

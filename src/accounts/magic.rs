@@ -45,7 +45,7 @@ impl Accounts {
             Err(MagicLoginError::Invalid) => "invalid_link",
             Err(MagicLoginError::Database(_)) => "error",
         };
-        metrics::counter!("supersync_logins_total", "outcome" => outcome).increment(1);
+        metrics::counter!("supersync_logins_total", "method" => "link", "outcome" => outcome).increment(1);
         result
     }
 

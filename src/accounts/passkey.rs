@@ -135,7 +135,7 @@ impl Accounts {
             Err(PasskeyError::Database(_)) => "error",
             Err(_) => "invalid_passkey",
         };
-        metrics::counter!("supersync_logins_total", "outcome" => outcome).increment(1);
+        metrics::counter!("supersync_logins_total", "method" => "passkey", "outcome" => outcome).increment(1);
         result
     }
 

@@ -72,6 +72,7 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
         metrics_addr: r.value("METRICS_ADDR", "expected an address and port such as 127.0.0.1:9464, or off", |text| {
             if text == "off" { Some(None) } else { text.parse::<SocketAddr>().ok().map(Some) }
         }),
+        backup_dir: r.text("BACKUP_DIR").map(PathBuf::from),
         log_format: r.value("LOG_FORMAT", "expected text or json", |text| match text {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),

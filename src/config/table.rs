@@ -197,6 +197,7 @@ pub const GROUPS: &[Group] = &[
                 "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,supersync::engine=debug`.",
             ),
             value("METRICS_ADDR", "127.0.0.1:9464", "Address and port of `/metrics`, or `off`."),
+            unset("BACKUP_DIR", "Folder of the backups; metrics tell how old its newest file is."),
         ],
     },
     Group {

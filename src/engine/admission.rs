@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use metrics::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::EngineError;
@@ -12,25 +13,27 @@ use super::EngineError;
 const BYTES_UNIT: usize = 1024;
 
 /// The engine's budget.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Admission {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     bytes_units: usize,
     per_user: usize,
+    admitted: Gauge,
 }
 
 /// The right to have a request in the engine; given back on drop.
-#[derive(Debug)]
 pub struct Permit {
     _request: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
     waiting: Arc<AtomicUsize>,
+    admitted: Gauge,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.admitted.decrement(1.0);
     }
 }
 
@@ -44,6 +47,7 @@ impl Admission {
             bytes: Arc::new(Semaphore::new(bytes_units)),
             bytes_units,
             per_user: per_user.max(1),
+            admitted: metrics::gauge!("supersync_engine_requests"),
         }
     }
 
@@ -69,6 +73,7 @@ impl Admission {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         let request = self.requests.clone().try_acquire_owned().map_err(|_| undo(busy("requests")))?;
         let bytes = self.bytes.clone().try_acquire_many_owned(units).map_err(|_| undo(busy("bytes")))?;
-        Ok(Permit { _request: request, _bytes: bytes, waiting: Arc::clone(waiting) })
+        self.admitted.increment(1.0);
+        Ok(Permit { _request: request, _bytes: bytes, waiting: Arc::clone(waiting), admitted: self.admitted.clone() })
     }
 }

@@ -31,6 +31,7 @@ type Done = Box<dyn FnOnce(CommitResult) + Send>;
 struct Submission {
     commit: Commit,
     bytes: usize,
+    since: Instant,
     done: Done,
 }
 
@@ -82,7 +83,7 @@ impl Committer {
             Some(bulk) if bytes >= BULK_BYTES || commit.heads.len() > MAX_GROUP_OPS || moves_packed(&commit) => bulk,
             _ => &self.lanes[index],
         };
-        if let Err(refused) = lane.send(Submission { commit, bytes, done: Box::new(done) }) {
+        if let Err(refused) = lane.send(Submission { commit, bytes, since: Instant::now(), done: Box::new(done) }) {
             let error = StoreError::Refused("the committer has stopped".to_owned());
             (refused.0.done)(Err(Arc::new(error)));
         }
@@ -120,6 +121,7 @@ impl Lane {
         let mut next = queue.recv().await;
         while let Some(first) = next.take() {
             let (mut ops, mut bytes) = (operations(&first.commit), first.bytes);
+            let oldest = first.since;
             let mut commits = vec![first.commit];
             let mut callbacks = vec![first.done];
             while commits.len() < MAX_GROUP_COMMITS && bytes < BULK_BYTES {
@@ -137,6 +139,8 @@ impl Lane {
                 callbacks.push(another.done);
             }
             let started = Instant::now();
+            metrics::histogram!("supersync_commit_wait_seconds", "lane" => self.name)
+                .record((started - oldest).as_secs_f64());
             let commits: Arc<[Commit]> = commits.into();
             let results = self.commit_group(&commits).await;
             metrics::histogram!("supersync_commit_seconds", "lane" => self.name)

@@ -64,6 +64,22 @@ pub struct Closing {
 }
 
 impl Closing {
+    /// Why, as a metric's label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self.code {
+            1001 => "shutdown",
+            1009 => "too_big",
+            1011 => "error",
+            1012 => "reset",
+            4001 => "malformed",
+            4003 => "not_accepted",
+            4008 => "too_many",
+            4009 => "replaced",
+            _ => "other",
+        }
+    }
+
     /// The upgrade carried no token.
     pub const MISSING_TOKEN: Self = Self { code: 4001, reason: "Missing token" };
     /// The upgrade carried no valid client id.
@@ -258,6 +274,7 @@ impl Notifier {
         drop(account);
         inner.open.fetch_add(1, Ordering::Relaxed);
         metrics::gauge!("supersync_sockets").increment(1.0);
+        metrics::counter!("supersync_sockets_opened_total").increment(1);
         Ok(Membership { notifier: self.clone(), user, number, line, seen: 0 })
     }
 

@@ -168,6 +168,7 @@ pub struct ActorGuard {
 
 impl Drop for ActorGuard {
     fn drop(&mut self) {
+        metrics::gauge!("supersync_actors_writing").decrement(1.0);
         if let Some(registry) = self.registry.upgrade() {
             registry.slots.remove_if(&self.slot.user, |_, slot| slot.number == self.slot.number);
             if !self.slot.retired.load(Ordering::Acquire) {
@@ -313,6 +314,7 @@ impl Registry {
         // Only the actor publishes, so the view still is what the activation has loaded.
         let account = AccountState::clone(&slot.view().account);
         let state = UserState::loaded(slot.user, account, slot.unsaved.load(Ordering::Acquire));
+        metrics::gauge!("supersync_actors_writing").increment(1.0);
         let guard = ActorGuard { registry: Arc::downgrade(self), slot: Arc::clone(slot) };
         let args = Arguments { context: Arc::clone(&self.context), slot: Arc::clone(slot), guard, state };
         let (actor, _task) = UserActor::spawn_linked(None, UserActor, args, self.supervisor.get_cell())

@@ -49,6 +49,20 @@ pub struct SweepReport {
     pub budget_exhausted: bool,
 }
 
+impl SweepReport {
+    /// What was deleted besides operations, by kind.
+    const fn deleted(&self) -> [(&'static str, u64); 6] {
+        [
+            ("archives", self.archives_deleted),
+            ("devices", self.devices_deleted),
+            ("tokens", self.tokens_deleted),
+            ("sessions", self.sessions_deleted),
+            ("tickets", self.tickets_deleted),
+            ("events", self.events_deleted),
+        ]
+    }
+}
+
 /// Sweeps now and then.
 #[derive(Clone)]
 pub struct Sweeper {
@@ -125,6 +139,11 @@ impl Sweeper {
         metrics::counter!("supersync_sweep_operations_deleted_total").increment(report.operations_deleted);
         metrics::counter!("supersync_sweep_account_failures_total").increment(report.accounts_failed);
         metrics::gauge!("supersync_sweep_last_success_timestamp_seconds").set(seconds(now_ms));
+        for (kind, deleted) in report.deleted() {
+            metrics::counter!("supersync_sweep_deleted_total", "kind" => kind).increment(deleted);
+        }
+        metrics::counter!("supersync_sweep_accounts_pruned_total").increment(report.accounts_pruned);
+        metrics::counter!("supersync_sweep_budgets_exhausted_total").increment(report.budget_exhausted.into());
         metrics::histogram!("supersync_sweep_seconds").record(started.elapsed().as_secs_f64());
         Ok(report)
     }

@@ -63,6 +63,7 @@ impl ApiError {
     /// A handler error with a code that clients read: `{"error": text, "errorCode": code}`.
     #[must_use]
     pub fn with_code(status: StatusCode, text: impl Into<String>, code: ErrorCode) -> Self {
+        metrics::counter!("supersync_refusals_total", "code" => code.as_str()).increment(1);
         Self::new(status, text).extra("errorCode", code.as_str())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::http::StatusCode;
-use metrics::{Counter, Histogram};
+use metrics::{Counter, Gauge, Histogram};
 
 /// One method's, route's and status's counters.
 #[derive(Clone)]
@@ -20,14 +20,37 @@ struct Meter {
 type Table = HashMap<(&'static str, u16), HashMap<Box<str>, Meter>>;
 
 /// The counters in use so far. Methods, routes and statuses are bounded, so the table is.
-#[derive(Default)]
-pub struct Meters(ArcSwap<Table>);
+pub struct Meters {
+    table: ArcSwap<Table>,
+    running: Gauge,
+}
+
+/// A request under way; dropping it ends it.
+pub struct Running(Gauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self { table: ArcSwap::default(), running: metrics::gauge!("supersync_http_requests_running") }
+    }
+}
 
 impl Meters {
+    /// Counts a request as under way while the value lives.
+    pub fn running(&self) -> Running {
+        self.running.increment(1.0);
+        Running(self.running.clone())
+    }
+
     /// Counts a request that is over.
     pub fn record(&self, method: &'static str, route: &str, status: StatusCode, duration: Duration) {
         let key = (method, status.as_u16());
-        let table = self.0.load();
+        let table = self.table.load();
         let known = table.get(&key).and_then(|routes| routes.get(route));
         let seconds = duration.as_secs_f64();
         match known {
@@ -42,7 +65,9 @@ impl Meters {
             requests: metrics::counter!("supersync_http_requests_total", &labels),
             seconds: metrics::histogram!("supersync_http_request_seconds", &labels),
         };
-        self.0.rcu(|table| {
+        // From zero on, or the first slow request would not show as an increase.
+        metrics::counter!("supersync_slow_requests_total", "route" => route.to_owned()).increment(0);
+        self.table.rcu(|table| {
             let mut table = Table::clone(table);
             table.entry(key).or_default().insert(route.into(), meter.clone());
             Arc::new(table)
@@ -70,7 +95,7 @@ mod tests {
             meters.record("GET", "/b", StatusCode::OK, Duration::ZERO);
             meters.record("GET", "/a", StatusCode::NOT_FOUND, Duration::ZERO);
         }
-        let table = meters.0.load();
+        let table = meters.table.load();
         assert_eq!((table.len(), table[&("GET", 200)].len(), table[&("GET", 404)].len()), (2, 2, 1));
     }
 }

@@ -162,6 +162,7 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!("request", request_id = %id);
     let slow = state.config.timeouts.slow_request;
+    let _running = state.meters.running();
     let mut given_up = GivenUp { span: span.clone(), method, route, trace: trace.clone(), started, slow, armed: true };
     request.extensions_mut().insert(trace.clone());
     // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with
@@ -204,8 +205,12 @@ impl GivenUp {
 
 impl Drop for GivenUp {
     fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
         let duration = self.started.elapsed();
-        if self.armed && duration >= self.slow {
+        metrics::counter!("supersync_http_requests_abandoned_total", "route" => self.route().to_owned()).increment(1);
+        if duration >= self.slow {
             let status = "abandoned";
             self.span.in_scope(|| slow_request(self.method, self.route(), status, duration, &self.trace));
         }

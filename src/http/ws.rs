@@ -105,10 +105,16 @@ async fn serve(state: AppState, mut socket: WebSocket, credentials: Credentials,
     // each holds as much as its longest phase needs.
     let (user, membership) = match Box::pin(admit(state, credentials, address)).await {
         Ok(admitted) => admitted,
-        Err(closing) => return Box::pin(close(&mut socket, closing, options.close_grace)).await,
+        Err(closing) => {
+            metrics::counter!("supersync_sockets_refused_total", "reason" => closing.label()).increment(1);
+            return Box::pin(close(&mut socket, closing, options.close_grace)).await;
+        }
     };
     let mut talk = Talk { socket, options, now_ms: &|| notifier.now_ms(), membership };
-    if let Some(closing) = talk.run(user).await {
+    let end = talk.run(user).await;
+    let reason = end.map_or("client", Closing::label);
+    metrics::counter!("supersync_sockets_closed_total", "reason" => reason).increment(1);
+    if let Some(closing) = end {
         let Talk { mut socket, membership, .. } = talk;
         // The place in the list is free as soon as the end is decided, not when the client has said goodbye.
         drop(membership);

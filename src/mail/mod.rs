@@ -9,7 +9,7 @@
 //! one place where a link may be logged. For development and tests mails can also become files.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use secrecy::ExposeSecret;
@@ -181,8 +181,10 @@ impl Queue {
         };
         let worker = Arc::clone(queue);
         queue.tasks.spawn(async move {
-            let _place = place;
+            metrics::gauge!("supersync_mails_waiting").increment(1.0);
             worker.deliver(&mail).await;
+            metrics::gauge!("supersync_mails_waiting").decrement(1.0);
+            drop(place);
         });
     }
 
@@ -192,7 +194,10 @@ impl Queue {
         loop {
             let result = {
                 let _sending = self.sending.acquire().await.expect("the semaphore is never closed");
-                self.transport.send(&mail.to, &rendered).await
+                let started = Instant::now();
+                let result = self.transport.send(&mail.to, &rendered).await;
+                metrics::histogram!("supersync_mail_seconds").record(started.elapsed().as_secs_f64());
+                result
             };
             match (result, retries.next()) {
                 (Ok(()), _) => return count("sent"),

@@ -132,12 +132,26 @@ impl StoreError {
     }
 }
 
-/// Runs one call of the store and records how long it took and how it ended.
+/// Runs one call of the store on a connection of its own and records how long it took and how it ended.
 pub(super) async fn timed<T>(statement: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
+    timed_on(statement, "own", call).await
+}
+
+/// The same for a call on one of the store's pools.
+pub(super) async fn timed_on<T>(
+    statement: &'static str,
+    pool: &'static str,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let start = Instant::now();
     let result = call.await;
     let outcome = result.as_ref().err().map_or("ok", StoreError::label);
-    metrics::histogram!("supersync_store_statement_seconds", "statement" => statement, "outcome" => outcome)
+    metrics::histogram!("supersync_store_statement_seconds", "statement" => statement, "pool" => pool, "outcome" => outcome)
         .record(start.elapsed());
     result
+}
+
+/// Records how long somebody has waited for a connection of a pool.
+pub(super) fn waited(pool: &'static str, since: Instant) {
+    metrics::histogram!("supersync_store_wait_seconds", "pool" => pool).record(since.elapsed());
 }

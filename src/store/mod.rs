@@ -34,6 +34,7 @@ mod discard;
 mod error;
 mod events;
 mod gather;
+mod gauges;
 mod group;
 mod migrate;
 mod overview;
@@ -48,6 +49,7 @@ pub mod sqlite;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
+pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use rebuild::heads_of_ops;
@@ -779,6 +781,7 @@ pub trait Store:
     + SignInStore
     + EventStore
     + OverviewStore
+    + GaugeStore
     + MaintenanceStore
     + TestStore
 {

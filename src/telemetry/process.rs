@@ -3,12 +3,13 @@
 use std::fs;
 
 use metrics::gauge;
+use tokio::runtime::Handle;
 
 /// Clock ticks per second in `/proc/self/stat`: the kernel converts to this fixed rate for user space on every platform
 /// that this program is built for.
 const USER_HZ: f64 = 100.0;
 
-/// Brings the process metrics up to date.
+/// Brings the process metrics up to date. Must be called within a tokio runtime.
 pub(super) fn record() {
     if let Some(kib) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_kib) {
         gauge!("supersync_process_resident_memory_bytes").set(f64::from(kib) * 1024.0);
@@ -18,9 +19,17 @@ pub(super) fn record() {
     }
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
         // Listing them opens one more.
-        let open = entries.count().saturating_sub(1);
-        gauge!("supersync_process_open_fds").set(u32::try_from(open).map_or(f64::INFINITY, f64::from));
+        gauge!("supersync_process_open_fds").set(number(entries.count().saturating_sub(1)));
     }
+    if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(most_fds) {
+        gauge!("supersync_process_max_fds").set(most);
+    }
+    if let Ok(entries) = fs::read_dir("/proc/self/task") {
+        gauge!("supersync_process_threads").set(number(entries.count()));
+    }
+    let runtime = Handle::current().metrics();
+    gauge!("supersync_runtime_tasks").set(number(runtime.num_alive_tasks()));
+    gauge!("supersync_runtime_queued_tasks").set(number(runtime.global_queue_depth()));
 }
 
 /// Memory in use, in bytes; `None` elsewhere than on Linux.
@@ -28,6 +37,20 @@ pub(super) fn record() {
 pub fn resident_bytes() -> Option<u64> {
     let kib = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_kib)?;
     Some(u64::from(kib) * 1024)
+}
+
+fn number(n: usize) -> f64 {
+    u32::try_from(n).map_or(f64::INFINITY, f64::from)
+}
+
+/// `Max open files            1024                 524288               files` of `/proc/self/limits`: the first number
+/// holds, and may be `unlimited`.
+fn most_fds(limits: &str) -> Option<f64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_ascii_whitespace().next()? {
+        "unlimited" => Some(f64::INFINITY),
+        number => number.parse::<u32>().ok().map(f64::from),
+    }
 }
 
 /// `VmRSS:     1234 kB` of `/proc/self/status`.
@@ -53,6 +76,7 @@ mod tests {
     fn nonsense_gives_nothing() {
         for text in ["", "VmRSS:", "VmRSS: x kB", "VmRSS: 12 MB", "1 (a) R 1"] {
             assert_eq!(resident_kib(text), None, "{text}");
+            assert_eq!(most_fds(text), None, "{text}");
             assert_eq!(cpu_seconds(text), None, "{text}");
         }
     }
@@ -60,6 +84,8 @@ mod tests {
     #[test]
     fn figures_are_found() {
         assert_eq!(resident_kib("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t1\n"), Some(2048));
+        assert_eq!(most_fds("Limit x\nMax open files            1024       524288    files \n"), Some(1024.0));
+        assert_eq!(most_fds("Max open files  unlimited unlimited files"), Some(f64::INFINITY));
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 99 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(cpu_seconds(stat), Some(3.0));
     }

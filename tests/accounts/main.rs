@@ -65,6 +65,7 @@ fn config() -> Config {
         test_mode: false,
         trusted_proxies: 0,
         metrics_addr: None,
+        backup_dir: None,
         log_format: LogFormat::Text,
         log_filter: "info".into(),
         rate_limits: RateLimits {

@@ -11,7 +11,7 @@ use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
     Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow,
     InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite, NewPasskey, NewUser, OlderTokens,
-    OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, Result, Sealable, SessionId, SessionRow, SessionSeen,
+    OneTimeToken, GaugeStore, Holdings, PoolUse, OutgoingOp, OverviewStore, PasskeyRow, Result, Sealable, SessionId, SessionRow, SessionSeen,
     SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError,
     TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
 };
@@ -488,6 +488,17 @@ impl EventStore for FaultyStore {
     async fn delete_old_events(&self, older_than: Duration) -> Result<u64> {
         self.count();
         self.inner.delete_old_events(older_than).await
+    }
+}
+
+#[async_trait]
+impl GaugeStore for FaultyStore {
+    fn pools(&self) -> Vec<PoolUse> {
+        self.inner.pools()
+    }
+    async fn holdings(&self) -> Result<Holdings> {
+        self.count();
+        self.inner.holdings().await
     }
 }
 

@@ -592,19 +592,28 @@ impl Writer {
 fn count_outcomes(answer: &Answer) {
     let count =
         |outcome: &'static str| metrics::counter!("supersync_operations_total", "outcome" => outcome).increment(1);
+    let snapshot =
+        |outcome: &'static str| metrics::counter!("supersync_snapshots_total", "outcome" => outcome).increment(1);
     match answer {
         Answer::Upload(outcome) if outcome.deduplicated => {
             metrics::counter!("supersync_requests_deduplicated_total").increment(1);
         }
         Answer::Upload(outcome) => {
+            if outcome.fenced {
+                metrics::counter!("supersync_uploads_fenced_total").increment(1);
+            }
             for result in &outcome.results {
                 count(result.outcome.as_ref().map_or_else(|rejection| rejection.code.as_str(), |_| "accepted"));
             }
         }
-        Answer::Snapshot(SnapshotReply::Accepted { .. }) => count("accepted"),
-        Answer::Snapshot(SnapshotReply::Rejected(rejection)) => count(rejection.code.as_str()),
-        Answer::Snapshot(SnapshotReply::ImportExists { .. }) => count("SYNC_IMPORT_EXISTS"),
-        Answer::Snapshot(SnapshotReply::QuotaExceeded(_)) | Answer::Quota(_) => {
+        Answer::Snapshot(SnapshotReply::Accepted { .. }) => snapshot("accepted"),
+        Answer::Snapshot(SnapshotReply::Rejected(rejection)) => snapshot(rejection.code.as_str()),
+        Answer::Snapshot(SnapshotReply::ImportExists { .. }) => snapshot("SYNC_IMPORT_EXISTS"),
+        Answer::Snapshot(SnapshotReply::QuotaExceeded(_)) => {
+            snapshot("STORAGE_QUOTA_EXCEEDED");
+            metrics::counter!("supersync_quota_rejections_total").increment(1);
+        }
+        Answer::Quota(_) => {
             metrics::counter!("supersync_quota_rejections_total").increment(1);
         }
         Answer::Done(_) => {}

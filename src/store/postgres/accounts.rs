@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::PgPool;
 use sqlx::{Connection as _, Row as _};
 
 use super::signin::adopt_pending_passkey;
-use super::{PostgresStore, on_connection, placed, sql};
+use super::{Pool, PostgresStore, on_connection, placed, sql};
 use crate::protocol::UserId;
 use crate::store::error::is_unique_violation;
 use crate::store::row::{bound, decode_token, decode_user, user_columns};
@@ -233,7 +232,7 @@ impl AccountStore for PostgresStore {
 }
 
 /// The rows of several accounts, in the order of their numbers.
-async fn find_users(pool: PgPool, patience: Duration, ids: Vec<UserId>) -> Result<Vec<Result<Option<UserRow>>>> {
+async fn find_users(pool: Pool, patience: Duration, ids: Vec<UserId>) -> Result<Vec<Result<Option<UserRow>>>> {
     on_connection!(pool, patience, "user_by_id", |db| {
         let mut found: Vec<Result<Option<UserRow>>> = ids.iter().map(|_| Ok(None)).collect();
         for row in sqlx::query(sql::USERS_BY_ID).bind(&ids[..]).fetch_all(&mut *db).await? {

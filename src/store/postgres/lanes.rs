@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::{Session, TRUST};
-use crate::store::{PING_TIMEOUT, Result, StoreError};
+use crate::store::{PING_TIMEOUT, PoolUse, Result, StoreError};
 
 /// Ordinary lanes: one saturates one core of the database server; more than a few slow each other down.
 pub(super) const ORDINARY: usize = 2;
@@ -47,6 +47,13 @@ impl Lanes {
     ) -> Self {
         let (permits, parked) = (Semaphore::new(count), Mutex::new(Vec::new()));
         Self { options, session, count, permits, parked, patience, acquire_timeout }
+    }
+
+    /// How many are committing.
+    pub(super) fn in_use(&self, name: &'static str) -> PoolUse {
+        let busy = self.count.saturating_sub(self.permits.available_permits());
+        let number = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        PoolUse { name, busy: number(busy), most: number(self.count) }
     }
 
     /// Waits for a free lane. Nothing has been sent when this fails.

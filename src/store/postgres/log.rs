@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use sqlx::postgres::{PgConnection, PgPool, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
 
-use super::{PostgresStore, on_connection, placed, sql, test_mode};
+use super::{Pool, PostgresStore, on_connection, placed, sql, test_mode};
 use crate::protocol::response::{IdsPart, OpParts};
 use crate::protocol::{Seq, StoredOp, UserId};
-use crate::store::error::timed;
+use crate::store::error::{timed, timed_on};
 use crate::store::page::{Builder, PageOp};
 use crate::store::rebuild::{OpTrace, heads_of};
 use crate::store::row::{
@@ -60,7 +60,7 @@ impl LogStore for PostgresStore {
     }
 
     async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
-        timed("commit", self.commit_group(&group)).await
+        timed_on("commit", "commits", self.commit_group(&group)).await
     }
 
     async fn commit_patiently(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {
@@ -232,7 +232,7 @@ pub(super) struct Loaded {
 }
 
 /// The states of several accounts, in the order of their numbers.
-async fn load_accounts(pool: PgPool, patience: Duration, users: Vec<UserId>) -> Result<Vec<Result<Option<Loaded>>>> {
+async fn load_accounts(pool: Pool, patience: Duration, users: Vec<UserId>) -> Result<Vec<Result<Option<Loaded>>>> {
     on_connection!(pool, patience, "load_account", |db| {
         let mut found: Vec<Result<Option<Loaded>>> = users.iter().map(|_| Ok(None)).collect();
         for row in sqlx::query(sql::LOAD_ACCOUNTS).bind(&users[..]).fetch_all(&mut *db).await? {
@@ -247,7 +247,7 @@ async fn load_accounts(pool: PgPool, patience: Duration, users: Vec<UserId>) -> 
 
 /// The heads that parts of several logs make.
 async fn read_heads(
-    pool: PgPool,
+    pool: Pool,
     patience: Duration,
     ranges: Vec<(UserId, Seq, Seq)>,
 ) -> Result<Vec<Result<Vec<(EntityKey, EntityHead)>>>> {

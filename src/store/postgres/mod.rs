@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::gather::Gather;
@@ -21,9 +21,11 @@ mod accounts;
 mod archives;
 mod commit;
 mod events;
+mod gauges;
 mod lanes;
 mod log;
 mod overview;
+mod pool;
 mod rows;
 mod segments;
 mod sessions;
@@ -31,6 +33,8 @@ mod signin;
 mod sql;
 mod test_mode;
 mod upkeep;
+
+use pool::Pool;
 
 /// Longer than a statement may take by so much, and the connection counts as dead.
 const GRACE: Duration = Duration::from_secs(5);
@@ -64,9 +68,9 @@ pub struct PostgresStore {
     lanes: lanes::Lanes,
     /// For commits that must wait for somebody else's lock: nobody waits behind them.
     patient: lanes::Lanes,
-    requests: PgPool,
-    housekeeping: PgPool,
-    probe: PgPool,
+    requests: Pool,
+    housekeeping: Pool,
+    probe: Pool,
     accounts: Gather<UserId, Option<log::Loaded>>,
     users: Gather<UserId, Option<UserRow>>,
     standings: Gather<(UserId, Option<SessionId>), Option<Standing>>,
@@ -79,7 +83,7 @@ pub struct PostgresStore {
 /// transaction.
 macro_rules! on_connection {
     ($pool:expr, $patience:expr, $name:literal, |$connection:ident| $body:block) => {
-        $crate::store::error::timed($name, async {
+        $crate::store::error::timed_on($name, $pool.name(), async {
             let mut held = $pool.acquire().await?;
             let mut attempt = 0;
             loop {
@@ -185,9 +189,9 @@ impl PostgresStore {
             schema: options.schema,
         };
         let hasty = Session { lock_timeout: GROUP_LOCK_TIMEOUT, ..session.clone() };
-        let pool = |connections: u32, acquire_timeout| {
+        let pool = |name, connections: u32, acquire_timeout| {
             let session = session.clone();
-            PgPoolOptions::new()
+            let pool = PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(acquire_timeout)
                 .test_before_acquire(false)
@@ -203,14 +207,15 @@ impl PostgresStore {
                     let session = session.clone();
                     Box::pin(async move { session.prepare(connection).await })
                 })
-                .connect_lazy_with(connecting.clone())
+                .connect_lazy_with(connecting.clone());
+            Pool::new(name, connections, pool)
         };
         let patience = options.statement_timeout.saturating_add(GRACE);
         Ok(Self {
-            requests: pool(options.max_connections.max(1), options.acquire_timeout),
+            requests: pool("requests", options.max_connections.max(1), options.acquire_timeout),
             // The sweep has time: it takes turns with itself.
-            housekeeping: pool(1, patience),
-            probe: pool(1, super::PING_TIMEOUT),
+            housekeeping: pool("housekeeping", 1, patience),
+            probe: pool("probe", 1, super::PING_TIMEOUT),
             accounts: Gather::new(MAX_LOOKED_UP),
             users: Gather::new(MAX_LOOKED_UP),
             standings: Gather::new(MAX_LOOKED_UP),

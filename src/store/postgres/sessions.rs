@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
-use super::{PostgresStore, on_connection, placed, sql};
+use super::{Pool, PostgresStore, on_connection, placed, sql};
 use crate::protocol::UserId;
 use crate::store::error::is_foreign_key_violation;
 use crate::store::row::{bound, decode_session, decode_standing, decode_ticket, session_columns};
@@ -297,7 +297,7 @@ pub(super) async fn announce(db: &mut PgConnection, user: UserId, kind: EventKin
 
 /// What decides about several tokens, in their order.
 async fn find_standings(
-    pool: PgPool,
+    pool: Pool,
     patience: Duration,
     asked: Vec<(UserId, Option<SessionId>)>,
 ) -> Result<Vec<Result<Option<Standing>>>> {

@@ -6,7 +6,7 @@ use sqlx::{Connection as _, Row as _};
 use super::SqliteStore;
 use super::signin::adopt_pending_passkey;
 use crate::protocol::UserId;
-use crate::store::error::{is_unique_violation, timed};
+use crate::store::error::{is_unique_violation, timed_on};
 use crate::store::row::{bound, decode_token, decode_user, user_columns};
 use crate::store::{AccountStore, NewUser, OneTimeToken, Result, TokenPurpose, UserRow};
 
@@ -19,7 +19,7 @@ const TOKEN: &str = "SELECT token_hash, purpose, user_id, pending_password_hash,
 #[async_trait]
 impl AccountStore for SqliteStore {
     async fn create_user(&self, user: &NewUser) -> Result<Option<UserId>> {
-        timed("create_user", async {
+        timed_on("create_user", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let inserted = sqlx::query_scalar::<_, i64>(
@@ -48,7 +48,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn user_by_email(&self, email: &str) -> Result<Option<UserRow>> {
-        timed("user_by_email", async {
+        timed_on("user_by_email", "readers", async {
             let row = sqlx::query(BY_EMAIL).bind(email.to_ascii_lowercase()).fetch_optional(&self.readers).await?;
             row.map(|row| decode_user!(&row)).transpose()
         })
@@ -56,7 +56,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn user_by_id(&self, id: UserId) -> Result<Option<UserRow>> {
-        timed("user_by_id", async {
+        timed_on("user_by_id", "readers", async {
             let row = sqlx::query(BY_ID).bind(id).fetch_optional(&self.readers).await?;
             row.map(|row| decode_user!(&row)).transpose()
         })
@@ -64,7 +64,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn list_users(&self, after: UserId, limit: usize) -> Result<Vec<UserRow>> {
-        timed("list_users", async {
+        timed_on("list_users", "readers", async {
             let rows = sqlx::query(LIST).bind(after).bind(bound(limit)).fetch_all(&self.readers).await?;
             rows.iter().map(|row| decode_user!(row)).collect()
         })
@@ -72,7 +72,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn delete_user(&self, id: UserId) -> Result<bool> {
-        timed("delete_user", async {
+        timed_on("delete_user", "writer", async {
             let done = sqlx::query("DELETE FROM users WHERE id = ?1")
                 .bind(id)
                 .execute(&mut *self.writer.acquire().await?)
@@ -84,7 +84,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn delete_all_users(&self) -> Result<()> {
-        timed("delete_all_users", async {
+        timed_on("delete_all_users", "writer", async {
             sqlx::query("DELETE FROM users").execute(&mut *self.writer.acquire().await?).await?;
             self.checkpointer.wake();
             Ok(())
@@ -93,7 +93,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn count_failed_login(&self, id: UserId, lock_at: i64, lock_until: i64) -> Result<()> {
-        timed("count_failed_login", async {
+        timed_on("count_failed_login", "writer", async {
             sqlx::query(
                 "UPDATE users SET failed_login_attempts = failed_login_attempts + 1, \
                  locked_until = CASE WHEN failed_login_attempts + 1 >= ?2 THEN ?3 ELSE locked_until END \
@@ -110,7 +110,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn clear_failed_logins(&self, id: UserId) -> Result<()> {
-        timed("clear_failed_logins", async {
+        timed_on("clear_failed_logins", "writer", async {
             sqlx::query("UPDATE users SET failed_login_attempts = 0, locked_until = NULL WHERE id = ?1")
                 .bind(id)
                 .execute(&mut *self.writer.acquire().await?)
@@ -121,7 +121,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn set_password(&self, id: UserId, hash: &str, revoke: bool) -> Result<Option<i64>> {
-        timed("set_password", async {
+        timed_on("set_password", "writer", async {
             Ok(sqlx::query_scalar(
                 "UPDATE users SET password_hash = ?2, token_version = token_version + ?3 WHERE id = ?1 \
                  RETURNING token_version",
@@ -138,7 +138,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn set_verified(&self, id: UserId) -> Result<bool> {
-        timed("set_verified", async {
+        timed_on("set_verified", "writer", async {
             let done = sqlx::query("UPDATE users SET is_verified = 1 WHERE id = ?1").bind(id);
             Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected() > 0)
         })
@@ -146,7 +146,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn bump_token_version(&self, id: UserId) -> Result<Option<i64>> {
-        timed("bump_token_version", async {
+        timed_on("bump_token_version", "writer", async {
             Ok(sqlx::query_scalar(
                 "UPDATE users SET token_version = token_version + 1 WHERE id = ?1 RETURNING token_version",
             )
@@ -160,7 +160,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn set_quota(&self, id: UserId, bytes: i64) -> Result<bool> {
-        timed("set_quota", async {
+        timed_on("set_quota", "writer", async {
             let done = sqlx::query("UPDATE users SET storage_quota_bytes = ?2 WHERE id = ?1").bind(id).bind(bytes);
             Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected() > 0)
         })
@@ -168,7 +168,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn put_token(&self, token: &OneTimeToken) -> Result<()> {
-        timed("put_token", async {
+        timed_on("put_token", "writer", async {
             sqlx::query(
                 "INSERT INTO one_time_tokens (token_hash, purpose, user_id, pending_password_hash, created_at, \
                  expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -187,7 +187,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn count_tokens(&self, user: UserId, purpose: TokenPurpose, since_ms: i64) -> Result<i64> {
-        timed("count_tokens", async {
+        timed_on("count_tokens", "readers", async {
             Ok(sqlx::query_scalar(
                 "SELECT COUNT(*) FROM one_time_tokens WHERE user_id = ?1 AND purpose = ?2 AND created_at >= ?3",
             )
@@ -201,7 +201,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>> {
-        timed("take_token", async {
+        timed_on("take_token", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let rows = sqlx::query(
@@ -241,7 +241,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn peek_token(&self, hash: &[u8; 32], purpose: TokenPurpose) -> Result<Option<OneTimeToken>> {
-        timed("peek_token", async {
+        timed_on("peek_token", "readers", async {
             let row =
                 sqlx::query(TOKEN).bind(hash.to_vec()).bind(purpose.as_str()).fetch_optional(&self.readers).await?;
             row.map(|row| decode_token!(&row)).transpose()
@@ -250,7 +250,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn delete_expired_tokens(&self, now_ms: i64) -> Result<u64> {
-        timed("delete_expired_tokens", async {
+        timed_on("delete_expired_tokens", "writer", async {
             let done = sqlx::query("DELETE FROM one_time_tokens WHERE expires_at < ?1").bind(now_ms);
             Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
         })

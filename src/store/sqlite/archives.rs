@@ -7,7 +7,7 @@ use super::SqliteStore;
 use super::commit::{insert_archive, insert_ops, insert_segment};
 use super::payload::Staged;
 use crate::protocol::{Seq, UserId};
-use crate::store::error::timed;
+use crate::store::error::timed_on;
 use crate::store::{ArchiveReason, ArchiveStore, ArchivedRange, Result, StagedPart};
 
 const FIND_STAGED: &str = "SELECT 1 FROM archived_ranges WHERE user_id = ?1 AND from_seq = ?2 AND reason = 'staged'";
@@ -30,11 +30,11 @@ impl ArchiveStore for SqliteStore {
             tx.commit()?;
             Ok(true)
         };
-        timed("begin_staging", self.writer.work(work)).await
+        timed_on("begin_staging", "writer", self.writer.work(work)).await
     }
 
     async fn stage(&self, user: UserId, part: StagedPart) -> Result<bool> {
-        let stored = timed("stage", self.writer.stage_part(user, part)).await;
+        let stored = timed_on("stage", "writer", self.writer.stage_part(user, part)).await;
         self.checkpointer.wake();
         stored
     }
@@ -44,7 +44,7 @@ impl ArchiveStore for SqliteStore {
             let changed = connection.execute(ABANDON, params![user, staged_from, ArchiveReason::Abandoned.as_str()])?;
             Ok(changed == 1)
         };
-        timed("abandon_staged", self.writer.work(work)).await
+        timed_on("abandon_staged", "writer", self.writer.work(work)).await
     }
 }
 

@@ -12,7 +12,7 @@ use super::reader::Reader;
 use super::{SqliteStore, overwrite, test_mode};
 use crate::protocol::response::{IdsPart, OpParts};
 use crate::protocol::{Seq, StoredOp, UserId};
-use crate::store::error::timed;
+use crate::store::error::timed_on;
 use crate::store::page::{Builder, PageOp};
 use crate::store::rebuild::heads_of;
 use crate::store::row::{
@@ -147,7 +147,7 @@ impl LogStore for SqliteStore {
     }
 
     async fn load_account(&self, user: UserId) -> Result<Option<AccountState>> {
-        timed("load_account", async {
+        timed_on("load_account", "logs", async {
             let loaded = self.logs.read(move |reader| {
                 reader.first(LOAD_ACCOUNT, [user], |row| {
                     let quota = row.try_get(0)?;
@@ -169,7 +169,7 @@ impl LogStore for SqliteStore {
     }
 
     async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
-        timed("commit", async {
+        timed_on("commit", "writer", async {
             if group.is_empty() {
                 return Ok(Vec::new());
             }
@@ -185,7 +185,7 @@ impl LogStore for SqliteStore {
     }
 
     async fn commit_here(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
-        let outcomes = timed("commit", self.writer.commit_here(group)).await;
+        let outcomes = timed_on("commit", "writer", self.writer.commit_here(group)).await;
         self.checkpointer.wake();
         outcomes
     }
@@ -215,7 +215,7 @@ impl LogStore for SqliteStore {
             })?;
             Ok(ops)
         };
-        timed("find_ops", self.logs.read(work)).await
+        timed_on("find_ops", "logs", self.logs.read(work)).await
     }
 
     async fn load_heads(&self, user: UserId, above: Seq, keys: &[EntityKey]) -> Result<Vec<(EntityKey, EntityHead)>> {
@@ -230,7 +230,7 @@ impl LogStore for SqliteStore {
             }
             Ok(heads)
         };
-        timed("load_heads", self.logs.read(work)).await
+        timed_on("load_heads", "logs", self.logs.read(work)).await
     }
 
     async fn load_all_heads(
@@ -244,29 +244,29 @@ impl LogStore for SqliteStore {
             let heads = reader.all(HEADS, params![user, above, rows], |row| decode_head!(row))?;
             Ok((heads.len() <= limit).then_some(heads))
         };
-        timed("load_all_heads", self.logs.read(work)).await
+        timed_on("load_all_heads", "logs", self.logs.read(work)).await
     }
 
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage> {
-        timed("read_log", self.read_page(range)).await
+        timed_on("read_log", "logs", self.read_page(range)).await
     }
 
     async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>> {
-        timed("read_log", self.read_page(range)).await
+        timed_on("read_log", "logs", self.read_page(range)).await
     }
 
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
         let work = move |reader: &Reader<'_>| {
             reader.all(FULL_STATES, params![user, after, up_to, bound(limit)], |row| decode_full_state!(row))
         };
-        timed("full_states", self.logs.read(work)).await
+        timed_on("full_states", "logs", self.logs.read(work)).await
     }
 
     async fn heads_of_log(&self, user: UserId, after: Seq, up_to: Seq) -> Result<Vec<(EntityKey, EntityHead)>> {
         let work = move |reader: &Reader<'_>| {
             Ok(heads_of(&reader.all(RECENT_TRACES, [user, after, up_to], |row| decode_trace!(row))?))
         };
-        timed("heads_of_log", self.logs.read(work)).await
+        timed_on("heads_of_log", "logs", self.logs.read(work)).await
     }
 
     async fn measure(&self, user: UserId, after: Seq, up_to: Seq) -> Result<(i64, i64)> {
@@ -285,7 +285,7 @@ impl LogStore for SqliteStore {
             })?;
             Ok((bytes, count))
         };
-        timed("measure", self.logs.read(work)).await
+        timed_on("measure", "logs", self.logs.read(work)).await
     }
 
     async fn received_since(&self, user: UserId, after: Seq, up_to: Seq, since_ms: i64) -> Result<bool> {
@@ -301,7 +301,7 @@ impl LogStore for SqliteStore {
             })?;
             Ok(found)
         };
-        timed("received_since", self.logs.read(work)).await
+        timed_on("received_since", "logs", self.logs.read(work)).await
     }
 
     async fn load_snapshot(&self, user: UserId) -> Result<Option<(SnapshotMeta, SnapshotBlob)>> {
@@ -312,11 +312,11 @@ impl LogStore for SqliteStore {
                 Ok((meta, blob))
             })
         };
-        timed("load_snapshot", self.logs.read(work)).await
+        timed_on("load_snapshot", "logs", self.logs.read(work)).await
     }
 
     async fn touch_devices(&self, seen: &[Touch]) -> Result<()> {
-        timed("touch_devices", async {
+        timed_on("touch_devices", "writer", async {
             let mut turn = self.writer.acquire().await?;
             let mut tx = turn.begin().await?;
             for touch in seen {
@@ -345,12 +345,12 @@ impl LogStore for SqliteStore {
                 Ok(Device { client_id: row.try_get(0)?, last_seen_at: row.try_get(1)? })
             })
         };
-        timed("devices", self.logs.read(work)).await
+        timed_on("devices", "logs", self.logs.read(work)).await
     }
 
     async fn archived(&self, user: UserId) -> Result<Vec<ArchivedRange>> {
         let work = move |reader: &Reader<'_>| reader.all(ARCHIVED, [user], |row| decode_archive!(row, 0));
-        timed("archived", self.logs.read(work)).await
+        timed_on("archived", "logs", self.logs.read(work)).await
     }
 }
 

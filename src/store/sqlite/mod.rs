@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
-use super::error::timed;
+use super::error::timed_on;
 use super::migrate::{self, MigrationStatus};
 use super::{Result, Store, StoreError};
 
@@ -25,6 +25,7 @@ mod columns;
 mod commit;
 mod error;
 mod events;
+mod gauges;
 mod log;
 mod overview;
 mod overwrite;
@@ -72,11 +73,14 @@ pub struct SqliteStore {
     logs: reader::Readers,
     /// For everything but logs.
     readers: SqlitePool,
+    /// How many connections that pool has at most.
+    most_readers: u32,
     /// For health checks only, so that busy readers don't look like a dead database.
     probe: SqlitePool,
     checkpointer: checkpoint::Checkpointer,
     /// Held as long as the file is open: tells other processes that it is in use.
     lock: Mutex<Option<File>>,
+    path: PathBuf,
 }
 
 impl SqliteStore {
@@ -139,7 +143,16 @@ impl SqliteStore {
         let file = path.to_owned();
         let checkpoints = Threads::start("sqlite-checkpoint", 1, move || open_direct(&file, Duration::ZERO))?;
         let checkpointer = checkpoint::Checkpointer::start(checkpoints, Arc::clone(&writer));
-        Ok(Self { writer, logs, readers, probe, checkpointer, lock: Mutex::new(lock) })
+        Ok(Self {
+            writer,
+            logs,
+            readers,
+            most_readers: options.readers.max(1),
+            probe,
+            checkpointer,
+            lock: Mutex::new(lock),
+            path: path.to_owned(),
+        })
     }
 
     /// Which migrations the file has and which it lacks; changes nothing. A missing file lacks all.
@@ -241,7 +254,7 @@ fn private_file(path: &Path) -> std::io::Result<File> {
 #[async_trait]
 impl Store for SqliteStore {
     async fn ping(&self) -> Result<()> {
-        timed("ping", async {
+        timed_on("ping", "probe", async {
             sqlx::query("SELECT 1 FROM leadership LIMIT 1").fetch_optional(&self.probe).await?;
             Ok(())
         })

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 
 use super::SqliteStore;
 use crate::protocol::UserId;
-use crate::store::error::timed;
+use crate::store::error::timed_on;
 use crate::store::row::{bound, decode_overview, overview_columns, user_columns};
 use crate::store::{AccountOverview, DatabaseFacts, OverviewStore, Result};
 
@@ -33,7 +33,7 @@ impl OverviewStore for SqliteStore {
         limit: usize,
         since_ms: i64,
     ) -> Result<Vec<AccountOverview>> {
-        timed("account_overviews", async {
+        timed_on("account_overviews", "readers", async {
             let search = search.unwrap_or_default().to_ascii_lowercase();
             let rows = sqlx::query(LIST)
                 .bind(search)
@@ -48,7 +48,7 @@ impl OverviewStore for SqliteStore {
     }
 
     async fn account_overview(&self, user: UserId, since_ms: i64) -> Result<Option<AccountOverview>> {
-        timed("account_overview", async {
+        timed_on("account_overview", "readers", async {
             let row = sqlx::query(ONE).bind(user).bind(since_ms).fetch_optional(&self.readers).await?;
             row.map(|row| decode_overview!(&row)).transpose()
         })
@@ -56,7 +56,7 @@ impl OverviewStore for SqliteStore {
     }
 
     async fn database_facts(&self) -> Result<DatabaseFacts> {
-        timed("database_facts", async {
+        timed_on("database_facts", "readers", async {
             let row = sqlx::query(
                 "SELECT (SELECT count(*) FROM users), \
                  (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size), \

@@ -5,7 +5,7 @@
 //! go on. Nothing here writes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Params};
 use tokio::sync::Semaphore;
@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::columns::Columns;
 use super::thread::Threads;
-use crate::store::{Result, StoreError};
+use crate::store::error::waited;
+use crate::store::{PoolUse, Result, StoreError};
 
 /// Prepared statements that stay ready on each connection: all that logs are read with.
 pub(super) const STATEMENTS: usize = 16;
@@ -23,6 +24,7 @@ pub(super) const STATEMENTS: usize = 16;
 pub(super) struct Readers {
     threads: Threads,
     free: Arc<Semaphore>,
+    count: usize,
     patience: Duration,
 }
 
@@ -35,7 +37,14 @@ pub(super) struct Reader<'a> {
 impl Readers {
     /// `threads` are so many. Nobody waits for one longer than `patience`.
     pub(super) fn new(threads: Threads, count: usize, patience: Duration) -> Self {
-        Self { threads, free: Arc::new(Semaphore::new(count)), patience }
+        Self { threads, free: Arc::new(Semaphore::new(count)), count, patience }
+    }
+
+    /// How many are reading.
+    pub(super) fn in_use(&self, name: &'static str) -> PoolUse {
+        let number = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        let busy = self.count.saturating_sub(self.free.available_permits());
+        PoolUse { name, busy: number(busy), most: number(self.count) }
     }
 
     /// Reads on one of the threads.
@@ -46,7 +55,9 @@ impl Readers {
         &self,
         work: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let since = Instant::now();
         let free = tokio::time::timeout(self.patience, Arc::clone(&self.free).acquire_owned()).await;
+        waited("logs", since);
         let free = free.map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?;
         let free = free.map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))?;
         let is_abandoned = CancellationToken::new();

@@ -6,7 +6,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
 use crate::protocol::UserId;
-use crate::store::error::{is_foreign_key_violation, timed};
+use crate::store::error::{is_foreign_key_violation, timed_on};
 use crate::store::row::{bound, decode_session, decode_standing, decode_ticket, session_columns};
 use crate::store::{
     Credential, EventKind, OlderTokens, Result, SessionId, SessionRow, SessionSeen, SessionStore, SocketTicket,
@@ -39,7 +39,7 @@ const REVOKE_OLDER_TOKENS: &str = "UPDATE users SET older_tokens_revoked_at = ?2
 #[async_trait]
 impl SessionStore for SqliteStore {
     async fn open_session(&self, session: &SessionRow, keep: usize) -> Result<bool> {
-        timed("open_session", async {
+        timed_on("open_session", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             if !insert(&mut tx, session, &session.name).await? {
@@ -64,7 +64,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn replace_sessions(&self, session: &SessionRow, replaced: Option<SessionId>) -> Result<Option<i64>> {
-        timed("replace_sessions", async {
+        timed_on("replace_sessions", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let name: Option<String> = sqlx::query_scalar("SELECT name FROM sessions WHERE id = ?1 AND user_id = ?2")
@@ -90,7 +90,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn standing(&self, user: UserId, session: Option<SessionId>) -> Result<Option<Standing>> {
-        timed("session", async {
+        timed_on("session", "readers", async {
             let session = session.map(|id| id.as_bytes().to_vec());
             let row = sqlx::query(STANDING).bind(user).bind(session).fetch_optional(&self.readers).await?;
             row.map(|row| decode_standing!(&row)).transpose()
@@ -99,7 +99,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn sessions(&self, user: UserId, now_ms: i64) -> Result<Vec<SessionRow>> {
-        timed("sessions", async {
+        timed_on("sessions", "readers", async {
             let rows = sqlx::query(SESSIONS).bind(user).bind(now_ms).fetch_all(&self.readers).await?;
             rows.iter().map(|row| decode_session!(row)).collect()
         })
@@ -107,7 +107,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn older_tokens(&self, user: UserId) -> Result<Option<OlderTokens>> {
-        timed("older_tokens", async {
+        timed_on("older_tokens", "readers", async {
             let row = sqlx::query(
                 "SELECT older_tokens_seen_at, older_tokens_address FROM users \
                  WHERE id = ?1 AND older_tokens_seen_at IS NOT NULL",
@@ -123,7 +123,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn rename_session(&self, user: UserId, id: SessionId, name: &str) -> Result<bool> {
-        timed("rename_session", async {
+        timed_on("rename_session", "writer", async {
             let done = sqlx::query("UPDATE sessions SET name = ?3 WHERE id = ?2 AND user_id = ?1")
                 .bind(user)
                 .bind(id.as_bytes().to_vec())
@@ -136,7 +136,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn revoke_session(&self, user: UserId, id: SessionId) -> Result<bool> {
-        timed("revoke_session", async {
+        timed_on("revoke_session", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = sqlx::query("DELETE FROM sessions WHERE id = ?2 AND user_id = ?1")
@@ -155,7 +155,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn revoke_older_tokens(&self, user: UserId, now_ms: i64) -> Result<bool> {
-        timed("revoke_older_tokens", async {
+        timed_on("revoke_older_tokens", "writer", async {
             let done = sqlx::query(REVOKE_OLDER_TOKENS)
                 .bind(user)
                 .bind(now_ms)
@@ -167,7 +167,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn revoke_other_sessions(&self, user: UserId, keep: Option<SessionId>, now_ms: i64) -> Result<u64> {
-        timed("revoke_other_sessions", async {
+        timed_on("revoke_other_sessions", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let keeps = keep.map(|id| id.as_bytes().to_vec());
@@ -187,7 +187,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn touch_sessions(&self, seen: &[SessionSeen]) -> Result<()> {
-        timed("touch_sessions", async {
+        timed_on("touch_sessions", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             for SessionSeen { user, credential, at_ms, address } in seen {
@@ -208,7 +208,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn delete_expired_sessions(&self, now_ms: i64, limit: usize) -> Result<u64> {
-        timed("delete_expired_sessions", async {
+        timed_on("delete_expired_sessions", "writer", async {
             let done = sqlx::query(
                 "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at < ?1 \
                  ORDER BY expires_at LIMIT ?2)",
@@ -221,7 +221,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn put_ticket(&self, ticket: &SocketTicket, keep: usize) -> Result<()> {
-        timed("put_ticket", async {
+        timed_on("put_ticket", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let Credential { session, token_version, issued_at } = ticket.credential;
@@ -253,7 +253,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn take_ticket(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<SocketTicket>> {
-        timed("take_ticket", async {
+        timed_on("take_ticket", "writer", async {
             let rows = sqlx::query(
                 "DELETE FROM socket_tickets WHERE ticket_hash = ?1 AND expires_at > ?2 \
                  RETURNING ticket_hash, user_id, session_id, token_version, token_issued_at, expires_at",
@@ -268,7 +268,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn delete_expired_tickets(&self, now_ms: i64) -> Result<u64> {
-        timed("delete_expired_tickets", async {
+        timed_on("delete_expired_tickets", "writer", async {
             let done = sqlx::query("DELETE FROM socket_tickets WHERE expires_at < ?1").bind(now_ms);
             Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
         })
@@ -276,7 +276,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn set_locked(&self, user: UserId, locked_at: Option<i64>) -> Result<bool> {
-        timed("set_locked", async {
+        timed_on("set_locked", "writer", async {
             let done = sqlx::query("UPDATE users SET locked_at = ?2 WHERE id = ?1").bind(user).bind(locked_at);
             Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected() > 0)
         })
@@ -284,7 +284,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn set_admin(&self, user: UserId, is_admin: bool) -> Result<bool> {
-        timed("set_admin", async {
+        timed_on("set_admin", "writer", async {
             let done = sqlx::query("UPDATE users SET is_admin = ?2 WHERE id = ?1").bind(user).bind(is_admin);
             Ok(done.execute(&mut *self.writer.acquire().await?).await?.rows_affected() > 0)
         })

@@ -6,7 +6,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
 use crate::protocol::UserId;
-use crate::store::error::timed;
+use crate::store::error::timed_on;
 use crate::store::row::bound;
 use crate::store::signin::sign_in_steps;
 use crate::store::{Result, SignInStore};
@@ -24,7 +24,7 @@ impl SignInStore for SqliteStore {
         since_ms: i64,
         most: i64,
     ) -> Result<bool> {
-        timed("put_verification_link", async {
+        timed_on("put_verification_link", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = put_verification_link(&mut tx, link, passkey, terms_accepted_at, since_ms, most).await?;
@@ -35,7 +35,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn put_link(&self, link: &OneTimeToken, new_email: Option<&str>, gap_ms: i64, most: i64) -> Result<bool> {
-        timed("put_link", async {
+        timed_on("put_link", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = put_link(&mut tx, link, new_email, gap_ms, most).await?;
@@ -46,7 +46,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn take_login_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<UserRow>> {
-        timed("take_login_link", async {
+        timed_on("take_login_link", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = take_login_link(&mut tx, hash, now_ms).await?;
@@ -57,7 +57,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn take_reset_link(&self, hash: &[u8; 32], now_ms: i64, password_hash: &str) -> Result<Option<UserId>> {
-        timed("take_reset_link", async {
+        timed_on("take_reset_link", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = take_reset_link(&mut tx, hash, now_ms, password_hash).await?;
@@ -68,7 +68,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn take_recovery_link(&self, hash: &[u8; 32], now_ms: i64, key: &NewPasskey) -> Result<Unique<UserId>> {
-        timed("take_recovery_link", async {
+        timed_on("take_recovery_link", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = take_recovery_link(&mut tx, hash, now_ms, key).await?;
@@ -82,7 +82,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>> {
-        timed("take_address_link", async {
+        timed_on("take_address_link", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = take_address_link(&mut tx, hash, now_ms).await?;
@@ -96,7 +96,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn change_password(&self, user: UserId, password_hash: &str) -> Result<bool> {
-        timed("change_password", async {
+        timed_on("change_password", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = change_password(&mut tx, user, password_hash).await?;
@@ -107,7 +107,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()> {
-        timed("put_challenge", async {
+        timed_on("put_challenge", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             put_challenge(&mut tx, challenge, most).await?;
@@ -124,7 +124,7 @@ impl SignInStore for SqliteStore {
         subject: &[u8; 32],
         now_ms: i64,
     ) -> Result<Option<TakenChallenge>> {
-        timed("take_challenge", async {
+        timed_on("take_challenge", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = take_challenge(&mut tx, value, ceremony, subject, now_ms).await?;
@@ -135,15 +135,18 @@ impl SignInStore for SqliteStore {
     }
 
     async fn find_passkey(&self, credential_id: &[u8]) -> Result<Option<PasskeyRow>> {
-        timed("find_passkey", async { find_passkey(&mut *self.readers.acquire().await?, credential_id).await }).await
+        timed_on("find_passkey", "readers", async {
+            find_passkey(&mut *self.readers.acquire().await?, credential_id).await
+        })
+        .await
     }
 
     async fn passkeys_of(&self, user: UserId) -> Result<Vec<PasskeyRow>> {
-        timed("passkeys_of", async { passkeys_of(&mut *self.readers.acquire().await?, user).await }).await
+        timed_on("passkeys_of", "readers", async { passkeys_of(&mut *self.readers.acquire().await?, user).await }).await
     }
 
     async fn add_passkey(&self, user: UserId, key: &NewPasskey, most: i64) -> Result<Unique<i64>> {
-        timed("add_passkey", async {
+        timed_on("add_passkey", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = add_passkey(&mut tx, user, key, most).await?;
@@ -157,7 +160,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn rename_passkey(&self, user: UserId, id: i64, name: &str) -> Result<bool> {
-        timed("rename_passkey", async {
+        timed_on("rename_passkey", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = rename_passkey(&mut tx, user, id, name).await?;
@@ -168,7 +171,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn remove_passkey(&self, user: UserId, id: i64) -> Result<bool> {
-        timed("remove_passkey", async {
+        timed_on("remove_passkey", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = remove_passkey(&mut tx, user, id).await?;
@@ -179,7 +182,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn use_passkey(&self, id: i64, counter: i64, backup_eligible: bool, now_ms: i64) -> Result<bool> {
-        timed("use_passkey", async {
+        timed_on("use_passkey", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = use_passkey(&mut tx, id, counter, backup_eligible, now_ms).await?;
@@ -190,7 +193,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn put_invite(&self, invite: &NewInvite) -> Result<Option<i64>> {
-        timed("put_invite", async {
+        timed_on("put_invite", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = put_invite(&mut tx, invite).await?;
@@ -201,11 +204,11 @@ impl SignInStore for SqliteStore {
     }
 
     async fn invites(&self, limit: usize) -> Result<Vec<InviteRow>> {
-        timed("invites", async { invites(&mut *self.readers.acquire().await?, bound(limit)).await }).await
+        timed_on("invites", "readers", async { invites(&mut *self.readers.acquire().await?, bound(limit)).await }).await
     }
 
     async fn delete_invite(&self, id: i64) -> Result<bool> {
-        timed("delete_invite", async {
+        timed_on("delete_invite", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = delete_invite(&mut tx, id).await?;
@@ -216,11 +219,14 @@ impl SignInStore for SqliteStore {
     }
 
     async fn find_invite(&self, hash: &[u8; 32], now_ms: i64) -> Result<Option<InviteRow>> {
-        timed("find_invite", async { find_invite(&mut *self.readers.acquire().await?, hash, now_ms).await }).await
+        timed_on("find_invite", "readers", async {
+            find_invite(&mut *self.readers.acquire().await?, hash, now_ms).await
+        })
+        .await
     }
 
     async fn use_invite(&self, hash: &[u8; 32], user: UserId, now_ms: i64) -> Result<bool> {
-        timed("use_invite", async {
+        timed_on("use_invite", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = use_invite(&mut tx, hash, user, now_ms).await?;
@@ -237,7 +243,7 @@ impl SignInStore for SqliteStore {
         passkey: Option<&NewPasskey>,
         now_ms: i64,
     ) -> Result<Unique<UserId>> {
-        timed("register_invited", async {
+        timed_on("register_invited", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = register_invited(&mut tx, hash, user, passkey, now_ms).await?;
@@ -251,7 +257,7 @@ impl SignInStore for SqliteStore {
     }
 
     async fn delete_expired_sign_in(&self, now_ms: i64, long_ago_ms: i64) -> Result<u64> {
-        timed("delete_expired_sign_in", async {
+        timed_on("delete_expired_sign_in", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = delete_expired_sign_in(&mut tx, now_ms, long_ago_ms).await?;

@@ -8,7 +8,7 @@ use super::overwrite::{overwrite_state, upsert_heads};
 use super::payload::stored_op_columns;
 use super::{SqliteStore, segments};
 use crate::protocol::{Seq, StoredOp, UserId};
-use crate::store::error::timed;
+use crate::store::error::timed_on;
 use crate::store::rebuild::{Rebuilt, rebuild};
 use crate::store::row::{bound, decode_op, decode_state, decode_trace, state_columns, trace_columns};
 use crate::store::{Result, SyncState, TestStore};
@@ -36,7 +36,7 @@ const EMPTY: [&str; 6] = [
 #[async_trait]
 impl TestStore for SqliteStore {
     async fn reset_log(&self, user: UserId) -> Result<()> {
-        timed("reset_log", async {
+        timed_on("reset_log", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             for sql in EMPTY {
@@ -53,7 +53,7 @@ impl TestStore for SqliteStore {
     }
 
     async fn truncate_log(&self, user: UserId, after: Seq) -> Result<u64> {
-        timed("truncate_log", async {
+        timed_on("truncate_log", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let Some(old) = load_state(&mut tx, user).await? else { return Ok(0) };
@@ -87,7 +87,7 @@ impl TestStore for SqliteStore {
     }
 
     async fn newest_ops(&self, user: UserId, op_type: Option<&str>, limit: usize) -> Result<Vec<StoredOp>> {
-        timed("newest_ops", async {
+        timed_on("newest_ops", "readers", async {
             let mut reader = self.readers.acquire().await?;
             let mut tx = reader.begin().await?;
             let rows = sqlx::query(NEWEST)

@@ -8,14 +8,14 @@ use sqlx::{Connection as _, Row as _};
 use super::{SqliteStore, segments};
 use crate::protocol::{Seq, UserId};
 use crate::store::discard::{Step, next_step};
-use crate::store::error::timed;
+use crate::store::error::timed_on;
 use crate::store::row::{bound, decode_archive, decode_sealable};
 use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, ttl_ms};
 
 #[async_trait]
 impl MaintenanceStore for SqliteStore {
     async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>> {
-        timed("prunable_accounts", async {
+        timed_on("prunable_accounts", "readers", async {
             Ok(sqlx::query_scalar(
                 "SELECT user_id FROM user_sync_state WHERE user_id > ?1 AND full_state_seq > pruned_seq + 1 \
                  ORDER BY user_id LIMIT ?2",
@@ -36,7 +36,7 @@ impl MaintenanceStore for SqliteStore {
         before_ms: i64,
         limit: usize,
     ) -> Result<Vec<Sealable>> {
-        timed("sealable_accounts", async {
+        timed_on("sealable_accounts", "readers", async {
             // Looks at the one operation that decides: sequences have no holes, and times grow with them.
             let query = sqlx::query(
                 "SELECT s.user_id, s.generation, max(s.sealed_seq, s.pruned_seq), s.last_seq, \
@@ -56,7 +56,7 @@ impl MaintenanceStore for SqliteStore {
     }
 
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64> {
-        timed("delete_ops", async {
+        timed_on("delete_ops", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             let (packed, ops, rows_up_to) = loop {
@@ -87,7 +87,7 @@ impl MaintenanceStore for SqliteStore {
     }
 
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>> {
-        timed("expired_archives", async {
+        timed_on("expired_archives", "readers", async {
             let rows = sqlx::query(
                 "SELECT user_id, generation, from_seq, to_seq, reason, bytes, archived_at FROM archived_ranges \
                  WHERE archived_at < ?1 ORDER BY archived_at LIMIT ?2",
@@ -102,7 +102,7 @@ impl MaintenanceStore for SqliteStore {
     }
 
     async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()> {
-        timed("drop_archive", async {
+        timed_on("drop_archive", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             sqlx::query("DELETE FROM archived_ranges WHERE user_id = ?1 AND from_seq = ?2")
@@ -125,7 +125,7 @@ impl MaintenanceStore for SqliteStore {
     }
 
     async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64> {
-        timed("delete_stale_devices", async {
+        timed_on("delete_stale_devices", "writer", async {
             // Walks the table: an index on the time would be rewritten whenever a device is seen.
             let done = sqlx::query(
                 "DELETE FROM sync_devices WHERE (user_id, client_id) IN \
@@ -142,7 +142,7 @@ impl MaintenanceStore for SqliteStore {
     }
 
     async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
-        timed("try_lead", async {
+        timed_on("try_lead", "writer", async {
             let done = sqlx::query(
                 "INSERT INTO leadership (role, owner, expires_at) VALUES (?1, ?2, ?4) \
                  ON CONFLICT (role) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at \

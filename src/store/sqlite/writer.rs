@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -19,8 +19,9 @@ use super::commit::Lane;
 use super::error::as_driver_error;
 use super::payload::{self, Staged};
 use crate::protocol::{Seq, UserId};
+use crate::store::error::waited;
 use crate::store::group::commit_now;
-use crate::store::{Commit, CommitOutcome, Result, StagedPart, StoreError};
+use crate::store::{Commit, CommitOutcome, PoolUse, Result, StagedPart, StoreError};
 
 /// How long somebody waits for the turn. Only commits stand before it, so this is a sign that something is stuck.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -71,6 +72,11 @@ impl Writer {
         Ok(Self { connections: Arc::new(Mutex::new(Some(connections))) })
     }
 
+    /// Whether somebody writes.
+    pub(super) fn in_use(&self, name: &'static str) -> PoolUse {
+        PoolUse { name, busy: u32::from(self.connections.try_lock().is_err()), most: 1 }
+    }
+
     /// Waits for the turn.
     ///
     /// # Errors
@@ -83,9 +89,10 @@ impl Writer {
         &self,
         part: impl FnOnce(&mut Connections) -> &mut T,
     ) -> Result<OwnedMappedMutexGuard<Option<Connections>, T>> {
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.connections).lock_owned())
-            .await
-            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?;
+        let since = Instant::now();
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.connections).lock_owned()).await;
+        waited("writer", since);
+        let turn = turn.map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?;
         OwnedMutexGuard::try_map(turn, |connections| connections.as_mut().map(part))
             .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))
     }

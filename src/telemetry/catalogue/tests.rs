@@ -1,0 +1,96 @@
+//! The catalogue against the code and the documentation.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+/// The catalogue itself.
+fn is_this(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "catalogue") || path.ends_with("catalogue.rs")
+}
+
+/// Every string literal of the sources that looks like a metric's name.
+fn named_in(directory: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).expect("sources").map(|entry| entry.expect("entry").path()) {
+        if entry.is_dir() {
+            named_in(&entry, names);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") && !is_this(&entry) {
+            let text = fs::read_to_string(&entry).expect("UTF-8");
+            for macro_name in ["counter!(", "gauge!(", "histogram!("] {
+                for (_, after) in text.match_indices(macro_name).map(|(at, found)| text.split_at(at + found.len())) {
+                    if let Some(name) = after.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()) {
+                        names.insert(name.to_owned());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_catalogue_lists_exactly_what_the_code_records() {
+    let mut recorded = BTreeSet::new();
+    named_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut recorded);
+    assert!(recorded.contains("supersync_process_open_fds"), "the search itself works");
+    let listed: BTreeSet<String> = all().map(|metric| metric.name.to_owned()).collect();
+    let missing: Vec<_> = recorded.difference(&listed).collect();
+    assert!(missing.is_empty(), "add to the catalogue: {missing:?}");
+    let gone: Vec<_> = listed.difference(&recorded).collect();
+    assert!(gone.is_empty(), "nothing records these, so remove them from the catalogue: {gone:?}");
+}
+
+#[test]
+fn names_are_unique_and_end_in_their_unit() {
+    let names: BTreeSet<_> = all().map(|metric| metric.name).collect();
+    assert_eq!(names.len(), all().count());
+    for metric in all() {
+        assert!(metric.name.starts_with("supersync_"), "{}", metric.name);
+        assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+        let base = metric.name.trim_end_matches("_total");
+        for unit in ["seconds", "bytes"] {
+            assert_eq!(metric.unit == unit, base.ends_with(&format!("_{unit}")), "{}", metric.name);
+        }
+        for text in [metric.unit, metric.doc, metric.bad] {
+            assert!(!text.is_empty() && !text.contains(['|', '\n']), "{}: {text}", metric.name);
+        }
+        assert!(!metric.labels.iter().any(|label| label.contains("user") || label.contains("mail")), "{}", metric.name);
+    }
+}
+
+#[test]
+fn the_documentation_lists_exactly_these_metrics() {
+    let documented = include_str!("../../../docs/observability.md");
+    let (_, after) = documented.split_once("<!-- metrics -->\n").expect("start mark");
+    let (listed, _) = after.split_once("<!-- /metrics -->").expect("end mark");
+    let mut expected = String::new();
+    for group in GROUPS {
+        write!(expected, "\n### {}\n\n", group.title).expect("a string");
+        expected.push_str(
+            "| Metric | Kind | Unit | Labels | Meaning | What is bad |\n| --- | --- | --- | --- | --- | --- |\n",
+        );
+        for Metric { name, kind, unit, labels, doc, bad } in group.metrics {
+            let (kind, labels) = (format!("{kind:?}").to_lowercase(), labels.join(", "));
+            writeln!(expected, "| `{name}` | {kind} | {unit} | {labels} | {doc} | {bad} |").expect("a string");
+        }
+    }
+    if std::env::var_os("SUPERSYNC_WRITE_METRICS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/observability.md");
+        let (before, _) = documented.split_once("<!-- metrics -->\n").expect("start mark");
+        let (_, after) = documented.split_once("<!-- /metrics -->").expect("end mark");
+        fs::write(path, format!("{before}<!-- metrics -->\n{expected}\n<!-- /metrics -->{after}")).expect("written");
+        return;
+    }
+    assert_eq!(listed.trim(), expected.trim(), "run this test with SUPERSYNC_WRITE_METRICS=1");
+}
+
+#[test]
+fn known_values_are_of_counters_with_that_label() {
+    for (name, label, values) in KNOWN_VALUES {
+        let metric = all().find(|metric| metric.name == *name).unwrap_or_else(|| panic!("{name} is not catalogued"));
+        assert_eq!((metric.kind, metric.labels), (Kind::Counter, [*label].as_slice()), "{name}");
+        assert_eq!(values.iter().collect::<BTreeSet<_>>().len(), values.len(), "{name}");
+    }
+}
