@@ -10,10 +10,10 @@ use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
     Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow,
-    InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite, NewPasskey, NewUser, OlderTokens,
-    OneTimeToken, GaugeStore, Holdings, PoolUse, OutgoingOp, OverviewStore, PasskeyRow, Result, Sealable, SessionId, SessionRow, SessionSeen,
-    SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError,
-    TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
+    GaugeStore, Holdings, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite, NewPasskey, NewUser,
+    OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, PoolUse, Result, Sealable, SessionId, SessionRow,
+    SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store,
+    StoreError, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
 };
 use tokio::sync::Semaphore;
 

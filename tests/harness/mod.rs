@@ -14,6 +14,6 @@ mod socket;
 pub use account::{Account, Reply, gzip, gzip_at, receive};
 pub use database::{Backend, TestDatabase};
 pub use op::{Op, ciphertext, fresh, fresh_uuid, import, nested, op, snapshot, time_delta, upload};
-pub use program::{LONG_PATIENCE, Program, ladder};
+pub use program::{LONG_PATIENCE, Program, free_port, ladder};
 pub use server::{Server, Setup};
 pub use socket::{Ended, PATIENCE, RawSocket, Socket};

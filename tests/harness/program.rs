@@ -20,11 +20,22 @@ pub const LONG_PATIENCE: Duration = Duration::from_mins(1);
 pub struct Program {
     child: Child,
     pub base: String,
+    /// `host:port` of the metrics.
+    pub metrics: Option<String>,
 }
 
 impl Program {
     /// Starts on this database and waits until it serves.
     pub async fn start(database: &TestDatabase) -> Self {
+        Self::start_with(database, None, &[]).await
+    }
+
+    /// The same with metrics and further settings.
+    pub async fn start_watched(database: &TestDatabase, settings: &[(&str, &str)]) -> Self {
+        Self::start_with(database, Some(format!("127.0.0.1:{}", free_port())), settings).await
+    }
+
+    async fn start_with(database: &TestDatabase, metrics: Option<String>, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
         let base = format!("http://127.0.0.1:{port}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_supersync"));
@@ -35,12 +46,13 @@ impl Program {
             .env("PORT", port.to_string())
             .env("PUBLIC_URL", &base)
             .env("DATA_DIR", database.data_dir())
-            .env("METRICS_ADDR", "off")
+            .env("METRICS_ADDR", metrics.as_deref().unwrap_or("off"))
             .env("LOG_LEVEL", "error")
             .env("RATE_LIMITS", "off")
             .env("UPLOADS_PER_USER_PER_MINUTE", "0")
             .env("TEST_MODE", "true")
             .env("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -63,7 +75,7 @@ impl Program {
         assert!(timeout(LONG_PATIENCE, ready).await.expect("the program is ready in time"), "the program ended");
         // Whatever it still prints must not block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, base }
+        Self { child, base, metrics }
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.
@@ -82,7 +94,7 @@ pub fn ladder() -> Ladder {
 }
 
 /// A port that nobody listens on. Somebody else could take it before the program does; then the start fails.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }
