@@ -281,7 +281,7 @@ fn settings(database: &TestDatabase) -> Config {
 }
 
 /// An HTTP client for plain connections to this machine.
-fn http_client() -> reqwest::Client {
+pub fn http_client() -> reqwest::Client {
     // The client wants a TLS provider even where it speaks none.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().expect("a client")

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Account, Program, Socket, fresh, op, receive, snapshot, upload};
+use crate::harness::{Account, Program, Socket, fresh, http_client, op, receive, snapshot, upload};
 
 const PASSWORD: &str = "TestPassword123!";
 
@@ -15,7 +15,7 @@ pub struct Load {
 
 impl Load {
     pub async fn new(program: &Program) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let http = http_client();
         let email = format!("load-{}@example.org", fresh());
         let request = http.post(format!("{}/api/test/create-user", program.base));
         let body = json!({ "email": email, "password": PASSWORD }).to_string();

@@ -8,7 +8,7 @@ use reqwest::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{LONG_PATIENCE, free_port};
+use crate::harness::{LONG_PATIENCE, free_port, http_client};
 use crate::{folder, program};
 
 /// Scrapes once a second.
@@ -59,7 +59,7 @@ impl Prometheus {
             .stdout(Stdio::null())
             .spawn()
             .expect("prometheus starts");
-        let http = Client::builder().no_proxy().build().expect("a client");
+        let http = http_client();
         let prometheus = Self { child, base: format!("http://{address}"), http, _directory: directory };
         let ready = async {
             loop {
