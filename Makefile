@@ -19,15 +19,15 @@ build:
 # nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
 test:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		scripts/with-browser scripts/with-postgres $(CARGO) nextest run --locked --all-targets --no-tests=pass; \
+		scripts/with-browser scripts/with-prometheus scripts/with-postgres $(CARGO) nextest run --locked --all-targets --no-tests=pass; \
 	else \
-		scripts/with-browser scripts/with-postgres $(CARGO) test --locked --all-targets; \
+		scripts/with-browser scripts/with-prometheus scripts/with-postgres $(CARGO) test --locked --all-targets; \
 	fi
 	$(CARGO) test --locked --doc
 
 # Everything that needs no PostgreSQL, by the tests' names.
 test-sqlite:
-	scripts/with-browser $(CARGO) test --locked --all-targets -- --skip postgres
+	scripts/with-browser scripts/with-prometheus $(CARGO) test --locked --all-targets -- --skip postgres
 	$(CARGO) test --locked --doc
 
 lint:
