@@ -106,6 +106,7 @@ impl Mailer {
     /// # Errors
     /// When the sender or the mail server's name is unusable.
     pub fn from_config(config: &Config) -> Result<Self, MailConfigError> {
+        metrics::gauge!("supersync_mails_waiting").set(0.0);
         Ok(match &config.mail {
             MailDelivery::Smtp(settings) => Self::with_transport(Arc::new(smtp::Smtp::new(settings)?)),
             MailDelivery::Files { folder, from } => Self::with_transport(Arc::new(file::Files::new(folder, from)?)),

@@ -119,6 +119,10 @@ async fn every_panel_and_rule_answers(backend: Backend) {
     fs::write(backups.join("first.ssb"), "a backup").expect("written");
     let backups = backups.to_str().expect("UTF-8").to_owned();
     let settings = [("BACKUP_DIR", backups.as_str()), ("FIRST_SWEEP_SECONDS", "3"), ("SWEEP_INTERVAL_SECONDS", "2")];
+    // What the database holds is counted at the start and then every few minutes.
+    let before = Program::start(&database).await;
+    Load::new(&before).await.round().await;
+    before.kill().await;
     let program = Program::start_watched(&database, &settings).await;
     let prometheus = Prometheus::start(program.metrics.as_deref().expect("metrics are on")).await;
 
@@ -131,6 +135,7 @@ async fn every_panel_and_rule_answers(backend: Backend) {
         loop {
             load.round().await;
             other.round().await;
+            Load::new(&program).await.leave().await;
             wrong = look(&prometheus, &queries, started).await;
             // The embedded database's log is looked at after a while only.
             wrong.retain(|place, _| !(backend == Backend::Postgres && place.ends_with("supersync_sqlite_wal_pages")));

@@ -52,6 +52,11 @@ impl Load {
         account.post("/api/login", &json!({ "email": account.email, "password": PASSWORD })).await.ok();
     }
 
+    /// Makes the account's sessions void, which every process has to hear of.
+    pub async fn leave(self) {
+        self.account.post("/api/replace-token", &json!({})).await.ok();
+    }
+
     /// Once is enough: a snapshot, and what a client is refused with a code of its own.
     pub async fn rarely(&self) {
         self.account.snapshot(&snapshot("A_writer")).await.ok();
