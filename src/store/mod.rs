@@ -30,6 +30,7 @@ use crate::config;
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 
 mod archives;
+pub mod backup;
 mod discard;
 mod error;
 mod events;
@@ -47,6 +48,7 @@ mod signin;
 pub mod sqlite;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
+pub use backup::BackupStore;
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
@@ -775,6 +777,7 @@ pub trait Store:
     LogStore
     + AccountStore
     + ArchiveStore
+    + BackupStore
     + SessionStore
     + SignInStore
     + EventStore

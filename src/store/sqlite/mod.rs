@@ -20,6 +20,7 @@ use super::{Result, Store, StoreError};
 
 mod accounts;
 mod archives;
+mod backup;
 mod checkpoint;
 mod columns;
 mod commit;
@@ -77,6 +78,8 @@ pub struct SqliteStore {
     checkpointer: checkpoint::Checkpointer,
     /// Held as long as the file is open: tells other processes that it is in use.
     lock: Mutex<Option<File>>,
+    /// For what needs a connection of its own.
+    path: PathBuf,
 }
 
 impl SqliteStore {
@@ -139,7 +142,7 @@ impl SqliteStore {
         let file = path.to_owned();
         let checkpoints = Threads::start("sqlite-checkpoint", 1, move || open_direct(&file, Duration::ZERO))?;
         let checkpointer = checkpoint::Checkpointer::start(checkpoints, Arc::clone(&writer));
-        Ok(Self { writer, logs, readers, probe, checkpointer, lock: Mutex::new(lock) })
+        Ok(Self { writer, logs, readers, probe, checkpointer, lock: Mutex::new(lock), path: path.to_owned() })
     }
 
     /// Which migrations the file has and which it lacks; changes nothing. A missing file lacks all.
