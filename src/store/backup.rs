@@ -140,11 +140,7 @@ pub const TABLES: &[Table] = &[
             or_null(text("sealed_max_op_id")),
         ],
     },
-    Table {
-        name: "user_snapshots",
-        key: 1,
-        columns: &[big("user_id"), small("schema_version"), bytes("data")],
-    },
+    Table { name: "user_snapshots", key: 1, columns: &[big("user_id"), small("schema_version"), bytes("data")] },
     Table {
         name: "archived_ranges",
         key: 2,
@@ -418,22 +414,22 @@ const ROWS: usize = 500;
 const BYTES: usize = 1 << 20;
 
 /// Gathers rows until they are worth being handed over.
-#[derive(Default)]
-pub(super) struct Batch {
+#[derive(Debug, Default)]
+pub struct Batch {
     rows: Vec<Row>,
     bytes: usize,
 }
 
 impl Batch {
     /// Adds a row. Gives back a batch that is full.
-    pub(super) fn add(&mut self, row: Row) -> Option<Piece> {
+    pub fn add(&mut self, row: Row) -> Option<Piece> {
         self.bytes += row.iter().map(Value::size).sum::<usize>();
         self.rows.push(row);
         if self.rows.len() < ROWS && self.bytes < BYTES { None } else { self.rest() }
     }
 
     /// What is left.
-    pub(super) fn rest(&mut self) -> Option<Piece> {
+    pub fn rest(&mut self) -> Option<Piece> {
         self.bytes = 0;
         let rows = std::mem::take(&mut self.rows);
         (!rows.is_empty()).then_some(Piece::Rows(rows))

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
+use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
     Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow,
@@ -15,7 +16,7 @@ use supersync::store::{
     SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError,
     TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// What happens to the next commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -510,6 +511,18 @@ impl OverviewStore for FaultyStore {
     async fn database_facts(&self) -> Result<DatabaseFacts> {
         self.count();
         self.inner.database_facts().await
+    }
+}
+
+#[async_trait]
+impl BackupStore for FaultyStore {
+    async fn dump(&self, to: mpsc::Sender<Piece>) -> Result<()> {
+        self.count();
+        self.inner.dump(to).await
+    }
+    async fn load(&self, from: mpsc::Receiver<Piece>, replace: bool) -> Result<LoadOutcome> {
+        self.count();
+        self.inner.load(from, replace).await
     }
 }
 

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::{APPLICATION, PostgresStore, Session};
 use crate::store::backup::{
-    BackupStore, Batch, Column, Kind, LEFT_OUT, LoadOutcome, NUMBERED, Piece, Row, Snapshot, TABLES, Table, Value, names,
+    BackupStore, Batch, Column, Kind, LEFT_OUT, LoadOutcome, NUMBERED, Piece, Row, Snapshot, TABLES, Table, Value,
+    names,
 };
 use crate::store::error::timed;
 use crate::store::{Result, StoreError};
@@ -63,8 +64,11 @@ impl PostgresStore {
     /// A connection for work that takes as long as it takes.
     async fn apart(&self, name: &str) -> Result<PgConnection> {
         let mut connection = self.connecting.clone().application_name(name).connect().await?;
-        let session =
-            Session { statement_timeout: Duration::ZERO, lock_timeout: Duration::from_secs(10), ..self.session.clone() };
+        let session = Session {
+            statement_timeout: Duration::ZERO,
+            lock_timeout: Duration::from_secs(10),
+            ..self.session.clone()
+        };
         session.prepare(&mut connection).await?;
         Ok(connection)
     }

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use super::payload::payload;
 use super::{SqliteStore, open_direct, open_reader};
 use crate::store::backup::{
-    BackupStore, Batch, Column, Kind, LEFT_OUT, LoadOutcome, NUMBERED, Piece, Row, Snapshot, TABLES, Table, Value, names,
+    BackupStore, Batch, Column, Kind, LEFT_OUT, LoadOutcome, NUMBERED, Piece, Row, Snapshot, TABLES, Table, Value,
+    names,
 };
 use crate::store::error::timed;
 use crate::store::{Result, StoreError};
