@@ -168,7 +168,7 @@ fn lengths_are_believed_only_as_far_as_bytes_are_there() {
 
 #[test]
 fn what_unpacks_to_more_than_a_record_may_be_is_not_unpacked_to_its_end() {
-    let mut bomb = vec![0x80, 0x80, 0x80, 0x80, 0x01];
+    let mut bomb = vec![0x81, 0x80, 0x80, 0x80, 0x01];
     bomb.resize(300 << 20, 0);
     with_devices(1, &bomb).is_damaged("too long");
 }

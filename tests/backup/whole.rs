@@ -29,10 +29,11 @@ async fn filled(on: Backend) -> (TestDatabase, Account) {
     account.upload("A", &[import("A"), op("A"), op("A")]).await.ok();
     account.snapshot(&snapshot("A").clean_slate()).await.ok();
     // One that is stored in parts where there is such a thing.
-    account.upload("Ä✓", &[op("Ä✓").sized(3 << 20), op("Ä✓").entity_ids(&["a", "b"])]).await.ok();
+    let large = op("C").sized(3 << 20);
+    account.upload("C", &[large, op("C").entity_ids(&["a", "b"]).payload("ä✓ \u{1F600} \\ \"")]).await.ok();
     account.upload("B", &(0..60).map(|_| op("B")).collect::<Vec<_>>()).await.ok();
     server.seal().await;
-    account.upload("B", &[op("B"), op("B").with("entityId", "x\"y\\z\n")]).await.ok();
+    account.upload("B", &[op("B"), op("B").encrypted(crate::harness::ciphertext(99))]).await.ok();
     account.download(0).await;
     let empty = server.account().await;
     server.store.add_passkey(empty.id, &passkey("key ✓"), 10).await.expect("the store works");
