@@ -198,8 +198,8 @@ impl Contents {
         let column = |name| state.as_ref().and_then(|row| states.named(row, name));
         let number = |name| column(name).unwrap_or(0);
         let (base, pruned, last) = (number("base_seq"), number("pruned_seq"), number("last_seq"));
-        let (full_state, used, snapshot) =
-            (column("full_state_seq"), number("storage_used_bytes"), number("snapshot_bytes"));
+        let full_state = column("full_state_seq");
+        let (counter, cached) = (number("storage_used_bytes"), number("snapshot_bytes"));
         if !(0 <= base && base <= pruned && pruned <= last) {
             self.fault(user, &format!("base {base} ≤ pruned {pruned} ≤ last {last} does not hold"));
         }
@@ -211,9 +211,9 @@ impl Contents {
         if log.complete_to < last {
             self.fault(user, &format!("operations {} to {last} are missing", log.complete_to.saturating_add(1)));
         }
-        let charged = log.charged.saturating_add(snapshot);
-        if charged != used {
-            self.fault(user, &format!("{used} bytes are charged, but {charged} are stored"));
+        let charged = log.charged.saturating_add(cached);
+        if charged != counter {
+            self.fault(user, &format!("{counter} bytes are charged, but {charged} are stored"));
         }
         Ok(())
     }

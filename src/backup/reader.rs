@@ -184,7 +184,7 @@ impl<R: Read> Section<R> {
     /// The bytes of the next record, without its length.
     fn record(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
         let is_over = self.records.fill_buf().map(<[u8]>::is_empty);
-        if is_over.map_err(|error| self.failure(error))? {
+        if is_over.map_err(|error| self.failure(&error))? {
             return Ok(None);
         }
         let mut length = Vec::with_capacity(10);
@@ -203,14 +203,14 @@ impl<R: Read> Section<R> {
             }
         });
         if let Some(error) = failed {
-            return Err(self.failure(error));
+            return Err(self.failure(&error));
         }
         let limit = u64::try_from(MAX_RECORD).unwrap_or(u64::MAX);
         let len = len.filter(|len| *len <= limit).ok_or_else(|| self.damaged("a record is too long"))?;
         let mut record = Vec::new();
         // Grows with what is really there, whatever the length says.
         let read = self.records.by_ref().take(len).read_to_end(&mut record);
-        let read = read.map_err(|error| self.failure(error))?;
+        let read = read.map_err(|error| self.failure(&error))?;
         if u64::try_from(read).ok() != Some(len) {
             return Err(self.damaged("a record ends early"));
         }
@@ -247,7 +247,7 @@ impl<R: Read> Section<R> {
     }
 
     /// What an error while unpacking means: what kept the packed bytes from being read, or that they can't be unpacked.
-    fn failure(&mut self, error: io::Error) -> BackupError {
+    fn failure(&mut self, error: &io::Error) -> BackupError {
         let pieces = self.records.get_mut().get_mut();
         match pieces.failed.take() {
             Some(failed) => failed,

@@ -61,7 +61,7 @@ async fn contents_of(store: &dyn Store) -> Contents {
 
 /// What a database holds that nobody works on.
 async fn contents(database: &TestDatabase) -> Contents {
-    let store = store::open(&database.settings(), Duration::from_secs(60)).await.expect("the store opens");
+    let store = store::open(&database.settings(), Duration::from_mins(1)).await.expect("the store opens");
     let contents = contents_of(&*store).await;
     store.close().await;
     contents

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use sqlx::Row as _;
+use supersync::store;
 use supersync::store::backup::{Kind, LEFT_OUT, TABLES};
-use supersync::store::{self};
 
 use crate::harness::{Backend, TestDatabase};
 
@@ -24,7 +24,7 @@ fn listed(kind: fn(Kind) -> &'static str) -> Columns {
 
 async fn migrated(on: Backend) -> TestDatabase {
     let database = TestDatabase::create(on).await;
-    let store = store::open(&database.settings(), std::time::Duration::from_secs(60)).await.expect("it opens");
+    let store = store::open(&database.settings(), std::time::Duration::from_mins(1)).await.expect("it opens");
     store.close().await;
     database
 }

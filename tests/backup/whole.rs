@@ -94,7 +94,7 @@ async fn numbers_are_not_given_out_again(from: Backend, to: Backend) {
     done(&Program::run(&database, &["backup", text(&file)]).await);
     let target = TestDatabase::create(to).await;
     done(&Program::run(&target, &["restore", text(&file)]).await);
-    let store = supersync::store::open(&target.settings(), std::time::Duration::from_secs(60)).await.expect("it opens");
+    let store = supersync::store::open(&target.settings(), std::time::Duration::from_mins(1)).await.expect("it opens");
     let new = NewUser {
         email: "new@example.org".to_owned(),
         password_hash: None,

@@ -43,6 +43,8 @@ pub struct FaultyStore {
     pub panics: AtomicUsize,
     /// Whether devices can't be written.
     pub touches_fail: AtomicBool,
+    /// The account whose operations can't be deleted, because what is stored can't be read.
+    pub corrupt: std::sync::Mutex<Option<UserId>>,
     /// Calls of any kind, but for those that write down devices in the background.
     pub calls: AtomicUsize,
 }
@@ -57,6 +59,7 @@ impl FaultyStore {
             faults: std::sync::Mutex::new(Vec::new()),
             panics: AtomicUsize::new(0),
             touches_fail: AtomicBool::new(false),
+            corrupt: std::sync::Mutex::new(None),
             calls: AtomicUsize::new(0),
         })
     }
@@ -201,6 +204,9 @@ impl MaintenanceStore for FaultyStore {
     }
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64> {
         self.count();
+        if *self.corrupt.lock().expect("no panic") == Some(user) {
+            return Err(StoreError::Corrupt("injected".to_owned()));
+        }
         self.inner.delete_ops(user, after, up_to, limit).await
     }
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>> {

@@ -51,7 +51,10 @@ impl BackupStore for PostgresStore {
                 let tables: Vec<_> = TABLES.iter().map(|table| table.name).collect();
                 // Constant names.
                 let sql = AssertSqlSafe(format!("ANALYZE {}", tables.join(", ")));
-                sqlx::query(sql).execute(&mut connection).await?;
+                // The data is there; autovacuum does it sooner or later.
+                if let Err(error) = sqlx::query(sql).execute(&mut connection).await {
+                    tracing::warn!(%error, "the restored tables could not be analysed");
+                }
                 connection.close().await?;
             }
             Ok(outcome)
