@@ -188,6 +188,22 @@ fn invalid_quota_and_clean_up_figures_are_warned_about_and_large_ones_clamped() 
 }
 
 #[test]
+fn passkeys_that_no_browser_would_make_are_a_warning_and_a_foreign_id_is_a_problem() {
+    let warnings = |url: &str| Loaded::parse(&variables(&[("PUBLIC_URL", url)])).expect("valid").warnings;
+    for fine in ["https://sync.example.org", "http://localhost:1900"] {
+        assert!(warnings(fine).is_empty(), "{fine}");
+    }
+    for poor in ["http://sync.example.org", "http://192.168.0.7:1900", "https://[fd00::1]"] {
+        assert!(warnings(poor).iter().any(|warning| warning.contains("passkeys")), "{poor}");
+    }
+    let foreign = [("PUBLIC_URL", "https://sync.example.org"), ("WEBAUTHN_RP_ID", "example.com")];
+    let problems = problems(&foreign);
+    assert!(problems[0].contains("WEBAUTHN_RP_ID") && problems[0].contains("sync.example.org"), "{problems:?}");
+    let parent = [("PUBLIC_URL", "https://sync.example.org"), ("WEBAUTHN_RP_ID", "example.org")];
+    assert_eq!(Loaded::parse(&variables(&parent)).expect("valid").config.relying_party.id, "example.org");
+}
+
+#[test]
 fn the_time_out_ladder_is_checked_and_may_be_scaled() {
     let warnings = |statement, request, socket| {
         let given = [

@@ -42,6 +42,8 @@ pub struct FaultyStore {
     pub panics: AtomicUsize,
     /// Whether devices can't be written.
     pub touches_fail: AtomicBool,
+    /// Whether events can't be read.
+    pub events_fail: AtomicBool,
     /// Calls of any kind, but for those that write down devices in the background.
     pub calls: AtomicUsize,
 }
@@ -56,6 +58,7 @@ impl FaultyStore {
             faults: std::sync::Mutex::new(Vec::new()),
             panics: AtomicUsize::new(0),
             touches_fail: AtomicBool::new(false),
+            events_fail: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
         })
     }
@@ -479,6 +482,9 @@ impl EventStore for FaultyStore {
     }
     async fn events_after(&self, after: i64, limit: usize) -> Result<Vec<AccountEvent>> {
         self.count();
+        if self.events_fail.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable(sqlx::Error::PoolClosed));
+        }
         self.inner.events_after(after, limit).await
     }
     async fn announce(&self, user: UserId, kind: EventKind) -> Result<()> {
