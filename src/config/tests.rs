@@ -169,6 +169,9 @@ fn test_mode_needs_its_second_key_and_switches_address_limits_off() {
     assert_eq!(problems(&[("TEST_MODE", "true")]).len(), 1);
     let config = parse(&[("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")]);
     assert!(config.test_mode && !config.rate_limits.per_address);
+    assert!(config.host.is_loopback() && parse(&[]).host.is_unspecified(), "test mode is open to this machine only");
+    let open = [("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks"), ("HOST", "0.0.0.0")];
+    assert!(parse(&open).host.is_unspecified(), "unless told otherwise");
     assert_eq!(config.rate_limits.uploads_per_user.max, 100);
     assert!(!parse(&[("TEST_MODE", "1")]).test_mode);
 }
