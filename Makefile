@@ -17,7 +17,7 @@ build:
 	$(CARGO) build --locked --profile $(PROFILE)
 
 # What tests drive besides the server.
-WITH_EVERYTHING = scripts/with-programs caddy:caddy -- scripts/with-browser scripts/with-postgres
+WITH_EVERYTHING = scripts/with-programs caddy:caddy systemd-analyze:systemd -- scripts/with-browser scripts/with-postgres
 
 # nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
 test:

@@ -12,6 +12,8 @@ use serde_json::json;
 use super::encode;
 use super::state::AppState;
 
+/// Their paths.
+pub(super) const PROBES: [&str; 3] = ["/health", "/livez", "/readyz"];
 /// A store answers its probe within two seconds; this is for one that does not keep its word.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(3);
 
