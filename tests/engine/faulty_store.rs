@@ -45,6 +45,8 @@ pub struct FaultyStore {
     pub touches_fail: AtomicBool,
     /// The account whose operations can't be deleted, because what is stored can't be read.
     pub corrupt: std::sync::Mutex<Option<UserId>>,
+    /// Whether events can't be read.
+    pub events_fail: AtomicBool,
     /// Calls of any kind, but for those that write down devices in the background.
     pub calls: AtomicUsize,
 }
@@ -60,6 +62,7 @@ impl FaultyStore {
             panics: AtomicUsize::new(0),
             touches_fail: AtomicBool::new(false),
             corrupt: std::sync::Mutex::new(None),
+            events_fail: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
         })
     }
@@ -486,6 +489,9 @@ impl EventStore for FaultyStore {
     }
     async fn events_after(&self, after: i64, limit: usize) -> Result<Vec<AccountEvent>> {
         self.count();
+        if self.events_fail.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable(sqlx::Error::PoolClosed));
+        }
         self.inner.events_after(after, limit).await
     }
     async fn announce(&self, user: UserId, kind: EventKind) -> Result<()> {
