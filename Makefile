@@ -1,5 +1,5 @@
 # make run    starts the server on the embedded database
-# make test   runs every test; starts a private PostgreSQL server and a browser for them
+# make test   runs every test; starts a private PostgreSQL server, a browser and a proxy for them
 # make lint   formatting, clippy, documentation, dependencies
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
@@ -16,18 +16,23 @@ run:
 build:
 	$(CARGO) build --locked --profile $(PROFILE)
 
+# What tests drive besides the server.
+WITH_PROGRAMS = scripts/with-programs caddy:caddy prometheus:prometheus promtool:prometheus \
+	systemd-analyze:systemd -- scripts/with-browser
+WITH_EVERYTHING = $(WITH_PROGRAMS) scripts/with-postgres
+
 # nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
 test:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		scripts/with-browser scripts/with-prometheus scripts/with-postgres $(CARGO) nextest run --locked --all-targets --no-tests=pass; \
+		$(WITH_EVERYTHING) $(CARGO) nextest run --locked --all-targets --no-tests=pass; \
 	else \
-		scripts/with-browser scripts/with-prometheus scripts/with-postgres $(CARGO) test --locked --all-targets; \
+		$(WITH_EVERYTHING) $(CARGO) test --locked --all-targets; \
 	fi
 	$(CARGO) test --locked --doc
 
 # Everything that needs no PostgreSQL, by the tests' names.
 test-sqlite:
-	scripts/with-browser scripts/with-prometheus $(CARGO) test --locked --all-targets -- --skip postgres
+	$(WITH_PROGRAMS) $(CARGO) test --locked --all-targets -- --skip postgres
 	$(CARGO) test --locked --doc
 
 lint:

@@ -5,11 +5,13 @@
 //! state by replay. The wire behaviour is documented in `docs/protocol.md`, the shape of the code in
 //! `docs/architecture.md`.
 //!
-//! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`] → [`store`] →
+//! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
+//! [`backup`] → [`store`] →
 //! [`replay`] → [`protocol`]. The last two are pure: no I/O, no clock, no async.
 
 pub mod accounts;
 pub mod admin;
+pub mod backup;
 pub mod bench;
 pub mod client;
 pub mod clock;

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, VerifyArgs};
 use supersync::admin::data::{DataCommand, DataError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
@@ -57,6 +58,8 @@ enum Command {
     WithSettings(WithSettings),
     // Needs none of this server's settings: what it measures gets its own.
     Bench(Box<BenchCommand>),
+    // Needs none either: it reads a file.
+    Verify(VerifyArgs),
 }
 
 /// What works with the settings of the environment.
@@ -70,6 +73,8 @@ enum WithSettings {
     User(UserCommand),
     #[command(subcommand)]
     Data(DataCommand),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
     #[command(subcommand)]
     Mail(MailCommand),
     /// Ask the server on this machine whether it is ready; exit code 0 if so.
@@ -96,6 +101,8 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<DataError>() {
         error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<BackupCommandError>() {
+        error.exit_code()
     } else if error.is::<StoreError>() {
         5
     } else {
@@ -106,6 +113,10 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
 fn run(command_line: CommandLine) -> Result<(), Failure> {
     let command = match command_line.command {
         Some(Command::Bench(command)) => return Ok(bench::run(*command)?),
+        Some(Command::Verify(args)) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            return Ok(runtime.block_on(admin::backup::verify(args, &mut io::stdout()))?);
+        }
         Some(Command::WithSettings(command)) => command,
         None => WithSettings::Serve,
     };
@@ -152,6 +163,15 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                     admin::data::run(command, store.clone(), &config, Clock::System, &mut input, &mut output).await;
                 store.close().await;
                 Ok(done?)
+            }
+            WithSettings::Backup(args) => {
+                quiet_logs(&config)?;
+                Ok(admin::backup::backup(args, &config, &Clock::System, &mut io::stdout()).await?)
+            }
+            WithSettings::Restore(args) => {
+                quiet_logs(&config)?;
+                let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
+                Ok(admin::backup::restore(args, &config, &mut input, &mut output).await?)
             }
             WithSettings::Mail(command) => {
                 quiet_logs(&config)?;

@@ -21,7 +21,7 @@ fn command(directory: &Path, arguments: &[&str]) -> Command {
     command
         .env_clear()
         .current_dir(directory)
-        .args(["bench", "--quick", "--seconds", "0.2", "--connections", "3", "--accounts", "4"])
+        .args(["bench", "--quick", "--seconds", "0.6", "--connections", "3", "--accounts", "4"])
         .args(["--directory", directory.to_str().expect("UTF-8"), "--json", "figures.json"])
         .args(arguments)
         .stdin(Stdio::null());

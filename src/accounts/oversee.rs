@@ -29,7 +29,7 @@ impl Accounts {
     }
 
     /// Accounts with numbers above `after`, ascending, at most `limit`; with `search` those whose address holds that
-    /// text or whose number it is. Growth is that of the last [`GROWTH_MS`].
+    /// text or whose number it is. Growth is that of the last 30 days.
     ///
     /// # Errors
     /// When the database fails.

@@ -1,6 +1,7 @@
 //! What the operator's subcommands do. Each one is a function of its input, an output and the services it needs; `main`
 //! only parses the command line.
 
+pub mod backup;
 mod clear;
 pub mod data;
 pub mod healthcheck;

@@ -185,7 +185,7 @@ fn date(at_ms: i64) -> String {
     formatted(at_ms, "%Y-%m-%d")
 }
 
-fn time(at_ms: i64) -> String {
+pub(super) fn time(at_ms: i64) -> String {
     formatted(at_ms, "%Y-%m-%d %H:%M")
 }
 

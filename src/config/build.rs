@@ -152,10 +152,15 @@ fn host(r: &mut Reader<'_>) -> IpAddr {
     if r.verbatim("HOST").is_some_and(|text| text.trim().is_empty()) {
         r.problem("HOST", format!("{EXPECTED}; remove it for the default"));
     }
-    r.value("HOST", EXPECTED, |text| match text {
+    let given = r.optional("HOST", EXPECTED, |text| match text {
         "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         _ => text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse().ok(),
-    })
+    });
+    // Who leaves test mode on by mistake is at least not open to the network.
+    let is_test_mode = r.text("TEST_MODE") == Some("true");
+    let host = given.unwrap_or(IpAddr::V4(if is_test_mode { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED }));
+    r.show("HOST", host.to_string());
+    host
 }
 
 fn public_url(r: &mut Reader<'_>, environment: Environment, port: u16) -> String {

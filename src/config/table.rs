@@ -64,7 +64,11 @@ pub const GROUPS: &[Group] = &[
                 "NODE_ENV",
                 "The Node server's name for the same; only `production` has an effect, and only while `SUPERSYNC_ENV` is unset.",
             ),
-            value("HOST", "0.0.0.0", "Address to listen on: an IP address (`::` for IPv6) or `localhost`."),
+            computed(
+                "HOST",
+                "0.0.0.0, in test mode 127.0.0.1",
+                "Address to listen on: an IP address (`::` for IPv6) or `localhost`.",
+            ),
             value("PORT", "1900", "Port to listen on."),
             computed(
                 "PUBLIC_URL",

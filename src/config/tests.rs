@@ -169,6 +169,9 @@ fn test_mode_needs_its_second_key_and_switches_address_limits_off() {
     assert_eq!(problems(&[("TEST_MODE", "true")]).len(), 1);
     let config = parse(&[("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")]);
     assert!(config.test_mode && !config.rate_limits.per_address);
+    assert!(config.host.is_loopback() && parse(&[]).host.is_unspecified(), "test mode is open to this machine only");
+    let open = [("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks"), ("HOST", "0.0.0.0")];
+    assert!(parse(&open).host.is_unspecified(), "unless told otherwise");
     assert_eq!(config.rate_limits.uploads_per_user.max, 100);
     assert!(!parse(&[("TEST_MODE", "1")]).test_mode);
 }
@@ -185,6 +188,22 @@ fn invalid_quota_and_clean_up_figures_are_warned_about_and_large_ones_clamped() 
     assert_eq!(loaded.config.limits.default_quota_bytes, 104_857_600);
     assert_eq!(loaded.config.retention.delete_batch, 5000);
     assert_eq!(loaded.config.retention.max_deleted_per_run, 1_000_000);
+}
+
+#[test]
+fn passkeys_that_no_browser_would_make_are_a_warning_and_a_foreign_id_is_a_problem() {
+    let warnings = |url: &str| Loaded::parse(&variables(&[("PUBLIC_URL", url)])).expect("valid").warnings;
+    for fine in ["https://sync.example.org", "http://localhost:1900"] {
+        assert!(warnings(fine).is_empty(), "{fine}");
+    }
+    for poor in ["http://sync.example.org", "http://192.168.0.7:1900", "https://[fd00::1]"] {
+        assert!(warnings(poor).iter().any(|warning| warning.contains("passkeys")), "{poor}");
+    }
+    let foreign = [("PUBLIC_URL", "https://sync.example.org"), ("WEBAUTHN_RP_ID", "example.com")];
+    let problems = problems(&foreign);
+    assert!(problems[0].contains("WEBAUTHN_RP_ID") && problems[0].contains("sync.example.org"), "{problems:?}");
+    let parent = [("PUBLIC_URL", "https://sync.example.org"), ("WEBAUTHN_RP_ID", "example.org")];
+    assert_eq!(Loaded::parse(&variables(&parent)).expect("valid").config.relying_party.id, "example.org");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Housekeeping (contract, section 11.4): gives up superseded history, deletes what is due in the archive, forgets
 //! devices, sessions and tokens, packs old operations. In small steps, one instance at a time; trouble with one account never stops the others.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use super::sealer::{self, MIN_RUN, Scope, SealReport};
 use super::{EngineError, Handle};
 use crate::clock::Clock;
 use crate::config::Retention;
-use crate::protocol::UserId;
-use crate::store::{ArchiveReason, EVENT_RETENTION, Store, StoreError};
+use crate::protocol::{Seq, UserId};
+use crate::store::{ArchiveReason, ArchivedRange, EVENT_RETENTION, Store, StoreError};
 
 /// Accounts looked at in one step.
 const ACCOUNTS_PER_STEP: usize = 200;
@@ -78,6 +79,11 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Up to a tenth longer, so that instances that were started together don't go on sweeping together.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + rand::random_range(0.0..0.1))
+}
+
 impl Sweeper {
     /// A sweeper; `owner` names this process among those that share the database.
     #[must_use]
@@ -87,7 +93,7 @@ impl Sweeper {
 
     /// Sweeps after the start and then regularly, until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
-        let mut wait = self.retention.first_sweep;
+        let mut wait = jittered(self.retention.first_sweep);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -110,7 +116,7 @@ impl Sweeper {
                     tracing::error!(%error, "sweep failed");
                 }
             }
-            wait = self.retention.sweep_every;
+            wait = jittered(self.retention.sweep_every);
         }
     }
 
@@ -190,8 +196,11 @@ impl Sweeper {
     async fn delete_archives(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {
         let before_ms = now_ms - millis(self.retention.archive);
         let budget = u64::try_from(self.retention.max_deleted_per_run).unwrap_or(u64::MAX);
+        let mut failed: HashSet<(UserId, Seq)> = HashSet::new();
         loop {
-            let due = self.store.expired_archives(before_ms, ARCHIVES_PER_STEP).await?;
+            // Those that failed are listed again each time.
+            let mut due = self.store.expired_archives(before_ms, ARCHIVES_PER_STEP + failed.len()).await?;
+            due.retain(|(user, range)| !failed.contains(&(*user, range.from_seq)));
             if due.is_empty() {
                 return Ok(());
             }
@@ -200,22 +209,43 @@ impl Sweeper {
                     report.budget_exhausted = true;
                     return Ok(());
                 }
-                // What was staged and left behind by a crash. From now on nobody can adopt it; if somebody has, it is data.
-                if range.reason == ArchiveReason::Staged && !self.store.abandon_staged(user, range.from_seq).await? {
-                    continue;
-                }
-                loop {
-                    let batch = self.retention.delete_batch.max(1);
-                    let deleted = self.store.delete_ops(user, range.from_seq - 1, range.to_seq, batch).await?;
-                    report.operations_deleted += deleted;
-                    if deleted == 0 {
-                        break;
+                match self.delete_archive(user, &range, report).await {
+                    Ok(true) => report.archives_deleted += 1,
+                    // Adopted meanwhile, so that it is in no list of archives any more.
+                    Ok(false) => {}
+                    // The account's trouble; of the database's own nobody gets any further.
+                    Err(error @ (StoreError::Corrupt(_) | StoreError::Internal(_))) => {
+                        failed.insert((user, range.from_seq));
+                        report.accounts_failed += 1;
+                        tracing::warn!(%error, user_id = user, "archive not deleted; the next run tries again");
                     }
+                    Err(error) => return Err(error),
                 }
-                self.store.drop_archive(user, &range).await?;
-                report.archives_deleted += 1;
             }
         }
+    }
+
+    /// Deletes a range with its operations. `false`: it is not due after all.
+    async fn delete_archive(
+        &self,
+        user: UserId,
+        range: &ArchivedRange,
+        report: &mut SweepReport,
+    ) -> Result<bool, StoreError> {
+        // What was staged and left behind by a crash. From now on nobody can adopt it; if somebody has, it is data.
+        if range.reason == ArchiveReason::Staged && !self.store.abandon_staged(user, range.from_seq).await? {
+            return Ok(false);
+        }
+        loop {
+            let batch = self.retention.delete_batch.max(1);
+            let deleted = self.store.delete_ops(user, range.from_seq - 1, range.to_seq, batch).await?;
+            report.operations_deleted += deleted;
+            if deleted == 0 {
+                break;
+            }
+        }
+        self.store.drop_archive(user, range).await?;
+        Ok(true)
     }
 
     /// Packs operations that are old enough, unless that is switched off.

@@ -12,6 +12,8 @@ use serde_json::json;
 use super::encode;
 use super::state::AppState;
 
+/// Their paths.
+pub(super) const PROBES: [&str; 3] = ["/health", "/livez", "/readyz"];
 /// A store answers its probe within two seconds; this is for one that does not keep its word.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(3);
 
@@ -37,7 +39,11 @@ async fn database_answers(state: &AppState) -> bool {
 async fn health(State(state): State<AppState>) -> Response {
     if database_answers(&state).await {
         let sockets = state.engine.notifier().sockets();
-        encode::json(StatusCode::OK, &json!({ "status": "ok", "db": "connected", "wsConnections": sockets }))
+        let mut body = json!({ "status": "ok", "db": "connected", "wsConnections": sockets });
+        if state.config.test_mode {
+            body["testMode"] = true.into();
+        }
+        encode::json(StatusCode::OK, &body)
     } else {
         let body = json!({ "status": "error", "db": "disconnected", "message": "Database not responsive" });
         encode::json(StatusCode::SERVICE_UNAVAILABLE, &body)

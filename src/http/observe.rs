@@ -14,6 +14,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::error::{ApiError, Failure};
+use super::health::PROBES;
 use super::state::AppState;
 use crate::protocol::UserId;
 
@@ -242,6 +243,9 @@ impl Record<'_> {
             tracing::error!(user_id, method, route, status, duration_ms, error = failure, "request failed");
         } else if let Some(error) = failure {
             tracing::warn!(user_id, method, route, status, duration_ms, error, "request refused");
+        } else if PROBES.contains(&route) {
+            // Every few seconds, and of no interest while they succeed.
+            tracing::debug!(method, route, status, duration_ms, "request");
         } else {
             tracing::info!(user_id, method, route, status, duration_ms, "request");
         }

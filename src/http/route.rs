@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 
+use super::health::PROBES;
 use crate::config::{RateLimit, RateLimits};
 
 /// A group of requests that share a per-address limit (contract, section 2.4). Each class has counters of its own.
@@ -100,7 +101,7 @@ impl Class {
     #[must_use]
     pub fn of(method: &Method, template: Option<&str>) -> Option<Self> {
         let Some(template) = template else { return Some(Self::Other) };
-        if matches!(template, "/health" | "/livez" | "/readyz") || template.starts_with("/api/test/") {
+        if PROBES.contains(&template) || template.starts_with("/api/test/") {
             return None;
         }
         let reads = method == Method::GET || method == Method::HEAD;

@@ -26,6 +26,12 @@ pub struct MigrationStatus {
     pub known: bool,
 }
 
+/// The newest version that this program has.
+pub(super) fn newest() -> i64 {
+    let versions = SQLITE.iter().chain(POSTGRES.iter()).map(|migration| migration.version);
+    versions.max().unwrap_or(0)
+}
+
 /// Brings an SQLite file up to date. The caller holds the file's lock, so nobody else can be at it.
 pub(super) async fn run_sqlite(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
     // Not `run`: its future is not `Send` for every lifetime, so nobody could spawn what opens a store.

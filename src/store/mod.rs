@@ -30,6 +30,7 @@ use crate::config;
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 
 mod archives;
+pub mod backup;
 mod discard;
 mod error;
 mod events;
@@ -48,6 +49,7 @@ mod signin;
 pub mod sqlite;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
+pub use backup::BackupStore;
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
@@ -777,6 +779,7 @@ pub trait Store:
     LogStore
     + AccountStore
     + ArchiveStore
+    + BackupStore
     + SessionStore
     + SignInStore
     + EventStore

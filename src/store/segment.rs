@@ -141,6 +141,15 @@ pub(super) fn check_replaced<'a>(segments: impl Iterator<Item = &'a Segment>, op
     Err(corrupt("holds other operations than are stored"))
 }
 
+/// The charged bytes and the number of the operations with `after < seq ≤ up_to` in a stored segment that is to hold the
+/// operations `first_seq ..= last_seq`.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when it is damaged, or holds others.
+pub fn measure(data: &[u8], first_seq: Seq, last_seq: Seq, after: Seq, up_to: Seq) -> Result<(i64, i64)> {
+    Ok(Unpacked::open(data, first_seq, last_seq)?.measure(after, up_to))
+}
+
 fn hash(op_id: &str) -> [u8; HASH_BYTES] {
     let mut start = [0; HASH_BYTES];
     start.copy_from_slice(&Sha256::digest(op_id)[..HASH_BYTES]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
+use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
     Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow,
@@ -15,7 +16,7 @@ use supersync::store::{
     SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store,
     StoreError, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// What happens to the next commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,10 @@ pub struct FaultyStore {
     pub panics: AtomicUsize,
     /// Whether devices can't be written.
     pub touches_fail: AtomicBool,
+    /// The account whose operations can't be deleted, because what is stored can't be read.
+    pub corrupt: std::sync::Mutex<Option<UserId>>,
+    /// Whether events can't be read.
+    pub events_fail: AtomicBool,
     /// Calls of any kind, but for those that write down devices in the background.
     pub calls: AtomicUsize,
 }
@@ -56,6 +61,8 @@ impl FaultyStore {
             faults: std::sync::Mutex::new(Vec::new()),
             panics: AtomicUsize::new(0),
             touches_fail: AtomicBool::new(false),
+            corrupt: std::sync::Mutex::new(None),
+            events_fail: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
         })
     }
@@ -200,6 +207,9 @@ impl MaintenanceStore for FaultyStore {
     }
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64> {
         self.count();
+        if *self.corrupt.lock().expect("no panic") == Some(user) {
+            return Err(StoreError::Corrupt("injected".to_owned()));
+        }
         self.inner.delete_ops(user, after, up_to, limit).await
     }
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>> {
@@ -479,6 +489,9 @@ impl EventStore for FaultyStore {
     }
     async fn events_after(&self, after: i64, limit: usize) -> Result<Vec<AccountEvent>> {
         self.count();
+        if self.events_fail.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable(sqlx::Error::PoolClosed));
+        }
         self.inner.events_after(after, limit).await
     }
     async fn announce(&self, user: UserId, kind: EventKind) -> Result<()> {
@@ -521,6 +534,18 @@ impl OverviewStore for FaultyStore {
     async fn database_facts(&self) -> Result<DatabaseFacts> {
         self.count();
         self.inner.database_facts().await
+    }
+}
+
+#[async_trait]
+impl BackupStore for FaultyStore {
+    async fn dump(&self, to: mpsc::Sender<Piece>) -> Result<()> {
+        self.count();
+        self.inner.dump(to).await
+    }
+    async fn load(&self, from: mpsc::Receiver<Piece>, replace: bool) -> Result<LoadOutcome> {
+        self.count();
+        self.inner.load(from, replace).await
     }
 }
 

@@ -4,8 +4,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use supersync::engine::EngineError;
+use supersync::accounts::Accounts;
+use supersync::config::Config;
+use supersync::engine::{EngineError, UploadReply};
+use supersync::events::Follower;
+use supersync::mail::Mailer;
 use supersync::protocol::ErrorCode;
+use supersync::store::AccountStore as _;
 use tokio::time::Instant;
 
 use super::faulty_store::Fault;
@@ -163,4 +168,24 @@ async fn an_upload_with_known_heads_costs_one_commit_and_no_read() {
     let before = t.store.calls.load(Ordering::SeqCst);
     assert_eq!(outcomes(&t.upload(vec![op("2"), op("3")]).await), [Ok(2), Ok(3)]);
     assert_eq!(t.store.calls.load(Ordering::SeqCst), before + 1);
+}
+
+#[tokio::test]
+async fn events_that_could_not_be_read_are_acted_on_later() {
+    let t = setup(options()).await;
+    let variables = [("DATA_DIR", "data"), ("JWT_SECRET", "a secret of the tests, long enough to be one")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::parse(&variables.into()).expect("the settings are right");
+    let accounts = Accounts::new(t.store.clone(), &config, t.clock.clone(), Mailer::unavailable());
+    let mut follower =
+        Follower::start(t.store.clone(), accounts, t.engine.clone(), t.clock.clone()).await.expect("the store works");
+    t.upload(vec![op("one")]).await;
+    t.store.set_quota(t.user, 1).await.expect("the store works");
+    t.store.events_fail.store(true, Ordering::SeqCst);
+    follower.poll().await.expect_err("events can't be read");
+    t.store.events_fail.store(false, Ordering::SeqCst);
+    assert!(follower.poll().await.expect("the store works again") > 0);
+    let reply = t.engine.upload(t.user, upload(vec![op("two")]), deadline()).await.expect("the engine answers");
+    assert!(matches!(reply, UploadReply::QuotaExceeded(_)));
+    assert_eq!(follower.poll().await.expect("the store works"), 0);
 }

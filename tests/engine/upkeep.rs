@@ -8,7 +8,7 @@ use supersync::engine::sweeper::{SweepReport, Sweeper};
 use supersync::protocol::OpType;
 use supersync::store::LogStore as _;
 
-use super::setup::{Setup, deadline, import, op, options, outcomes, setup, since};
+use super::setup::{Setup, deadline, import, new_user, op, options, outcomes, setup, since};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -94,6 +94,25 @@ async fn a_wiped_data_set_stays_in_the_archive_for_thirty_days() {
     assert_eq!((report.archives_deleted, report.operations_deleted), (1, 5));
     assert!(t.store.archived(t.user).await.expect("the archive").is_empty());
     assert_eq!(outcomes(&t.upload(vec![op("0")]).await), [Ok(6)], "the sequence goes on and the old id is free");
+}
+
+#[tokio::test]
+async fn an_archive_that_can_not_be_deleted_keeps_no_other_and_nothing_else_from_being_cleaned_up() {
+    let t = setup(options()).await;
+    let other = new_user(t.store.as_ref(), "second@example.com", 100 << 20).await;
+    t.upload(vec![op("1")]).await;
+    t.engine.wipe(t.user, deadline()).await.expect("wiping");
+    t.clock.advance_ms(1000);
+    t.engine.wipe(other, deadline()).await.expect("wiping");
+    t.engine.upload_snapshot(other, import(OpType::SyncImport), deadline()).await.expect("an answer");
+    t.engine.wipe(other, deadline()).await.expect("wiping");
+    t.clock.advance_ms(31 * DAY_MS);
+    *t.store.corrupt.lock().expect("no panic") = Some(t.user);
+    let report = sweep(&t).await;
+    assert_eq!((report.accounts_failed, report.archives_deleted, report.operations_deleted), (1, 1, 1), "{report:?}");
+    *t.store.corrupt.lock().expect("no panic") = None;
+    let report = sweep(&t).await;
+    assert_eq!((report.accounts_failed, report.archives_deleted, report.operations_deleted), (0, 1, 1), "{report:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The program itself, started as an operator starts it, to be killed as an operator would rather not.
 
 use std::net::TcpListener;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use supersync::client::Ladder;
@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::database::TestDatabase;
+use super::server::JWT_SECRET;
 
 /// Longest wait for what must happen. Never waited out when all is well.
 pub const LONG_PATIENCE: Duration = Duration::from_mins(1);
@@ -38,29 +39,17 @@ impl Program {
     async fn start_with(database: &TestDatabase, metrics: Option<String>, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
         let base = format!("http://127.0.0.1:{port}");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_supersync"));
+        let mut command = Self::command(database);
         command
-            .env_clear()
-            .current_dir(database.data_dir())
             .env("HOST", "127.0.0.1")
             .env("PORT", port.to_string())
             .env("PUBLIC_URL", &base)
-            .env("DATA_DIR", database.data_dir())
             .env("METRICS_ADDR", metrics.as_deref().unwrap_or("off"))
-            .env("LOG_LEVEL", "error")
-            .env("RATE_LIMITS", "off")
-            .env("UPLOADS_PER_USER_PER_MINUTE", "0")
-            .env("TEST_MODE", "true")
-            .env("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .kill_on_drop(true);
-        if let Database::Postgres { url, .. } = database.settings() {
-            use secrecy::ExposeSecret as _;
-            command.env("DATABASE_URL", url.expose_secret());
-        }
         let mut child = command.spawn().expect("the program starts");
         let stdout = child.stdout.take().expect("its output is captured");
         let mut lines = BufReader::new(stdout).lines();
@@ -76,6 +65,32 @@ impl Program {
         // Whatever it still prints must not block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { child, base, metrics }
+    }
+
+    /// Runs a command on this database to its end.
+    pub async fn run(database: &TestDatabase, arguments: &[&str]) -> Output {
+        let mut command = Self::command(database);
+        command.args(arguments).stdin(Stdio::null()).output().await.expect("the program runs")
+    }
+
+    fn command(database: &TestDatabase) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_supersync"));
+        command
+            .env_clear()
+            .current_dir(database.data_dir())
+            .env("DATA_DIR", database.data_dir())
+            .env("JWT_SECRET", JWT_SECRET)
+            .env("METRICS_ADDR", "off")
+            .env("LOG_LEVEL", "error")
+            .env("RATE_LIMITS", "off")
+            .env("UPLOADS_PER_USER_PER_MINUTE", "0")
+            .env("TEST_MODE", "true")
+            .env("TEST_MODE_CONFIRM", "yes-i-understand-the-risks");
+        if let Database::Postgres { url, .. } = database.settings() {
+            use secrecy::ExposeSecret as _;
+            command.env("DATABASE_URL", url.expose_secret());
+        }
+        command
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.

@@ -25,9 +25,11 @@ on_both_databases! {
     a_verified_account_is_not_touched_by_registrations,
     a_registration_that_is_verified_meanwhile_changes_nothing,
     without_mail_the_flows_are_refused,
+    accounts_that_were_never_verified_go_after_a_month,
     consent_is_wanted_where_there_is_something_to_consent_to,
 }
 
+const MONTH_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 const M: &str = "Registration successful. Please check your email to verify your account.";
 const SENT: &str = "If an account with that email exists, a login link has been sent.";
 const RESET_SENT: &str = "If an account with that email exists, a password reset link has been sent.";
@@ -314,4 +316,29 @@ async fn consent_is_wanted_where_there_is_something_to_consent_to(on: Backend) {
     let body: Value = json!({"email": "a@b.co", "termsAccepted": true});
     world.post("/api/register/magic-link", body.clone()).await.created();
     world.post("/api/register/passkey/options", body).await.ok();
+}
+
+async fn accounts_that_were_never_verified_go_after_a_month(on: Backend) {
+    let world = world(on).await;
+    let register = async |email: &str| {
+        world.post("/api/register/magic-link", json!({ "email": email })).await.created();
+    };
+    let sweep = async || {
+        let now_ms = world.clock.now_ms();
+        world.store.delete_expired_tokens(now_ms).await.unwrap();
+        world.store.delete_expired_sign_in(now_ms, now_ms - MONTH_MS).await.unwrap()
+    };
+    world.verified("verified@b.co").await;
+    register("forgotten@b.co").await;
+    register("late@b.co").await;
+    world.clock.advance_ms(MONTH_MS - 1);
+    assert_eq!(sweep().await, 0, "not a moment too early");
+    // A link that still works keeps its account.
+    register("late@b.co").await;
+    world.clock.advance_ms(1);
+    assert_eq!(sweep().await, 1);
+    assert!(world.accounts.find("forgotten@b.co").await.is_err());
+    assert!(world.accounts.find("verified@b.co").await.is_ok());
+    let link = world.link("late@b.co", "verify-email").await;
+    world.post("/api/verify-email", json!({ "token": link })).await.ok();
 }

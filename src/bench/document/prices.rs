@@ -60,7 +60,7 @@ pub fn of(results: &Results) -> Prices {
     set(&mut prices.sealed_bytes, get("disk", "old operations", "disk_bytes_per_operation"));
 
     if prices != Prices::default() {
-        let runs: Vec<_> = results
+        let mut runs: Vec<_> = results
             .runs
             .iter()
             .map(|run| {
@@ -71,6 +71,7 @@ pub fn of(results: &Results) -> Prices {
                 )
             })
             .collect();
+        runs.dedup();
         prices.source = format!("`supersync bench` of {}; what it does not measure: {built_in}", runs.join(", "));
     }
     prices

@@ -19,6 +19,7 @@ use crate::protocol::{Seq, UserId};
 
 mod accounts;
 mod archives;
+mod backup;
 mod commit;
 mod events;
 mod gauges;
@@ -46,6 +47,9 @@ const MAX_LOOKED_UP: usize = 256;
 const MAX_LOGS_LOOKED_UP: usize = 32;
 /// How often a statement that lost to another transaction (serialisation failure, deadlock) is run again.
 const RETRIES: u32 = 3;
+
+/// By this name the database knows the sessions of servers and commands.
+const APPLICATION: &str = "supersync";
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -77,6 +81,9 @@ pub struct PostgresStore {
     logs: Gather<(UserId, Seq, Seq), Vec<(EntityKey, EntityHead)>>,
     /// After this time without an answer a connection counts as dead.
     patience: Duration,
+    /// For what needs a connection of its own.
+    connecting: PgConnectOptions,
+    session: Session,
 }
 
 /// Runs statements on a connection of a pool: measured, bounded in time, repeated when they lost to another
@@ -223,6 +230,8 @@ impl PostgresStore {
             lanes: lanes::Lanes::new(lanes::GROUPS, connecting.clone(), hasty, patience, options.acquire_timeout),
             patient: lanes::Lanes::new(1, connecting.clone(), session.clone(), patience, options.acquire_timeout),
             patience,
+            connecting,
+            session,
         })
     }
 
@@ -253,7 +262,7 @@ pub fn statements() -> &'static [(&'static str, &'static str)] {
 fn connect_options(url: &SecretString) -> Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url.expose_secret())
         .map_err(|error| StoreError::Refused(format!("DATABASE_URL is not a PostgreSQL address: {error}")))?;
-    Ok(options.application_name("supersync").disable_statement_logging())
+    Ok(options.application_name(APPLICATION).disable_statement_logging())
 }
 
 /// Only when missing: it needs a right that a server set up by somebody else may not give.

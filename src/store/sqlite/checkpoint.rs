@@ -21,9 +21,10 @@ use super::thread::Threads;
 use super::writer::Writer;
 use crate::store::Result;
 
-/// Pages that one checkpoint should have to move (1 MiB at 4 KiB each): how long commits gather before it follows from
-/// how fast they have come.
-const PAGES_AT_ONCE: u32 = 256;
+/// Pages that one checkpoint should have to move (about 2 MiB at 4 KiB each): how long commits gather before it follows
+/// from how fast they have come. Fewer shorten the flush that commits wait for; more save the writing of pages that
+/// change again and again.
+const PAGES_AT_ONCE: u32 = 600;
 /// How long commits gather at least.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 /// How long commits gather at most.
@@ -172,12 +173,12 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut pace = Pace { pause: LONGEST_PAUSE, since: start, moved: 0 };
         pace.follow(1_000, at(100));
-        assert_eq!(pace.pause, Duration::from_micros(25_600), "10 pages a millisecond");
+        assert_eq!(pace.pause, Duration::from_millis(60), "10 pages a millisecond");
         pace.follow(1_000, at(200));
         assert_eq!(pace.pause, LONGEST_PAUSE, "nothing was written");
         pace.follow(9_000, at(300));
         assert_eq!(pace.pause, SHORTEST_PAUSE);
         pace.follow(500, at(350));
-        assert_eq!(pace.pause, Duration::from_micros(25_600), "the log started over");
+        assert_eq!(pace.pause, Duration::from_millis(60), "the log started over");
     }
 }

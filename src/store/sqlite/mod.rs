@@ -20,6 +20,7 @@ use super::{Result, Store, StoreError};
 
 mod accounts;
 mod archives;
+mod backup;
 mod checkpoint;
 mod columns;
 mod commit;
@@ -80,6 +81,7 @@ pub struct SqliteStore {
     checkpointer: checkpoint::Checkpointer,
     /// Held as long as the file is open: tells other processes that it is in use.
     lock: Mutex<Option<File>>,
+    /// For what needs a connection of its own.
     path: PathBuf,
 }
 

@@ -1,0 +1,274 @@
+//! `supersync backup`, `restore`, `verify`: the database in one file, and back.
+
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::Args;
+
+use super::progress;
+use super::report::time;
+use crate::backup::rotate::{self, Keep};
+use crate::backup::{self, BackupError, Checked, Progress};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::store::{self, StoreError};
+
+/// Write the whole database into one file, while the server runs.
+///
+/// The file holds the database as it is at one instant, compressed and with checksums, and is read back before the
+/// command ends. It can be restored into PostgreSQL and into SQLite, whichever it was made from. It is as secret as the
+/// database: readable by its owner only, not encrypted.
+#[derive(Clone, Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write.
+    #[arg(required_unless_present = "directory", conflicts_with = "directory")]
+    file: Option<PathBuf>,
+    /// Write into this folder, under a name with the time.
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Afterwards delete backups of the folder, but for the newest of each of the last days, weeks and months, such as
+    /// `daily=7,weekly=4,monthly=12`.
+    #[arg(long, requires = "directory", value_name = "HOW MANY")]
+    keep: Option<Keep>,
+    /// Replace the file if there is one.
+    #[arg(long, requires = "file")]
+    overwrite: bool,
+    /// Don't read the file back.
+    #[arg(long)]
+    no_verify: bool,
+}
+
+/// Fill an empty database from a backup.
+///
+/// The file is read and checked to its end first; then the database gets all of it or nothing. Stop the server before.
+/// The database may be of the other kind than the one that the backup was made from: this is the way from SQLite to
+/// PostgreSQL, and back. With the same `JWT_SECRET` every device goes on with the session and the cursor that it has.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup.
+    file: PathBuf,
+    /// Delete what is in the database first.
+    #[arg(long)]
+    replace: bool,
+    /// Don't ask.
+    #[arg(long)]
+    yes: bool,
+    /// Restore a backup that is whole, but whose contents `verify` finds fault with.
+    #[arg(long)]
+    accept_faults: bool,
+}
+
+/// Read a backup to its end and check it. Needs no database.
+///
+/// Checks every checksum, and that what the file holds is in order: no operation missing or twice, every byte counted,
+/// nothing without owner.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// The backup.
+    file: PathBuf,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupCommandError {
+    /// A file can't be written, read, or relied on.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: BackupError,
+    },
+    /// There is a file.
+    #[error("{} exists; --overwrite replaces it", .0.display())]
+    Exists(PathBuf),
+    /// The database is none, or of another version.
+    #[error("the database is not of this program's version: {0}")]
+    OtherSchema(&'static str),
+    /// The operator did not say yes.
+    #[error("nothing was changed")]
+    NotConfirmed,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Reading the input or writing the output failed.
+    #[error("standard input or output: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl BackupCommandError {
+    /// With which code the program ends.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::File { error: BackupError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => 3,
+            Self::File { error: BackupError::NotEmpty(_) | BackupError::InUse, .. }
+            | Self::Exists(_)
+            | Self::OtherSchema(_)
+            | Self::NotConfirmed
+            | Self::Store(StoreError::Refused(_)) => 4,
+            Self::File { error: BackupError::Store(_), .. } | Self::Store(_) => 5,
+            Self::File { .. } | Self::Io(_) => 1,
+        }
+    }
+}
+
+fn of(path: &Path) -> impl FnOnce(BackupError) -> BackupCommandError {
+    let path = path.to_owned();
+    |error| BackupCommandError::File { path, error }
+}
+
+/// Runs `supersync backup`.
+///
+/// # Errors
+/// See [`BackupCommandError`]; the text is meant for the operator.
+pub async fn backup(
+    args: BackupArgs,
+    config: &Config,
+    clock: &Clock,
+    output: &mut (dyn Write + Send),
+) -> Result<(), BackupCommandError> {
+    let path = match (&args.file, &args.directory) {
+        (Some(file), _) => file.clone(),
+        (None, Some(directory)) => rotate::path_in(directory, clock.now_ms()),
+        (None, None) => return Err(BackupCommandError::NotConfirmed),
+    };
+    if !args.overwrite && path.exists() {
+        return Err(BackupCommandError::Exists(path));
+    }
+    // Neither makes a database nor changes one that an older server may be using.
+    let migrations = store::migration_status(&config.database).await?;
+    if migrations.iter().any(|migration| !migration.applied) {
+        return Err(BackupCommandError::OtherSchema("`supersync migrate run` or the next start brings it up to date"));
+    }
+    let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+    let so_far = Arc::new(Progress::default());
+    let bar = progress::bar(0, "rows");
+    let writing = backup::write(Arc::clone(&store), &path, Arc::clone(&so_far));
+    let written = progress::watch(writing, || {
+        let rows = so_far.rows.load(Ordering::Relaxed);
+        bar.set_length(so_far.of_about.load(Ordering::Relaxed).max(rows));
+        bar.set_position(rows);
+    })
+    .await;
+    bar.finish_and_clear();
+    store.close().await;
+    let written = written.map_err(of(&path))?;
+    writeln!(
+        output,
+        "{}: {} rows of {} in {} bytes, as of {} UTC",
+        path.display(),
+        written.rows,
+        written.header.source,
+        written.bytes,
+        time(written.header.taken_at)
+    )?;
+    if !args.no_verify {
+        let checked = check(&path).await?;
+        report(&checked, output)?;
+        accept(&path, &checked)?;
+    }
+    if let (Some(directory), Some(keep)) = (&args.directory, args.keep) {
+        let backups = rotate::backups_in(directory).map_err(of(directory))?;
+        for old in rotate::superfluous(&backups, keep) {
+            std::fs::remove_file(&old).map_err(|error| of(&old)(error.into()))?;
+            writeln!(output, "{}: deleted", old.display())?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs `supersync verify`.
+///
+/// # Errors
+/// See [`BackupCommandError`]; the text is meant for the operator.
+pub async fn verify(args: VerifyArgs, output: &mut (dyn Write + Send)) -> Result<(), BackupCommandError> {
+    let checked = check(&args.file).await?;
+    report(&checked, output)?;
+    accept(&args.file, &checked)
+}
+
+/// Runs `supersync restore`.
+///
+/// # Errors
+/// See [`BackupCommandError`]; the text is meant for the operator.
+pub async fn restore(
+    args: RestoreArgs,
+    config: &Config,
+    input: &mut (dyn BufRead + Send),
+    output: &mut (dyn Write + Send),
+) -> Result<(), BackupCommandError> {
+    // Before anything of the database is touched.
+    let checked = check(&args.file).await?;
+    report(&checked, output)?;
+    if !args.accept_faults {
+        accept(&args.file, &checked)?;
+    }
+    if args.replace && !args.yes && !confirmed(input, output)? {
+        return Err(BackupCommandError::NotConfirmed);
+    }
+    let store = store::open(&config.database, config.timeouts.statement).await?;
+    let bytes = Arc::new(AtomicU64::new(0));
+    let bar = bytes_bar(&args.file)?;
+    let restoring = backup::restore(Arc::clone(&store), &args.file, args.replace, Arc::clone(&bytes));
+    let restored = progress::watch(restoring, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
+    bar.finish_and_clear();
+    let kind = store.kind();
+    store.close().await;
+    restored.map_err(of(&args.file))?;
+    writeln!(output, "Restored into {kind}. Start the server with the JWT_SECRET that it had, and devices go on.")?;
+    Ok(())
+}
+
+fn confirmed(input: &mut (dyn BufRead + Send), output: &mut (dyn Write + Send)) -> io::Result<bool> {
+    writeln!(output, "This deletes every account and all data of the configured database.")?;
+    write!(output, "Type replace to go on: ")?;
+    output.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    Ok(answer.trim() == "replace")
+}
+
+async fn check(path: &Path) -> Result<Checked, BackupCommandError> {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let bar = bytes_bar(path)?;
+    let (file, counter) = (path.to_owned(), Arc::clone(&bytes));
+    let checking = tokio::task::spawn_blocking(move || backup::check(&file, &counter));
+    let checked = progress::watch(checking, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
+    bar.finish_and_clear();
+    checked.unwrap_or(Err(BackupError::Crashed)).map_err(of(path))
+}
+
+fn bytes_bar(path: &Path) -> Result<indicatif::ProgressBar, BackupCommandError> {
+    let size = std::fs::metadata(path).map_err(|error| of(path)(error.into()))?.len();
+    Ok(progress::bar(usize::try_from(size).unwrap_or(usize::MAX), "bytes"))
+}
+
+fn report(checked: &Checked, output: &mut (dyn Write + Send)) -> io::Result<()> {
+    let header = &checked.header;
+    writeln!(
+        output,
+        "{} accounts, {} operations, {} sessions, {} devices, as of {} UTC (from {}, schema {}, program {})",
+        checked.rows_of("users"),
+        checked.operations,
+        checked.rows_of("sessions"),
+        checked.rows_of("sync_devices"),
+        time(header.taken_at),
+        header.source,
+        header.schema,
+        header.program
+    )?;
+    for fault in &checked.faults {
+        writeln!(output, "fault: {fault}")?;
+    }
+    if checked.fault_count == 0 {
+        writeln!(output, "The backup is whole and what it holds is in order.")?;
+    }
+    Ok(())
+}
+
+fn accept(path: &Path, checked: &Checked) -> Result<(), BackupCommandError> {
+    if checked.fault_count == 0 { Ok(()) } else { Err(of(path)(BackupError::Faults(checked.fault_count))) }
+}

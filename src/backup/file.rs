@@ -1,0 +1,209 @@
+//! Between a file and a store: rows go through a short queue, so that neither side waits longer than it must and memory
+//! stays the same.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use super::BackupError;
+use super::check::Counted;
+use super::format::Header;
+use super::reader::{Next, Reader};
+use super::writer::Writer;
+use crate::store::Store;
+use crate::store::backup::{Batch, LoadOutcome, NUMBERED, Piece, Snapshot, schema_version};
+
+/// Pieces under way at a time.
+const QUEUE: usize = 4;
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// What the file says of itself.
+    pub header: Header,
+    /// Its rows.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// How far a backup is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Rows that are written.
+    pub rows: AtomicU64,
+    /// About how many there are.
+    pub of_about: AtomicU64,
+}
+
+/// Writes a backup: under another name in the same folder, readable by its owner only, and with its own name when it is
+/// on the disk. What is at that name then is replaced.
+///
+/// # Errors
+/// When the database can't be read or the file not be written; then there is no file.
+pub async fn write(store: Arc<dyn Store>, path: &Path, progress: Arc<Progress>) -> Result<Written, BackupError> {
+    let (to, from) = mpsc::channel(QUEUE);
+    let source = store.kind();
+    let dumping = tokio::spawn(async move { store.dump(to).await });
+    let path = path.to_owned();
+    let writing = tokio::task::spawn_blocking(move || write_file(&path, source, from, &progress));
+    let (dumped, written) = tokio::join!(dumping, writing);
+    // What the writer says of a stream that ended early is explained by why it did.
+    dumped.map_err(|_| BackupError::Crashed)??;
+    written.map_err(|_| BackupError::Crashed)?
+}
+
+fn write_file(
+    path: &Path,
+    source: &str,
+    from: mpsc::Receiver<Piece>,
+    progress: &Progress,
+) -> Result<Written, BackupError> {
+    let partial = Partial::create(path)?;
+    let (header, rows) = write_pieces(&partial.file, source, from, progress)?;
+    partial.file.sync_all()?;
+    let bytes = partial.file.metadata()?.len();
+    partial.rename(path)?;
+    Ok(Written { header, rows, bytes })
+}
+
+fn write_pieces(
+    file: &File,
+    source: &str,
+    mut from: mpsc::Receiver<Piece>,
+    progress: &Progress,
+) -> Result<(Header, u64), BackupError> {
+    let Some(Piece::Begin(snapshot)) = from.blocking_recv() else { return Err(BackupError::Crashed) };
+    progress.of_about.store(snapshot.approximate_rows, Ordering::Relaxed);
+    let header = Header {
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        schema: schema_version(),
+        source: source.to_owned(),
+        taken_at: snapshot.taken_at_ms,
+        numbers: NUMBERED.iter().map(|&table| table.to_owned()).zip(snapshot.numbers).collect(),
+    };
+    let mut writer = Writer::new(BufWriter::new(file), &header)?;
+    let mut rows = 0;
+    let mut next = from.blocking_recv();
+    while let Some(Piece::Table(table, columns)) = next {
+        let mut section = writer.section(table, columns)?;
+        next = loop {
+            match from.blocking_recv() {
+                Some(Piece::Rows(piece)) => {
+                    for row in &piece {
+                        section.row(row)?;
+                    }
+                    rows += u64::try_from(piece.len()).unwrap_or(0);
+                    progress.rows.store(rows, Ordering::Relaxed);
+                }
+                other => break other,
+            }
+        };
+        writer = section.finish()?;
+    }
+    let Some(Piece::End) = next else { return Err(BackupError::Crashed) };
+    writer.finish()?.flush()?;
+    Ok((header, rows))
+}
+
+/// A file that is not complete: gone unless it gets its name.
+struct Partial {
+    file: File,
+    path: PathBuf,
+    is_renamed: bool,
+}
+
+impl Partial {
+    fn create(target: &Path) -> Result<Self, BackupError> {
+        let mut name = target.as_os_str().to_owned();
+        name.push(format!(".{}.partial", std::process::id()));
+        let path = PathBuf::from(name);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(Self { file: options.open(&path)?, path, is_renamed: false })
+    }
+
+    /// Gives it its name, for good: the folder is on the disk too.
+    fn rename(mut self, target: &Path) -> Result<(), BackupError> {
+        std::fs::rename(&self.path, target)?;
+        self.is_renamed = true;
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.is_renamed
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(%error, "the unfinished backup can't be removed");
+        }
+    }
+}
+
+/// Fills a database from a backup that has been checked; it is read and checked again on the way, and only the end of a
+/// whole file makes the database keep what it was given. `progress` counts the bytes read. `replace`: what is in the
+/// database is deleted.
+///
+/// # Errors
+/// When the file is not whole, the database not empty or in use, or fails. Then it is as it was before.
+pub async fn restore(
+    store: Arc<dyn Store>,
+    path: &Path,
+    replace: bool,
+    progress: Arc<AtomicU64>,
+) -> Result<(), BackupError> {
+    let (to, from) = mpsc::channel(QUEUE);
+    let loading = tokio::spawn(async move { store.load(from, replace).await });
+    let path = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || read_pieces(&path, &to, &progress));
+    let (loaded, read) = tokio::join!(loading, reading);
+    read.map_err(|_| BackupError::Crashed)??;
+    match loaded.map_err(|_| BackupError::Crashed)?? {
+        LoadOutcome::Loaded => Ok(()),
+        LoadOutcome::NotEmpty { accounts } => Err(BackupError::NotEmpty(accounts)),
+        LoadOutcome::InUse => Err(BackupError::InUse),
+        LoadOutcome::Abandoned => Err(BackupError::Crashed),
+    }
+}
+
+/// Hands over what is in a file. If nobody takes any more, the other side knows why.
+fn read_pieces(path: &Path, to: &mpsc::Sender<Piece>, progress: &AtomicU64) -> Result<(), BackupError> {
+    let mut reader = Reader::open(BufReader::new(Counted { source: File::open(path)?, progress }))?;
+    let header = reader.header();
+    let number = |table: &&str| header.numbers.iter().find(|(name, _)| name == table).map_or(0, |(_, number)| *number);
+    let numbers = NUMBERED.iter().map(number).collect();
+    let begin = Snapshot { taken_at_ms: header.taken_at, numbers, approximate_rows: 0 };
+    if to.blocking_send(Piece::Begin(begin)).is_err() {
+        return Ok(());
+    }
+    loop {
+        let mut section = match reader.next()? {
+            Next::End => break,
+            Next::Section(section) => *section,
+        };
+        if to.blocking_send(Piece::Table(section.table, section.columns.clone())).is_err() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        while let Some(row) = section.row()? {
+            if batch.add(row).is_some_and(|full| to.blocking_send(full).is_err()) {
+                return Ok(());
+            }
+        }
+        if batch.rest().is_some_and(|rest| to.blocking_send(rest).is_err()) {
+            return Ok(());
+        }
+        reader = section.finish()?;
+    }
+    to.blocking_send(Piece::End).ok();
+    Ok(())
+}
