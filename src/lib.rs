@@ -6,7 +6,7 @@
 //! `docs/architecture.md`.
 //!
 //! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
-//! [`backup`] → [`store`] →
+//! [`backup`], [`mod@upstream`] → [`store`] →
 //! [`replay`] → [`protocol`]. The last two are pure: no I/O, no clock, no async.
 
 pub mod accounts;
@@ -26,4 +26,5 @@ pub mod protocol;
 pub mod replay;
 pub mod store;
 pub mod telemetry;
+pub mod upstream;
 pub mod webauthn;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, VerifyArgs};
 use supersync::admin::data::{DataCommand, DataError};
+use supersync::admin::export::{ExportArgs, ExportCommandError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::user::{AdminError, UserCommand};
@@ -75,6 +76,7 @@ enum WithSettings {
     Data(DataCommand),
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    Export(ExportArgs),
     #[command(subcommand)]
     Mail(MailCommand),
     /// Ask the server on this machine whether it is ready; exit code 0 if so.
@@ -102,6 +104,8 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
     } else if let Some(error) = error.downcast_ref::<DataError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<BackupCommandError>() {
+        error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<ExportCommandError>() {
         error.exit_code()
     } else if error.is::<StoreError>() {
         5
@@ -172,6 +176,10 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                 quiet_logs(&config)?;
                 let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
                 Ok(admin::backup::restore(args, &config, &mut input, &mut output).await?)
+            }
+            WithSettings::Export(args) => {
+                quiet_logs(&config)?;
+                Ok(admin::export::export(args, &config, &mut io::stdout()).await?)
             }
             WithSettings::Mail(command) => {
                 quiet_logs(&config)?;

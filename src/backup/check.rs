@@ -5,15 +5,16 @@
 //! the same however many accounts there are.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek as _, SeekFrom};
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::BackupError;
+use super::cursor::Cursor;
 use super::format::Header;
-use super::reader::{Next, Reader, Section};
+use super::reader::{Next, Reader};
 use crate::protocol::{Seq, UserId};
-use crate::store::backup::{Row, Table, Value};
+use crate::store::backup::{Table, Value};
 use crate::store::segment;
 
 /// So many faults are told; the others are counted.
@@ -43,6 +44,8 @@ pub struct Checked {
     pub faults: Vec<String>,
     /// How many faults there are.
     pub fault_count: u64,
+    /// Where the sections begin.
+    pub(super) places: Vec<(&'static Table, u64)>,
 }
 
 impl Checked {
@@ -50,6 +53,16 @@ impl Checked {
     #[must_use]
     pub fn rows_of(&self, table: &str) -> u64 {
         self.rows.iter().find(|(name, _)| *name == table).map_or(0, |(_, rows)| *rows)
+    }
+
+    /// The rows of a table, to be read while others are.
+    ///
+    /// # Errors
+    /// When the file is not the one that was checked.
+    pub(crate) fn cursor(&self, path: &Path, table: &str) -> Result<Cursor, BackupError> {
+        let place = self.places.iter().find(|(known, _)| known.name == table);
+        let (table, at) = place.ok_or_else(|| std::io::Error::other("a section has vanished"))?;
+        Cursor::open(path, &self.header, table, *at)
     }
 }
 
@@ -78,12 +91,11 @@ pub fn check(path: &Path, progress: &AtomicU64) -> Result<Checked, BackupError> 
     }
     let mut contents = Contents {
         cursors: Vec::new(),
-        checked: Checked { header, rows, operations: 0, faults: Vec::new(), fault_count: 0 },
+        checked: Checked { header, rows, operations: 0, faults: Vec::new(), fault_count: 0, places },
     };
     for name in OF_ACCOUNTS {
-        let place = places.iter().find(|(table, _)| table.name == name);
-        let (table, at) = place.ok_or_else(|| std::io::Error::other("a section has vanished"))?;
-        contents.cursors.push(Cursor::open(path, &contents.checked.header, table, *at)?);
+        let cursor = contents.checked.cursor(path, name)?;
+        contents.cursors.push(cursor);
     }
     contents.check()?;
     Ok(contents.checked)
@@ -100,52 +112,6 @@ impl<R: Read> Read for Counted<'_, R> {
         let read = self.source.read(out)?;
         self.progress.fetch_add(u64::try_from(read).unwrap_or(0), Ordering::Relaxed);
         Ok(read)
-    }
-}
-
-/// A place in a section.
-struct Cursor {
-    section: Section<BufReader<File>>,
-    next: Option<Row>,
-}
-
-impl Cursor {
-    fn open(path: &Path, header: &Header, table: &'static Table, at: u64) -> Result<Self, BackupError> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(at))?;
-        let mut section = Section::again(BufReader::new(file), at, header, table)?;
-        let next = section.row()?;
-        Ok(Self { section, next })
-    }
-
-    /// Whose row is next.
-    fn user(&self) -> Option<UserId> {
-        self.next.as_ref().and_then(|row| int(row, 0))
-    }
-
-    /// The next row, if it is this account's.
-    fn take(&mut self, user: UserId) -> Result<Option<Row>, BackupError> {
-        if self.user() != Some(user) {
-            return Ok(None);
-        }
-        let next = self.section.row()?;
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-
-    /// A number of the next row, if it is this account's.
-    fn peek(&self, user: UserId, column: &str) -> Option<i64> {
-        self.next.as_ref().filter(|_| self.user() == Some(user)).and_then(|row| self.named(row, column))
-    }
-
-    fn named(&self, row: &Row, column: &str) -> Option<i64> {
-        int(row, self.section.columns.iter().position(|known| known.name == column)?)
-    }
-}
-
-fn int(row: &Row, at: usize) -> Option<i64> {
-    match row.get(at) {
-        Some(Value::Int(number)) => Some(*number),
-        _ => None,
     }
 }
 
@@ -252,7 +218,7 @@ impl Contents {
         let number = |name| cursor.named(&row, name).unwrap_or(0);
         let (first, last) = (number("first_seq"), number("last_seq"));
         let (count, bytes) = (number("op_count"), number("storage_bytes"));
-        let data = cursor.section.table.position("data").and_then(|at| row.get(at));
+        let data = cursor.columns().iter().position(|column| column.name == "data").and_then(|at| row.get(at));
         let data = if let Some(Value::Bytes(data)) = data { data.as_slice() } else { &[] };
         let whole = segment::measure(data, first, last, 0, Seq::MAX);
         let inside = segment::measure(data, first, last, log.pruned, log.last);

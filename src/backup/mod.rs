@@ -7,6 +7,7 @@
 //! threads of their own.
 
 mod check;
+mod cursor;
 mod error;
 mod file;
 mod format;
@@ -15,6 +16,7 @@ pub mod rotate;
 mod writer;
 
 pub use check::{Checked, check};
+pub(crate) use cursor::Cursor;
 pub use error::BackupError;
 pub use file::{Progress, Written, restore, write};
 pub use format::Header;

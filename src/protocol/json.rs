@@ -1,8 +1,10 @@
 //! JSON text: writing strings, comparing values, measuring shapes, without building trees where bytes will do.
 //!
 //! Promises: one pass over the bytes of a request, whatever they hold ([`scan`]); trees only to compare two documents
-//! or to look into a small one ([`tree`]). Nothing here recurses as deep as its input says.
+//! or to look into a small one ([`tree`]), and fingerprints
+//! where one of the two is elsewhere ([`digest`]). Nothing here recurses as deep as its input says.
 
+pub mod digest;
 pub mod scan;
 pub mod tree;
 

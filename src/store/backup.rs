@@ -11,6 +11,10 @@ use tokio::sync::mpsc;
 use super::Result;
 use super::migrate;
 
+mod read;
+
+pub use read::{Fields, operation, operations_of_segment};
+
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

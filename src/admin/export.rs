@@ -1,0 +1,284 @@
+//! `supersync export --upstream`: what this server holds, back into the old server's database.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::Args;
+
+use super::progress;
+use super::report::time;
+use crate::backup::{self, BackupError, Checked, Progress};
+use crate::config::Config;
+use crate::store::{self, StoreError};
+use crate::upstream::export::{ExportError, Options, Refusal, Report, Target};
+
+/// Write this server's data into the old (Node) server's database: the way back.
+///
+/// Adds what happened since the take-over, or everything if the target is empty: accounts, passkeys, operations, devices.
+/// Stop this server before, so that nothing is acknowledged that is not written; its own database is only read. Each
+/// account is written as a whole or not at all, and read back before it counts; a second run writes only what has changed
+/// since. What the old server can't take over is listed.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
+pub struct ExportArgs {
+    /// Into the old server's schema. There is no other kind of export.
+    #[arg(long, required = true)]
+    upstream: bool,
+    /// The old server's database: postgres://user:password@host:port/name, as in its DATABASE_URL. Without a password
+    /// PGPASSWORD or ~/.pgpass gives it.
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Write what this backup holds, not what the database holds.
+    #[arg(long, value_name = "FILE")]
+    backup: Option<PathBuf>,
+    /// Where to keep a copy of the data meanwhile, about as large as a backup; DATA_DIR if not given.
+    #[arg(long, value_name = "DIR", conflicts_with = "backup")]
+    work_dir: Option<PathBuf>,
+    /// Go on even if other sessions work on the target.
+    #[arg(long)]
+    force: bool,
+    /// Where the target has operations that this server never had, give them up.
+    #[arg(long)]
+    overwrite: bool,
+    /// Delete accounts of the target that were deleted here.
+    #[arg(long)]
+    delete_missing: bool,
+    /// Don't read back what was written.
+    #[arg(long)]
+    no_verify: bool,
+    /// Go on with data that `supersync verify` finds fault with.
+    #[arg(long)]
+    accept_faults: bool,
+}
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportCommandError {
+    /// The backup or the working copy can't be written, read, or relied on.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: BackupError,
+    },
+    /// The database is none, or of another version.
+    #[error("this server's database is not of this program's version; `supersync migrate run` brings it up to date")]
+    OtherSchema,
+    /// Some accounts were left as they were.
+    #[error("{0} account(s) could not be written, as listed above; the others are done")]
+    Faults(u64),
+    /// The export failed as a whole.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// Our database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Writing the output failed.
+    #[error("standard output: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl ExportCommandError {
+    /// With which code the program ends.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::File { error: BackupError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => 3,
+            Self::Export(ExportError::Refused(Refusal::Unreachable(_)) | ExportError::Target(_))
+            | Self::File { error: BackupError::Store(_), .. } => 5,
+            Self::Export(ExportError::Refused(_)) | Self::OtherSchema | Self::Store(StoreError::Refused(_)) => 4,
+            Self::Store(_) => 5,
+            Self::File { .. } | Self::Faults(_) | Self::Export(_) | Self::Io(_) => 1,
+        }
+    }
+}
+
+impl From<Refusal> for ExportCommandError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Export(refusal.into())
+    }
+}
+
+fn of(path: &Path) -> impl FnOnce(BackupError) -> ExportCommandError {
+    let path = path.to_owned();
+    |error| ExportCommandError::File { path, error }
+}
+
+/// Runs `supersync export`.
+///
+/// # Errors
+/// See [`ExportCommandError`]; the text is meant for the operator.
+pub async fn export(
+    args: ExportArgs,
+    config: &Config,
+    output: &mut (dyn Write + Send),
+) -> Result<(), ExportCommandError> {
+    let options = Options {
+        dry_run: args.dry_run,
+        force: args.force,
+        overwrite: args.overwrite,
+        delete_missing: args.delete_missing,
+        verify: !args.no_verify,
+    };
+    // Before anything that takes long.
+    let target = Target::open(&args.to, &options).await?;
+    let copy = match &args.backup {
+        Some(file) => Copy::Given(file.clone()),
+        None => Copy::make(config, args.work_dir.as_deref().unwrap_or(&config.data_dir)).await?,
+    };
+    let checked = check(copy.path()).await?;
+    if checked.fault_count > 0 && !args.accept_faults {
+        for fault in &checked.faults {
+            writeln!(output, "fault: {fault}")?;
+        }
+        return Err(of(copy.path())(BackupError::Faults(checked.fault_count)));
+    }
+    let operations = AtomicU64::new(0);
+    let bar = progress::bar(usize::try_from(checked.operations).unwrap_or(usize::MAX), "operations");
+    let writing = target.write(Arc::new(checked), copy.path(), &options, &operations);
+    let report = progress::watch(writing, || bar.set_position(operations.load(Ordering::Relaxed))).await;
+    bar.finish_and_clear();
+    let report = report?;
+    if args.json {
+        let report = serde_json::to_string(&report).map_err(io::Error::from)?;
+        writeln!(output, "{report}")?;
+    } else {
+        tell(&report, output)?;
+    }
+    match report.accounts.failed.count {
+        0 => Ok(()),
+        failed => Err(ExportCommandError::Faults(failed)),
+    }
+}
+
+/// The data as it is at one instant, in a file.
+enum Copy {
+    /// A backup that there was.
+    Given(PathBuf),
+    /// Made for this, gone with this.
+    Made(PathBuf),
+}
+
+impl Copy {
+    async fn make(config: &Config, directory: &Path) -> Result<Self, ExportCommandError> {
+        // Neither makes a database nor changes one that an older server may be using.
+        let migrations = store::migration_status(&config.database).await?;
+        if migrations.iter().any(|migration| !migration.applied) {
+            return Err(ExportCommandError::OtherSchema);
+        }
+        let path = directory.join(format!("supersync-export-{}.ssb", std::process::id()));
+        let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+        let so_far = Arc::new(Progress::default());
+        let bar = progress::bar(0, "rows read");
+        let writing = backup::write(Arc::clone(&store), &path, Arc::clone(&so_far));
+        let written = progress::watch(writing, || {
+            let rows = so_far.rows.load(Ordering::Relaxed);
+            bar.set_length(so_far.of_about.load(Ordering::Relaxed).max(rows));
+            bar.set_position(rows);
+        })
+        .await;
+        bar.finish_and_clear();
+        store.close().await;
+        written.map_err(of(&path))?;
+        Ok(Self::Made(path))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Given(path) | Self::Made(path) => path,
+        }
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let Self::Made(path) = self
+            && let Err(error) = std::fs::remove_file(&*path)
+        {
+            tracing::warn!(%error, "the working copy of the data can't be removed; it is as secret as the database");
+        }
+    }
+}
+
+async fn check(path: &Path) -> Result<Checked, ExportCommandError> {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let size = std::fs::metadata(path).map_err(|error| of(path)(error.into()))?.len();
+    let bar = progress::bar(usize::try_from(size).unwrap_or(usize::MAX), "bytes checked");
+    let (file, counter) = (path.to_owned(), Arc::clone(&bytes));
+    let checking = tokio::task::spawn_blocking(move || backup::check(&file, &counter));
+    let checked = progress::watch(checking, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
+    bar.finish_and_clear();
+    checked.unwrap_or(Err(BackupError::Crashed)).map_err(of(path))
+}
+
+/// What a person is told.
+fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
+    let Report { accounts, operations, passkeys, devices, lost, missing, .. } = report;
+    let (did, state) =
+        if report.dry_run { ("Would be done (nothing was changed)", "would be") } else { ("Done", "were") };
+    writeln!(output, "{did}, with the data as of {} UTC:", time(report.taken_at))?;
+    writeln!(
+        output,
+        "accounts    {} added, {} changed, {} already so, {} failed",
+        accounts.added, accounts.changed, accounts.unchanged, accounts.failed.count
+    )?;
+    writeln!(
+        output,
+        "operations  {} added, {} removed, {} already there",
+        operations.added, operations.removed, operations.kept
+    )?;
+    writeln!(output, "passkeys    {} written, {} removed", passkeys.written, passkeys.removed)?;
+    writeln!(output, "devices     {} written, {} removed", devices.written, devices.removed)?;
+    for (count, what) in [
+        (
+            lost.passwords,
+            "account(s) have a password that the old server can't check (argon2id): they sign in with a passkey or a link",
+        ),
+        (lost.passwords_without_passkey, "of them have no passkey, so only a link by mail remains"),
+        (lost.links, "link(s) that were mailed and not used yet are void there"),
+        (lost.locks, "account(s) are locked here; the old server knows no such lock, so they are open there"),
+    ] {
+        if count > 0 {
+            writeln!(output, "note: {count} {what}")?;
+        }
+    }
+    if missing.deleted_here.count > 0 {
+        let done = if missing.deleted_there > 0 {
+            format!("{} {state} deleted there", missing.deleted_there)
+        } else {
+            "--delete-missing deletes them there".to_owned()
+        };
+        let first: Vec<_> = missing.deleted_here.first.iter().map(|missing| missing.account.to_string()).collect();
+        writeln!(
+            output,
+            "note: {} account(s) were deleted here and are in the target ({done}): {}",
+            missing.deleted_here.count,
+            first.join(", ")
+        )?;
+    }
+    if missing.unknown.count > 0 {
+        let first: Vec<_> = missing.unknown.first.iter().map(|missing| missing.account.to_string()).collect();
+        writeln!(
+            output,
+            "note: {} account(s) of the target were never known here and are left alone: {}",
+            missing.unknown.count,
+            first.join(", ")
+        )?;
+    }
+    for failed in &accounts.failed.first {
+        writeln!(output, "failed: account {}: {}", failed.account, failed.reason)?;
+    }
+    if accounts.failed.count == 0 && !report.dry_run {
+        writeln!(output, "Start the old server with the JWT_SECRET that this one had, and devices go on.")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! One account: all of it in one transaction of the target, or nothing.
+
+use sqlx::{Connection as _, PgConnection, Row as _};
+
+use super::error::{AccountFault, Stop};
+use super::operations::{self, Stream};
+use super::report::{Operations, Rows};
+use super::rows::{Fingerprint, READ_BACK, small};
+use super::source::{Account, Device};
+use futures_util::TryStreamExt as _;
+use sha2::{Digest as _, Sha256};
+
+/// How accounts are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    /// Operations are only compared. (Everything else is written, in a transaction that is rolled back.)
+    pub(super) dry_run: bool,
+    /// What only the target has gives way.
+    pub(super) overwrite: bool,
+    /// What was written is read back and compared before it is committed.
+    pub(super) verify: bool,
+}
+
+/// What was done to an account.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    pub(super) is_new: bool,
+    pub(super) is_changed: bool,
+    pub(super) operations: Operations,
+    pub(super) passkeys: Rows,
+    pub(super) devices: Rows,
+    /// Links that stay good.
+    pub(super) links: u64,
+    /// Whether its password can't be checked there.
+    pub(super) password_lost: bool,
+    pub(super) has_passkey: bool,
+}
+
+/// Writes an account. When it is left as it was, some of its operations may not have been taken from the stream.
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    account: &Account,
+    ops: &mut Stream<'_>,
+    how: How,
+) -> Result<Done, Stop> {
+    let id = small("number", account.id)?;
+    let mut tx = connection.begin().await?;
+    let done = inside(&mut tx, id, account, ops, how).await;
+    match &done {
+        Ok(_) => tx.commit().await?,
+        Err(_) => tx.rollback().await?,
+    }
+    done
+}
+
+async fn inside(
+    tx: &mut PgConnection,
+    id: i32,
+    account: &Account,
+    ops: &mut Stream<'_>,
+    how: How,
+) -> Result<Done, Stop> {
+    small("last sequence", account.last_seq)?;
+    let password = account.password_hash.as_deref().filter(|hash| is_bcrypt(hash));
+    let mut done = Done { password_lost: account.password_hash.is_some() && password.is_none(), ..Done::default() };
+    let user_changed = user(tx, id, account, password, &mut done).await?;
+    done.passkeys = passkeys(tx, id, &mut done.has_passkey).await?;
+    let links_changed = links(tx, id, &mut done.links).await?;
+    let ours;
+    (done.operations, ours) = operations::write(tx, id, account, ops, how).await?;
+    let ops_changed = done.operations.added + done.operations.removed > 0;
+    let state_changed = state(tx, id, account, ops_changed).await?;
+    done.devices = devices(tx, id, &account.devices).await?;
+    if how.verify && !how.dry_run {
+        verify(tx, id, ours).await?;
+    }
+    done.is_changed = user_changed
+        || links_changed
+        || ops_changed
+        || state_changed
+        || done.passkeys != Rows::default()
+        || done.devices != Rows::default();
+    Ok(done)
+}
+
+/// Whether the old server can check it. It knows nothing else.
+fn is_bcrypt(hash: &str) -> bool {
+    ["$2a$", "$2b$", "$2y$"].iter().any(|kind| hash.starts_with(kind))
+}
+
+/// Writes the account itself. Returns whether it was other than that.
+async fn user(
+    tx: &mut PgConnection,
+    id: i32,
+    account: &Account,
+    password: Option<&str>,
+    done: &mut Done,
+) -> Result<bool, Stop> {
+    let theirs: Option<(String, bool)> = sqlx::query_as(
+        "SELECT email, created_at = TIMESTAMP 'epoch' + $2 * INTERVAL '1 millisecond' FROM users WHERE id = $1 FOR UPDATE",
+    )
+    .bind(id)
+    .bind(account.created_at)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let (has_address, is_same) = match &theirs {
+        Some((email, is_of_the_same_time)) => (*email == account.email, *is_of_the_same_time),
+        None => (false, true),
+    };
+    if !has_address && !is_same {
+        return Err(AccountFault::OtherAccount.into());
+    }
+    if !has_address {
+        let holder: Option<(i32, bool)> = sqlx::query_as(
+            "SELECT u.id, NOT EXISTS (SELECT FROM pg_temp.our_users s WHERE s.id = u.id) FROM users u WHERE u.email = $1",
+        )
+        .bind(&account.email)
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some((holder, is_missing)) = holder {
+            return Err(AccountFault::Address { holder, is_missing }.into());
+        }
+    }
+    done.is_new = theirs.is_none();
+    let statement = if done.is_new {
+        "INSERT INTO users (id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, \
+         terms_accepted_at, storage_quota_bytes, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, TIMESTAMP 'epoch' + $10 * INTERVAL '1 millisecond')"
+    } else {
+        // The last one is only there to have as many.
+        "UPDATE users SET email = $2, password_hash = $3, is_verified = $4, token_version = $5, \
+         failed_login_attempts = $6, locked_until = $7, terms_accepted_at = $8, storage_quota_bytes = $9 \
+         WHERE id = $1 AND $10::int8 IS NOT NULL AND (email, password_hash, is_verified, token_version, \
+         failed_login_attempts, locked_until, terms_accepted_at, storage_quota_bytes) \
+         IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9)"
+    };
+    let written = sqlx::query(statement)
+        .bind(id)
+        .bind(&account.email)
+        .bind(password)
+        .bind(i32::from(account.is_verified))
+        .bind(small("token version", account.token_version)?)
+        .bind(i32::try_from(account.failed_login_attempts).unwrap_or(i32::MAX))
+        .bind(account.locked_until)
+        .bind(account.terms_accepted_at)
+        .bind(account.storage_quota_bytes)
+        .bind(account.created_at)
+        .execute(tx)
+        .await?;
+    Ok(written.rows_affected() > 0)
+}
+
+/// Writes the passkeys: those that we don't have are gone. They are the same if the authenticator's id is.
+async fn passkeys(tx: &mut PgConnection, id: i32, has_passkey: &mut bool) -> Result<Rows, Stop> {
+    let removed = sqlx::query(
+        "DELETE FROM passkeys p WHERE p.user_id = $1 AND NOT EXISTS (SELECT FROM pg_temp.our_passkeys s \
+         WHERE s.user_id = $1 AND s.credential_id = p.credential_id)",
+    )
+    .bind(id)
+    .execute(&mut *tx)
+    .await?;
+    // Made of the authenticator's id, so that it is the same next time; as long as those that the old server makes.
+    let written = sqlx::query(
+        "INSERT INTO passkeys (id, user_id, credential_id, public_key, counter, transports, created_at, last_used_at) \
+         SELECT 'ss' || left(encode(sha256(credential_id), 'hex'), 23), user_id, credential_id, public_key, counter, \
+         transports, created_at, last_used_at FROM pg_temp.our_passkeys WHERE user_id = $1 \
+         ON CONFLICT (credential_id) DO UPDATE SET public_key = EXCLUDED.public_key, counter = EXCLUDED.counter, \
+         transports = EXCLUDED.transports, created_at = EXCLUDED.created_at, last_used_at = EXCLUDED.last_used_at \
+         WHERE passkeys.user_id = EXCLUDED.user_id AND (passkeys.public_key, passkeys.counter, passkeys.transports, \
+         passkeys.created_at, passkeys.last_used_at) IS DISTINCT FROM (EXCLUDED.public_key, EXCLUDED.counter, \
+         EXCLUDED.transports, EXCLUDED.created_at, EXCLUDED.last_used_at)",
+    )
+    .bind(id)
+    .execute(&mut *tx)
+    .await?;
+    let (ours, theirs): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM pg_temp.our_passkeys WHERE user_id = $1), \
+         (SELECT count(*) FROM passkeys WHERE user_id = $1)",
+    )
+    .bind(id)
+    .fetch_one(tx)
+    .await?;
+    if ours != theirs {
+        return Err(AccountFault::Passkey.into());
+    }
+    *has_passkey = ours > 0;
+    Ok(Rows { written: written.rows_affected(), removed: removed.rows_affected() })
+}
+
+/// The old server's one-time tokens: the column and the one with its time.
+const TOKENS: [&str; 4] = ["verification_token", "reset_password_token", "passkey_recovery_token", "login_token"];
+
+/// Makes links of the old server void that have been used here or replaced by others. Ours can't be written there: the
+/// tokens in them are not stored, only their hashes. Returns whether there was one; counts those that stay good.
+async fn links(tx: &mut PgConnection, id: i32, good: &mut u64) -> Result<bool, Stop> {
+    let row = sqlx::query(
+        "SELECT verification_token, reset_password_token, passkey_recovery_token, login_token FROM users WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_one(&mut *tx)
+    .await?;
+    let mut changed = false;
+    for (at, column) in TOKENS.into_iter().enumerate() {
+        let Some(token): Option<String> = row.try_get(at)? else { continue };
+        let is_good: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_temp.our_links WHERE user_id = $1 AND token_hash = $2)")
+                .bind(id)
+                .bind(Sha256::digest(&token).as_slice())
+                .fetch_one(&mut *tx)
+                .await?;
+        if is_good {
+            *good += 1;
+            continue;
+        }
+        changed = true;
+        // Constant names.
+        let sql = format!("UPDATE users SET {column} = NULL, {column}_expires_at = NULL WHERE id = $1");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(&mut *tx).await?;
+    }
+    let pending = sqlx::query(
+        "DELETE FROM pending_passkey_registrations p WHERE p.user_id = $1 AND NOT EXISTS (SELECT FROM pg_temp.our_links s \
+         WHERE s.user_id = $1 AND s.token_hash = sha256(convert_to(p.verification_token, 'UTF8')))",
+    )
+    .bind(id)
+    .execute(&mut *tx)
+    .await?;
+    Ok(changed || pending.rows_affected() > 0)
+}
+
+/// Writes where the account's sequence stands, and what it uses. Returns whether that was otherwise.
+///
+/// What the old server keeps in this row to save itself work it forgets when operations have changed; but for the newest
+/// full state's clock, which can't be computed any more when what came before that has been pruned.
+///
+/// An account without data has no row: only then devices are told that there is nothing, and the first to come uploads
+/// what it has. (With the row and without operations they would believe to have everything.) Its sequence begins at 1
+/// again, as after every wipe on the old server.
+async fn state(tx: &mut PgConnection, id: i32, account: &Account, ops_changed: bool) -> Result<bool, Stop> {
+    let changed = if account.is_empty() {
+        let sql = "DELETE FROM user_sync_state WHERE user_id = $1 AND (last_seq <> 0 OR snapshot_data IS NOT NULL)";
+        sqlx::query(sql).bind(id).execute(&mut *tx).await?
+    } else {
+        let (full_state_seq, full_state_clock) = match &account.full_state {
+            Some((seq, clock)) => (Some(small("newest full state", *seq)?), Some(clock.as_str())),
+            None => (None, None),
+        };
+        sqlx::query(
+            "INSERT INTO user_sync_state (user_id, last_seq, latest_full_state_seq, latest_full_state_vector_clock) \
+             VALUES ($1, $2, $3, $4::jsonb) ON CONFLICT (user_id) DO UPDATE SET last_seq = EXCLUDED.last_seq, \
+             last_snapshot_seq = NULL, snapshot_data = NULL, snapshot_at = NULL, snapshot_schema_version = NULL, \
+             latest_full_state_seq = EXCLUDED.latest_full_state_seq, \
+             latest_full_state_vector_clock = EXCLUDED.latest_full_state_vector_clock, latest_state_replacement_seq = NULL \
+             WHERE $5 OR user_sync_state.last_seq <> EXCLUDED.last_seq",
+        )
+        .bind(id)
+        .bind(small("last sequence", account.last_seq)?)
+        .bind(full_state_seq)
+        .bind(full_state_clock)
+        .bind(ops_changed)
+        .execute(&mut *tx)
+        .await?
+    };
+    let changed = changed.rows_affected() > 0;
+    if changed || ops_changed {
+        sqlx::query(
+            "UPDATE users SET storage_used_bytes = \
+             COALESCE((SELECT sum(payload_bytes)::int8 FROM operations WHERE user_id = $1), 0) + \
+             COALESCE((SELECT octet_length(snapshot_data) FROM user_sync_state WHERE user_id = $1), 0) WHERE id = $1",
+        )
+        .bind(id)
+        .execute(tx)
+        .await?;
+    }
+    Ok(changed)
+}
+
+/// Writes the devices: those that we don't have are gone.
+async fn devices(tx: &mut PgConnection, id: i32, ours: &[Device]) -> Result<Rows, Stop> {
+    let clients: Vec<&str> = ours.iter().map(|device| device.client_id.as_str()).collect();
+    let removed = sqlx::query("DELETE FROM sync_devices WHERE user_id = $1 AND client_id <> ALL($2)")
+        .bind(id)
+        .bind(&clients)
+        .execute(&mut *tx)
+        .await?;
+    let written = sqlx::query(
+        "INSERT INTO sync_devices (user_id, client_id, last_seen_at, created_at) \
+         SELECT $1, r.* FROM unnest($2::text[], $3::int8[], $4::int8[]) AS r \
+         ON CONFLICT (user_id, client_id) DO UPDATE \
+         SET last_seen_at = EXCLUDED.last_seen_at, created_at = EXCLUDED.created_at \
+         WHERE (sync_devices.last_seen_at, sync_devices.created_at) <> (EXCLUDED.last_seen_at, EXCLUDED.created_at)",
+    )
+    .bind(id)
+    .bind(&clients)
+    .bind(ours.iter().map(|device| device.last_seen_at).collect::<Vec<_>>())
+    .bind(ours.iter().map(|device| device.created_at).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(Rows { written: written.rows_affected(), removed: removed.rows_affected() })
+}
+
+/// Reads back what is about to be committed.
+async fn verify(tx: &mut PgConnection, id: i32, ours: Fingerprint) -> Result<(), Stop> {
+    let mut theirs = Fingerprint::default();
+    let mut rows = sqlx::query(READ_BACK).bind(id).fetch(tx);
+    while let Some(row) = rows.try_next().await? {
+        theirs.add_row(&row)?;
+    }
+    Ok(theirs.verify(ours)?)
+}
