@@ -1,0 +1,1 @@
+//! Accounts themselves: passwords, passkeys, links, addresses; those that are gone.

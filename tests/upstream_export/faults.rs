@@ -1,0 +1,1 @@
+//! Accounts that can't be written: they are left as they were, the others are not.

@@ -1,0 +1,64 @@
+//! The way back: what this server holds, in the old server's database. From either of our databases; what is refused first.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+/// Makes a test for each database that the data comes from.
+macro_rules! from_both_databases {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name($crate::harness::Backend::Sqlite).await; })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name($crate::harness::Backend::Postgres).await; })+
+        }
+    };
+}
+
+mod accounts;
+mod faults;
+mod old;
+mod refusal;
+mod way_back;
+
+use std::process::Output;
+
+use harness::{Program, TestDatabase};
+use old::Old;
+use serde_json::Value;
+
+/// Runs the export to its end.
+async fn export(database: &TestDatabase, old: &Old, further: &[&str]) -> Output {
+    let mut arguments = vec!["export", "--upstream", "--to", old.url()];
+    arguments.extend(further);
+    Program::run(database, &arguments).await
+}
+
+/// What an export says that does all that it is told to.
+async fn exported(database: &TestDatabase, old: &Old, further: &[&str]) -> Value {
+    let mut arguments = vec!["--json"];
+    arguments.extend(further);
+    let output = export(database, old, &arguments).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&said).expect("one JSON object")
+}
+
+/// What an export says, as report and as error, that leaves some accounts out.
+#[track_caller]
+fn partly(output: &Output) -> (Value, String) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {said}"));
+    (report, said)
+}
+
+/// What an export says that ends with this code before it does anything.
+#[track_caller]
+fn refused(output: &Output, code: i32) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    said
+}
