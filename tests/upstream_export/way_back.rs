@@ -4,12 +4,18 @@ use serde_json::json;
 
 use super::old::{Expected, Old};
 use super::{export, exported};
-use crate::harness::{Account, Backend, Server, ciphertext, import, op, snapshot};
+use crate::harness::{Account, Backend, Op, Server, ciphertext, import, op, snapshot};
 
 from_both_databases! {
     everything_arrives,
     the_second_time_only_the_difference,
     a_dry_run_changes_nothing,
+}
+
+/// Uploads what must be accepted.
+async fn put(account: &Account, client: &str, ops: &[Op]) {
+    let outcomes = account.upload(client, ops).await.outcomes();
+    assert!(outcomes.iter().all(|outcome| outcome.starts_with('#')), "{outcomes:?}");
 }
 
 /// Accounts with everything that an account can have.
@@ -31,29 +37,33 @@ impl Filled {
         let [wiped, begun_again] = [server.account().await, server.account().await];
         let [empty, deleted] = [server.account().await, server.account().await];
 
-        busy.upload("A", &[op("A"), op("A").entity_ids(&["a", "b"]).payload("ä✓ \u{1F600} \\ \" \n")]).await.ok();
-        busy.upload("B", &(0..70).map(|_| op("B")).collect::<Vec<_>>()).await.ok();
+        put(&busy, "A", &[op("A"), op("A").entity_ids(&["a", "b"]).payload("ä✓ \u{1F600} \\ \" \n")]).await;
+        put(&busy, "B", &(0..70).map(|_| op("B")).collect::<Vec<_>>()).await;
         server.seal_account(&busy).await;
-        busy.upload("A", &[import("A").payload(json!({ "task": { "ids": [1.5, -0.25, 1e21], "x": null } }))]).await.ok();
-        let numbers = json!([0, -1, 0.1, 1e-7, 123_456_789_012_345_678_i64, true, [], {}]);
-        busy.upload("B", &[op("B").payload(numbers), op("B").kind("DEL").payload(json!(null))]).await.ok();
+        put(&busy, "A", &[import("A").payload(json!({ "task": { "ids": [1.5, -0.25, 1e21], "x": null } }))]).await;
+        let numbers = json!({ "n": [0, -1, 0.1, 1e-7, 123_456_789_012_345_678_i64, true, [], {}] });
+        put(&busy, "B", &[op("B").payload(numbers), op("B").kind("DEL").payload(json!(null))]).await;
         let last = server.state(&busy).await.last_seq;
         busy.snapshot(&snapshot("A").repair(last)).await.ok();
-        busy.upload("C", &[op("C").sized(2 << 20), op("C").entity("PROJECT", "p").without("entityId")]).await.ok();
+        put(&busy, "C", &[op("C").sized(2 << 20), op("C").kind("BATCH").with("entityType", "ALL").without("entityId")])
+            .await;
 
         let secret = |n| op("X").encrypted(ciphertext(n));
-        encrypted.upload("X", &[import("X").encrypted(ciphertext(5_000)), secret(99), secret(1)]).await.ok();
-        encrypted.upload("Y", &[op("Y").encrypted(ciphertext(64)).entity_ids(&["one", "two"])]).await.ok();
+        put(&encrypted, "X", &[import("X").encrypted(ciphertext(5_000)), secret(99), secret(1)]).await;
+        put(&encrypted, "Y", &[op("Y").encrypted(ciphertext(64)).entity_ids(&["one", "two"])]).await;
 
-        clean.upload("A", &[import("A"), op("A"), op("A")]).await.ok();
-        clean.snapshot(&snapshot("D").encrypted(300).with("syncImportReason", "PASSWORD_CHANGED").clean_slate()).await.ok();
-        clean.upload("D", &[op("D").encrypted(ciphertext(9))]).await.ok();
+        put(&clean, "A", &[import("A"), op("A"), op("A")]).await;
+        clean
+            .snapshot(&snapshot("D").encrypted(300).with("syncImportReason", "PASSWORD_CHANGED").clean_slate())
+            .await
+            .ok();
+        put(&clean, "D", &[op("D").encrypted(ciphertext(9))]).await;
 
         for account in [&wiped, &begun_again] {
-            account.upload("A", &[import("A"), op("A")]).await.ok();
+            put(account, "A", &[import("A"), op("A")]).await;
             account.delete("/api/sync/data").await.ok();
         }
-        begun_again.upload("A", &[import("A"), op("A"), op("A")]).await.ok();
+        put(&begun_again, "A", &[import("A"), op("A"), op("A")]).await;
         deleted.upload("A", &[op("A")]).await.ok();
         server.store.delete_user(deleted.id).await.expect("the store works");
         Self { server, busy, encrypted, clean, wiped, begun_again, empty, deleted }
@@ -119,8 +129,10 @@ async fn the_second_time_only_the_difference(from: Backend) {
     let old = Old::create().await;
     exported(&filled.server.database, &old, &[]).await;
     // The old server has filled in what it keeps to save itself work.
-    old.run("UPDATE user_sync_state SET latest_state_replacement_seq = 1, snapshot_data = '\\x1f8b', last_snapshot_seq = 1")
-        .await;
+    old.run(
+        "UPDATE user_sync_state SET latest_state_replacement_seq = 1, snapshot_data = '\\x1f8b', last_snapshot_seq = 1",
+    )
+    .await;
     let untouched = old.state(&filled.encrypted).await;
 
     filled.busy.upload("E", &[op("E"), op("E")]).await.ok();

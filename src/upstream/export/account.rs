@@ -205,7 +205,7 @@ async fn links(tx: &mut PgConnection, id: i32, good: &mut u64) -> Result<bool, S
         let is_good: bool =
             sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_temp.our_links WHERE user_id = $1 AND token_hash = $2)")
                 .bind(id)
-                .bind(Sha256::digest(&token).as_slice())
+                .bind(&Sha256::digest(&token)[..])
                 .fetch_one(&mut *tx)
                 .await?;
         if is_good {

@@ -14,7 +14,7 @@ use super::{Refusal, schema};
 const APPLICATION: &str = "supersync-export";
 /// Whoever holds this lock of the target exports into it.
 const LOCK: i64 = 0x7375_7065_7262_6b31;
-/// A server that has just been stopped may take a moment to be gone.
+/// Whoever has just been stopped, or has just ended, may take a moment to be gone.
 const LEAVING: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Parameters that only the old server's database layer understands.
@@ -35,10 +35,12 @@ pub(super) async fn open(url: &str, force: bool) -> Result<PgConnection, Refusal
     .execute(&mut connection)
     .await?;
     schema::check(&mut connection).await?;
-    let is_ours: bool =
-        sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut connection).await?;
-    if !is_ours {
-        return Err(Refusal::Busy);
+    let until = Instant::now() + LEAVING;
+    while !lock(&mut connection).await? {
+        if Instant::now() >= until {
+            return Err(Refusal::Busy);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     if !force {
         let others = others(&mut connection).await?;
@@ -47,6 +49,10 @@ pub(super) async fn open(url: &str, force: bool) -> Result<PgConnection, Refusal
         }
     }
     Ok(connection)
+}
+
+async fn lock(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(connection).await
 }
 
 /// The address as the old server has it in its `DATABASE_URL`.
