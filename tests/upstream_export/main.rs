@@ -18,6 +18,7 @@ macro_rules! from_both_databases {
 }
 
 mod accounts;
+mod cursors;
 mod faults;
 mod old;
 mod refusal;
