@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, VerifyArgs};
 use supersync::admin::data::{DataCommand, DataError};
 use supersync::admin::export::{ExportArgs, ExportCommandError};
+use supersync::admin::import::{ImportArgs, ImportCommandError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::user::{AdminError, UserCommand};
@@ -76,6 +77,7 @@ enum WithSettings {
     Data(DataCommand),
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    Import(ImportArgs),
     Export(ExportArgs),
     #[command(subcommand)]
     Mail(MailCommand),
@@ -104,6 +106,8 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
     } else if let Some(error) = error.downcast_ref::<DataError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<BackupCommandError>() {
+        error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<ImportCommandError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<ExportCommandError>() {
         error.exit_code()
@@ -176,6 +180,10 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                 quiet_logs(&config)?;
                 let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
                 Ok(admin::backup::restore(args, &config, &mut input, &mut output).await?)
+            }
+            WithSettings::Import(args) => {
+                quiet_logs(&config)?;
+                Ok(admin::import::import(args, &config, &Clock::System, &mut io::stdout()).await?)
             }
             WithSettings::Export(args) => {
                 quiet_logs(&config)?;

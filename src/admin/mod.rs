@@ -6,6 +6,7 @@ mod clear;
 pub mod data;
 pub mod export;
 pub mod healthcheck;
+pub mod import;
 pub mod mail;
 pub mod migrate;
 mod progress;

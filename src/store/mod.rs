@@ -54,7 +54,7 @@ pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
-pub use rebuild::heads_of_ops;
+pub use rebuild::{OpTrace, heads_of_ops, take_in, take_over};
 pub use segment::Segment;
 pub use sessions::{
     Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,

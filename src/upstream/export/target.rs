@@ -56,7 +56,7 @@ async fn lock(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
 }
 
 /// The address as the old server has it in its `DATABASE_URL`.
-fn address(url: &str) -> Result<(PgConnectOptions, Option<String>), Refusal> {
+pub(in crate::upstream) fn address(url: &str) -> Result<(PgConnectOptions, Option<String>), Refusal> {
     let wrong = |what: &str| Refusal::Address(what.to_owned());
     let mut parsed =
         Url::parse(url).map_err(|_| wrong("expected postgres://user:password@host:port/name (value not shown)"))?;
@@ -83,7 +83,7 @@ fn address(url: &str) -> Result<(PgConnectOptions, Option<String>), Refusal> {
 }
 
 /// Who else has a session, in words.
-async fn others(connection: &mut PgConnection) -> Result<String, Refusal> {
+pub(in crate::upstream) async fn others(connection: &mut PgConnection) -> Result<String, Refusal> {
     let until = Instant::now() + LEAVING;
     loop {
         // Without the right to see more, what others do is hidden, but not that they are there.
