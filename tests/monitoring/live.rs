@@ -164,10 +164,10 @@ async fn every_panel_and_rule_answers(backend: Backend) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_and_rule_answers_with_sqlite() {
-    every_panel_and_rule_answers(Backend::Sqlite).await;
+    Box::pin(every_panel_and_rule_answers(Backend::Sqlite)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_and_rule_answers_with_postgres() {
-    every_panel_and_rule_answers(Backend::Postgres).await;
+    Box::pin(every_panel_and_rule_answers(Backend::Postgres)).await;
 }
