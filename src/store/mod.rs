@@ -40,6 +40,7 @@ mod group;
 mod migrate;
 mod overview;
 mod page;
+pub mod peers;
 pub mod postgres;
 mod rebuild;
 mod row;
@@ -54,6 +55,7 @@ pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
+pub use peers::PeerStore;
 pub use rebuild::heads_of_ops;
 pub use segment::Segment;
 pub use sessions::{
@@ -785,6 +787,7 @@ pub trait Store:
     + EventStore
     + OverviewStore
     + GaugeStore
+    + PeerStore
     + MaintenanceStore
     + TestStore
 {

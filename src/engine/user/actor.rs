@@ -24,6 +24,7 @@ use crate::engine::committer::{CommitResult, Committer};
 use crate::engine::invariants;
 use crate::engine::notifier::Notifier;
 use crate::engine::options::Options;
+use crate::engine::peers::Peers;
 use crate::engine::registry::{ActorGuard, Lease, Slot};
 use crate::engine::touches::Touches;
 use crate::engine::view::{EncodedOp, Tail, UserView};
@@ -55,6 +56,8 @@ pub struct Context {
     pub committer: Committer,
     /// Who is told.
     pub notifier: Notifier,
+    /// The other processes on the database.
+    pub peers: Arc<Peers>,
     /// Devices that were seen and whose rows are to be written.
     pub touches: Arc<Touches>,
     /// Accounts that are live.
@@ -222,7 +225,7 @@ impl Writer {
             if batch.is_empty() {
                 return;
             }
-            if self.context.options.distrust_cache
+            if self.is_doubtful()
                 && let Err(error) = self.reload().await
             {
                 refuse(batch, &error);
@@ -262,8 +265,15 @@ impl Writer {
         batch
     }
 
+    /// Whether somebody else may have changed the account. A plan on an old state would be fenced, but an answer without a
+    /// commit (a conflict, a duplicate) would not.
+    fn is_doubtful(&self) -> bool {
+        self.context.options.distrust_cache || self.slot.current(&self.context.peers).is_none()
+    }
+
     /// Brings the state in line with the database. What is cached stays when the row has not changed.
     async fn reload(&mut self) -> Result<(), EngineError> {
+        let epoch = self.context.peers.epoch();
         let store = self.context.store.as_ref();
         let loaded = store.load_account(self.user).await.map_err(store_trouble)?.ok_or(EngineError::NoAccount)?;
         if let Some(state) = &mut self.state
@@ -277,6 +287,7 @@ impl Writer {
             self.state = Some(state);
         }
         self.publish(Vec::new());
+        self.slot.read_in(epoch);
         Ok(())
     }
 
@@ -565,6 +576,7 @@ impl Writer {
         for author in &flight.authors {
             self.context.notifier.committed(self.user, author, latest_seq);
         }
+        self.context.peers.committed(self.user, self.slot.view().sync(), &flight.authors);
         self.answer(flight.batch, flight.answers);
     }
 
