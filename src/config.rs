@@ -224,6 +224,8 @@ pub struct Timeouts {
     pub socket: Duration,
     /// From when a request counts as slow (30 s).
     pub slow_request: Duration,
+    /// How long the server goes on serving after it was told to stop, while its readiness already says no (0 s).
+    pub linger: Duration,
     /// How long running requests may take to finish at shutdown (25 s).
     pub drain: Duration,
 }

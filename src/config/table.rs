@@ -268,6 +268,11 @@ pub const GROUPS: &[Group] = &[
             value("REQUEST_TIMEOUT_SECONDS", "80", "One request in the server."),
             value("SOCKET_TIMEOUT_SECONDS", "90", "A connection on which nothing moves."),
             value("SLOW_REQUEST_SECONDS", "30", "From here on a request is logged and counted as slow."),
+            value(
+                "SHUTDOWN_DELAY_SECONDS",
+                "0",
+                "How long to go on serving after the signal to stop, with `/readyz` saying no, until a balancer has noticed. For several servers behind one: longer than it takes the balancer.",
+            ),
             value("SHUTDOWN_TIMEOUT_SECONDS", "25", "How long running requests may take to finish at shutdown."),
         ],
     },

@@ -294,6 +294,7 @@ impl Listener {
     async fn listen(&mut self) -> Result<Ended, StoreError> {
         let Some(line) = self.store.join_peers(self.peers.me).await? else {
             self.peers.telling.store(false, Ordering::Release);
+            metrics::gauge!("supersync_peers").set(0.0);
             self.peers.renew();
             return Ok(Ended::Alone);
         };
