@@ -4,11 +4,12 @@
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
 # make readme-walk   runs the README's own commands, on both databases
+# make image-walk    runs the Dockerfile's steps without a container engine; needs root
 
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint bench guard readme-walk build
+.PHONY: run test test-sqlite lint bench guard readme-walk image-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -57,3 +58,7 @@ guard: build
 readme-walk:
 	scripts/readme-walk
 	scripts/with-postgres sh -c 'DATABASE_URL=$$SUPERSYNC_TEST_POSTGRES_URL scripts/readme-walk'
+
+# The release build again, by way of the Dockerfile.
+image-walk: build
+	scripts/dockerfile-steps --binary $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/supersync
