@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::webauthn::RelyingParty;
 
-use super::reader::{ConfigErrors, Reader, bytes, days, hours, number, seconds};
+use super::reader::{ConfigErrors, Reader, bytes, days, delay, hours, number, seconds};
 use super::{
     Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, RegistrationMode,
     Retention, Timeouts, database, legal, mail, secret, table,

@@ -99,6 +99,7 @@ fn config() -> Config {
             handler: Duration::from_secs(80),
             socket: Duration::from_secs(90),
             slow_request: Duration::from_secs(30),
+            linger: Duration::ZERO,
             drain: Duration::from_secs(25),
         },
         limits: Limits {

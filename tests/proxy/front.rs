@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
 use crate::harness::{Account, PATIENCE, free_port};
 
@@ -51,11 +53,11 @@ pub struct Front {
 }
 
 impl Front {
-    /// In front of `upstream`, which is `host:port`.
+    /// In front of `upstream`, which is `host:port`; Caddy takes several, with spaces in between.
     pub async fn before(kind: Kind, upstream: &str, waits: Waits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (http_port, https_port) = (free_port(), free_port());
-        let place = Place { folder: folder.path(), upstream, http_port, https_port, waits };
+        let (plain, tls) = (free_port(), free_port());
+        let place = Place { folder: folder.path(), upstream, http_port: plain, https_port: tls, waits };
         let (mut command, authority) = match kind {
             Kind::Caddy => place.caddy(),
             Kind::Nginx => place.nginx(),
@@ -69,8 +71,8 @@ impl Front {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{kind:?} does not start ({error}): `make test` installs it"));
-        let http = format!("http://localhost:{http_port}");
-        let https = format!("https://localhost:{https_port}");
+        let http = format!("http://localhost:{plain}");
+        let https = format!("https://localhost:{tls}");
         let mut front = Self { child, folder, authority, http, https };
         let up = timeout(PATIENCE, front.listens()).await.unwrap_or(false);
         assert!(up, "{kind:?} does not listen: {}", front.log());
@@ -144,6 +146,19 @@ impl Front {
         Account { base: self.https.clone(), http: self.client(), ..account.clone() }
     }
 
+    /// The account's notification socket by way of this proxy.
+    pub async fn socket(&self, account: &Account, client: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+        let authority = CertificateDer::from_pem_file(&self.authority).expect("a certificate");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority).expect("an authority");
+        let trust = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let base = self.https.replacen("https", "wss", 1);
+        let url = format!("{base}/api/sync/ws?token={}&clientId={client}", account.token);
+        let connector = Some(Connector::Rustls(Arc::new(trust)));
+        let opening = tokio_tungstenite::connect_async_tls_with_config(url, None, true, connector);
+        timeout(PATIENCE, opening).await.expect("in time").expect("the upgrade succeeds").0
+    }
+
     /// Ends it and returns its log.
     pub async fn stop(mut self) -> String {
         self.child.kill().await.expect("it ran");
@@ -179,6 +194,9 @@ impl Place<'_> {
             .env("UPSTREAM_PATIENCE", format!("{connection}s"))
             .env("UPSTREAM_TIMEOUT", format!("{answer}s"))
             .env("HEAD_TIMEOUT", format!("{head}s"));
+        if self.upstream.contains(' ') {
+            command.env("UPSTREAM_HEALTH", "health_uri /readyz");
+        }
         (command, self.folder.join("caddy/pki/authorities/local/root.crt"))
     }
 

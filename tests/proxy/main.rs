@@ -1,24 +1,21 @@
-//! The settings for Caddy, nginx and HAProxy, each in the real program, with TLS, in front of a real server.
+//! The settings for Caddy, nginx and `HAProxy`, each in the real program, with TLS, in front of a real server.
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
 mod front;
+mod rolling;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use front::{Front, Kind, Waits};
 use futures_util::StreamExt as _;
 use harness::{Backend, PATIENCE, Server, free_port, op};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_tungstenite::Connector;
 use tokio_tungstenite::tungstenite::{Error as Broken, Message as Frame};
 
 /// Makes one test per proxy of each function.
@@ -85,14 +82,7 @@ async fn devices_sync_through_it_and_its_log_holds_no_tokens(kind: Kind) {
     let direct = server.account().await;
     let account = front.account(&direct);
 
-    let authority = CertificateDer::from_pem_file(&front.authority).expect("a certificate");
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(authority).expect("an authority");
-    let trust = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let url = format!("{}/api/sync/ws?token={}&clientId=B", front.https.replacen("https", "wss", 1), account.token);
-    let connector = Some(Connector::Rustls(Arc::new(trust)));
-    let opening = tokio_tungstenite::connect_async_tls_with_config(url, None, true, connector);
-    let (mut socket, _) = timeout(PATIENCE, opening).await.expect("in time").expect("the upgrade succeeds");
+    let mut socket = front.socket(&account, "B").await;
     assert_eq!(message(&mut socket).await["type"], "connected");
     assert_eq!(account.upload("A", &[op("A")]).await.outcomes(), ["#1"]);
     assert_eq!(message(&mut socket).await["type"], "new_ops");
