@@ -74,6 +74,7 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
             if text == "off" { Some(None) } else { text.parse::<SocketAddr>().ok().map(Some) }
         }),
         backup_dir: r.text("BACKUP_DIR").map(PathBuf::from),
+        traces: super::traces::traces(r),
         log_format: r.value("LOG_FORMAT", "expected text or json", |text| match text {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),

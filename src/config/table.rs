@@ -192,7 +192,7 @@ pub const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        title: "Logs and metrics",
+        title: "Logs, metrics and traces",
         variables: &[
             value("LOG_FORMAT", "text", "`text` or `json`."),
             value(
@@ -202,6 +202,13 @@ pub const GROUPS: &[Group] = &[
             ),
             value("METRICS_ADDR", "127.0.0.1:9464", "Address and port of `/metrics`, or `off`."),
             unset("BACKUP_DIR", "Folder of the backups; metrics tell how old its newest file is."),
+            unset(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "Collector for traces, OTLP over HTTP, such as `http://localhost:4318`; without it there are none.",
+            ),
+            secret(unset("OTEL_EXPORTER_OTLP_HEADERS", "Headers for the collector, as `name=value,name=value`.")),
+            value("OTEL_SERVICE_NAME", "supersync", "What this server is called in traces."),
+            value("OTEL_TRACES_SAMPLER_ARG", "1", "The part of all requests that is traced, from 0 to 1."),
         ],
     },
     Group {

@@ -30,6 +30,7 @@ use crate::protocol::limits::PIGGYBACK_LIMIT;
 use crate::protocol::op::is_causal_full_state;
 use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
 use crate::protocol::{Seq, UserId, validate};
+use crate::spans;
 use crate::store::{Device, FullStateRow, Store};
 
 /// A device counts as online for so long after it was seen.
@@ -447,6 +448,7 @@ impl Handle {
                 reply,
                 deadline,
                 since: Instant::now(),
+                span: spans::account(work.name(), user),
                 _permit: permit,
                 _lease: lease.clone(),
             };

@@ -67,6 +67,7 @@ fn config() -> Config {
         metrics_addr: None,
         backup_dir: None,
         log_format: LogFormat::Text,
+        traces: None,
         log_filter: "info".into(),
         rate_limits: RateLimits {
             per_address: false,

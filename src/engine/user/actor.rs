@@ -13,6 +13,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::facts::{CleanupStep, Facts, Needs};
 use super::heads::{self, HeadCache};
@@ -31,6 +32,7 @@ use crate::engine::view::{EncodedOp, Tail, UserView};
 use crate::engine::{EngineError, SnapshotReply, store_trouble};
 use crate::protocol::response::{OpResult, Rejection};
 use crate::protocol::{ErrorCode, Seq, UserId};
+use crate::spans;
 use crate::store::{AccountState, Commit, CommitOutcome, Store, StoreError};
 
 /// Operations planned into one commit of an account.
@@ -76,6 +78,8 @@ pub struct Pending {
     pub deadline: Instant,
     /// When it was sent.
     pub since: Instant,
+    /// From being sent to being answered.
+    pub span: Span,
     /// Its place in the engine's budget.
     pub _permit: Permit,
     /// Keeps the actor alive until it is answered.
@@ -154,6 +158,8 @@ struct InFlight {
     encoded: Vec<EncodedOp>,
     devices: Vec<(String, i64)>,
     attempt: u32,
+    /// End with it.
+    _commits: Vec<Span>,
 }
 
 struct Probe {
@@ -482,8 +488,10 @@ impl Writer {
             generation: commit.state.generation,
             last_op: commit.ops.last().map(|(_, op)| (op.id.to_string(), op.server_seq)),
         };
+        let devices = commit.devices.clone();
+        let commits = spans::commits(batch.iter().map(|pending| &pending.span), commit.ops.len(), attempt);
         self.in_flight =
-            Some(InFlight { batch, answers, authors, after, probe, encoded, devices: commit.devices.clone(), attempt });
+            Some(InFlight { batch, answers, authors, after, probe, encoded, devices, attempt, _commits: commits });
         let myself = self.myself.clone();
         self.context.committer.submit(commit, move |result| {
             // Fails only when the actor has died: its callers ask again and find what was stored by op id.
