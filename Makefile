@@ -4,11 +4,12 @@
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
 # make readme-walk   runs the README's own commands, on both databases
+# make image-walk    runs the Dockerfile's steps without a container engine; needs root
 
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint bench guard readme-walk build
+.PHONY: run test test-sqlite lint bench guard readme-walk image-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -17,8 +18,8 @@ build:
 	$(CARGO) build --locked --profile $(PROFILE)
 
 # What tests drive besides the server.
-WITH_PROGRAMS = scripts/with-programs caddy:caddy prometheus:prometheus promtool:prometheus \
-	systemd-analyze:systemd -- scripts/with-browser
+WITH_PROGRAMS = scripts/with-programs caddy:caddy nginx:nginx-light haproxy:haproxy prometheus:prometheus \
+	promtool:prometheus systemd-analyze:systemd docker-compose:docker-compose -- scripts/with-browser
 WITH_EVERYTHING = $(WITH_PROGRAMS) scripts/with-postgres
 
 # nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
@@ -57,3 +58,7 @@ guard: build
 readme-walk:
 	scripts/readme-walk
 	scripts/with-postgres sh -c 'DATABASE_URL=$$SUPERSYNC_TEST_POSTGRES_URL scripts/readme-walk'
+
+# The release build again, by way of the Dockerfile.
+image-walk: build
+	scripts/dockerfile-steps --binary $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/supersync

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::webauthn::RelyingParty;
 use secrecy::SecretString;
+use url::Url;
 
 mod build;
 mod database;
@@ -21,6 +22,7 @@ mod secret;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use build::MissingSecret;
 pub use reader::{ConfigErrors, Problem, Setting};
@@ -224,8 +226,23 @@ pub struct Timeouts {
     pub socket: Duration,
     /// From when a request counts as slow (30 s).
     pub slow_request: Duration,
+    /// How long the server goes on serving after it was told to stop, while its readiness already says no (0 s).
+    pub linger: Duration,
     /// How long running requests may take to finish at shutdown (25 s).
     pub drain: Duration,
+}
+
+/// A collector of spans.
+#[derive(Clone, Debug)]
+pub struct TraceExport {
+    /// Where spans are posted, the path included.
+    pub endpoint: Url,
+    /// Sent along.
+    pub headers: Vec<(String, SecretString)>,
+    /// What this server is called there.
+    pub service: String,
+    /// Which part of all requests is traced, 0 to 1.
+    pub share: f64,
 }
 
 /// Sizes that an operator may change (contract, section 15).
@@ -318,6 +335,8 @@ pub struct Config {
     pub metrics_addr: Option<SocketAddr>,
     /// Where backups lie, if metrics are to tell how old the newest is.
     pub backup_dir: Option<PathBuf>,
+    /// Where spans are sent, if anywhere.
+    pub traces: Option<TraceExport>,
     pub log_format: LogFormat,
     /// A `tracing` filter.
     pub log_filter: String,

@@ -24,6 +24,7 @@ pub mod language;
 pub mod mail;
 pub mod protocol;
 pub mod replay;
+pub mod spans;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

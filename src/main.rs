@@ -146,11 +146,16 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
     runtime.block_on(async {
         match command {
             WithSettings::Serve => {
-                telemetry::init_logs(&config)?;
+                let traces = telemetry::init_logs_and_traces(&config)?;
                 for warning in warnings {
                     tracing::warn!("{warning}");
                 }
-                serve::run(config).await
+                let served = serve::run(config).await;
+                if let Some(traces) = traces {
+                    // It blocks, and what it waits for runs here.
+                    tokio::task::spawn_blocking(move || traces.flush()).await?;
+                }
+                served
             }
             WithSettings::Migrate(command) => {
                 quiet_logs(&config)?;

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::webauthn::RelyingParty;
 
-use super::reader::{ConfigErrors, Reader, bytes, days, hours, number, seconds};
+use super::reader::{ConfigErrors, Reader, bytes, days, delay, hours, number, seconds};
 use super::{
     Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, RegistrationMode,
     Retention, Timeouts, database, legal, mail, secret, table,
@@ -22,6 +22,7 @@ const CLIENT_ABORT: Duration = Duration::from_secs(75);
 const COUNT: &str = "expected a whole number above 0";
 const BYTES: &str = "expected a number of bytes such as 10485760 or 10MiB";
 const SECONDS: &str = "expected a number of seconds above 0 such as 60 or 0.5";
+const DELAY: &str = "expected a number of seconds from 0 to 300 such as 10";
 const DAYS: &str = "expected a whole number of days from 1 to 3650";
 const HOURS: &str = "expected a whole number of hours from 0 to 87600";
 
@@ -73,6 +74,7 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
             if text == "off" { Some(None) } else { text.parse::<SocketAddr>().ok().map(Some) }
         }),
         backup_dir: r.text("BACKUP_DIR").map(PathBuf::from),
+        traces: super::traces::traces(r),
         log_format: r.value("LOG_FORMAT", "expected text or json", |text| match text {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),
@@ -366,6 +368,7 @@ fn timeouts(r: &mut Reader<'_>) -> Timeouts {
         handler: r.value("REQUEST_TIMEOUT_SECONDS", SECONDS, seconds),
         socket: r.value("SOCKET_TIMEOUT_SECONDS", SECONDS, seconds),
         slow_request: r.value("SLOW_REQUEST_SECONDS", SECONDS, seconds),
+        linger: r.value("SHUTDOWN_DELAY_SECONDS", DELAY, delay),
         drain: r.value("SHUTDOWN_TIMEOUT_SECONDS", SECONDS, seconds),
     };
     // Whatever gives up first must be able to report through the layers around it. Out of order works, but badly.

@@ -186,6 +186,12 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
     (0.001..=TEN_YEARS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
+/// Seconds to wait, 0 included.
+pub(super) fn delay(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok()?;
+    (0.0..=300.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+}
+
 /// A whole number of hours, 0 included.
 pub(super) fn hours(text: &str) -> Option<Duration> {
     let hours: u64 = number(0..=87_600)(text)?;

@@ -192,7 +192,7 @@ pub const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        title: "Logs and metrics",
+        title: "Logs, metrics and traces",
         variables: &[
             value("LOG_FORMAT", "text", "`text` or `json`."),
             value(
@@ -202,6 +202,13 @@ pub const GROUPS: &[Group] = &[
             ),
             value("METRICS_ADDR", "127.0.0.1:9464", "Address and port of `/metrics`, or `off`."),
             unset("BACKUP_DIR", "Folder of the backups; metrics tell how old its newest file is."),
+            unset(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "Collector for traces, OTLP over HTTP, such as `http://localhost:4318`; without it there are none.",
+            ),
+            secret(unset("OTEL_EXPORTER_OTLP_HEADERS", "Headers for the collector, as `name=value,name=value`.")),
+            value("OTEL_SERVICE_NAME", "supersync", "What this server is called in traces."),
+            value("OTEL_TRACES_SAMPLER_ARG", "1", "The part of all requests that is traced, from 0 to 1."),
         ],
     },
     Group {
@@ -268,6 +275,11 @@ pub const GROUPS: &[Group] = &[
             value("REQUEST_TIMEOUT_SECONDS", "80", "One request in the server."),
             value("SOCKET_TIMEOUT_SECONDS", "90", "A connection on which nothing moves."),
             value("SLOW_REQUEST_SECONDS", "30", "From here on a request is logged and counted as slow."),
+            value(
+                "SHUTDOWN_DELAY_SECONDS",
+                "0",
+                "How long to go on serving after the signal to stop, with `/readyz` saying no, until a balancer has noticed. For several servers behind one: longer than it takes the balancer.",
+            ),
             value("SHUTDOWN_TIMEOUT_SECONDS", "25", "How long running requests may take to finish at shutdown."),
         ],
     },

@@ -379,7 +379,8 @@ fn settings_are_printed_as_an_env_file() {
 
 #[test]
 fn the_example_file_names_only_what_exists() {
-    let compose = ["DOMAIN", "POSTGRES_PASSWORD", "POSTGRES_USER", "POSTGRES_DB", "SUPERSYNC_IMAGE"];
+    let compose =
+        ["DOMAIN", "POSTGRES_PASSWORD", "POSTGRES_USER", "POSTGRES_DB", "SUPERSYNC_IMAGE", "GRAFANA_PASSWORD"];
     let mut named = 0;
     for line in include_str!("../../.env.example").lines() {
         let Some((name, _)) = line.trim_start_matches("# ").split_once('=') else { continue };

@@ -14,6 +14,7 @@ use super::committer::Committer;
 use super::download;
 use super::notifier::Notifier;
 use super::options::Options;
+use super::peers::{Listener, Peers};
 use super::registry::{Lease, Registry};
 use super::restore::{self, Keep};
 use super::touches::{Touches, with_waiting};
@@ -29,6 +30,7 @@ use crate::protocol::limits::PIGGYBACK_LIMIT;
 use crate::protocol::op::is_causal_full_state;
 use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
 use crate::protocol::{Seq, UserId, validate};
+use crate::spans;
 use crate::store::{Device, FullStateRow, Store};
 
 /// A device counts as online for so long after it was seen.
@@ -70,8 +72,16 @@ impl Handle {
             Admission::new(options.max_queued_requests, options.max_queued_bytes, options.max_queued_requests_per_user);
         let touches = Arc::new(Touches::new(Arc::clone(&store)));
         tasks.spawn(Arc::clone(&touches).run(options.touch_every, cancel.clone()));
-        let context = Arc::new(Context { store, clock, committer, notifier, touches, live: Arc::default(), options });
+        let peers = Arc::new(Peers::new());
+        tasks.spawn(Arc::clone(&peers).run_teller(Arc::clone(&store), cancel.clone()));
+        let live = Arc::default();
+        let context = Arc::new(Context { store, clock, committer, notifier, peers, touches, live, options });
         let registry = Registry::start(Arc::clone(&context)).await?;
+        let Context { peers, store, notifier, .. } = &*context;
+        let listener =
+            Listener::new(Arc::clone(peers), Arc::clone(store), Arc::clone(&registry), Notifier::clone(notifier));
+        tasks.spawn(listener.run(cancel.clone()));
+        peers.settle().await;
         tasks.spawn(Arc::clone(&registry).run_janitor(cancel.clone()));
         let replays = Arc::new(Semaphore::new(MAX_REPLAYS));
         Ok(Self { context, registry, admission, replays, turns: Turns::default(), tasks, cancel })
@@ -369,6 +379,11 @@ impl Handle {
     /// Lets requests under way finish for a while, then stops every actor and writes down the devices seen. Afterwards every request is refused.
     pub async fn shutdown(&self) {
         self.registry.shutdown(SHUTDOWN_PATIENCE).await;
+        let Context { peers, store, .. } = &*self.context;
+        if let Err(error) = peers.tell(store.as_ref()).await {
+            // They see this process gone and look at everything anew.
+            tracing::info!(%error, "the other processes were not told of the last commits");
+        }
         self.cancel.cancel();
         self.record_devices().await;
         self.tasks.close();
@@ -400,7 +415,10 @@ impl Handle {
     }
 
     async fn view(&self, lease: &Lease, deadline: Instant) -> Result<Arc<UserView>, EngineError> {
-        if self.context.options.distrust_cache { self.refresh(lease, deadline).await } else { Ok(lease.slot().view()) }
+        match lease.slot().current(&self.context.peers) {
+            Some(view) if !self.context.options.distrust_cache => Ok(view),
+            _ => self.refresh(lease, deadline).await,
+        }
     }
 
     async fn refresh(&self, lease: &Lease, deadline: Instant) -> Result<Arc<UserView>, EngineError> {
@@ -430,6 +448,7 @@ impl Handle {
                 reply,
                 deadline,
                 since: Instant::now(),
+                span: spans::account(work.name(), user),
                 _permit: permit,
                 _lease: lease.clone(),
             };

@@ -10,6 +10,7 @@ mod handle;
 pub mod invariants;
 pub mod notifier;
 mod options;
+mod peers;
 mod registry;
 mod restore;
 pub mod sealer;

@@ -8,7 +8,7 @@
 //! nobody leases them, decided under the map's shard lock: an actor is never stopped with a message on its way to it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EngineError;
 use super::devices::SeenDevices;
+use super::peers::Peers;
 use super::restore::SingleFlight;
 use super::user::actor::{Arguments, Context, Message, UserActor, load_state};
 use super::user::plan::UserState;
@@ -39,6 +40,10 @@ pub struct Slot {
     user: UserId,
     /// Set by the activation.
     view: OnceCell<ArcSwap<UserView>>,
+    /// The epoch of [`Peers`] in which the view was last read or found right.
+    epoch: AtomicU64,
+    /// The highest revision that another process has told of.
+    heard: AtomicI64,
     /// The row as loaded lacks something that the writer has worked out and must store.
     unsaved: AtomicBool,
     /// Set by the first request that needs the actor.
@@ -80,6 +85,8 @@ impl Slot {
             number,
             user,
             view: OnceCell::new(),
+            epoch: AtomicU64::new(0),
+            heard: AtomicI64::new(0),
             unsaved: AtomicBool::new(false),
             writer: OnceCell::new(),
             failed: AtomicBool::new(false),
@@ -104,6 +111,19 @@ impl Slot {
         if let Some(current) = self.view.get() {
             current.store(Arc::new(view));
         }
+    }
+
+    /// The account as last published, unless another process may have changed it since.
+    #[must_use]
+    pub fn current(&self, peers: &Peers) -> Option<Arc<UserView>> {
+        let is_of_now = peers.epoch() == Some(self.epoch.load(Ordering::Acquire));
+        let view = self.view();
+        (is_of_now && view.sync().revision >= self.heard.load(Ordering::Acquire)).then_some(view)
+    }
+
+    /// What is published was read, or found right, in this epoch or a later one.
+    pub fn read_in(&self, epoch: Option<u64>) {
+        self.epoch.store(epoch.unwrap_or_default(), Ordering::Release);
     }
 
     /// Which devices were seen, and when.
@@ -301,7 +321,9 @@ impl Registry {
             return Err(EngineError::Unavailable);
         }
         let started = Instant::now();
+        let epoch = self.context.peers.epoch();
         let loaded = load_state(self.context.store.as_ref(), slot.user).await?;
+        slot.read_in(epoch);
         slot.unsaved.store(loaded.unsaved, Ordering::Release);
         slot.live.fetch_add(1, Ordering::Relaxed);
         metrics::gauge!("supersync_actors_live").increment(1.0);
@@ -418,6 +440,13 @@ impl Registry {
         }
         let supervisor: ActorCell = self.supervisor.get_cell();
         supervisor.stop(None);
+    }
+
+    /// Another process has brought an account to this revision.
+    pub fn heard(&self, user: UserId, revision: i64) {
+        if let Some(slot) = self.slots.get(&user) {
+            slot.heard.fetch_max(revision, Ordering::AcqRel);
+        }
     }
 
     /// Whether the account is live.

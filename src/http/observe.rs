@@ -17,6 +17,7 @@ use super::error::{ApiError, Failure};
 use super::health::PROBES;
 use super::state::AppState;
 use crate::protocol::UserId;
+use crate::spans;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
@@ -169,7 +170,9 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
     // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with
     // it.
     let caught = AssertUnwindSafe(next(request)).catch_unwind();
+    let traced = spans::request(method, given_up.route(), &id);
     let served = tokio::time::timeout_at(deadline + DEADLINE_GRACE, caught).instrument(span.clone());
+    let served = served.instrument(traced.clone());
     let mut response = match served.await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => ApiError::internal("panic").into_response(),
@@ -182,6 +185,7 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
     let route = given_up.route();
     let record = Record { method, route, status: response.status(), duration: started.elapsed(), trace: &trace };
     let failure = response.extensions().get::<Failure>().map(|failure| &*failure.0);
+    spans::answered(&traced, record.status.as_u16(), trace.user());
     span.in_scope(|| record.write(failure, slow));
     state.meters.record(method, route, record.status, record.duration);
     response

@@ -1,5 +1,6 @@
 //! The listener: accepts connections, bounds how long they may be silent, and stops in an orderly way.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -7,6 +8,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,8 +25,9 @@ use super::state::AppState;
 /// After a failed accept (out of file descriptors, mostly) the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is cancelled, then stops: not ready any more, no new connections, sockets closed, running
-/// requests finished within `timeouts.drain`. Whatever runs longer is cut off.
+/// Serves until `shutdown` is cancelled, then stops. For `timeouts.linger` everything is served as before, but readiness
+/// says no and answers end their connections, so that a balancer goes elsewhere without meeting a closed door. Then: no
+/// new connections, sockets closed, running requests finished within `timeouts.drain`. Whatever runs longer is cut off.
 ///
 /// # Errors
 /// When the listener's address can't be read.
@@ -32,14 +36,21 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
     let connections = Connections {
         router: super::router(state.clone()),
         silence: state.config.timeouts.socket,
+        leaving: state.draining.clone(),
         running: TaskTracker::new(),
         finish: CancellationToken::new(),
         cut: CancellationToken::new(),
     };
     tracing::debug!(%address, "accepting connections");
+    let told_to_stop = async {
+        shutdown.cancelled().await;
+        state.draining.cancel();
+        sleep(state.config.timeouts.linger).await;
+    };
+    let mut told_to_stop = pin!(told_to_stop);
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = &mut told_to_stop => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -51,7 +62,6 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
         }
     }
     drop(listener);
-    state.draining.cancel();
     let deadline = Instant::now() + state.config.timeouts.drain;
     state.engine.notifier().stop();
     connections.finish.cancel();
@@ -73,6 +83,8 @@ struct Connections {
     router: Router,
     silence: Duration,
     running: TaskTracker,
+    /// Whether the server is stopping, and whoever talks to it should talk to another one.
+    leaving: CancellationToken,
     /// Finish the running request and close.
     finish: CancellationToken,
     /// Close at once.
@@ -88,10 +100,19 @@ impl Connections {
         }
         let io = TokioIo::new(IdleLimit::new(stream, self.silence));
         let router = self.router.clone();
+        let leaving = self.leaving.clone();
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer.ip()));
-            router.clone().oneshot(request)
+            let (answer, leaving) = (router.clone().oneshot(request), leaving.clone());
+            async move {
+                let mut answer = answer.await?;
+                // The next request must not race with the connection's end. An upgrade is not one of HTTP's any more.
+                if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -40,6 +40,7 @@ mod group;
 mod migrate;
 mod overview;
 mod page;
+pub mod peers;
 pub mod postgres;
 mod rebuild;
 mod row;
@@ -55,6 +56,7 @@ pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use rebuild::{OpTrace, heads_of_ops, take_in, take_over};
+pub use peers::PeerStore;
 pub use segment::Segment;
 pub use sessions::{
     Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
@@ -785,6 +787,7 @@ pub trait Store:
     + EventStore
     + OverviewStore
     + GaugeStore
+    + PeerStore
     + MaintenanceStore
     + TestStore
 {

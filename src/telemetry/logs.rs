@@ -2,8 +2,14 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use opentelemetry_otlp::ExporterBuildError;
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
 
+use super::traces::Traces;
 use crate::config::{Config, LogFormat};
 
 /// Why logging could not be set up.
@@ -12,6 +18,9 @@ pub enum LogError {
     /// The configured filter is none.
     #[error("LOG_LEVEL is no valid filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Spans can't be sent there.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT can't be used: {0}")]
+    Traces(#[from] ExporterBuildError),
     /// It was set up before.
     #[error("logging can't be set up twice")]
     Twice,
@@ -23,10 +32,29 @@ pub enum LogError {
 /// See [`LogError`].
 pub fn init_logs(config: &Config) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&config.log_filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // The filter stands before everything: what nobody wants costs nothing.
+    tracing_subscriber::registry().with(filter).with(lines(config)).try_init().map_err(|_| LogError::Twice)
+}
+
+/// The same, and spans to the collector if there is one. Within a tokio runtime.
+///
+/// # Errors
+/// See [`LogError`].
+pub fn init_logs_and_traces(config: &Config) -> Result<Option<Traces>, LogError> {
+    let Some(export) = &config.traces else {
+        return init_logs(config).map(|()| None);
+    };
+    let filter = EnvFilter::try_new(&config.log_filter)?;
+    let traces = Traces::new(export)?;
+    let subscriber = tracing_subscriber::registry().with(traces.layer()).with(lines(config).with_filter(filter));
+    subscriber.try_init().map_err(|_| LogError::Twice)?;
+    Ok(Some(traces))
+}
+
+fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(config: &Config) -> Box<dyn Layer<S> + Send + Sync> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match config.log_format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
     }
-    .map_err(|_| LogError::Twice)
 }

@@ -1,4 +1,4 @@
-//! What the server tells its operator: log lines and metrics. Owns where they go and how they look; what is told is
+//! What the server tells its operator: log lines, metrics and traces. Owns where they go and how they look; what is told is
 //! decided where it happens, with the macros of `tracing` and `metrics`.
 //!
 //! Never in a log line or a label: tokens, e-mail addresses, payloads, query strings. Fields and metrics are listed in
@@ -8,6 +8,8 @@ pub mod catalogue;
 mod logs;
 pub mod metrics;
 mod process;
+mod traces;
 
-pub use logs::{LogError, init_logs};
+pub use logs::{LogError, init_logs, init_logs_and_traces};
 pub use process::resident_bytes;
+pub use traces::Traces;

@@ -67,6 +67,7 @@ fn config() -> Config {
         metrics_addr: None,
         backup_dir: None,
         log_format: LogFormat::Text,
+        traces: None,
         log_filter: "info".into(),
         rate_limits: RateLimits {
             per_address: false,
@@ -99,6 +100,7 @@ fn config() -> Config {
             handler: Duration::from_secs(80),
             socket: Duration::from_secs(90),
             slow_request: Duration::from_secs(30),
+            linger: Duration::ZERO,
             drain: Duration::from_secs(25),
         },
         limits: Limits {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
+use supersync::store::peers::{PeerId, PeerLine, PeerStore};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
     Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow,
@@ -45,6 +46,8 @@ pub struct FaultyStore {
     pub touches_fail: AtomicBool,
     /// The account whose operations can't be deleted, because what is stored can't be read.
     pub corrupt: std::sync::Mutex<Option<UserId>>,
+    /// Whether nothing can be said to other processes.
+    pub mute: AtomicBool,
     /// Whether events can't be read.
     pub events_fail: AtomicBool,
     /// Calls of any kind, but for those that write down devices in the background.
@@ -62,6 +65,7 @@ impl FaultyStore {
             panics: AtomicUsize::new(0),
             touches_fail: AtomicBool::new(false),
             corrupt: std::sync::Mutex::new(None),
+            mute: AtomicBool::new(false),
             events_fail: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
         })
@@ -512,6 +516,23 @@ impl GaugeStore for FaultyStore {
     async fn holdings(&self) -> Result<Holdings> {
         self.count();
         self.inner.holdings().await
+    }
+}
+
+#[async_trait]
+impl PeerStore for FaultyStore {
+    async fn join_peers(&self, me: PeerId) -> Result<Option<Box<dyn PeerLine>>> {
+        self.inner.join_peers(me).await
+    }
+    async fn tell_peers(&self, said: &[String]) -> Result<()> {
+        if self.mute.load(Ordering::SeqCst) {
+            let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            return Err(StoreError::Unavailable(sqlx::Error::Io(lost)));
+        }
+        self.inner.tell_peers(said).await
+    }
+    async fn present_peers(&self) -> Result<Vec<PeerId>> {
+        self.inner.present_peers().await
     }
 }
 

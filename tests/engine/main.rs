@@ -1,8 +1,11 @@
-//! The engine on a real SQLite store: actor life, back-pressure, ambiguous commits, two instances on one database,
-//! retention.
+//! The engine on a real SQLite store: actor life, back-pressure, ambiguous commits, two engines on one database,
+//! retention. And on PostgreSQL, where several processes share a database.
 
 mod faulty_store;
 mod life;
+mod peers;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod sealing;
 mod setup;
 mod touches;

@@ -1,7 +1,7 @@
 //! The program itself, started as an operator starts it, to be killed as an operator would rather not.
 
 use std::net::TcpListener;
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use supersync::client::Ladder;
@@ -36,8 +36,17 @@ impl Program {
         Self::start_with(database, Some(format!("127.0.0.1:{}", free_port())), settings).await
     }
 
+    /// As in production, at least as far as test mode goes, on this port.
+    pub async fn start_at(database: &TestDatabase, port: u16, settings: &[(&str, &str)]) -> Self {
+        let settings = [settings, &[("TEST_MODE", "false"), ("TEST_MODE_CONFIRM", "")]].concat();
+        Self::start_on(database, port, Some(format!("127.0.0.1:{}", free_port())), &settings).await
+    }
+
     async fn start_with(database: &TestDatabase, metrics: Option<String>, settings: &[(&str, &str)]) -> Self {
-        let port = free_port();
+        Self::start_on(database, free_port(), metrics, settings).await
+    }
+
+    async fn start_on(database: &TestDatabase, port: u16, metrics: Option<String>, settings: &[(&str, &str)]) -> Self {
         let base = format!("http://127.0.0.1:{port}");
         let mut command = Self::command(database);
         command
@@ -96,6 +105,14 @@ impl Program {
     /// SIGKILL: no handler runs, nothing is flushed.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("the program was still running");
+    }
+
+    /// SIGTERM: it stops in an orderly way, and says whether it could.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let pid = self.child.id().expect("the program is still running").to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill is there");
+        assert!(told.success());
+        timeout(LONG_PATIENCE, self.child.wait()).await.expect("it stops in time").expect("it can be waited for")
     }
 
     pub fn raw(&self) -> Raw {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::facts::{CleanupStep, Facts, Needs};
 use super::heads::{self, HeadCache};
@@ -24,12 +25,14 @@ use crate::engine::committer::{CommitResult, Committer};
 use crate::engine::invariants;
 use crate::engine::notifier::Notifier;
 use crate::engine::options::Options;
+use crate::engine::peers::Peers;
 use crate::engine::registry::{ActorGuard, Lease, Slot};
 use crate::engine::touches::Touches;
 use crate::engine::view::{EncodedOp, Tail, UserView};
 use crate::engine::{EngineError, SnapshotReply, store_trouble};
 use crate::protocol::response::{OpResult, Rejection};
 use crate::protocol::{ErrorCode, Seq, UserId};
+use crate::spans;
 use crate::store::{AccountState, Commit, CommitOutcome, Store, StoreError};
 
 /// Operations planned into one commit of an account.
@@ -55,6 +58,8 @@ pub struct Context {
     pub committer: Committer,
     /// Who is told.
     pub notifier: Notifier,
+    /// The other processes on the database.
+    pub peers: Arc<Peers>,
     /// Devices that were seen and whose rows are to be written.
     pub touches: Arc<Touches>,
     /// Accounts that are live.
@@ -73,6 +78,8 @@ pub struct Pending {
     pub deadline: Instant,
     /// When it was sent.
     pub since: Instant,
+    /// From being sent to being answered.
+    pub span: Span,
     /// Its place in the engine's budget.
     pub _permit: Permit,
     /// Keeps the actor alive until it is answered.
@@ -151,6 +158,8 @@ struct InFlight {
     encoded: Vec<EncodedOp>,
     devices: Vec<(String, i64)>,
     attempt: u32,
+    /// End with it.
+    _commits: Vec<Span>,
 }
 
 struct Probe {
@@ -222,7 +231,7 @@ impl Writer {
             if batch.is_empty() {
                 return;
             }
-            if self.context.options.distrust_cache
+            if self.is_doubtful()
                 && let Err(error) = self.reload().await
             {
                 refuse(batch, &error);
@@ -262,8 +271,15 @@ impl Writer {
         batch
     }
 
+    /// Whether somebody else may have changed the account. A plan on an old state would be fenced, but an answer without a
+    /// commit (a conflict, a duplicate) would not.
+    fn is_doubtful(&self) -> bool {
+        self.context.options.distrust_cache || self.slot.current(&self.context.peers).is_none()
+    }
+
     /// Brings the state in line with the database. What is cached stays when the row has not changed.
     async fn reload(&mut self) -> Result<(), EngineError> {
+        let epoch = self.context.peers.epoch();
         let store = self.context.store.as_ref();
         let loaded = store.load_account(self.user).await.map_err(store_trouble)?.ok_or(EngineError::NoAccount)?;
         if let Some(state) = &mut self.state
@@ -277,6 +293,7 @@ impl Writer {
             self.state = Some(state);
         }
         self.publish(Vec::new());
+        self.slot.read_in(epoch);
         Ok(())
     }
 
@@ -471,8 +488,10 @@ impl Writer {
             generation: commit.state.generation,
             last_op: commit.ops.last().map(|(_, op)| (op.id.to_string(), op.server_seq)),
         };
+        let devices = commit.devices.clone();
+        let commits = spans::commits(batch.iter().map(|pending| &pending.span), commit.ops.len(), attempt);
         self.in_flight =
-            Some(InFlight { batch, answers, authors, after, probe, encoded, devices: commit.devices.clone(), attempt });
+            Some(InFlight { batch, answers, authors, after, probe, encoded, devices, attempt, _commits: commits });
         let myself = self.myself.clone();
         self.context.committer.submit(commit, move |result| {
             // Fails only when the actor has died: its callers ask again and find what was stored by op id.
@@ -565,6 +584,7 @@ impl Writer {
         for author in &flight.authors {
             self.context.notifier.committed(self.user, author, latest_seq);
         }
+        self.context.peers.committed(self.user, self.slot.view().sync(), &flight.authors);
         self.answer(flight.batch, flight.answers);
     }
 

@@ -42,6 +42,20 @@ pub enum Work {
 }
 
 impl Work {
+    /// What it is called in traces.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Upload(_) => "upload",
+            Self::Snapshot(_) => "snapshot",
+            Self::Wipe => "wipe",
+            Self::Retire { .. } => "retire",
+            Self::Seal(_) => "seal",
+            Self::BringBack(_) => "bring back",
+            Self::KeepState { .. } => "keep state",
+        }
+    }
+
     /// Payload bytes: what a plan of it will weigh in a commit.
     #[must_use]
     pub fn bytes(&self) -> usize {

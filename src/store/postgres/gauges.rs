@@ -19,6 +19,7 @@ impl GaugeStore for PostgresStore {
             self.requests.in_use(),
             self.housekeeping.in_use(),
             self.probe.in_use(),
+            self.peers.in_use(),
             self.lanes.in_use("commits"),
             self.patient.in_use("own"),
         ]

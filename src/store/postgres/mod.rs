@@ -26,6 +26,7 @@ mod gauges;
 mod lanes;
 mod log;
 mod overview;
+mod peers;
 mod pool;
 mod rows;
 mod segments;
@@ -75,6 +76,8 @@ pub struct PostgresStore {
     requests: Pool,
     housekeeping: Pool,
     probe: Pool,
+    /// What the processes tell each other must wait for nothing.
+    peers: Pool,
     accounts: Gather<UserId, Option<log::Loaded>>,
     users: Gather<UserId, Option<UserRow>>,
     standings: Gather<(UserId, Option<SessionId>), Option<Standing>>,
@@ -223,6 +226,7 @@ impl PostgresStore {
             // The sweep has time: it takes turns with itself.
             housekeeping: pool("housekeeping", 1, patience),
             probe: pool("probe", 1, super::PING_TIMEOUT),
+            peers: pool("peers", 1, super::PING_TIMEOUT),
             accounts: Gather::new(MAX_LOOKED_UP),
             users: Gather::new(MAX_LOOKED_UP),
             standings: Gather::new(MAX_LOOKED_UP),
@@ -298,5 +302,6 @@ impl Store for PostgresStore {
         self.housekeeping.close().await;
         self.requests.close().await;
         self.probe.close().await;
+        self.peers.close().await;
     }
 }

@@ -31,6 +31,7 @@ mod log;
 mod overview;
 mod overwrite;
 mod payload;
+mod peers;
 mod reader;
 mod segments;
 mod sessions;

@@ -115,6 +115,27 @@ pub(super) const METRICS: &[Metric] = &[
         "Time a request waited for its account's actor.",
         "More than 1 s for one in a hundred: commits are slow, or one account floods.",
     ),
+    gauge(
+        "supersync_peers",
+        "processes",
+        &[],
+        "Other processes that serve the same database.",
+        "Not the number of the others that should run.",
+    ),
+    gauge(
+        "supersync_memory_trusted",
+        "",
+        &[],
+        "1: what is in memory is served; 0: every request asks the database first, because another process on it does not answer.",
+        "0 for more than seconds: much slower; see the runbook.",
+    ),
+    counter(
+        "supersync_peer_news_total",
+        "accounts",
+        &[],
+        "Accounts of which another process has told that they changed.",
+        "None by itself.",
+    ),
     counter(
         "supersync_replans_total",
         "plans",
