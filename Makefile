@@ -4,13 +4,14 @@
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
 # make readme-walk   runs the README's own commands, on both databases
+# make operator-walk runs the commands of docs/deploying.md, on both databases
 # make package-walk   installs the Debian package in a copy of this machine; needs root
 # make image-walk    runs the Dockerfile's steps without a container engine; needs root
 
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint bench guard readme-walk image-walk package-walk build
+.PHONY: run test test-sqlite lint bench guard readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -60,6 +61,9 @@ guard: build
 readme-walk:
 	scripts/readme-walk
 	scripts/with-postgres sh -c 'DATABASE_URL=$$SUPERSYNC_TEST_POSTGRES_URL scripts/readme-walk'
+
+operator-walk:
+	scripts/with-postgres scripts/operator-walk
 
 # The program that `make build` makes.
 BUILT = $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/supersync
