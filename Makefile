@@ -22,7 +22,7 @@ build:
 # What tests drive besides the server.
 WITH_PROGRAMS = scripts/with-programs caddy:caddy nginx:nginx-light haproxy:haproxy prometheus:prometheus \
 	promtool:prometheus systemd-analyze:systemd docker-compose:docker-compose \
-	lintian:lintian objdump:binutils -- scripts/with-browser
+	lintian:lintian objdump:binutils -- scripts/with-helm scripts/with-browser
 WITH_EVERYTHING = $(WITH_PROGRAMS) scripts/with-postgres
 
 # nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
