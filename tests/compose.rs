@@ -36,7 +36,7 @@ fn for_debian(text: &str) -> (String, String) {
         }
         let into = if inside.is_some() { &mut configs } else { &mut rest };
         if !line.starts_with("name:") {
-            *into += &format!("{line}\n");
+            into.extend([line, "\n"]);
         }
     }
     (rest, configs)

@@ -160,8 +160,8 @@ fn several_replicas_are_replaced_one_by_one_and_none_before_the_next_serves() {
         "externalDatabase": { "existingSecret": "db" },
         "autoscaling": { "enabled": true }, "podDisruptionBudget": { "enabled": false },
     })));
-    let scaler = &one(&scaled, "HorizontalPodAutoscaler")["spec"];
-    assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(2), &json!(4)));
+    let autoscaler = &one(&scaled, "HorizontalPodAutoscaler")["spec"];
+    assert_eq!((&autoscaler["minReplicas"], &autoscaler["maxReplicas"]), (&json!(2), &json!(4)));
     assert!(one(&scaled, "Deployment")["spec"].get("replicas").is_none());
     assert!(of_kind(&scaled, "PodDisruptionBudget").is_empty());
 }

@@ -54,8 +54,8 @@ impl Front {
     /// In front of `upstream`, which is `host:port`.
     pub async fn before(kind: Kind, upstream: &str, waits: Waits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (http_port, https_port) = (free_port(), free_port());
-        let place = Place { folder: folder.path(), upstream, http_port, https_port, waits };
+        let (plain_port, tls_port) = (free_port(), free_port());
+        let place = Place { folder: folder.path(), upstream, plain_port, tls_port, waits };
         let (mut command, authority) = match kind {
             Kind::Caddy => place.caddy(),
             Kind::Nginx => place.nginx(),
@@ -69,8 +69,8 @@ impl Front {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{kind:?} does not start ({error}): `make test` installs it"));
-        let http = format!("http://localhost:{http_port}");
-        let https = format!("https://localhost:{https_port}");
+        let http = format!("http://localhost:{plain_port}");
+        let https = format!("https://localhost:{tls_port}");
         let mut front = Self { child, folder, authority, http, https };
         let up = timeout(PATIENCE, front.listens()).await.unwrap_or(false);
         assert!(up, "{kind:?} does not listen: {}", front.log());
@@ -155,8 +155,8 @@ impl Front {
 struct Place<'a> {
     folder: &'a Path,
     upstream: &'a str,
-    http_port: u16,
-    https_port: u16,
+    plain_port: u16,
+    tls_port: u16,
     waits: Waits,
 }
 
@@ -172,8 +172,8 @@ impl Place<'_> {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"].map(|name| (name, self.folder)))
             .env("DOMAIN", "localhost")
-            .env("HTTP_PORT", self.http_port.to_string())
-            .env("HTTPS_PORT", self.https_port.to_string())
+            .env("HTTP_PORT", self.plain_port.to_string())
+            .env("HTTPS_PORT", self.tls_port.to_string())
             .env("CADDY_ADMIN", "off")
             .env("UPSTREAM", self.upstream)
             .env("UPSTREAM_PATIENCE", format!("{connection}s"))
@@ -192,8 +192,8 @@ impl Place<'_> {
             &[
                 ("    listen [::]:80;\n", String::new()),
                 ("    listen [::]:443 ssl http2;\n", String::new()),
-                ("listen 80;", format!("listen 127.0.0.1:{};", self.http_port)),
-                ("listen 443 ssl http2;", format!("listen 127.0.0.1:{} ssl http2;", self.https_port)),
+                ("listen 80;", format!("listen 127.0.0.1:{};", self.plain_port)),
+                ("listen 443 ssl http2;", format!("listen 127.0.0.1:{} ssl http2;", self.tls_port)),
                 ("server_name sync.example.org;", "server_name localhost;".to_owned()),
                 ("/etc/letsencrypt/live/sync.example.org/fullchain.pem", certificate.display().to_string()),
                 ("/etc/letsencrypt/live/sync.example.org/privkey.pem", key.display().to_string()),
@@ -230,8 +230,8 @@ impl Place<'_> {
             "packaging/haproxy/supersync.cfg",
             "supersync.cfg",
             &[
-                ("bind :80\n", format!("bind 127.0.0.1:{}\n", self.http_port)),
-                ("bind :443 ", format!("bind 127.0.0.1:{} ", self.https_port)),
+                ("bind :80\n", format!("bind 127.0.0.1:{}\n", self.plain_port)),
+                ("bind :443 ", format!("bind 127.0.0.1:{} ", self.tls_port)),
                 ("/etc/haproxy/sync.example.org.pem", both.display().to_string()),
                 ("server supersync 127.0.0.1:1900 ", format!("server supersync {} ", self.upstream)),
                 ("timeout http-request 10s", format!("timeout http-request {head}s")),

@@ -1,4 +1,4 @@
-//! The settings for Caddy, nginx and HAProxy, each in the real program, with TLS, in front of a real server.
+//! The settings for Caddy, nginx and `HAProxy`, each in the real program, with TLS, in front of a real server.
 
 #[path = "../harness/mod.rs"]
 mod harness;
