@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -207,11 +206,9 @@ impl Place<'_> {
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("    {name}_temp_path {folder}/{name};\n"))
             .concat();
-        // The workers' user has to reach this folder.
-        let is_root = fs::metadata(self.folder).expect("it was just made").uid() == 0;
-        let user = if is_root { "user root;\n" } else { "" };
+        // One process, so that nothing is left of it when it is killed.
         let main = format!(
-            "{user}daemon off;\npid {folder}/pid;\nerror_log stderr crit;\nworker_processes 1;\nevents {{}}\n\
+            "daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr crit;\nevents {{}}\n\
              http {{\n{temporary}    include {folder}/supersync.conf;\n}}\n"
         );
         fs::write(self.folder.join("nginx.conf"), main).expect("written");
