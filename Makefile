@@ -4,12 +4,14 @@
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
 # make readme-walk   runs the README's own commands, on both databases
+# make operator-walk runs the commands of docs/deploying.md, on both databases
+# make package-walk   installs the Debian package in a copy of this machine; needs root
 # make image-walk    runs the Dockerfile's steps without a container engine; needs root
 
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint bench guard readme-walk image-walk build
+.PHONY: run test test-sqlite lint bench guard readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -19,7 +21,8 @@ build:
 
 # What tests drive besides the server.
 WITH_PROGRAMS = scripts/with-programs caddy:caddy nginx:nginx-light haproxy:haproxy prometheus:prometheus \
-	promtool:prometheus systemd-analyze:systemd docker-compose:docker-compose -- scripts/with-browser
+	promtool:prometheus systemd-analyze:systemd docker-compose:docker-compose \
+	lintian:lintian objdump:binutils -- scripts/with-helm scripts/with-browser
 WITH_EVERYTHING = $(WITH_PROGRAMS) scripts/with-postgres
 
 # nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
@@ -59,6 +62,16 @@ readme-walk:
 	scripts/readme-walk
 	scripts/with-postgres sh -c 'DATABASE_URL=$$SUPERSYNC_TEST_POSTGRES_URL scripts/readme-walk'
 
+operator-walk:
+	scripts/with-postgres scripts/operator-walk
+
+# The program that `make build` makes.
+BUILT = $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/supersync
+AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo )
+
 # The release build again, by way of the Dockerfile.
 image-walk: build
-	scripts/dockerfile-steps --binary $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/supersync
+	$(AS_ROOT)scripts/dockerfile-steps --binary $(BUILT)
+
+package-walk: build
+	$(AS_ROOT)scripts/package-walk $(BUILT)

@@ -1,9 +1,9 @@
 //! The command line.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, VerifyArgs};
 use supersync::admin::data::{DataCommand, DataError};
 use supersync::admin::export::{ExportArgs, ExportCommandError};
@@ -62,6 +62,13 @@ enum Command {
     Bench(Box<BenchCommand>),
     // Needs none either: it reads a file.
     Verify(VerifyArgs),
+    /// Print the completions of a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff).
+    Manual,
 }
 
 /// What works with the settings of the environment.
@@ -125,6 +132,12 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             return Ok(runtime.block_on(admin::backup::verify(args, &mut io::stdout()))?);
         }
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut CommandLine::command(), "supersync", &mut text);
+            return Ok(io::stdout().write_all(&text)?);
+        }
+        Some(Command::Manual) => return Ok(clap_mangen::Man::new(CommandLine::command()).render(&mut io::stdout())?),
         Some(Command::WithSettings(command)) => command,
         None => WithSettings::Serve,
     };
@@ -214,7 +227,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         CommandLine::command().debug_assert();
     }
 

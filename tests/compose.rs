@@ -36,7 +36,7 @@ fn for_debian(text: &str) -> (String, String) {
         }
         let into = if inside.is_some() { &mut configs } else { &mut rest };
         if !line.starts_with("name:") {
-            *into += &format!("{line}\n");
+            into.extend([line, "\n"]);
         }
     }
     (rest, configs)
@@ -44,7 +44,13 @@ fn for_debian(text: &str) -> (String, String) {
 
 /// `docker-compose config` with these variables.
 fn config(files: &[&str], set: &[(&str, &str)]) -> Output {
+    config_with(files, set, "")
+}
+
+/// The same beside this `.env`.
+fn config_with(files: &[&str], set: &[(&str, &str)], dotenv: &str) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join(".env"), dotenv).expect("written");
     let mut command = Command::new("docker-compose");
     command.env_clear().envs(set.iter().copied()).current_dir(&folder);
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -59,7 +65,10 @@ fn config(files: &[&str], set: &[(&str, &str)]) -> Output {
 }
 
 fn parsed(files: &[&str], set: &[(&str, &str)]) -> Value {
-    let output = config(files, set);
+    understood(&config(files, set))
+}
+
+fn understood(output: &Output) -> Value {
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{errors}");
     // A variable with no default warns and is empty.
@@ -93,11 +102,21 @@ fn three_variables_are_enough_and_none_can_be_left_out() {
 }
 
 #[test]
-fn the_example_of_settings_names_what_is_needed() {
+fn the_example_of_settings_is_enough_once_what_is_needed_is_filled_in() {
     let example = shipped(".env.example");
-    for (name, _) in NEEDED {
-        assert!(example.lines().any(|line| line.starts_with(&format!("{name}="))), "{name}");
+    let mut filled = String::new();
+    for line in example.lines() {
+        let needed = NEEDED.iter().find(|(name, _)| line.split('=').next() == Some(name));
+        filled += &needed.map_or_else(|| line.to_owned(), |(name, value)| format!("{name}={value}"));
+        filled += "\n";
     }
+    let (by_file, by_shell) = (understood(&config_with(PLAIN, &[], &filled)), parsed(PLAIN, &NEEDED));
+    assert_eq!(environment(&by_file), environment(&by_shell), "it sets nothing else");
+    let postgres = |compose: &Value| compose["services"]["postgres"]["environment"].clone();
+    assert_eq!(postgres(&by_file), postgres(&by_shell));
+    let untouched = config_with(PLAIN, &[], &example);
+    let errors = String::from_utf8_lossy(&untouched.stderr);
+    assert!(!untouched.status.success() && errors.contains("set POSTGRES_PASSWORD in .env"), "{errors}");
     assert!(example.contains("GRAFANA_PASSWORD="));
 }
 

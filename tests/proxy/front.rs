@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -56,8 +55,8 @@ impl Front {
     /// In front of `upstream`, which is `host:port`; Caddy takes several, with spaces in between.
     pub async fn before(kind: Kind, upstream: &str, waits: Waits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (plain, tls) = (free_port(), free_port());
-        let place = Place { folder: folder.path(), upstream, http_port: plain, https_port: tls, waits };
+        let (plain_port, tls_port) = (free_port(), free_port());
+        let place = Place { folder: folder.path(), upstream, plain_port, tls_port, waits };
         let (mut command, authority) = match kind {
             Kind::Caddy => place.caddy(),
             Kind::Nginx => place.nginx(),
@@ -71,8 +70,8 @@ impl Front {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{kind:?} does not start ({error}): `make test` installs it"));
-        let http = format!("http://localhost:{plain}");
-        let https = format!("https://localhost:{tls}");
+        let http = format!("http://localhost:{plain_port}");
+        let https = format!("https://localhost:{tls_port}");
         let mut front = Self { child, folder, authority, http, https };
         let up = timeout(PATIENCE, front.listens()).await.unwrap_or(false);
         assert!(up, "{kind:?} does not listen: {}", front.log());
@@ -170,8 +169,8 @@ impl Front {
 struct Place<'a> {
     folder: &'a Path,
     upstream: &'a str,
-    http_port: u16,
-    https_port: u16,
+    plain_port: u16,
+    tls_port: u16,
     waits: Waits,
 }
 
@@ -187,8 +186,8 @@ impl Place<'_> {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"].map(|name| (name, self.folder)))
             .env("DOMAIN", "localhost")
-            .env("HTTP_PORT", self.http_port.to_string())
-            .env("HTTPS_PORT", self.https_port.to_string())
+            .env("HTTP_PORT", self.plain_port.to_string())
+            .env("HTTPS_PORT", self.tls_port.to_string())
             .env("CADDY_ADMIN", "off")
             .env("UPSTREAM", self.upstream)
             .env("UPSTREAM_PATIENCE", format!("{connection}s"))
@@ -210,8 +209,8 @@ impl Place<'_> {
             &[
                 ("    listen [::]:80;\n", String::new()),
                 ("    listen [::]:443 ssl http2;\n", String::new()),
-                ("listen 80;", format!("listen 127.0.0.1:{};", self.http_port)),
-                ("listen 443 ssl http2;", format!("listen 127.0.0.1:{} ssl http2;", self.https_port)),
+                ("listen 80;", format!("listen 127.0.0.1:{};", self.plain_port)),
+                ("listen 443 ssl http2;", format!("listen 127.0.0.1:{} ssl http2;", self.tls_port)),
                 ("server_name sync.example.org;", "server_name localhost;".to_owned()),
                 ("/etc/letsencrypt/live/sync.example.org/fullchain.pem", certificate.display().to_string()),
                 ("/etc/letsencrypt/live/sync.example.org/privkey.pem", key.display().to_string()),
@@ -225,11 +224,9 @@ impl Place<'_> {
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("    {name}_temp_path {folder}/{name};\n"))
             .concat();
-        // The workers' user has to reach this folder.
-        let is_root = fs::metadata(self.folder).expect("it was just made").uid() == 0;
-        let user = if is_root { "user root;\n" } else { "" };
+        // One process, so that nothing is left of it when it is killed.
         let main = format!(
-            "{user}daemon off;\npid {folder}/pid;\nerror_log stderr crit;\nworker_processes 1;\nevents {{}}\n\
+            "daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr crit;\nevents {{}}\n\
              http {{\n{temporary}    include {folder}/supersync.conf;\n}}\n"
         );
         fs::write(self.folder.join("nginx.conf"), main).expect("written");
@@ -248,8 +245,8 @@ impl Place<'_> {
             "packaging/haproxy/supersync.cfg",
             "supersync.cfg",
             &[
-                ("bind :80\n", format!("bind 127.0.0.1:{}\n", self.http_port)),
-                ("bind :443 ", format!("bind 127.0.0.1:{} ", self.https_port)),
+                ("bind :80\n", format!("bind 127.0.0.1:{}\n", self.plain_port)),
+                ("bind :443 ", format!("bind 127.0.0.1:{} ", self.tls_port)),
                 ("/etc/haproxy/sync.example.org.pem", both.display().to_string()),
                 ("server supersync 127.0.0.1:1900 ", format!("server supersync {} ", self.upstream)),
                 ("timeout http-request 10s", format!("timeout http-request {head}s")),
