@@ -16,6 +16,7 @@ pub mod bench;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod diagnosis;
 pub mod engine;
 pub mod events;
 pub mod gauges;
