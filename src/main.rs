@@ -1,11 +1,12 @@
 //! The command line.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, VerifyArgs};
 use supersync::admin::data::{DataCommand, DataError};
+use supersync::admin::doctor::DoctorArgs;
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::user::{AdminError, UserCommand};
@@ -60,6 +61,8 @@ enum Command {
     Bench(Box<BenchCommand>),
     // Needs none either: it reads a file.
     Verify(VerifyArgs),
+    // Says itself what is wrong with the settings.
+    Doctor(DoctorArgs),
 }
 
 /// What works with the settings of the environment.
@@ -116,6 +119,16 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
         Some(Command::Verify(args)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             return Ok(runtime.block_on(admin::backup::verify(args, &mut io::stdout()))?);
+        }
+        Some(Command::Doctor(args)) => {
+            let loaded = Loaded::from_env_to_look();
+            if let Ok(loaded) = &loaded {
+                quiet_logs(&loaded.config)?;
+            }
+            let output = &mut io::stdout();
+            let colour = output.is_terminal() && supersync::config::wants_colours();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            return Ok(runtime.block_on(admin::doctor::run(args, loaded, &Clock::System, colour, output))?);
         }
         Some(Command::WithSettings(command)) => command,
         None => WithSettings::Serve,

@@ -4,6 +4,7 @@
 pub mod backup;
 mod clear;
 pub mod data;
+pub mod doctor;
 pub mod healthcheck;
 pub mod mail;
 pub mod migrate;

@@ -10,4 +10,4 @@ pub mod metrics;
 mod process;
 
 pub use logs::{LogError, init_logs};
-pub use process::resident_bytes;
+pub use process::{max_open_files, resident_bytes};
