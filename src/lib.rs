@@ -6,7 +6,7 @@
 //! `docs/architecture.md`.
 //!
 //! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
-//! [`backup`] → [`store`] →
+//! [`backup`], [`diagnosis`] → [`store`] →
 //! [`replay`] → [`protocol`]. The last two are pure: no I/O, no clock, no async.
 
 pub mod accounts;

@@ -51,7 +51,7 @@ pub mod sqlite;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use backup::BackupStore;
-pub use doctor::DoctorStore;
+pub use doctor::{DoctorStore, SchemaDifference};
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;

@@ -176,7 +176,8 @@ fn without_addresses(text: &str) -> String {
     while !rest.is_empty() {
         let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        let is_address = word.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
+        let is_address =
+            word.split_once('@').is_some_and(|(user, host)| !["", "*"].contains(&user) && !host.is_empty());
         told.push_str(if is_address { "<address>" } else { word });
         let mut between = after.chars();
         if let Some(c) = between.next() {
@@ -231,7 +232,7 @@ mod tests {
     fn addresses_are_not_told() {
         for (text, clean) in [
             ("550 <me@example.org>\r\nno", "550 <<address>>  no"),
-            ("is \"a@b.co,*@c.co\"; x", "is \"<address>,<address>\"; x"),
+            ("is \"a@b.co,*@c.co\"; x", "is \"<address>,*@c.co\"; x"),
             ("postgres://user@host/db", "<address>"),
             ("at 5 @ home", "at 5 @ home"),
             ("", ""),
