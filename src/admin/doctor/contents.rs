@@ -83,6 +83,8 @@ struct Faults {
     recount: Vec<(UserId, String)>,
     /// The account that has a fault of another kind.
     spoiled: Option<UserId>,
+    /// What has no account is looked for by itself; more need not be said of it.
+    without_account: Option<UserId>,
 }
 
 const SEQUENCES: usize = 0;
@@ -95,9 +97,14 @@ impl Faults {
     }
 
     fn add(&mut self, fault: Fault) {
+        if self.without_account == Some(fault.user) {
+            return;
+        }
         let place = match fault.kind {
-            // Looked for by itself.
-            FaultKind::NoAccount => return,
+            FaultKind::NoAccount => {
+                self.without_account = Some(fault.user);
+                return;
+            }
             FaultKind::State | FaultKind::Missing | FaultKind::Repeated | FaultKind::Stray => SEQUENCES,
             FaultKind::Segment => SEGMENTS,
             FaultKind::Charged => COUNTERS,

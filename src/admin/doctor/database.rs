@@ -312,6 +312,8 @@ async fn housekeeping(
     report: &mut Report<'_>,
 ) -> io::Result<()> {
     const ID: &str = "housekeeping";
+    const ADVICE: &str =
+        "A running server sweeps once a day: see whether one runs, and what its log says about the sweep.";
     let before = |span: Duration| now_ms.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
     let (overdue, archives) = match tokio::try_join!(
         store.overdue(before(OVERDUE)),
@@ -320,8 +322,6 @@ async fn housekeeping(
         Ok(found) => found,
         Err(error) => return report.tell(failed(ID, &error)),
     };
-    const ADVICE: &str =
-        "A running server sweeps once a day: see whether one runs, and what its log says about the sweep.";
     if !archives.is_empty() {
         let found = "data that was replaced or deleted is kept longer than ARCHIVE_DAYS";
         report.tell(Finding::warning(ID, found, ADVICE))?;

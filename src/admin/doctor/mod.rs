@@ -41,10 +41,10 @@ pub struct DoctorArgs {
     /// Leave out what goes over the network: mail server, public address.
     #[arg(long)]
     offline: bool,
-    /// Look at this address instead of PUBLIC_URL.
+    /// Look at this address instead of `PUBLIC_URL`.
     #[arg(long, value_name = "URL", conflicts_with = "offline")]
     url: Option<String>,
-    /// Look at the newest backup of this folder; BACKUP_DIR if not given.
+    /// Look at the newest backup of this folder; `BACKUP_DIR` if not given.
     #[arg(long, value_name = "DIR")]
     backups: Option<PathBuf>,
 }
