@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, DATE};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite;
 use url::Url;
 
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(75);
 /// No more is uploaded to see whether it gets through, in bytes; the app's largest upload (contract, section 15).
 const MAX_UPLOAD: usize = 30 << 20;
+/// How long somebody has who refuses a body by its announced length.
+const PAUSE: Duration = Duration::from_millis(500);
 const PIECE: &[u8] = &[b' '; 64 << 10];
 /// An answer that takes longer is worth a look.
 const SLOW: Duration = Duration::from_secs(2);
@@ -186,8 +189,10 @@ async fn websocket(base: &str) -> Finding {
     }
 }
 
-/// So many blanks, made as they are sent.
+/// So many blanks, made as they are sent, after a pause: who refuses by the announced length does so before anything is
+/// under way that could make the connection break over the answer.
 struct Blanks {
+    pause: Pin<Box<Sleep>>,
     left: usize,
 }
 
@@ -195,7 +200,13 @@ impl Body for Blanks {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if !self.pause.is_elapsed() && self.pause.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
         let size = self.left.min(PIECE.len());
         self.left -= size;
         Poll::Ready((size > 0).then(|| Ok(Frame::data(Bytes::from_static(&PIECE[..size])))))
@@ -221,7 +232,7 @@ async fn upload(raw: &Raw, bytes: usize) -> Finding {
         .post(format!("{}/api/sync/snapshot", raw.base()))
         .header(CONTENT_TYPE, "application/json")
         .timeout(UPLOAD_PATIENCE)
-        .body(reqwest::Body::wrap(Blanks { left: bytes }));
+        .body(reqwest::Body::wrap(Blanks { pause: Box::pin(tokio::time::sleep(PAUSE)), left: bytes }));
     match request.send().await.map(|answer| answer.status()) {
         Ok(StatusCode::UNAUTHORIZED) => Finding::ok(ID, format!("{size} MiB get through to the server")),
         Ok(StatusCode::PAYLOAD_TOO_LARGE) => {
