@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use supersync::config::Database;
 use supersync::store::doctor::OWNED;
 use supersync::store::{self, SchemaDifference};
 
@@ -157,7 +158,7 @@ async fn every_table_with_an_account_is_looked_at(on: Backend) {
 }
 
 #[tokio::test]
-async fn an_invalid_index_is_made_anew_and_leftovers_go() {
+async fn an_invalid_index_of_postgres_is_made_anew_and_leftovers_go() {
     let server = Server::start(Backend::Postgres).await;
     tamper(
         &server.database,
@@ -174,7 +175,7 @@ async fn an_invalid_index_is_made_anew_and_leftovers_go() {
 }
 
 #[tokio::test]
-async fn an_index_that_can_not_be_unique_is_not_left_half_made() {
+async fn an_index_of_postgres_that_can_not_be_unique_is_not_left_half_made() {
     let server = Server::start(Backend::Postgres).await;
     let account = server.account().await;
     account.post("/api/sync/ops", &upload("a", None, &[op("a"), op("a")])).await.ok();
@@ -186,18 +187,37 @@ async fn an_index_that_can_not_be_unique_is_not_left_half_made() {
 }
 
 #[tokio::test]
+async fn postgres_is_looked_at_in_the_schema_that_is_configured() {
+    let database = TestDatabase::create(Backend::Postgres).await;
+    let url = format!("{}?schema=apart", database.postgres().url());
+    let Database::Postgres { url: bare, max_connections, acquire_timeout, .. } = database.settings() else {
+        panic!("it is one")
+    };
+    let schema = Some("apart".to_owned());
+    let settings = Database::Postgres { url: bare, max_connections, acquire_timeout, schema };
+    store::open(&settings, Duration::from_mins(1)).await.expect("it opens").close().await;
+    let variables = [("DATABASE_URL", &*url)];
+    let said = doctor(&database, &variables, &["--offline"]).await;
+    assert_eq!(said.exit(0).complaints(), [("mail", "warning")], "{}", said.text);
+    tamper(&database, "DROP INDEX apart.sessions_user; ALTER TABLE apart.users DISABLE TRIGGER users_announce_change")
+        .await;
+    let said = doctor(&database, &variables, &["--offline", "--fix"]).await;
+    assert_eq!(
+        said.exit(1).of("schema"),
+        [
+            ("fixed", "the index sessions_user is missing: made anew"),
+            ("fault", "the trigger users.users_announce_change is not as the migrations make it"),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_damaged_index_of_sqlite_is_made_anew() {
     let server = Server::start(Backend::Sqlite).await;
     let account = server.account().await;
     account.post("/api/sync/ops", &upload("a", None, &[op("a")])).await.ok();
     let (database, _) = server.stop().await;
     // Hides the index while a row is added, so that the row is missing from it.
-    tamper(
-        &database,
-        "PRAGMA writable_schema = ON; CREATE TEMP TABLE kept AS SELECT * FROM sqlite_schema WHERE name = 'sync_x'; \
-         CREATE INDEX sync_x ON passkeys (name); DROP INDEX sync_x;",
-    )
-    .await;
     let path = database.data_dir().join("supersync.db");
     let hide = |sql: &str| {
         let connection = rusqlite::Connection::open(&path).expect("it opens");
