@@ -404,6 +404,13 @@ impl Loaded {
     }
 }
 
+/// Whether whoever looks at a terminal wants colours there (`NO_COLOR`, as other programs have it). No setting of the
+/// server, so not in its table.
+#[must_use]
+pub fn wants_colours() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// This process's environment and the `.env` file of its working directory.
 fn environment() -> Result<HashMap<String, String>, ConfigErrors> {
     let mut variables = dotenv(Path::new(".env"))?;

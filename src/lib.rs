@@ -6,8 +6,8 @@
 //! `docs/architecture.md`.
 //!
 //! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
-//! [`backup`], [`mod@upstream`] → [`store`] →
-//! [`replay`] → [`protocol`]. The last two are pure: no I/O, no clock, no async.
+//! [`backup`], [`diagnosis`], [`mod@upstream`] → [`store`] → [`replay`] →
+//! [`protocol`]. The last two are pure: no I/O, no clock, no async.
 
 pub mod accounts;
 pub mod admin;
@@ -16,6 +16,7 @@ pub mod bench;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod diagnosis;
 pub mod engine;
 pub mod events;
 pub mod gauges;

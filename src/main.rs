@@ -1,11 +1,12 @@
 //! The command line.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, VerifyArgs};
 use supersync::admin::data::{DataCommand, DataError};
+use supersync::admin::doctor::DoctorArgs;
 use supersync::admin::export::{ExportArgs, ExportCommandError};
 use supersync::admin::import::{ImportArgs, ImportCommandError};
 use supersync::admin::mail::MailCommand;
@@ -27,6 +28,7 @@ const EXAMPLES: &str = "\
 Examples:
   supersync                                    start on the embedded database, on port 1900
   supersync user add me@example.org            create an account and print its access token
+  supersync doctor                             say what is wrong and what to do about it
   supersync bench --help                       measure the server
   supersync --print-config                     show every setting in force
   PORT=8080 DATA_DIR=/srv/sync supersync       change settings
@@ -69,6 +71,8 @@ enum Command {
     },
     /// Print the manual page (roff).
     Manual,
+    // Says itself what is wrong with the settings.
+    Doctor(DoctorArgs),
 }
 
 /// What works with the settings of the environment.
@@ -138,6 +142,16 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             return Ok(io::stdout().write_all(&text)?);
         }
         Some(Command::Manual) => return Ok(clap_mangen::Man::new(CommandLine::command()).render(&mut io::stdout())?),
+        Some(Command::Doctor(args)) => {
+            let loaded = Loaded::from_env_to_look();
+            if let Ok(loaded) = &loaded {
+                quiet_logs(&loaded.config)?;
+            }
+            let output = &mut io::stdout();
+            let colour = output.is_terminal() && supersync::config::wants_colours();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            return Ok(runtime.block_on(admin::doctor::run(args, loaded, &Clock::System, colour, output))?);
+        }
         Some(Command::WithSettings(command)) => command,
         None => WithSettings::Serve,
     };

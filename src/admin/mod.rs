@@ -4,6 +4,7 @@
 pub mod backup;
 mod clear;
 pub mod data;
+pub mod doctor;
 pub mod export;
 pub mod healthcheck;
 pub mod import;

@@ -1,14 +1,12 @@
 //! Places in a backup: several tables can be read side by side, account by account, because each is in the order of accounts.
 
 use std::fs::File;
-use std::io::{BufReader, Seek as _, SeekFrom};
-use std::path::Path;
+use std::io::BufReader;
 
 use super::BackupError;
-use super::format::Header;
 use super::reader::Section;
 use crate::protocol::UserId;
-use crate::store::backup::{Column, Row, Table, Value};
+use crate::store::backup::{Column, Row, Value};
 
 /// A place in a section.
 pub(crate) struct Cursor {
@@ -17,10 +15,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn open(path: &Path, header: &Header, table: &'static Table, at: u64) -> Result<Self, BackupError> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(at))?;
-        let mut section = Section::again(BufReader::new(file), at, header, table)?;
+    pub(super) fn new(mut section: Section<BufReader<File>>) -> Result<Self, BackupError> {
         let next = section.row()?;
         Ok(Self { section, next })
     }

@@ -7,6 +7,7 @@
 //! threads of their own.
 
 mod check;
+pub mod contents;
 mod cursor;
 mod error;
 mod file;

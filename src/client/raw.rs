@@ -122,6 +122,12 @@ impl Raw {
         &self.base
     }
 
+    /// The connections, for requests that are made in another way.
+    #[must_use]
+    pub const fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// Sends one request and reads the whole answer, whatever its status.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ mod probe;
 mod smtp;
 
 pub use letter::{Letter, Rendered};
-pub use probe::{Step, Trouble, probe};
+pub use probe::{Step, Trouble, knock, probe};
 
 /// How many mails wait or are under way at most; further ones are dropped.
 pub const MAX_OUTSTANDING: usize = 500;

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
@@ -99,6 +100,44 @@ pub async fn probe(
         trouble(Step::Settings, "the mail has no receiver", "Give a whole address such as me@example.org.")
     })?;
 
+    let mut connection = reach_sender(settings, &from, &mut done).await?;
+    connection.command(Rcpt::new(receiver, Vec::new())).await.map_err(|error| {
+        trouble(
+            Step::Receiver,
+            describe(&error),
+            "Is the address right? Without SMTP_USER many servers only take mail for their own domains (relaying).",
+        )
+    })?;
+    let refused = |error: lettre::transport::smtp::Error| {
+        trouble(Step::Message, describe(&error), "The server's words above say why; often a limit or a spam filter.")
+    };
+    connection.command(Data).await.map_err(refused)?;
+    connection.message(&message.formatted()).await.map_err(refused)?;
+    done(Step::Message, "taken");
+    // The mail is theirs; whether they answer to the farewell does not matter.
+    drop(connection.quit().await);
+    Ok(())
+}
+
+/// Proves what can be proved without a receiver: that the server is there, lets us in, and takes mail from the sender.
+/// Sends nothing.
+///
+/// # Errors
+/// The step that failed, with what to look at.
+pub async fn knock(settings: &Smtp) -> Result<(), Trouble> {
+    let from = sender(&settings.from)?;
+    let mut connection = reach_sender(settings, &from, &mut |_, _| {}).await?;
+    // The mail that was begun ends with the connection; whether they answer to the farewell does not matter.
+    drop(connection.quit().await);
+    Ok(())
+}
+
+/// The steps before the receiver.
+async fn reach_sender(
+    settings: &Smtp,
+    from: &Mailbox,
+    done: &mut impl FnMut(Step, &str),
+) -> Result<AsyncSmtpConnection, Trouble> {
     let server = resolve(settings).await?;
     done(Step::Name, &format!("{} is {}", settings.host, server.ip()));
     reach(server).await?;
@@ -127,22 +166,7 @@ pub async fn probe(
         )
     })?;
     done(Step::Sender, from.email.as_ref());
-    connection.command(Rcpt::new(receiver, Vec::new())).await.map_err(|error| {
-        trouble(
-            Step::Receiver,
-            describe(&error),
-            "Is the address right? Without SMTP_USER many servers only take mail for their own domains (relaying).",
-        )
-    })?;
-    let refused = |error: lettre::transport::smtp::Error| {
-        trouble(Step::Message, describe(&error), "The server's words above say why; often a limit or a spam filter.")
-    };
-    connection.command(Data).await.map_err(refused)?;
-    connection.message(&message.formatted()).await.map_err(refused)?;
-    done(Step::Message, "taken");
-    // The mail is theirs; whether they answer to the farewell does not matter.
-    drop(connection.quit().await);
-    Ok(())
+    Ok(connection)
 }
 
 async fn resolve(settings: &Smtp) -> Result<SocketAddr, Trouble> {

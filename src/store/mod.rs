@@ -32,6 +32,7 @@ use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 mod archives;
 pub mod backup;
 mod discard;
+pub mod doctor;
 mod error;
 mod events;
 mod gather;
@@ -51,12 +52,13 @@ pub mod sqlite;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use backup::BackupStore;
+pub use doctor::{DoctorStore, SchemaDifference};
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
-pub use rebuild::{OpTrace, heads_of_ops, take_in, take_over};
 pub use peers::PeerStore;
+pub use rebuild::{OpTrace, heads_of_ops, take_in, take_over};
 pub use segment::Segment;
 pub use sessions::{
     Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
@@ -100,6 +102,26 @@ pub async fn open_beside(database: &config::Database, statement_timeout: Duratio
             Ok(Arc::new(sqlite::SqliteStore::open_beside(path, sqlite::SqliteOptions::default()).await?))
         }
         config::Database::Postgres { .. } => open(database, statement_timeout).await,
+    }
+}
+
+/// Opens the configured database to look at it: it must have every migration of this program and no other, and nothing is
+/// made or migrated.
+///
+/// # Errors
+/// [`StoreError::Refused`] when the database is of another version; otherwise what kept it from being opened.
+pub async fn open_to_look(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    match database {
+        config::Database::Sqlite { path } => {
+            Ok(Arc::new(sqlite::SqliteStore::open_to_look(path, sqlite::SqliteOptions::default()).await?))
+        }
+        config::Database::Postgres { .. } => {
+            if !migration_status(database).await?.iter().all(|migration| migration.applied && migration.known) {
+                return Err(StoreError::Refused("the database is of another version".to_owned()));
+            }
+            // Nothing is left to migrate.
+            open(database, statement_timeout).await
+        }
     }
 }
 
@@ -782,6 +804,7 @@ pub trait Store:
     + AccountStore
     + ArchiveStore
     + BackupStore
+    + DoctorStore
     + SessionStore
     + SignInStore
     + EventStore

@@ -11,5 +11,5 @@ mod process;
 mod traces;
 
 pub use logs::{LogError, init_logs, init_logs_and_traces};
-pub use process::resident_bytes;
+pub use process::{max_open_files, resident_bytes};
 pub use traces::Traces;

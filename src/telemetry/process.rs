@@ -21,7 +21,7 @@ pub(super) fn record() {
         // Listing them opens one more.
         gauge!("supersync_process_open_fds").set(number(entries.count().saturating_sub(1)));
     }
-    if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(most_fds) {
+    if let Some(most) = max_open_files() {
         gauge!("supersync_process_max_fds").set(most);
     }
     if let Ok(entries) = fs::read_dir("/proc/self/task") {
@@ -37,6 +37,12 @@ pub(super) fn record() {
 pub fn resident_bytes() -> Option<u64> {
     let kib = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_kib)?;
     Some(u64::from(kib) * 1024)
+}
+
+/// How many files and sockets a process may have open that is started as this one was; `None` elsewhere than on Linux.
+#[must_use]
+pub fn max_open_files() -> Option<f64> {
+    fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(most_fds)
 }
 
 fn number(n: usize) -> f64 {

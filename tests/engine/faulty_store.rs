@@ -8,14 +8,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
+use supersync::store::doctor::{NextRows, NumbersBehind, Orphans, Selection, VitalSigns};
 use supersync::store::peers::{PeerId, PeerLine, PeerStore};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
-    Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow,
-    GaugeStore, Holdings, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite, NewPasskey, NewUser,
-    OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, PoolUse, Result, Sealable, SessionId, SessionRow,
-    SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store,
-    StoreError, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
+    Commit, CommitOutcome, DatabaseFacts, Device, DoctorStore, EntityHead, EntityKey, EventKind, EventStore,
+    FullStateRow, GaugeStore, Holdings, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite,
+    NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, PoolUse, Result,
+    SchemaDifference, Sealable, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore, SnapshotBlob,
+    SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError, TakenChallenge, TestStore, TokenPurpose,
+    Touch, Unique, UserRow,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -567,6 +569,54 @@ impl BackupStore for FaultyStore {
     async fn load(&self, from: mpsc::Receiver<Piece>, replace: bool) -> Result<LoadOutcome> {
         self.count();
         self.inner.load(from, replace).await
+    }
+}
+
+#[async_trait]
+impl DoctorStore for FaultyStore {
+    async fn vital_signs(&self) -> Result<VitalSigns> {
+        self.count();
+        self.inner.vital_signs().await
+    }
+    async fn schema_differences(&self) -> Result<Vec<SchemaDifference>> {
+        self.count();
+        self.inner.schema_differences().await
+    }
+    async fn mend_schema(&self, difference: &SchemaDifference) -> Result<bool> {
+        self.count();
+        self.inner.mend_schema(difference).await
+    }
+    async fn damage(&self) -> Result<Vec<String>> {
+        self.count();
+        self.inner.damage().await
+    }
+    async fn rebuild_indexes(&self) -> Result<()> {
+        self.count();
+        self.inner.rebuild_indexes().await
+    }
+    async fn orphans(&self) -> Result<Vec<Orphans>> {
+        self.count();
+        self.inner.orphans().await
+    }
+    async fn delete_orphans(&self, table: &str) -> Result<u64> {
+        self.count();
+        self.inner.delete_orphans(table).await
+    }
+    async fn numbers_behind(&self) -> Result<Vec<NumbersBehind>> {
+        self.count();
+        self.inner.numbers_behind().await
+    }
+    async fn raise_numbers(&self, behind: NumbersBehind) -> Result<()> {
+        self.count();
+        self.inner.raise_numbers(behind).await
+    }
+    async fn overdue(&self, before_ms: i64) -> Result<i64> {
+        self.count();
+        self.inner.overdue(before_ms).await
+    }
+    async fn read_side_by_side(&self, tables: Vec<Selection>, asked: mpsc::Receiver<NextRows>) -> Result<()> {
+        self.count();
+        self.inner.read_side_by_side(tables, asked).await
     }
 }
 

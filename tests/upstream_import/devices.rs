@@ -35,7 +35,8 @@ async fn a_device_goes_on_where_it_was(on: Backend) {
     assert_eq!(account.download(97).await.seqs(), [98, 99, 100]);
 
     // Sent before the move, answered after it.
-    let again = op("A_phone").with("id", "op-5-40").task("task-5").with("vectorClock", json!({ "A_phone": 21, "B_desk": 20 }));
+    let again =
+        op("A_phone").with("id", "op-5-40").task("task-5").with("vectorClock", json!({ "A_phone": 21, "B_desk": 20 }));
     assert_eq!(account.upload("A_phone", &[again]).await.outcomes(), ["DUPLICATE_OPERATION"]);
     // Made without knowing of operation 98, of the same task (98 % 7 = 0).
     let late = op("C_new").task("task-0").with("vectorClock", json!({ "C_new": 1 }));
@@ -103,7 +104,8 @@ async fn what_is_downloaded_is_what_the_old_server_held(on: Backend) {
     let repair = account.op_at(5).await;
     assert_eq!((&repair["opType"], &repair["syncImportReason"]), (&json!("REPAIR"), &json!("REPAIR")));
     let points = account.get("/api/sync/restore-points").await.ok();
-    let seqs: Vec<_> = points["restorePoints"].as_array().expect("a list").iter().map(|p| p["serverSeq"].clone()).collect();
+    let seqs: Vec<_> =
+        points["restorePoints"].as_array().expect("a list").iter().map(|p| p["serverSeq"].clone()).collect();
     assert_eq!(seqs, [5, 4]);
     assert!(program.terminate().await.success());
 }
@@ -151,7 +153,8 @@ async fn links_passkeys_and_quotas_come_along(on: Backend) {
     ];
     let old = old(&all).await;
     let said = imported(&TestDatabase::create(on).await, &old, &["--dry-run"]).await;
-    let figures = ["links", "passkeys", "passkeysRepaired", "pendingPasskeysDropped", "devices"].map(|name| said[name].as_u64());
+    let figures =
+        ["links", "passkeys", "passkeysRepaired", "pendingPasskeysDropped", "devices"].map(|name| said[name].as_u64());
     assert_eq!(figures, [Some(2), Some(2), Some(1), Some(1), Some(2)]);
     // Repaired it is the same credential as the first one, which no two passkeys may have.
     old.run("DELETE FROM passkeys WHERE id = 'ck1'").await;
@@ -162,7 +165,8 @@ async fn links_passkeys_and_quotas_come_along(on: Backend) {
     assert_eq!(account.status().await["storageQuotaBytes"], 12_345_678);
     let keys = account.get("/api/account/passkeys").await.ok();
     assert_eq!(keys["passkeys"].as_array().map(Vec::len), Some(1), "{}", keys.text);
-    let verify = http_client().post(format!("{}/api/verify-email", program.base)).header("content-type", "application/json");
+    let verify =
+        http_client().post(format!("{}/api/verify-email", program.base)).header("content-type", "application/json");
     receive(verify.body(json!({ "token": "verify me" }).to_string())).await.ok();
     let body = json!({ "email": "user2@example.org", "password": PASSWORD }).to_string();
     let login = http_client().post(format!("{}/api/login", program.base)).header("content-type", "application/json");

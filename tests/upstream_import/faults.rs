@@ -63,7 +63,8 @@ async fn addresses_that_differ_in_case_are_one(on: Backend) {
     let old = old(&all).await;
     let database = TestDatabase::create(on).await;
     let said = imported(&database, &old, &[]).await;
-    let left: Vec<(&Value, &Value)> = said["leftOut"].as_array().expect("a list").iter().map(|left| (&left["user"], &left["isFault"])).collect();
+    let left: Vec<(&Value, &Value)> =
+        said["leftOut"].as_array().expect("a list").iter().map(|left| (&left["user"], &left["isFault"])).collect();
     assert_eq!(left, [(&2.into(), &false.into()), (&4.into(), &false.into())]);
     old.run(&[operations(2, 1, 1), counter(2, 1)].concat()).await;
     let database = TestDatabase::create(on).await;

@@ -65,7 +65,7 @@ impl BackupStore for PostgresStore {
 
 impl PostgresStore {
     /// A connection for work that takes as long as it takes.
-    async fn apart(&self, name: &str) -> Result<PgConnection> {
+    pub(super) async fn apart(&self, name: &str) -> Result<PgConnection> {
         let mut connection = self.connecting.clone().application_name(name).connect().await?;
         let session = Session {
             statement_timeout: Duration::ZERO,
@@ -143,7 +143,7 @@ async fn dump(connection: &mut PgConnection, to: &mpsc::Sender<Piece>) -> Result
     Ok(())
 }
 
-fn value(row: &PgRow, at: usize, column: &Column) -> Result<Value> {
+pub(super) fn value(row: &PgRow, at: usize, column: &Column) -> Result<Value> {
     let value = match column.kind {
         Kind::Small => row.try_get::<Option<i16>, _>(at)?.map(|number| Value::Int(number.into())),
         Kind::Int => row.try_get::<Option<i32>, _>(at)?.map(|number| Value::Int(number.into())),

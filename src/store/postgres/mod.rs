@@ -21,6 +21,7 @@ mod accounts;
 mod archives;
 mod backup;
 mod commit;
+pub mod doctor;
 mod events;
 mod gauges;
 mod lanes;

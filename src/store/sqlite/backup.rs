@@ -47,7 +47,7 @@ impl BackupStore for SqliteStore {
     }
 }
 
-async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or(Err(StoreError::Unknown(sqlx::Error::WorkerCrashed)))
 }
@@ -70,10 +70,11 @@ fn dump(path: &Path, to: &mpsc::Sender<Piece>) -> Result<()> {
         return Ok(());
     }
     for table in TABLES {
-        if send(Piece::Table(table, table.columns.iter().collect())).is_err() {
+        let columns: Vec<_> = table.columns.iter().collect();
+        let mut statement = tx.prepare(&select(table, &columns))?;
+        if send(Piece::Table(table, columns)).is_err() {
             return Ok(());
         }
-        let mut statement = tx.prepare(&select(table))?;
         let mut rows = statement.query([])?;
         let mut batch = Batch::default();
         while let Some(row) = rows.next()? {
@@ -92,16 +93,17 @@ fn dump(path: &Path, to: &mpsc::Sender<Piece>) -> Result<()> {
     Ok(())
 }
 
-fn select(table: &Table) -> String {
-    let column = |column: &Column| match (table.name, column.name) {
+/// Reads these columns of a table, in the order of its key.
+pub(super) fn select(table: &Table, columns: &[&Column]) -> String {
+    let column = |column: &&Column| match (table.name, column.name) {
         ("operations", "payload") => payload!(),
         (_, name) => name,
     };
-    let columns: Vec<_> = table.columns.iter().map(column).collect();
+    let columns: Vec<_> = columns.iter().map(column).collect();
     format!("SELECT {} FROM {} ORDER BY {}", columns.join(", "), table.name, table.key_list())
 }
 
-fn value(stored: ValueRef<'_>, column: &Column) -> Result<Value> {
+pub(super) fn value(stored: ValueRef<'_>, column: &Column) -> Result<Value> {
     match (stored, column.kind) {
         (ValueRef::Null, _) if column.nullable => Ok(Value::Null),
         (ValueRef::Integer(number), Kind::Bool) => Ok(Value::Bool(number != 0)),

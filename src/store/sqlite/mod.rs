@@ -24,6 +24,7 @@ mod backup;
 mod checkpoint;
 mod columns;
 mod commit;
+mod doctor;
 mod error;
 mod events;
 mod gauges;
@@ -119,6 +120,18 @@ impl SqliteStore {
             )));
         }
         Self::connect(path, options, lock).await
+    }
+
+    /// Opens a file that has every migration of this program and no other, without making, changing or locking
+    /// anything.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when it is of another version or is not there.
+    pub async fn open_to_look(path: &Path, options: SqliteOptions) -> Result<Self> {
+        if !Self::migration_status(path).await?.iter().all(|migration| migration.applied && migration.known) {
+            return Err(StoreError::Refused(format!("the database {} is of another version", path.display())));
+        }
+        Self::connect(path, options, None).await
     }
 
     async fn connect(path: &Path, options: SqliteOptions, lock: Option<File>) -> Result<Self> {

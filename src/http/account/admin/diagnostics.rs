@@ -4,51 +4,30 @@
 //! does.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
-use url::{Host, Url};
+use url::Url;
 
 use super::administrator;
-use crate::config::{Config, MailDelivery};
+use crate::config::Config;
+use crate::diagnosis::{self, Finding};
 use crate::http::account::no_store;
 use crate::http::address::{self, Peer};
 use crate::http::encode;
 use crate::http::error::ApiResult;
 use crate::http::state::AppState;
 
-/// How far the clocks of server and database may be apart.
-const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 /// A database that answers more slowly than this is worth a look.
 const SLOW_DATABASE: Duration = Duration::from_millis(250);
-/// Less room than this on the disk is too little.
-const MIN_DISK_FREE_BYTES: u64 = 1 << 30;
 
-/// One check: its name for programs, what was found, and what to do about it if that is not as it should be.
-#[derive(Debug, PartialEq, Eq)]
-struct Check {
-    id: &'static str,
-    found: String,
-    advice: Option<String>,
-}
-
-impl Check {
-    fn ok(id: &'static str, found: impl Into<String>) -> Self {
-        Self { id, found: found.into(), advice: None }
-    }
-
-    fn warning(id: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { id, found: found.into(), advice: Some(advice.into()) }
-    }
-
-    fn json(&self) -> Value {
-        let status = if self.advice.is_some() { "warning" } else { "ok" };
-        json!({ "id": self.id, "status": status, "found": self.found, "advice": self.advice })
-    }
+/// As the page reads it: whatever is not as it should be is a warning to it.
+fn as_json(finding: &Finding) -> Value {
+    let status = if finding.advice.is_some() { "warning" } else { "ok" };
+    json!({ "id": finding.check, "status": status, "found": finding.found, "advice": finding.advice })
 }
 
 /// `GET /api/admin/diagnostics`.
@@ -59,18 +38,18 @@ pub(super) async fn all(State(state): State<AppState>, parts: Parts) -> ApiResul
     let config = &state.config;
     let (database, clock) = database(&state).await;
     let data_dir = config.data_dir.clone();
-    let disk = tokio::task::spawn_blocking(move || disk(&data_dir));
+    let disk = tokio::task::spawn_blocking(move || diagnosis::disk(&data_dir));
     let checks = [
         public_url(&config.public_url, &seen),
         https(&config.public_url, &seen),
         proxies(config, &seen),
         clock,
         database,
-        mail(config),
+        diagnosis::mail(config),
         disk.await.map_err(crate::http::ApiError::internal)?,
     ];
     let body = json!({
-        "checks": checks.iter().map(Check::json).collect::<Vec<_>>(),
+        "checks": checks.iter().map(as_json).collect::<Vec<_>>(),
         "serverTime": state.clock.now_ms(),
         "seen": {
             "clientAddress": seen.client.map(|address| address.to_string()),
@@ -118,14 +97,14 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn public_url(configured: &str, seen: &Seen) -> Check {
+fn public_url(configured: &str, seen: &Seen) -> Finding {
     const ID: &str = "public-url";
     let Ok(url) = Url::parse(configured) else {
-        return Check::warning(ID, format!("PUBLIC_URL is {configured}, which is no address"), "Set PUBLIC_URL.");
+        return Finding::warning(ID, format!("PUBLIC_URL is {configured}, which is no address"), "Set PUBLIC_URL.");
     };
     let called = seen.forwarded_host.as_ref().or(seen.host.as_ref());
     let Some(called) = called else {
-        return Check::ok(ID, format!("PUBLIC_URL is {configured}; the request does not say what it called"));
+        return Finding::ok(ID, format!("PUBLIC_URL is {configured}; the request does not say what it called"));
     };
     let implied = match url.scheme() {
         "https" => ":443",
@@ -133,9 +112,9 @@ fn public_url(configured: &str, seen: &Seen) -> Check {
     };
     let expected = authority(&url);
     if called.strip_suffix(implied).unwrap_or(called).eq_ignore_ascii_case(&expected) {
-        return Check::ok(ID, format!("PUBLIC_URL is {configured}, and you came by it"));
+        return Finding::ok(ID, format!("PUBLIC_URL is {configured}, and you came by it"));
     }
-    Check::warning(
+    Finding::warning(
         ID,
         format!("PUBLIC_URL is {configured}, but you came by {called}"),
         "Links in mails begin with PUBLIC_URL. Set it to the address that you type into the browser; if it is right, make the \
@@ -143,36 +122,20 @@ fn public_url(configured: &str, seen: &Seen) -> Check {
     )
 }
 
-fn is_local(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
-fn https(configured: &str, seen: &Seen) -> Check {
-    const ID: &str = "https";
-    let url = Url::parse(configured).ok();
-    let is_https = url.as_ref().is_some_and(|url| url.scheme() == "https");
+/// Besides what is configured, how this request came.
+fn https(configured: &str, seen: &Seen) -> Finding {
+    let judged = diagnosis::https(configured);
     match seen.forwarded_proto.as_deref() {
-        Some(proto) if is_https && !proto.eq_ignore_ascii_case("https") => Check::warning(
-            ID,
+        Some(proto) if configured.starts_with("https:") && !proto.eq_ignore_ascii_case("https") => Finding::warning(
+            judged.check,
             format!("PUBLIC_URL is https, but this request reached the proxy by {proto}"),
             "Make the reverse proxy redirect http to https.",
         ),
-        _ if is_https => Check::ok(ID, "PUBLIC_URL is https"),
-        _ if url.as_ref().is_some_and(is_local) => Check::ok(ID, "PUBLIC_URL is this machine, so nothing is encrypted"),
-        _ => Check::warning(
-            ID,
-            "PUBLIC_URL is not https: tokens and passwords travel in the clear, and passkeys don't work",
-            "Put a reverse proxy with a certificate in front of the server and set PUBLIC_URL to its https address.",
-        ),
+        _ => judged,
     }
 }
 
-fn proxies(config: &Config, seen: &Seen) -> Check {
+fn proxies(config: &Config, seen: &Seen) -> Finding {
     const ID: &str = "proxies";
     let trusted = config.trusted_proxies;
     let entries = seen.forwarded_for.as_deref().map_or(0, |text| text.split(',').count());
@@ -181,36 +144,36 @@ fn proxies(config: &Config, seen: &Seen) -> Check {
         "your address is seen as {client}; TRUSTED_PROXIES is {trusted}, X-Forwarded-For has {entries} entries"
     );
     match (trusted, entries) {
-        (0, 1..) => Check::warning(
+        (0, 1..) => Finding::warning(
             ID,
             found,
             "Requests come through a reverse proxy, so all users share its address and its rate limits. Set TRUSTED_PROXIES to \
              the number of proxies in front of the server.",
         ),
-        (trusted, entries) if entries > trusted => Check::warning(
+        (trusted, entries) if entries > trusted => Finding::warning(
             ID,
             found,
             "More proxies report an address than TRUSTED_PROXIES says. If your own address is not the one above, raise it to \
              the number of proxies in front of the server.",
         ),
-        (trusted @ 2.., entries) if entries < trusted => Check::warning(
+        (trusted @ 2.., entries) if entries < trusted => Finding::warning(
             ID,
             found,
             "Fewer proxies report an address than TRUSTED_PROXIES says, so clients can pretend to come from elsewhere. Lower \
              it to the number of proxies in front of the server.",
         ),
-        (1.., 0) if seen.peer.is_some_and(|peer| !peer.to_canonical().is_loopback()) => Check::warning(
+        (1.., 0) if seen.peer.is_some_and(|peer| !peer.to_canonical().is_loopback()) => Finding::warning(
             ID,
             found,
             "This request came through no proxy, but one is trusted, so clients can pretend to come from elsewhere. Set \
              TRUSTED_PROXIES=0, or let only the proxy reach the server's port.",
         ),
-        _ => Check::ok(ID, found),
+        _ => Finding::ok(ID, found),
     }
 }
 
 /// Database and clock: one look tells both.
-async fn database(state: &AppState) -> (Check, Check) {
+async fn database(state: &AppState) -> (Finding, Finding) {
     let asked = Instant::now();
     let before_ms = state.clock.now_ms();
     match state.accounts.database_facts().await {
@@ -219,72 +182,25 @@ async fn database(state: &AppState) -> (Check, Check) {
             let found = format!("{} answers within {} ms", state.store.kind(), took.as_millis());
             let database = if took > SLOW_DATABASE {
                 let advice = "Look at the load of the database server and at the way to it.";
-                Check::warning("database", found, advice)
+                Finding::warning("database", found, advice)
             } else {
-                Check::ok("database", found)
+                Finding::ok("database", found)
             };
             // It was read somewhere between.
             let difference_ms = facts.now_ms.clamp(before_ms, before_ms + millis(took)).abs_diff(facts.now_ms);
-            (database, clock(difference_ms))
+            (database, diagnosis::clock("the database", Duration::from_millis(difference_ms)))
         }
         Err(error) => {
             tracing::warn!(%error, "the database does not answer the diagnostics");
             let advice = "See the server's log for the reason; check DATABASE_URL and the database server.";
-            let clock = Check::ok("clock", "nothing to compare with");
-            (Check::warning("database", "the database does not answer", advice), clock)
+            let clock = Finding::ok("clock", "nothing to compare with");
+            (Finding::warning("database", "the database does not answer", advice), clock)
         }
     }
 }
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn clock(difference_ms: u64) -> Check {
-    let difference = Duration::from_millis(difference_ms);
-    if difference <= MAX_CLOCK_DIFFERENCE {
-        return Check::ok("clock", "server and database agree about the time");
-    }
-    Check::warning(
-        "clock",
-        format!("server and database are {} seconds apart", difference.as_secs()),
-        "Synchronise the clocks of both machines (NTP): sessions and links expire by them.",
-    )
-}
-
-fn mail(config: &Config) -> Check {
-    const ID: &str = "mail";
-    let configure = "Registration, forgotten passwords and links to sign in need mail: set SMTP_HOST and what belongs to it, then try \
-         `supersync mail test ADDRESS`. Without mail, accounts are made with `supersync user add`.";
-    match &config.mail {
-        MailDelivery::Smtp(smtp) => Check::ok(ID, format!("mails leave through {}:{}", smtp.host, smtp.port)),
-        MailDelivery::Files { .. } => Check::warning(ID, "mails become files and reach nobody", configure),
-        MailDelivery::Log => Check::warning(ID, "links of mails are printed to the log and reach nobody", configure),
-        MailDelivery::Off => Check::warning(ID, "no mail server is configured", configure),
-    }
-}
-
-fn disk(data_dir: &Path) -> Check {
-    const ID: &str = "disk";
-    match rustix::fs::statvfs(data_dir) {
-        Ok(stat) => {
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            let found = format!("{} MiB are free where the data lies", free >> 20);
-            if free >= MIN_DISK_FREE_BYTES {
-                return Check::ok(ID, found);
-            }
-            Check::warning(
-                ID,
-                found,
-                "Free some room, or move DATA_DIR to a larger disk: with a full one nothing is stored.",
-            )
-        }
-        Err(error) => Check::warning(
-            ID,
-            format!("DATA_DIR can't be read: {error}"),
-            "Check that DATA_DIR exists and its permissions.",
-        ),
-    }
 }
 
 #[cfg(test)]
@@ -295,7 +211,7 @@ mod tests {
         Seen { host: Some(host.to_owned()), ..Seen::default() }
     }
 
-    fn is_ok(check: &Check) -> bool {
+    fn is_ok(check: &Finding) -> bool {
         check.advice.is_none()
     }
 
@@ -316,18 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_https_is_for_this_machine_only() {
+    fn a_proxy_that_takes_http_is_told() {
         let by = |proto: Option<&str>| Seen { forwarded_proto: proto.map(str::to_owned), ..Seen::default() };
         assert!(
             is_ok(&https("https://a.example", &by(None))) && is_ok(&https("https://a.example", &by(Some("https"))))
         );
         assert!(!is_ok(&https("https://a.example", &by(Some("http")))));
-        for local in ["http://localhost:1900", "http://127.0.0.1", "http://[::1]:8080", "http://sync.localhost"] {
-            assert!(is_ok(&https(local, &by(None))), "{local}");
-        }
-        for open in ["http://192.168.0.7", "http://sync.example.org", "nonsense"] {
-            assert!(!is_ok(&https(open, &by(None))), "{open}");
-        }
+        assert!(!is_ok(&https("http://a.example", &by(Some("http")))));
+        assert!(is_ok(&https("http://localhost:1900", &by(Some("http")))));
     }
 
     #[test]
@@ -344,11 +256,5 @@ mod tests {
         assert!(check(0, None, "10.0.0.1") && check(1, None, "127.0.0.1"));
         assert!(!check(0, Some("1.1.1.1"), "10.0.0.1") && !check(1, Some("1.1.1.1, 2.2.2.2"), "10.0.0.1"));
         assert!(!check(2, Some("1.1.1.1"), "10.0.0.1") && !check(1, None, "10.0.0.1"));
-    }
-
-    #[test]
-    fn clocks_and_disks_are_judged() {
-        assert!(is_ok(&clock(5_000)) && !is_ok(&clock(5_001)));
-        assert!(!is_ok(&disk(Path::new("/nonexistent/folder"))));
     }
 }

@@ -1,0 +1,317 @@
+//! The accounts' data: every operation there and once, packed ones readable, bytes counted, nothing without account.
+//!
+//! What has to hold is stated once, for backups and databases ([`backup::contents`](contents)).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::database::failed;
+use super::finding::{Report, Told};
+use crate::admin::progress;
+use crate::backup::contents::{self, Fault, FaultKind, OF_ACCOUNTS, Source};
+use crate::diagnosis::{Finding, Verdict};
+use crate::protocol::UserId;
+use crate::store::backup::Row;
+use crate::store::doctor::{IRREPLACEABLE, NextRows, Orphans, Selection};
+use crate::store::{self, Commit, CommitOutcome, SnapshotChange, Store, StoreError};
+
+/// Faults of one kind that are told one by one.
+const TOLD: usize = 20;
+/// Accounts counted anew by one run; the next one goes on.
+const MAX_RECOUNTED: usize = 10_000;
+/// How often a count is begun again because the account has changed meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// Which columns the look needs. The other tables are looked at for rows without account only, which is cheaper done by
+/// the database.
+const COLUMNS: [(&str, &[&str]); 5] = [
+    ("users", &["id"]),
+    (
+        "user_sync_state",
+        &["user_id", "base_seq", "pruned_seq", "last_seq", "full_state_seq", "storage_used_bytes", "snapshot_bytes"],
+    ),
+    ("archived_ranges", &["user_id", "from_seq", "to_seq"]),
+    ("segments", &["user_id", "last_seq", "first_seq", "storage_bytes", "op_count", "data"]),
+    ("operations", &["user_id", "server_seq", "storage_bytes"]),
+];
+
+/// A table of the database, read piece by piece.
+struct Asking {
+    ask: mpsc::Sender<NextRows>,
+    /// `None`: a table that is not looked at.
+    place: Option<usize>,
+    columns: &'static [&'static str],
+    batch: std::vec::IntoIter<Row>,
+    is_done: bool,
+    rows: Arc<AtomicU64>,
+}
+
+/// The database does not answer any more; why is known to whoever reads it.
+struct Interrupted;
+
+impl Source for Asking {
+    type Error = Interrupted;
+
+    fn row(&mut self) -> Result<Option<Row>, Interrupted> {
+        if let Some(row) = self.batch.next() {
+            return Ok(Some(row));
+        }
+        let Some(table) = self.place.filter(|_| !self.is_done) else { return Ok(None) };
+        let (answer, rows) = oneshot::channel();
+        self.ask.blocking_send(NextRows { table, answer }).map_err(|_| Interrupted)?;
+        let rows = rows.blocking_recv().map_err(|_| Interrupted)?;
+        self.rows.fetch_add(u64::try_from(rows.len()).unwrap_or(0), Ordering::Relaxed);
+        self.is_done = rows.is_empty();
+        self.batch = rows.into_iter();
+        Ok(self.batch.next())
+    }
+
+    fn position(&self, column: &str) -> Option<usize> {
+        self.columns.iter().position(|known| *known == column)
+    }
+}
+
+/// Faults as they come; so many are kept as are told.
+#[derive(Default)]
+struct Faults {
+    kept: Vec<(&'static str, Fault)>,
+    counts: [(&'static str, u64); 3],
+    /// Accounts where nothing but the count is wrong.
+    recount: Vec<(UserId, String)>,
+    /// The account that has a fault of another kind.
+    spoiled: Option<UserId>,
+    /// What has no account is looked for by itself; more need not be said of it.
+    without_account: Option<UserId>,
+}
+
+const SEQUENCES: usize = 0;
+const SEGMENTS: usize = 1;
+const COUNTERS: usize = 2;
+
+impl Faults {
+    fn new() -> Self {
+        Self { counts: [("sequences", 0), ("segments", 0), ("counters", 0)], ..Self::default() }
+    }
+
+    fn add(&mut self, fault: Fault) {
+        if self.without_account == Some(fault.user) {
+            return;
+        }
+        let place = match fault.kind {
+            FaultKind::NoAccount => {
+                self.without_account = Some(fault.user);
+                return;
+            }
+            FaultKind::State | FaultKind::Missing | FaultKind::Repeated | FaultKind::Stray => SEQUENCES,
+            FaultKind::Segment => SEGMENTS,
+            FaultKind::Charged => COUNTERS,
+        };
+        let (check, count) = &mut self.counts[place];
+        *count += 1;
+        // An account's count comes last. Where operations are gone, counting anew would hide that they are.
+        if place != COUNTERS {
+            self.spoiled = Some(fault.user);
+        } else if self.spoiled != Some(fault.user) && self.recount.len() < MAX_RECOUNTED {
+            self.recount.push((fault.user, fault.what));
+            return;
+        }
+        if self.kept.iter().filter(|(kept, _)| kept == check).count() < TOLD {
+            self.kept.push((check, fault));
+        }
+    }
+}
+
+/// Looks at everything.
+pub(super) async fn check(store: &Arc<dyn Store>, fix: bool, report: &mut Report<'_>) -> io::Result<()> {
+    match read(store).await {
+        Err(error) => report.tell(failed("sequences", &error))?,
+        Ok((operations, faults)) => tell(store, operations, faults, fix, report).await?,
+    }
+    match store.orphans().await {
+        Err(error) => report.tell(failed("orphans", &error)),
+        Ok(orphans) => tell_orphans(&**store, orphans, fix, report).await,
+    }
+}
+
+async fn read(store: &Arc<dyn Store>) -> store::Result<(u64, Faults)> {
+    let (ask, asked) = mpsc::channel(1);
+    let rows = Arc::new(AtomicU64::new(0));
+    let selections: Option<Vec<_>> = COLUMNS.iter().map(|(table, columns)| Selection::of(table, columns)).collect();
+    let selections = selections.ok_or_else(|| StoreError::Corrupt("a table has lost a column".to_owned()))?;
+    let tables = OF_ACCOUNTS.map(|name| {
+        let place = COLUMNS.iter().position(|(table, _)| *table == name);
+        Asking {
+            ask: ask.clone(),
+            place,
+            columns: place.map_or(&[], |place| COLUMNS[place].1),
+            batch: Vec::new().into_iter(),
+            is_done: false,
+            rows: Arc::clone(&rows),
+        }
+    });
+    drop(ask);
+    let looking = tokio::task::spawn_blocking(move || {
+        let mut faults = Faults::new();
+        let operations = contents::check(tables.into(), |fault| faults.add(fault));
+        operations.map(|operations| (operations, faults))
+    });
+    let bar = progress::spinner();
+    let both = async { tokio::join!(store.read_side_by_side(selections, asked), looking) };
+    let (given, looked) = progress::watch(both, || {
+        bar.set_message(format!("{} rows looked at", rows.load(Ordering::Relaxed)));
+        bar.tick();
+    })
+    .await;
+    bar.finish_and_clear();
+    given?;
+    match looked {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(Interrupted)) | Err(_) => Err(StoreError::Refused("the look ended early".to_owned())),
+    }
+}
+
+async fn tell(
+    store: &Arc<dyn Store>,
+    operations: u64,
+    faults: Faults,
+    fix: bool,
+    report: &mut Report<'_>,
+) -> io::Result<()> {
+    let Faults { kept, counts, recount, .. } = faults;
+    for (check, fault) in &kept {
+        let advice = match fault.kind {
+            FaultKind::Charged => "Mend what else is wrong with the account first: then the count can be trusted.",
+            FaultKind::Segment => {
+                "Restore the last good backup (docs/backup.md) into a new database and compare; look at the disk and the \
+                 memory."
+            }
+            _ => {
+                "Operations can't be made up. Restore the last good backup (docs/backup.md), or let the devices begin anew: \
+                 `supersync data clear`, after which they upload what they have."
+            }
+        };
+        report.tell(Told::of(fault.user, Finding::fault(check, fault.what.clone(), advice)))?;
+    }
+    for (place, (check, count)) in counts.into_iter().enumerate() {
+        let told = kept.iter().filter(|(kept, _)| *kept == check).count();
+        let told = u64::try_from(told + if place == COUNTERS { recount.len() } else { 0 }).unwrap_or(u64::MAX);
+        match (place, count) {
+            (SEQUENCES, 0) => {
+                report.tell(Finding::ok(check, format!("{operations} operations, none missing, none twice")))?;
+            }
+            (SEGMENTS, 0) => report.tell(Finding::ok(check, "all packed operations can be read"))?,
+            (_, 0) => report.tell(Finding::ok(check, "the bytes charged are those stored"))?,
+            (_, count) if count > told => {
+                let advice = "Mend those above first, and ask again.";
+                report.tell(Finding::fault(check, format!("{} more faults like these", count - told), advice))?;
+            }
+            _ => {}
+        }
+    }
+    tell_counters(store, &recount, fix, report).await
+}
+
+async fn tell_counters(
+    store: &Arc<dyn Store>,
+    recount: &[(UserId, String)],
+    fix: bool,
+    report: &mut Report<'_>,
+) -> io::Result<()> {
+    const ID: &str = "counters";
+    let mut untold = 0;
+    for (place, (user, what)) in recount.iter().enumerate() {
+        let finding = if fix {
+            match counted_anew(&**store, *user).await {
+                Ok(true) => Finding::fixed(ID, format!("{what}: counted anew")),
+                Ok(false) => Finding::warning(
+                    ID,
+                    format!("{what}, and the account changes faster than it can be counted"),
+                    "Ask again later.",
+                ),
+                Err(error) => return report.tell(failed(ID, &error)),
+            }
+        } else {
+            Finding::fault(ID, what.clone(), "`supersync doctor --fix` counts anew.")
+        };
+        // All are mended; a few stand for the others.
+        if place < TOLD || finding.verdict == Verdict::Warning {
+            report.tell(Told::of(*user, finding))?;
+        } else {
+            untold += 1;
+        }
+    }
+    if untold > 0 {
+        let found = format!("{untold} more accounts with other bytes charged than stored");
+        report.tell(if fix {
+            Finding::fixed(ID, format!("{found}: counted anew"))
+        } else {
+            Finding::fault(ID, found, "`supersync doctor --fix` counts anew.")
+        })?;
+    }
+    Ok(())
+}
+
+/// Counts an account's bytes and corrects what is charged, by a commit like any other: servers that have the account in
+/// memory find out by its revision. `false`: it has changed all the time.
+async fn counted_anew(store: &dyn Store, user: UserId) -> store::Result<bool> {
+    for _ in 0..ATTEMPTS {
+        let Some(account) = store.load_account(user).await? else { return Ok(true) };
+        let mut state = account.sync;
+        let (bytes, _) = store.measure(user, state.pruned_seq, state.last_seq).await?;
+        let bytes = bytes.saturating_add(state.snapshot.map_or(0, |snapshot| snapshot.bytes));
+        if bytes == state.storage_used_bytes {
+            return Ok(true);
+        }
+        let expected_revision = state.revision;
+        state.revision += 1;
+        state.storage_used_bytes = bytes;
+        let commit = Commit {
+            user,
+            expected_revision,
+            state,
+            ops: Vec::new(),
+            heads: Vec::new(),
+            absent: Vec::new(),
+            clear_devices: false,
+            devices: Vec::new(),
+            archived: Vec::new(),
+            snapshot: SnapshotChange::Keep,
+            seal: Vec::new(),
+            adoption: None,
+        };
+        if store.commit_patiently(&commit).await?.first() == Some(&CommitOutcome::Committed) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn tell_orphans(store: &dyn Store, orphans: Vec<Orphans>, fix: bool, report: &mut Report<'_>) -> io::Result<()> {
+    const ID: &str = "orphans";
+    if orphans.is_empty() {
+        return report.tell(Finding::ok(ID, "there is no data without account"));
+    }
+    for Orphans { table, rows, accounts } in orphans {
+        let accounts: Vec<String> = accounts.iter().map(ToString::to_string).collect();
+        let found = format!("{rows} rows of {table} belong to accounts that are not there: {}", accounts.join(", "));
+        report.tell(if IRREPLACEABLE.contains(&table) {
+            Finding::fault(
+                ID,
+                found,
+                "They are somebody's data, so they are never deleted here. Restore the accounts from a backup; if they were \
+                 deleted on purpose, docs/doctor.md says how to delete the rest.",
+            )
+        } else if !fix {
+            Finding::fault(ID, found, "`supersync doctor --fix` deletes them.")
+        } else {
+            match store.delete_orphans(table).await {
+                Ok(deleted) => Finding::fixed(ID, format!("{found}: {deleted} deleted")),
+                Err(error) => failed(ID, &error),
+            }
+        })?;
+    }
+    Ok(())
+}

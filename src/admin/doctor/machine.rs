@@ -1,0 +1,174 @@
+//! The machine: room, files, limits.
+
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use crate::config::{Config, Database, Environment};
+use crate::diagnosis::{self, Finding};
+use crate::telemetry;
+
+/// Files that are open besides sockets and connections to the database.
+const OTHER_FILES: usize = 100;
+const GROUP_AND_OTHERS: u32 = 0o077;
+const WRITABLE_BY_OTHERS: u32 = 0o002;
+
+/// Looks at all of it.
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    let mut all = Vec::new();
+    match fs::metadata(&config.data_dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            all.push(Finding::note("files", "DATA_DIR is not there yet; the first start makes it"));
+        }
+        Err(error) => all.push(Finding::fault(
+            "files",
+            format!("DATA_DIR can't be looked at: {error}"),
+            "Give the user that the server runs as a DATA_DIR of its own.",
+        )),
+        Ok(about) => {
+            all.extend(folder(&config.data_dir, &about));
+            all.push(diagnosis::disk(&config.data_dir));
+            all.extend(elsewhere(config));
+        }
+    }
+    all.extend(secret_files(config));
+    if !all.iter().any(|finding| finding.check == "files") {
+        all.push(Finding::ok("files", "DATA_DIR can be written; what is secret is readable by its owner only"));
+    }
+    all.extend(open_files(config, telemetry::max_open_files()));
+    all
+}
+
+fn folder(path: &Path, about: &Metadata) -> Option<Finding> {
+    if !about.is_dir() {
+        return Some(Finding::fault("files", "DATA_DIR is no folder", "Set DATA_DIR to a folder."));
+    }
+    if about.permissions().mode() & WRITABLE_BY_OTHERS != 0 {
+        let advice = "Take that right away (chmod o-w): whoever may write there can put another secret in place.";
+        return Some(Finding::fault("files", "everybody on this machine may write into DATA_DIR", advice));
+    }
+    access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).err().map(|error| {
+        Finding::fault(
+            "files",
+            format!("DATA_DIR can't be written by the user who asks: {error}"),
+            "Run the doctor as the user that the server runs as; if this is that user, give it DATA_DIR (chown -R).",
+        )
+    })
+}
+
+/// The disk of a database that lies elsewhere than the rest.
+fn elsewhere(config: &Config) -> Option<Finding> {
+    let Database::Sqlite { path } = &config.database else { return None };
+    let folder = path.parent().filter(|folder| folder.is_dir())?;
+    (!folder.starts_with(&config.data_dir)).then(|| diagnosis::disk(folder))
+}
+
+/// Files that nobody but their owner should be able to read.
+fn secret_files(config: &Config) -> Vec<Finding> {
+    let mut files = vec![(config.data_dir.join("jwt-secret"), "the server's secret")];
+    if let Database::Sqlite { path } = &config.database {
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        files.push((path.clone(), "the database"));
+        files.push((beside("-wal"), "the database"));
+    }
+    files.push((PathBuf::from(".env"), "settings with secrets"));
+    files
+        .into_iter()
+        .filter(|(file, _)| fs::metadata(file).is_ok_and(|about| about.permissions().mode() & GROUP_AND_OTHERS != 0))
+        .map(|(file, what)| {
+            Finding::warning(
+                "files",
+                format!("{} holds {what} and is open to others than its owner", file.display()),
+                format!("chmod 600 {}", file.display()),
+            )
+        })
+        .collect()
+}
+
+/// The limit is that of whoever asks: a service manager or a container may set another for the server.
+fn open_files(config: &Config, most: Option<f64>) -> Option<Finding> {
+    const ID: &str = "open-files";
+    let connections = match &config.database {
+        Database::Postgres { max_connections, .. } => usize::try_from(*max_connections).unwrap_or(usize::MAX),
+        Database::Sqlite { .. } => 0,
+    };
+    let needed = config.limits.max_sockets.saturating_add(connections).saturating_add(OTHER_FILES);
+    let needed_at_most = f64::from(u32::try_from(needed).unwrap_or(u32::MAX));
+    let most = most?;
+    if most >= needed_at_most {
+        return Some(Finding::ok(ID, format!("{most} files may be open")));
+    }
+    let found =
+        format!("a process started like this one may have {most} files open; {needed} are needed for MAX_SOCKETS");
+    Some(match config.environment {
+        Environment::Production => Finding::warning(
+            ID,
+            found,
+            "Raise the limit of the server (LimitNOFILE= of systemd, ulimits of compose), or lower MAX_SOCKETS.",
+        ),
+        Environment::Development => Finding::note(ID, found),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::diagnosis::Verdict;
+
+    fn config(data_dir: &Path) -> Config {
+        let variables = HashMap::from([
+            ("DATA_DIR".to_owned(), data_dir.display().to_string()),
+            ("JWT_SECRET".to_owned(), "u8Wc0PZrX3nq5TgLyB7vKdF2hJmNsE9a".to_owned()),
+        ]);
+        Config::parse(&variables).expect("valid")
+    }
+
+    fn files(config: &Config) -> Vec<(Verdict, String)> {
+        let of_files = check(config).into_iter().filter(|finding| finding.check == "files");
+        of_files.map(|finding| (finding.verdict, finding.found)).collect()
+    }
+
+    #[test]
+    fn rights_are_looked_at() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = config(folder.path());
+        assert_eq!(files(&config)[0].0, Verdict::Ok);
+        let secret = folder.path().join("jwt-secret");
+        fs::write(&secret, "x").expect("written");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).expect("set");
+        let found = files(&config);
+        assert!(found.len() == 1 && found[0].0 == Verdict::Warning && found[0].1.contains("jwt-secret"), "{found:?}");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("set");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("set");
+        assert_eq!(files(&config)[0].0, Verdict::Fault);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_is_fine_and_a_file_is_none() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(files(&config(&folder.path().join("later")))[0].0, Verdict::Note);
+        let file = folder.path().join("file");
+        fs::write(&file, "x").expect("written");
+        assert_eq!(files(&config(&file))[0].0, Verdict::Fault);
+    }
+
+    #[test]
+    fn open_files_are_compared_with_what_is_configured() {
+        let mut config = config(Path::new("/nonexistent"));
+        let verdict = |config: &Config, most| open_files(config, most).map(|finding| finding.verdict);
+        assert_eq!(verdict(&config, Some(f64::INFINITY)), Some(Verdict::Ok));
+        assert_eq!(verdict(&config, Some(1024.0)), Some(Verdict::Note));
+        config.environment = Environment::Production;
+        assert_eq!(verdict(&config, Some(1024.0)), Some(Verdict::Warning));
+        assert_eq!(verdict(&config, None), None);
+    }
+}

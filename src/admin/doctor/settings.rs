@@ -1,0 +1,205 @@
+//! Settings: those that are wrong, and those that are probably not meant.
+
+use secrecy::ExposeSecret as _;
+use url::Url;
+
+use crate::config::{Config, ConfigErrors, Environment, Loaded};
+use crate::diagnosis::{self, Finding};
+
+/// Fewer different characters than this are no random secret.
+const MIN_DIFFERENT_CHARS: usize = 10;
+/// What random secrets don't hold.
+const WORDS: [&str; 9] =
+    ["secret", "change", "example", "password", "supersync", "development", "minimum", "placeholder", "12345678"];
+/// The end of every piece of advice on a setting.
+const WHERE: &str = "Mend it in the environment or in the .env file; docs/configuration.md explains each, `supersync --print-config` shows \
+     what is in force.";
+
+/// The configuration can't be used.
+pub(super) fn problems(errors: &ConfigErrors) -> Vec<Finding> {
+    errors.0.iter().map(|problem| Finding::fault("settings", problem.to_string(), WHERE)).collect()
+}
+
+/// What can be said of a configuration that works.
+pub(super) fn check(loaded: &Loaded) -> Vec<Finding> {
+    let config = &loaded.config;
+    let mut all: Vec<Finding> =
+        loaded.warnings.iter().map(|warning| Finding::warning("settings", warning.clone(), WHERE)).collect();
+    if all.is_empty() {
+        all.push(Finding::ok("settings", "every setting is valid"));
+    }
+    all.extend([
+        secret(config),
+        environment(config),
+        diagnosis::https(&config.public_url),
+        passkeys(config),
+        rate_limits(config),
+        proxies(config),
+        diagnosis::mail(config),
+    ]);
+    all
+}
+
+fn is_local(config: &Config) -> bool {
+    Url::parse(&config.public_url).is_ok_and(|url| diagnosis::is_local(&url))
+}
+
+fn secret(config: &Config) -> Finding {
+    const ID: &str = "secret";
+    let secret = config.jwt_secret.expose_secret();
+    if secret.is_empty() {
+        return Finding::ok(ID, "JWT_SECRET is not set; the server makes a random one and keeps it in DATA_DIR");
+    }
+    let Some(why) = weakness(secret) else { return Finding::ok(ID, "JWT_SECRET looks random") };
+    let found = format!("JWT_SECRET {why}: whoever guesses it is everybody");
+    let advice = "Make another one (openssl rand -hex 32). Everybody must sign in again then, and every device needs a new token.";
+    if config.environment == Environment::Production || !is_local(config) {
+        Finding::fault(ID, found, advice)
+    } else {
+        Finding::note(ID, format!("{found}. On this machine only, that does not matter"))
+    }
+}
+
+/// Why a secret is none.
+fn weakness(secret: &str) -> Option<&'static str> {
+    let lower = secret.to_lowercase();
+    if WORDS.iter().any(|word| lower.contains(word)) {
+        return Some("holds a word that examples hold");
+    }
+    let mut different: Vec<char> = secret.chars().collect();
+    different.sort_unstable();
+    different.dedup();
+    (different.len() < MIN_DIFFERENT_CHARS).then_some("consists of few different characters")
+}
+
+fn environment(config: &Config) -> Finding {
+    const ID: &str = "environment";
+    match config.environment {
+        Environment::Production => Finding::ok(ID, "this is production"),
+        Environment::Development if is_local(config) => Finding::ok(ID, "this is not production"),
+        Environment::Development => Finding::warning(
+            ID,
+            "PUBLIC_URL is public, but this is not production: errors tell more than they should, and settings that are \
+             unsafe are not refused",
+            "Set SUPERSYNC_ENV=production.",
+        ),
+    }
+}
+
+fn passkeys(config: &Config) -> Finding {
+    const ID: &str = "passkeys";
+    let origin = Url::parse(&config.public_url).map(|url| url.origin().ascii_serialization());
+    let party = &config.relying_party;
+    if origin.as_ref().is_ok_and(|origin| *origin == party.origin) {
+        return Finding::ok(ID, format!("passkeys are made for {}", party.id));
+    }
+    Finding::warning(
+        ID,
+        format!("WEBAUTHN_ORIGIN is {}, but users come to {}", party.origin, config.public_url),
+        "Passkeys work at WEBAUTHN_ORIGIN only. Remove it and WEBAUTHN_RP_ID (PUBLIC_URL stands in), unless users had \
+         passkeys for them at the old server: then make PUBLIC_URL fit.",
+    )
+}
+
+fn rate_limits(config: &Config) -> Finding {
+    const ID: &str = "rate-limits";
+    if config.rate_limits.per_address {
+        return Finding::ok(ID, "limits per address are on");
+    }
+    let found = "limits per address are off: passwords can be tried as fast as the server answers";
+    // Test mode switches them off and says enough by itself.
+    if config.test_mode || (is_local(config) && config.environment == Environment::Development) {
+        Finding::note(ID, found)
+    } else {
+        Finding::warning(ID, found, "Remove RATE_LIMITS=off, unless the proxy in front limits requests.")
+    }
+}
+
+/// What the settings tell. The administration page compares them with how a request arrives.
+fn proxies(config: &Config) -> Finding {
+    const ID: &str = "proxies";
+    match config.trusted_proxies {
+        0 if config.public_url.starts_with("https:") => Finding::warning(
+            ID,
+            "PUBLIC_URL is https, so there is a reverse proxy, but TRUSTED_PROXIES is 0: all users share its address and \
+             its rate limits",
+            "Set TRUSTED_PROXIES to the number of proxies in front of the server.",
+        ),
+        trusted => Finding::ok(
+            ID,
+            format!(
+                "TRUSTED_PROXIES is {trusted}; whether that is right shows under Diagnostics on the administration page"
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::diagnosis::Verdict;
+
+    /// The worst verdicts of each check, with these variables.
+    fn verdicts(variables: &[(&str, &str)]) -> HashMap<&'static str, Verdict> {
+        let given = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut all = HashMap::from([("DATA_DIR".to_owned(), "/nonexistent".to_owned())]);
+        all.insert("JWT_SECRET".to_owned(), "u8Wc0PZrX3nq5TgLyB7vKdF2hJmNsE9a".to_owned());
+        all.extend(given);
+        let mut verdicts = HashMap::new();
+        for finding in check(&Loaded::parse(&all).expect("valid")) {
+            let worst = verdicts.entry(finding.check).or_insert(finding.verdict);
+            *worst = finding.verdict.max(*worst);
+            assert_eq!(finding.advice.is_some(), finding.verdict >= Verdict::Warning, "{finding:?}");
+        }
+        verdicts
+    }
+
+    const PRODUCTION: [(&str, &str); 2] = [("SUPERSYNC_ENV", "production"), ("PUBLIC_URL", "https://sync.example.org")];
+
+    #[test]
+    fn a_well_kept_server_has_nothing_but_ok() {
+        let with_mail = [PRODUCTION[0], PRODUCTION[1], ("SMTP_HOST", "mail.example.org")];
+        assert!(verdicts(&with_mail).values().all(|verdict| *verdict == Verdict::Ok));
+        let at_home = verdicts(&[]);
+        assert_eq!(at_home["mail"], Verdict::Warning);
+        assert!(at_home.iter().all(|(check, verdict)| *check == "mail" || *verdict == Verdict::Ok), "{at_home:?}");
+    }
+
+    #[test]
+    fn guessable_secrets_are_faults_where_it_matters() {
+        for secret in ["e2e-test-secret-minimum-32-chars-long-for-security", "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb"] {
+            let public = [PRODUCTION[0], PRODUCTION[1], ("JWT_SECRET", secret)];
+            assert_eq!(verdicts(&public)["secret"], Verdict::Fault, "{secret}");
+            assert_eq!(verdicts(&[("JWT_SECRET", secret)])["secret"], Verdict::Note, "{secret}");
+        }
+    }
+
+    #[test]
+    fn random_secrets_are_not_weak() {
+        use rand::Rng as _;
+        for _ in 0..1_000 {
+            let bytes: [u8; 32] = rand::rng().random();
+            assert_eq!(weakness(&hex::encode(bytes)), None);
+        }
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_a_warning() {
+        let odd = [
+            ("PUBLIC_URL", "https://sync.example.org"),
+            ("RATE_LIMITS", "off"),
+            ("TRUSTED_PROXIES", "0"),
+            ("WEBAUTHN_ORIGIN", "https://www.sync.example.org"),
+            ("WEBAUTHN_RP_ID", "sync.example.org"),
+            ("TEST_MODE", "true"),
+            ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks"),
+        ];
+        let verdicts = verdicts(&odd);
+        for check in ["environment", "proxies", "passkeys", "settings"] {
+            assert_eq!(verdicts[check], Verdict::Warning, "{check}");
+        }
+        assert_eq!(verdicts["rate-limits"], Verdict::Note, "test mode says it");
+    }
+}
