@@ -8,6 +8,7 @@ use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, Veri
 use supersync::admin::data::{DataCommand, DataError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
+use supersync::admin::sweep::{SweepArgs, SweepCommandError};
 use supersync::admin::user::{AdminError, UserCommand};
 use supersync::bench::{self, BenchCommand};
 use supersync::clock::Clock;
@@ -73,6 +74,7 @@ enum WithSettings {
     User(UserCommand),
     #[command(subcommand)]
     Data(DataCommand),
+    Sweep(SweepArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
     #[command(subcommand)]
@@ -100,6 +102,8 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
     if let Some(error) = error.downcast_ref::<AdminError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<DataError>() {
+        error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<SweepCommandError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<BackupCommandError>() {
         error.exit_code()
@@ -161,6 +165,13 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                 let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
                 let done =
                     admin::data::run(command, store.clone(), &config, Clock::System, &mut input, &mut output).await;
+                store.close().await;
+                Ok(done?)
+            }
+            WithSettings::Sweep(args) => {
+                quiet_logs(&config)?;
+                let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+                let done = admin::sweep::run(args, store.clone(), &config, Clock::System, &mut io::stdout()).await;
                 store.close().await;
                 Ok(done?)
             }

@@ -9,4 +9,5 @@ pub mod mail;
 pub mod migrate;
 mod progress;
 mod report;
+pub mod sweep;
 pub mod user;

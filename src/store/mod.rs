@@ -42,6 +42,7 @@ mod overview;
 mod page;
 pub mod postgres;
 mod rebuild;
+mod retention;
 mod row;
 pub mod segment;
 mod sessions;
@@ -55,6 +56,7 @@ pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use rebuild::heads_of_ops;
+pub use retention::{DueBefore, DueRows, RetentionRow, RetentionStore};
 pub use segment::Segment;
 pub use sessions::{
     Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
@@ -631,7 +633,8 @@ pub trait MaintenanceStore: Send + Sync + 'static {
     /// none left. The range must have left the data set: no commit may change it any more.
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64>;
 
-    /// Archived ranges older than `before_ms`: account and range, at most `limit`.
+    /// Archived ranges older than `before_ms`: account and range, oldest first, then by account and place, at most
+    /// `limit`.
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>>;
 
     /// Forgets an archived range whose operations have been deleted, and heads of that account that belong to older
@@ -786,6 +789,7 @@ pub trait Store:
     + OverviewStore
     + GaugeStore
     + MaintenanceStore
+    + RetentionStore
     + TestStore
 {
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.

@@ -10,11 +10,12 @@ use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
-    Commit, CommitOutcome, DatabaseFacts, Device, EntityHead, EntityKey, EventKind, EventStore, FullStateRow,
-    GaugeStore, Holdings, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite, NewPasskey, NewUser,
-    OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, PoolUse, Result, Sealable, SessionId, SessionRow,
-    SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store,
-    StoreError, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UserRow,
+    Commit, CommitOutcome, DatabaseFacts, Device, DueBefore, DueRows, EntityHead, EntityKey, EventKind, EventStore,
+    FullStateRow, GaugeStore, Holdings, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite,
+    NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, PoolUse, Result,
+    RetentionRow, RetentionStore, Sealable, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore,
+    SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError, TakenChallenge, TestStore,
+    TokenPurpose, Touch, Unique, UserRow,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -45,6 +46,8 @@ pub struct FaultyStore {
     pub touches_fail: AtomicBool,
     /// The account whose operations can't be deleted, because what is stored can't be read.
     pub corrupt: std::sync::Mutex<Option<UserId>>,
+    /// Whether accounts with superseded operations can't be listed.
+    pub prunable_fails: AtomicBool,
     /// Whether events can't be read.
     pub events_fail: AtomicBool,
     /// Calls of any kind, but for those that write down devices in the background.
@@ -62,6 +65,7 @@ impl FaultyStore {
             panics: AtomicUsize::new(0),
             touches_fail: AtomicBool::new(false),
             corrupt: std::sync::Mutex::new(None),
+            prunable_fails: AtomicBool::new(false),
             events_fail: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
         })
@@ -192,6 +196,9 @@ impl ArchiveStore for FaultyStore {
 impl MaintenanceStore for FaultyStore {
     async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>> {
         self.count();
+        if self.prunable_fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut));
+        }
         self.inner.prunable_accounts(after, limit).await
     }
     async fn sealable_accounts(
@@ -227,6 +234,26 @@ impl MaintenanceStore for FaultyStore {
     async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
         self.count();
         self.inner.try_lead(owner, now_ms, ttl).await
+    }
+}
+
+#[async_trait]
+impl RetentionStore for FaultyStore {
+    async fn retention_rows(&self, after: UserId, limit: usize) -> Result<Vec<RetentionRow>> {
+        self.count();
+        self.inner.retention_rows(after, limit).await
+    }
+    async fn due_rows(&self, before: DueBefore) -> Result<DueRows> {
+        self.count();
+        self.inner.due_rows(before).await
+    }
+    async fn begin_sweep(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
+        self.count();
+        self.inner.begin_sweep(owner, now_ms, ttl).await
+    }
+    async fn end_sweep(&self, owner: &str) -> Result<()> {
+        self.count();
+        self.inner.end_sweep(owner).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Retention and archive (contract, sections 11.3, 11.4, 17.1, 17.5).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use supersync::config::Retention;
@@ -121,4 +122,19 @@ async fn one_instance_sweeps_at_a_time() {
     assert!(sweeper(&t, "one").sweep().await.expect("the sweep runs").led);
     assert!(!sweeper(&t, "two").sweep().await.expect("the sweep runs").led);
     assert!(sweeper(&t, "one").sweep().await.expect("the sweep runs").led);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_keeps_no_other_from_being_taken() {
+    let t = setup(options()).await;
+    t.upload((0..5).map(|n| op(&n.to_string())).collect()).await;
+    accepted(&t, OpType::SyncImport).await;
+    t.clock.advance_ms(46 * DAY_MS);
+    t.store.prunable_fails.store(true, Ordering::SeqCst);
+    let report = sweep(&t).await;
+    assert_eq!((report.steps_failed, report.accounts_pruned), (1, 0), "{report:?}");
+    assert!(report.led && report.devices_deleted > 0, "{report:?}");
+    t.store.prunable_fails.store(false, Ordering::SeqCst);
+    let report = sweep(&t).await;
+    assert_eq!((report.steps_failed, report.operations_deleted), (0, 5), "{report:?}");
 }

@@ -27,6 +27,7 @@ mod lanes;
 mod log;
 mod overview;
 mod pool;
+mod retention;
 mod rows;
 mod segments;
 mod sessions;

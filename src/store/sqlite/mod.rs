@@ -32,6 +32,7 @@ mod overview;
 mod overwrite;
 mod payload;
 mod reader;
+mod retention;
 mod segments;
 mod sessions;
 mod signin;
