@@ -8,6 +8,8 @@ pub mod healthcheck;
 pub mod mail;
 pub mod migrate;
 mod progress;
+mod recount;
 mod report;
 pub mod sweep;
+mod usage;
 pub mod user;

@@ -285,6 +285,7 @@ fn done_object(report: &SweepReport) -> Value {
         "accountsPruned": report.accounts_pruned,
         "accountsFailed": report.accounts_failed,
         "stepsFailed": report.steps_failed,
+        "accountsRecounted": report.accounts_recounted,
         "operationsDeleted": report.operations_deleted,
         "archivesDeleted": report.archives_deleted,
         "budgetExhausted": report.budget_exhausted,
@@ -300,6 +301,7 @@ fn done_object(report: &SweepReport) -> Value {
 fn done_table(report: &SweepReport, output: &mut (dyn Write + Send)) -> io::Result<()> {
     for (count, what) in [
         (report.accounts_pruned, "accounts gave up superseded operations"),
+        (report.accounts_recounted, "of those were charged something else than they store, and were put right"),
         (report.operations_deleted, "operations deleted"),
         (report.archives_deleted, "ranges of operations deleted for good"),
         (report.devices_deleted, "devices forgotten"),

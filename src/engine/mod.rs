@@ -11,6 +11,7 @@ mod handle;
 pub mod invariants;
 pub mod notifier;
 mod options;
+pub mod recount;
 mod registry;
 mod restore;
 pub mod retention;

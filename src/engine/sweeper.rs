@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::recount::recount_account;
 use super::retention::{Standing, Verdict, judge};
 use super::sealer::{self, MIN_RUN, Scope, SealReport};
 use super::{EngineError, Handle};
@@ -49,6 +50,8 @@ pub struct SweepReport {
     pub steps_failed: u64,
     pub accounts_pruned: u64,
     pub accounts_failed: u64,
+    /// Of those pruned, the ones that were charged something else than they stored.
+    pub accounts_recounted: u64,
     pub operations_deleted: u64,
     pub archives_deleted: u64,
     pub devices_deleted: u64,
@@ -262,9 +265,11 @@ impl Sweeper {
             after = *last;
             for user in users {
                 match self.retire_account(user, cutoff_ms).await {
-                    Ok(retired) => {
+                    Ok(None) => failures = 0,
+                    Ok(Some(recounted)) => {
                         failures = 0;
-                        report.accounts_pruned += u64::from(retired);
+                        report.accounts_pruned += 1;
+                        report.accounts_recounted += u64::from(recounted);
                     }
                     Err(error) => {
                         failures += 1;
@@ -281,13 +286,28 @@ impl Sweeper {
         }
     }
 
-    /// A prefix goes whole or not at all: it stays while one operation in it is younger than the retention.
-    async fn retire_account(&self, user: UserId, cutoff_ms: i64) -> Result<bool, SweepError> {
-        let Some(account) = self.store.load_account(user).await? else { return Ok(false) };
-        match judge(&*self.store, Standing::of(user, &account.sync), cutoff_ms).await? {
-            Verdict::Keep(_) => Ok(false),
-            Verdict::Prune(prefix) => Ok(self.engine.retire(user, prefix, Instant::now() + RETIRE_PATIENCE).await?),
+    /// Gives up what the account has of superseded operations, and counts anew what the rest is charged. `None`: nothing
+    /// goes. `Some(true)`: the account was charged something else than it stores.
+    async fn retire_account(&self, user: UserId, cutoff_ms: i64) -> Result<Option<bool>, SweepError> {
+        let Some(account) = self.store.load_account(user).await? else { return Ok(None) };
+        let prefix = match judge(&*self.store, Standing::of(user, &account.sync), cutoff_ms).await? {
+            Verdict::Keep(_) => return Ok(None),
+            Verdict::Prune(prefix) => prefix,
+        };
+        if !self.engine.retire(user, prefix, Instant::now() + RETIRE_PATIENCE).await? {
+            return Ok(None);
         }
+        let wrong = recount_account(&*self.store, user, true).await?;
+        if let Some(wrong) = &wrong {
+            let (charged_bytes, counted_bytes) = (wrong.charged_bytes, wrong.counted_bytes);
+            tracing::warn!(
+                user_id = user,
+                charged_bytes,
+                counted_bytes,
+                "account was charged something else than it stores"
+            );
+        }
+        Ok(Some(wrong.is_some()))
     }
 
     async fn delete_archives(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {

@@ -42,12 +42,14 @@ mod overview;
 mod page;
 pub mod postgres;
 mod rebuild;
+mod recount;
 mod retention;
 mod row;
 pub mod segment;
 mod sessions;
 mod signin;
 pub mod sqlite;
+mod usage;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use backup::BackupStore;
@@ -56,6 +58,7 @@ pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use rebuild::heads_of_ops;
+pub use recount::{Charge, RecountStore};
 pub use retention::{DueBefore, DueRows, RetentionRow, RetentionStore};
 pub use segment::Segment;
 pub use sessions::{
@@ -64,6 +67,7 @@ pub use sessions::{
 pub use signin::{
     Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, PasskeyRow, SignInStore, TakenChallenge, Unique,
 };
+pub use usage::{KindUsage, Parts, TableSize, UsageStore};
 
 /// How long a health check may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -789,7 +793,9 @@ pub trait Store:
     + OverviewStore
     + GaugeStore
     + MaintenanceStore
+    + RecountStore
     + RetentionStore
+    + UsageStore
     + TestStore
 {
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.

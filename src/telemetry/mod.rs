@@ -8,6 +8,7 @@ pub mod catalogue;
 mod logs;
 pub mod metrics;
 mod process;
+pub mod recent;
 
 pub use logs::{LogError, init_logs};
 pub use process::resident_bytes;

@@ -10,12 +10,12 @@ use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
-    Commit, CommitOutcome, DatabaseFacts, Device, DueBefore, DueRows, EntityHead, EntityKey, EventKind, EventStore,
-    FullStateRow, GaugeStore, Holdings, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite,
-    NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, PoolUse, Result,
-    RetentionRow, RetentionStore, Sealable, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore,
-    SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError, TakenChallenge, TestStore,
-    TokenPurpose, Touch, Unique, UserRow,
+    Charge, Commit, CommitOutcome, DatabaseFacts, Device, DueBefore, DueRows, EntityHead, EntityKey, EventKind,
+    EventStore, FullStateRow, GaugeStore, Holdings, InviteRow, KindUsage, LogPage, LogRange, LogStore,
+    MaintenanceStore, NewInvite, NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, Parts,
+    PasskeyRow, PoolUse, RecountStore, Result, RetentionRow, RetentionStore, Sealable, SessionId, SessionRow,
+    SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing, Store,
+    StoreError, TableSize, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UsageStore, UserRow,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -234,6 +234,50 @@ impl MaintenanceStore for FaultyStore {
     async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
         self.count();
         self.inner.try_lead(owner, now_ms, ttl).await
+    }
+}
+
+#[async_trait]
+impl RecountStore for FaultyStore {
+    async fn charges(&self, after: UserId, up_to: UserId, limit: usize) -> Result<Vec<Charge>> {
+        self.count();
+        self.inner.charges(after, up_to, limit).await
+    }
+    async fn correct_charge(&self, user: UserId, revision: i64, bytes: i64) -> Result<bool> {
+        self.count();
+        self.inner.correct_charge(user, revision, bytes).await
+    }
+}
+
+#[async_trait]
+impl UsageStore for FaultyStore {
+    async fn largest_accounts(&self, limit: usize) -> Result<Vec<UserId>> {
+        self.count();
+        self.inner.largest_accounts(limit).await
+    }
+    async fn parts(&self) -> Result<Parts> {
+        self.count();
+        self.inner.parts().await
+    }
+    async fn table_sizes(&self, read_at_most: i64) -> Result<Option<Vec<TableSize>>> {
+        self.count();
+        self.inner.table_sizes(read_at_most).await
+    }
+    async fn next_accounts(&self, after: UserId, limit: usize) -> Result<Option<(UserId, i64)>> {
+        self.count();
+        self.inner.next_accounts(after, limit).await
+    }
+    async fn kinds(&self, after: UserId, up_to: UserId, since: [i64; 3]) -> Result<Vec<KindUsage>> {
+        self.count();
+        self.inner.kinds(after, up_to, since).await
+    }
+    async fn kinds_of_newest(&self, accounts: usize, each: usize, since: [i64; 3]) -> Result<Vec<KindUsage>> {
+        self.count();
+        self.inner.kinds_of_newest(accounts, each, since).await
+    }
+    async fn packed_growth(&self, since: [i64; 3]) -> Result<[i64; 3]> {
+        self.count();
+        self.inner.packed_growth(since).await
     }
 }
 

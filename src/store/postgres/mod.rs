@@ -27,6 +27,7 @@ mod lanes;
 mod log;
 mod overview;
 mod pool;
+mod recount;
 mod retention;
 mod rows;
 mod segments;
@@ -35,6 +36,7 @@ mod signin;
 mod sql;
 mod test_mode;
 mod upkeep;
+mod usage;
 
 use pool::Pool;
 

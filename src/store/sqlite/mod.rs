@@ -32,6 +32,7 @@ mod overview;
 mod overwrite;
 mod payload;
 mod reader;
+mod recount;
 mod retention;
 mod segments;
 mod sessions;
@@ -39,6 +40,7 @@ mod signin;
 mod test_mode;
 mod thread;
 mod upkeep;
+mod usage;
 mod writer;
 
 use thread::Threads;
