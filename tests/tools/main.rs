@@ -25,4 +25,6 @@ macro_rules! on_both_databases {
     };
 }
 
+mod recount;
 mod sweep;
+mod usage;
