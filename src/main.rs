@@ -14,6 +14,7 @@ use supersync::bench::{self, BenchCommand};
 use supersync::clock::Clock;
 use supersync::config::{Config, Loaded};
 use supersync::store::StoreError;
+use supersync::top::{self, TopArgs};
 use supersync::{admin, store, telemetry};
 
 mod serve;
@@ -61,6 +62,8 @@ enum Command {
     Bench(Box<BenchCommand>),
     // Needs none either: it reads a file.
     Verify(VerifyArgs),
+    // Nor this: it asks a server.
+    Top(TopArgs),
 }
 
 /// What works with the settings of the environment.
@@ -120,6 +123,10 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
         Some(Command::Verify(args)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             return Ok(runtime.block_on(admin::backup::verify(args, &mut io::stdout()))?);
+        }
+        Some(Command::Top(args)) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            return Ok(runtime.block_on(top::run(args, &mut io::stdout()))?);
         }
         Some(Command::WithSettings(command)) => command,
         None => WithSettings::Serve,

@@ -27,4 +27,5 @@ macro_rules! on_both_databases {
 
 mod recount;
 mod sweep;
+mod top;
 mod usage;
