@@ -73,7 +73,8 @@ fn header(screen: &Screen) -> Paragraph<'_> {
 }
 
 fn figures(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let areas: [Rect; 4] = Layout::horizontal([Constraint::Fill(1); 4]).areas(area);
+    // Those with three latencies in a line need more room.
+    let areas: [Rect; 4] = Layout::horizontal([5, 4, 5, 4].map(Constraint::Fill)).areas(area);
     let latencies = |of: &Latency| format!("{} {} {}", time(of.p50), time(of.p95), time(of.p99));
     let boxes: [(&str, Vec<(&str, String, bool)>); 4] = [
         (
@@ -121,9 +122,10 @@ fn figures(frame: &mut Frame<'_>, area: Rect, view: &View) {
         ),
     ];
     for ((title, lines), area) in boxes.into_iter().zip(areas) {
+        let width = lines.iter().map(|(name, ..)| name.len()).max().unwrap_or(0) + 1;
         let lines = lines.into_iter().map(|(name, figure, is_bad)| {
             let style = if is_bad { BAD } else { Style::new() };
-            Line::from(vec![Span::styled(format!("{name:<17}"), DIM), Span::styled(figure, style)])
+            Line::from(vec![Span::styled(format!("{name:<width$}"), DIM), Span::styled(figure, style)])
         });
         frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title)), area);
     }

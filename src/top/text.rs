@@ -45,7 +45,7 @@ impl Samples {
 
     /// The sum over all labels; 0 if there is none.
     pub(super) fn sum(&self, name: &str) -> f64 {
-        self.of(name).iter().map(|sample| sample.value).sum()
+        self.of(name).iter().fold(0.0, |sum, sample| sum + sample.value)
     }
 
     /// The only figure of that name.

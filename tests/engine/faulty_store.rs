@@ -46,6 +46,8 @@ pub struct FaultyStore {
     pub touches_fail: AtomicBool,
     /// The account whose operations can't be deleted, because what is stored can't be read.
     pub corrupt: std::sync::Mutex<Option<UserId>>,
+    /// Whether deleting operations takes too long.
+    pub deletions_time_out: AtomicBool,
     /// Whether accounts with superseded operations can't be listed.
     pub prunable_fails: AtomicBool,
     /// Whether events can't be read.
@@ -65,6 +67,7 @@ impl FaultyStore {
             panics: AtomicUsize::new(0),
             touches_fail: AtomicBool::new(false),
             corrupt: std::sync::Mutex::new(None),
+            deletions_time_out: AtomicBool::new(false),
             prunable_fails: AtomicBool::new(false),
             events_fail: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
@@ -216,6 +219,9 @@ impl MaintenanceStore for FaultyStore {
         self.count();
         if *self.corrupt.lock().expect("no panic") == Some(user) {
             return Err(StoreError::Corrupt("injected".to_owned()));
+        }
+        if self.deletions_time_out.load(Ordering::SeqCst) {
+            return Err(StoreError::Timeout(sqlx::Error::PoolTimedOut));
         }
         self.inner.delete_ops(user, after, up_to, limit).await
     }

@@ -138,3 +138,28 @@ async fn a_step_that_fails_keeps_no_other_from_being_taken() {
     let report = sweep(&t).await;
     assert_eq!((report.steps_failed, report.operations_deleted), (0, 5), "{report:?}");
 }
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_one_accounts_trouble_until_it_is_every_accounts() {
+    let t = setup(options()).await;
+    let mut users = vec![t.user];
+    for n in 1..12 {
+        users.push(new_user(t.store.as_ref(), &format!("user{n}@example.com"), 100 << 20).await);
+    }
+    for (n, user) in users.iter().enumerate() {
+        t.engine.upload_snapshot(*user, import(OpType::SyncImport), deadline()).await.expect("an answer");
+        t.engine.wipe(*user, deadline()).await.expect("wiping");
+        if n == 2 {
+            t.clock.advance_ms(40 * DAY_MS);
+            t.store.deletions_time_out.store(true, Ordering::SeqCst);
+            let report = sweep(&t).await;
+            assert_eq!((report.accounts_failed, report.steps_failed), (3, 0), "{report:?}");
+        }
+    }
+    t.clock.advance_ms(40 * DAY_MS);
+    let report = sweep(&t).await;
+    assert_eq!((report.accounts_failed, report.steps_failed, report.archives_deleted), (10, 1, 0), "{report:?}");
+    t.store.deletions_time_out.store(false, Ordering::SeqCst);
+    let report = sweep(&t).await;
+    assert_eq!((report.accounts_failed, report.steps_failed, report.archives_deleted), (0, 0, 12), "{report:?}");
+}

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 use supersync::admin::sweep::{self, SweepArgs, SweepCommandError};
-use supersync::store::{SnapshotMeta, Touch};
+use supersync::clock::Clock;
+use supersync::store::{self, SnapshotMeta, Touch};
 
-use crate::harness::{Account, Backend, Server, import, op, snapshot};
+use crate::harness::{Account, Backend, Program, Server, TestDatabase, import, op, snapshot};
 
 on_both_databases! {
     while_another_instance_sweeps_it_is_refused,
     what_it_says_is_what_it_does,
     the_table_says_why,
     a_cached_state_moves_the_boundary_back,
+    the_program_does_it_beside_a_server,
 }
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -175,4 +177,41 @@ async fn a_cached_state_moves_the_boundary_back(on: Backend) {
     server.change_state(&account, |state| state.snapshot = None).await;
     server.sweep().await;
     assert_eq!(server.stored_seqs(&account).await, [5, 6]);
+}
+
+async fn the_program_does_it_beside_a_server(on: Backend) {
+    let database = TestDatabase::create(on).await;
+    let program = Program::start_watched(&database, &[("FIRST_SWEEP_SECONDS", "3600")]).await;
+    let run = async |arguments: &[&str]| {
+        let output = Program::run(&database, arguments).await;
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let store = store::open_beside(&database.settings(), Duration::from_mins(1)).await.expect("the store opens");
+    assert!(store.begin_sweep("a test", Clock::System.now_ms(), Duration::from_hours(1)).await.expect("it works"));
+    let (code, _, said) = run(&["sweep"]).await;
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(4), "supersync: another instance is cleaning up; try again when it has finished\n")
+    );
+    let (code, table, said) = run(&["sweep", "--dry-run"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(table.starts_with("Nothing was changed"), "{table}");
+    store.end_sweep("a test").await.expect("it works");
+    let (code, done, said) = run(&["sweep", "--json"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let done: Value = serde_json::from_str(&done).expect("JSON");
+    assert_eq!((&done["accountsFailed"], &done["stepsFailed"]), (&0.into(), &0.into()));
+    for (arguments, begins) in [
+        (&["data", "usage"][..], "0 accounts"),
+        (&["data", "usage", "--thorough", "--limit", "3"], "0 accounts"),
+        (&["data", "recount", "--dry-run"], "0 account(s) counted"),
+    ] {
+        let (code, shown, said) = run(arguments).await;
+        assert_eq!(code, Some(0), "{arguments:?}: {said}");
+        assert!(shown.starts_with(begins), "{arguments:?}: {shown}");
+    }
+    assert_eq!(run(&["data", "recount", "--account", "77"]).await.0, Some(3));
+    store.close().await;
+    program.kill().await;
 }
