@@ -19,26 +19,23 @@ pub(super) async fn run(
     output: &mut (dyn Write + Send),
 ) -> Result<(), DataError> {
     let mut differences: Vec<Difference> = Vec::new();
-    let done = match only {
-        Some(user) => {
-            if store.user_by_id(user).await?.is_none() {
-                return Err(DataError::NoAccount(user));
-            }
-            differences.extend(recount_account(store, user, !dry_run).await?);
-            let wrong = u64::from(!differences.is_empty());
-            Recount { accounts: 1, wrong, corrected: if dry_run { 0 } else { wrong }, failed: 0 }
+    let done = if let Some(user) = only {
+        if store.user_by_id(user).await?.is_none() {
+            return Err(DataError::NoAccount(user));
         }
-        None => {
-            let spinner = progress::spinner();
-            let counted = recount_all(store, !dry_run, |so_far, difference| {
-                differences.extend(difference);
-                spinner.set_message(format!("{} accounts counted, {} wrong", so_far.accounts, so_far.wrong));
-                spinner.tick();
-            })
-            .await;
-            spinner.finish_and_clear();
-            counted?
-        }
+        differences.extend(recount_account(store, user, !dry_run).await?);
+        let wrong = u64::from(!differences.is_empty());
+        Recount { accounts: 1, wrong, corrected: if dry_run { 0 } else { wrong }, failed: 0 }
+    } else {
+        let spinner = progress::spinner();
+        let counted = recount_all(store, !dry_run, |so_far, difference| {
+            differences.extend(difference);
+            spinner.set_message(format!("{} accounts counted, {} wrong", so_far.accounts, so_far.wrong));
+            spinner.tick();
+        })
+        .await;
+        spinner.finish_and_clear();
+        counted?
     };
     if as_json {
         writeln!(output, "{:#}", as_object(&done, &differences))?;

@@ -120,9 +120,9 @@ async fn sweep(sweeper: &Sweeper, as_json: bool, output: &mut (dyn Write + Send)
         return Err(SweepCommandError::UnderWay);
     }
     if as_json {
-        writeln!(output, "{:#}", done_object(&report))?
+        writeln!(output, "{:#}", done_object(&report))?;
     } else {
-        done_table(&report, output)?
+        done_table(&report, output)?;
     }
     if report.accounts_failed > 0 || report.steps_failed > 0 {
         return Err(SweepCommandError::Failed { accounts: report.accounts_failed, steps: report.steps_failed });
@@ -228,7 +228,7 @@ fn ranges(
 fn more(count: usize, limit: usize, what: &str, output: &mut (dyn Write + Send)) -> io::Result<()> {
     match count.checked_sub(limit) {
         None | Some(0) => Ok(()),
-        Some(more) => writeln!(output, "{:>10} more {what}; --limit shows them", more),
+        Some(more) => writeln!(output, "{more:>10} more {what}; --limit shows them"),
     }
 }
 

@@ -118,17 +118,16 @@ enum Settled {
 
 async fn settle(store: &dyn Store, charge: &Charge, correct: bool) -> Result<Settled, StoreError> {
     let Charge { user, revision, charged_bytes, .. } = *charge;
-    let operation_bytes = match charge.operation_bytes {
-        Some(bytes) => bytes,
-        None => {
-            let (bytes, _) = store.measure(user, charge.pruned_seq, charge.last_seq).await?;
-            // Counted later than the rest was read: of another revision it says nothing.
-            let still = store.charges(user - 1, user, 1).await?;
-            if still.first().is_none_or(|now| now.revision != revision) {
-                return Ok(Settled::Moved);
-            }
-            bytes
+    let operation_bytes = if let Some(bytes) = charge.operation_bytes {
+        bytes
+    } else {
+        let (bytes, _) = store.measure(user, charge.pruned_seq, charge.last_seq).await?;
+        // Counted later than the rest was read: of another revision it says nothing.
+        let still = store.charges(user - 1, user, 1).await?;
+        if still.first().is_none_or(|now| now.revision != revision) {
+            return Ok(Settled::Moved);
         }
+        bytes
     };
     let counted_bytes = operation_bytes + charge.snapshot_bytes;
     if counted_bytes == charged_bytes {

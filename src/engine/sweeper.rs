@@ -139,7 +139,14 @@ impl Sweeper {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
-            match self.sweep().await {
+            let Some(swept) = cancel.run_until_cancelled(self.sweep()).await else {
+                // What is half done goes on with the next run, of whichever instance; it need not wait.
+                if let Err(error) = self.store.end_sweep(&self.owner).await {
+                    tracing::debug!(%error, "the end of the clean-up could not be noted");
+                }
+                return;
+            };
+            match swept {
                 Ok(report) if report.led => tracing::info!(
                     accounts_pruned = report.accounts_pruned,
                     accounts_failed = report.accounts_failed,

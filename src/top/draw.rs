@@ -29,6 +29,9 @@ const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
 /// Rows of the boxes with figures, frames included.
 const BOX_ROWS: u16 = 9;
 
+/// What it is, how much, and whether that is bad.
+type Figure = (&'static str, String, bool);
+
 /// Draws it.
 pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     let [head, boxes, middle, bottom, foot] = Layout::vertical([
@@ -63,9 +66,10 @@ fn header(screen: &Screen) -> Paragraph<'_> {
     if screen.paused {
         first.push(Span::styled("  paused", HEAD));
     }
+    // What matters first: a narrow screen cuts the rest off.
     let second = match (&screen.trouble, &screen.view) {
-        (Some(trouble), Some(_)) => Line::styled(format!("{trouble}; what is shown is older; trying again"), BAD),
-        (Some(trouble), None) => Line::styled(format!("{trouble}; trying again"), BAD),
+        (Some(trouble), Some(_)) => Line::styled(format!("older figures, trying again: {trouble}"), BAD),
+        (Some(trouble), None) => Line::styled(format!("trying again: {trouble}"), BAD),
         (None, Some(view)) => Line::styled(format!("rates and latencies of the last {:.1} s", view.seconds), DIM),
         (None, None) => Line::styled("looking", DIM),
     };
@@ -76,7 +80,7 @@ fn figures(frame: &mut Frame<'_>, area: Rect, view: &View) {
     // Those with three latencies in a line need more room.
     let areas: [Rect; 4] = Layout::horizontal([5, 4, 5, 4].map(Constraint::Fill)).areas(area);
     let latencies = |of: &Latency| format!("{} {} {}", time(of.p50), time(of.p95), time(of.p99));
-    let boxes: [(&str, Vec<(&str, String, bool)>); 4] = [
+    let boxes: [(&str, Vec<Figure>); 4] = [
         (
             "Requests",
             vec![
