@@ -116,16 +116,7 @@ impl Recent {
             self.hottest.count(account, request.operations, request.bytes, age);
         }
         if self.slowest.is_slow(request.duration, age) {
-            let slow = SlowRequest {
-                at: self.clock.now_ms(),
-                method: request.method,
-                route: request.route.to_owned(),
-                account: request.account,
-                status: request.status,
-                duration_ms: u64::try_from(request.duration.as_millis()).unwrap_or(u64::MAX),
-                phase: phase(),
-            };
-            self.slowest.add(slow, request.duration, age);
+            self.slowest.add(request, self.clock.now_ms(), phase(), age);
         }
     }
 

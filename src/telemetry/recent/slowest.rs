@@ -1,11 +1,14 @@
 //! The slowest requests of the last minutes. A request that is not among them costs two comparisons; only the others take
-//! a lock.
+//! a lock, and they allocate nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::SlowRequest;
+use smallvec::SmallVec;
+
+use super::{Request, SlowRequest};
+use crate::protocol::UserId;
 
 /// How many are kept.
 const KEPT: usize = 64;
@@ -14,9 +17,17 @@ const KEPT_FOR: Duration = Duration::from_mins(5);
 /// What is faster is of no interest.
 const FLOOR: Duration = Duration::from_millis(10);
 
+/// Longer routes than that are allocated.
+const ROUTE_BYTES: usize = 64;
+
 #[derive(Debug)]
 struct Entry {
-    request: SlowRequest,
+    at: i64,
+    method: &'static str,
+    route: SmallVec<[u8; ROUTE_BYTES]>,
+    account: Option<UserId>,
+    status: u16,
+    phase: &'static str,
     duration: Duration,
     age: Duration,
 }
@@ -35,7 +46,21 @@ impl Default for Slowest {
         Self {
             floor_us: AtomicU64::new(micros(FLOOR)),
             until_seconds: AtomicU64::new(u64::MAX),
-            entries: Mutex::new(Vec::with_capacity(KEPT)),
+            entries: Mutex::new(Vec::with_capacity(KEPT + 1)),
+        }
+    }
+}
+
+impl Entry {
+    fn shown(&self) -> SlowRequest {
+        SlowRequest {
+            at: self.at,
+            method: self.method,
+            route: String::from_utf8_lossy(&self.route).into_owned(),
+            account: self.account,
+            status: self.status,
+            duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+            phase: self.phase,
         }
     }
 }
@@ -51,10 +76,14 @@ impl Slowest {
             || (duration > FLOOR && age.as_secs() > self.until_seconds.load(Ordering::Relaxed))
     }
 
-    pub(super) fn add(&self, request: SlowRequest, duration: Duration, age: Duration) {
+    /// Adds one that was over at this time, at this age of the server.
+    pub(super) fn add(&self, request: &Request<'_>, at: i64, phase: &'static str, age: Duration) {
+        let Request { account, method, status, duration, .. } = *request;
+        let route = SmallVec::from_slice(request.route.as_bytes());
+        let entry = Entry { at, method, route, account, status, phase, duration, age };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| entry.age + KEPT_FOR > age);
-        entries.push(Entry { request, duration, age });
+        entries.push(entry);
         if entries.len() > KEPT {
             let fastest = (0..entries.len()).min_by_key(|at| entries[*at].duration).unwrap_or(0);
             entries.swap_remove(fastest);
@@ -69,7 +98,7 @@ impl Slowest {
     pub(super) fn list(&self, age: Duration) -> Vec<SlowRequest> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| entry.age + KEPT_FOR > age);
-        let mut list: Vec<SlowRequest> = entries.iter().map(|entry| entry.request.clone()).collect();
+        let mut list: Vec<SlowRequest> = entries.iter().map(Entry::shown).collect();
         list.sort_by_key(|request| std::cmp::Reverse((request.duration_ms, request.at)));
         list
     }
@@ -77,22 +106,16 @@ impl Slowest {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     fn add(slowest: &Slowest, ms: u64, seconds: u64) -> bool {
         let (duration, age) = (Duration::from_millis(ms), Duration::from_secs(seconds));
         let slow = slowest.is_slow(duration, age);
         if slow {
-            let request = SlowRequest {
-                at: 0,
-                method: "GET",
-                route: "/x".to_owned(),
-                account: None,
-                status: 200,
-                duration_ms: ms,
-                phase: "engine",
-            };
-            slowest.add(request, duration, age);
+            let request = Request::over("GET", "/x", 200, Instant::now(), duration);
+            slowest.add(&request, 0, "engine", age);
         }
         slow
     }
