@@ -28,5 +28,6 @@ pub mod replay;
 pub mod spans;
 pub mod store;
 pub mod telemetry;
+pub mod top;
 pub mod upstream;
 pub mod webauthn;

@@ -11,11 +11,13 @@ use supersync::admin::export::{ExportArgs, ExportCommandError};
 use supersync::admin::import::{ImportArgs, ImportCommandError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
+use supersync::admin::sweep::{SweepArgs, SweepCommandError};
 use supersync::admin::user::{AdminError, UserCommand};
 use supersync::bench::{self, BenchCommand};
 use supersync::clock::Clock;
 use supersync::config::{Config, Loaded};
 use supersync::store::StoreError;
+use supersync::top::{self, TopArgs};
 use supersync::{admin, store, telemetry};
 
 mod serve;
@@ -73,6 +75,8 @@ enum Command {
     Manual,
     // Says itself what is wrong with the settings.
     Doctor(DoctorArgs),
+    // Nor this: it asks a server.
+    Top(TopArgs),
 }
 
 /// What works with the settings of the environment.
@@ -86,6 +90,7 @@ enum WithSettings {
     User(UserCommand),
     #[command(subcommand)]
     Data(DataCommand),
+    Sweep(SweepArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
     Import(ImportArgs),
@@ -115,6 +120,8 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
     if let Some(error) = error.downcast_ref::<AdminError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<DataError>() {
+        error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<SweepCommandError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<BackupCommandError>() {
         error.exit_code()
@@ -151,6 +158,10 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             let colour = output.is_terminal() && supersync::config::wants_colours();
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             return Ok(runtime.block_on(admin::doctor::run(args, loaded, &Clock::System, colour, output))?);
+        }
+        Some(Command::Top(args)) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            return Ok(runtime.block_on(top::run(args, &mut io::stdout()))?);
         }
         Some(Command::WithSettings(command)) => command,
         None => WithSettings::Serve,
@@ -201,6 +212,13 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                 let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
                 let done =
                     admin::data::run(command, store.clone(), &config, Clock::System, &mut input, &mut output).await;
+                store.close().await;
+                Ok(done?)
+            }
+            WithSettings::Sweep(args) => {
+                quiet_logs(&config)?;
+                let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+                let done = admin::sweep::run(args, store.clone(), &config, Clock::System, &mut io::stdout()).await;
                 store.close().await;
                 Ok(done?)
             }

@@ -16,6 +16,7 @@ use supersync::gauges::Gauges;
 use supersync::http::AppState;
 use supersync::mail::Mailer;
 use supersync::telemetry::metrics;
+use supersync::telemetry::recent::Recent;
 use supersync::{engine, http, store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,7 +42,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let background = TaskTracker::new();
     let stopping = CancellationToken::new();
     // Before the store, which records metrics from its first statement on.
-    start_metrics(&config, &background, &stopping).await?;
+    let recent = Arc::new(Recent::default());
+    start_metrics(&config, Arc::clone(&recent), &background, &stopping).await?;
     let mailer = Mailer::from_config(&config)?;
     // A start that waits for a database that does not answer must still be stoppable.
     let store = tokio::select! {
@@ -63,7 +65,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     background.spawn(accounts.clone().run_recorder(RECORD_SESSIONS_EVERY, stopping.clone()));
 
     let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port)).await?;
-    let state = AppState::new(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock);
+    let state =
+        AppState::watched(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock, recent);
     let draining = CancellationToken::new();
     let serving = http::serve(listener, state, draining.clone());
     tokio::pin!(serving);
@@ -130,12 +133,17 @@ impl Signals {
     }
 }
 
-async fn start_metrics(config: &Config, background: &TaskTracker, stopping: &CancellationToken) -> Result<(), Failure> {
+async fn start_metrics(
+    config: &Config,
+    recent: Arc<Recent>,
+    background: &TaskTracker,
+    stopping: &CancellationToken,
+) -> Result<(), Failure> {
     let handle = metrics::install()?;
     match config.metrics_addr {
         Some(address) => {
             let listener = bind("METRICS_ADDR", address).await?;
-            let serving = metrics::serve(listener, handle, stopping.clone());
+            let serving = metrics::serve(listener, handle, recent, stopping.clone());
             background.spawn(async {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the metrics listener failed");

@@ -46,7 +46,7 @@ const TABLES: [&str; 7] =
     ["operations", "segments", "entity_heads", "sync_devices", "sessions", "user_sync_state", "user_snapshots"];
 
 /// Statements that go over accounts on purpose, in order of the primary key.
-const OVER_ACCOUNTS: [&str; 2] = ["prunable_accounts", "sealable_accounts"];
+const OVER_ACCOUNTS: [&str; 5] = ["prunable_accounts", "sealable_accounts", "retention_rows", "charges", "kinds"];
 
 async fn filled() -> (TestDatabase, PgConnection) {
     let database = TestDatabase::create().await;

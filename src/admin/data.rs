@@ -1,4 +1,5 @@
-//! `supersync data …`: what the server's clean-up does by itself, now; archived data sets; deleting what is synced.
+//! `supersync data …`: what the server's clean-up does by itself, now; who takes how much room; archived data sets;
+//! deleting what is synced.
 //!
 //! Works on the database, beside running servers or without: every change of an account's log is fenced by its revision,
 //! so a server that has the account in memory only finds out a little later, from the events that the database keeps.
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{clear, progress};
+use super::{clear, progress, recount, usage};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::archive::{Archive, ArchiveError, ArchiveId, FormerPassword, Obstacle};
@@ -41,6 +42,39 @@ pub enum DataCommand {
         /// Only the account with this number (`supersync user list`).
         #[arg(long, value_name = "ID")]
         user: Option<UserId>,
+    },
+    /// Show who and what takes the room: the largest accounts and how they grow, kinds of operations, parts and tables.
+    ///
+    /// Reads what the accounts' counters say of all of them, and operations of the accounts shown. Which kinds of operations
+    /// there are is counted of those that are not packed yet, and if these are too many, of a sample; it says so.
+    Usage {
+        /// Accounts shown, largest first.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Show addresses in full.
+        #[arg(long)]
+        unmask: bool,
+        /// Read every operation. Takes minutes for millions.
+        #[arg(long)]
+        thorough: bool,
+    },
+    /// Count anew what accounts are charged, and put wrong counters right.
+    ///
+    /// They are right unless something else than this program has written to the database. Servers may be running meanwhile:
+    /// they hear of a correction within a second.
+    Recount {
+        /// Only the account with this number (`supersync user list`).
+        #[arg(long, value_name = "ID")]
+        account: Option<UserId>,
+        /// Change nothing; show which counters are wrong.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Delete the synced data of an account, or of all. The accounts stay, with their tokens.
     ///
@@ -166,6 +200,11 @@ pub async fn run(
 ) -> Result<(), DataError> {
     match command {
         DataCommand::Seal { older_than, user } => seal(older_than, user, store, config, clock, output).await,
+        DataCommand::Usage { limit, json, unmask, thorough } => {
+            let question = usage::Question { limit, json, unmask, thorough };
+            usage::run(question, clock.now_ms(), &*store, output).await
+        }
+        DataCommand::Recount { account, dry_run, json } => recount::run(account, dry_run, json, &*store, output).await,
         DataCommand::Clear { email, all: _, yes } => {
             let (users, whose) = match &email {
                 Some(email) => (vec![account(&store, email).await?], format!("account {email}")),

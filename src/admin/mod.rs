@@ -11,5 +11,8 @@ pub mod import;
 pub mod mail;
 pub mod migrate;
 mod progress;
+mod recount;
 mod report;
+pub mod sweep;
+mod usage;
 pub mod user;

@@ -193,3 +193,30 @@ pub(super) fn time(at_ms: i64) -> String {
 fn formatted(at_ms: i64, format: &str) -> String {
     jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| "?".to_owned(), |at| at.strftime(format).to_string())
 }
+
+/// An address that its owner recognises and nobody else: first and last character and the host.
+pub(super) fn masked(email: &str) -> String {
+    let (name, host) = email.rsplit_once('@').unwrap_or((email, ""));
+    let mut characters = name.chars();
+    let (first, last) = (characters.next(), characters.next_back());
+    let ends = |end: Option<char>| end.map_or_else(String::new, String::from);
+    format!("{}***{}@{host}", ends(first), ends(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_masked_but_for_their_ends() {
+        for (email, shown) in [
+            ("alice@example.org", "a***e@example.org"),
+            ("a@example.org", "a***@example.org"),
+            ("é@ü@example.org", "é***ü@example.org"),
+            ("nobody", "n***y@"),
+            ("", "***@"),
+        ] {
+            assert_eq!(masked(email), shown);
+        }
+    }
+}

@@ -17,6 +17,7 @@ use super::options::Options;
 use super::peers::{Listener, Peers};
 use super::registry::{Lease, Registry};
 use super::restore::{self, Keep};
+use super::retention::Prefix;
 use super::touches::{Touches, with_waiting};
 use super::user::actor::{Context, Message, Pending};
 use super::user::plan::Sealing;
@@ -243,19 +244,12 @@ impl Handle {
         self.submit(user, Work::Wipe, 0, deadline).await.map(|_| ())
     }
 
-    /// Gives up everything before the full state at `full_state_seq`, if that still is the newest one; `bytes` is what
-    /// it was charged. Whether it did.
+    /// Gives up a superseded prefix, if the data set still begins where it does. Whether it did.
     ///
     /// # Errors
     /// See [`EngineError`].
-    pub(super) async fn retire(
-        &self,
-        user: UserId,
-        full_state_seq: Seq,
-        bytes: i64,
-        deadline: Instant,
-    ) -> Result<bool, EngineError> {
-        let answered = self.submit(user, Work::Retire { full_state_seq, bytes }, 0, deadline).await?;
+    pub(super) async fn retire(&self, user: UserId, prefix: Prefix, deadline: Instant) -> Result<bool, EngineError> {
+        let answered = self.submit(user, Work::Retire(prefix), 0, deadline).await?;
         Ok(matches!(answered.answer, Answer::Done(true)))
     }
 

@@ -1,5 +1,9 @@
 //! Housekeeping (contract, section 11.4): gives up superseded history, deletes what is due in the archive, forgets
-//! devices, sessions and tokens, packs old operations. In small steps, one instance at a time; trouble with one account never stops the others.
+//! devices, sessions and tokens, packs old operations. In small steps, one instance at a time.
+//!
+//! Trouble with one account never stops the others, nor does one step that fails keep the next ones from being taken. A
+//! server takes a turn at most once an hour whichever instance it is; that a run is under way is marked in the database
+//! besides, so that a run that an operator asks for and a server's never meet.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,12 +12,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::recount::recount_account;
+use super::retention::{Standing, Verdict, judge};
 use super::sealer::{self, MIN_RUN, Scope, SealReport};
 use super::{EngineError, Handle};
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::protocol::{Seq, UserId};
-use crate::store::{ArchiveReason, ArchivedRange, EVENT_RETENTION, Store, StoreError};
+use crate::store::{ArchiveReason, ArchivedRange, DueBefore, EVENT_RETENTION, Store, StoreError};
 
 /// Accounts looked at in one step.
 const ACCOUNTS_PER_STEP: usize = 200;
@@ -23,6 +29,11 @@ const ARCHIVES_PER_STEP: usize = 50;
 const MAX_SEALED_PER_RUN: u64 = 2_000_000;
 /// Accounts packed at a time: a few, so that their commits share transactions, and requests hardly notice.
 const SEAL_CONCURRENCY: usize = 4;
+/// So many accounts in a row that fail are the database's trouble, not theirs: the step ends.
+const MAX_FAILURES_IN_A_ROW: u32 = 10;
+/// How long a run counts as under way after it was last heard of, and how often it says so.
+const LEASE: Duration = Duration::from_mins(2);
+const RENEW_EVERY: Duration = Duration::from_secs(30);
 /// How long an account's actor may take to give up a prefix.
 const RETIRE_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -33,10 +44,14 @@ const UNVERIFIED_FOR: Duration = Duration::from_hours(30 * 24);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct SweepReport {
-    /// Whether this instance may sweep now; if not, another one does.
+    /// Whether this instance may sweep now; if not, another one does, or has just done so.
     pub led: bool,
+    /// Steps that ended early because the database failed.
+    pub steps_failed: u64,
     pub accounts_pruned: u64,
     pub accounts_failed: u64,
+    /// Of those pruned, the ones that were charged something else than they stored.
+    pub accounts_recounted: u64,
     pub operations_deleted: u64,
     pub archives_deleted: u64,
     pub devices_deleted: u64,
@@ -51,6 +66,31 @@ pub struct SweepReport {
 }
 
 impl SweepReport {
+    /// What a step came to; one that failed has done nothing worth counting.
+    fn note<T: Default>(&mut self, step: &'static str, outcome: Result<T, StoreError>) -> T {
+        outcome.unwrap_or_else(|error| {
+            self.steps_failed += 1;
+            tracing::error!(%error, step, "a step of the clean-up failed; the next run tries again");
+            T::default()
+        })
+    }
+
+    fn measured(&self, now_ms: i64, duration: Duration) {
+        let outcome = if self.steps_failed == 0 { "ok" } else { "error" };
+        metrics::counter!("supersync_sweeps_total", "outcome" => outcome).increment(1);
+        metrics::counter!("supersync_sweep_operations_deleted_total").increment(self.operations_deleted);
+        metrics::counter!("supersync_sweep_account_failures_total").increment(self.accounts_failed);
+        if self.steps_failed == 0 {
+            metrics::gauge!("supersync_sweep_last_success_timestamp_seconds").set(seconds(now_ms));
+        }
+        for (kind, deleted) in self.deleted() {
+            metrics::counter!("supersync_sweep_deleted_total", "kind" => kind).increment(deleted);
+        }
+        metrics::counter!("supersync_sweep_accounts_pruned_total").increment(self.accounts_pruned);
+        metrics::counter!("supersync_sweep_budgets_exhausted_total").increment(self.budget_exhausted.into());
+        metrics::histogram!("supersync_sweep_seconds").record(duration.as_secs_f64());
+    }
+
     /// What was deleted besides operations, by kind.
     const fn deleted(&self) -> [(&'static str, u64); 6] {
         [
@@ -75,7 +115,7 @@ pub struct Sweeper {
     owner: String,
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -99,10 +139,18 @@ impl Sweeper {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
-            match self.sweep().await {
+            let Some(swept) = cancel.run_until_cancelled(self.sweep()).await else {
+                // What is half done goes on with the next run, of whichever instance; it need not wait.
+                if let Err(error) = self.store.end_sweep(&self.owner).await {
+                    tracing::debug!(%error, "the end of the clean-up could not be noted");
+                }
+                return;
+            };
+            match swept {
                 Ok(report) if report.led => tracing::info!(
                     accounts_pruned = report.accounts_pruned,
                     accounts_failed = report.accounts_failed,
+                    steps_failed = report.steps_failed,
                     operations_deleted = report.operations_deleted,
                     archives_deleted = report.archives_deleted,
                     devices_deleted = report.devices_deleted,
@@ -120,38 +168,92 @@ impl Sweeper {
         }
     }
 
-    /// One run.
+    /// One run, if it is this instance's turn.
     ///
     /// # Errors
-    /// When the database fails as a whole; a single account's failure is counted in the report.
+    /// When the database does not say whose turn it is; what fails later is counted in the report.
     pub async fn sweep(&self) -> Result<SweepReport, StoreError> {
+        if !self.lead(self.now_ms()).await? {
+            return Ok(SweepReport::default());
+        }
+        self.sweep_now().await
+    }
+
+    /// One run, whoever's turn it is, unless another one is under way.
+    ///
+    /// # Errors
+    /// When the database does not say whether another run is under way, or that has taken over from this one because it
+    /// was not heard of for so long; what else fails is counted in the report.
+    pub async fn sweep_now(&self) -> Result<SweepReport, StoreError> {
+        if !self.store.begin_sweep(&self.owner, self.now_ms(), LEASE).await? {
+            return Ok(SweepReport::default());
+        }
+        let run = self.take_steps();
+        tokio::pin!(run);
+        let mut renewals = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
+        loop {
+            tokio::select! {
+                report = &mut run => {
+                    if let Err(error) = self.store.end_sweep(&self.owner).await {
+                        tracing::warn!(%error, "the end of the clean-up could not be noted: for two minutes nobody begins another");
+                    }
+                    return Ok(report);
+                }
+                _ = renewals.tick() => match self.store.begin_sweep(&self.owner, self.now_ms(), LEASE).await {
+                    Ok(true) => {}
+                    Ok(false) => return Err(StoreError::Refused("another instance has begun to sweep".to_owned())),
+                    // Whoever takes over meanwhile does the same again, which does no harm.
+                    Err(error) => tracing::warn!(%error, "that the clean-up goes on could not be noted"),
+                },
+            }
+        }
+    }
+
+    async fn take_steps(&self) -> SweepReport {
         let started = Instant::now();
-        let now_ms = self.clock.now_ms();
-        let mut report = SweepReport { led: self.lead(now_ms).await?, ..SweepReport::default() };
-        if !report.led {
-            return Ok(report);
+        let now_ms = self.now_ms();
+        let due = self.due_before(now_ms);
+        let mut report = SweepReport { led: true, ..SweepReport::default() };
+        let superseded = self.retire_superseded(now_ms, &mut report).await;
+        report.note("superseded operations", superseded);
+        let archives = self.delete_archives(now_ms, &mut report).await;
+        report.note("archives", archives);
+        report.devices_deleted = report.note("devices", self.delete_devices(due.devices_ms).await);
+        report.tokens_deleted = report.note("tokens", self.store.delete_expired_tokens(due.now_ms).await);
+        let sign_in = self.store.delete_expired_sign_in(due.now_ms, due.unverified_ms).await;
+        report.tokens_deleted += report.note("sign-in", sign_in);
+        report.sessions_deleted = report.note("sessions", self.delete_sessions(due.now_ms).await);
+        report.tickets_deleted = report.note("tickets", self.store.delete_expired_tickets(due.now_ms).await);
+        report.events_deleted = report.note("events", self.store.delete_old_events(due.events).await);
+        report.sealed = report.note("packing", self.seal_old(now_ms).await);
+        report.measured(now_ms, started.elapsed());
+        report
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub(super) const fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// After so many deleted operations a run begins no further range.
+    pub(super) fn budget(&self) -> u64 {
+        u64::try_from(self.retention.max_deleted_per_run).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn due_before(&self, now_ms: i64) -> DueBefore {
+        DueBefore {
+            devices_ms: now_ms - millis(self.retention.superseded),
+            now_ms,
+            unverified_ms: now_ms - millis(UNVERIFIED_FOR),
+            events: EVENT_RETENTION,
         }
-        self.retire_superseded(now_ms, &mut report).await?;
-        self.delete_archives(now_ms, &mut report).await?;
-        let devices_before = now_ms - millis(self.retention.superseded);
-        report.devices_deleted = self.delete_devices(devices_before).await?;
-        report.tokens_deleted = self.store.delete_expired_tokens(now_ms).await?;
-        report.tokens_deleted += self.store.delete_expired_sign_in(now_ms, now_ms - millis(UNVERIFIED_FOR)).await?;
-        report.sessions_deleted = self.delete_sessions(now_ms).await?;
-        report.tickets_deleted = self.store.delete_expired_tickets(now_ms).await?;
-        report.events_deleted = self.store.delete_old_events(EVENT_RETENTION).await?;
-        report.sealed = self.seal_old(now_ms).await?;
-        metrics::counter!("supersync_sweeps_total", "outcome" => "ok").increment(1);
-        metrics::counter!("supersync_sweep_operations_deleted_total").increment(report.operations_deleted);
-        metrics::counter!("supersync_sweep_account_failures_total").increment(report.accounts_failed);
-        metrics::gauge!("supersync_sweep_last_success_timestamp_seconds").set(seconds(now_ms));
-        for (kind, deleted) in report.deleted() {
-            metrics::counter!("supersync_sweep_deleted_total", "kind" => kind).increment(deleted);
-        }
-        metrics::counter!("supersync_sweep_accounts_pruned_total").increment(report.accounts_pruned);
-        metrics::counter!("supersync_sweep_budgets_exhausted_total").increment(report.budget_exhausted.into());
-        metrics::histogram!("supersync_sweep_seconds").record(started.elapsed().as_secs_f64());
-        Ok(report)
     }
 
     async fn lead(&self, now_ms: i64) -> Result<bool, StoreError> {
@@ -163,40 +265,62 @@ impl Sweeper {
     async fn retire_superseded(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {
         let cutoff_ms = now_ms - millis(self.retention.superseded);
         let mut after: UserId = 0;
+        let mut failures = 0;
         loop {
             let users = self.store.prunable_accounts(after, ACCOUNTS_PER_STEP).await?;
             let Some(last) = users.last() else { return Ok(()) };
             after = *last;
             for user in users {
                 match self.retire_account(user, cutoff_ms).await {
-                    Ok(true) => report.accounts_pruned += 1,
-                    Ok(false) => {}
+                    Ok(None) => failures = 0,
+                    Ok(Some(recounted)) => {
+                        failures = 0;
+                        report.accounts_pruned += 1;
+                        report.accounts_recounted += u64::from(recounted);
+                    }
                     Err(error) => {
+                        failures += 1;
                         report.accounts_failed += 1;
                         tracing::warn!(%error, user_id = user, "account not swept; the next run tries again");
+                        if let SweepError::Store(error) = error
+                            && failures >= MAX_FAILURES_IN_A_ROW
+                        {
+                            return Err(error);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// A prefix goes whole or not at all: it stays while one operation in it is younger than the retention.
-    async fn retire_account(&self, user: UserId, cutoff_ms: i64) -> Result<bool, SweepError> {
-        let Some(account) = self.store.load_account(user).await? else { return Ok(false) };
-        let sync = &account.sync;
-        let Some(mark) = &sync.full_state else { return Ok(false) };
-        let up_to = mark.seq - 1;
-        if up_to <= sync.pruned_seq || self.store.received_since(user, sync.pruned_seq, up_to, cutoff_ms).await? {
-            return Ok(false);
+    /// Gives up what the account has of superseded operations, and counts anew what the rest is charged. `None`: nothing
+    /// goes. `Some(true)`: the account was charged something else than it stores.
+    async fn retire_account(&self, user: UserId, cutoff_ms: i64) -> Result<Option<bool>, SweepError> {
+        let Some(account) = self.store.load_account(user).await? else { return Ok(None) };
+        let prefix = match judge(&*self.store, Standing::of(user, &account.sync), cutoff_ms).await? {
+            Verdict::Keep(_) => return Ok(None),
+            Verdict::Prune(prefix) => prefix,
+        };
+        if !self.engine.retire(user, prefix, Instant::now() + RETIRE_PATIENCE).await? {
+            return Ok(None);
         }
-        let (bytes, _) = self.store.measure(user, sync.pruned_seq, up_to).await?;
-        Ok(self.engine.retire(user, mark.seq, bytes, Instant::now() + RETIRE_PATIENCE).await?)
+        let wrong = recount_account(&*self.store, user, true).await?;
+        if let Some(wrong) = &wrong {
+            let (charged_bytes, counted_bytes) = (wrong.charged_bytes, wrong.counted_bytes);
+            tracing::warn!(
+                user_id = user,
+                charged_bytes,
+                counted_bytes,
+                "account was charged something else than it stores"
+            );
+        }
+        Ok(Some(wrong.is_some()))
     }
 
     async fn delete_archives(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {
         let before_ms = now_ms - millis(self.retention.archive);
-        let budget = u64::try_from(self.retention.max_deleted_per_run).unwrap_or(u64::MAX);
         let mut failed: HashSet<(UserId, Seq)> = HashSet::new();
+        let mut failures = 0;
         loop {
             // Those that failed are listed again each time.
             let mut due = self.store.expired_archives(before_ms, ARCHIVES_PER_STEP + failed.len()).await?;
@@ -205,21 +329,25 @@ impl Sweeper {
                 return Ok(());
             }
             for (user, range) in due {
-                if report.operations_deleted >= budget {
+                if report.operations_deleted >= self.budget() {
                     report.budget_exhausted = true;
                     return Ok(());
                 }
                 match self.delete_archive(user, &range, report).await {
-                    Ok(true) => report.archives_deleted += 1,
-                    // Adopted meanwhile, so that it is in no list of archives any more.
-                    Ok(false) => {}
-                    // The account's trouble; of the database's own nobody gets any further.
-                    Err(error @ (StoreError::Corrupt(_) | StoreError::Internal(_))) => {
+                    Ok(deleted) => {
+                        failures = 0;
+                        // Adopted meanwhile if not, so that it is in no list of archives any more.
+                        report.archives_deleted += u64::from(deleted);
+                    }
+                    Err(error) => {
+                        failures += 1;
                         failed.insert((user, range.from_seq));
                         report.accounts_failed += 1;
                         tracing::warn!(%error, user_id = user, "archive not deleted; the next run tries again");
+                        if failures >= MAX_FAILURES_IN_A_ROW {
+                            return Err(error);
+                        }
                     }
-                    Err(error) => return Err(error),
                 }
             }
         }

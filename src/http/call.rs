@@ -94,6 +94,7 @@ impl Call {
             Payload::Absent => return Err(invalid(state, vec![not_an_object("undefined")])),
             Payload::Text => return Err(invalid(state, vec![not_an_object("string")])),
         };
+        self.trace.received(text.len());
         state.bodies.grow(&mut held, text.len())?;
         self.held = Some(held);
         let parsed = if text.len() > PARSE_ELSEWHERE_ABOVE_BYTES {

@@ -1,10 +1,11 @@
 //! One request from arrival to answer: its id, its time limit, its log line and its metrics.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -18,6 +19,7 @@ use super::health::PROBES;
 use super::state::AppState;
 use crate::protocol::UserId;
 use crate::spans;
+use crate::telemetry::recent::{Recent, Request as Counted};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
@@ -62,6 +64,8 @@ struct Progress {
 struct Inner {
     deadline: Instant,
     user: AtomicI64,
+    operations: AtomicU64,
+    bytes: AtomicU64,
     progress: Mutex<Progress>,
 }
 
@@ -72,7 +76,8 @@ pub struct Trace(Arc<Inner>);
 impl Trace {
     fn new(deadline: Instant) -> Self {
         let progress = Mutex::new(Progress::new(Instant::now()));
-        Self(Arc::new(Inner { deadline, user: AtomicI64::new(0), progress }))
+        let (user, operations, bytes) = (AtomicI64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { deadline, user, operations, bytes, progress }))
     }
 
     /// When the request's time is up.
@@ -91,8 +96,26 @@ impl Trace {
         self.0.user.store(user, Ordering::Relaxed);
     }
 
+    /// Says how long its body is, unpacked.
+    pub fn received(&self, bytes: usize) {
+        self.0.bytes.store(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Says how many operations it brings.
+    pub fn brings(&self, operations: usize) {
+        self.0.operations.store(u64::try_from(operations).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     fn user(&self) -> Option<UserId> {
         Some(self.0.user.load(Ordering::Relaxed)).filter(|user| *user != 0)
+    }
+
+    /// Counts the request, which is over, with what the trace knows of it.
+    fn count(&self, recent: &Recent, mut request: Counted<'_>) {
+        request.account = self.user();
+        request.operations = self.0.operations.load(Ordering::Relaxed);
+        request.bytes += self.0.bytes.load(Ordering::Relaxed);
+        recent.count(&request, || self.slowest().as_str());
     }
 
     /// What took longest.
@@ -165,7 +188,9 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
     let span = tracing::info_span!("request", request_id = %id);
     let slow = state.config.timeouts.slow_request;
     let _running = state.meters.running();
-    let mut given_up = GivenUp { span: span.clone(), method, route, trace: trace.clone(), started, slow, armed: true };
+    let recent = Arc::clone(&state.recent);
+    let mut given_up =
+        GivenUp { span: span.clone(), method, route, trace: trace.clone(), started, slow, recent, armed: true };
     request.extensions_mut().insert(trace.clone());
     // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with
     // it.
@@ -188,6 +213,9 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
     spans::answered(&traced, record.status.as_u16(), trace.user());
     span.in_scope(|| record.write(failure, slow));
     state.meters.record(method, route, record.status, record.duration);
+    let mut counted = Counted::over(method, route, record.status.as_u16(), started, record.duration);
+    counted.bytes = response.body().size_hint().lower();
+    trace.count(&state.recent, counted);
     response
 }
 
@@ -199,6 +227,7 @@ struct GivenUp {
     trace: Trace,
     started: Instant,
     slow: Duration,
+    recent: Arc<Recent>,
     armed: bool,
 }
 
@@ -215,6 +244,7 @@ impl Drop for GivenUp {
         }
         let duration = self.started.elapsed();
         metrics::counter!("supersync_http_requests_abandoned_total", "route" => self.route().to_owned()).increment(1);
+        self.trace.count(&self.recent, Counted::over(self.method, self.route(), 0, self.started, duration));
         if duration >= self.slow {
             let status = "abandoned";
             self.span.in_scope(|| slow_request(self.method, self.route(), status, duration, &self.trace));

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::engine::Handle;
 use crate::protocol::UserId;
 use crate::store::Store;
+use crate::telemetry::recent::Recent;
 
 /// Addresses whose requests are counted, per class of routes.
 const TRACKED_ADDRESSES: NonZeroUsize = NonZeroUsize::new(5_000).expect("not zero");
@@ -87,6 +88,8 @@ pub struct Shared {
     pub security: SecurityHeaders,
     /// What is counted about requests.
     pub meters: Meters,
+    /// Who asks most, and what took longest.
+    pub recent: Arc<Recent>,
     /// How many large bodies are packed or unpacked at once: more than there are cores gains nothing and costs memory.
     pub codecs: Arc<Semaphore>,
     /// Memory for request bodies.
@@ -103,12 +106,26 @@ impl AppState {
     /// The state of a server that is ready.
     #[must_use]
     pub fn new(config: Arc<Config>, engine: Handle, accounts: Accounts, store: Arc<dyn Store>, clock: Clock) -> Self {
+        Self::watched(config, engine, accounts, store, clock, Arc::default())
+    }
+
+    /// The same, with what is known of requests kept where somebody else can see it.
+    #[must_use]
+    pub fn watched(
+        config: Arc<Config>,
+        engine: Handle,
+        accounts: Accounts,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        recent: Arc<Recent>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         Self(Arc::new(Shared {
             limiters: Limiters::new(&config),
             cors: CorsPolicy::new(&config.cors),
             security: SecurityHeaders::new(&config.public_url),
             meters: Meters::default(),
+            recent,
             codecs: Arc::new(Semaphore::new(cores)),
             bodies: BodyBudget::new(config.limits.max_queued_bytes),
             sockets: Arc::new(Semaphore::new(config.limits.max_sockets.min(Semaphore::MAX_PERMITS))),

@@ -47,6 +47,7 @@ async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
     }
     let payloads = upload.ops.iter().map(|op| (op.is_payload_encrypted, op.payload.as_deref()));
     require_encryption(&state, payloads)?;
+    call.trace.brings(upload.ops.len());
     match state.engine.upload(call.user, upload, call.trace.deadline()).await? {
         UploadReply::Done(done) => {
             let bytes = done.new_ops.iter().map(Bytes::len).sum();

@@ -44,11 +44,14 @@ mod page;
 pub mod peers;
 pub mod postgres;
 mod rebuild;
+mod recount;
+mod retention;
 mod row;
 pub mod segment;
 mod sessions;
 mod signin;
 pub mod sqlite;
+mod usage;
 
 pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use backup::BackupStore;
@@ -59,6 +62,8 @@ pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use peers::PeerStore;
 pub use rebuild::{OpTrace, heads_of_ops, take_in, take_over};
+pub use recount::{Charge, RecountStore};
+pub use retention::{DueBefore, DueRows, RetentionRow, RetentionStore};
 pub use segment::Segment;
 pub use sessions::{
     Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
@@ -66,6 +71,7 @@ pub use sessions::{
 pub use signin::{
     Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, PasskeyRow, SignInStore, TakenChallenge, Unique,
 };
+pub use usage::{KindUsage, Parts, TableSize, UsageStore};
 
 /// How long a health check may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -655,7 +661,8 @@ pub trait MaintenanceStore: Send + Sync + 'static {
     /// none left. The range must have left the data set: no commit may change it any more.
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64>;
 
-    /// Archived ranges older than `before_ms`: account and range, at most `limit`.
+    /// Archived ranges older than `before_ms`: account and range, oldest first, then by account and place, at most
+    /// `limit`.
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>>;
 
     /// Forgets an archived range whose operations have been deleted, and heads of that account that belong to older
@@ -812,6 +819,9 @@ pub trait Store:
     + GaugeStore
     + PeerStore
     + MaintenanceStore
+    + RecountStore
+    + RetentionStore
+    + UsageStore
     + TestStore
 {
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.

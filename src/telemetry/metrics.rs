@@ -1,12 +1,13 @@
 //! Metrics, for Prometheus, on a listener of their own: they are nobody's business but the operator's.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
+use axum::{Json, Router};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{self, KNOWN_VALUES, Kind};
 use super::process;
+use super::recent::Recent;
 
 /// From a read out of memory to the outermost time-out of the ladder.
 const SECONDS: &[f64] =
@@ -25,6 +27,8 @@ const REQUEST_SECONDS: &[f64] = &[
 ];
 /// Sizes of a group commit.
 const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
+/// Where `supersync top` finds what metrics can't say.
+pub const TOP_PATH: &str = "/top.json";
 /// How often recorded values are folded into their buckets. They pile up until then, also when nobody scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -72,13 +76,18 @@ fn start_at_zero() {
     }
 }
 
-/// Serves `GET /metrics` until `cancel`.
+/// Serves `GET /metrics`, and `GET /top.json` for `supersync top`, until `cancel`.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, handle: PrometheusHandle, cancel: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    handle: PrometheusHandle,
+    recent: Arc<Recent>,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
     let upkeep = keep_up(handle.clone(), cancel.clone());
-    let app = router(handle);
+    let app = router(handle, recent);
     let server = axum::serve(listener, app).with_graceful_shutdown(cancel.cancelled_owned());
     let (result, ()) = tokio::join!(server.into_future(), upkeep);
     result
@@ -93,8 +102,12 @@ pub async fn keep_up(handle: PrometheusHandle, cancel: CancellationToken) {
     }
 }
 
-fn router(handle: PrometheusHandle) -> Router {
-    Router::new().route("/", get(async || Redirect::to("/metrics"))).route("/metrics", get(scrape)).with_state(handle)
+fn router(handle: PrometheusHandle, recent: Arc<Recent>) -> Router {
+    Router::new()
+        .route("/", get(async || Redirect::to("/metrics")))
+        .route("/metrics", get(scrape))
+        .with_state(handle)
+        .route(TOP_PATH, get(async move || Json(recent.seen())))
 }
 
 async fn scrape(State(handle): State<PrometheusHandle>) -> impl IntoResponse {
@@ -125,7 +138,9 @@ mod tests {
             histogram!("supersync_http_request_seconds").record(61.0);
             process::record();
         });
-        let ask = |path: &str| router(handle.clone()).oneshot(Request::get(path).body(Body::empty()).expect("request"));
+        let ask = |path: &str| {
+            router(handle.clone(), Arc::default()).oneshot(Request::get(path).body(Body::empty()).expect("request"))
+        };
         assert_eq!(ask("/other").await.expect("infallible").status(), StatusCode::NOT_FOUND);
         let response = ask("/metrics").await.expect("infallible");
         assert_eq!(response.status(), StatusCode::OK);

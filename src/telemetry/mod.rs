@@ -8,6 +8,7 @@ pub mod catalogue;
 mod logs;
 pub mod metrics;
 mod process;
+pub mod recent;
 mod traces;
 
 pub use logs::{LogError, init_logs, init_logs_and_traces};

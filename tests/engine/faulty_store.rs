@@ -12,12 +12,12 @@ use supersync::store::doctor::{NextRows, NumbersBehind, Orphans, Selection, Vita
 use supersync::store::peers::{PeerId, PeerLine, PeerStore};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
-    Commit, CommitOutcome, DatabaseFacts, Device, DoctorStore, EntityHead, EntityKey, EventKind, EventStore,
-    FullStateRow, GaugeStore, Holdings, InviteRow, LogPage, LogRange, LogStore, MaintenanceStore, NewInvite,
-    NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, PasskeyRow, PoolUse, Result,
-    SchemaDifference, Sealable, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore, SnapshotBlob,
-    SnapshotMeta, SocketTicket, StagedPart, Standing, Store, StoreError, TakenChallenge, TestStore, TokenPurpose,
-    Touch, Unique, UserRow,
+    Charge, Commit, CommitOutcome, DatabaseFacts, Device, DoctorStore, DueBefore, DueRows, EntityHead, EntityKey,
+    EventKind, EventStore, FullStateRow, GaugeStore, Holdings, InviteRow, KindUsage, LogPage, LogRange, LogStore,
+    MaintenanceStore, NewInvite, NewPasskey, NewUser, OlderTokens, OneTimeToken, OutgoingOp, OverviewStore, Parts,
+    PasskeyRow, PoolUse, RecountStore, Result, RetentionRow, RetentionStore, SchemaDifference, Sealable, SessionId,
+    SessionRow, SessionSeen, SessionStore, SignInStore, SnapshotBlob, SnapshotMeta, SocketTicket, StagedPart, Standing,
+    Store, StoreError, TableSize, TakenChallenge, TestStore, TokenPurpose, Touch, Unique, UsageStore, UserRow,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -50,6 +50,10 @@ pub struct FaultyStore {
     pub corrupt: std::sync::Mutex<Option<UserId>>,
     /// Whether nothing can be said to other processes.
     pub mute: AtomicBool,
+    /// Whether deleting operations takes too long.
+    pub deletions_time_out: AtomicBool,
+    /// Whether accounts with superseded operations can't be listed.
+    pub prunable_fails: AtomicBool,
     /// Whether events can't be read.
     pub events_fail: AtomicBool,
     /// Calls of any kind, but for those that write down devices in the background.
@@ -68,6 +72,8 @@ impl FaultyStore {
             touches_fail: AtomicBool::new(false),
             corrupt: std::sync::Mutex::new(None),
             mute: AtomicBool::new(false),
+            deletions_time_out: AtomicBool::new(false),
+            prunable_fails: AtomicBool::new(false),
             events_fail: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
         })
@@ -198,6 +204,9 @@ impl ArchiveStore for FaultyStore {
 impl MaintenanceStore for FaultyStore {
     async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>> {
         self.count();
+        if self.prunable_fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut));
+        }
         self.inner.prunable_accounts(after, limit).await
     }
     async fn sealable_accounts(
@@ -216,6 +225,9 @@ impl MaintenanceStore for FaultyStore {
         if *self.corrupt.lock().expect("no panic") == Some(user) {
             return Err(StoreError::Corrupt("injected".to_owned()));
         }
+        if self.deletions_time_out.load(Ordering::SeqCst) {
+            return Err(StoreError::Timeout(sqlx::Error::PoolTimedOut));
+        }
         self.inner.delete_ops(user, after, up_to, limit).await
     }
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>> {
@@ -233,6 +245,70 @@ impl MaintenanceStore for FaultyStore {
     async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
         self.count();
         self.inner.try_lead(owner, now_ms, ttl).await
+    }
+}
+
+#[async_trait]
+impl RecountStore for FaultyStore {
+    async fn charges(&self, after: UserId, up_to: UserId, limit: usize) -> Result<Vec<Charge>> {
+        self.count();
+        self.inner.charges(after, up_to, limit).await
+    }
+    async fn correct_charge(&self, user: UserId, revision: i64, bytes: i64) -> Result<bool> {
+        self.count();
+        self.inner.correct_charge(user, revision, bytes).await
+    }
+}
+
+#[async_trait]
+impl UsageStore for FaultyStore {
+    async fn largest_accounts(&self, limit: usize) -> Result<Vec<UserId>> {
+        self.count();
+        self.inner.largest_accounts(limit).await
+    }
+    async fn parts(&self) -> Result<Parts> {
+        self.count();
+        self.inner.parts().await
+    }
+    async fn table_sizes(&self, read_at_most: i64) -> Result<Option<Vec<TableSize>>> {
+        self.count();
+        self.inner.table_sizes(read_at_most).await
+    }
+    async fn next_accounts(&self, after: UserId, limit: usize) -> Result<Option<(UserId, i64)>> {
+        self.count();
+        self.inner.next_accounts(after, limit).await
+    }
+    async fn kinds(&self, after: UserId, up_to: UserId, since: [i64; 3]) -> Result<Vec<KindUsage>> {
+        self.count();
+        self.inner.kinds(after, up_to, since).await
+    }
+    async fn kinds_of_newest(&self, accounts: usize, each: usize, since: [i64; 3]) -> Result<Vec<KindUsage>> {
+        self.count();
+        self.inner.kinds_of_newest(accounts, each, since).await
+    }
+    async fn packed_growth(&self, since: [i64; 3]) -> Result<[i64; 3]> {
+        self.count();
+        self.inner.packed_growth(since).await
+    }
+}
+
+#[async_trait]
+impl RetentionStore for FaultyStore {
+    async fn retention_rows(&self, after: UserId, limit: usize) -> Result<Vec<RetentionRow>> {
+        self.count();
+        self.inner.retention_rows(after, limit).await
+    }
+    async fn due_rows(&self, before: DueBefore) -> Result<DueRows> {
+        self.count();
+        self.inner.due_rows(before).await
+    }
+    async fn begin_sweep(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
+        self.count();
+        self.inner.begin_sweep(owner, now_ms, ttl).await
+    }
+    async fn end_sweep(&self, owner: &str) -> Result<()> {
+        self.count();
+        self.inner.end_sweep(owner).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Retention and archive (contract, sections 11.3, 11.4, 17.1, 17.5).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use supersync::config::Retention;
@@ -121,4 +122,44 @@ async fn one_instance_sweeps_at_a_time() {
     assert!(sweeper(&t, "one").sweep().await.expect("the sweep runs").led);
     assert!(!sweeper(&t, "two").sweep().await.expect("the sweep runs").led);
     assert!(sweeper(&t, "one").sweep().await.expect("the sweep runs").led);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_keeps_no_other_from_being_taken() {
+    let t = setup(options()).await;
+    t.upload((0..5).map(|n| op(&n.to_string())).collect()).await;
+    accepted(&t, OpType::SyncImport).await;
+    t.clock.advance_ms(46 * DAY_MS);
+    t.store.prunable_fails.store(true, Ordering::SeqCst);
+    let report = sweep(&t).await;
+    assert_eq!((report.steps_failed, report.accounts_pruned), (1, 0), "{report:?}");
+    assert!(report.led && report.devices_deleted > 0, "{report:?}");
+    t.store.prunable_fails.store(false, Ordering::SeqCst);
+    let report = sweep(&t).await;
+    assert_eq!((report.steps_failed, report.operations_deleted), (0, 5), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_one_accounts_trouble_until_it_is_every_accounts() {
+    let t = setup(options()).await;
+    let mut users = vec![t.user];
+    for n in 1..12 {
+        users.push(new_user(t.store.as_ref(), &format!("user{n}@example.com"), 100 << 20).await);
+    }
+    for (n, user) in users.iter().enumerate() {
+        t.engine.upload_snapshot(*user, import(OpType::SyncImport), deadline()).await.expect("an answer");
+        t.engine.wipe(*user, deadline()).await.expect("wiping");
+        if n == 2 {
+            t.clock.advance_ms(40 * DAY_MS);
+            t.store.deletions_time_out.store(true, Ordering::SeqCst);
+            let report = sweep(&t).await;
+            assert_eq!((report.accounts_failed, report.steps_failed), (3, 0), "{report:?}");
+        }
+    }
+    t.clock.advance_ms(40 * DAY_MS);
+    let report = sweep(&t).await;
+    assert_eq!((report.accounts_failed, report.steps_failed, report.archives_deleted), (10, 1, 0), "{report:?}");
+    t.store.deletions_time_out.store(false, Ordering::SeqCst);
+    let report = sweep(&t).await;
+    assert_eq!((report.accounts_failed, report.steps_failed, report.archives_deleted), (0, 0, 12), "{report:?}");
 }

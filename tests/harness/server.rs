@@ -235,7 +235,7 @@ impl Server {
         let owner = "test".to_owned();
         let sweeper = Sweeper::new(Arc::clone(&self.store), self.engine.clone(), self.clock.clone(), retention, owner);
         let report = sweeper.sweep().await.expect("the sweep runs");
-        assert!(report.led && report.accounts_failed == 0, "{report:?}");
+        assert!(report.led && report.accounts_failed == 0 && report.steps_failed == 0, "{report:?}");
     }
 
     /// Acts on what was done to accounts elsewhere, as happens twice a second by itself. Returns how many events there

@@ -670,7 +670,7 @@ fn fail(batch: Vec<Pending>, view: &Arc<UserView>, text: &str) {
                 Answer::Upload(UploadOutcome { results, deduplicated: false, fenced: false })
             }
             Work::Snapshot(_) => Answer::Snapshot(SnapshotReply::Rejected(rejection())),
-            Work::Wipe | Work::Retire { .. } | Work::Seal(_) | Work::BringBack(_) | Work::KeepState { .. } => {
+            Work::Wipe | Work::Retire(_) | Work::Seal(_) | Work::BringBack(_) | Work::KeepState { .. } => {
                 let _ = pending.reply.send(Err(EngineError::Unavailable));
                 continue;
             }

@@ -192,7 +192,7 @@ impl<'a> Draft<'a> {
             Work::Upload(upload) => self.upload(upload),
             Work::Snapshot(snapshot) => self.snapshot(snapshot),
             Work::Wipe => self.wipe(),
-            Work::Retire { full_state_seq, bytes } => self.retire(*full_state_seq, *bytes),
+            Work::Retire(prefix) => self.retire(prefix),
             Work::Seal(sealing) => self.seal(sealing),
             Work::BringBack(set) => self.bring_back(set),
             Work::KeepState { generation, meta, blob } => self.keep_state(*generation, *meta, blob),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::engine::retention::Prefix;
 use crate::engine::user::plan::{Sealing, StagedSet};
 use crate::engine::view::UserView;
 use crate::engine::{QuotaExceeded, SnapshotReply};
-use crate::protocol::Seq;
 use crate::protocol::response::OpResult;
 use crate::protocol::validate::{CheckedSnapshot, CheckedUpload};
 use crate::store::{SnapshotBlob, SnapshotMeta};
@@ -19,13 +19,8 @@ pub enum Work {
     Snapshot(Box<CheckedSnapshot>),
     /// `DELETE /api/sync/data`.
     Wipe,
-    /// Retention: give up everything before the newest full state, if that still is `full_state_seq`.
-    Retire {
-        /// The full state on which the decision rests.
-        full_state_seq: Seq,
-        /// What the superseded operations were charged.
-        bytes: i64,
-    },
+    /// Retention: give up a superseded prefix, if the data set still begins where it does.
+    Retire(Prefix),
     /// Put packed operations in the place of their rows.
     Seal(Sealing),
     /// Put a staged data set in the place of the present one.
@@ -66,7 +61,7 @@ impl Work {
             Self::Snapshot(snapshot) => snapshot.op.as_ref().map_or(0, |op| op.payload.len()),
             Self::KeepState { blob, .. } => blob.data.len(),
             Self::Seal(sealing) => sealing.segments.iter().map(|segment| segment.data.len()).sum(),
-            Self::Wipe | Self::Retire { .. } => 0,
+            Self::Wipe | Self::Retire(_) => 0,
             // So heavy that it is planned alone: sequences don't go on from one side of it to the other.
             Self::BringBack(_) => usize::MAX / 2,
         }

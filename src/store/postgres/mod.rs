@@ -29,6 +29,8 @@ mod log;
 mod overview;
 mod peers;
 mod pool;
+mod recount;
+mod retention;
 mod rows;
 mod segments;
 mod sessions;
@@ -36,6 +38,7 @@ mod signin;
 mod sql;
 mod test_mode;
 mod upkeep;
+mod usage;
 
 use pool::Pool;
 

@@ -3,7 +3,10 @@
 //! Every one must be good under `plan_cache_mode = force_generic_plan`: a plan made once for all accounts, large and
 //! small.
 
+use crate::store::recount::CHARGES;
+use crate::store::retention::RETENTION_ROWS;
 use crate::store::row::{op_columns, state_columns, trace_columns, user_columns};
+use crate::store::usage::KINDS;
 
 /// A whole group in one round trip and one implicit transaction. `hit` moves on the state rows that are at the expected
 /// revision; everything else is stored only for the accounts in `hit`. `(… IN …) IS TRUE` keeps the planner from
@@ -313,7 +316,7 @@ pub(super) const RECENT_TRACES: &str = concat!(
     "ORDER BY o.server_seq OFFSET 0) o ORDER BY k.place, o.server_seq"
 );
 
-/// The statements of requests and of the sweep that touch a large table, by name.
+/// The statements of requests, of the sweep and of the operator's commands that touch a large table, by name.
 pub(super) const HOT: &[(&str, &str)] = &[
     ("commit", COMMIT),
     ("clear_devices", CLEAR_DEVICES),
@@ -343,6 +346,9 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("archived", ARCHIVED),
     ("delete_ops", DELETE_OPS),
     ("prunable_accounts", PRUNABLE_ACCOUNTS),
+    ("retention_rows", RETENTION_ROWS),
+    ("charges", CHARGES),
+    ("kinds", KINDS),
     ("drop_old_heads", DROP_OLD_HEADS),
     ("newest_ops", NEWEST_OPS),
 ];

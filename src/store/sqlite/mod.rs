@@ -34,12 +34,15 @@ mod overwrite;
 mod payload;
 mod peers;
 mod reader;
+mod recount;
+mod retention;
 mod segments;
 mod sessions;
 mod signin;
 mod test_mode;
 mod thread;
 mod upkeep;
+mod usage;
 mod writer;
 
 use thread::Threads;

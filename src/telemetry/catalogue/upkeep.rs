@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
         "clean-ups",
         &["outcome"],
         "Clean-ups, by outcome.",
-        "`error`: nothing is deleted; the log says why.",
+        "`error`: a part was not done; the log says which and why.",
     ),
     histogram(
         "supersync_sweep_seconds",

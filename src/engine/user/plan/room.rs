@@ -2,9 +2,9 @@
 
 use super::Draft;
 use super::addition::Addition;
+use crate::engine::retention::{EXPIRED_AT, Prefix};
 use crate::engine::user::work::Answer;
 use crate::engine::{CleanupStats, QuotaExceeded};
-use crate::protocol::Seq;
 use crate::store::{ArchiveReason, SnapshotBlob, SnapshotChange, SnapshotMeta};
 
 impl Draft<'_> {
@@ -51,16 +51,19 @@ impl Draft<'_> {
         Answer::Done(true)
     }
 
-    /// Retention: gives up everything before the newest full state, if that still is `full_state_seq`.
-    pub(super) fn retire(&mut self, full_state_seq: Seq, bytes: i64) -> Answer {
+    /// Retention: gives up a superseded prefix. A new data set, and whatever else takes operations away, moves the
+    /// beginning; as long as that is where it was, the full state that supersedes the prefix is still there.
+    pub(super) fn retire(&mut self, prefix: &Prefix) -> Answer {
+        let Prefix { after, full_state_seq, bytes, .. } = *prefix;
         let sync = &self.sum.sync;
-        let valid = sync.full_state.as_ref().is_some_and(|mark| mark.seq == full_state_seq)
-            && sync.pruned_seq < full_state_seq - 1;
+        let valid = sync.full_state.as_ref().is_some_and(|mark| mark.seq >= full_state_seq)
+            && sync.pruned_seq == after
+            && after < full_state_seq - 1;
         if !valid {
             return Answer::Done(false);
         }
-        // Dated far back: the rows are due for deletion at once, by the one routine that deletes.
-        self.sum.prune(full_state_seq - 1, bytes, ArchiveReason::Expired, 0);
+        // The rows are deleted by the one routine that deletes.
+        self.sum.prune(full_state_seq - 1, bytes, ArchiveReason::Expired, EXPIRED_AT);
         Answer::Done(true)
     }
 

@@ -1,0 +1,84 @@
+//! `supersync data recount`: what accounts are charged, counted anew from what they store.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::data::DataError;
+use super::progress;
+use crate::engine::recount::{Difference, Recount, recount_account, recount_all};
+use crate::protocol::UserId;
+use crate::store::Store;
+
+/// Counts one account or all, and unless it is a rehearsal puts the counters right.
+pub(super) async fn run(
+    only: Option<UserId>,
+    dry_run: bool,
+    as_json: bool,
+    store: &dyn Store,
+    output: &mut (dyn Write + Send),
+) -> Result<(), DataError> {
+    let mut differences: Vec<Difference> = Vec::new();
+    let done = if let Some(user) = only {
+        if store.user_by_id(user).await?.is_none() {
+            return Err(DataError::NoAccount(user));
+        }
+        differences.extend(recount_account(store, user, !dry_run).await?);
+        let wrong = u64::from(!differences.is_empty());
+        Recount { accounts: 1, wrong, corrected: if dry_run { 0 } else { wrong }, failed: 0 }
+    } else {
+        let spinner = progress::spinner();
+        let counted = recount_all(store, !dry_run, |so_far, difference| {
+            differences.extend(difference);
+            spinner.set_message(format!("{} accounts counted, {} wrong", so_far.accounts, so_far.wrong));
+            spinner.tick();
+        })
+        .await;
+        spinner.finish_and_clear();
+        counted?
+    };
+    if as_json {
+        writeln!(output, "{:#}", as_object(&done, &differences))?;
+    } else {
+        table(&done, &differences, output)?;
+    }
+    if done.failed > 0 { Err(DataError::Failed(done.failed)) } else { Ok(()) }
+}
+
+fn table(done: &Recount, differences: &[Difference], output: &mut (dyn Write + Send)) -> Result<(), DataError> {
+    if !differences.is_empty() {
+        writeln!(output, "{:>10}  {:>14}  {:>14}  {:>14}", "ACCOUNT", "CHARGED", "STORED", "DIFFERENCE")?;
+    }
+    for Difference { user, charged_bytes, counted_bytes, .. } in differences {
+        writeln!(
+            output,
+            "{user:>10}  {charged_bytes:>14}  {counted_bytes:>14}  {:>+14}",
+            counted_bytes - charged_bytes
+        )?;
+    }
+    let what = match (done.wrong, done.corrected) {
+        (0, _) => "all are charged what they store".to_owned(),
+        (wrong, 0) => format!("{wrong} are charged something else; nothing was changed"),
+        (wrong, corrected) => format!("{wrong} were charged something else, {corrected} put right"),
+    };
+    writeln!(output, "{} account(s) counted: {what}", done.accounts)?;
+    Ok(())
+}
+
+fn as_object(done: &Recount, differences: &[Difference]) -> Value {
+    let all = differences.iter().map(|difference| {
+        json!({
+            "account": difference.user,
+            "chargedBytes": difference.charged_bytes,
+            "storedBytes": difference.counted_bytes,
+            "corrected": difference.corrected,
+        })
+    });
+    json!({
+        "accounts": done.accounts,
+        "wrong": done.wrong,
+        "corrected": done.corrected,
+        "failed": done.failed,
+        "differences": all.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,320 @@
+//! `supersync sweep`: the daily clean-up, now, or what it would do.
+//!
+//! Decides and acts with the server's own code. Beside running servers it takes turns with theirs: while a clean-up is
+//! under way anywhere on the database, another one is refused.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::report::time;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::engine::forecast::{DueRange, Forecast};
+use crate::engine::sweeper::{SweepReport, Sweeper};
+use crate::engine::{EngineError, Handle, Options};
+use crate::store::{Store, StoreError};
+
+/// Do the daily clean-up now, or show what it would take away.
+///
+/// Gives up operations that a full state has superseded and that are older than 45 days, deletes archived data whose time is
+/// over, devices, sessions and tokens, and packs old operations. A server does the same once a day. Other servers may be
+/// running meanwhile; while one of them cleans up, this is refused.
+#[derive(Clone, Debug, Args)]
+pub struct SweepArgs {
+    /// Change nothing; show what would go and why, and why the rest stays.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Accounts and ranges shown, largest first. The totals are of all.
+    #[arg(long, value_name = "N", default_value_t = 25, conflicts_with = "json")]
+    pub limit: usize,
+    /// Print one JSON object, with every account.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepCommandError {
+    /// Another one is under way.
+    #[error("another instance is cleaning up; try again when it has finished")]
+    UnderWay,
+    /// Something could not be done.
+    #[error("{accounts} account(s) and {steps} step(s) failed; the log says why, the next run tries again")]
+    Failed {
+        /// Accounts that could not be done.
+        accounts: u64,
+        /// Steps that the database refused.
+        steps: u64,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine did not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Writing the output failed.
+    #[error("standard output: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl SweepCommandError {
+    /// With which code the program ends.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::UnderWay => 4,
+            Self::Store(_) => 5,
+            Self::Failed { .. } | Self::Engine(_) | Self::Io(_) => 1,
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`SweepCommandError`]; the text is meant for the operator.
+pub async fn run(
+    args: SweepArgs,
+    store: Arc<dyn Store>,
+    config: &Config,
+    clock: Clock,
+    output: &mut (dyn Write + Send),
+) -> Result<(), SweepCommandError> {
+    let engine = Handle::start(Arc::clone(&store), clock.clone(), Options::from(config)).await?;
+    let owner = format!("command {}", Uuid::now_v7());
+    let sweeper = Sweeper::new(store, engine.clone(), clock, config.retention, owner);
+    let done = if args.dry_run {
+        foretell(&sweeper, &args, config, output).await
+    } else {
+        sweep(&sweeper, args.json, output).await
+    };
+    engine.shutdown().await;
+    done
+}
+
+async fn foretell(
+    sweeper: &Sweeper,
+    args: &SweepArgs,
+    config: &Config,
+    output: &mut (dyn Write + Send),
+) -> Result<(), SweepCommandError> {
+    let forecast = sweeper.forecast().await?;
+    if args.json {
+        writeln!(output, "{:#}", as_object(&forecast))?;
+    } else {
+        table(&forecast, args.limit, config, output)?;
+    }
+    match forecast.accounts_failed {
+        0 => Ok(()),
+        accounts => Err(SweepCommandError::Failed { accounts, steps: 0 }),
+    }
+}
+
+async fn sweep(sweeper: &Sweeper, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), SweepCommandError> {
+    let report = sweeper.sweep_now().await?;
+    if !report.led {
+        return Err(SweepCommandError::UnderWay);
+    }
+    if as_json {
+        writeln!(output, "{:#}", done_object(&report))?;
+    } else {
+        done_table(&report, output)?;
+    }
+    if report.accounts_failed > 0 || report.steps_failed > 0 {
+        return Err(SweepCommandError::Failed { accounts: report.accounts_failed, steps: report.steps_failed });
+    }
+    Ok(())
+}
+
+fn table(
+    forecast: &Forecast,
+    limit: usize,
+    config: &Config,
+    output: &mut (dyn Write + Send),
+) -> Result<(), SweepCommandError> {
+    let days = config.retention.superseded.as_secs() / 86_400;
+    writeln!(output, "Nothing was changed. A clean-up now would do this:\n")?;
+    writeln!(
+        output,
+        "Operations that a full state has superseded, all received more than {days} days ago, leave their data set:"
+    )?;
+    writeln!(output, "{:>10}  {:>12}  {:>12}  {:>10}  {:>14}", "ACCOUNT", "FROM", "UP TO", "OPERATIONS", "BYTES")?;
+    let mut pruned = forecast.pruned.clone();
+    pruned.sort_by_key(|pruned| std::cmp::Reverse((pruned.prefix.operations, pruned.user)));
+    for pruned in pruned.iter().take(limit) {
+        let prefix = &pruned.prefix;
+        let (from, to) = (prefix.after + 1, prefix.full_state_seq - 1);
+        writeln!(output, "{:>10}  {from:>12}  {to:>12}  {:>10}  {:>14}", pruned.user, prefix.operations, prefix.bytes)?;
+    }
+    more(pruned.len(), limit, "accounts", output)?;
+    let (operations, bytes) =
+        pruned.iter().fold((0, 0), |sum, pruned| (sum.0 + pruned.prefix.operations, sum.1 + pruned.prefix.bytes));
+    writeln!(output, "{:>10} account(s)  {operations:>26}  {bytes:>16}\n", pruned.len())?;
+
+    writeln!(output, "Why the other accounts keep everything:")?;
+    writeln!(output, "{:>10}  {:>10}  {:>12}  WHY", "ACCOUNTS", "DORMANT", "OPERATIONS")?;
+    for (reason, kept) in &forecast.kept {
+        let why = reason.explained();
+        writeln!(output, "{:>10}  {:>10}  {:>12}  {why}", kept.accounts, kept.dormant, kept.operations)?;
+    }
+    if forecast.accounts_failed > 0 {
+        writeln!(output, "{:>10}  {:>10}  {:>12}  can't be judged", forecast.accounts_failed, "", "")?;
+    }
+    writeln!(output, "Dormant: nothing received for {days} days.\n")?;
+    ranges(forecast, limit, config, output)?;
+    let rows = &forecast.rows;
+    writeln!(output, "\nDeleted besides:")?;
+    for (count, what) in [
+        (rows.devices, format!("devices not seen for {days} days")),
+        (rows.tokens, "links that were never used".to_owned()),
+        (rows.sign_in, "ceremonies, pending passkeys and invitations that are over".to_owned()),
+        (rows.unverified, "accounts that nobody has verified for 30 days".to_owned()),
+        (rows.sessions, "sessions that have ended".to_owned()),
+        (rows.tickets, "tickets for sockets that have ended".to_owned()),
+        (rows.events, "notes to other servers".to_owned()),
+    ] {
+        writeln!(output, "{count:>10}  {what}")?;
+    }
+    writeln!(output, "\nOld operations are packed as well, which takes nothing away.")?;
+    Ok(())
+}
+
+fn ranges(
+    forecast: &Forecast,
+    limit: usize,
+    config: &Config,
+    output: &mut (dyn Write + Send),
+) -> Result<(), SweepCommandError> {
+    let days = config.retention.archive.as_secs() / 86_400;
+    writeln!(
+        output,
+        "Deleted for good, in this order: the above, what an earlier run left, and what was replaced more than {days} days ago:"
+    )?;
+    writeln!(
+        output,
+        "{:>10}  {:>12}  {:>12}  {:>10}  {:<12}  {:<16}  WHEN",
+        "ACCOUNT", "FROM", "UP TO", "OPERATIONS", "BECAUSE", "LEFT"
+    )?;
+    for due in forecast.ranges.iter().take(limit) {
+        let left = if due.archived_at == 0 { "-".to_owned() } else { time(due.archived_at) };
+        let when = if due.over_budget { "later: over the budget" } else { "now" };
+        writeln!(
+            output,
+            "{:>10}  {:>12}  {:>12}  {:>10}  {:<12}  {left:<16}  {when}",
+            due.user,
+            due.from_seq,
+            due.to_seq,
+            due.operations,
+            due.reason.as_str()
+        )?;
+    }
+    more(forecast.ranges.len(), limit, "ranges", output)?;
+    let later = forecast.ranges.iter().filter(|due| due.over_budget);
+    let (later, operations) = later.fold((0_u64, 0), |sum, due| (sum.0 + 1, sum.1 + due.operations));
+    writeln!(
+        output,
+        "{:>10} range(s) with {} operations now, {later} with {operations} operations in later runs (budget: {} operations, OLD_OPS_CLEANUP_MAX_DELETED_PER_RUN)",
+        forecast.ranges_deleted(),
+        forecast.operations_deleted(),
+        config.retention.max_deleted_per_run
+    )?;
+    Ok(())
+}
+
+fn more(count: usize, limit: usize, what: &str, output: &mut (dyn Write + Send)) -> io::Result<()> {
+    match count.checked_sub(limit) {
+        None | Some(0) => Ok(()),
+        Some(more) => writeln!(output, "{more:>10} more {what}; --limit shows them"),
+    }
+}
+
+fn as_object(forecast: &Forecast) -> Value {
+    let pruned: Vec<Value> = forecast
+        .pruned
+        .iter()
+        .map(|pruned| {
+            json!({
+                "account": pruned.user,
+                "fromSeq": pruned.prefix.after + 1,
+                "toSeq": pruned.prefix.full_state_seq - 1,
+                "operations": pruned.prefix.operations,
+                "bytes": pruned.prefix.bytes,
+            })
+        })
+        .collect();
+    let kept = forecast.kept.iter().map(|(reason, kept)| {
+        let figures = json!({ "accounts": kept.accounts, "dormant": kept.dormant, "operations": kept.operations });
+        (reason.as_str().to_owned(), figures)
+    });
+    let rows = &forecast.rows;
+    json!({
+        "pruned": pruned,
+        "kept": kept.collect::<serde_json::Map<_, _>>(),
+        "accountsFailed": forecast.accounts_failed,
+        "ranges": forecast.ranges.iter().map(range_object).collect::<Vec<_>>(),
+        "operationsDeleted": forecast.operations_deleted(),
+        "archivesDeleted": forecast.ranges_deleted(),
+        "budgetExhausted": forecast.budget_exhausted(),
+        "devicesDeleted": rows.devices,
+        "tokensDeleted": rows.tokens + rows.sign_in + rows.unverified,
+        "sessionsDeleted": rows.sessions,
+        "ticketsDeleted": rows.tickets,
+        "eventsDeleted": rows.events,
+    })
+}
+
+fn range_object(due: &DueRange) -> Value {
+    json!({
+        "account": due.user,
+        "fromSeq": due.from_seq,
+        "toSeq": due.to_seq,
+        "operations": due.operations,
+        "bytes": due.bytes,
+        "reason": due.reason.as_str(),
+        "archivedAt": due.archived_at,
+        "overBudget": due.over_budget,
+    })
+}
+
+fn done_object(report: &SweepReport) -> Value {
+    json!({
+        "accountsPruned": report.accounts_pruned,
+        "accountsFailed": report.accounts_failed,
+        "stepsFailed": report.steps_failed,
+        "accountsRecounted": report.accounts_recounted,
+        "operationsDeleted": report.operations_deleted,
+        "archivesDeleted": report.archives_deleted,
+        "budgetExhausted": report.budget_exhausted,
+        "devicesDeleted": report.devices_deleted,
+        "tokensDeleted": report.tokens_deleted,
+        "sessionsDeleted": report.sessions_deleted,
+        "ticketsDeleted": report.tickets_deleted,
+        "eventsDeleted": report.events_deleted,
+        "operationsPacked": report.sealed.operations,
+    })
+}
+
+fn done_table(report: &SweepReport, output: &mut (dyn Write + Send)) -> io::Result<()> {
+    for (count, what) in [
+        (report.accounts_pruned, "accounts gave up superseded operations"),
+        (report.accounts_recounted, "of those were charged something else than they store, and were put right"),
+        (report.operations_deleted, "operations deleted"),
+        (report.archives_deleted, "ranges of operations deleted for good"),
+        (report.devices_deleted, "devices forgotten"),
+        (report.tokens_deleted, "links, ceremonies, invitations and unverified accounts deleted"),
+        (report.sessions_deleted, "sessions deleted"),
+        (report.tickets_deleted, "tickets deleted"),
+        (report.events_deleted, "notes to other servers deleted"),
+        (report.sealed.operations, "operations packed"),
+    ] {
+        writeln!(output, "{count:>10}  {what}")?;
+    }
+    if report.budget_exhausted {
+        writeln!(output, "The budget was used up (OLD_OPS_CLEANUP_MAX_DELETED_PER_RUN); the next run goes on.")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! What the clean-up rests its decisions on.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::Row as _;
+
+use super::{PostgresStore, on_connection};
+use crate::protocol::UserId;
+use crate::store::retention::{
+    BEGIN_SWEEP, END_SWEEP, RETENTION_ROWS, SWEEPING, decode_due_rows, decode_retention_row, due_rows_sql,
+};
+use crate::store::row::bound;
+use crate::store::{DueBefore, DueRows, Result, RetentionRow, RetentionStore, ttl_ms};
+
+const DUE_ROWS: &str = due_rows_sql!("(extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+
+#[async_trait]
+impl RetentionStore for PostgresStore {
+    async fn retention_rows(&self, after: UserId, limit: usize) -> Result<Vec<RetentionRow>> {
+        on_connection!(self.housekeeping, self.patience, "retention_rows", |db| {
+            let rows = sqlx::query(RETENTION_ROWS).bind(after).bind(bound(limit)).fetch_all(&mut *db).await?;
+            rows.iter().map(|row| decode_retention_row!(row)).collect()
+        })
+    }
+
+    async fn due_rows(&self, before: DueBefore) -> Result<DueRows> {
+        on_connection!(self.housekeeping, self.patience, "due_rows", |db| {
+            let query = sqlx::query(DUE_ROWS).bind(before.devices_ms).bind(before.now_ms).bind(before.unverified_ms);
+            let row = query.bind(ttl_ms(before.events)).fetch_one(&mut *db).await?;
+            decode_due_rows!(&row)
+        })
+    }
+
+    async fn begin_sweep(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
+        on_connection!(self.housekeeping, self.patience, "begin_sweep", |db| {
+            let query = sqlx::query(BEGIN_SWEEP).bind(SWEEPING).bind(owner.to_owned()).bind(now_ms);
+            let done = query.bind(now_ms.saturating_add(ttl_ms(ttl))).execute(&mut *db).await?;
+            Ok(done.rows_affected() > 0)
+        })
+    }
+
+    async fn end_sweep(&self, owner: &str) -> Result<()> {
+        on_connection!(self.housekeeping, self.patience, "end_sweep", |db| {
+            sqlx::query(END_SWEEP).bind(SWEEPING).bind(owner.to_owned()).execute(&mut *db).await?;
+            Ok(())
+        })
+    }
+}
