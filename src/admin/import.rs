@@ -161,10 +161,7 @@ pub async fn import(
         return Err(error.into());
     }
     std::fs::create_dir_all(&config.data_dir)?;
-    let store = store::open(&config.database, config.timeouts.statement).await?;
-    let done = fill(&mut import, &store, &args, config, output).await;
-    store.close().await;
-    let rows_compared = done?;
+    let rows_compared = fill(&mut import, &args, config, output).await?;
     if args.json {
         print(&Report { found: &found, is_dry_run: false, rows_compared }, output)?;
     } else {
@@ -179,13 +176,13 @@ pub async fn import(
 /// Fills the target. Returns how many rows of it were compared.
 async fn fill(
     import: &mut Import,
-    store: &Arc<dyn Store>,
     args: &ImportArgs,
     config: &Config,
     output: &mut (dyn Write + Send),
 ) -> Result<Option<u64>, ImportCommandError> {
-    // Also found out at the end, but then it has taken long.
-    let accounts = store.holdings().await?.accounts;
+    // Also found out at the end, but then it has taken long. Each use of the database is one of its own: whoever fills it
+    // must be alone with it.
+    let accounts = on(config, async |store| Ok(store.holdings().await?.accounts)).await?;
     if accounts > 0 {
         return Err(ImportError::Backup(BackupError::NotEmpty(accounts)).into());
     }
@@ -211,20 +208,36 @@ async fn fill(
     }
     let bytes = Arc::new(AtomicU64::new(0));
     let bar = progress::bar(usize::try_from(written.bytes).unwrap_or(usize::MAX), "bytes written");
-    let restoring = backup::restore(Arc::clone(store), &path, false, Arc::clone(&bytes));
-    let restored = progress::watch(restoring, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
+    let restored = on(config, async |store| {
+        let restoring = backup::restore(store, &path, false, Arc::clone(&bytes));
+        let restored = progress::watch(restoring, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
+        restored.map_err(|error| ImportCommandError::Restore { path: path.clone(), error })
+    })
+    .await;
     bar.finish_and_clear();
     if let Err(error) = restored {
         copy.stays = true;
-        return Err(ImportCommandError::Restore { path, error });
+        return Err(error);
     }
     if args.no_verify {
         return Ok(None);
     }
     let comparing = progress::spinner().with_message("comparing the result with the old database");
-    let compared = progress::watch(import.compare(Arc::clone(store)), || comparing.tick()).await;
+    let compared =
+        on(config, async |store| Ok(progress::watch(import.compare(store), || comparing.tick()).await?)).await;
     comparing.finish_and_clear();
     Ok(Some(compared?))
+}
+
+/// Uses this server's database for one thing.
+async fn on<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(Arc<dyn Store>) -> Result<T, ImportCommandError>,
+) -> Result<T, ImportCommandError> {
+    let store = store::open(&config.database, config.timeouts.statement).await?;
+    let done = work(Arc::clone(&store)).await;
+    store.close().await;
+    done
 }
 
 /// What was read, in a file.
