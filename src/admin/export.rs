@@ -26,8 +26,8 @@ pub struct ExportArgs {
     /// Into the old server's schema. There is no other kind of export.
     #[arg(long, required = true)]
     upstream: bool,
-    /// The old server's database: postgres://user:password@host:port/name, as in its DATABASE_URL. Without a password
-    /// PGPASSWORD or ~/.pgpass gives it.
+    /// The old server's database: postgres://user:password@host:port/name, as in its `DATABASE_URL`. Without a
+    /// password `PGPASSWORD` or `~/.pgpass` gives it.
     #[arg(long, value_name = "URL")]
     to: String,
     /// Say what would be done, and change nothing.
@@ -39,7 +39,7 @@ pub struct ExportArgs {
     /// Write what this backup holds, not what the database holds.
     #[arg(long, value_name = "FILE")]
     backup: Option<PathBuf>,
-    /// Where to keep a copy of the data meanwhile, about as large as a backup; DATA_DIR if not given.
+    /// Where to keep a copy of the data meanwhile, about as large as a backup; `DATA_DIR` if not given.
     #[arg(long, value_name = "DIR", conflicts_with = "backup")]
     work_dir: Option<PathBuf>,
     /// Go on even if other sessions work on the target.

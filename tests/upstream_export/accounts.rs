@@ -155,9 +155,9 @@ async fn links_that_were_used_here_are_void_there(from: Backend) {
 }
 
 async fn change_address(server: &Server, account: &Account, email: &str) {
-    let token = format!("{}-{email}", account.id);
+    let secret = format!("{}-{email}", account.id);
     let link = OneTimeToken {
-        hash: Sha256::digest(&token).into(),
+        hash: Sha256::digest(&secret).into(),
         purpose: TokenPurpose::ChangeAddress,
         user: account.id,
         pending_password_hash: None,
