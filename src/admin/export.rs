@@ -147,7 +147,8 @@ pub async fn export(
     let writing = target.write(Arc::new(checked), copy.path(), &options, &operations);
     let report = progress::watch(writing, || bar.set_position(operations.load(Ordering::Relaxed))).await;
     bar.finish_and_clear();
-    let report = report?;
+    let mut report = report?;
+    report.server_running = copy.is_served();
     if args.json {
         let report = serde_json::to_string(&report).map_err(io::Error::from)?;
         writeln!(output, "{report}")?;
@@ -165,7 +166,11 @@ enum Copy {
     /// A backup that there was.
     Given(PathBuf),
     /// Made for this, gone with this.
-    Made(PathBuf),
+    Made {
+        path: PathBuf,
+        /// Whether a server was working on the database.
+        is_served: bool,
+    },
 }
 
 impl Copy {
@@ -177,6 +182,7 @@ impl Copy {
         }
         let path = directory.join(format!("supersync-export-{}.ssb", std::process::id()));
         let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+        let is_served = store.is_in_use().await?;
         let so_far = Arc::new(Progress::default());
         let bar = progress::bar(0, "rows read");
         let writing = backup::write(Arc::clone(&store), &path, Arc::clone(&so_far));
@@ -189,19 +195,23 @@ impl Copy {
         bar.finish_and_clear();
         store.close().await;
         written.map_err(of(&path))?;
-        Ok(Self::Made(path))
+        Ok(Self::Made { path, is_served })
     }
 
     fn path(&self) -> &Path {
         match self {
-            Self::Given(path) | Self::Made(path) => path,
+            Self::Given(path) | Self::Made { path, .. } => path,
         }
+    }
+
+    const fn is_served(&self) -> bool {
+        matches!(self, Self::Made { is_served: true, .. })
     }
 }
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        if let Self::Made(path) = self
+        if let Self::Made { path, .. } = self
             && let Err(error) = std::fs::remove_file(&*path)
         {
             tracing::warn!(%error, "the working copy of the data can't be removed; it is as secret as the database");
@@ -274,10 +284,17 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
             first.join(", ")
         )?;
     }
+    if report.server_running {
+        writeln!(
+            output,
+            "note: a server works on this database. What it acknowledges from now on is not in the target: stop it, then \
+             run the command again"
+        )?;
+    }
     for failed in &accounts.failed.first {
         writeln!(output, "failed: account {}: {}", failed.account, failed.reason)?;
     }
-    if accounts.failed.count == 0 && !report.dry_run {
+    if accounts.failed.count == 0 && !report.dry_run && !report.server_running {
         writeln!(output, "Start the old server with the JWT_SECRET that this one had, and devices go on.")?;
     }
     Ok(())

@@ -70,6 +70,7 @@ async fn a_database_in_use_is_refused_unless_forced(on: Backend) {
     assert!(old.rows("SELECT * FROM users").await.is_empty());
     let report = exported(&database, &old, &["--force"]).await;
     assert_eq!(report["operations"]["added"], 3);
+    assert_eq!(report["serverRunning"], false);
 }
 
 async fn a_database_of_another_version_is_not_read(on: Backend) {
