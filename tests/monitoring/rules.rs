@@ -34,9 +34,10 @@ pub fn all() -> Vec<Rule> {
             let start = |key: &str| item.strip_prefix(key).map(|name| (name.trim().to_owned(), key.contains("alert")));
             if let Some((name, alert)) = start("- alert:").or_else(|| start("- record:")) {
                 rules.push(Rule { name, expr: String::new(), alert, text: String::new() });
-            } else if item.starts_with("- name:") || item.starts_with('#') {
-                continue;
-            } else if let Some(rule) = rules.last_mut() {
+            } else if !item.starts_with("- name:")
+                && !item.starts_with('#')
+                && let Some(rule) = rules.last_mut()
+            {
                 rule.text.push_str(line);
                 rule.text.push('\n');
             }
