@@ -270,7 +270,7 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         let first: Vec<_> = missing.deleted_here.first.iter().map(|missing| missing.account.to_string()).collect();
         writeln!(
             output,
-            "note: {} account(s) were deleted here and are in the target ({done}): {}",
+            "note: {} account(s) of the target were deleted here, or left out when it was taken over ({done}): {}",
             missing.deleted_here.count,
             first.join(", ")
         )?;

@@ -56,6 +56,10 @@ async fn an_older_schema_is_refused_with_what_it_lacks(on: Backend) {
     let said = refused(&export(&database, &old, &[]).await, 4);
     assert!(said.contains("operations.server_seq is of type bigint, not integer"), "{said}");
     assert!(old.rows("SELECT * FROM users").await.is_empty());
+
+    let old = Old::create().await;
+    old.run("ALTER TABLE users ALTER COLUMN id DROP DEFAULT; DROP SEQUENCE users_id_seq").await;
+    assert!(refused(&export(&database, &old, &[]).await, 4).contains("users_id_seq"));
 }
 
 async fn a_database_in_use_is_refused_unless_forced(on: Backend) {
