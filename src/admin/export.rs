@@ -26,8 +26,8 @@ pub struct ExportArgs {
     /// Into the old server's schema. There is no other kind of export.
     #[arg(long, required = true)]
     upstream: bool,
-    /// The old server's database: postgres://user:password@host:port/name, as in its DATABASE_URL. Without a password
-    /// PGPASSWORD or ~/.pgpass gives it.
+    /// The old server's database: postgres://user:password@host:port/name, as in its `DATABASE_URL`. Without a
+    /// password `PGPASSWORD` or `~/.pgpass` gives it.
     #[arg(long, value_name = "URL")]
     to: String,
     /// Say what would be done, and change nothing.
@@ -39,7 +39,7 @@ pub struct ExportArgs {
     /// Write what this backup holds, not what the database holds.
     #[arg(long, value_name = "FILE")]
     backup: Option<PathBuf>,
-    /// Where to keep a copy of the data meanwhile, about as large as a backup; DATA_DIR if not given.
+    /// Where to keep a copy of the data meanwhile, about as large as a backup; `DATA_DIR` if not given.
     #[arg(long, value_name = "DIR", conflicts_with = "backup")]
     work_dir: Option<PathBuf>,
     /// Go on even if other sessions work on the target.
@@ -147,7 +147,8 @@ pub async fn export(
     let writing = target.write(Arc::new(checked), copy.path(), &options, &operations);
     let report = progress::watch(writing, || bar.set_position(operations.load(Ordering::Relaxed))).await;
     bar.finish_and_clear();
-    let report = report?;
+    let mut report = report?;
+    report.server_running = copy.is_served();
     if args.json {
         let report = serde_json::to_string(&report).map_err(io::Error::from)?;
         writeln!(output, "{report}")?;
@@ -165,7 +166,11 @@ enum Copy {
     /// A backup that there was.
     Given(PathBuf),
     /// Made for this, gone with this.
-    Made(PathBuf),
+    Made {
+        path: PathBuf,
+        /// Whether a server was working on the database.
+        is_served: bool,
+    },
 }
 
 impl Copy {
@@ -177,6 +182,7 @@ impl Copy {
         }
         let path = directory.join(format!("supersync-export-{}.ssb", std::process::id()));
         let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+        let is_served = store.is_in_use().await?;
         let so_far = Arc::new(Progress::default());
         let bar = progress::bar(0, "rows read");
         let writing = backup::write(Arc::clone(&store), &path, Arc::clone(&so_far));
@@ -189,19 +195,23 @@ impl Copy {
         bar.finish_and_clear();
         store.close().await;
         written.map_err(of(&path))?;
-        Ok(Self::Made(path))
+        Ok(Self::Made { path, is_served })
     }
 
     fn path(&self) -> &Path {
         match self {
-            Self::Given(path) | Self::Made(path) => path,
+            Self::Given(path) | Self::Made { path, .. } => path,
         }
+    }
+
+    const fn is_served(&self) -> bool {
+        matches!(self, Self::Made { is_served: true, .. })
     }
 }
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        if let Self::Made(path) = self
+        if let Self::Made { path, .. } = self
             && let Err(error) = std::fs::remove_file(&*path)
         {
             tracing::warn!(%error, "the working copy of the data can't be removed; it is as secret as the database");
@@ -260,7 +270,7 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         let first: Vec<_> = missing.deleted_here.first.iter().map(|missing| missing.account.to_string()).collect();
         writeln!(
             output,
-            "note: {} account(s) were deleted here and are in the target ({done}): {}",
+            "note: {} account(s) of the target were deleted here, or left out when it was taken over ({done}): {}",
             missing.deleted_here.count,
             first.join(", ")
         )?;
@@ -274,10 +284,17 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
             first.join(", ")
         )?;
     }
+    if report.server_running {
+        writeln!(
+            output,
+            "note: a server works on this database. What it acknowledges from now on is not in the target: stop it, then \
+             run the command again"
+        )?;
+    }
     for failed in &accounts.failed.first {
         writeln!(output, "failed: account {}: {}", failed.account, failed.reason)?;
     }
-    if accounts.failed.count == 0 && !report.dry_run {
+    if accounts.failed.count == 0 && !report.dry_run && !report.server_running {
         writeln!(output, "Start the old server with the JWT_SECRET that this one had, and devices go on.")?;
     }
     Ok(())

@@ -377,6 +377,9 @@ pub trait BackupStore: Send + Sync + 'static {
     /// much there is. If nobody takes any more, it ends without error.
     async fn dump(&self, to: mpsc::Sender<Piece>) -> Result<()>;
 
+    /// Whether a server or a command works on the database. To be asked first: work of this store's own counts too.
+    async fn is_in_use(&self) -> Result<bool>;
+
     /// Fills the database, in one transaction. `replace`: what is in it is deleted, in the same transaction. Otherwise it
     /// must hold no account. Nobody else may be using it.
     async fn load(&self, from: mpsc::Receiver<Piece>, replace: bool) -> Result<LoadOutcome>;

@@ -642,6 +642,10 @@ impl BackupStore for FaultyStore {
         self.count();
         self.inner.dump(to).await
     }
+    async fn is_in_use(&self) -> Result<bool> {
+        self.count();
+        self.inner.is_in_use().await
+    }
     async fn load(&self, from: mpsc::Receiver<Piece>, replace: bool) -> Result<LoadOutcome> {
         self.count();
         self.inner.load(from, replace).await

@@ -15,6 +15,7 @@ from_both_databases! {
     addresses_may_have_been_swapped,
     accounts_deleted_here_are_deleted_there_when_told,
     a_backup_can_be_written_instead,
+    the_address_is_the_old_servers,
 }
 
 const FAR: i64 = 4_000_000_000_000;
@@ -155,9 +156,9 @@ async fn links_that_were_used_here_are_void_there(from: Backend) {
 }
 
 async fn change_address(server: &Server, account: &Account, email: &str) {
-    let token = format!("{}-{email}", account.id);
+    let secret = format!("{}-{email}", account.id);
     let link = OneTimeToken {
-        hash: Sha256::digest(&token).into(),
+        hash: Sha256::digest(&secret).into(),
         purpose: TokenPurpose::ChangeAddress,
         user: account.id,
         pending_password_hash: None,
@@ -234,4 +235,23 @@ async fn a_backup_can_be_written_instead(from: Backend) {
     assert!(file.exists(), "it is the operator's");
     let report = exported(&server.database, &old, &[]).await;
     assert_eq!(report["operations"], json!({ "added": 1, "removed": 0, "kept": 2 }));
+}
+
+async fn the_address_is_the_old_servers(from: Backend) {
+    let server = Server::start(from).await;
+    let account = server.account().await;
+    account.upload("A", &[op("A"), op("A")]).await.ok();
+    let old = Old::create_in_schema("tenant").await;
+    let to = format!("{}?schema=tenant&connection_limit=60&pool_timeout=10", old.url());
+    let arguments = ["export", "--upstream", "--json", "--to", to.as_str()];
+    for (added, kept) in [(2, 0), (0, 2)] {
+        let output = Program::run(&server.database, &arguments).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert_eq!(report["operations"], json!({ "added": added, "removed": 0, "kept": kept }));
+    }
+    let stored = old.rows("SELECT server_seq FROM tenant.operations ORDER BY 1").await;
+    assert_eq!(stored, [json!({ "server_seq": 1 }), json!({ "server_seq": 2 })]);
+    let next = old.row("SELECT nextval('tenant.users_id_seq') AS next").await;
+    assert_eq!(next["next"], account.id + 1);
 }

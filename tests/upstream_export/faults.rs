@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::old::{Expected, Old};
-use super::{export, exported, partly};
+use super::{export, exported, partly, refused};
 use crate::harness::{Account, Backend, Server, import, op};
 
 from_both_databases! {
@@ -12,6 +12,7 @@ from_both_databases! {
     what_only_the_target_has_is_not_given_up_by_itself,
     a_number_that_belongs_to_somebody_else,
     what_was_written_is_compared_in_what_it_means,
+    what_was_interrupted_is_continued,
 }
 
 /// The reason why an account was left out.
@@ -149,4 +150,39 @@ async fn what_was_written_is_compared_in_what_it_means(from: Backend) {
     }
     let report = exported(&server.database, &old, &["--no-verify"]).await;
     assert_eq!(report["operations"], json!({ "added": 2, "removed": 0, "kept": 2 }));
+}
+
+async fn what_was_interrupted_is_continued(from: Backend) {
+    let server = Server::start(from).await;
+    let [first, second, third] = [server.account().await, server.account().await, server.account().await];
+    let old = Old::create().await;
+    exported(&server.database, &old, &[]).await;
+    for account in [&first, &second, &third] {
+        account.upload("A", &[op("A"), op("A")]).await.ok();
+    }
+    // Somebody holds the second one, so the export waits; then its session ends.
+    let mut holder = old.session().await;
+    let held = format!("BEGIN; SELECT id FROM users WHERE id = {} FOR UPDATE", second.id);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(held)).execute(&mut holder).await.expect("held");
+    let mut watcher = old.session().await;
+    let ending = async {
+        let waits = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND application_name = 'supersync-export' AND wait_event_type = 'Lock'";
+        while sqlx::query(waits).fetch_optional(&mut watcher).await.expect("asked").is_none() {
+            tokio::task::yield_now().await;
+        }
+        drop(holder);
+    };
+    let (output, ()) = tokio::join!(export(&server.database, &old, &["--force"]), ending);
+    let said = refused(&output, 5);
+    assert!(said.contains("the target database failed") && said.contains("run the command again"), "{said}");
+    drop(watcher);
+    old.assert_holds(&Expected::of(&server, &first).await).await;
+    assert!(old.operations(&second).await.is_empty() && old.operations(&third).await.is_empty());
+
+    let report = exported(&server.database, &old, &[]).await;
+    assert_eq!(report["operations"], json!({ "added": 4, "removed": 0, "kept": 2 }));
+    for account in [&first, &second, &third] {
+        old.assert_holds(&Expected::of(&server, account).await).await;
+    }
 }

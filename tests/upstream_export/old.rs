@@ -31,6 +31,13 @@ impl Old {
         old
     }
 
+    /// In a schema with this name.
+    pub async fn create_in_schema(name: &str) -> Self {
+        let old = Self::create_without_schema().await;
+        old.run(&format!("CREATE SCHEMA {name}; SET search_path = {name}; {SCHEMA}")).await;
+        old
+    }
+
     /// No database of anybody.
     pub async fn create_without_schema() -> Self {
         let database = TestDatabase::create(Backend::Postgres).await;

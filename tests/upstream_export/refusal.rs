@@ -56,6 +56,10 @@ async fn an_older_schema_is_refused_with_what_it_lacks(on: Backend) {
     let said = refused(&export(&database, &old, &[]).await, 4);
     assert!(said.contains("operations.server_seq is of type bigint, not integer"), "{said}");
     assert!(old.rows("SELECT * FROM users").await.is_empty());
+
+    let old = Old::create().await;
+    old.run("ALTER TABLE users ALTER COLUMN id DROP DEFAULT; DROP SEQUENCE users_id_seq").await;
+    assert!(refused(&export(&database, &old, &[]).await, 4).contains("users_id_seq"));
 }
 
 async fn a_database_in_use_is_refused_unless_forced(on: Backend) {
@@ -70,6 +74,7 @@ async fn a_database_in_use_is_refused_unless_forced(on: Backend) {
     assert!(old.rows("SELECT * FROM users").await.is_empty());
     let report = exported(&database, &old, &["--force"]).await;
     assert_eq!(report["operations"]["added"], 3);
+    assert_eq!(report["serverRunning"], false);
 }
 
 async fn a_database_of_another_version_is_not_read(on: Backend) {

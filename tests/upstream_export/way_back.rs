@@ -94,6 +94,7 @@ async fn everything_arrives(from: Backend) {
     let report = exported(database, &old, &[]).await;
     assert_eq!(report["accounts"]["added"], 6, "{report}");
     assert_eq!(report["operations"], json!({ "added": 87, "removed": 0, "kept": 0 }));
+    assert_eq!(report["serverRunning"], true);
     for account in &expected {
         old.assert_holds(account).await;
     }

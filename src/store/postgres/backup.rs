@@ -39,6 +39,16 @@ impl BackupStore for PostgresStore {
         .await
     }
 
+    async fn is_in_use(&self) -> Result<bool> {
+        timed("is_in_use", async {
+            let mut connection = self.apart("supersync-backup").await?;
+            let is_used = is_used(&mut connection).await?;
+            connection.close().await?;
+            Ok(is_used)
+        })
+        .await
+    }
+
     async fn load(&self, from: mpsc::Receiver<Piece>, replace: bool) -> Result<LoadOutcome> {
         timed("load", async {
             // Dropped with whatever is left undone in it.

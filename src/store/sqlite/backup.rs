@@ -36,8 +36,13 @@ impl BackupStore for SqliteStore {
         timed("dump", on_thread(move || dump(&path, &to))).await
     }
 
+    async fn is_in_use(&self) -> Result<bool> {
+        // Whoever works on it first has the lock.
+        Ok(self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none())
+    }
+
     async fn load(&self, from: mpsc::Receiver<Piece>, replace: bool) -> Result<LoadOutcome> {
-        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if self.is_in_use().await? {
             return Ok(LoadOutcome::InUse);
         }
         let path: PathBuf = self.path.clone();

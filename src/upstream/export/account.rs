@@ -21,11 +21,22 @@ pub(super) struct How {
     pub(super) verify: bool,
 }
 
+/// What became of an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The target did not have it.
+    Added,
+    /// Something of it was otherwise.
+    Changed,
+    /// It was like this already.
+    #[default]
+    Unchanged,
+}
+
 /// What was done to an account.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Done {
-    pub(super) is_new: bool,
-    pub(super) is_changed: bool,
+    pub(super) fate: Fate,
     pub(super) operations: Operations,
     pub(super) passkeys: Rows,
     pub(super) devices: Rows,
@@ -63,7 +74,7 @@ async fn inside(
     small("last sequence", account.last_seq)?;
     let password = account.password_hash.as_deref().filter(|hash| is_bcrypt(hash));
     let mut done = Done { password_lost: account.password_hash.is_some() && password.is_none(), ..Done::default() };
-    let user_changed = user(tx, id, account, password, &mut done).await?;
+    done.fate = user(tx, id, account, password).await?;
     done.passkeys = passkeys(tx, id, &mut done.has_passkey).await?;
     let links_changed = links(tx, id, &mut done.links).await?;
     let ours;
@@ -74,12 +85,14 @@ async fn inside(
     if how.verify && !how.dry_run {
         verify(tx, id, ours).await?;
     }
-    done.is_changed = user_changed
-        || links_changed
+    let changed = links_changed
         || ops_changed
         || state_changed
         || done.passkeys != Rows::default()
         || done.devices != Rows::default();
+    if changed && done.fate == Fate::Unchanged {
+        done.fate = Fate::Changed;
+    }
     Ok(done)
 }
 
@@ -88,14 +101,8 @@ fn is_bcrypt(hash: &str) -> bool {
     ["$2a$", "$2b$", "$2y$"].iter().any(|kind| hash.starts_with(kind))
 }
 
-/// Writes the account itself. Returns whether it was other than that.
-async fn user(
-    tx: &mut PgConnection,
-    id: i32,
-    account: &Account,
-    password: Option<&str>,
-    done: &mut Done,
-) -> Result<bool, Stop> {
+/// Writes the account itself.
+async fn user(tx: &mut PgConnection, id: i32, account: &Account, password: Option<&str>) -> Result<Fate, Stop> {
     let theirs: Option<(String, bool)> = sqlx::query_as(
         "SELECT email, created_at = TIMESTAMP 'epoch' + $2 * INTERVAL '1 millisecond' FROM users WHERE id = $1 FOR UPDATE",
     )
@@ -121,8 +128,8 @@ async fn user(
             return Err(AccountFault::Address { holder, is_missing }.into());
         }
     }
-    done.is_new = theirs.is_none();
-    let statement = if done.is_new {
+    let is_new = theirs.is_none();
+    let statement = if is_new {
         "INSERT INTO users (id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, \
          terms_accepted_at, storage_quota_bytes, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, TIMESTAMP 'epoch' + $10 * INTERVAL '1 millisecond')"
@@ -147,7 +154,11 @@ async fn user(
         .bind(account.created_at)
         .execute(tx)
         .await?;
-    Ok(written.rows_affected() > 0)
+    Ok(match (is_new, written.rows_affected()) {
+        (true, _) => Fate::Added,
+        (false, 0) => Fate::Unchanged,
+        (false, _) => Fate::Changed,
+    })
 }
 
 /// Writes the passkeys: those that we don't have are gone. They are the same if the authenticator's id is.

@@ -59,6 +59,9 @@ pub enum Refusal {
         /// Which one.
         column: String,
     },
+    /// Account numbers that were given out here could be given out there again.
+    #[error("the target has no sequence users_id_seq, from which the old server numbers its accounts")]
+    NoNumbers,
     /// A column holds something else.
     #[error("the target's column {column} is of type {found}, not {expected}: this is not the old server's schema")]
     OtherType {

@@ -39,7 +39,7 @@ pub(super) mod target;
 pub use error::{AccountFault, ExportError, Refusal};
 pub use report::{Accounts, FailedAccount, Lost, Missing, MissingAccount, Named, Operations, Report, Rows};
 
-use account::How;
+use account::{Fate, How};
 use error::Stop;
 use operations::Stream;
 
@@ -170,10 +170,10 @@ fn note(report: &mut Report, account: &source::Account, done: Result<account::Do
             return Ok(());
         }
     };
-    let counter = match (done.is_new, done.is_changed) {
-        (true, _) => &mut report.accounts.added,
-        (false, true) => &mut report.accounts.changed,
-        (false, false) => &mut report.accounts.unchanged,
+    let counter = match done.fate {
+        Fate::Added => &mut report.accounts.added,
+        Fate::Changed => &mut report.accounts.changed,
+        Fate::Unchanged => &mut report.accounts.unchanged,
     };
     *counter += 1;
     report.operations.add(done.operations);

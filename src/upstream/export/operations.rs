@@ -56,7 +56,8 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Brings the target's operations of an account to ours. Returns what was done, and what should stand there now.
+/// Brings the target's operations of an account to ours. Returns what was done and, if it is going to be verified, what
+/// should stand there now.
 pub(super) async fn write(
     tx: &mut PgConnection,
     user: i32,
@@ -130,7 +131,9 @@ impl Theirs<'_> {
         let mut known = known.into_iter().peekable();
         let (mut new, mut gone) = (Vec::new(), Vec::new());
         for op in batch {
-            ours.add(op)?;
+            if self.how.verify {
+                ours.add(op)?;
+            }
             while let Some((seq, _)) = known.next_if(|(seq, _)| Seq::from(*seq) < op.server_seq) {
                 gone.push(seq);
             }

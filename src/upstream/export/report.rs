@@ -15,6 +15,8 @@ pub struct Report {
     pub dry_run: bool,
     /// The instant of which the written data is, Unix milliseconds.
     pub taken_at: i64,
+    /// Whether a server was working on our database: what it acknowledges later is not written.
+    pub server_running: bool,
     /// Accounts.
     pub accounts: Accounts,
     /// Operations.

@@ -103,7 +103,13 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Refusal> 
         };
         found.push(found_column);
     }
-    judge(&found)
+    judge(&found)?;
+    let counts: bool = sqlx::query_scalar(
+        "SELECT COALESCE(pg_get_serial_sequence('users', 'id')::regclass, to_regclass('users_id_seq')) IS NOT NULL",
+    )
+    .fetch_one(connection)
+    .await?;
+    if counts { Ok(()) } else { Err(Refusal::NoNumbers) }
 }
 
 const TABLES: [&str; 6] =

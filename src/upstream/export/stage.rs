@@ -200,12 +200,12 @@ pub(super) async fn addresses(connection: &mut PgConnection) -> Result<(), Expor
 /// Makes sure that the target gives out no number that was given out here. Returns whether it had to be raised.
 pub(super) async fn raise_numbers(connection: &mut PgConnection, highest: i64) -> Result<bool, ExportError> {
     let row = sqlx::query(
-        "WITH numbers AS (SELECT pg_get_serial_sequence('users', 'id')::regclass AS s, \
-         GREATEST($1, (SELECT max(id) FROM users)) AS highest) \
-         SELECT setval(s, highest) FROM numbers \
-         WHERE s IS NOT NULL AND highest > 0 AND highest > COALESCE(pg_sequence_last_value(s), 0)",
+        "WITH numbers AS (SELECT COALESCE(pg_get_serial_sequence('users', 'id')::regclass, to_regclass('users_id_seq')) \
+         AS s, GREATEST($1, (SELECT max(id) FROM users)) AS highest) \
+         SELECT setval(s, highest) FROM numbers WHERE highest > 0 AND highest > COALESCE(pg_sequence_last_value(s), 0)",
     )
-    .bind(highest)
+    // Accounts with greater numbers have failed.
+    .bind(highest.min(i32::MAX.into()))
     .fetch_optional(connection)
     .await?;
     Ok(row.is_some())
