@@ -24,8 +24,8 @@ use crate::upstream::import::{Found, Import, ImportError, Options};
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct ImportArgs {
-    /// The old server's database: postgres://user:password@host:port/name, as in its DATABASE_URL. Without a password
-    /// PGPASSWORD or ~/.pgpass gives it.
+    /// The old server's database: postgres://user:password@host:port/name, as in its `DATABASE_URL`. Without a password
+    /// `PGPASSWORD` or `~/.pgpass` gives it.
     #[arg(long, value_name = "URL")]
     from: String,
     /// Say what is there, and write nothing.

@@ -177,11 +177,11 @@ impl Account {
     /// A token of the old server: it names no session.
     pub fn older_token(&self, issued_at_ms: i64) -> String {
         let iat = issued_at_ms.div_euclid(1000);
-        self.signed(&json!({ "userId": self.id, "email": self.email, "tokenVersion": 0, "iat": iat }))
+        Self::signed(&json!({ "userId": self.id, "email": self.email, "tokenVersion": 0, "iat": iat }))
     }
 
     /// A token with these claims.
-    pub fn signed(&self, claims: &Value) -> String {
+    pub fn signed(claims: &Value) -> String {
         let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
         jsonwebtoken::encode(&Header::default(), claims, &key).expect("the claims are JSON")
     }

@@ -17,8 +17,7 @@ into_both_databases! {
 fn device(program: &Program, id: i64, version: i64) -> Account {
     let email = format!("user{id}@example.org");
     let claims = json!({ "userId": id, "email": email, "tokenVersion": version, "iat": 1_767_000_000 });
-    let account = Account { id, email, token: String::new(), base: program.base.clone(), http: http_client() };
-    Account { token: account.signed(&claims), ..account }
+    Account { id, email, token: Account::signed(&claims), base: program.base.clone(), http: http_client() }
 }
 
 async fn a_device_goes_on_where_it_was(on: Backend) {
