@@ -8,7 +8,6 @@ use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, Veri
 use supersync::admin::data::{DataCommand, DataError};
 use supersync::admin::doctor::DoctorArgs;
 use supersync::admin::export::{ExportArgs, ExportCommandError};
-use supersync::admin::import::{ImportArgs, ImportCommandError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::sweep::{SweepArgs, SweepCommandError};
@@ -93,7 +92,6 @@ enum WithSettings {
     Sweep(SweepArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
-    Import(ImportArgs),
     Export(ExportArgs),
     #[command(subcommand)]
     Mail(MailCommand),
@@ -124,8 +122,6 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
     } else if let Some(error) = error.downcast_ref::<SweepCommandError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<BackupCommandError>() {
-        error.exit_code()
-    } else if let Some(error) = error.downcast_ref::<ImportCommandError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<ExportCommandError>() {
         error.exit_code()
@@ -230,10 +226,6 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                 quiet_logs(&config)?;
                 let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
                 Ok(admin::backup::restore(args, &config, &mut input, &mut output).await?)
-            }
-            WithSettings::Import(args) => {
-                quiet_logs(&config)?;
-                Ok(admin::import::import(args, &config, &Clock::System, &mut io::stdout()).await?)
             }
             WithSettings::Export(args) => {
                 quiet_logs(&config)?;

@@ -46,26 +46,15 @@ pub struct Progress {
 /// # Errors
 /// When the database can't be read or the file not be written; then there is no file.
 pub async fn write(store: Arc<dyn Store>, path: &Path, progress: Arc<Progress>) -> Result<Written, BackupError> {
-    let source = store.kind();
-    write_rows(source, path, progress, async move |to| Ok(store.dump(to).await?)).await
-}
-
-/// The same with rows from elsewhere: the pieces of [`crate::store::BackupStore::dump`], in their order.
-///
-/// # Errors
-/// Like [`write()`].
-pub async fn write_rows<F, E>(source: &'static str, path: &Path, progress: Arc<Progress>, dump: F) -> Result<Written, E>
-where
-    F: AsyncFnOnce(mpsc::Sender<Piece>) -> Result<(), E>,
-    E: From<BackupError>,
-{
     let (to, from) = mpsc::channel(QUEUE);
+    let source = store.kind();
+    let dumping = tokio::spawn(async move { store.dump(to).await });
     let path = path.to_owned();
     let writing = tokio::task::spawn_blocking(move || write_file(&path, source, from, &progress));
-    let (dumped, written) = tokio::join!(dump(to), writing);
+    let (dumped, written) = tokio::join!(dumping, writing);
     // What the writer says of a stream that ended early is explained by why it did.
-    dumped?;
-    Ok(written.map_err(|_| BackupError::Crashed)??)
+    dumped.map_err(|_| BackupError::Crashed)??;
+    written.map_err(|_| BackupError::Crashed)?
 }
 
 fn write_file(

@@ -61,7 +61,7 @@ pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use migrate::MigrationStatus;
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use peers::PeerStore;
-pub use rebuild::{OpTrace, heads_of_ops, take_in, take_over};
+pub use rebuild::heads_of_ops;
 pub use recount::{Charge, RecountStore};
 pub use retention::{DueBefore, DueRows, RetentionRow, RetentionStore};
 pub use segment::Segment;

@@ -2,7 +2,6 @@
 //! cuts logs short. Pure.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use crate::protocol::op::{TIME_DELTA_ACTION, is_causal_full_state};
@@ -12,19 +11,18 @@ use super::{EntityHead, EntityKey, FullStateMark, LEGACY_MISC, SyncState};
 
 /// An operation without its payload.
 #[derive(Debug)]
-#[allow(missing_docs)]
-pub struct OpTrace {
-    pub seq: Seq,
-    pub client_id: Arc<str>,
-    pub action_type: Arc<str>,
-    pub op_type: OpType,
-    pub entity_type: &'static str,
-    pub entity_id: Option<Arc<str>>,
-    pub entity_ids: Vec<Arc<str>>,
-    pub storage_bytes: i64,
-    pub clock: VectorClock,
-    pub schema_version: u8,
-    pub repair_base_server_seq: Option<Seq>,
+pub(super) struct OpTrace {
+    pub(super) seq: Seq,
+    pub(super) client_id: Arc<str>,
+    pub(super) action_type: Arc<str>,
+    pub(super) op_type: OpType,
+    pub(super) entity_type: &'static str,
+    pub(super) entity_id: Option<Arc<str>>,
+    pub(super) entity_ids: Vec<Arc<str>>,
+    pub(super) storage_bytes: i64,
+    pub(super) clock: VectorClock,
+    pub(super) schema_version: u8,
+    pub(super) repair_base_server_seq: Option<Seq>,
 }
 
 impl From<StoredOp> for OpTrace {
@@ -71,22 +69,17 @@ pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
     };
     state.storage_used_bytes = state.snapshot.map_or(0, |snapshot| snapshot.bytes);
     for op in ops {
-        take_in(&mut state, op);
+        state.storage_used_bytes += op.storage_bytes;
+        state.clock.merge(&op.clock);
+        if is_causal_full_state(op.op_type, op.repair_base_server_seq) {
+            state.full_state =
+                Some(FullStateMark { seq: op.seq, client_id: op.client_id.to_string(), clock: state.clock.clone() });
+        }
+        if op.op_type.is_state_replacement() {
+            state.replacement_seq = Some(op.seq);
+        }
     }
     Rebuilt { state, heads: heads_of(ops) }
-}
-
-/// What the next operation of a log does to what is derived of it: clock, full state, fence, bytes.
-pub fn take_in(state: &mut SyncState, op: &OpTrace) {
-    state.storage_used_bytes += op.storage_bytes;
-    state.clock.merge(&op.clock);
-    if is_causal_full_state(op.op_type, op.repair_base_server_seq) {
-        state.full_state =
-            Some(FullStateMark { seq: op.seq, client_id: op.client_id.to_string(), clock: state.clock.clone() });
-    }
-    if op.op_type.is_state_replacement() {
-        state.replacement_seq = Some(op.seq);
-    }
 }
 
 /// The heads that stored operations, in ascending order, make: the newest of each entity.
@@ -100,23 +93,18 @@ pub fn heads_of_ops(ops: &[StoredOp]) -> Vec<(EntityKey, EntityHead)> {
 pub(super) fn heads_of(ops: &[OpTrace]) -> Vec<(EntityKey, EntityHead)> {
     let mut heads = HashMap::new();
     for op in ops {
-        take_over(&mut heads, op);
+        for id in op.entity_id.iter().chain(&op.entity_ids) {
+            let head = EntityHead {
+                seq: op.seq,
+                client_id: Arc::clone(&op.client_id),
+                clock: op.clock.clone(),
+                is_time_delta: &*op.action_type == TIME_DELTA_ACTION,
+            };
+            if op.entity_type == "GLOBAL_CONFIG" && &**id == "misc" && op.schema_version < 2 {
+                heads.insert(EntityKey::new(LEGACY_MISC, id), head.clone());
+            }
+            heads.insert(EntityKey::new(op.entity_type, id), head);
+        }
     }
     heads.into_iter().collect()
-}
-
-/// The next operation of a log becomes the head of its entities.
-pub fn take_over<S: BuildHasher>(heads: &mut HashMap<EntityKey, EntityHead, S>, op: &OpTrace) {
-    for id in op.entity_id.iter().chain(&op.entity_ids) {
-        let head = EntityHead {
-            seq: op.seq,
-            client_id: Arc::clone(&op.client_id),
-            clock: op.clock.clone(),
-            is_time_delta: &*op.action_type == TIME_DELTA_ACTION,
-        };
-        if op.entity_type == "GLOBAL_CONFIG" && &**id == "misc" && op.schema_version < 2 {
-            heads.insert(EntityKey::new(LEGACY_MISC, id), head.clone());
-        }
-        heads.insert(EntityKey::new(op.entity_type, id), head);
-    }
 }
