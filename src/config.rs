@@ -14,6 +14,7 @@ use secrecy::SecretString;
 
 mod build;
 mod database;
+pub use database::postgres_address;
 mod legal;
 mod mail;
 mod reader;

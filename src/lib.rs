@@ -26,4 +26,5 @@ pub mod protocol;
 pub mod replay;
 pub mod store;
 pub mod telemetry;
+pub mod upstream;
 pub mod webauthn;

@@ -29,6 +29,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config;
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 
+pub mod adopt;
 mod archives;
 pub mod backup;
 mod discard;
@@ -48,6 +49,7 @@ mod sessions;
 mod signin;
 pub mod sqlite;
 
+pub use adopt::AdoptStore;
 pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use backup::BackupStore;
 pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
@@ -778,6 +780,7 @@ pub trait TestStore: Send + Sync + 'static {
 pub trait Store:
     LogStore
     + AccountStore
+    + AdoptStore
     + ArchiveStore
     + BackupStore
     + SessionStore
