@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, VerifyArgs};
 use supersync::admin::data::{DataCommand, DataError};
+use supersync::admin::import::{ImportArgs, ImportCommandError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::user::{AdminError, UserCommand};
@@ -75,6 +76,7 @@ enum WithSettings {
     Data(DataCommand),
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    Import(ImportArgs),
     #[command(subcommand)]
     Mail(MailCommand),
     /// Ask the server on this machine whether it is ready; exit code 0 if so.
@@ -102,6 +104,8 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
     } else if let Some(error) = error.downcast_ref::<DataError>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<BackupCommandError>() {
+        error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<ImportCommandError>() {
         error.exit_code()
     } else if error.is::<StoreError>() {
         5
@@ -172,6 +176,11 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
                 quiet_logs(&config)?;
                 let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
                 Ok(admin::backup::restore(args, &config, &mut input, &mut output).await?)
+            }
+            WithSettings::Import(args) => {
+                quiet_logs(&config)?;
+                let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
+                Ok(admin::import::import(args, &config, &Clock::System, &mut input, &mut output).await?)
             }
             WithSettings::Mail(command) => {
                 quiet_logs(&config)?;

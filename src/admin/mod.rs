@@ -5,6 +5,7 @@ pub mod backup;
 mod clear;
 pub mod data;
 pub mod healthcheck;
+pub mod import;
 pub mod mail;
 pub mod migrate;
 mod progress;

@@ -163,6 +163,12 @@ impl Portion {
         operations.map(|rows| rows.rows.len() as u64).sum()
     }
 
+    /// How many rows it brings.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows.iter().map(|rows| rows.rows.len() as u64).sum()
+    }
+
     /// Adds what another one does.
     pub fn append(&mut self, other: Self) {
         self.remove.extend(other.remove);
@@ -299,7 +305,8 @@ impl Log {
     #[must_use]
     pub fn after(pruned: Seq, is_empty: bool) -> Self {
         let base_seq = if is_empty { pruned } else { 0 };
-        let start = SyncState { base_seq, pruned_seq: pruned, last_seq: pruned, sealed_seq: pruned, ..SyncState::default() };
+        let start =
+            SyncState { base_seq, pruned_seq: pruned, last_seq: pruned, sealed_seq: pruned, ..SyncState::default() };
         Self(Rebuilding::of(&start))
     }
 
@@ -326,9 +333,5 @@ pub trait AdoptStore: Send + Sync + 'static {
 
     /// Stores portions until there are no more, each in a transaction of its own; `stored` counts their
     /// operations. Nobody else may be using the database.
-    async fn adopt(
-        &self,
-        from: mpsc::Receiver<Portion>,
-        stored: Arc<AtomicU64>,
-    ) -> Result<AdoptOutcome>;
+    async fn adopt(&self, from: mpsc::Receiver<Portion>, stored: Arc<AtomicU64>) -> Result<AdoptOutcome>;
 }

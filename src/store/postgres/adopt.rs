@@ -47,11 +47,7 @@ impl AdoptStore for PostgresStore {
         .await
     }
 
-    async fn adopt(
-        &self,
-        mut from: mpsc::Receiver<Portion>,
-        stored: Arc<AtomicU64>,
-    ) -> Result<AdoptOutcome> {
+    async fn adopt(&self, mut from: mpsc::Receiver<Portion>, stored: Arc<AtomicU64>) -> Result<AdoptOutcome> {
         let mut connection = self.apart(NAME).await?;
         if !sqlx::query_scalar::<_, bool>(ALONE).fetch_one(&mut connection).await? {
             return Ok(AdoptOutcome::InUse);

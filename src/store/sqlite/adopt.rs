@@ -39,11 +39,7 @@ impl AdoptStore for SqliteStore {
         timed("adoptions", on_thread(read)).await
     }
 
-    async fn adopt(
-        &self,
-        from: mpsc::Receiver<Portion>,
-        stored: Arc<AtomicU64>,
-    ) -> Result<AdoptOutcome> {
+    async fn adopt(&self, from: mpsc::Receiver<Portion>, stored: Arc<AtomicU64>) -> Result<AdoptOutcome> {
         if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             return Ok(AdoptOutcome::InUse);
         }

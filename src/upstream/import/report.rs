@@ -78,32 +78,17 @@ impl Report {
         self.left_out.len() + self.conflicts.len() + self.differences.len()
     }
 
-    /// Tells it.
+    /// Tells it. `is_comparison`: nothing was to be taken over.
     ///
     /// # Errors
     /// When the output can't be written.
-    pub fn tell(&self, output: &mut (dyn Write + Send)) -> io::Result<()> {
+    pub fn tell(&self, is_comparison: bool, output: &mut (dyn Write + Send)) -> io::Result<()> {
         if !self.missing_columns.is_empty() {
             writeln!(output, "The source's schema is older; it lacks: {}.", self.missing_columns.join(", "))?;
         }
-        writeln!(
-            output,
-            "{} accounts in the source: {} taken over with {} operations, {} unchanged since an earlier run, {} deleted.",
-            self.accounts, self.taken, self.operations, self.unchanged, self.removed
-        )?;
-        writeln!(
-            output,
-            "{} devices, {} passkeys ({} with a repaired id, {} superfluous), {} waiting passkeys, {} mailed links ({} \
-             expired ones left out). {} cached states left out: they are made anew when needed.",
-            self.devices,
-            self.passkeys,
-            self.passkeys_repaired,
-            self.passkeys_dropped,
-            self.pending_passkeys,
-            self.links,
-            self.links_dropped,
-            self.snapshots_dropped
-        )?;
+        if !is_comparison {
+            self.tell_taken(output)?;
+        }
         for Duplicate { kept, left_out, operations } in &self.duplicates {
             writeln!(
                 output,
@@ -122,5 +107,26 @@ impl Report {
             }
         }
         writeln!(output, "{} accounts compared, {} different.", self.verified, self.differences.len())
+    }
+
+    fn tell_taken(&self, output: &mut (dyn Write + Send)) -> io::Result<()> {
+        writeln!(
+            output,
+            "{} accounts in the source: {} taken over with {} operations, {} unchanged since an earlier run, {} deleted.",
+            self.accounts, self.taken, self.operations, self.unchanged, self.removed
+        )?;
+        writeln!(
+            output,
+            "{} devices, {} passkeys ({} with a repaired id, {} superfluous), {} waiting passkeys, {} mailed links ({} \
+             of no use any more left out). {} cached states left out: they are made anew when needed.",
+            self.devices,
+            self.passkeys,
+            self.passkeys_repaired,
+            self.passkeys_dropped,
+            self.pending_passkeys,
+            self.links,
+            self.links_dropped,
+            self.snapshots_dropped
+        )
     }
 }

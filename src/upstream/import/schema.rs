@@ -120,7 +120,9 @@ impl Shape {
     pub fn of(found: Vec<Found>) -> Result<Self, ImportError> {
         let mut shape = Self { found, missing: Vec::new() };
         if shape.has("operations", "op_id") {
-            return Err(ImportError::NotUpstream("it is one of this server's own; `supersync backup` reads it".to_owned()));
+            return Err(ImportError::NotUpstream(
+                "it is one of this server's own; `supersync backup` reads it".to_owned(),
+            ));
         }
         for table in ["users", "operations", "user_sync_state", "sync_devices"] {
             if !shape.has_table(table) {

@@ -44,7 +44,7 @@ pub struct Read {
 pub enum Take {
     /// All of it. What was deleted before it stays deleted.
     Whole,
-    /// From its newest full state that says what it covers, if that is above the last hole; else nothing.
+    /// From the first full state above its last hole that says what it covers; without one nothing.
     FromFullState,
     /// Nothing. Its devices upload their state.
     Nothing,
@@ -312,7 +312,8 @@ pub fn put_account(
     for pending in &account.pending {
         let token = Some(&pending.verification_token);
         let until = Some(pending.verification_token_expires_at);
-        let Some((hash, expires_at)) = links.put(token, until, TokenPurpose::VerifyEmail, None, !user.is_verified) else {
+        let Some((hash, expires_at)) = links.put(token, until, TokenPurpose::VerifyEmail, None, !user.is_verified)
+        else {
             continue;
         };
         let mut row = passkey_row(&pending.key);
