@@ -1,6 +1,7 @@
 //! The old server's database itself: one transaction that only reads and sees one instant.
 
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -8,6 +9,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::ImportError;
 use super::schema::{Found, Shape};
@@ -19,6 +21,9 @@ use crate::protocol::UserId;
 
 /// By this name the source knows our session.
 const APPLICATION: &str = "supersync-import";
+/// Whoever has just been stopped may take a moment to be gone.
+const LEAVING: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TABLES: [&str; 6] =
     ["users", "operations", "user_sync_state", "sync_devices", "passkeys", "pending_passkey_registrations"];
 
@@ -98,20 +103,29 @@ impl Source for LiveSource {
     }
 
     async fn others(&mut self) -> Result<String, ImportError> {
-        // Without the right to see more, what others do is hidden, but not that they are there.
-        let rows = sqlx::query(
-            "SELECT COALESCE(NULLIF(application_name, ''), 'a program without a name'), count(*) FROM pg_stat_activity \
-             WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name IS DISTINCT FROM $1 \
-             AND COALESCE(backend_type, 'client backend') = 'client backend' GROUP BY 1 ORDER BY 1",
-        )
-        .bind(APPLICATION)
-        .fetch_all(&mut self.connection)
-        .await?;
-        let mut others = Vec::new();
-        for row in rows {
-            others.push(format!("{} ({})", row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?));
+        let until = Instant::now() + LEAVING;
+        loop {
+            // Without the right to see more, what others do is hidden, but not that they are there.
+            let rows = sqlx::query(
+                "SELECT COALESCE(NULLIF(application_name, ''), 'a program without a name'), count(*) \
+                 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+                 AND application_name IS DISTINCT FROM $1 \
+                 AND COALESCE(backend_type, 'client backend') = 'client backend' GROUP BY 1 ORDER BY 1",
+            )
+            .bind(APPLICATION)
+            .fetch_all(&mut self.connection)
+            .await?;
+            if rows.is_empty() || Instant::now() >= until {
+                let mut others = Vec::new();
+                for row in rows {
+                    others.push(format!("{} ({})", row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?));
+                }
+                return Ok(others.join(", "));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+            // Within a transaction the answer would stay the same.
+            sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut self.connection).await?;
         }
-        Ok(others.join(", "))
     }
 
     async fn users(&mut self) -> Result<Vec<SourceUser>, ImportError> {
