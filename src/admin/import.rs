@@ -15,12 +15,12 @@ use crate::upstream::import::{self, ImportError, LiveSource, Options, Progress, 
 /// Take over the old (Node) server's database.
 ///
 /// Accounts, passkeys, mailed links, operations and devices, whatever release wrote them; the source is only read. With the
-/// same JWT_SECRET every device goes on with its token and its cursor. A run that was broken off can be started again; a
+/// same `JWT_SECRET` every device goes on with its token and its cursor. A run that was broken off can be started again; a
 /// later one takes only what has changed in the source since. Stop both servers before.
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct ImportArgs {
-    /// The old server's database: postgres://user:password@host:port/name, as in its DATABASE_URL. Without a password
+    /// The old server's database: postgres://user:password@host:port/name, as in its `DATABASE_URL`. Without a password
     /// PGPASSWORD or ~/.pgpass gives it.
     #[arg(long, value_name = "URL")]
     from: String,

@@ -2,11 +2,12 @@
 //! that fail, and look-ups that panic.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
+use supersync::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Portion, Resident};
 use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
 use supersync::store::{
     AccountEvent, AccountOverview, AccountState, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge,
@@ -546,6 +547,18 @@ impl BackupStore for FaultyStore {
     async fn load(&self, from: mpsc::Receiver<Piece>, replace: bool) -> Result<LoadOutcome> {
         self.count();
         self.inner.load(from, replace).await
+    }
+}
+
+#[async_trait]
+impl AdoptStore for FaultyStore {
+    async fn adoptions(&self) -> Result<(Vec<AdoptionRow>, Vec<Resident>)> {
+        self.count();
+        self.inner.adoptions().await
+    }
+    async fn adopt(&self, from: mpsc::Receiver<Portion>, stored: Arc<AtomicU64>) -> Result<AdoptOutcome> {
+        self.count();
+        self.inner.adopt(from, stored).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything is there, and devices go on without noticing.
 
 use jsonwebtoken::{EncodingKey, Header};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::old::{Old, PASSWORD};
 use super::{imported, in_order, run};
@@ -18,7 +18,8 @@ into_both! {
 
 /// The token that the old server gave to a device.
 fn token(user: i64, version: Option<i64>) -> String {
-    let mut claims = json!({ "userId": user, "email": "ann@example.org", "iat": 1_760_000_000, "exp": 4_000_000_000_i64 });
+    let mut claims =
+        json!({ "userId": user, "email": "ann@example.org", "iat": 1_760_000_000, "exp": 4_000_000_000_i64 });
     if let Some(version) = version {
         claims["tokenVersion"] = version.into();
     }
@@ -63,14 +64,16 @@ async fn a_device_goes_on(target: Backend) {
     let late = op("C").task("ü").clock(json!({ "C": 1 }));
     assert_eq!(ann.upload("C", &[late]).await.outcomes(), ["CONFLICT_CONCURRENT"]);
     // An upload whose answer was lost is recognised.
-    let again = op("B").id("op-1-000000040").task("task-0").clock(json!({ "A": 20, "B": 20 }));
+    let (payload, clock) = old.stored(1, 40).await;
+    let again =
+        op("B").id("op-1-000000040").task("task-0").payload(payload).clock(clock).schema(2).at(1_760_000_000_040_i64);
     assert_eq!(ann.upload("B", &[again]).await.outcomes(), ["DUPLICATE_OPERATION"]);
 
     // A token without a version is one of version 0.
     let bob = device(&server, 2, None);
     let all = bob.download(0).await;
     assert_eq!(all.seqs(), (6..=25).collect::<Vec<_>>());
-    assert_eq!(bob.upload_from("A", 25, &[op("A").clock(json!({ "A": 99 }))]).await.outcomes(), ["#26"]);
+    assert_eq!(bob.upload_from("A", 25, &[op("A").clock(json!({ "A": 99, "B": 99 }))]).await.outcomes(), ["#26"]);
 
     let cy = device(&server, 7, Some(0));
     assert_eq!(cy.get("/api/sync/status").await.ok()["latestSeq"], 0);
@@ -122,9 +125,11 @@ async fn numbers_are_not_given_out_again(target: Backend) {
     let old = Old::with_data().await;
     old.sql("SELECT setval('users_id_seq', 41)").await;
     imported(&old, &target, &[]).await;
-    let output = Program::run(&target, &["user", "add", "new@example.org", "--json"]).await;
-    let added: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(added["id"], 42, "{added}");
+    assert!(Program::run(&target, &["user", "add", "new@example.org"]).await.status.success());
+    let store = supersync::store::open(&target.settings(), std::time::Duration::from_mins(1)).await.expect("it opens");
+    let added = store.user_by_email("new@example.org").await.expect("it reads").expect("it is there");
+    assert_eq!(added.id, 42);
+    store.close().await;
 }
 
 /// As the first releases left it, without any migration.

@@ -23,7 +23,7 @@ pub mod report;
 pub mod schema;
 pub mod source;
 mod take;
-pub mod transform;
+mod transform;
 mod verify;
 
 pub use error::ImportError;
@@ -117,7 +117,7 @@ pub async fn run(
     }
     let mut plan = plan(accounts, &taken, &marks, options, &mut report);
     let first = Portion { remove: std::mem::take(&mut plan.gone), numbers_up_to, ..Portion::default() };
-    progress.of.store(plan.accounts.iter().map(|account| ops_of(account)).sum(), Ordering::Relaxed);
+    progress.of.store(plan.accounts.iter().map(ops_of).sum(), Ordering::Relaxed);
     let (portions, writing) = mpsc::channel(1);
     let writer = {
         let (store, written) = (Arc::clone(&store), Arc::clone(&progress.written));
@@ -273,6 +273,7 @@ async fn take_all(
                 sink.give_up(user);
             }
             Outcome::Taken(log) => {
+                let log = *log;
                 if let Some(what) = log.repair {
                     report.repaired.push(Noted { user, what });
                 }

@@ -165,7 +165,7 @@ pub(super) struct TakenLog {
 /// What became of a log.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Taken(TakenLog),
+    Taken(Box<TakenLog>),
     /// Something in it can't be taken, in words.
     Faulty(String),
     /// The source ended early.
@@ -224,7 +224,7 @@ pub(super) async fn log(account: &Account, reading: Option<Reading>, sink: &mut 
         repair = account.fault.as_ref().map(|fault| format!("{fault}; taken over without operations"));
     }
     let op_count = digest.count;
-    Ok(Outcome::Taken(TakenLog { log, digest: digest.done(), op_count, repair }))
+    Ok(Outcome::Taken(Box::new(TakenLog { log, digest: digest.done(), op_count, repair })))
 }
 
 fn restarted(fault: &str, seq: Seq) -> String {

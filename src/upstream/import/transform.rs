@@ -264,12 +264,12 @@ pub fn operation(op: SourceOp) -> Result<StoredOp, String> {
     })
 }
 
-/// Writes everything of an account but its log. `used` are the links of all accounts so far.
+/// Writes everything of an account but its log. `links` are the hashes of those of all accounts so far.
 pub fn put_account(
     portion: &mut Portion,
     account: &Account,
     now_ms: i64,
-    used: &mut HashSet<[u8; 32]>,
+    links: &mut HashSet<[u8; 32]>,
     report: &mut Report,
 ) {
     let user = &account.user;
@@ -308,7 +308,7 @@ pub fn put_account(
         portion.put_into("passkeys", row);
         report.passkeys += 1;
     }
-    let mut links = Links { user: user.id, now_ms, used, portion, report };
+    let mut links = Links { user: user.id, now_ms, used: links, portion, report };
     for pending in &account.pending {
         let token = Some(&pending.verification_token);
         let until = Some(pending.verification_token_expires_at);
