@@ -9,6 +9,7 @@ use crate::harness::{Backend, Program, TestDatabase};
 
 into_both! {
     a_second_run_takes_what_has_changed,
+    an_address_may_have_gone_to_another_account,
     what_has_changed_here_is_not_overwritten,
     what_was_broken_off_is_taken_anew,
     a_long_log_is_written_in_parts,
@@ -28,6 +29,18 @@ async fn a_second_run_takes_what_has_changed(target: Backend) {
     let counts = ["taken", "operations", "unchanged", "removed"].map(|name| report[name].as_u64().expect("a number"));
     assert_eq!(counts, [3, 64, 0, 1], "{report}");
     assert_eq!(imported(&old, &target, &["--verify-only"]).await["verified"], 3);
+    in_order(&target).await;
+}
+
+async fn an_address_may_have_gone_to_another_account(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    // More than a portion, so that the later account is written apart.
+    old.ops(2, 26, 6_000).await;
+    imported(&old, &target, &[]).await;
+    old.sql("UPDATE users SET email = 'cy2@example.org' WHERE id = 7").await;
+    old.sql("UPDATE users SET email = 'cy@example.org' WHERE id = 1").await;
+    assert_eq!(imported(&old, &target, &[]).await["taken"], 2);
     in_order(&target).await;
 }
 

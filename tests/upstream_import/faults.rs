@@ -10,6 +10,8 @@ into_both! {
     a_counter_below_the_log_is_mended_when_told_to,
     a_hole_before_a_full_state_is_mended_when_told_to,
     a_hole_without_a_full_state_costs_the_log,
+    a_hole_late_in_a_long_log_is_mended_too,
+    an_older_passkey_of_an_unverified_address_waits,
     of_addresses_equal_but_for_case_one_is_taken,
 }
 
@@ -77,4 +79,36 @@ async fn of_addresses_equal_but_for_case_one_is_taken(target: Backend) {
         json!([{ "kept": 1, "left_out": 11, "operations": 0 }, { "kept": 13, "left_out": 12, "operations": 0 }]);
     assert_eq!(report["duplicates"], duplicates);
     assert!(in_order(&target).await.contains("4 accounts, 60 operations"));
+}
+
+async fn a_hole_late_in_a_long_log_is_mended_too(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    old.ops(7, 1, 30_000).await;
+    old.sql(
+        "DELETE FROM operations WHERE user_id = 7 AND server_seq = 12000; \
+         UPDATE operations SET op_type = 'SYNC_IMPORT', entity_type = 'ALL', entity_id = NULL \
+         WHERE user_id = 7 AND server_seq = 13001",
+    )
+    .await;
+    let report = imported(&old, &target, &["--repair"]).await;
+    assert_eq!(report["operations"], 17_060, "{report}");
+    assert!(in_order(&target).await.contains("3 accounts, 17060 operations"));
+}
+
+async fn an_older_passkey_of_an_unverified_address_waits(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    old.sql(
+        "DROP TABLE pending_passkey_registrations; \
+         INSERT INTO users (id, email, verification_token, verification_token_expires_at) \
+         VALUES (9, 'new@example.org', 'verify-me', 4000000000000); \
+         INSERT INTO passkeys (id, credential_id, public_key, created_at, user_id) VALUES \
+         ('c1', '\\x01', '\\xa5', '2026-02-01', 9), ('c2', '\\x02', '\\xa5', '2026-01-01', 9)",
+    )
+    .await;
+    let report = imported(&old, &target, &[]).await;
+    let counts = ["passkeys", "pending_passkeys", "links"].map(|name| report[name].as_u64().expect("a number"));
+    assert_eq!(counts, [0, 1, 1], "{report}");
+    in_order(&target).await;
 }

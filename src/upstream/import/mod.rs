@@ -146,9 +146,8 @@ fn ops_of(account: &Account) -> u64 {
 struct Plan {
     /// Accounts to take.
     accounts: Vec<Account>,
-    /// Those of them of which there is something here, which goes first.
-    again: HashSet<UserId>,
-    /// Accounts that go, because the source has them no longer.
+    /// Accounts of which there is something here, which goes before any account is written: what was an account's address
+    /// may be another's by now.
     gone: Vec<UserId>,
 }
 
@@ -174,7 +173,6 @@ fn plan(
                 report.conflicts.push(Noted { user, what });
                 continue;
             }
-            plan.again.insert(user);
         }
         match &account.fault {
             Some(fault) if !options.repair => {
@@ -183,9 +181,11 @@ fn plan(
                 if taken.get(&user).is_some_and(|row| row.finished_at.is_none()) {
                     plan.gone.push(user);
                 }
-                plan.again.remove(&user);
             }
-            _ => plan.accounts.push(account),
+            _ => {
+                plan.gone.extend(taken.get(&user).map(|row| row.user));
+                plan.accounts.push(account);
+            }
         }
     }
     for row in taken.values().filter(|row| !in_source.contains(&row.user)) {
@@ -260,7 +260,7 @@ async fn take_all(
             finished_at: None,
         };
         let reading = if ops_of(account) > 0 { readings.recv().await } else { None };
-        sink.begin(&row, plan.again.contains(&user));
+        sink.begin(&row);
         match take::log(account, reading, sink).await? {
             // The reader says why.
             Outcome::BrokenOff => {

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use super::transform::{self, Account, Take};
 use super::{ImportError, Reading};
 use crate::protocol::response::encode_op;
-use crate::protocol::{Seq, StoredOp};
+use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::adopt::{AdoptionRow, Log, Portion};
 
 /// Operations of a portion, about,
@@ -48,33 +48,22 @@ pub(super) struct Sink {
     /// The account at hand.
     current: Portion,
     current_bytes: usize,
-    unfinished: Option<AdoptionRow>,
+    row: Option<AdoptionRow>,
     /// A part of the account at hand is on its way already.
     is_split: bool,
 }
 
 impl Sink {
     pub(super) fn new(to: Option<mpsc::Sender<Portion>>, first: Portion) -> Self {
-        Self {
-            to,
-            batch: first,
-            bytes: 0,
-            current: Portion::default(),
-            current_bytes: 0,
-            unfinished: None,
-            is_split: false,
-        }
+        Self { to, batch: first, bytes: 0, current: Portion::default(), current_bytes: 0, row: None, is_split: false }
     }
 
-    /// An account begins. `again`: what there is of it goes first.
-    pub(super) fn begin(&mut self, row: &AdoptionRow, again: bool) {
+    /// An account begins.
+    pub(super) fn begin(&mut self, row: &AdoptionRow) {
         self.current = Portion::default();
         self.current_bytes = 0;
-        self.unfinished = Some(row.clone());
+        self.row = Some(row.clone());
         self.is_split = false;
-        if again {
-            self.current.remove.push(row.user);
-        }
     }
 
     /// What is known of the account so far.
@@ -92,8 +81,9 @@ impl Sink {
             self.send_batch().await?;
             let mut part = std::mem::take(&mut self.current);
             self.current_bytes = 0;
-            if let Some(row) = self.unfinished.take() {
-                part.put_adoption(&row);
+            // So that the next run knows what to delete if this one is broken off.
+            if let Some(row) = self.row.as_ref().filter(|_| !self.is_split) {
+                part.put_adoption(row);
             }
             self.is_split = true;
             self.send(part).await?;
@@ -103,20 +93,20 @@ impl Sink {
 
     /// Nothing that has been written of the account's log counts.
     fn restart(&mut self, account: &Account) {
-        let again = self.is_split || !self.current.remove.is_empty();
         self.current = Portion::default();
         self.current_bytes = 0;
-        if again {
+        if std::mem::take(&mut self.is_split) {
             self.current.remove.push(account.user.id);
         }
     }
 
     /// The account is not taken after all.
-    pub(super) fn give_up(&mut self, user: crate::protocol::UserId) {
-        if self.is_split || !self.current.remove.is_empty() {
+    pub(super) fn give_up(&mut self, user: UserId) {
+        let current = std::mem::take(&mut self.current);
+        self.batch.remove.extend(current.remove);
+        if self.is_split {
             self.batch.remove.push(user);
         }
-        self.current = Portion::default();
     }
 
     /// The account is complete.
