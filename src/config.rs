@@ -15,6 +15,7 @@ use url::Url;
 
 mod build;
 mod database;
+pub use database::postgres_address;
 mod legal;
 mod mail;
 mod reader;

@@ -8,6 +8,7 @@ use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, Veri
 use supersync::admin::data::{DataCommand, DataError};
 use supersync::admin::doctor::DoctorArgs;
 use supersync::admin::export::{ExportArgs, ExportCommandError};
+use supersync::admin::import::{ImportArgs, ImportCommandError};
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::sweep::{SweepArgs, SweepCommandError};
@@ -93,6 +94,7 @@ enum WithSettings {
     Backup(BackupArgs),
     Restore(RestoreArgs),
     Export(ExportArgs),
+    Import(ImportArgs),
     #[command(subcommand)]
     Mail(MailCommand),
     /// Ask the server on this machine whether it is ready; exit code 0 if so.
@@ -125,6 +127,8 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<ExportCommandError>() {
         error.exit_code()
+    } else if let Some(error) = error.downcast_ref::<ImportCommandError>() {
+        error.exit_code()
     } else if error.is::<StoreError>() {
         5
     } else {
@@ -132,34 +136,39 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
     }
 }
 
-fn run(command_line: CommandLine) -> Result<(), Failure> {
-    let command = match command_line.command {
-        Some(Command::Bench(command)) => return Ok(bench::run(*command)?),
-        Some(Command::Verify(args)) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            return Ok(runtime.block_on(admin::backup::verify(args, &mut io::stdout()))?);
-        }
-        Some(Command::Completions { shell }) => {
+/// What needs none of this server's settings, or says itself what is wrong with them.
+fn run_without_settings(command: Command) -> Result<Option<WithSettings>, Failure> {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let output = &mut io::stdout();
+    match command {
+        Command::WithSettings(command) => return Ok(Some(command)),
+        Command::Bench(command) => bench::run(*command)?,
+        Command::Verify(args) => runtime()?.block_on(admin::backup::verify(args, output))?,
+        Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "supersync", &mut text);
-            return Ok(io::stdout().write_all(&text)?);
+            output.write_all(&text)?;
         }
-        Some(Command::Manual) => return Ok(clap_mangen::Man::new(CommandLine::command()).render(&mut io::stdout())?),
-        Some(Command::Doctor(args)) => {
+        Command::Manual => clap_mangen::Man::new(CommandLine::command()).render(output)?,
+        Command::Doctor(args) => {
             let loaded = Loaded::from_env_to_look();
             if let Ok(loaded) = &loaded {
                 quiet_logs(&loaded.config)?;
             }
-            let output = &mut io::stdout();
             let colour = output.is_terminal() && supersync::config::wants_colours();
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            return Ok(runtime.block_on(admin::doctor::run(args, loaded, &Clock::System, colour, output))?);
+            runtime()?.block_on(admin::doctor::run(args, loaded, &Clock::System, colour, output))?;
         }
-        Some(Command::Top(args)) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            return Ok(runtime.block_on(top::run(args, &mut io::stdout()))?);
-        }
-        Some(Command::WithSettings(command)) => command,
+        Command::Top(args) => runtime()?.block_on(top::run(args, output))?,
+    }
+    Ok(None)
+}
+
+fn run(command_line: CommandLine) -> Result<(), Failure> {
+    let command = match command_line.command {
+        Some(command) => match run_without_settings(command)? {
+            Some(command) => command,
+            None => return Ok(()),
+        },
         None => WithSettings::Serve,
     };
     let looks = command_line.print_config
@@ -230,6 +239,11 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             WithSettings::Export(args) => {
                 quiet_logs(&config)?;
                 Ok(admin::export::export(args, &config, &mut io::stdout()).await?)
+            }
+            WithSettings::Import(args) => {
+                quiet_logs(&config)?;
+                let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
+                Ok(admin::import::import(args, &config, &Clock::System, &mut input, &mut output).await?)
             }
             WithSettings::Mail(command) => {
                 quiet_logs(&config)?;

@@ -7,6 +7,7 @@ pub mod data;
 pub mod doctor;
 pub mod export;
 pub mod healthcheck;
+pub mod import;
 pub mod mail;
 pub mod migrate;
 mod progress;

@@ -98,6 +98,25 @@ fn postgres(
     Database::Postgres { url: SecretString::from(String::from(url)), max_connections, acquire_timeout, schema }
 }
 
+/// Where another database is: an address as the Node server has it, taken apart into what the driver understands and the
+/// schema. `None`: it is none.
+#[must_use]
+pub fn postgres_address(text: &str) -> Option<(SecretString, Option<String>)> {
+    let mut url = Url::parse(text).ok()?;
+    if !matches!(url.scheme(), "postgres" | "postgresql") || url.path().trim_matches('/').is_empty() {
+        return None;
+    }
+    let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    let schema = parameters.iter().find(|(name, _)| name == "schema").map(|(_, value)| value.clone());
+    let is_known = |name: &str| name != "application_name" && DRIVER_PARAMETERS.contains(&name);
+    let kept: Vec<_> = parameters.into_iter().filter(|(name, _)| is_known(name)).collect();
+    url.set_query(None);
+    if !kept.is_empty() {
+        url.query_pairs_mut().extend_pairs(&kept);
+    }
+    Some((SecretString::from(String::from(url)), schema))
+}
+
 /// Server and database, which an operator needs to see, without the password and the parameters.
 fn masked(url: &Url) -> String {
     let mut shown = url.clone();

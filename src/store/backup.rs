@@ -296,8 +296,8 @@ pub const TABLES: &[Table] = &[
 ];
 
 /// Tables that are not backed up and are empty after a restore: they hold what matters for minutes, or only to the
-/// processes that run. (SQLite's parts of large payloads become whole payloads again.)
-pub const LEFT_OUT: &[&str] = &["leadership", "socket_tickets", "webauthn_challenges", "account_events"];
+/// processes that run, or how far an import was. (SQLite's parts of large payloads become whole payloads again.)
+pub const LEFT_OUT: &[&str] = &["leadership", "socket_tickets", "webauthn_challenges", "account_events", "adoptions"];
 
 /// Tables whose numbers are given out by the database and never twice, not even after the row is gone: tokens carry the
 /// account's number.

@@ -29,6 +29,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config;
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 
+pub mod adopt;
 mod archives;
 pub mod backup;
 mod discard;
@@ -53,6 +54,7 @@ mod signin;
 pub mod sqlite;
 mod usage;
 
+pub use adopt::AdoptStore;
 pub use archives::{Adoption, ArchiveStore, StagedPart};
 pub use backup::BackupStore;
 pub use doctor::{DoctorStore, SchemaDifference};
@@ -809,6 +811,7 @@ pub trait TestStore: Send + Sync + 'static {
 pub trait Store:
     LogStore
     + AccountStore
+    + AdoptStore
     + ArchiveStore
     + BackupStore
     + DoctorStore

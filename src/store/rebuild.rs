@@ -53,22 +53,46 @@ pub(super) struct Rebuilt {
 /// Derives everything from `ops`, which are the data set's operations in ascending order. Generation, base and snapshot
 /// are kept from `old` as far as they still fit; the revision grows.
 pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
-    let last_seq = ops.last().map_or(old.base_seq, |op| op.seq);
-    let mut state = SyncState {
-        revision: old.revision + 1,
-        generation: old.generation,
-        base_seq: old.base_seq,
-        pruned_seq: ops.first().map_or(old.base_seq, |_| old.pruned_seq),
-        last_seq,
-        heads_seq: last_seq,
-        sealed_seq: old.sealed_seq.min(last_seq),
-        sealed_max_op_id: old.sealed_max_op_id.clone(),
-        replacement_seq: Some(0),
-        snapshot: old.snapshot.filter(|snapshot| snapshot.seq <= last_seq && last_seq > old.base_seq),
-        ..SyncState::default()
-    };
-    state.storage_used_bytes = state.snapshot.map_or(0, |snapshot| snapshot.bytes);
+    let mut rebuilding = Rebuilding::of(old);
     for op in ops {
+        rebuilding.add(op);
+    }
+    let (mut state, heads) = rebuilding.done();
+    state.pruned_seq = ops.first().map_or(old.base_seq, |_| old.pruned_seq);
+    state.sealed_seq = old.sealed_seq.min(state.last_seq);
+    state.snapshot = old.snapshot.filter(|snapshot| snapshot.seq <= state.last_seq && state.last_seq > old.base_seq);
+    state.storage_used_bytes += state.snapshot.map_or(0, |snapshot| snapshot.bytes);
+    Rebuilt { state, heads: heads.collect() }
+}
+
+/// A state row and heads, growing with each operation.
+#[derive(Debug)]
+pub(super) struct Rebuilding {
+    state: SyncState,
+    heads: HashMap<EntityKey, EntityHead>,
+}
+
+impl Rebuilding {
+    /// Begins with no operation. Generation, base and what is pruned and sealed are those of `old`; the revision grows.
+    pub(super) fn of(old: &SyncState) -> Self {
+        let state = SyncState {
+            revision: old.revision + 1,
+            generation: old.generation,
+            base_seq: old.base_seq,
+            pruned_seq: old.pruned_seq,
+            last_seq: old.base_seq,
+            sealed_seq: old.sealed_seq,
+            sealed_max_op_id: old.sealed_max_op_id.clone(),
+            replacement_seq: Some(0),
+            ..SyncState::default()
+        };
+        Self { state, heads: HashMap::new() }
+    }
+
+    /// Takes account of the next operation.
+    pub(super) fn add(&mut self, op: &OpTrace) {
+        let state = &mut self.state;
+        state.last_seq = op.seq;
         state.storage_used_bytes += op.storage_bytes;
         state.clock.merge(&op.clock);
         if is_causal_full_state(op.op_type, op.repair_base_server_seq) {
@@ -78,8 +102,14 @@ pub(super) fn rebuild(old: &SyncState, ops: &[OpTrace]) -> Rebuilt {
         if op.op_type.is_state_replacement() {
             state.replacement_seq = Some(op.seq);
         }
+        add_heads(&mut self.heads, op);
     }
-    Rebuilt { state, heads: heads_of(ops) }
+
+    /// What it has come to.
+    pub(super) fn done(mut self) -> (SyncState, impl Iterator<Item = (EntityKey, EntityHead)>) {
+        self.state.heads_seq = self.state.last_seq;
+        (self.state, self.heads.into_iter())
+    }
 }
 
 /// The heads that stored operations, in ascending order, make: the newest of each entity.
@@ -93,18 +123,22 @@ pub fn heads_of_ops(ops: &[StoredOp]) -> Vec<(EntityKey, EntityHead)> {
 pub(super) fn heads_of(ops: &[OpTrace]) -> Vec<(EntityKey, EntityHead)> {
     let mut heads = HashMap::new();
     for op in ops {
-        for id in op.entity_id.iter().chain(&op.entity_ids) {
-            let head = EntityHead {
-                seq: op.seq,
-                client_id: Arc::clone(&op.client_id),
-                clock: op.clock.clone(),
-                is_time_delta: &*op.action_type == TIME_DELTA_ACTION,
-            };
-            if op.entity_type == "GLOBAL_CONFIG" && &**id == "misc" && op.schema_version < 2 {
-                heads.insert(EntityKey::new(LEGACY_MISC, id), head.clone());
-            }
-            heads.insert(EntityKey::new(op.entity_type, id), head);
-        }
+        add_heads(&mut heads, op);
     }
     heads.into_iter().collect()
+}
+
+fn add_heads(heads: &mut HashMap<EntityKey, EntityHead>, op: &OpTrace) {
+    for id in op.entity_id.iter().chain(&op.entity_ids) {
+        let head = EntityHead {
+            seq: op.seq,
+            client_id: Arc::clone(&op.client_id),
+            clock: op.clock.clone(),
+            is_time_delta: &*op.action_type == TIME_DELTA_ACTION,
+        };
+        if op.entity_type == "GLOBAL_CONFIG" && &**id == "misc" && op.schema_version < 2 {
+            heads.insert(EntityKey::new(LEGACY_MISC, id), head.clone());
+        }
+        heads.insert(EntityKey::new(op.entity_type, id), head);
+    }
 }

@@ -1,6 +1,7 @@
-//! The old server's database: back into it.
+//! The old server's database: out of it, and back into it.
 //!
-//! Owns what is known of the Node server's schema (operations contract, section 8). Reads this server's data only as the
-//! rows of a backup, so it works the same from either kind of database, and never writes to it.
+//! Owns what is known of the Node server's schema (operations contract, section 8): the statements here are on its tables. The
+//! way out never writes to it; the way back reads this server's data only as the rows of a backup, and never writes to that.
 
 pub mod export;
+pub mod import;

@@ -2,11 +2,12 @@
 //! that fail, and look-ups that panic.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
+use supersync::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Portion, Resident};
 use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
 use supersync::store::doctor::{NextRows, NumbersBehind, Orphans, Selection, VitalSigns};
 use supersync::store::peers::{PeerId, PeerLine, PeerStore};
@@ -697,6 +698,18 @@ impl DoctorStore for FaultyStore {
     async fn read_side_by_side(&self, tables: Vec<Selection>, asked: mpsc::Receiver<NextRows>) -> Result<()> {
         self.count();
         self.inner.read_side_by_side(tables, asked).await
+    }
+}
+
+#[async_trait]
+impl AdoptStore for FaultyStore {
+    async fn adoptions(&self) -> Result<(Vec<AdoptionRow>, Vec<Resident>)> {
+        self.count();
+        self.inner.adoptions().await
+    }
+    async fn adopt(&self, from: mpsc::Receiver<Portion>, stored: Arc<AtomicU64>) -> Result<AdoptOutcome> {
+        self.count();
+        self.inner.adopt(from, stored).await
     }
 }
 

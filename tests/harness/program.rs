@@ -82,6 +82,17 @@ impl Program {
         command.args(arguments).stdin(Stdio::null()).output().await.expect("the program runs")
     }
 
+    /// Runs a command until this has happened, and then kills it. Says whether it had not ended before.
+    pub async fn run_until(database: &TestDatabase, arguments: &[&str], happened: impl Future<Output = ()>) -> bool {
+        let mut command = Self::command(database);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program starts");
+        timeout(LONG_PATIENCE, happened).await.expect("it happens in time");
+        let was_running = child.try_wait().expect("it is a child").is_none();
+        child.kill().await.expect("it can be killed");
+        was_running
+    }
+
     fn command(database: &TestDatabase) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_supersync"));
         command

@@ -24,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Before the rows of a binary `COPY`: signature, flags, no extension.
 const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// Rows are sent when they have come to so many bytes.
+const COPY_PART: usize = 1 << 20;
 /// After them.
 const COPY_TAIL: &[u8] = &[0xff, 0xff];
 
@@ -88,7 +90,7 @@ impl PostgresStore {
 }
 
 /// Whether a server or a command has a session.
-async fn is_used(connection: &mut PgConnection) -> Result<bool> {
+pub(super) async fn is_used(connection: &mut PgConnection) -> Result<bool> {
     let until = Instant::now() + LEAVING;
     loop {
         let sessions: i64 = sqlx::query_scalar(
@@ -199,6 +201,33 @@ async fn load(connection: &mut PgConnection, mut from: mpsc::Receiver<Piece>, re
     Ok(LoadOutcome::Loaded)
 }
 
+/// Adds rows to a table.
+pub(super) async fn copy_rows(
+    connection: &mut PgConnection,
+    table: &Table,
+    columns: &[&Column],
+    rows: &[Row],
+) -> Result<()> {
+    let sql = copy_sql(table, columns);
+    let mut copy = connection.copy_in_raw(&sql).await?;
+    let mut tuples = COPY_HEAD.to_vec();
+    for row in rows {
+        put_tuple(&mut tuples, columns, row)?;
+        if tuples.len() >= COPY_PART {
+            copy.send(std::mem::take(&mut tuples)).await?;
+        }
+    }
+    tuples.extend(COPY_TAIL);
+    copy.send(tuples).await?;
+    copy.finish().await?;
+    Ok(())
+}
+
+fn copy_sql(table: &Table, columns: &[&Column]) -> String {
+    let columns = names(columns.iter().copied());
+    format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", table.name)
+}
+
 /// Fills a table. Gives back what came after its rows.
 async fn copy(
     connection: &mut PgConnection,
@@ -206,8 +235,7 @@ async fn copy(
     columns: &[&Column],
     from: &mut mpsc::Receiver<Piece>,
 ) -> Result<Option<Piece>> {
-    let columns_named = names(columns.iter().copied());
-    let sql = format!("COPY {} ({columns_named}) FROM STDIN (FORMAT binary)", table.name);
+    let sql = copy_sql(table, columns);
     let mut copy = connection.copy_in_raw(&sql).await?;
     copy.send(COPY_HEAD).await?;
     let next = loop {

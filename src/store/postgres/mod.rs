@@ -18,6 +18,7 @@ use super::{EntityHead, EntityKey, Result, SessionId, Standing, Store, StoreErro
 use crate::protocol::{Seq, UserId};
 
 mod accounts;
+mod adopt;
 mod archives;
 mod backup;
 mod commit;

@@ -150,9 +150,7 @@ fn load(path: &Path, mut from: mpsc::Receiver<Piece>, replace: bool) -> Result<L
             Some(Piece::End) => break,
             Some(Piece::Begin(snapshot)) => give_out_above(&tx, &snapshot)?,
             Some(Piece::Table(table, columns)) => {
-                let places = vec!["?"; columns.len()].join(", ");
-                let list = names(columns.iter().copied());
-                statement = Some(tx.prepare(&format!("INSERT INTO {} ({list}) VALUES ({places})", table.name))?);
+                statement = Some(tx.prepare(&insert_sql(table, &columns))?);
             }
             Some(Piece::Rows(rows)) => {
                 let insert = statement.as_mut().ok_or_else(|| StoreError::Corrupt("rows of no table".to_owned()))?;
@@ -165,6 +163,13 @@ fn load(path: &Path, mut from: mpsc::Receiver<Piece>, replace: bool) -> Result<L
     drop(statement);
     tx.commit()?;
     Ok(LoadOutcome::Loaded)
+}
+
+/// Adds a row with these columns.
+pub(super) fn insert_sql(table: &Table, columns: &[&Column]) -> String {
+    let places = vec!["?"; columns.len()].join(", ");
+    let list = names(columns.iter().copied());
+    format!("INSERT INTO {} ({list}) VALUES ({places})", table.name)
 }
 
 /// Deletes everything. What refers to something goes before it; what deletions leave behind (parts of payloads,
@@ -180,10 +185,16 @@ fn clear(connection: &Connection) -> Result<()> {
 /// No number is given out again that was given out here or there.
 fn give_out_above(connection: &Connection, snapshot: &Snapshot) -> Result<()> {
     for (table, number) in NUMBERED.iter().zip(&snapshot.numbers) {
-        let here: i64 = connection.query_row(GIVEN_OUT, [table], |row| row.get(0))?;
-        connection.execute("DELETE FROM sqlite_sequence WHERE name = ?1", [table])?;
-        let sql = "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)";
-        connection.execute(sql, rusqlite::params![table, here.max(*number)])?;
+        give_out_of(connection, table, *number)?;
     }
+    Ok(())
+}
+
+/// The table gives out no number up to this one.
+pub(super) fn give_out_of(connection: &Connection, table: &str, above: i64) -> Result<()> {
+    let here: i64 = connection.query_row(GIVEN_OUT, [table], |row| row.get(0))?;
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = ?1", [table])?;
+    let sql = "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)";
+    connection.execute(sql, rusqlite::params![table, here.max(above)])?;
     Ok(())
 }

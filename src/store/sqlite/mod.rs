@@ -19,6 +19,7 @@ use super::migrate::{self, MigrationStatus};
 use super::{Result, Store, StoreError};
 
 mod accounts;
+mod adopt;
 mod archives;
 mod backup;
 mod checkpoint;

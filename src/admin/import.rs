@@ -1,0 +1,153 @@
+//! `supersync import`: the old server's database, into this server's.
+
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use clap::Args;
+
+use super::progress;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::store::{self, StoreError};
+use crate::upstream::import::{self, ImportError, LiveSource, Options, Progress, Report};
+
+/// Take over the old (Node) server's database.
+///
+/// Accounts, passkeys, mailed links, operations and devices, whatever release wrote them; the source is only read. With the
+/// same `JWT_SECRET` every device goes on with its token and its cursor. A run that was broken off can be started again; a
+/// later one takes only what has changed in the source since. Stop both servers before.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
+pub struct ImportArgs {
+    /// The old server's database: postgres://user:password@host:port/name, as in its `DATABASE_URL`. Without a password
+    /// PGPASSWORD or ~/.pgpass gives it.
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// Take over nothing; compare what is here with the source.
+    #[arg(long)]
+    verify_only: bool,
+    /// Also take over accounts whose log is damaged, as far as it can be mended. Without it they are left out, with what
+    /// this would do.
+    #[arg(long)]
+    repair: bool,
+    /// Go on even if the old server still runs: what it writes from now on is not taken over.
+    #[arg(long)]
+    rehearsal: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Don't ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportCommandError {
+    /// The import failed as a whole.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Some accounts are not as they should be.
+    #[error("{0} account(s) are not as they should be, as listed above")]
+    Failures(usize),
+    /// The operator did not say yes.
+    #[error("nothing was changed")]
+    NotConfirmed,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Reading the input or writing the output failed.
+    #[error("standard input or output: {0}")]
+    Io(#[from] io::Error),
+    /// The report is none.
+    #[error("the report can't be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl ImportCommandError {
+    /// With which code the program ends.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotConfirmed
+            | Self::Store(StoreError::Refused(_))
+            | Self::Import(
+                ImportError::Address
+                | ImportError::NotUpstream(_)
+                | ImportError::OtherType { .. }
+                | ImportError::SourceInUse(_)
+                | ImportError::TargetInUse
+                | ImportError::Strangers(_)
+                | ImportError::Store(StoreError::Refused(_)),
+            ) => 4,
+            Self::Store(_) | Self::Import(ImportError::Store(_) | ImportError::Source(_)) => 5,
+            Self::Failures(_) | Self::Io(_) | Self::Json(_) | Self::Import(ImportError::Crashed) => 1,
+        }
+    }
+}
+
+/// Runs `supersync import`.
+///
+/// # Errors
+/// See [`ImportCommandError`]; the text is meant for the operator.
+pub async fn import(
+    args: ImportArgs,
+    config: &Config,
+    clock: &Clock,
+    input: &mut (dyn BufRead + Send),
+    output: &mut (dyn Write + Send),
+) -> Result<(), ImportCommandError> {
+    // Before anything of our database is touched.
+    let source = LiveSource::connect(&args.from).await?;
+    if !args.yes && !args.verify_only && !confirmed(input)? {
+        return Err(ImportCommandError::NotConfirmed);
+    }
+    let store = if args.verify_only {
+        store::open_beside(&config.database, config.timeouts.statement).await?
+    } else {
+        store::open(&config.database, config.timeouts.statement).await?
+    };
+    let options = Options { repair: args.repair, rehearsal: args.rehearsal, verify_only: args.verify_only };
+    let so_far = Progress::default();
+    let bar = progress::bar(0, "operations");
+    let work = import::run(Box::new(source), Arc::clone(&store), options, &so_far, clock.now_ms());
+    let done = progress::watch(work, || {
+        let compared = so_far.compared.load(Ordering::Relaxed);
+        bar.set_message(if compared > 0 { "compared" } else { "written" });
+        bar.set_length(so_far.of.load(Ordering::Relaxed));
+        bar.set_position(if compared > 0 { compared } else { so_far.written.load(Ordering::Relaxed) });
+    })
+    .await;
+    bar.finish_and_clear();
+    store.close().await;
+    tell(&done?, args.json, args.verify_only, output)
+}
+
+fn tell(
+    report: &Report,
+    as_json: bool,
+    is_comparison: bool,
+    output: &mut (dyn Write + Send),
+) -> Result<(), ImportCommandError> {
+    if as_json {
+        writeln!(output, "{}", serde_json::to_string(report)?)?;
+    } else {
+        report.tell(is_comparison, output)?;
+    }
+    match report.failures() {
+        0 => Ok(()),
+        failures => Err(ImportCommandError::Failures(failures)),
+    }
+}
+
+/// Asked on standard error: standard output is the report's.
+fn confirmed(input: &mut (dyn BufRead + Send)) -> io::Result<bool> {
+    let mut ask = io::stderr();
+    writeln!(ask, "This fills the configured database from the old server's. Both servers must be stopped.")?;
+    write!(ask, "Type import to go on: ")?;
+    ask.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    Ok(answer.trim() == "import")
+}

@@ -1,0 +1,300 @@
+//! Taking over the old (Node) server's database (operations contract, sections 8.4 to 8.6).
+//!
+//! Reads the source as it is at one instant and never writes to it. Three work at once: one reads, one transforms, one
+//! writes portions of some thousand operations, each a transaction. Memory stays the same however long a log is, but for
+//! a head per entity of one account; accounts without their operations are held all at once.
+//!
+//! What it promises: an account is here with all that belongs to it or not at all; a run that was broken off goes on
+//! where it was; a later run takes again only what the source has changed since, and never what has changed here.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::protocol::{Seq, UserId};
+use crate::store::Store;
+use crate::store::adopt::{AdoptOutcome, AdoptionRow, Portion};
+
+pub mod error;
+pub mod postgres;
+pub mod report;
+pub mod schema;
+pub mod source;
+mod take;
+mod transform;
+mod verify;
+
+pub use error::ImportError;
+pub use postgres::LiveSource;
+pub use report::{Duplicate, Noted, Report};
+pub use source::Source;
+
+use source::SourceOp;
+use take::{Outcome, Sink};
+use transform::{Account, Read, Take};
+
+/// Accounts whose operations are read before they are needed.
+const AHEAD: usize = 4;
+/// Batches of an account's operations that are read before they are needed.
+const BATCHES: usize = 2;
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Mend what can be mended.
+    pub repair: bool,
+    /// Others may work on the source.
+    pub rehearsal: bool,
+    /// Only compare.
+    pub verify_only: bool,
+}
+
+/// How far an import is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Operations to write, and then to compare.
+    pub of: AtomicU64,
+    /// Operations written.
+    pub written: Arc<AtomicU64>,
+    /// Operations compared.
+    pub compared: AtomicU64,
+}
+
+/// What an account should look like here.
+#[derive(Clone, Debug)]
+struct Expected {
+    user: UserId,
+    last_seq: Seq,
+    op_count: i64,
+    digest: String,
+    mark: String,
+}
+
+/// Takes over what `source` holds, and compares.
+///
+/// # Errors
+/// See [`ImportError`]. Accounts that are not as they should be are no error, but in the report.
+pub async fn run(
+    mut source: Box<dyn Source>,
+    store: Arc<dyn Store>,
+    options: Options,
+    progress: &Progress,
+    now_ms: i64,
+) -> Result<Report, ImportError> {
+    let mut report = Report { missing_columns: source.open().await?, ..Report::default() };
+    if !options.rehearsal && !options.verify_only {
+        let others = source.others().await?;
+        if !others.is_empty() {
+            return Err(ImportError::SourceInUse(others));
+        }
+    }
+    let users = source.users().await?;
+    report.accounts = users.len() as u64;
+    // An account's number and birth stay; a rehearsal from a copy and the evening from the original are the same source.
+    let name = users.first().map_or_else(String::new, |user| format!("{} {}", user.id, user.created_at));
+    let read = Read {
+        users,
+        passkeys: source.passkeys().await?,
+        pending: source.pending().await?,
+        devices: source.devices().await?,
+        logs: source.logs().await?,
+        knows_pending: !report.missing_columns.iter().any(|name| name == "pending_passkey_registrations"),
+    };
+    let numbers_up_to = source.highest_number().await?;
+    let accounts = transform::accounts(read, &mut report);
+    let (taken, here) = store.adoptions().await?;
+    let marks: HashMap<UserId, String> = here.into_iter().map(|resident| (resident.user, resident.mark)).collect();
+    let taken: HashMap<UserId, AdoptionRow> = taken.into_iter().map(|row| (row.user, row)).collect();
+    let strange = |user: &&UserId| taken.get(user).is_none_or(|row| row.source != name);
+    let strangers = marks.keys().filter(strange).count();
+    if strangers > 0 {
+        return Err(ImportError::Strangers(strangers as u64));
+    }
+    if options.verify_only {
+        return verify::only(source, &*store, accounts, &taken, report, progress).await;
+    }
+    let mut plan = plan(accounts, &taken, &marks, options, &mut report);
+    let first = Portion { remove: std::mem::take(&mut plan.gone), numbers_up_to, ..Portion::default() };
+    progress.of.store(plan.accounts.iter().map(ops_of).sum(), Ordering::Relaxed);
+    let (portions, writing) = mpsc::channel(1);
+    let writer = {
+        let (store, written) = (Arc::clone(&store), Arc::clone(&progress.written));
+        tokio::spawn(async move { store.adopt(writing, written).await })
+    };
+    let mut sink = Sink::new(Some(portions), first);
+    let expected = take_all(source, &plan, &name, now_ms, &mut sink, &mut report).await;
+    let finished = if expected.is_ok() { sink.finish().await } else { Ok(()) };
+    drop(sink);
+    let outcome = writer.await.map_err(|_| ImportError::Crashed)??;
+    if outcome == AdoptOutcome::InUse {
+        return Err(ImportError::TargetInUse);
+    }
+    let expected = expected?;
+    finished?;
+    verify::compare(&*store, &expected, &mut report, progress).await?;
+    Ok(report)
+}
+
+fn ops_of(account: &Account) -> u64 {
+    if account.take == Take::Nothing { 0 } else { u64::try_from(account.log.op_count).unwrap_or(0) }
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+struct Plan {
+    /// Accounts to take.
+    accounts: Vec<Account>,
+    /// Accounts of which there is something here, which goes before any account is written: what was an account's address
+    /// may be another's by now.
+    gone: Vec<UserId>,
+}
+
+fn plan(
+    accounts: Vec<Account>,
+    taken: &HashMap<UserId, AdoptionRow>,
+    marks: &HashMap<UserId, String>,
+    options: Options,
+    report: &mut Report,
+) -> Plan {
+    let mut plan = Plan::default();
+    let is_as_taken = |row: &AdoptionRow| marks.get(&row.user) == Some(&row.mark);
+    let in_source: HashSet<UserId> = accounts.iter().map(|account| account.user.id).collect();
+    for account in accounts {
+        let user = account.user.id;
+        if let Some(row) = taken.get(&user) {
+            if row.finished_at.is_some() && row.account_digest == account.digest {
+                report.unchanged += 1;
+                continue;
+            }
+            if row.finished_at.is_some() && !is_as_taken(row) {
+                let what = "it has changed in the source and here since it was taken over".to_owned();
+                report.conflicts.push(Noted { user, what });
+                continue;
+            }
+        }
+        match &account.fault {
+            Some(fault) if !options.repair => {
+                report.left_out.push(Noted { user, what: format!("{fault}; --repair {}", account.take.remedy()) });
+                // What was half taken goes, what an earlier run took stays.
+                if taken.get(&user).is_some_and(|row| row.finished_at.is_none()) {
+                    plan.gone.push(user);
+                }
+            }
+            _ => {
+                plan.gone.extend(taken.get(&user).map(|row| row.user));
+                plan.accounts.push(account);
+            }
+        }
+    }
+    for row in taken.values().filter(|row| !in_source.contains(&row.user)) {
+        if row.finished_at.is_none() || is_as_taken(row) {
+            plan.gone.push(row.user);
+            report.removed += u64::from(row.finished_at.is_some());
+        } else if marks.contains_key(&row.user) {
+            let what = "it is gone from the source, but has changed here since it was taken over".to_owned();
+            report.conflicts.push(Noted { user: row.user, what });
+        }
+    }
+    plan
+}
+
+impl Take {
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Whole => "takes it over all the same",
+            Self::FromFullState => {
+                "takes it over from the first full state after that, or, if there is none, without operations"
+            }
+            Self::Nothing => "takes it over without operations: its devices upload their state",
+        }
+    }
+}
+
+/// An account's operations as they are read.
+type Reading = mpsc::Receiver<Vec<SourceOp>>;
+
+/// Reads the operations of accounts, in this order.
+fn read_all(
+    mut source: Box<dyn Source>,
+    users: Vec<UserId>,
+) -> (mpsc::Receiver<Reading>, tokio::task::JoinHandle<Result<(), ImportError>>) {
+    let (to, readings) = mpsc::channel(AHEAD);
+    let reader = tokio::spawn(async move {
+        for user in users {
+            let (batches, reading) = mpsc::channel(BATCHES);
+            if to.send(reading).await.is_err() {
+                return Ok(());
+            }
+            source.operations(user, &batches).await?;
+        }
+        Ok(())
+    });
+    (readings, reader)
+}
+
+async fn take_all(
+    source: Box<dyn Source>,
+    plan: &Plan,
+    name: &str,
+    now_ms: i64,
+    sink: &mut Sink,
+    report: &mut Report,
+) -> Result<Vec<Expected>, ImportError> {
+    let with_ops = plan.accounts.iter().filter(|account| ops_of(account) > 0).map(|account| account.user.id);
+    let (mut readings, reader) = read_all(source, with_ops.collect());
+    let mut expected = Vec::with_capacity(plan.accounts.len());
+    let mut links = HashSet::new();
+    for account in &plan.accounts {
+        let user = account.user.id;
+        let mut row = AdoptionRow {
+            user,
+            source: name.to_owned(),
+            account_digest: account.digest.clone(),
+            first_seq: account.log.first_seq,
+            last_seq: account.last_seq(),
+            op_count: account.log.op_count,
+            digest: String::new(),
+            mark: String::new(),
+            finished_at: None,
+        };
+        let reading = if ops_of(account) > 0 { readings.recv().await } else { None };
+        sink.begin(&row);
+        match take::log(account, reading, sink).await? {
+            // The reader says why.
+            Outcome::BrokenOff => {
+                drop(readings);
+                reader.await.map_err(|_| ImportError::Crashed)??;
+                return Err(ImportError::Crashed);
+            }
+            Outcome::Faulty(what) => {
+                report.left_out.push(Noted { user, what });
+                sink.give_up(user);
+            }
+            Outcome::Taken(log) => {
+                let log = *log;
+                if let Some(what) = log.repair {
+                    report.repaired.push(Noted { user, what });
+                }
+                transform::put_account(sink.portion(), account, now_ms, &mut links, report);
+                let state = sink.portion().put_log(user, log.log);
+                row.digest.clone_from(&log.digest);
+                row.mark = transform::mark_of(account, state.last_seq);
+                row.finished_at = Some(now_ms);
+                report.taken += 1;
+                report.operations += u64::try_from(log.op_count).unwrap_or(0);
+                expected.push(Expected {
+                    user,
+                    last_seq: state.last_seq,
+                    op_count: log.op_count,
+                    digest: log.digest,
+                    mark: row.mark.clone(),
+                });
+                sink.end(&row).await?;
+            }
+        }
+    }
+    reader.await.map_err(|_| ImportError::Crashed)??;
+    Ok(expected)
+}

@@ -1,0 +1,305 @@
+//! The old server's database itself: one transaction that only reads and sees one instant.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::ImportError;
+use super::schema::{Found, Shape};
+use super::source::{
+    BATCH_BYTES, BATCH_OPS, Source, SourceDevice, SourceLog, SourceOp, SourcePasskey, SourcePending, SourceUser,
+};
+use crate::config::postgres_address;
+use crate::protocol::UserId;
+
+/// By this name the source knows our session.
+const APPLICATION: &str = "supersync-import";
+/// Whoever has just been stopped may take a moment to be gone.
+const LEAVING: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const TABLES: [&str; 6] =
+    ["users", "operations", "user_sync_state", "sync_devices", "passkeys", "pending_passkey_registrations"];
+
+/// The old server's database.
+#[derive(Debug)]
+pub struct LiveSource {
+    connection: PgConnection,
+    shape: Shape,
+    operations: String,
+}
+
+impl LiveSource {
+    /// Connects to the database at an address as the old server has it in its `DATABASE_URL`.
+    ///
+    /// # Errors
+    /// [`ImportError::Address`], or what kept it from connecting.
+    pub async fn connect(address: &str) -> Result<Self, ImportError> {
+        let (url, schema) = postgres_address(address).ok_or(ImportError::Address)?;
+        let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| ImportError::Address)?;
+        let mut connection = options.application_name(APPLICATION).disable_statement_logging().connect().await?;
+        sqlx::query(
+            "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '10s', false), \
+             set_config('idle_in_transaction_session_timeout', '0', false), set_config('jit', 'off', false), \
+             set_config('search_path', COALESCE($1, current_setting('search_path')), false)",
+        )
+        .bind(schema.map(|name| format!("\"{}\"", name.replace('"', "\"\""))))
+        .execute(&mut connection)
+        .await?;
+        sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut connection).await?;
+        Ok(Self { connection, shape: Shape::default(), operations: String::new() })
+    }
+
+    fn passkey_columns(&self, table: &str) -> String {
+        let used = if self.shape.has(table, "last_used_at") { "p.last_used_at" } else { "NULL::timestamp" };
+        format!(
+            "p.user_id::bigint, p.credential_id, p.public_key, p.counter, p.transports, {}, {}",
+            ms("p.created_at"),
+            ms(used)
+        )
+    }
+}
+
+/// An instant in UTC, as Unix milliseconds.
+fn ms(sql: &str) -> String {
+    format!("(extract(epoch FROM {sql}) * 1000)::bigint")
+}
+
+#[async_trait]
+impl Source for LiveSource {
+    async fn open(&mut self) -> Result<Vec<String>, ImportError> {
+        let rows = sqlx::query(
+            "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a \
+             JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
+             WHERE c.oid = ANY (ARRAY(SELECT to_regclass(quote_ident(t)) FROM unnest($1::text[]) AS t)) \
+             AND a.attnum > 0 AND NOT a.attisdropped",
+        )
+        .bind(TABLES.map(str::to_owned).to_vec())
+        .fetch_all(&mut self.connection)
+        .await?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            found.push(Found { table: row.try_get(0)?, name: row.try_get(1)?, kind: row.try_get(2)? });
+        }
+        self.shape = Shape::of(found)?;
+        let column = |name| self.shape.sql("o", "operations", name);
+        self.operations = format!(
+            "SELECT o.id, o.client_id, o.server_seq::bigint, o.action_type, o.op_type, o.entity_type, o.entity_id, {}, \
+             o.payload::text, {}, o.vector_clock::text, o.schema_version::bigint, o.client_timestamp, o.received_at, {}, \
+             {}, {}::bigint FROM operations o WHERE o.user_id = $1 ORDER BY o.server_seq",
+            column("entity_ids"),
+            column("payload_bytes"),
+            column("is_payload_encrypted"),
+            column("sync_import_reason"),
+            column("repair_base_server_seq"),
+        );
+        Ok(self.shape.missing.clone())
+    }
+
+    async fn others(&mut self) -> Result<String, ImportError> {
+        let until = Instant::now() + LEAVING;
+        loop {
+            // Without the right to see more, what others do is hidden, but not that they are there.
+            let rows = sqlx::query(
+                "SELECT COALESCE(NULLIF(application_name, ''), 'a program without a name'), count(*) \
+                 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+                 AND application_name IS DISTINCT FROM $1 \
+                 AND COALESCE(backend_type, 'client backend') = 'client backend' GROUP BY 1 ORDER BY 1",
+            )
+            .bind(APPLICATION)
+            .fetch_all(&mut self.connection)
+            .await?;
+            if rows.is_empty() || Instant::now() >= until {
+                let mut others = Vec::new();
+                for row in rows {
+                    others.push(format!("{} ({})", row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?));
+                }
+                return Ok(others.join(", "));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+            // Within a transaction the answer would stay the same.
+            sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut self.connection).await?;
+        }
+    }
+
+    async fn users(&mut self) -> Result<Vec<SourceUser>, ImportError> {
+        let column = |name| self.shape.sql("u", "users", name);
+        let sql = format!(
+            "SELECT u.id::bigint, u.email, u.password_hash, u.is_verified <> 0, u.verification_token, \
+             u.verification_token_expires_at, u.locked_until, u.token_version::bigint, u.terms_accepted_at, {}, {}, {}, \
+             {}, {}, {}, {}, {}, COALESCE(s.last_seq, 0)::bigint, s.snapshot_data IS NOT NULL \
+             FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id ORDER BY u.id",
+            ms("u.created_at"),
+            column("storage_quota_bytes"),
+            column("reset_password_token"),
+            column("reset_password_token_expires_at"),
+            column("passkey_recovery_token"),
+            column("passkey_recovery_token_expires_at"),
+            column("login_token"),
+            column("login_token_expires_at"),
+        );
+        // Constant names.
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut self.connection);
+        let mut users = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            users.push(SourceUser {
+                id: row.try_get(0)?,
+                email: row.try_get(1)?,
+                password_hash: row.try_get(2)?,
+                is_verified: row.try_get(3)?,
+                verification_token: row.try_get(4)?,
+                verification_token_expires_at: row.try_get(5)?,
+                locked_until: row.try_get(6)?,
+                token_version: row.try_get(7)?,
+                terms_accepted_at: row.try_get(8)?,
+                created_at: row.try_get(9)?,
+                storage_quota_bytes: row.try_get(10)?,
+                reset_password_token: row.try_get(11)?,
+                reset_password_token_expires_at: row.try_get(12)?,
+                passkey_recovery_token: row.try_get(13)?,
+                passkey_recovery_token_expires_at: row.try_get(14)?,
+                login_token: row.try_get(15)?,
+                login_token_expires_at: row.try_get(16)?,
+                last_seq: row.try_get(17)?,
+                has_snapshot: row.try_get(18)?,
+            });
+        }
+        Ok(users)
+    }
+
+    async fn passkeys(&mut self) -> Result<Vec<SourcePasskey>, ImportError> {
+        if !self.shape.has_table("passkeys") {
+            return Ok(Vec::new());
+        }
+        let sql = format!("SELECT {} FROM passkeys p ORDER BY p.user_id, p.id", self.passkey_columns("passkeys"));
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut self.connection);
+        let mut keys = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            keys.push(passkey(&row)?);
+        }
+        Ok(keys)
+    }
+
+    async fn pending(&mut self) -> Result<Vec<SourcePending>, ImportError> {
+        if !self.shape.has_table("pending_passkey_registrations") {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT {}, p.verification_token, p.verification_token_expires_at FROM pending_passkey_registrations p \
+             ORDER BY p.user_id, p.id",
+            self.passkey_columns("pending_passkey_registrations")
+        );
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut self.connection);
+        let mut pending = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            pending.push(SourcePending {
+                key: passkey(&row)?,
+                verification_token: row.try_get(7)?,
+                verification_token_expires_at: row.try_get(8)?,
+            });
+        }
+        Ok(pending)
+    }
+
+    async fn devices(&mut self) -> Result<Vec<SourceDevice>, ImportError> {
+        let sql = "SELECT user_id::bigint, client_id, last_seen_at, created_at FROM sync_devices \
+                   ORDER BY user_id, client_id";
+        let mut rows = sqlx::query(sql).fetch(&mut self.connection);
+        let mut devices = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            devices.push(SourceDevice {
+                user: row.try_get(0)?,
+                client_id: row.try_get(1)?,
+                last_seen_at: row.try_get(2)?,
+                created_at: row.try_get(3)?,
+            });
+        }
+        Ok(devices)
+    }
+
+    async fn logs(&mut self) -> Result<Vec<SourceLog>, ImportError> {
+        let sql = "SELECT user_id::bigint, count(*), min(server_seq)::bigint, max(server_seq)::bigint FROM operations \
+                   GROUP BY user_id ORDER BY user_id";
+        let mut rows = sqlx::query(sql).fetch(&mut self.connection);
+        let mut logs = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            logs.push(SourceLog {
+                user: row.try_get(0)?,
+                op_count: row.try_get(1)?,
+                first_seq: row.try_get(2)?,
+                last_seq: row.try_get(3)?,
+            });
+        }
+        Ok(logs)
+    }
+
+    async fn highest_number(&mut self) -> Result<UserId, ImportError> {
+        let sql = "SELECT GREATEST(COALESCE((SELECT max(id) FROM users), 0)::bigint, \
+                   COALESCE(pg_sequence_last_value(pg_get_serial_sequence('users', 'id')::regclass), 0))";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.connection).await?)
+    }
+
+    async fn operations(&mut self, user: UserId, to: &mpsc::Sender<Vec<SourceOp>>) -> Result<(), ImportError> {
+        // The column is an integer; another type would keep the index from being used.
+        let number = i32::try_from(user).map_err(|_| ImportError::NotUpstream(format!("account {user}")))?;
+        // Constant names.
+        let mut rows = sqlx::query(AssertSqlSafe(self.operations.clone())).bind(number).fetch(&mut self.connection);
+        let (mut batch, mut bytes) = (Vec::with_capacity(BATCH_OPS), 0);
+        while let Some(row) = rows.try_next().await? {
+            let op = operation(&row)?;
+            bytes += op.payload.len();
+            batch.push(op);
+            if batch.len() >= BATCH_OPS || bytes >= BATCH_BYTES {
+                bytes = 0;
+                if to.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_OPS))).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        if !batch.is_empty() {
+            // If nobody wants it, nobody misses it.
+            to.send(batch).await.ok();
+        }
+        Ok(())
+    }
+}
+
+fn passkey(row: &PgRow) -> sqlx::Result<SourcePasskey> {
+    Ok(SourcePasskey {
+        user: row.try_get(0)?,
+        credential_id: row.try_get(1)?,
+        public_key: row.try_get(2)?,
+        counter: row.try_get(3)?,
+        transports: row.try_get(4)?,
+        created_at: row.try_get(5)?,
+        last_used_at: row.try_get(6)?,
+    })
+}
+
+fn operation(row: &PgRow) -> sqlx::Result<SourceOp> {
+    Ok(SourceOp {
+        id: row.try_get(0)?,
+        client_id: row.try_get(1)?,
+        server_seq: row.try_get(2)?,
+        action_type: row.try_get(3)?,
+        op_type: row.try_get(4)?,
+        entity_type: row.try_get(5)?,
+        entity_id: row.try_get(6)?,
+        entity_ids: row.try_get(7)?,
+        payload: row.try_get(8)?,
+        payload_bytes: row.try_get(9)?,
+        vector_clock: row.try_get(10)?,
+        schema_version: row.try_get(11)?,
+        client_timestamp: row.try_get(12)?,
+        received_at: row.try_get(13)?,
+        is_payload_encrypted: row.try_get(14)?,
+        sync_import_reason: row.try_get(15)?,
+        repair_base_server_seq: row.try_get(16)?,
+    })
+}

@@ -1,0 +1,130 @@
+//! Whether what is here is what the source has: counts, last sequences, and a digest of every operation as clients get it,
+//! read back through the store like any download.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::take::{self, LogDigest, Outcome, Sink};
+use super::transform::Account;
+use super::{Expected, ImportError, Noted, Progress, Report, Source, ops_of, read_all, transform};
+use crate::protocol::{Seq, UserId};
+use crate::store::adopt::{AdoptionRow, Portion};
+use crate::store::{LogRange, Store};
+
+/// Operations of one page,
+const PAGE: usize = 2_000;
+/// and bytes of their payloads.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Compares the accounts that this run has taken with what it meant to take.
+pub(super) async fn compare(
+    store: &dyn Store,
+    expected: &[Expected],
+    report: &mut Report,
+    progress: &Progress,
+) -> Result<(), ImportError> {
+    let (_, here) = store.adoptions().await?;
+    let marks: HashMap<UserId, String> = here.into_iter().map(|resident| (resident.user, resident.mark)).collect();
+    for account in expected {
+        report.verified += 1;
+        let found = differences(store, account, marks.get(&account.user), &progress.compared).await?;
+        report.differences.extend(found.map(|what| Noted { user: account.user, what }));
+    }
+    Ok(())
+}
+
+async fn differences(
+    store: &dyn Store,
+    expected: &Expected,
+    mark: Option<&String>,
+    compared: &AtomicU64,
+) -> Result<Option<String>, ImportError> {
+    let state = if mark.is_some() { store.load_account(expected.user).await? } else { None };
+    let (Some(mark), Some(state)) = (mark, state) else { return Ok(Some("it is not here".to_owned())) };
+    let (pruned, last_seq) = (state.sync.pruned_seq, state.sync.last_seq);
+    if last_seq != expected.last_seq {
+        return Ok(Some(format!("its last sequence is {last_seq} here, but {} in the source", expected.last_seq)));
+    }
+    let (op_count, digest) = read_back(store, expected.user, pruned, last_seq, compared).await?;
+    if op_count != expected.op_count {
+        return Ok(Some(format!("it has {op_count} operations here, but {} in the source", expected.op_count)));
+    }
+    if digest != expected.digest {
+        return Ok(Some("its operations differ".to_owned()));
+    }
+    Ok((*mark != expected.mark).then(|| "its address, password, quota, token version or passkeys differ".to_owned()))
+}
+
+async fn read_back(
+    store: &dyn Store,
+    user: UserId,
+    mut after: Seq,
+    up_to: Seq,
+    compared: &AtomicU64,
+) -> Result<(i64, String), ImportError> {
+    let mut digest = LogDigest::default();
+    while after < up_to {
+        let range = LogRange { user, after, up_to, exclude_client: None, limit: PAGE, max_bytes: PAGE_BYTES };
+        let page = store.read_log(range).await?;
+        let Some(last) = page.ops.last() else { break };
+        after = last.server_seq;
+        for op in &page.ops {
+            digest.add(op);
+        }
+        compared.fetch_add(page.ops.len() as u64, Ordering::Relaxed);
+    }
+    Ok((digest.count, digest.done()))
+}
+
+/// Compares everything that the source has with what is here. Changes nothing.
+pub(super) async fn only(
+    source: Box<dyn Source>,
+    store: &dyn Store,
+    accounts: Vec<Account>,
+    taken: &HashMap<UserId, AdoptionRow>,
+    mut report: Report,
+    progress: &Progress,
+) -> Result<Report, ImportError> {
+    let (_, here) = store.adoptions().await?;
+    let marks: HashMap<UserId, String> = here.into_iter().map(|resident| (resident.user, resident.mark)).collect();
+    let is_taken = |account: &Account| taken.get(&account.user.id).is_some_and(|row| row.finished_at.is_some());
+    let with_ops = accounts.iter().filter(|account| is_taken(account) && ops_of(account) > 0);
+    progress.of.store(with_ops.clone().map(ops_of).sum(), Ordering::Relaxed);
+    let (mut readings, reader) = read_all(source, with_ops.map(|account| account.user.id).collect());
+    let mut sink = Sink::new(None, Portion::default());
+    for account in &accounts {
+        let user = account.user.id;
+        report.verified += 1;
+        if !is_taken(account) {
+            let why = account.fault.as_ref().map_or_else(String::new, |fault| format!(": {fault}"));
+            report.differences.push(Noted { user, what: format!("it has not been taken over{why}") });
+            continue;
+        }
+        let reading = if ops_of(account) > 0 { readings.recv().await } else { None };
+        let what = match take::log(account, reading, &mut sink).await? {
+            Outcome::BrokenOff => break,
+            Outcome::Faulty(what) => Some(what),
+            Outcome::Taken(log) => {
+                let state = Portion::default().put_log(user, log.log);
+                let expected = Expected {
+                    user,
+                    last_seq: state.last_seq,
+                    op_count: log.op_count,
+                    digest: log.digest,
+                    mark: transform::mark_of(account, state.last_seq),
+                };
+                differences(store, &expected, marks.get(&user), &progress.compared).await?
+            }
+        };
+        report.differences.extend(what.map(|what| Noted { user, what }));
+    }
+    drop(readings);
+    reader.await.map_err(|_| ImportError::Crashed)??;
+    if report.verified != accounts.len() as u64 {
+        return Err(ImportError::Crashed);
+    }
+    for user in marks.keys().filter(|user| !accounts.iter().any(|account| account.user.id == **user)) {
+        report.differences.push(Noted { user: *user, what: "the source has no such account".to_owned() });
+    }
+    Ok(report)
+}

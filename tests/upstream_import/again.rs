@@ -1,0 +1,138 @@
+//! Broken off, and again.
+
+use serde_json::json;
+use sqlx::Connection as _;
+
+use super::old::Old;
+use super::{failed, imported, in_order, run, said};
+use crate::harness::{Backend, Program, TestDatabase};
+
+into_both! {
+    a_second_run_takes_what_has_changed,
+    an_address_may_have_gone_to_another_account,
+    what_has_changed_here_is_not_overwritten,
+    what_was_broken_off_is_taken_anew,
+    a_long_log_is_written_in_parts,
+    a_comparison_finds_what_differs,
+}
+
+async fn a_second_run_takes_what_has_changed(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    imported(&old, &target, &["--rehearsal"]).await;
+    let report = imported(&old, &target, &[]).await;
+    assert_eq!((&report["taken"], &report["unchanged"]), (&json!(0), &json!(3)));
+    old.ops(1, 41, 44).await;
+    old.sql("DELETE FROM users WHERE id = 7; UPDATE users SET token_version = 1 WHERE id = 2").await;
+    old.sql("INSERT INTO users (id, email, is_verified) VALUES (8, 'di@example.org', 1)").await;
+    let report = imported(&old, &target, &[]).await;
+    let counts = ["taken", "operations", "unchanged", "removed"].map(|name| report[name].as_u64().expect("a number"));
+    assert_eq!(counts, [3, 64, 0, 1], "{report}");
+    assert_eq!(imported(&old, &target, &["--verify-only"]).await["verified"], 3);
+    in_order(&target).await;
+}
+
+async fn an_address_may_have_gone_to_another_account(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    // More than a portion, so that the later account is written apart.
+    old.ops(2, 26, 6_000).await;
+    imported(&old, &target, &[]).await;
+    old.sql("UPDATE users SET email = 'cy2@example.org' WHERE id = 7").await;
+    old.sql("UPDATE users SET email = 'cy@example.org' WHERE id = 1").await;
+    assert_eq!(imported(&old, &target, &[]).await["taken"], 2);
+    in_order(&target).await;
+}
+
+async fn what_has_changed_here_is_not_overwritten(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    imported(&old, &target, &[]).await;
+    let quota = ["user", "quota", "bob@example.org", "1GiB"];
+    let output = Program::run(&target, &quota).await;
+    assert!(output.status.success(), "{}", super::complained(&output));
+    // The source has not: nothing to do, nothing to complain of.
+    assert_eq!(imported(&old, &target, &[]).await["unchanged"], 3);
+    old.ops(1, 41, 44).await;
+    old.ops(2, 26, 27).await;
+    let report = failed(1, &old, &target, &[]).await;
+    assert_eq!((&report["taken"], &report["conflicts"][0]["user"]), (&json!(1), &json!(2)), "{report}");
+    let backup = in_order(&target).await;
+    assert!(backup.contains("3 accounts, 64 operations"), "{backup}");
+}
+
+async fn what_was_broken_off_is_taken_anew(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    // A log of several portions whose last operation can't be taken: what was written of it goes.
+    old.ops(2, 26, 12_000).await;
+    old.sql("UPDATE operations SET entity_type = 'UNHEARD_OF' WHERE user_id = 2 AND server_seq = 12000").await;
+    let report = failed(1, &old, &target, &[]).await;
+    assert_eq!((&report["taken"], &report["operations"]), (&json!(2), &json!(40)));
+    let left_out = json!([{ "user": 2, "what": "operation 12000: its entity type is unknown" }]);
+    assert_eq!(report["left_out"], left_out);
+    assert!(in_order(&target).await.contains("2 accounts, 40 operations"));
+    old.sql("UPDATE operations SET entity_type = 'TASK' WHERE user_id = 2 AND server_seq = 12000").await;
+    let report = imported(&old, &target, &[]).await;
+    assert_eq!((&report["taken"], &report["unchanged"]), (&json!(1), &json!(2)));
+    assert!(in_order(&target).await.contains("3 accounts, 12035 operations"));
+}
+
+async fn a_long_log_is_written_in_parts(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    old.ops(7, 1, 60_000).await;
+    let url = old.url();
+    // Killed when some of it is written, whenever that is; what is there then is no account yet.
+    let killed = Program::run_until(&target, &["import", "--from", &url, "--yes"], async {
+        while begun(&target).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(killed, "the import had not ended");
+    let output = Program::run(&target, &["user", "list"]).await;
+    assert!(!said(&output).contains("cy@example.org"), "{}", said(&output));
+    let report = imported(&old, &target, &[]).await;
+    assert_eq!(report["taken"].as_u64().expect("a number") + report["unchanged"].as_u64().expect("a number"), 3);
+    assert!(report["taken"].as_u64() >= Some(1), "{report}");
+    assert!(in_order(&target).await.contains("3 accounts, 60060 operations"));
+}
+
+/// How many accounts are under way.
+async fn begun(target: &TestDatabase) -> i64 {
+    const SQL: &str = "SELECT count(*) FROM adoptions WHERE finished_at IS NULL";
+    match target.settings() {
+        supersync::config::Database::Sqlite { path } => {
+            let Ok(connection) = rusqlite::Connection::open(path) else { return 0 };
+            connection.query_row(SQL, [], |row| row.get(0)).unwrap_or(0)
+        }
+        supersync::config::Database::Postgres { .. } => {
+            let mut session = target.postgres().session().await;
+            let count = sqlx::query_scalar(SQL).fetch_one(&mut session).await.unwrap_or(0);
+            session.close().await.expect("closing");
+            count
+        }
+    }
+}
+
+async fn a_comparison_finds_what_differs(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    let report = failed(1, &old, &target, &["--verify-only"]).await;
+    assert_eq!(report["differences"].as_array().map(Vec::len), Some(3), "{report}");
+    imported(&old, &target, &[]).await;
+    let report = imported(&old, &target, &["--verify-only"]).await;
+    assert_eq!((&report["verified"], &report["differences"]), (&json!(3), &json!([])));
+    old.sql(
+        "UPDATE operations SET payload = '{}' WHERE user_id = 1 AND server_seq = 30; \
+         UPDATE users SET token_version = 9 WHERE id = 7",
+    )
+    .await;
+    old.ops(2, 26, 26).await;
+    let output = run(&old, &target, &["--verify-only"]).await;
+    let text = said(&output);
+    assert!(text.contains("account 1: its operations differ"), "{text}");
+    assert!(text.contains("account 2: its last sequence is 25 here, but 26 in the source"), "{text}");
+    assert!(text.contains("account 7: its address, password, quota, token version or passkeys differ"), "{text}");
+}

@@ -1,0 +1,81 @@
+//! What is refused, and that nothing is changed then.
+
+use sqlx::Connection as _;
+
+use super::old::Old;
+use super::{complained, imported, run};
+use crate::harness::{Backend, Program, TestDatabase};
+
+into_both! {
+    what_is_not_the_old_servers_is_refused,
+    a_source_that_somebody_works_on_is_refused,
+    a_target_with_accounts_of_its_own_is_refused,
+    a_target_in_use_is_refused,
+    it_asks_first,
+}
+
+#[track_caller]
+fn refused(output: &std::process::Output, why: &str) {
+    assert_eq!(output.status.code(), Some(4), "{}", complained(output));
+    assert!(complained(output).contains(why), "{}", complained(output));
+}
+
+async fn what_is_not_the_old_servers_is_refused(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    refused(&run(&Old::nothing().await, &target, &[]).await, "it has no table users");
+    let old = Old::empty().await;
+    old.sql("ALTER TABLE operations DROP COLUMN vector_clock").await;
+    refused(&run(&old, &target, &[]).await, "it has no column operations.vector_clock");
+    let old = Old::empty().await;
+    old.sql("ALTER TABLE operations ALTER COLUMN server_seq TYPE bigint").await;
+    refused(&run(&old, &target, &[]).await, "operations.server_seq is of type bigint, but integer was expected");
+    let ours = TestDatabase::create(Backend::Postgres).await;
+    assert!(Program::run(&ours, &["migrate", "run"]).await.status.success());
+    let url = ours.postgres().url();
+    refused(&Program::run(&target, &["import", "--yes", "--from", &url]).await, "it is one of this server's own");
+    let output = Program::run(&target, &["import", "--yes", "--from", "mysql://secret@host/name"]).await;
+    refused(&output, "expected postgres://");
+    assert!(!complained(&output).contains("secret"));
+}
+
+async fn a_source_that_somebody_works_on_is_refused(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    let other = old.session().await;
+    refused(&run(&old, &target, &[]).await, "others work on the source: a program without a name (1)");
+    assert_eq!(imported(&old, &target, &["--rehearsal"]).await["taken"], 3);
+    other.close().await.expect("closing");
+}
+
+async fn a_target_with_accounts_of_its_own_is_refused(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    assert!(Program::run(&target, &["user", "add", "me@example.org"]).await.status.success());
+    let old = Old::with_data().await;
+    refused(&run(&old, &target, &[]).await, "has 1 account(s) that were not taken over from this source");
+    let empty = TestDatabase::create(if target_is_sqlite(&target) { Backend::Sqlite } else { Backend::Postgres }).await;
+    imported(&old, &empty, &[]).await;
+    old.sql("DELETE FROM users WHERE id = 1").await;
+    refused(&run(&old, &empty, &[]).await, "has 3 account(s) that were not taken over from this source");
+}
+
+fn target_is_sqlite(target: &TestDatabase) -> bool {
+    matches!(target.settings(), supersync::config::Database::Sqlite { .. })
+}
+
+async fn a_target_in_use_is_refused(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    let server = Program::start(&target).await;
+    let output = run(&old, &target, &[]).await;
+    assert_eq!(output.status.code(), Some(4), "{}", complained(&output));
+    server.kill().await;
+    assert_eq!(imported(&old, &target, &[]).await["taken"], 3, "nothing had been taken");
+}
+
+async fn it_asks_first(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    let url = old.url();
+    refused(&Program::run(&target, &["import", "--from", &url]).await, "nothing was changed");
+    assert_eq!(imported(&old, &target, &[]).await["unchanged"], 0);
+}
