@@ -26,6 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   supersync                                    start on the embedded database, on port 1900
   supersync user add me@example.org            create an account and print its access token
+  supersync import --from postgres://old/sync  take over the Node server's database
   supersync bench --help                       measure the server
   supersync --print-config                     show every setting in force
   PORT=8080 DATA_DIR=/srv/sync supersync       change settings
