@@ -31,6 +31,7 @@ Examples:
   supersync                                    start on the embedded database, on port 1900
   supersync user add me@example.org            create an account and print its access token
   supersync doctor                             say what is wrong and what to do about it
+  supersync import --from postgres://old/sync  take over the Node server's database
   supersync bench --help                       measure the server
   supersync --print-config                     show every setting in force
   PORT=8080 DATA_DIR=/srv/sync supersync       change settings

@@ -14,6 +14,7 @@ into_both! {
     what_was_broken_off_is_taken_anew,
     a_long_log_is_written_in_parts,
     a_comparison_finds_what_differs,
+    housekeeping_is_no_change,
 }
 
 async fn a_second_run_takes_what_has_changed(target: Backend) {
@@ -135,4 +136,19 @@ async fn a_comparison_finds_what_differs(target: Backend) {
     assert!(text.contains("account 1: its operations differ"), "{text}");
     assert!(text.contains("account 2: its last sequence is 25 here, but 26 in the source"), "{text}");
     assert!(text.contains("account 7: its address, password, quota, token version or passkeys differ"), "{text}");
+}
+
+async fn housekeeping_is_no_change(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    old.ops(1, 41, 1_300).await;
+    imported(&old, &target, &[]).await;
+    let output = Program::run(&target, &["data", "seal"]).await;
+    assert!(output.status.success(), "{}", super::complained(&output));
+    assert!(in_order(&target).await.contains("3 accounts, 1320 operations"));
+    assert_eq!(imported(&old, &target, &["--verify-only"]).await["differences"], json!([]));
+    old.ops(1, 1_301, 1_301).await;
+    let report = imported(&old, &target, &[]).await;
+    assert_eq!((&report["taken"], &report["conflicts"]), (&json!(1), &json!([])));
+    assert!(in_order(&target).await.contains("3 accounts, 1321 operations"));
 }

@@ -13,6 +13,7 @@ into_both! {
     a_password_of_the_old_server_signs_in,
     numbers_are_not_given_out_again,
     an_older_schema_is_taken_over,
+    an_address_as_the_old_server_has_it_is_taken,
     passkeys_and_links_come_along,
 }
 
@@ -195,4 +196,15 @@ async fn passkeys_and_links_come_along(target: Backend) {
     server.kill().await;
     let output = run(&old, &target, &["--verify-only"]).await;
     assert_eq!(output.status.code(), Some(1), "the account that was verified here is not as it was there");
+}
+
+async fn an_address_as_the_old_server_has_it_is_taken(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = Old::with_data().await;
+    old.sql("ALTER SCHEMA public RENAME TO \"Old Data\"").await;
+    let url = format!("{}?schema=Old%20Data&connection_limit=5&pool_timeout=20&pgbouncer=true", old.url());
+    let output = Program::run(&target, &["import", "--yes", "--from", &url]).await;
+    assert!(output.status.success(), "{}", super::complained(&output));
+    assert!(super::said(&output).contains("3 taken over with 60 operations"), "{}", super::said(&output));
+    in_order(&target).await;
 }
