@@ -1,7 +1,7 @@
 //! Whether what is here is what the source has: counts, last sequences, and a digest of every operation as clients get it,
 //! read back through the store like any download.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::take::{self, LogDigest, Outcome, Sink};
@@ -123,7 +123,8 @@ pub(super) async fn only(
     if report.verified != accounts.len() as u64 {
         return Err(ImportError::Crashed);
     }
-    for user in marks.keys().filter(|user| !accounts.iter().any(|account| account.user.id == **user)) {
+    let in_source: HashSet<UserId> = accounts.iter().map(|account| account.user.id).collect();
+    for user in marks.keys().filter(|user| !in_source.contains(user)) {
         report.differences.push(Noted { user: *user, what: "the source has no such account".to_owned() });
     }
     Ok(report)
