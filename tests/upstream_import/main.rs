@@ -27,6 +27,7 @@ macro_rules! into_both {
 }
 
 mod again;
+mod ages;
 mod faults;
 mod old;
 mod refusal;
