@@ -124,7 +124,7 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     gauge(
         "supersync_memory_trusted",
-        "",
+        "0 or 1",
         &[],
         "1: what is in memory is served; 0: every request asks the database first, because another process on it does not answer.",
         "0 for more than seconds: much slower; see the runbook.",
