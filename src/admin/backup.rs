@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -132,7 +133,7 @@ pub async fn backup(
 ) -> Result<(), BackupCommandError> {
     let path = match (&args.file, &args.directory) {
         (Some(file), _) => file.clone(),
-        (None, Some(directory)) => rotate::path_in(directory, clock.now_ms()),
+        (None, Some(directory)) => free_name(directory, clock).await,
         (None, None) => return Err(BackupCommandError::NotConfirmed),
     };
     if !args.overwrite && path.exists() {
@@ -178,6 +179,16 @@ pub async fn backup(
         }
     }
     Ok(())
+}
+
+/// A name that nobody has: names go by the second, so the next one is free.
+async fn free_name(directory: &Path, clock: &Clock) -> PathBuf {
+    let path = rotate::path_in(directory, clock.now_ms());
+    if !path.exists() {
+        return path;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rotate::path_in(directory, clock.now_ms())
 }
 
 /// Runs `supersync verify`.
