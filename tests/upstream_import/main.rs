@@ -30,7 +30,10 @@ mod again;
 mod ages;
 mod faults;
 mod old;
+#[path = "../upstream_schema/mod.rs"]
+mod old_schema;
 mod refusal;
+mod special;
 mod whole;
 
 use std::process::Output;
