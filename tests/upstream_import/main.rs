@@ -28,6 +28,7 @@ macro_rules! into_both {
 
 mod again;
 mod ages;
+mod dump;
 mod faults;
 mod old;
 #[path = "../upstream_schema/mod.rs"]

@@ -33,6 +33,8 @@ pub struct Copies<R> {
     limit: usize,
     buffer: Vec<u8>,
     line: u64,
+    /// Whether the line had an end.
+    is_whole: bool,
     /// The table whose rows come next.
     within: Option<String>,
     is_complete: bool,
@@ -47,7 +49,16 @@ impl<R: BufRead> Copies<R> {
     }
 
     fn with_limit(from: R, limit: usize) -> Self {
-        Self { from, limit, buffer: Vec::new(), line: 0, within: None, is_complete: false, last_number: None }
+        Self {
+            from,
+            limit,
+            buffer: Vec::new(),
+            line: 0,
+            is_whole: false,
+            within: None,
+            is_complete: false,
+            last_number: None,
+        }
     }
 
     /// Goes on to the next table; rows that have not been asked for are passed over. `None`: that was the last one.
@@ -89,7 +100,8 @@ impl<R: BufRead> Copies<R> {
         if self.within.is_none() {
             return Ok(None);
         }
-        if !self.advance()? {
+        // A row that has no end may have lost more than that.
+        if !self.advance()? || !self.is_whole {
             return Err(DumpError::EndsWithin(self.within.take().unwrap_or_default()));
         }
         if self.buffer == b"\\." {
@@ -113,7 +125,8 @@ impl<R: BufRead> Copies<R> {
             .take(u64::try_from(most).unwrap_or(u64::MAX))
             .read_until(b'\n', &mut self.buffer)
             .map_err(DumpError::Read)?;
-        if self.buffer.last() == Some(&b'\n') {
+        self.is_whole = self.buffer.last() == Some(&b'\n');
+        if self.is_whole {
             self.buffer.pop();
             // Within a row this is written `\r`; so it comes from a program that has changed the ends of the lines.
             if self.buffer.last() == Some(&b'\r') {
@@ -242,7 +255,8 @@ mod tests {
             ("", "lacks pg_dump's last line"),
             ("CREATE TABLE users ();\n", "lacks pg_dump's last line"),
             ("COPY public.users (id) FROM stdin;\n1\n", "ends within the table users"),
-            ("COPY public.users (id) FROM stdin;\n1\n\\.", "lacks pg_dump's last line"),
+            ("COPY public.users (id) FROM stdin;\n1\n\\.", "ends within the table users"),
+            ("COPY public.users (id) FROM stdin;\n1\n\\.\n", "lacks pg_dump's last line"),
             ("\nINSERT INTO public.users VALUES (1);\n", "line 2: the dump was made with --inserts"),
             ("SET client_encoding = 'LATIN1';\n", "line 1: the dump is not in UTF-8"),
             ("COPY public. (id) FROM stdin;\n", "line 1: a COPY statement"),
