@@ -75,12 +75,17 @@ impl ImportCommandError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Import(ImportError::Dump(DumpError::Work(_))) => 1,
+            Self::Import(ImportError::Dump(error)) => {
+                if matches!(error, DumpError::Work(_)) {
+                    1
+                } else {
+                    4
+                }
+            }
             Self::NotConfirmed
             | Self::Store(StoreError::Refused(_))
             | Self::Import(
                 ImportError::Address
-                | ImportError::Dump(_)
                 | ImportError::NotUpstream(_)
                 | ImportError::OtherType { .. }
                 | ImportError::SourceInUse(_)
@@ -153,13 +158,12 @@ impl From {
             Self::Live(source) => return Ok(Box::new(source)),
             Self::Dump(dump) => dump,
         };
-        let folder = match folder {
-            Some(folder) => folder,
-            None => {
-                // As the server's first start does.
-                std::fs::create_dir_all(&config.data_dir).map_err(DumpError::Work)?;
-                config.data_dir.clone()
-            }
+        let folder = if let Some(folder) = folder {
+            folder
+        } else {
+            // As the server's first start does.
+            std::fs::create_dir_all(&config.data_dir).map_err(DumpError::Work)?;
+            config.data_dir.clone()
         };
         let bar = progress::bar(usize::try_from(dump.length() >> 20).unwrap_or(usize::MAX), "MiB of the dump");
         let read = Arc::new(AtomicU64::new(0));
