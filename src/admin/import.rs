@@ -1,8 +1,9 @@
 //! `supersync import`: the old server's database, into this server's.
 
 use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 
@@ -10,7 +11,7 @@ use super::progress;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::{self, StoreError};
-use crate::upstream::import::{self, ImportError, LiveSource, Options, Progress, Report};
+use crate::upstream::import::{self, Dump, DumpError, ImportError, LiveSource, Options, Progress, Report, Source};
 
 /// Take over the old (Node) server's database.
 ///
@@ -21,9 +22,13 @@ use crate::upstream::import::{self, ImportError, LiveSource, Options, Progress, 
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct ImportArgs {
     /// The old server's database: postgres://user:password@host:port/name, as in its `DATABASE_URL`. Without a password
-    /// PGPASSWORD or ~/.pgpass gives it.
-    #[arg(long, value_name = "URL")]
+    /// PGPASSWORD or ~/.pgpass gives it. Or a file that `pg_dump` made of it: SQL (-Fp, without --inserts), as it is or
+    /// compressed with gzip.
+    #[arg(long, value_name = "URL|FILE")]
     from: String,
+    /// Where to keep the operations of a dump meanwhile, about as large as they are in it; `DATA_DIR` if not given.
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
     /// Take over nothing; compare what is here with the source.
     #[arg(long)]
     verify_only: bool,
@@ -70,6 +75,13 @@ impl ImportCommandError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Import(ImportError::Dump(error)) => {
+                if matches!(error, DumpError::Work(_)) {
+                    1
+                } else {
+                    4
+                }
+            }
             Self::NotConfirmed
             | Self::Store(StoreError::Refused(_))
             | Self::Import(
@@ -99,10 +111,11 @@ pub async fn import(
     output: &mut (dyn Write + Send),
 ) -> Result<(), ImportCommandError> {
     // Before anything of our database is touched.
-    let source = LiveSource::connect(&args.from).await?;
+    let from = From::open(&args.from).await?;
     if !args.yes && !args.verify_only && !confirmed(input)? {
         return Err(ImportCommandError::NotConfirmed);
     }
+    let source = from.read(config, args.work_dir).await?;
     let store = if args.verify_only {
         store::open_beside(&config.database, config.timeouts.statement).await?
     } else {
@@ -111,7 +124,7 @@ pub async fn import(
     let options = Options { repair: args.repair, rehearsal: args.rehearsal, verify_only: args.verify_only };
     let so_far = Progress::default();
     let bar = progress::bar(0, "operations");
-    let work = import::run(Box::new(source), Arc::clone(&store), options, &so_far, clock.now_ms());
+    let work = import::run(source, Arc::clone(&store), options, &so_far, clock.now_ms());
     let done = progress::watch(work, || {
         let compared = so_far.compared.load(Ordering::Relaxed);
         bar.set_message(if compared > 0 { "compared" } else { "written" });
@@ -122,6 +135,45 @@ pub async fn import(
     bar.finish_and_clear();
     store.close().await;
     tell(&done?, args.json, args.verify_only, output)
+}
+
+/// Where the data comes from.
+enum From {
+    Live(LiveSource),
+    Dump(Dump),
+}
+
+impl From {
+    async fn open(text: &str) -> Result<Self, ImportError> {
+        // What looks like an address may hold a password: it is never taken for the name of a file.
+        if text.contains("://") { LiveSource::connect(text).await.map(Self::Live) } else { Self::open_file(text) }
+    }
+
+    fn open_file(path: &str) -> Result<Self, ImportError> {
+        Ok(Self::Dump(Dump::open(Path::new(path))?))
+    }
+
+    async fn read(self, config: &Config, folder: Option<PathBuf>) -> Result<Box<dyn Source>, ImportError> {
+        let dump = match self {
+            Self::Live(source) => return Ok(Box::new(source)),
+            Self::Dump(dump) => dump,
+        };
+        let folder = if let Some(folder) = folder {
+            folder
+        } else {
+            // As the server's first start does.
+            std::fs::create_dir_all(&config.data_dir).map_err(DumpError::Work)?;
+            config.data_dir.clone()
+        };
+        let bar = progress::bar(usize::try_from(dump.length() >> 20).unwrap_or(usize::MAX), "MiB of the dump");
+        let read = Arc::new(AtomicU64::new(0));
+        let source = progress::watch(dump.read(folder, Arc::clone(&read)), || {
+            bar.set_position(read.load(Ordering::Relaxed) >> 20);
+        })
+        .await;
+        bar.finish_and_clear();
+        Ok(Box::new(source?))
+    }
 }
 
 fn tell(

@@ -6,7 +6,7 @@ use supersync::protocol::StoredOp;
 
 use crate::harness::{Account, Backend, Server, TestDatabase};
 
-const SCHEMA: &str = include_str!("head.sql");
+const SCHEMA: &str = include_str!("../upstream_schema/head.sql");
 /// Tables with their keys.
 const TABLES: [(&str, &str); 6] = [
     ("users", "id"),

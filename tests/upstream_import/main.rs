@@ -28,9 +28,13 @@ macro_rules! into_both {
 
 mod again;
 mod ages;
+mod dump;
 mod faults;
 mod old;
+#[path = "../upstream_schema/mod.rs"]
+mod old_schema;
 mod refusal;
+mod special;
 mod whole;
 
 use std::process::Output;

@@ -13,7 +13,7 @@ impl Old {
     /// At its newest schema, with nothing in it.
     pub async fn empty() -> Self {
         let old = Self(TestDatabase::create(Backend::Postgres).await);
-        old.sql(include_str!("../upstream_export/head.sql")).await;
+        old.sql(include_str!("../upstream_schema/head.sql")).await;
         old
     }
 

@@ -1,13 +1,17 @@
 //! Why an import could not be made.
 
+use super::DumpError;
 use crate::store::StoreError;
 
 /// Why nothing, or not all, was taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The address is none.
-    #[error("--from: expected postgres://user:password@host:port/name (value not shown)")]
+    #[error("--from: expected postgres://user:password@host:port/name, or a file that pg_dump made (value not shown)")]
     Address,
+    /// The source is a dump that can't be read.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
     /// The source can't be reached or read.
     #[error("the source: {0}")]
     Source(#[from] sqlx::Error),

@@ -17,6 +17,7 @@ use crate::protocol::{Seq, UserId};
 use crate::store::Store;
 use crate::store::adopt::{AdoptOutcome, AdoptionRow, Portion};
 
+pub mod dump;
 pub mod error;
 pub mod postgres;
 pub mod report;
@@ -26,6 +27,7 @@ mod take;
 mod transform;
 mod verify;
 
+pub use dump::{Dump, DumpError, DumpSource};
 pub use error::ImportError;
 pub use postgres::LiveSource;
 pub use report::{Duplicate, Noted, Report};

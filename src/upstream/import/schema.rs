@@ -152,6 +152,13 @@ impl Shape {
         Ok(shape)
     }
 
+    /// Whether these are all columns of a table that every release has which has the table.
+    #[must_use]
+    pub fn has_all(table: &str, columns: &[String]) -> bool {
+        let needed = COLUMNS.iter().chain(LATER_TABLES).filter(|known| known.table == table && known.default.is_none());
+        needed.into_iter().all(|known| columns.iter().any(|name| name == known.name))
+    }
+
     fn find(&self, table: &str, name: &str) -> Option<&Found> {
         self.found.iter().find(|found| found.table == table && found.name == name)
     }

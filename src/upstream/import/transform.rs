@@ -195,7 +195,9 @@ fn waits(account: &mut Account) {
 fn digest(account: &Account) -> String {
     let SourceUser { has_snapshot: _, locked_until: _, .. } = account.user;
     let user = SourceUser { has_snapshot: false, locked_until: None, ..account.user.clone() };
-    let devices: Vec<_> = account.devices.iter().map(|device| &device.client_id).collect();
+    let mut devices: Vec<_> = account.devices.iter().map(|device| &device.client_id).collect();
+    // A database and a dump of it may order texts differently.
+    devices.sort_unstable();
     // The form is this program's own: another version of it may take accounts again that have not changed.
     let text = format!("{user:?} {:?} {:?} {devices:?} {:?}", account.passkeys, account.pending, account.log);
     hex::encode(Sha256::digest(text))
