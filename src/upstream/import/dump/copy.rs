@@ -8,8 +8,9 @@ use std::io::{self, BufRead, Read as _};
 
 use super::error::DumpError;
 
-/// The longest line, in bytes. A payload has at most 20 MiB; escaped, and with the spaces of `jsonb`, it may take twice that.
-pub const MAX_LINE: usize = 64 << 20;
+/// The longest line, in bytes. A cached state has at most 50 MiB, in hexadecimal twice that; a payload at most 20 MiB, of
+/// which escaping can make seven times as much.
+pub const MAX_LINE: usize = 256 << 20;
 /// Columns of one table (PostgreSQL's own limit).
 const MAX_COLUMNS: usize = 1600;
 /// The last comment of every dump.
