@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::backup_file::{self, FileError, bytes_bar, check, of};
 use super::progress;
 use super::report::time;
 use crate::backup::rotate::{self, Keep};
-use crate::backup::{self, BackupError, Checked, Progress};
+use crate::backup::{self, BackupError, Checked};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::{self, StoreError};
@@ -75,13 +76,8 @@ pub struct VerifyArgs {
 #[derive(Debug, thiserror::Error)]
 pub enum BackupCommandError {
     /// A file can't be written, read, or relied on.
-    #[error("{}: {error}", path.display())]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: BackupError,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// There is a file.
     #[error("{} exists; --overwrite replaces it", .0.display())]
     Exists(PathBuf),
@@ -104,21 +100,12 @@ impl BackupCommandError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::File { error: BackupError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => 3,
-            Self::File { error: BackupError::NotEmpty(_) | BackupError::InUse, .. }
-            | Self::Exists(_)
-            | Self::OtherSchema(_)
-            | Self::NotConfirmed
-            | Self::Store(StoreError::Refused(_)) => 4,
-            Self::File { error: BackupError::Store(_), .. } | Self::Store(_) => 5,
-            Self::File { .. } | Self::Io(_) => 1,
+            Self::File(error) => error.exit_code(),
+            Self::Exists(_) | Self::OtherSchema(_) | Self::NotConfirmed | Self::Store(StoreError::Refused(_)) => 4,
+            Self::Store(_) => 5,
+            Self::Io(_) => 1,
         }
     }
-}
-
-fn of(path: &Path) -> impl FnOnce(BackupError) -> BackupCommandError {
-    let path = path.to_owned();
-    |error| BackupCommandError::File { path, error }
 }
 
 /// Runs `supersync backup`.
@@ -139,24 +126,12 @@ pub async fn backup(
     if !args.overwrite && path.exists() {
         return Err(BackupCommandError::Exists(path));
     }
-    // Neither makes a database nor changes one that an older server may be using.
-    let migrations = store::migration_status(&config.database).await?;
-    if migrations.iter().any(|migration| !migration.applied) {
+    let Some(store) = backup_file::database(config).await? else {
         return Err(BackupCommandError::OtherSchema("`supersync migrate run` or the next start brings it up to date"));
-    }
-    let store = store::open_beside(&config.database, config.timeouts.statement).await?;
-    let so_far = Arc::new(Progress::default());
-    let bar = progress::bar(0, "rows");
-    let writing = backup::write(Arc::clone(&store), &path, Arc::clone(&so_far));
-    let written = progress::watch(writing, || {
-        let rows = so_far.rows.load(Ordering::Relaxed);
-        bar.set_length(so_far.of_about.load(Ordering::Relaxed).max(rows));
-        bar.set_position(rows);
-    })
-    .await;
-    bar.finish_and_clear();
+    };
+    let written = backup_file::write(&store, &path).await;
     store.close().await;
-    let written = written.map_err(of(&path))?;
+    let written = written?;
     writeln!(
         output,
         "{}: {} rows of {} in {} bytes, as of {} UTC",
@@ -242,21 +217,6 @@ fn confirmed(input: &mut (dyn BufRead + Send), output: &mut (dyn Write + Send)) 
     Ok(answer.trim() == "replace")
 }
 
-async fn check(path: &Path) -> Result<Checked, BackupCommandError> {
-    let bytes = Arc::new(AtomicU64::new(0));
-    let bar = bytes_bar(path)?;
-    let (file, counter) = (path.to_owned(), Arc::clone(&bytes));
-    let checking = tokio::task::spawn_blocking(move || backup::check(&file, &counter));
-    let checked = progress::watch(checking, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
-    bar.finish_and_clear();
-    checked.unwrap_or(Err(BackupError::Crashed)).map_err(of(path))
-}
-
-fn bytes_bar(path: &Path) -> Result<indicatif::ProgressBar, BackupCommandError> {
-    let size = std::fs::metadata(path).map_err(|error| of(path)(error.into()))?.len();
-    Ok(progress::bar(usize::try_from(size).unwrap_or(usize::MAX), "bytes"))
-}
-
 fn report(checked: &Checked, output: &mut (dyn Write + Send)) -> io::Result<()> {
     let header = &checked.header;
     writeln!(
@@ -281,5 +241,5 @@ fn report(checked: &Checked, output: &mut (dyn Write + Send)) -> io::Result<()> 
 }
 
 fn accept(path: &Path, checked: &Checked) -> Result<(), BackupCommandError> {
-    if checked.fault_count == 0 { Ok(()) } else { Err(of(path)(BackupError::Faults(checked.fault_count))) }
+    if checked.fault_count == 0 { Ok(()) } else { Err(of(path)(BackupError::Faults(checked.fault_count)).into()) }
 }

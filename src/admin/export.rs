@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 
+use super::backup_file::{self, FileError, check, of};
 use super::progress;
 use super::report::time;
-use crate::backup::{self, BackupError, Checked, Progress};
+use crate::backup::BackupError;
 use crate::config::Config;
-use crate::store::{self, StoreError};
+use crate::store::StoreError;
 use crate::upstream::export::{ExportError, Options, Refusal, Report, Target};
 
 /// Write this server's data into the old (Node) server's database: the way back.
@@ -63,13 +64,8 @@ pub struct ExportArgs {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportCommandError {
     /// The backup or the working copy can't be written, read, or relied on.
-    #[error("{}: {error}", path.display())]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: BackupError,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The database is none, or of another version.
     #[error("this server's database is not of this program's version; `supersync migrate run` brings it up to date")]
     OtherSchema,
@@ -92,12 +88,11 @@ impl ExportCommandError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::File { error: BackupError::Io(error), .. } if error.kind() == io::ErrorKind::NotFound => 3,
-            Self::Export(ExportError::Refused(Refusal::Unreachable(_)) | ExportError::Target(_))
-            | Self::File { error: BackupError::Store(_), .. } => 5,
+            Self::File(error) => error.exit_code(),
+            Self::Export(ExportError::Refused(Refusal::Unreachable(_)) | ExportError::Target(_)) => 5,
             Self::Export(ExportError::Refused(_)) | Self::OtherSchema | Self::Store(StoreError::Refused(_)) => 4,
             Self::Store(_) => 5,
-            Self::File { .. } | Self::Faults(_) | Self::Export(_) | Self::Io(_) => 1,
+            Self::Faults(_) | Self::Export(_) | Self::Io(_) => 1,
         }
     }
 }
@@ -106,11 +101,6 @@ impl From<Refusal> for ExportCommandError {
     fn from(refusal: Refusal) -> Self {
         Self::Export(refusal.into())
     }
-}
-
-fn of(path: &Path) -> impl FnOnce(BackupError) -> ExportCommandError {
-    let path = path.to_owned();
-    |error| ExportCommandError::File { path, error }
 }
 
 /// Runs `supersync export`.
@@ -140,7 +130,7 @@ pub async fn export(
         for fault in &checked.faults {
             writeln!(output, "fault: {fault}")?;
         }
-        return Err(of(copy.path())(BackupError::Faults(checked.fault_count)));
+        return Err(of(copy.path())(BackupError::Faults(checked.fault_count)).into());
     }
     let operations = AtomicU64::new(0);
     let bar = progress::bar(usize::try_from(checked.operations).unwrap_or(usize::MAX), "operations");
@@ -175,26 +165,12 @@ enum Copy {
 
 impl Copy {
     async fn make(config: &Config, directory: &Path) -> Result<Self, ExportCommandError> {
-        // Neither makes a database nor changes one that an older server may be using.
-        let migrations = store::migration_status(&config.database).await?;
-        if migrations.iter().any(|migration| !migration.applied) {
-            return Err(ExportCommandError::OtherSchema);
-        }
+        let store = backup_file::database(config).await?.ok_or(ExportCommandError::OtherSchema)?;
         let path = directory.join(format!("supersync-export-{}.ssb", std::process::id()));
-        let store = store::open_beside(&config.database, config.timeouts.statement).await?;
         let is_served = store.is_in_use().await?;
-        let so_far = Arc::new(Progress::default());
-        let bar = progress::bar(0, "rows read");
-        let writing = backup::write(Arc::clone(&store), &path, Arc::clone(&so_far));
-        let written = progress::watch(writing, || {
-            let rows = so_far.rows.load(Ordering::Relaxed);
-            bar.set_length(so_far.of_about.load(Ordering::Relaxed).max(rows));
-            bar.set_position(rows);
-        })
-        .await;
-        bar.finish_and_clear();
+        let written = backup_file::write(&store, &path).await;
         store.close().await;
-        written.map_err(of(&path))?;
+        written?;
         Ok(Self::Made { path, is_served })
     }
 
@@ -217,17 +193,6 @@ impl Drop for Copy {
             tracing::warn!(%error, "the working copy of the data can't be removed; it is as secret as the database");
         }
     }
-}
-
-async fn check(path: &Path) -> Result<Checked, ExportCommandError> {
-    let bytes = Arc::new(AtomicU64::new(0));
-    let size = std::fs::metadata(path).map_err(|error| of(path)(error.into()))?.len();
-    let bar = progress::bar(usize::try_from(size).unwrap_or(usize::MAX), "bytes checked");
-    let (file, counter) = (path.to_owned(), Arc::clone(&bytes));
-    let checking = tokio::task::spawn_blocking(move || backup::check(&file, &counter));
-    let checked = progress::watch(checking, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
-    bar.finish_and_clear();
-    checked.unwrap_or(Err(BackupError::Crashed)).map_err(of(path))
 }
 
 /// What a person is told.

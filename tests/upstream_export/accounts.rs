@@ -4,9 +4,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use supersync::store::{NewPasskey, OneTimeToken, TokenPurpose, Unique};
 
-use super::old::Old;
 use super::{export, exported, partly};
 use crate::harness::{Account, Backend, Program, Server, op};
+use crate::old_schema::{OldDatabase, State};
 
 from_both_databases! {
     passwords_go_back_if_the_old_server_can_check_them,
@@ -30,7 +30,7 @@ async fn passwords_go_back_if_the_old_server_can_check_them(from: Backend) {
     server.store.bump_token_version(argon.id).await.expect("the store works");
     let version = server.store.user_by_id(argon.id).await.expect("the store works").expect("there").token_version;
     server.store.count_failed_login(none.id, 1, FAR).await.expect("the store works");
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let report = exported(&server.database, &old, &[]).await;
     assert_eq!(old.user(&bcrypt).await["password_hash"], old_hash);
     let theirs = old.user(&argon).await;
@@ -76,7 +76,7 @@ async fn passkeys_follow_what_they_are_here(from: Backend) {
         let Unique::Done(id) = added else { panic!("{added:?}") };
         keys.push(id);
     }
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let report = exported(&server.database, &old, &[]).await;
     assert_eq!(report["passkeys"], json!({ "written": 2, "removed": 0 }));
     let query = "SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created, \
@@ -125,7 +125,7 @@ async fn put_link(server: &Server, account: &Account, token: &str, purpose: Toke
 async fn links_that_were_used_here_are_void_there(from: Backend) {
     let server = Server::start(from).await;
     let account = server.account().await;
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     exported(&server.database, &old, &[]).await;
     old.run(&format!(
         "UPDATE users SET verification_token = 'kept', verification_token_expires_at = {FAR}, login_token = 'used', \
@@ -173,7 +173,7 @@ async fn change_address(server: &Server, account: &Account, email: &str) {
 async fn addresses_may_have_been_swapped(from: Backend) {
     let server = Server::start(from).await;
     let [one, two, three] = [server.account().await, server.account().await, server.account().await];
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     exported(&server.database, &old, &[]).await;
     change_address(&server, &one, "meanwhile@example.org").await;
     change_address(&server, &two, &one.email).await;
@@ -192,7 +192,7 @@ async fn accounts_deleted_here_are_deleted_there_when_told(from: Backend) {
     let server = Server::start(from).await;
     let [kept, gone] = [server.account().await, server.account().await];
     gone.upload("A", &[op("A"), op("A")]).await.ok();
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     exported(&server.database, &old, &[]).await;
     old.run("INSERT INTO users (id, email) VALUES (77777, 'registered-there@example.org')").await;
     server.store.delete_user(gone.id).await.expect("the store works");
@@ -229,7 +229,7 @@ async fn a_backup_can_be_written_instead(from: Backend) {
     let output = Program::run(&server.database, &["backup", file.to_str().expect("text")]).await;
     assert!(output.status.success());
     account.upload("A", &[op("A")]).await.ok();
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let report = exported(&server.database, &old, &["--backup", file.to_str().expect("text")]).await;
     assert_eq!(report["operations"]["added"], 2);
     assert!(file.exists(), "it is the operator's");
@@ -241,7 +241,7 @@ async fn the_address_is_the_old_servers(from: Backend) {
     let server = Server::start(from).await;
     let account = server.account().await;
     account.upload("A", &[op("A"), op("A")]).await.ok();
-    let old = Old::create_in_schema("tenant").await;
+    let old = OldDatabase::create_in_schema("tenant").await;
     let to = format!("{}?schema=tenant&connection_limit=60&pool_timeout=10", old.url());
     let arguments = ["export", "--upstream", "--json", "--to", to.as_str()];
     for (added, kept) in [(2, 0), (0, 2)] {

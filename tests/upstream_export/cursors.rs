@@ -6,8 +6,8 @@
 use serde_json::{Map, Value, json};
 
 use super::exported;
-use super::old::Old;
 use crate::harness::{Account, Backend, Server, import, op, snapshot};
+use crate::old_schema::{OldDatabase, State};
 
 from_both_databases! {
     every_cursor_gets_the_same_answer,
@@ -90,7 +90,7 @@ async fn bring_back(account: &Account) {
     account.post(&format!("/api/sync/archives/{id}/restore"), &Value::Null).await.ok();
 }
 
-async fn compare(server: &Server, old: &Old, accounts: &[(&str, Account)]) {
+async fn compare(server: &Server, old: &OldDatabase, accounts: &[(&str, Account)]) {
     for (name, account) in accounts {
         let (ops, state) = (old.operations(account).await, old.state(account).await);
         let last = server.state(account).await.last_seq;
@@ -131,7 +131,7 @@ async fn every_cursor_gets_the_same_answer(from: Backend) {
         }
         accounts.push((name, account));
     }
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     exported(&server.database, &old, &[]).await;
     compare(&server, &old, &accounts).await;
 
@@ -179,7 +179,7 @@ async fn every_cursor_gets_the_same_answer(from: Backend) {
     assert_eq!(report["accounts"]["failed"]["count"], 0, "{report}");
     compare(&server, &old, &accounts).await;
     // And into an empty database.
-    let another = Old::create().await;
+    let another = OldDatabase::create(State::Head).await;
     exported(&server.database, &another, &[]).await;
     compare(&server, &another, &accounts).await;
 }

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::old::{Expected, Old};
+use super::old::Expected;
 use super::{export, exported, partly, refused};
 use crate::harness::{Account, Backend, Server, import, op};
+use crate::old_schema::{OldDatabase, State};
 
 from_both_databases! {
     an_id_that_another_account_has_there,
@@ -31,7 +32,7 @@ async fn an_id_that_another_account_has_there(from: Backend) {
         account.upload("A", &[import("A"), op("A").id("the-same"), op("A")]).await.ok();
     }
     third.upload("A", &[import("A")]).await.ok();
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let (report, said) = partly(&export(&server.database, &old, &["--json"]).await);
     assert!(said.contains("1 account(s) could not be written"), "{said}");
     let reason = reason(&report, &second);
@@ -63,7 +64,7 @@ async fn what_the_old_columns_cannot_hold(from: Backend) {
         .await;
     far.upload("A", &[op("A")]).await.ok();
     fine.upload("A", &[op("A").payload(json!({ "title": "a\\u0000b" }))]).await.ok();
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let (report, _) = partly(&export(&server.database, &old, &["--json"]).await);
     let text = reason(&report, &nul);
     assert!(text.contains("operation 2 can't be stored") && text.contains("\\u0000"), "{text}");
@@ -81,7 +82,7 @@ async fn what_only_the_target_has_is_not_given_up_by_itself(from: Backend) {
     for account in [&ahead, &forked, &holed] {
         account.upload("A", &[op("A"), op("A"), op("A")]).await.ok();
     }
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     exported(&server.database, &old, &[]).await;
     // The old server went on working.
     old.run(&format!(
@@ -115,7 +116,7 @@ async fn what_only_the_target_has_is_not_given_up_by_itself(from: Backend) {
 async fn a_number_that_belongs_to_somebody_else(from: Backend) {
     let server = Server::start(from).await;
     let [theirs, other] = [server.account().await, server.account().await];
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     old.run(&format!(
         "INSERT INTO users (id, email, created_at) VALUES ({}, 'x@example.org', '2020-01-01')",
         theirs.id
@@ -131,7 +132,7 @@ async fn what_was_written_is_compared_in_what_it_means(from: Backend) {
     let server = Server::start(from).await;
     let account = server.account().await;
     account.upload("A", &[op("A").payload(json!({ "a": 1, "b": [2, 3] })), op("A")]).await.ok();
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     exported(&server.database, &old, &[]).await;
     // The same in other words.
     old.run("UPDATE operations SET payload = '{\"b\": [2.0, 30e-1], \"a\": 1}' WHERE server_seq = 1").await;
@@ -155,7 +156,7 @@ async fn what_was_written_is_compared_in_what_it_means(from: Backend) {
 async fn what_was_interrupted_is_continued(from: Backend) {
     let server = Server::start(from).await;
     let [first, second, third] = [server.account().await, server.account().await, server.account().await];
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     exported(&server.database, &old, &[]).await;
     for account in [&first, &second, &third] {
         account.upload("A", &[op("A"), op("A")]).await.ok();

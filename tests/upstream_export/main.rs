@@ -21,24 +21,27 @@ mod accounts;
 mod cursors;
 mod faults;
 mod old;
+#[path = "../upstream_schema/mod.rs"]
+mod old_schema;
 mod refusal;
 mod way_back;
 
 use std::process::Output;
 
 use harness::{Program, TestDatabase};
-use old::Old;
+use old_schema::OldDatabase;
 use serde_json::Value;
 
 /// Runs the export to its end.
-async fn export(database: &TestDatabase, old: &Old, further: &[&str]) -> Output {
-    let mut arguments = vec!["export", "--upstream", "--to", old.url()];
+async fn export(database: &TestDatabase, old: &OldDatabase, further: &[&str]) -> Output {
+    let to = old.url();
+    let mut arguments = vec!["export", "--upstream", "--to", &to];
     arguments.extend(further);
     Program::run(database, &arguments).await
 }
 
 /// What an export says that does all that it is told to.
-async fn exported(database: &TestDatabase, old: &Old, further: &[&str]) -> Value {
+async fn exported(database: &TestDatabase, old: &OldDatabase, further: &[&str]) -> Value {
     let mut arguments = vec!["--json"];
     arguments.extend(further);
     let output = export(database, old, &arguments).await;

@@ -1,12 +1,11 @@
-//! The old server's database, and what stands in it.
+//! What should stand in the old server's database, and what stands there.
 
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, PgConnection};
 use supersync::protocol::StoredOp;
 
-use crate::harness::{Account, Backend, Server, TestDatabase};
+use crate::harness::{Account, Server};
+use crate::old_schema::OldDatabase;
 
-const SCHEMA: &str = include_str!("../upstream_schema/head.sql");
 /// Tables with their keys.
 const TABLES: [(&str, &str); 6] = [
     ("users", "id"),
@@ -17,66 +16,7 @@ const TABLES: [(&str, &str); 6] = [
     ("sync_devices", "user_id, client_id COLLATE \"C\""),
 ];
 
-/// A database of the old server.
-pub struct Old {
-    database: TestDatabase,
-    url: String,
-}
-
-impl Old {
-    /// At the newest schema, empty.
-    pub async fn create() -> Self {
-        let old = Self::create_without_schema().await;
-        old.run(SCHEMA).await;
-        old
-    }
-
-    /// In a schema with this name.
-    pub async fn create_in_schema(name: &str) -> Self {
-        let old = Self::create_without_schema().await;
-        old.run(&format!("CREATE SCHEMA {name}; SET search_path = {name}; {SCHEMA}")).await;
-        old
-    }
-
-    /// No database of anybody.
-    pub async fn create_without_schema() -> Self {
-        let database = TestDatabase::create(Backend::Postgres).await;
-        let url = database.postgres().url();
-        Self { database, url }
-    }
-
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    pub async fn session(&self) -> PgConnection {
-        self.database.postgres().session().await
-    }
-
-    /// Runs statements of the test's own.
-    pub async fn run(&self, sql: &str) {
-        let mut session = self.session().await;
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.expect("the statements are right");
-        sqlx::Connection::close(session).await.expect("closed");
-    }
-
-    /// Rows as JSON objects.
-    pub async fn rows(&self, query: &str) -> Vec<Value> {
-        let mut session = self.session().await;
-        let sql = format!("SELECT row_to_json(r)::text FROM ({query}) r");
-        let rows: Vec<String> =
-            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut session).await.expect("the query is right");
-        sqlx::Connection::close(session).await.expect("closed");
-        rows.iter().map(|row| serde_json::from_str(row).expect("JSON")).collect()
-    }
-
-    /// The only row of a query.
-    pub async fn row(&self, query: &str) -> Value {
-        let mut rows = self.rows(query).await;
-        assert_eq!(rows.len(), 1, "{query}");
-        rows.remove(0)
-    }
-
+impl OldDatabase {
     /// Everything.
     pub async fn contents(&self) -> Vec<(&'static str, Vec<Value>)> {
         let mut contents = Vec::new();

@@ -1,8 +1,8 @@
 //! What is refused, and that nothing is changed by it.
 
-use super::old::Old;
 use super::{export, exported, refused};
 use crate::harness::{Backend, Program, Server, TestDatabase, free_port, import, op};
+use crate::old_schema::{OldDatabase, State};
 
 from_both_databases! {
     what_is_no_old_database_is_refused,
@@ -31,7 +31,7 @@ async fn what_is_no_old_database_is_refused(on: Backend) {
     // Neither without saying where to.
     refused(&Program::run(&database, &["export", "--to", &nobody]).await, 2);
 
-    let empty = Old::create_without_schema().await;
+    let empty = OldDatabase::without_schema().await;
     assert!(refused(&export(&database, &empty, &[]).await, 4).contains("no database of the old server"));
 
     let ours = small(Backend::Postgres).await;
@@ -42,7 +42,7 @@ async fn what_is_no_old_database_is_refused(on: Backend) {
 
 async fn an_older_schema_is_refused_with_what_it_lacks(on: Backend) {
     let database = small(on).await;
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     old.run("ALTER TABLE user_sync_state DROP COLUMN latest_state_replacement_seq").await;
     let said = refused(&export(&database, &old, &[]).await, 4);
     assert!(said.contains("user_sync_state.latest_state_replacement_seq") && said.contains("20260727000000"), "{said}");
@@ -51,20 +51,20 @@ async fn an_older_schema_is_refused_with_what_it_lacks(on: Backend) {
     let said = refused(&export(&database, &old, &["--force"]).await, 4);
     assert!(said.contains("pending_passkey_registrations.user_id"), "{said}");
 
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     old.run("ALTER TABLE operations ALTER COLUMN server_seq TYPE BIGINT").await;
     let said = refused(&export(&database, &old, &[]).await, 4);
     assert!(said.contains("operations.server_seq is of type bigint, not integer"), "{said}");
     assert!(old.rows("SELECT * FROM users").await.is_empty());
 
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     old.run("ALTER TABLE users ALTER COLUMN id DROP DEFAULT; DROP SEQUENCE users_id_seq").await;
     assert!(refused(&export(&database, &old, &[]).await, 4).contains("users_id_seq"));
 }
 
 async fn a_database_in_use_is_refused_unless_forced(on: Backend) {
     let database = small(on).await;
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let mut session = old.session().await;
     let said = refused(&export(&database, &old, &[]).await, 4);
     assert!(said.contains("in use by a program without a name (1)") && said.contains("--force"), "{said}");
@@ -78,7 +78,7 @@ async fn a_database_in_use_is_refused_unless_forced(on: Backend) {
 }
 
 async fn a_database_of_another_version_is_not_read(on: Backend) {
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let nothing = TestDatabase::create(on).await;
     let said = refused(&export(&nothing, &old, &[]).await, 4);
     assert!(said.contains("supersync migrate run"), "{said}");
@@ -91,7 +91,7 @@ async fn data_that_is_not_in_order_is_not_written(on: Backend) {
     account.upload("A", &[op("A"), op("A"), op("A"), op("A")]).await.ok();
     server.store.delete_ops(account.id, 1, 3, 10).await.expect("the store works");
     let (database, _) = server.stop().await;
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let output = export(&database, &old, &[]).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(refused(&output, 1).contains("2 fault(s)"), "{said}");

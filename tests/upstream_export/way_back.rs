@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use super::old::{Expected, Old};
+use super::old::Expected;
 use super::{export, exported};
 use crate::harness::{Account, Backend, Op, Server, ciphertext, import, op, snapshot};
+use crate::old_schema::{OldDatabase, State};
 
 from_both_databases! {
     everything_arrives,
@@ -87,7 +88,7 @@ async fn everything_arrives(from: Backend) {
     let expected = filled.expected().await;
     let counts: Vec<_> = expected.iter().map(|account| account.operations.len()).collect();
     assert_eq!(counts, [78, 4, 2, 0, 3, 0], "there is something to write");
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let database = &filled.server.database;
 
     // Its own server may run: the data is read as of one instant.
@@ -127,7 +128,7 @@ async fn everything_arrives(from: Backend) {
 
 async fn the_second_time_only_the_difference(from: Backend) {
     let filled = Filled::new(from).await;
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     exported(&filled.server.database, &old, &[]).await;
     // The old server has filled in what it keeps to save itself work.
     old.run(
@@ -163,7 +164,7 @@ async fn the_second_time_only_the_difference(from: Backend) {
 
 async fn a_dry_run_changes_nothing(from: Backend) {
     let filled = Filled::new(from).await;
-    let old = Old::create().await;
+    let old = OldDatabase::create(State::Head).await;
     let empty = old.contents().await;
     let report = exported(&filled.server.database, &old, &["--dry-run"]).await;
     assert_eq!(report["dryRun"], true);

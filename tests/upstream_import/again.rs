@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::Connection as _;
 
-use super::old::Old;
+use super::old_schema::OldDatabase;
 use super::{failed, imported, in_order, run, said};
 use crate::harness::{Backend, Program, TestDatabase};
 
@@ -19,13 +19,13 @@ into_both! {
 
 async fn a_second_run_takes_what_has_changed(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     imported(&old, &target, &["--rehearsal"]).await;
     let report = imported(&old, &target, &[]).await;
     assert_eq!((&report["taken"], &report["unchanged"]), (&json!(0), &json!(3)));
     old.ops(1, 41, 44).await;
-    old.sql("DELETE FROM users WHERE id = 7; UPDATE users SET token_version = 1 WHERE id = 2").await;
-    old.sql("INSERT INTO users (id, email, is_verified) VALUES (8, 'di@example.org', 1)").await;
+    old.run("DELETE FROM users WHERE id = 7; UPDATE users SET token_version = 1 WHERE id = 2").await;
+    old.run("INSERT INTO users (id, email, is_verified) VALUES (8, 'di@example.org', 1)").await;
     let report = imported(&old, &target, &[]).await;
     let counts = ["taken", "operations", "unchanged", "removed"].map(|name| report[name].as_u64().expect("a number"));
     assert_eq!(counts, [3, 64, 0, 1], "{report}");
@@ -35,19 +35,19 @@ async fn a_second_run_takes_what_has_changed(target: Backend) {
 
 async fn an_address_may_have_gone_to_another_account(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     // More than a portion, so that the later account is written apart.
     old.ops(2, 26, 6_000).await;
     imported(&old, &target, &[]).await;
-    old.sql("UPDATE users SET email = 'cy2@example.org' WHERE id = 7").await;
-    old.sql("UPDATE users SET email = 'cy@example.org' WHERE id = 1").await;
+    old.run("UPDATE users SET email = 'cy2@example.org' WHERE id = 7").await;
+    old.run("UPDATE users SET email = 'cy@example.org' WHERE id = 1").await;
     assert_eq!(imported(&old, &target, &[]).await["taken"], 2);
     in_order(&target).await;
 }
 
 async fn what_has_changed_here_is_not_overwritten(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     imported(&old, &target, &[]).await;
     let quota = ["user", "quota", "bob@example.org", "1GiB"];
     let output = Program::run(&target, &quota).await;
@@ -64,16 +64,16 @@ async fn what_has_changed_here_is_not_overwritten(target: Backend) {
 
 async fn what_was_broken_off_is_taken_anew(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     // A log of several portions whose last operation can't be taken: what was written of it goes.
     old.ops(2, 26, 12_000).await;
-    old.sql("UPDATE operations SET entity_type = 'UNHEARD_OF' WHERE user_id = 2 AND server_seq = 12000").await;
+    old.run("UPDATE operations SET entity_type = 'UNHEARD_OF' WHERE user_id = 2 AND server_seq = 12000").await;
     let report = failed(1, &old, &target, &[]).await;
     assert_eq!((&report["taken"], &report["operations"]), (&json!(2), &json!(40)));
     let left_out = json!([{ "user": 2, "what": "operation 12000: its entity type is unknown" }]);
     assert_eq!(report["left_out"], left_out);
     assert!(in_order(&target).await.contains("2 accounts, 40 operations"));
-    old.sql("UPDATE operations SET entity_type = 'TASK' WHERE user_id = 2 AND server_seq = 12000").await;
+    old.run("UPDATE operations SET entity_type = 'TASK' WHERE user_id = 2 AND server_seq = 12000").await;
     let report = imported(&old, &target, &[]).await;
     assert_eq!((&report["taken"], &report["unchanged"]), (&json!(1), &json!(2)));
     assert!(in_order(&target).await.contains("3 accounts, 12035 operations"));
@@ -81,7 +81,7 @@ async fn what_was_broken_off_is_taken_anew(target: Backend) {
 
 async fn a_long_log_is_written_in_parts(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     old.ops(7, 1, 60_000).await;
     let url = old.url();
     // Killed when some of it is written, whenever that is; what is there then is no account yet.
@@ -119,13 +119,13 @@ async fn begun(target: &TestDatabase) -> i64 {
 
 async fn a_comparison_finds_what_differs(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     let report = failed(1, &old, &target, &["--verify-only"]).await;
     assert_eq!(report["differences"].as_array().map(Vec::len), Some(3), "{report}");
     imported(&old, &target, &[]).await;
     let report = imported(&old, &target, &["--verify-only"]).await;
     assert_eq!((&report["verified"], &report["differences"]), (&json!(3), &json!([])));
-    old.sql(
+    old.run(
         "UPDATE operations SET payload = '{}' WHERE user_id = 1 AND server_seq = 30; \
          UPDATE users SET token_version = 9 WHERE id = 7",
     )
@@ -140,7 +140,7 @@ async fn a_comparison_finds_what_differs(target: Backend) {
 
 async fn housekeeping_is_no_change(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     old.ops(1, 41, 1_300).await;
     imported(&old, &target, &[]).await;
     let output = Program::run(&target, &["data", "seal"]).await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::old::Old;
+use super::old_schema::OldDatabase;
 use super::{failed, imported, in_order};
 use crate::harness::{Backend, TestDatabase};
 
@@ -17,8 +17,8 @@ into_both! {
 
 async fn a_counter_below_the_log_is_mended_when_told_to(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql("UPDATE user_sync_state SET last_seq = 30 WHERE user_id = 1").await;
+    let old = OldDatabase::with_data().await;
+    old.run("UPDATE user_sync_state SET last_seq = 30 WHERE user_id = 1").await;
     let report = failed(1, &old, &target, &[]).await;
     let what = "last_seq is 30, but there is an operation 40; --repair takes it over all the same";
     assert_eq!(report["left_out"], json!([{ "user": 1, "what": what }]));
@@ -31,8 +31,8 @@ async fn a_counter_below_the_log_is_mended_when_told_to(target: Backend) {
 
 async fn a_hole_before_a_full_state_is_mended_when_told_to(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql(
+    let old = OldDatabase::with_data().await;
+    old.run(
         "DELETE FROM operations WHERE user_id = 1 AND server_seq IN (10, 11); \
          UPDATE operations SET op_type = 'SYNC_IMPORT', entity_type = 'ALL', entity_id = NULL \
          WHERE user_id = 1 AND server_seq = 21",
@@ -50,9 +50,9 @@ async fn a_hole_before_a_full_state_is_mended_when_told_to(target: Backend) {
 
 async fn a_hole_without_a_full_state_costs_the_log(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql("DELETE FROM operations WHERE user_id = 1 AND server_seq = 10").await;
-    old.sql("DELETE FROM operations WHERE user_id = 2 AND server_seq = 25").await;
+    let old = OldDatabase::with_data().await;
+    old.run("DELETE FROM operations WHERE user_id = 1 AND server_seq = 10").await;
+    old.run("DELETE FROM operations WHERE user_id = 2 AND server_seq = 25").await;
     let report = failed(1, &old, &target, &[]).await;
     assert_eq!((&report["taken"], report["left_out"].as_array().map(Vec::len)), (&json!(1), Some(2)));
     let report = imported(&old, &target, &["--repair"]).await;
@@ -68,8 +68,8 @@ async fn a_hole_without_a_full_state_costs_the_log(target: Backend) {
 
 async fn of_addresses_equal_but_for_case_one_is_taken(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql(
+    let old = OldDatabase::with_data().await;
+    old.run(
         "INSERT INTO users (id, email, is_verified, created_at) VALUES (11, 'ann@example.ORG', 1, '2026-08-01'), \
          (12, 'Ed@example.org', 1, '2026-01-01'), (13, 'ED@example.org', 1, '2026-02-01')",
     )
@@ -83,9 +83,9 @@ async fn of_addresses_equal_but_for_case_one_is_taken(target: Backend) {
 
 async fn a_hole_late_in_a_long_log_is_mended_too(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     old.ops(7, 1, 30_000).await;
-    old.sql(
+    old.run(
         "DELETE FROM operations WHERE user_id = 7 AND server_seq = 12000; \
          UPDATE operations SET op_type = 'SYNC_IMPORT', entity_type = 'ALL', entity_id = NULL \
          WHERE user_id = 7 AND server_seq = 13001",
@@ -98,8 +98,8 @@ async fn a_hole_late_in_a_long_log_is_mended_too(target: Backend) {
 
 async fn an_older_passkey_of_an_unverified_address_waits(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql(
+    let old = OldDatabase::with_data().await;
+    old.run(
         "DROP TABLE pending_passkey_registrations; \
          INSERT INTO users (id, email, verification_token, verification_token_expires_at) \
          VALUES (9, 'new@example.org', 'verify-me', 4000000000000); \

@@ -27,13 +27,13 @@ macro_rules! into_both {
 }
 
 mod again;
-mod ages;
 mod dump;
 mod faults;
 mod old;
 #[path = "../upstream_schema/mod.rs"]
 mod old_schema;
 mod refusal;
+mod round_trip;
 mod special;
 mod whole;
 
@@ -42,24 +42,24 @@ use std::process::Output;
 use serde_json::Value;
 
 use harness::{Program, TestDatabase};
-use old::Old;
+use old_schema::OldDatabase;
 
 /// Runs the import with further arguments, and `--yes`.
-async fn run(old: &Old, target: &TestDatabase, more: &[&str]) -> Output {
+async fn run(old: &OldDatabase, target: &TestDatabase, more: &[&str]) -> Output {
     let url = old.url();
     let arguments = [&["import", "--from", &url, "--yes"], more].concat();
     Program::run(target, &arguments).await
 }
 
 /// Runs it so that it succeeds, and gives back its report.
-async fn imported(old: &Old, target: &TestDatabase, more: &[&str]) -> Value {
+async fn imported(old: &OldDatabase, target: &TestDatabase, more: &[&str]) -> Value {
     let output = run(old, target, &[&["--json"], more].concat()).await;
     assert!(output.status.success(), "{}{}", said(&output), complained(&output));
     serde_json::from_slice(&output.stdout).expect("a report")
 }
 
 /// Runs it so that it ends with this code, and gives back its report.
-async fn failed(code: i32, old: &Old, target: &TestDatabase, more: &[&str]) -> Value {
+async fn failed(code: i32, old: &OldDatabase, target: &TestDatabase, more: &[&str]) -> Value {
     let output = run(old, target, &[&["--json"], more].concat()).await;
     assert_eq!(output.status.code(), Some(code), "{}{}", said(&output), complained(&output));
     serde_json::from_slice(&output.stdout).expect("a report")

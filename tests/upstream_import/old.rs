@@ -1,33 +1,16 @@
-//! The old server's database.
+//! Data for the old server's database that tests can count by heart.
 
-use sqlx::{AssertSqlSafe, Connection as _};
+use serde_json::Value;
 
-use crate::harness::{Backend, TestDatabase};
+use super::old_schema::{OldDatabase, PASSWORD, State};
 
-/// What the users of [`Old::with_data`] sign in with.
-pub const PASSWORD: &str = "a password of long ago";
-
-pub struct Old(TestDatabase);
-
-impl Old {
-    /// At its newest schema, with nothing in it.
-    pub async fn empty() -> Self {
-        let old = Self(TestDatabase::create(Backend::Postgres).await);
-        old.sql(include_str!("../upstream_schema/head.sql")).await;
-        old
-    }
-
-    /// A database that is not the old server's at all.
-    pub async fn nothing() -> Self {
-        Self(TestDatabase::create(Backend::Postgres).await)
-    }
-
+impl OldDatabase {
     /// Three accounts: 1 with a password, 40 operations and two devices; 2 whose first 5 operations were pruned;
     /// 7 without operations.
     pub async fn with_data() -> Self {
-        let old = Self::empty().await;
+        let old = Self::create(State::Head).await;
         let hash = bcrypt::hash(PASSWORD, 4).expect("a hash");
-        old.sql(&format!(
+        old.run(&format!(
             "INSERT INTO users (id, email, password_hash, is_verified, token_version, created_at, storage_quota_bytes) \
              VALUES (1, 'Ann@Example.org', '{hash}', 1, 3, '2025-12-24 18:00:00.123', 5000000), \
                     (2, 'bob@example.org', NULL, 1, 0, '2026-01-01 00:00:00', 104857600), \
@@ -36,7 +19,7 @@ impl Old {
         .await;
         old.ops(1, 1, 40).await;
         old.ops(2, 6, 25).await;
-        old.sql(
+        old.run(
             "UPDATE operations SET op_type = 'SYNC_IMPORT', entity_type = 'ALL', entity_id = NULL, \
              action_type = '[SP_ALL] Load(import) all data', sync_import_reason = 'FILE_IMPORT' \
              WHERE (user_id, server_seq) IN ((1, 1), (2, 6)); \
@@ -54,7 +37,7 @@ impl Old {
     /// Operations of an account: each an update of one of ten tasks, alternately by the devices A and B, each having seen
     /// all before it.
     pub async fn ops(&self, user: i64, from: i64, to: i64) {
-        self.sql(&format!(
+        self.run(&format!(
             "INSERT INTO operations (id, user_id, client_id, server_seq, action_type, op_type, entity_type, entity_id, \
              payload, vector_clock, schema_version, client_timestamp, received_at) \
              SELECT 'op-{user}-' || lpad(n::text, 9, '0'), {user}, CASE n % 2 WHEN 0 THEN 'B' ELSE 'A' END, n, \
@@ -68,35 +51,11 @@ impl Old {
         .await;
     }
 
-    pub fn url(&self) -> String {
-        self.0.postgres().url()
-    }
-
-    /// A session, to be left open.
-    pub async fn session(&self) -> sqlx::PgConnection {
-        self.0.postgres().session().await
-    }
-
-    pub async fn sql(&self, sql: &str) {
-        let mut session = self.session().await;
-        // The tests' own.
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.expect("the statements run");
-        session.close().await.expect("closing");
-    }
-
     /// An operation's payload and clock as the old server holds them.
-    pub async fn stored(&self, user: i64, seq: i64) -> (serde_json::Value, serde_json::Value) {
-        let mut session = self.session().await;
-        let (payload, clock): (String, String) = sqlx::query_as(
-            "SELECT payload::text, vector_clock::text FROM operations WHERE user_id = $1 AND server_seq = $2",
-        )
-        .bind(user)
-        .bind(seq)
-        .fetch_one(&mut session)
-        .await
-        .expect("there is one");
-        session.close().await.expect("closing");
-        let json = |text: String| serde_json::from_str(&text).expect("JSON");
-        (json(payload), json(clock))
+    pub async fn stored(&self, user: i64, seq: i64) -> (Value, Value) {
+        let query =
+            format!("SELECT payload, vector_clock FROM operations WHERE user_id = {user} AND server_seq = {seq}");
+        let mut row = self.row(&query).await;
+        (row["payload"].take(), row["vector_clock"].take())
     }
 }

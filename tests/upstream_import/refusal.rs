@@ -2,7 +2,7 @@
 
 use sqlx::Connection as _;
 
-use super::old::Old;
+use super::old_schema::{OldDatabase, State};
 use super::{complained, imported, run};
 use crate::harness::{Backend, Program, TestDatabase};
 
@@ -22,12 +22,12 @@ fn refused(output: &std::process::Output, why: &str) {
 
 async fn what_is_not_the_old_servers_is_refused(target: Backend) {
     let target = TestDatabase::create(target).await;
-    refused(&run(&Old::nothing().await, &target, &[]).await, "it has no table users");
-    let old = Old::empty().await;
-    old.sql("ALTER TABLE operations DROP COLUMN vector_clock").await;
+    refused(&run(&OldDatabase::without_schema().await, &target, &[]).await, "it has no table users");
+    let old = OldDatabase::create(State::Head).await;
+    old.run("ALTER TABLE operations DROP COLUMN vector_clock").await;
     refused(&run(&old, &target, &[]).await, "it has no column operations.vector_clock");
-    let old = Old::empty().await;
-    old.sql("ALTER TABLE operations ALTER COLUMN server_seq TYPE bigint").await;
+    let old = OldDatabase::create(State::Head).await;
+    old.run("ALTER TABLE operations ALTER COLUMN server_seq TYPE bigint").await;
     refused(&run(&old, &target, &[]).await, "operations.server_seq is of type bigint, but integer was expected");
     let ours = TestDatabase::create(Backend::Postgres).await;
     assert!(Program::run(&ours, &["migrate", "run"]).await.status.success());
@@ -40,7 +40,7 @@ async fn what_is_not_the_old_servers_is_refused(target: Backend) {
 
 async fn a_source_that_somebody_works_on_is_refused(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     let other = old.session().await;
     refused(&run(&old, &target, &[]).await, "others work on the source: a program without a name (1)");
     assert_eq!(imported(&old, &target, &["--rehearsal"]).await["taken"], 3);
@@ -50,11 +50,11 @@ async fn a_source_that_somebody_works_on_is_refused(target: Backend) {
 async fn a_target_with_accounts_of_its_own_is_refused(target: Backend) {
     let target = TestDatabase::create(target).await;
     assert!(Program::run(&target, &["user", "add", "me@example.org"]).await.status.success());
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     refused(&run(&old, &target, &[]).await, "has 1 account(s) that were not taken over from this source");
     let empty = TestDatabase::create(if target_is_sqlite(&target) { Backend::Sqlite } else { Backend::Postgres }).await;
     imported(&old, &empty, &[]).await;
-    old.sql("DELETE FROM users WHERE id = 1").await;
+    old.run("DELETE FROM users WHERE id = 1").await;
     refused(&run(&old, &empty, &[]).await, "has 3 account(s) that were not taken over from this source");
 }
 
@@ -64,7 +64,7 @@ fn target_is_sqlite(target: &TestDatabase) -> bool {
 
 async fn a_target_in_use_is_refused(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     let server = Program::start(&target).await;
     let output = run(&old, &target, &[]).await;
     assert_eq!(output.status.code(), Some(4), "{}", complained(&output));
@@ -74,7 +74,7 @@ async fn a_target_in_use_is_refused(target: Backend) {
 
 async fn it_asks_first(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     let url = old.url();
     refused(&Program::run(&target, &["import", "--from", &url]).await, "nothing was changed");
     assert_eq!(imported(&old, &target, &[]).await["unchanged"], 0);

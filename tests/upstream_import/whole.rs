@@ -3,7 +3,7 @@
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 
-use super::old::{Old, PASSWORD};
+use super::old_schema::{OldDatabase, PASSWORD};
 use super::{imported, in_order, run};
 use crate::harness::{Account, Backend, Program, TestDatabase, http_client, op};
 
@@ -40,7 +40,7 @@ fn device(server: &Program, user: i64, version: Option<i64>) -> Account {
 
 async fn a_device_goes_on(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     let report = imported(&old, &target, &[]).await;
     assert_eq!((&report["taken"], &report["operations"], &report["devices"]), (&json!(3), &json!(60), &json!(2)));
     assert_eq!((&report["verified"], &report["differences"]), (&json!(3), &json!([])));
@@ -85,7 +85,7 @@ async fn a_device_goes_on(target: Backend) {
 
 async fn what_is_downloaded_is_what_the_source_holds(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     imported(&old, &target, &[]).await;
     let server = Program::start(&target).await;
     for (user, version, first) in [(1, 3, 1), (2, 0, 6)] {
@@ -109,7 +109,7 @@ async fn what_is_downloaded_is_what_the_source_holds(target: Backend) {
 
 async fn a_password_of_the_old_server_signs_in(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
+    let old = OldDatabase::with_data().await;
     imported(&old, &target, &[]).await;
     let server = Program::start(&target).await;
     let nobody = device(&server, 1, Some(3));
@@ -123,8 +123,8 @@ async fn a_password_of_the_old_server_signs_in(target: Backend) {
 
 async fn numbers_are_not_given_out_again(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql("SELECT setval('users_id_seq', 41)").await;
+    let old = OldDatabase::with_data().await;
+    old.run("SELECT setval('users_id_seq', 41)").await;
     imported(&old, &target, &[]).await;
     assert!(Program::run(&target, &["user", "add", "new@example.org"]).await.status.success());
     let store = supersync::store::open(&target.settings(), std::time::Duration::from_mins(1)).await.expect("it opens");
@@ -146,10 +146,10 @@ const BEFORE_MIGRATIONS: &str = "
 
 async fn an_older_schema_is_taken_over(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql("DELETE FROM operations WHERE user_id = 2 AND is_payload_encrypted").await;
-    old.sql("DELETE FROM operations WHERE user_id = 2 AND server_seq < 21").await;
-    old.sql(BEFORE_MIGRATIONS).await;
+    let old = OldDatabase::with_data().await;
+    old.run("DELETE FROM operations WHERE user_id = 2 AND is_payload_encrypted").await;
+    old.run("DELETE FROM operations WHERE user_id = 2 AND server_seq < 21").await;
+    old.run(BEFORE_MIGRATIONS).await;
     let report = imported(&old, &target, &[]).await;
     let missing = report["missing_columns"].as_array().expect("a list");
     assert!(missing.contains(&json!("operations.entity_ids")) && missing.contains(&json!("passkeys")), "{report}");
@@ -162,8 +162,8 @@ async fn an_older_schema_is_taken_over(target: Backend) {
 
 async fn passkeys_and_links_come_along(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql(
+    let old = OldDatabase::with_data().await;
+    old.run(
         "INSERT INTO users (id, email, verification_token, verification_token_expires_at) \
          VALUES (9, 'new@example.org', 'verify-me', 4000000000000), (10, 'late@example.org', 'too-late', 1000); \
          UPDATE users SET login_token = 'sign-me-in', login_token_expires_at = 4000000000000 WHERE id = 2; \
@@ -200,8 +200,8 @@ async fn passkeys_and_links_come_along(target: Backend) {
 
 async fn an_address_as_the_old_server_has_it_is_taken(target: Backend) {
     let target = TestDatabase::create(target).await;
-    let old = Old::with_data().await;
-    old.sql("ALTER SCHEMA public RENAME TO \"Old Data\"").await;
+    let old = OldDatabase::with_data().await;
+    old.run("ALTER SCHEMA public RENAME TO \"Old Data\"").await;
     let url = format!("{}?schema=Old%20Data&connection_limit=5&pool_timeout=20&pgbouncer=true", old.url());
     let output = Program::run(&target, &["import", "--yes", "--from", &url]).await;
     assert!(output.status.success(), "{}", super::complained(&output));

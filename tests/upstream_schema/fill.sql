@@ -21,7 +21,7 @@ SELECT '01950000-0000-7000-' || lpad(to_hex(account / 65536), 4, '0') || '-' || 
     '[Task Shared] updateTask', CASE seq % 10 WHEN 1 THEN 'CRT' WHEN 9 THEN 'DEL' ELSE 'UPD' END, 'TASK',
     'task-' || seq / 10,
     ('{"actionPayload": {"task": {"id": "task-' || seq / 10 || '", "changes": {"title": "Title \"' || seq
-        || '\" with ü", "timeSpentOnDay": {"2026-01-01": ' || seq * 60000 || '}, "notes": "' || repeat('note ', seq % 40)
+        || '\" with ü", "timeSpentOnDay": {"2026-01-01": ' || seq::bigint * 60000 || '}, "notes": "' || repeat('note ', seq % 40)
         || '"}}}, "entityChanges": []}')::jsonb,
     ('{"B_one": ' || (seq + 1) / 2 || ', "E_two": ' || seq / 2 || '}')::jsonb, 2,
     1764547200000 + seq, 1764547200500 + seq

@@ -9,6 +9,7 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::harness::{Backend, TestDatabase};
@@ -105,7 +106,7 @@ pub struct OldDatabase {
 impl OldDatabase {
     /// An empty one.
     pub async fn create(state: State) -> Self {
-        let old = Self { database: TestDatabase::create(Backend::Postgres).await, state };
+        let old = Self { state, ..Self::without_schema().await };
         old.run(include_str!("head.sql")).await;
         old.run(include_str!("history.sql")).await;
         match state {
@@ -118,8 +119,16 @@ impl OldDatabase {
         old
     }
 
-    pub fn state(&self) -> State {
-        self.state
+    /// An empty one at the newest schema, in a schema of this name instead of `public`.
+    pub async fn create_in_schema(name: &str) -> Self {
+        let old = Self::without_schema().await;
+        old.run(&format!("CREATE SCHEMA {name}; SET search_path = {name}; {}", include_str!("head.sql"))).await;
+        old
+    }
+
+    /// A database of nobody.
+    pub async fn without_schema() -> Self {
+        Self { database: TestDatabase::create(Backend::Postgres).await, state: State::Head }
     }
 
     pub fn url(&self) -> String {
@@ -136,6 +145,23 @@ impl OldDatabase {
         let mut session = self.session().await;
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.expect("the statements are right");
         session.close().await.expect("closing");
+    }
+
+    /// Rows as JSON objects.
+    pub async fn rows(&self, query: &str) -> Vec<Value> {
+        let mut session = self.session().await;
+        let sql = format!("SELECT row_to_json(r)::text FROM ({query}) r");
+        let rows: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut session).await.expect("the query is right");
+        session.close().await.expect("closing");
+        rows.iter().map(|row| serde_json::from_str(row).expect("JSON")).collect()
+    }
+
+    /// The only row of a query.
+    pub async fn row(&self, query: &str) -> Value {
+        let mut rows = self.rows(query).await;
+        assert_eq!(rows.len(), 1, "{query}");
+        rows.remove(0)
     }
 
     /// Accounts from number `first` on, with this many operations each. A million operations take less than a minute.

@@ -28,8 +28,8 @@ pub enum ExportError {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// It is no address.
-    #[error("--to: {0}")]
-    Address(String),
+    #[error("--to: expected postgres://user:password@host:port/name (value not shown)")]
+    Address,
     /// It can't be reached or asked.
     #[error("the target database does not answer: {}", told(.0))]
     Unreachable(#[from] sqlx::Error),

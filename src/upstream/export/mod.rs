@@ -34,7 +34,7 @@ mod rows;
 mod schema;
 mod source;
 mod stage;
-pub(super) mod target;
+mod target;
 
 pub use error::{AccountFault, ExportError, Refusal};
 pub use report::{Accounts, FailedAccount, Lost, Missing, MissingAccount, Named, Operations, Report, Rows};

@@ -21,7 +21,7 @@ pub mod dump;
 pub mod error;
 pub mod postgres;
 pub mod report;
-pub mod schema;
+pub mod shape;
 pub mod source;
 mod take;
 mod transform;

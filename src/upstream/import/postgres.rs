@@ -1,31 +1,21 @@
 //! The old server's database itself: one transaction that only reads and sees one instant.
 
-use std::str::FromStr as _;
-use std::time::Duration;
-
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
-use secrecy::ExposeSecret as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::ImportError;
-use super::schema::{Found, Shape};
+use super::shape::Shape;
 use super::source::{
     BATCH_BYTES, BATCH_OPS, Source, SourceDevice, SourceLog, SourceOp, SourcePasskey, SourcePending, SourceUser,
 };
-use crate::config::postgres_address;
 use crate::protocol::UserId;
+use crate::upstream::database;
 
 /// By this name the source knows our session.
 const APPLICATION: &str = "supersync-import";
-/// Whoever has just been stopped may take a moment to be gone.
-const LEAVING: Duration = Duration::from_secs(3);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-const TABLES: [&str; 6] =
-    ["users", "operations", "user_sync_state", "sync_devices", "passkeys", "pending_passkey_registrations"];
 
 /// The old server's database.
 #[derive(Debug)]
@@ -40,18 +30,9 @@ impl LiveSource {
     ///
     /// # Errors
     /// [`ImportError::Address`], or what kept it from connecting.
-    pub async fn connect(address: &str) -> Result<Self, ImportError> {
-        let (url, schema) = postgres_address(address).ok_or(ImportError::Address)?;
-        let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| ImportError::Address)?;
-        let mut connection = options.application_name(APPLICATION).disable_statement_logging().connect().await?;
-        sqlx::query(
-            "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '10s', false), \
-             set_config('idle_in_transaction_session_timeout', '0', false), set_config('jit', 'off', false), \
-             set_config('search_path', COALESCE($1, current_setting('search_path')), false)",
-        )
-        .bind(schema.map(|name| format!("\"{}\"", name.replace('"', "\"\""))))
-        .execute(&mut connection)
-        .await?;
+    pub async fn connect(text: &str) -> Result<Self, ImportError> {
+        let address = database::address(text, APPLICATION).ok_or(ImportError::Address)?;
+        let mut connection = database::connect(address).await?;
         sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut connection).await?;
         Ok(Self { connection, shape: Shape::default(), operations: String::new() })
     }
@@ -74,20 +55,7 @@ fn ms(sql: &str) -> String {
 #[async_trait]
 impl Source for LiveSource {
     async fn open(&mut self) -> Result<Vec<String>, ImportError> {
-        let rows = sqlx::query(
-            "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a \
-             JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
-             WHERE c.oid = ANY (ARRAY(SELECT to_regclass(quote_ident(t)) FROM unnest($1::text[]) AS t)) \
-             AND a.attnum > 0 AND NOT a.attisdropped",
-        )
-        .bind(TABLES.map(str::to_owned).to_vec())
-        .fetch_all(&mut self.connection)
-        .await?;
-        let mut found = Vec::with_capacity(rows.len());
-        for row in rows {
-            found.push(Found { table: row.try_get(0)?, name: row.try_get(1)?, kind: row.try_get(2)? });
-        }
-        self.shape = Shape::of(found)?;
+        self.shape = Shape::of(database::columns(&mut self.connection).await?)?;
         let column = |name| self.shape.sql("o", "operations", name);
         self.operations = format!(
             "SELECT o.id, o.client_id, o.server_seq::bigint, o.action_type, o.op_type, o.entity_type, o.entity_id, {}, \
@@ -103,29 +71,7 @@ impl Source for LiveSource {
     }
 
     async fn others(&mut self) -> Result<String, ImportError> {
-        let until = Instant::now() + LEAVING;
-        loop {
-            // Without the right to see more, what others do is hidden, but not that they are there.
-            let rows = sqlx::query(
-                "SELECT COALESCE(NULLIF(application_name, ''), 'a program without a name'), count(*) \
-                 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-                 AND application_name IS DISTINCT FROM $1 \
-                 AND COALESCE(backend_type, 'client backend') = 'client backend' GROUP BY 1 ORDER BY 1",
-            )
-            .bind(APPLICATION)
-            .fetch_all(&mut self.connection)
-            .await?;
-            if rows.is_empty() || Instant::now() >= until {
-                let mut others = Vec::new();
-                for row in rows {
-                    others.push(format!("{} ({})", row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?));
-                }
-                return Ok(others.join(", "));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-            // Within a transaction the answer would stay the same.
-            sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut self.connection).await?;
-        }
+        Ok(database::others(&mut self.connection, APPLICATION).await?)
     }
 
     async fn users(&mut self) -> Result<Vec<SourceUser>, ImportError> {

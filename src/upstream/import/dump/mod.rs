@@ -18,11 +18,12 @@ use flate2::bufread::MultiGzDecoder;
 use tokio::sync::mpsc;
 
 use super::ImportError;
-use super::schema::{COLUMNS, Found, LATER_TABLES, Shape};
+use super::shape::Shape;
 use super::source::{
     BATCH_BYTES, BATCH_OPS, Source, SourceDevice, SourceLog, SourceOp, SourcePasskey, SourcePending, SourceUser,
 };
 use crate::protocol::UserId;
+use crate::upstream::schema::{Found, TABLES, column};
 
 mod copy;
 mod error;
@@ -139,8 +140,7 @@ fn contents(from: impl BufRead, folder: &Path) -> Result<DumpSource, DumpError> 
     let mut seen: HashMap<String, u64> = HashMap::new();
     let mut copies = Copies::new(from);
     while let Some(Header { table, columns, line }) = copies.next_table()? {
-        let is_read = COLUMNS.iter().chain(LATER_TABLES).any(|known| known.table == table);
-        if !is_read {
+        if !TABLES.contains(&table.as_str()) {
             continue;
         }
         if let Some(first) = seen.insert(table.clone(), line) {
@@ -178,8 +178,8 @@ fn contents(from: impl BufRead, folder: &Path) -> Result<DumpSource, DumpError> 
 
 /// A column. That its values are of the type that was expected shows when they are read.
 fn found(table: &str, name: &str) -> Found {
-    let known = COLUMNS.iter().chain(LATER_TABLES).find(|known| known.table == table && known.name == name);
-    Found { table: table.to_owned(), name: name.to_owned(), kind: known.map_or("", |known| known.kind).to_owned() }
+    let kind = column(table, name).map_or("", |known| known.kind).to_owned();
+    Found { table: table.to_owned(), name: name.to_owned(), kind, not_null: false, has_default: false }
 }
 
 impl Contents {

@@ -1,0 +1,84 @@
+//! Backup files as commands write and read them: with a bar, and with their name in what goes wrong.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use indicatif::ProgressBar;
+
+use super::progress;
+use crate::backup::{self, BackupError, Checked, Progress, Written};
+use crate::config::Config;
+use crate::store::{self, Store, StoreError};
+
+/// A file can't be written, read, or relied on.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct FileError {
+    /// Which one.
+    pub path: PathBuf,
+    /// Why.
+    pub error: BackupError,
+}
+
+impl FileError {
+    /// With which code the program ends.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match &self.error {
+            BackupError::Io(error) if error.kind() == io::ErrorKind::NotFound => 3,
+            BackupError::NotEmpty(_) | BackupError::InUse => 4,
+            BackupError::Store(_) => 5,
+            _ => 1,
+        }
+    }
+}
+
+/// What goes wrong with this file.
+pub(super) fn of(path: &Path) -> impl FnOnce(BackupError) -> FileError {
+    let path = path.to_owned();
+    |error| FileError { path, error }
+}
+
+/// The configured database, to be read only, beside a server that may be working on it. `None`: there is none, or it is
+/// not of this program's version; neither is made or changed then.
+pub(super) async fn database(config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    let migrations = store::migration_status(&config.database).await?;
+    if migrations.iter().any(|migration| !migration.applied) {
+        return Ok(None);
+    }
+    Ok(Some(store::open_beside(&config.database, config.timeouts.statement).await?))
+}
+
+/// Writes what the database holds.
+pub(super) async fn write(store: &Arc<dyn Store>, path: &Path) -> Result<Written, FileError> {
+    let so_far = Arc::new(Progress::default());
+    let bar = progress::bar(0, "rows");
+    let writing = backup::write(Arc::clone(store), path, Arc::clone(&so_far));
+    let written = progress::watch(writing, || {
+        let rows = so_far.rows.load(Ordering::Relaxed);
+        bar.set_length(so_far.of_about.load(Ordering::Relaxed).max(rows));
+        bar.set_position(rows);
+    })
+    .await;
+    bar.finish_and_clear();
+    written.map_err(of(path))
+}
+
+/// Reads it to its end.
+pub(super) async fn check(path: &Path) -> Result<Checked, FileError> {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let bar = bytes_bar(path)?;
+    let (file, counter) = (path.to_owned(), Arc::clone(&bytes));
+    let checking = tokio::task::spawn_blocking(move || backup::check(&file, &counter));
+    let checked = progress::watch(checking, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
+    bar.finish_and_clear();
+    checked.unwrap_or(Err(BackupError::Crashed)).map_err(of(path))
+}
+
+/// A bar as long as the file.
+pub(super) fn bytes_bar(path: &Path) -> Result<ProgressBar, FileError> {
+    let size = std::fs::metadata(path).map_err(|error| of(path)(error.into()))?.len();
+    Ok(progress::bar(usize::try_from(size).unwrap_or(usize::MAX), "bytes"))
+}

@@ -1,0 +1,120 @@
+//! The old server's database as a place: how it is reached, what it says of itself, and who else works on it.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Row as _};
+use tokio::time::Instant;
+
+use super::schema::{Found, TABLES};
+use crate::config::postgres_address;
+
+/// Whoever has just been stopped may take a moment to be gone.
+pub const LEAVING: Duration = Duration::from_secs(3);
+/// How often it is looked whether somebody is gone.
+pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How to connect to an address as the old server has it in its `DATABASE_URL`, and the schema that it names. By
+/// `application` the database knows the session. `None`: it is no address.
+#[must_use]
+pub fn address(text: &str, application: &str) -> Option<(PgConnectOptions, Option<String>)> {
+    let (url, schema) = postgres_address(text)?;
+    let options = PgConnectOptions::from_str(url.expose_secret()).ok()?;
+    Some((options.application_name(application).disable_statement_logging(), schema))
+}
+
+/// Opens a session.
+///
+/// # Errors
+/// What kept it from connecting.
+pub async fn connect((options, schema): (PgConnectOptions, Option<String>)) -> sqlx::Result<PgConnection> {
+    let mut connection = options.connect().await?;
+    // Times are in UTC, as the contract says. No plan may be cut short; waiting for a lock may.
+    sqlx::query(
+        "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '10s', false), \
+         set_config('idle_in_transaction_session_timeout', '0', false), set_config('jit', 'off', false), \
+         set_config('TimeZone', 'UTC', false), \
+         set_config('search_path', COALESCE($1, current_setting('search_path')), false)",
+    )
+    .bind(schema.map(|name| format!("\"{}\"", name.replace('"', "\"\""))))
+    .execute(&mut connection)
+    .await?;
+    Ok(connection)
+}
+
+/// The columns of the [`TABLES`], as far as they are there: the catalogue, not the history of migrations, which many
+/// installations don't have.
+///
+/// # Errors
+/// The database's.
+pub async fn columns(connection: &mut PgConnection) -> sqlx::Result<Vec<Found>> {
+    let rows = sqlx::query(
+        "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
+         a.atthasdef OR a.attidentity <> '' \
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
+         WHERE c.oid = ANY (ARRAY(SELECT to_regclass(quote_ident(t)) FROM unnest($1::text[]) AS t)) \
+         AND a.attnum > 0 AND NOT a.attisdropped",
+    )
+    .bind(TABLES.map(str::to_owned).to_vec())
+    .fetch_all(connection)
+    .await?;
+    let found = rows.iter().map(|row| {
+        Ok(Found {
+            table: row.try_get(0)?,
+            name: row.try_get(1)?,
+            kind: row.try_get(2)?,
+            not_null: row.try_get(3)?,
+            has_default: row.try_get(4)?,
+        })
+    });
+    found.collect()
+}
+
+/// Who else has a session, in words; empty if nobody, but for sessions of this kind. Waits a moment for them to leave.
+///
+/// # Errors
+/// The database's.
+pub async fn others(connection: &mut PgConnection, application: &str) -> sqlx::Result<String> {
+    let until = Instant::now() + LEAVING;
+    loop {
+        // Without the right to see more, what others do is hidden, but not that they are there.
+        let rows = sqlx::query(
+            "SELECT COALESCE(NULLIF(application_name, ''), 'a program without a name'), count(*) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid() \
+             AND application_name IS DISTINCT FROM $1 \
+             AND COALESCE(backend_type, 'client backend') = 'client backend' GROUP BY 1 ORDER BY 1",
+        )
+        .bind(application)
+        .fetch_all(&mut *connection)
+        .await?;
+        if rows.is_empty() || Instant::now() >= until {
+            let named = rows
+                .iter()
+                .map(|row| Ok(format!("{} ({})", row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?)))
+                .collect::<sqlx::Result<Vec<_>>>()?;
+            return Ok(named.join(", "));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        // Within a transaction the answer would stay the same.
+        sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut *connection).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_as_operators_have_them() {
+        for wrong in ["", "old", "mysql://h/d", "postgres://h", "postgres://h/"] {
+            assert!(address(wrong, "x").is_none(), "{wrong}");
+        }
+        let text = "postgresql://u:p@h:5433/d?connection_limit=60&pool_timeout=10&schema=old&sslmode=disable&application_name=x";
+        let (options, schema) = address(text, "by this name").expect("an address");
+        assert_eq!((options.get_host(), options.get_port(), options.get_database()), ("h", 5433, Some("d")));
+        assert_eq!(options.get_application_name(), Some("by this name"));
+        assert_eq!(schema.as_deref(), Some("old"));
+    }
+}
