@@ -2,7 +2,31 @@
 
 use std::time::Instant;
 
-use super::{Result, StoreError};
+/// What went wrong in the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Certainly not applied; trying again may help (connection refused, pool exhausted, serialisation failure, busy).
+    #[error("database unavailable: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// Certainly not applied: the statement ran longer than it may and was cancelled.
+    #[error("database statement timed out: {0}")]
+    Timeout(#[source] sqlx::Error),
+    /// The connection was lost while a commit was under way: it may have been applied or not.
+    #[error("outcome unknown: {0}")]
+    Unknown(#[source] sqlx::Error),
+    /// A stored value can't be what it is.
+    #[error("corrupt data: {0}")]
+    Corrupt(String),
+    /// Anything else: a defect here or in the schema. Not applied.
+    #[error("database error: {0}")]
+    Internal(#[source] sqlx::Error),
+    /// The schema is newer than this program, or another process holds the file, …: refuse to start.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A store's result.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// A PostgreSQL SQLSTATE or SQLite result code that says "a unique key is taken".
 pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {

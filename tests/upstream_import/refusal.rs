@@ -1,5 +1,7 @@
 //! What is refused, and that nothing is changed then.
 
+use std::time::Duration;
+
 use sqlx::Connection as _;
 
 use super::old_schema::{OldDatabase, State};
@@ -70,6 +72,36 @@ async fn a_target_in_use_is_refused(target: Backend) {
     assert_eq!(output.status.code(), Some(4), "{}", complained(&output));
     server.kill().await;
     assert_eq!(imported(&old, &target, &[]).await["taken"], 3, "nothing had been taken");
+}
+
+/// A server that served half of the accounts would send the devices of the others away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_no_server_starts_on_what_is_being_filled() {
+    let target = TestDatabase::create(Backend::Postgres).await;
+    assert!(Program::run(&target, &["migrate", "run"]).await.status.success());
+    let old = OldDatabase::with_data().await;
+    let mut session = target.postgres().session().await;
+    let mut held = session.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE users IN SHARE MODE").execute(&mut *held).await.expect("nobody works on it");
+    let importing = imported(&old, &target, &[]);
+    let meanwhile = async {
+        let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass)";
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *held).await.expect("it answers") {
+            look.tick().await;
+        }
+        // Without arguments it is the server.
+        for arguments in [&[] as &[&str], &["migrate", "run"]] {
+            let output = Program::run(&target, arguments).await;
+            assert!(!output.status.success());
+            assert!(complained(&output).contains("an import or a restore is filling the database"));
+        }
+        held.rollback().await.expect("it was open");
+    };
+    let (report, ()) = tokio::join!(importing, meanwhile);
+    assert_eq!(report["taken"], 3);
+    session.close().await.expect("closing");
+    Program::start(&target).await.kill().await;
 }
 
 async fn it_asks_first(target: Backend) {

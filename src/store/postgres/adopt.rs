@@ -11,15 +11,13 @@ use sqlx::{Connection as _, Row as _};
 use tokio::sync::mpsc;
 
 use super::PostgresStore;
-use super::backup::{copy_rows, is_used};
+use super::backup::{copy_rows, is_taken, is_used};
 use crate::protocol::UserId;
 use crate::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Marked, Portion, Resident, mark};
 use crate::store::error::timed;
 use crate::store::{Result, StoreError};
 
 const NAME: &str = "supersync-import";
-/// Two imports at once would write the same accounts.
-const ALONE: &str = "SELECT pg_try_advisory_lock(1937075313, hashtext(current_schema()))";
 /// Whatever there is of accounts that may have no row in `users` yet. The others' rows go with that row.
 const REMOVE: [&str; 6] = [
     "DELETE FROM users WHERE id = ANY($1)",
@@ -49,11 +47,8 @@ impl AdoptStore for PostgresStore {
 
     async fn adopt(&self, mut from: mpsc::Receiver<Portion>, stored: Arc<AtomicU64>) -> Result<AdoptOutcome> {
         let mut connection = self.apart(NAME).await?;
-        if !sqlx::query_scalar::<_, bool>(ALONE).fetch_one(&mut connection).await? {
-            return Ok(AdoptOutcome::InUse);
-        }
         // Before the first portion, even if there is none.
-        if is_used(&mut connection).await? {
+        if !is_taken(&mut connection).await? {
             return Ok(AdoptOutcome::InUse);
         }
         while let Some(portion) = from.recv().await {

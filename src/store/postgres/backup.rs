@@ -55,7 +55,7 @@ impl BackupStore for PostgresStore {
         timed("load", async {
             // Dropped with whatever is left undone in it.
             let mut connection = self.apart("supersync-restore").await?;
-            if is_used(&mut connection).await? {
+            if !is_taken(&mut connection).await? {
                 return Ok(LoadOutcome::InUse);
             }
             let outcome = load(&mut connection, from, replace).await?;
@@ -87,6 +87,34 @@ impl PostgresStore {
         session.prepare(&mut connection).await?;
         Ok(connection)
     }
+}
+
+/// Whoever holds this lock fills the database from elsewhere.
+const FILLS: &str = "SELECT pg_try_advisory_lock(1937075313, hashtext(current_schema()))";
+const IS_FILLED: &str = "SELECT NOT pg_try_advisory_xact_lock_shared(1937075313, hashtext(current_schema()))";
+
+impl PostgresStore {
+    /// Refuses a database that is being filled by an import or a restore. Who begins to fill it at the same moment sees
+    /// this session or those that follow, and stops.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`], or what kept it from asking.
+    pub async fn refuse_while_filled(&self) -> Result<()> {
+        let mut connection = self.apart(APPLICATION).await?;
+        let is_filled: bool = sqlx::query_scalar(IS_FILLED).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        if is_filled {
+            return Err(StoreError::Refused(
+                "an import or a restore is filling the database; start again when it has ended".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Takes the database for filling it, for as long as the session lasts. `false`: somebody else works on it.
+pub(super) async fn is_taken(connection: &mut PgConnection) -> Result<bool> {
+    Ok(sqlx::query_scalar(FILLS).fetch_one(&mut *connection).await? && !is_used(connection).await?)
 }
 
 /// Whether a server or a command has a session.

@@ -1,0 +1,75 @@
+//! What is done to logs in the background: packing, and giving free what was replaced.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{ArchivedRange, Result};
+use crate::protocol::{Seq, UserId};
+
+/// An account with operations that may be packed into segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealable {
+    /// The account.
+    pub user: UserId,
+    /// Its data set.
+    pub generation: i64,
+    /// What may be packed begins after this sequence.
+    pub after: Seq,
+    /// The data set's last sequence.
+    pub last_seq: Seq,
+    /// A device that joins reads what comes after this sequence: the newest full state and its followers, or everything.
+    pub pages_after: Seq,
+    /// The segment that ends at `after`, if one does.
+    pub last_segment: Option<LastSegment>,
+}
+
+/// The newest segment of a log, without its operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSegment {
+    /// Its first sequence.
+    pub first_seq: Seq,
+    /// How many operations it holds.
+    pub op_count: usize,
+    /// Bytes that they are charged.
+    pub storage_bytes: i64,
+    /// Bytes that it takes, with what is needed to find operations in it.
+    pub packed_bytes: i64,
+}
+
+/// Housekeeping over all accounts, in bounded steps.
+#[async_trait]
+pub trait MaintenanceStore: Send + Sync + 'static {
+    /// Accounts whose data set may have a prunable prefix: those with a causal full state above `pruned_seq + 1`, ids
+    /// above `after`, ascending.
+    async fn prunable_accounts(&self, after: UserId, limit: usize) -> Result<Vec<UserId>>;
+
+    /// Accounts, ids above `after`, ascending, in whose data set at least `min_run` operations have not been looked at
+    /// for packing, the `min_run`-th of them received before `before_ms`. With `only` at most that account.
+    async fn sealable_accounts(
+        &self,
+        after: UserId,
+        only: Option<UserId>,
+        min_run: Seq,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Sealable>>;
+
+    /// Deletes operations with `after < seq ≤ up_to`, at most `limit`, lowest first. Returns how many; 0 = there are
+    /// none left. The range must have left the data set: no commit may change it any more.
+    async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64>;
+
+    /// Archived ranges older than `before_ms`: account and range, oldest first, then by account and place, at most
+    /// `limit`.
+    async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>>;
+
+    /// Forgets an archived range whose operations have been deleted, and heads of that account that belong to older
+    /// generations.
+    async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()>;
+
+    /// Deletes devices not seen since `before_ms`, at most `limit`. Returns how many.
+    async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64>;
+
+    /// Tries to become the one instance that does housekeeping for about `ttl`. `owner` names this process.
+    async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool>;
+}

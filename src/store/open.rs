@@ -1,0 +1,95 @@
+//! Opening the configured database: to serve it, beside a server, or only to look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{MigrationStatus, Result, Store, StoreError, postgres, sqlite};
+use crate::config;
+
+/// Which versions of the schema the configured database has, and which it lacks. Changes nothing.
+///
+/// # Errors
+/// What kept the database from being read.
+pub async fn migration_status(database: &config::Database) -> Result<Vec<MigrationStatus>> {
+    match database {
+        config::Database::Sqlite { path } => sqlite::SqliteStore::migration_status(path).await,
+        config::Database::Postgres { url, schema, .. } => {
+            postgres::PostgresStore::migration_status(url, schema.as_deref()).await
+        }
+    }
+}
+
+/// Opens the configured database for a command that may run beside a server.
+///
+/// # Errors
+/// Like [`open`], but a server that has the embedded database open is no hindrance.
+pub async fn open_beside(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    open_for(Use::Beside, database, statement_timeout).await
+}
+
+/// Opens the configured database to look at it: it must have every migration of this program and no other, and nothing is
+/// made or migrated.
+///
+/// # Errors
+/// [`StoreError::Refused`] when the database is of another version; otherwise what kept it from being opened.
+pub async fn open_to_look(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    match database {
+        config::Database::Sqlite { path } => {
+            Ok(Arc::new(sqlite::SqliteStore::open_to_look(path, sqlite::SqliteOptions::default()).await?))
+        }
+        config::Database::Postgres { .. } => {
+            if !migration_status(database).await?.iter().all(|migration| migration.applied && migration.known) {
+                return Err(StoreError::Refused("the database is of another version".to_owned()));
+            }
+            // Nothing is left to migrate.
+            open_beside(database, statement_timeout).await
+        }
+    }
+}
+
+/// Opens the configured database and brings its schema up to date.
+///
+/// `statement_timeout` is enforced by PostgreSQL, which stops the statement; the embedded database runs in this process
+/// and has nobody to wait for.
+///
+/// # Errors
+/// [`StoreError::Refused`] when the database must not be used as it is, otherwise what kept it from being opened.
+pub async fn open(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    open_for(Use::Serving, database, statement_timeout).await
+}
+
+/// What a database is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Serving, or filling: nobody may be filling it.
+    Serving,
+    /// A command beside that.
+    Beside,
+}
+
+async fn open_for(what: Use, database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    match database {
+        config::Database::Sqlite { path } => {
+            let options = sqlite::SqliteOptions::default();
+            let store = match what {
+                Use::Serving => sqlite::SqliteStore::open(path, options).await?,
+                Use::Beside => sqlite::SqliteStore::open_beside(path, options).await?,
+            };
+            Ok(Arc::new(store))
+        }
+        config::Database::Postgres { url, max_connections, acquire_timeout, schema } => {
+            let options = postgres::PostgresOptions {
+                url: url.clone(),
+                max_connections: *max_connections,
+                acquire_timeout: *acquire_timeout,
+                schema: schema.clone(),
+                statement_timeout,
+            };
+            let store = postgres::PostgresStore::connect(options).await?;
+            if what == Use::Serving {
+                store.refuse_while_filled().await?;
+            }
+            Ok(Arc::new(store))
+        }
+    }
+}
