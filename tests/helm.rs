@@ -185,9 +185,9 @@ fn the_pod_may_do_nothing_that_it_need_not_and_has_time_to_finish() {
     let container = container(&objects);
     assert_eq!(container["securityContext"], rights);
     assert!(container["resources"]["limits"]["memory"].is_string() && container["resources"]["requests"].is_object());
-    // preStop, SHUTDOWN_TIMEOUT_SECONDS, closing what is open, and some.
-    assert_eq!(container["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
-    assert!(pod["terminationGracePeriodSeconds"].as_u64() >= Some(5 + 50 + 5));
+    // SHUTDOWN_DELAY_SECONDS, SHUTDOWN_TIMEOUT_SECONDS, closing what is open, and some.
+    assert_eq!(settings(&objects)["SHUTDOWN_DELAY_SECONDS"], "5");
+    assert_eq!(pod["terminationGracePeriodSeconds"], 5 + 50 + 10);
     assert_eq!(settings(&objects)["SHUTDOWN_TIMEOUT_SECONDS"], "50");
     for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
         assert_eq!(container[probe]["httpGet"], json!({ "path": path, "port": "http" }), "{probe}");

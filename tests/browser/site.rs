@@ -70,7 +70,9 @@ impl Site {
     /// The link in the newest of so many mails to this address.
     pub async fn link(&self, to: &str, count: usize) -> String {
         let deadline = tokio::time::Instant::now() + PATIENCE;
+        let mut look = tokio::time::interval(Duration::from_millis(20));
         loop {
+            look.tick().await;
             let mut mails = self.mails(to);
             if mails.len() >= count {
                 let mail = mails.pop().expect("there is one");
@@ -80,7 +82,6 @@ impl Site {
                 return text[start..].split_whitespace().next().expect("a link").to_owned();
             }
             assert!(tokio::time::Instant::now() < deadline, "{} of {count} mails to {to}", mails.len());
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

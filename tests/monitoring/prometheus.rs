@@ -11,6 +11,9 @@ use tempfile::TempDir;
 use crate::harness::{LONG_PATIENCE, free_port, http_client};
 use crate::{folder, program};
 
+/// How often to look at something that happens elsewhere.
+pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// Scrapes once a second.
 pub struct Prometheus {
     child: Child,
@@ -62,12 +65,13 @@ impl Prometheus {
         let http = http_client();
         let prometheus = Self { child, base: format!("http://{address}"), http, _directory: directory };
         let ready = async {
+            let mut look = tokio::time::interval(LOOK_EVERY);
             loop {
+                look.tick().await;
                 let asked = prometheus.http.get(format!("{}/-/ready", prometheus.base)).send().await;
                 if asked.is_ok_and(|answer| answer.status().is_success()) {
                     return;
                 }
-                pause().await;
             }
         };
         tokio::time::timeout(LONG_PATIENCE, ready).await.expect("prometheus is ready in time");
@@ -104,9 +108,4 @@ impl Prometheus {
         let groups = data["groups"].as_array().expect("groups");
         groups.iter().flat_map(|group| group["rules"].as_array().expect("rules").clone()).collect()
     }
-}
-
-/// Between two looks at something that happens elsewhere and can't be waited for.
-pub async fn pause() {
-    tokio::time::sleep(Duration::from_millis(250)).await;
 }

@@ -209,6 +209,8 @@ fn connect_options(path: &Path, options: SqliteOptions) -> SqliteConnectOptions 
         .foreign_keys(true)
         .busy_timeout(options.busy_timeout)
         .statement_cache_capacity(128)
+        // Calls are measured where they are made.
+        .disable_statement_logging()
 }
 
 /// A connection of ours, past the driver, to a file that the driver has opened before.
