@@ -157,7 +157,7 @@ pub enum ArchiveReason {
     BringBack,
     /// They were brought back under new sequences, so that this copy is due at once.
     BroughtBack,
-    /// Not a range that left the data set, but one that is being written, to become the data set ([`ArchiveStore`]).
+    /// Not a range that left the data set, but one that is being written, to become the data set ([`super::ArchiveStore`]).
     Staged,
     /// What was being written is not wanted any more: due at once.
     Abandoned,
@@ -367,9 +367,9 @@ pub trait LogStore: Send + Sync + 'static {
     async fn load_account(&self, user: UserId) -> Result<Option<AccountState>>;
 
     /// Applies a group of commits of different accounts. One outcome per commit, in order. An error means that none was
-    /// applied, but for [`StoreError::Unknown`]. Commits that fail alone don't fail the others; if the database refuses
+    /// applied, but for [`super::StoreError::Unknown`]. Commits that fail alone don't fail the others; if the database refuses
     /// one for another reason than a duplicate id after others of the group have been applied, the answer is
-    /// [`StoreError::Unknown`] too.
+    /// [`super::StoreError::Unknown`] too.
     async fn commit(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>>;
 
     /// Whether committing is work for the processor of the one who waits for it. Then a lane is best a thread of its own
