@@ -144,6 +144,8 @@ struct Log {
     base: Seq,
     pruned: Seq,
     last: Seq,
+    /// Numbers up to here may belong to no operation.
+    sparse_up_to: Seq,
     /// The last sequence that was seen.
     seen: Seq,
     /// The data set was seen up to here.
@@ -179,6 +181,7 @@ impl<S: Source, F: FnMut(Fault)> Contents<S, F> {
         let number = |name| column(name).unwrap_or(0);
         let (base, pruned, last) = (number("base_seq"), number("pruned_seq"), number("last_seq"));
         let full_state = column("full_state_seq");
+        let sparse_up_to = number("sparse_up_to");
         let (counter, cached) = (number("storage_used_bytes"), number("snapshot_bytes"));
         if !(0 <= base && base <= pruned && pruned <= last) {
             let what = format!("base {base} ≤ pruned {pruned} ≤ last {last} does not hold");
@@ -187,9 +190,10 @@ impl<S: Source, F: FnMut(Fault)> Contents<S, F> {
         if full_state.is_some_and(|seq| seq <= pruned || seq > last) {
             self.fault(user, FaultKind::State, "the newest full state is outside of the data set");
         }
-        let mut log = Log { user, base, pruned, last, seen: 0, complete_to: pruned, charged: 0, range: None };
+        let mut log =
+            Log { user, base, pruned, last, sparse_up_to, seen: 0, complete_to: pruned, charged: 0, range: None };
         self.log(&mut log)?;
-        if log.complete_to < last {
+        if log.complete_to < last && last > sparse_up_to {
             let first = log.complete_to.saturating_add(1);
             self.fault(user, FaultKind::Missing, format!("operations {first} to {last} are missing"));
         }
@@ -266,7 +270,7 @@ impl<S: Source, F: FnMut(Fault)> Contents<S, F> {
         let (from, to) = (first.max(log.pruned.saturating_add(1)), last.min(log.last));
         if from <= to {
             let due = log.complete_to.saturating_add(1);
-            if from > due {
+            if from > due && from - 1 > log.sparse_up_to {
                 let what = format!("operations {due} to {} are missing", from - 1);
                 self.fault(user, FaultKind::Missing, what);
             }

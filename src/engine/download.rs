@@ -95,7 +95,8 @@ pub async fn download(
     let gap_detected = query.since_seq > 0
         && (query.since_seq > latest_seq
             || page.after < sync.pruned_seq
-            || (exclude.is_none() && page.first_seq.is_some_and(|first| first > page.after + 1)));
+            || (exclude.is_none()
+                && page.first_seq.is_some_and(|first| first > page.after + 1 && !sync.may_lack(first - 1))));
     let mark = sync.full_state.as_ref();
     let snapshot_vector_clock = mark.filter(|_| page.fast_forwarded).map(|mark| {
         let preserve = exclude.into_iter().chain(std::iter::once(mark.client_id.as_str()));

@@ -126,7 +126,8 @@ pub async fn rebuild(
     if span > limits.max_ops {
         return Err(RestoreError::NotReplayable(format!("{span} operations, at most {}", limits.max_ops)));
     }
-    let mut replayer = Replayer::new(state, base, target, limits).map_err(not_replayable)?;
+    let mut replayer =
+        Replayer::new(state, base, target, limits).map_err(not_replayable)?.sparse_up_to(sync.sparse_up_to);
     while replayer.position() < target {
         let range = LogRange {
             user,

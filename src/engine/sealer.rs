@@ -179,7 +179,7 @@ async fn seal_account(
     scope: Scope,
     counts: &Counts,
 ) -> Result<bool, SealError> {
-    let Sealable { user, generation, mut after, last_seq, pages_after, last_segment } = account;
+    let Sealable { user, generation, mut after, last_seq, pages_after, sparse_up_to, last_segment } = account;
     let begin = after;
     let mut reopened = last_segment.filter(|last| has_room(last) && !ends_page(after, pages_after));
     while after < last_seq {
@@ -194,7 +194,7 @@ async fn seal_account(
         };
         let page = store.read_log(range).await?;
         let (ops, more) = (page.ops, page.has_more);
-        let reading = Reading { generation, from, after, pages_after, more };
+        let reading = Reading { generation, from, after, pages_after, sparse_up_to, more };
         let packed = tokio::task::spawn_blocking(move || pack(reading, &ops, scope)).await??;
         if packed.up_to == after {
             // A large operation behind the segment may be more than one step reads.
@@ -242,6 +242,8 @@ pub(super) struct Reading {
     pub(super) after: Seq,
     /// See [`Sealable::pages_after`].
     pub(super) pages_after: Seq,
+    /// See [`Sealable::sparse_up_to`].
+    pub(super) sparse_up_to: Seq,
     /// There is more to read.
     pub(super) more: bool,
 }
@@ -257,7 +259,7 @@ pub(super) struct Packed {
 }
 
 /// Packs operations that follow each other from `from` on, as long as they are old enough. A full state or a large
-/// operation stays as it is and ends a run. A run at the end that is not full waits: for the rest of it when there is
+/// operation stays as it is and ends a run, and so do numbers that belong to no operation. A run at the end that is not full waits: for the rest of it when there is
 /// more to read, or until [`Scope::min_run`] of its operations are not packed yet. What is packed already is not packed
 /// again for itself.
 pub(super) fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<Packed, StoreError> {
@@ -266,13 +268,17 @@ pub(super) fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<P
     let min_run = scope.min_run;
     let mut run_start = 0;
     let mut run_bytes = 0;
+    let mut before = from;
     for (at, op) in ops.iter().enumerate() {
-        let follows = i64::try_from(at).is_ok_and(|at| op.server_seq == from + 1 + at);
-        if !follows || op.received_at >= scope.before_ms {
+        let follows = op.server_seq == before + 1;
+        let is_behind_unused = op.server_seq > before && op.server_seq - 1 <= reading.sparse_up_to;
+        if !(follows || is_behind_unused) || op.received_at >= scope.before_ms {
             packed.done = true;
             return packed.with_last_run(reading, &ops[run_start..at], Some(min_run));
         }
-        let full = at - run_start == MAX_OPS
+        before = op.server_seq;
+        let full = !follows
+            || at - run_start == MAX_OPS
             || run_bytes + op.payload.len() > FULL_BYTES
             || ends_page(op.server_seq - 1, reading.pages_after);
         if !is_packable(op) || full {

@@ -21,11 +21,13 @@ impl Default for Limits {
 /// Builds the state as of `target` from a base and all operations after it, fed in order.
 ///
 /// The operations must be contiguous from the base on: a hole would give a state that no device ever had. The one
-/// exception is a gap before the first of them if that is a causal full state, which forgets everything earlier anyway.
+/// exception is a gap before the first of them if that is a causal full state, which forgets everything earlier anyway;
+/// and numbers that never belonged to an operation ([`Replayer::sparse_up_to`]).
 #[derive(Debug)]
 pub struct Replayer {
     state: State,
     last: Seq,
+    sparse_up_to: Seq,
     target: Seq,
     applied: usize,
     limits: Limits,
@@ -37,9 +39,16 @@ impl Replayer {
     /// # Errors
     /// [`ReplayError::TooLarge`] when the base exceeds the bound already.
     pub fn new(state: State, base: Seq, target: Seq, limits: Limits) -> Result<Self, ReplayError> {
-        let replayer = Self { state, last: base, target, applied: 0, limits };
+        let replayer = Self { state, last: base, sparse_up_to: 0, target, applied: 0, limits };
         replayer.check_size()?;
         Ok(replayer)
+    }
+
+    /// Numbers up to `seq` may belong to no operation.
+    #[must_use]
+    pub const fn sparse_up_to(mut self, seq: Seq) -> Self {
+        self.sparse_up_to = seq;
+        self
     }
 
     /// Applies the next operation.
@@ -49,7 +58,8 @@ impl Replayer {
     pub fn push(&mut self, op: &StoredOp) -> Result<(), ReplayError> {
         let (expected, found) = (self.last + 1, op.server_seq);
         let gap_is_forgotten = self.applied == 0 && found > expected && op.is_causal_full_state();
-        if found != expected && !gap_is_forgotten {
+        let is_unused = found > expected && found - 1 <= self.sparse_up_to;
+        if found != expected && !gap_is_forgotten && !is_unused {
             return Err(ReplayError::Hole { expected, found: Some(found) });
         }
         if found > self.target {
@@ -76,7 +86,7 @@ impl Replayer {
     /// # Errors
     /// [`ReplayError::Hole`] when the log ended before the target.
     pub fn finish(self) -> Result<State, ReplayError> {
-        if self.last == self.target {
+        if self.last == self.target || self.target <= self.sparse_up_to {
             Ok(self.state)
         } else {
             Err(ReplayError::Hole { expected: self.last + 1, found: None })

@@ -233,6 +233,22 @@ fn replayer_refuses_every_hole_but_the_one_before_a_full_state() {
 }
 
 #[test]
+fn replayer_passes_over_numbers_that_never_belonged_to_an_operation() {
+    let delta = |seq| op(seq, OpType::Update, "TASK", Some("t"), &json!({}));
+    let start = |sparse_up_to, target| {
+        Replayer::new(State::empty(), 0, target, Limits::default()).unwrap().sparse_up_to(sparse_up_to)
+    };
+    let mut replayer = start(4, 9);
+    assert_eq!((replayer.push(&delta(2)), replayer.push(&delta(5))), (Ok(()), Ok(())));
+    assert_eq!(replayer.push(&delta(7)), Err(ReplayError::Hole { expected: 6, found: Some(7) }));
+    let mut at_the_end = start(4, 4);
+    assert_eq!(at_the_end.push(&delta(3)), Ok(()));
+    assert!(at_the_end.finish().is_ok());
+    assert!(start(3, 4).finish().is_err());
+    assert_eq!(start(9, 9).push(&delta(0)), Err(ReplayError::Hole { expected: 1, found: Some(0) }));
+}
+
+#[test]
 fn replayer_bounds_operations_and_size() {
     let limits = Limits { max_ops: 2, max_state_bytes: 40 };
     let small = |seq| op(seq, OpType::Update, "TASK", Some("t"), &json!({"n": seq}));

@@ -252,7 +252,7 @@ impl Portion {
 
     /// Adds what an account's log comes to.
     pub fn put_log(&mut self, user: UserId, log: Log) -> SyncState {
-        let (state, heads) = log.0.done();
+        let (state, heads) = log.done();
         let optional = |number: Option<i64>| number.map_or(Value::Null, Value::Int);
         let mark = state.full_state.as_ref();
         let text = |text: Option<&str>| text.map_or(Value::Null, |text| Value::Text(text.to_owned()));
@@ -273,6 +273,7 @@ impl Portion {
                 ("storage_used_bytes", Value::Int(state.storage_used_bytes)),
                 ("heads_seq", Value::Int(state.heads_seq)),
                 ("sealed_seq", Value::Int(state.sealed_seq)),
+                ("sparse_up_to", Value::Int(state.sparse_up_to)),
             ],
         );
         for (key, head) in heads {
@@ -298,7 +299,15 @@ impl Portion {
 
 /// What an account's log comes to, gathered operation by operation. Memory: a head for each entity.
 #[derive(Debug)]
-pub struct Log(Rebuilding);
+pub struct Log {
+    rebuilding: Rebuilding,
+    /// The last number that was given out.
+    end: Seq,
+    /// The last number that belongs to no operation, of those that were given out after what is not there.
+    sparse_up_to: Seq,
+    /// How many such numbers there are.
+    unused: i64,
+}
 
 impl Log {
     /// A log of which nothing up to `pruned` is there. If there is nothing above it either, it ends there.
@@ -307,12 +316,34 @@ impl Log {
         let base_seq = if is_empty { pruned } else { 0 };
         let start =
             SyncState { base_seq, pruned_seq: pruned, last_seq: pruned, sealed_seq: pruned, ..SyncState::default() };
-        Self(Rebuilding::of(&start))
+        Self { rebuilding: Rebuilding::of(&start), end: pruned, sparse_up_to: 0, unused: 0 }
     }
 
     /// Takes account of the next operation.
     pub fn add(&mut self, op: &StoredOp) {
-        self.0.add(&OpTrace::from(op.clone()));
+        self.skip_to(op.server_seq - 1);
+        self.end = op.server_seq;
+        self.rebuilding.add(&OpTrace::from(op.clone()));
+    }
+
+    /// Numbers up to this one have been given out, whether there are operations with them or not.
+    pub fn skip_to(&mut self, seq: Seq) {
+        if seq > self.end {
+            self.unused += seq - self.end;
+            self.sparse_up_to = seq;
+            self.end = seq;
+        }
+    }
+
+    /// How many numbers belong to no operation.
+    #[must_use]
+    pub const fn unused(&self) -> i64 {
+        self.unused
+    }
+
+    fn done(self) -> (SyncState, impl Iterator<Item = (EntityKey, EntityHead)>) {
+        let (state, heads) = self.rebuilding.done();
+        (SyncState { last_seq: self.end, heads_seq: self.end, sparse_up_to: self.sparse_up_to, ..state }, heads)
     }
 }
 

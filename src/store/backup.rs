@@ -142,6 +142,7 @@ pub const TABLES: &[Table] = &[
             big("heads_seq"),
             big("sealed_seq"),
             or_null(text("sealed_max_op_id")),
+            Column { since: 7, ..big("sparse_up_to") },
         ],
     },
     Table { name: "user_snapshots", key: 1, columns: &[big("user_id"), small("schema_version"), bytes("data")] },

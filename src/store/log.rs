@@ -61,9 +61,18 @@ pub struct SyncState {
     pub sealed_seq: Seq,
     /// No sealed operation of this generation has a greater op id; `None` = none is sealed.
     pub sealed_max_op_id: Option<String>,
+    /// Numbers up to here may belong to no operation: the log was taken over from a server that gave numbers to operations
+    /// which it then refused. 0 = every number of the data set has its operation (G1).
+    pub sparse_up_to: Seq,
 }
 
 impl SyncState {
+    /// Whether a number, and those before it, may belong to no operation.
+    #[must_use]
+    pub const fn may_lack(&self, seq: Seq) -> bool {
+        seq <= self.sparse_up_to
+    }
+
     /// The last sequence as clients see it: 0 while the data set is empty, although the counter stands higher after a
     /// wipe (contract, section 17.1).
     #[must_use]

@@ -20,6 +20,8 @@ pub struct Sealable {
     pub last_seq: Seq,
     /// A device that joins reads what comes after this sequence: the newest full state and its followers, or everything.
     pub pages_after: Seq,
+    /// Numbers up to here may belong to no operation.
+    pub sparse_up_to: Seq,
     /// The segment that ends at `after`, if one does.
     pub last_segment: Option<LastSegment>,
 }

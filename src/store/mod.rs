@@ -18,6 +18,9 @@
 //! Old operations are packed into *segments* ([`segment`]); the others, full states, and what is too large are rows of
 //! `operations`. `sealed_seq` says how far packing has come. An operation is either in a row or in a segment, never in
 //! both: the commit that stores the segment deletes the rows. Every call that reads operations reads both.
+//!
+//! Every number of a data set belongs to an operation (G1), but in logs that were taken over from an old server, which gave
+//! numbers to operations that it then refused: there numbers up to `sparse_up_to` may belong to none.
 
 use std::time::Duration;
 

@@ -83,6 +83,7 @@ impl Rebuilding {
             last_seq: old.base_seq,
             sealed_seq: old.sealed_seq,
             sealed_max_op_id: old.sealed_max_op_id.clone(),
+            sparse_up_to: old.sparse_up_to,
             replacement_seq: Some(0),
             ..SyncState::default()
         };

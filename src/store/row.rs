@@ -27,7 +27,7 @@ macro_rules! state_columns {
     () => {
         "s.revision, s.generation, s.base_seq, s.pruned_seq, s.last_seq, s.vector_clock, s.full_state_seq, \
          s.full_state_client_id, s.full_state_clock, s.replacement_seq, s.storage_used_bytes, s.snapshot_seq, \
-         s.snapshot_at, s.snapshot_bytes, s.heads_seq, s.sealed_seq, s.sealed_max_op_id"
+         s.snapshot_at, s.snapshot_bytes, s.heads_seq, s.sealed_seq, s.sealed_max_op_id, s.sparse_up_to"
     };
 }
 
@@ -103,6 +103,7 @@ macro_rules! decode_state {
                 heads_seq: row.try_get(at + 14)?,
                 sealed_seq: row.try_get(at + 15)?,
                 sealed_max_op_id: row.try_get(at + 16)?,
+                sparse_up_to: row.try_get(at + 17)?,
             })
         })()
     }};
@@ -266,6 +267,7 @@ macro_rules! decode_sealable {
                         packed_bytes: row.try_get(8)?,
                     }),
                 },
+                sparse_up_to: row.try_get(9)?,
             })
         })()
     }};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::harness::{Backend, Program, Server, TestDatabase, op, upload};
-use crate::{doctor, offline, tamper};
+use crate::{doctor, offline};
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     std::fs::read_dir(folder).expect("readable").map(|entry| entry.expect("an entry").path()).collect()
@@ -47,7 +47,7 @@ async fn the_newest_backup_is_fresh_and_whole() {
 
     std::fs::remove_file(&newest).expect("removed");
     std::fs::remove_file(&old).expect("removed");
-    tamper(&database, "UPDATE user_sync_state SET storage_used_bytes = 1").await;
+    database.tamper("UPDATE user_sync_state SET storage_used_bytes = 1").await;
     let made = Program::run(&database, &["backup", "--no-verify", "--directory", text(&folder)]).await;
     assert!(made.status.success(), "{made:?}");
     offline(&database, &["--backups", text(&folder)]).await.exit(1).found("backups", "fault", "not in order: 1 fault");

@@ -7,7 +7,7 @@ use supersync::store::doctor::OWNED;
 use supersync::store::{self, SchemaDifference};
 
 use crate::harness::{Backend, Program, Server, TestDatabase, free_port, op, upload};
-use crate::{doctor, offline, tamper};
+use crate::{doctor, offline};
 
 on_both_databases!(
     the_schema_is_what_the_migrations_make,
@@ -61,7 +61,7 @@ async fn a_database_that_is_not_there_is_no_fault_and_is_not_made(on: Backend) {
 
 async fn a_missing_index_is_made(on: Backend) {
     let server = Server::start(on).await;
-    tamper(&server.database, "DROP INDEX sessions_user; DROP INDEX passkeys_credential_id_key;").await;
+    server.database.tamper("DROP INDEX sessions_user; DROP INDEX passkeys_credential_id_key;").await;
     let said = offline(&server.database, &[]).await;
     let all = said.exit(1).of("schema");
     assert_eq!(
@@ -75,30 +75,30 @@ async fn a_missing_index_is_made(on: Backend) {
 
 async fn a_missing_column_is_told(on: Backend) {
     let database = migrated(on).await;
-    tamper(&database, "ALTER TABLE sessions DROP COLUMN last_address").await;
+    database.tamper("ALTER TABLE sessions DROP COLUMN last_address").await;
     let said = offline(&database, &["--fix"]).await;
     said.exit(1).found("schema", "fault", "the column sessions.last_address is missing");
 }
 
 async fn what_the_operator_has_added_is_a_note(on: Backend) {
     let database = migrated(on).await;
-    tamper(&database, "CREATE INDEX mine ON sessions (created_at)").await;
+    database.tamper("CREATE INDEX mine ON sessions (created_at)").await;
     offline(&database, &["--fix"]).await.exit(0).found("schema", "note", "the index mine is not of this program");
 }
 
 async fn pending_and_later_migrations_are_told_and_nothing_is_migrated(on: Backend) {
     let database = migrated(on).await;
-    tamper(
-        &database,
-        "INSERT INTO _sqlx_migrations SELECT 9000, description, installed_on, success, checksum, execution_time \
+    database
+        .tamper(
+            "INSERT INTO _sqlx_migrations SELECT 9000, description, installed_on, success, checksum, execution_time \
          FROM _sqlx_migrations WHERE version = 1",
-    )
-    .await;
+        )
+        .await;
     let said = offline(&database, &["--fix"]).await;
     said.exit(1).found("migrations", "fault", "1 migration(s) that this program does not know");
     assert_eq!(said.verdict("sequences"), "", "nothing more is looked at");
 
-    tamper(&database, "DELETE FROM _sqlx_migrations WHERE version IN (9000, 5)").await;
+    database.tamper("DELETE FROM _sqlx_migrations WHERE version IN (9000, 5)").await;
     for _ in 0..2 {
         let said = offline(&database, &["--fix"]).await;
         said.exit(1).found("migrations", "fault", "are not applied");
@@ -112,7 +112,7 @@ async fn numbers_that_are_behind_are_raised(on: Backend) {
         Backend::Sqlite => "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'users'",
         Backend::Postgres => "SELECT setval(pg_get_serial_sequence('users', 'id'), 1)",
     };
-    tamper(&server.database, set).await;
+    server.database.tamper(set).await;
     offline(&server.database, &[]).await.exit(1).found("numbers", "fault", "users follows 1, but 2 is in use");
     offline(&server.database, &["--fix"]).await.exit(0).found("numbers", "fixed", "raised");
     assert_eq!(offline(&server.database, &[]).await.exit(0).verdict("numbers"), "ok");
@@ -122,7 +122,7 @@ async fn numbers_that_are_behind_are_raised(on: Backend) {
 async fn what_was_not_swept_away_is_deleted(on: Backend) {
     let server = Server::start(on).await;
     let _account = server.account().await;
-    tamper(&server.database, "UPDATE sessions SET expires_at = 1").await;
+    server.database.tamper("UPDATE sessions SET expires_at = 1").await;
     let words = "1 tokens, tickets and sessions expired days ago";
     offline(&server.database, &[]).await.exit(0).found("housekeeping", "warning", words);
     offline(&server.database, &["--fix"]).await.exit(0).found("housekeeping", "fixed", "1 rows deleted");
@@ -161,13 +161,14 @@ async fn every_table_with_an_account_is_looked_at(on: Backend) {
 #[tokio::test]
 async fn an_invalid_index_of_postgres_is_made_anew_and_leftovers_go() {
     let server = Server::start(Backend::Postgres).await;
-    tamper(
-        &server.database,
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'sessions_user'::regclass; \
+    server
+        .database
+        .tamper(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'sessions_user'::regclass; \
          CREATE INDEX sessions_user_ccnew ON sessions (user_id); \
          UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'sessions_user_ccnew'::regclass;",
-    )
-    .await;
+        )
+        .await;
     let said = offline(&server.database, &[]).await;
     let all: Vec<_> = said.exit(1).of("schema").into_iter().map(|(verdict, found)| (verdict, &found[..24])).collect();
     assert_eq!(all, [("fault", "the index sessions_user "), ("fault", "the index sessions_user_")]);
@@ -180,7 +181,7 @@ async fn an_index_of_postgres_that_can_not_be_unique_is_not_left_half_made() {
     let server = Server::start(Backend::Postgres).await;
     let account = server.account().await;
     account.post("/api/sync/ops", &upload("a", None, &[op("a"), op("a")])).await.ok();
-    tamper(&server.database, "DROP INDEX operations_op_id_key; UPDATE operations SET op_id = 'same';").await;
+    server.database.tamper("DROP INDEX operations_op_id_key; UPDATE operations SET op_id = 'same';").await;
     for _ in 0..2 {
         let said = offline(&server.database, &["--fix"]).await;
         said.exit(1).found("schema", "fault", "operations_op_id_key is missing, and it can't be made");
@@ -200,7 +201,8 @@ async fn postgres_is_looked_at_in_the_schema_that_is_configured() {
     let variables = [("DATABASE_URL", &*url)];
     let said = doctor(&database, &variables, &["--offline"]).await;
     assert_eq!(said.exit(0).complaints(), [("mail", "warning")], "{}", said.text);
-    tamper(&database, "DROP INDEX apart.sessions_user; ALTER TABLE apart.users DISABLE TRIGGER users_announce_change")
+    database
+        .tamper("DROP INDEX apart.sessions_user; ALTER TABLE apart.users DISABLE TRIGGER users_announce_change")
         .await;
     let said = doctor(&database, &variables, &["--offline", "--fix"]).await;
     assert_eq!(

@@ -119,19 +119,3 @@ async fn offline(database: &TestDatabase, arguments: &[&str]) -> Said {
     let arguments: Vec<&str> = ["--offline"].iter().chain(arguments).copied().collect();
     doctor(database, &[], &arguments).await
 }
-
-/// Changes the database behind everybody's back, whatever refers to what.
-async fn tamper(database: &TestDatabase, sql: &str) {
-    match database.settings() {
-        Database::Sqlite { path } => {
-            let connection = rusqlite::Connection::open(path).expect("it opens");
-            let sql = format!("PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = OFF; {sql}");
-            connection.execute_batch(&sql).expect("valid SQL");
-        }
-        Database::Postgres { .. } => {
-            let mut session = database.postgres().session().await;
-            let sql = format!("SET session_replication_role = replica; {sql}");
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut session).await.expect("valid SQL");
-        }
-    }
-}

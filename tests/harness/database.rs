@@ -39,6 +39,22 @@ impl TestDatabase {
         self.postgres.as_ref().expect("a PostgreSQL database")
     }
 
+    /// Changes it behind everybody's back, whatever refers to what.
+    pub async fn tamper(&self, sql: &str) {
+        match self.settings() {
+            Database::Sqlite { path } => {
+                let connection = rusqlite::Connection::open(path).expect("it opens");
+                let sql = format!("PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = OFF; {sql}");
+                connection.execute_batch(&sql).expect("valid SQL");
+            }
+            Database::Postgres { .. } => {
+                let mut session = self.postgres().session().await;
+                let sql = format!("SET session_replication_role = replica; {sql}");
+                sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut session).await.expect("valid SQL");
+            }
+        }
+    }
+
     pub fn settings(&self) -> Database {
         match &self.postgres {
             None => Database::Sqlite { path: self.directory.path().join("supersync.db") },

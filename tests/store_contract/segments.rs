@@ -234,6 +234,7 @@ pub async fn accounts_to_seal_are_found_in_order(db: Db) {
         after,
         last_seq,
         pages_after: 0,
+        sparse_up_to: 0,
         last_segment: None,
     };
     let find = async |after, only, min_run, before_ms, limit| {

@@ -77,19 +77,22 @@ async fn a_commit_goes_on_when_its_caller_goes_away() {
     let db = database.open().await;
     let user = account(&db, "a").await;
     let mut before = state(&db, user).await;
+    let mut abandoned = 0;
     for seq in 1..=20 {
         let commit = append(user, &before, vec![op(seq, "A")]);
         let after = commit.state.clone();
         // Polled until it waits for the thread, then dropped.
         let mut call = Box::pin(db.commit([commit].into()));
         let first = std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await;
-        assert!(first.is_pending(), "the thread does the work");
+        // The thread may have been so fast that it is done.
+        abandoned += u32::from(first.is_pending());
         drop(call);
         // Whoever writes next comes after it.
         assert!(db.set_verified(user).await.unwrap());
         assert_eq!(state(&db, user).await, after);
         before = after;
     }
+    assert!(abandoned > 0, "the thread does the work");
     db.close().await;
 }
 

@@ -8,9 +8,6 @@ use crate::harness::{Backend, TestDatabase};
 
 into_both! {
     a_counter_below_the_log_is_mended_when_told_to,
-    a_hole_before_a_full_state_is_mended_when_told_to,
-    a_hole_without_a_full_state_costs_the_log,
-    a_hole_late_in_a_long_log_is_mended_too,
     an_older_passkey_of_an_unverified_address_waits,
     of_addresses_equal_but_for_case_one_is_taken,
 }
@@ -29,43 +26,6 @@ async fn a_counter_below_the_log_is_mended_when_told_to(target: Backend) {
     assert_eq!(imported(&old, &target, &["--verify-only"]).await["differences"], json!([]));
 }
 
-async fn a_hole_before_a_full_state_is_mended_when_told_to(target: Backend) {
-    let target = TestDatabase::create(target).await;
-    let old = OldDatabase::with_data().await;
-    old.run(
-        "DELETE FROM operations WHERE user_id = 1 AND server_seq IN (10, 11); \
-         UPDATE operations SET op_type = 'SYNC_IMPORT', entity_type = 'ALL', entity_id = NULL \
-         WHERE user_id = 1 AND server_seq = 21",
-    )
-    .await;
-    let report = failed(1, &old, &target, &[]).await;
-    let what = report["left_out"][0]["what"].as_str().expect("a text");
-    assert!(what.starts_with("2 operation(s) between 1 and 40 are missing"), "{what}");
-    let report = imported(&old, &target, &["--repair"]).await;
-    let what = "2 operation(s) between 1 and 40 are missing; taken over from the full state 21 on";
-    assert_eq!(report["repaired"], json!([{ "user": 1, "what": what }]));
-    assert!(in_order(&target).await.contains("3 accounts, 40 operations"));
-    assert_eq!(imported(&old, &target, &["--verify-only"]).await["differences"], json!([]));
-}
-
-async fn a_hole_without_a_full_state_costs_the_log(target: Backend) {
-    let target = TestDatabase::create(target).await;
-    let old = OldDatabase::with_data().await;
-    old.run("DELETE FROM operations WHERE user_id = 1 AND server_seq = 10").await;
-    old.run("DELETE FROM operations WHERE user_id = 2 AND server_seq = 25").await;
-    let report = failed(1, &old, &target, &[]).await;
-    assert_eq!((&report["taken"], report["left_out"].as_array().map(Vec::len)), (&json!(1), Some(2)));
-    let report = imported(&old, &target, &["--repair"]).await;
-    for (place, what) in [
-        (0, "1 operation(s) between 1 and 40 are missing; taken over without operations"),
-        (1, "the operations 25 to 25 are missing at the end; taken over without operations"),
-    ] {
-        assert_eq!(report["repaired"][place]["what"], what);
-    }
-    assert!(in_order(&target).await.contains("3 accounts, 0 operations"));
-    assert_eq!(imported(&old, &target, &["--verify-only"]).await["differences"], json!([]));
-}
-
 async fn of_addresses_equal_but_for_case_one_is_taken(target: Backend) {
     let target = TestDatabase::create(target).await;
     let old = OldDatabase::with_data().await;
@@ -79,21 +39,6 @@ async fn of_addresses_equal_but_for_case_one_is_taken(target: Backend) {
         json!([{ "kept": 1, "left_out": 11, "operations": 0 }, { "kept": 13, "left_out": 12, "operations": 0 }]);
     assert_eq!(report["duplicates"], duplicates);
     assert!(in_order(&target).await.contains("4 accounts, 60 operations"));
-}
-
-async fn a_hole_late_in_a_long_log_is_mended_too(target: Backend) {
-    let target = TestDatabase::create(target).await;
-    let old = OldDatabase::with_data().await;
-    old.ops(7, 1, 30_000).await;
-    old.run(
-        "DELETE FROM operations WHERE user_id = 7 AND server_seq = 12000; \
-         UPDATE operations SET op_type = 'SYNC_IMPORT', entity_type = 'ALL', entity_id = NULL \
-         WHERE user_id = 7 AND server_seq = 13001",
-    )
-    .await;
-    let report = imported(&old, &target, &["--repair"]).await;
-    assert_eq!(report["operations"], 17_060, "{report}");
-    assert!(in_order(&target).await.contains("3 accounts, 17060 operations"));
 }
 
 async fn an_older_passkey_of_an_unverified_address_waits(target: Backend) {

@@ -35,6 +35,7 @@ mod old_schema;
 mod refusal;
 mod round_trip;
 mod special;
+mod unused;
 mod whole;
 
 use std::process::Output;

@@ -31,7 +31,7 @@ async fn there_and_back_changes_nothing(on: Backend) {
          ORDER BY user_id, server_seq"
     );
     let (there, here) = (old.rows(&operations).await, back.rows(&operations).await);
-    assert_eq!(there.len(), usize::try_from(account::OPERATIONS).expect("small") - 55);
+    assert_eq!(there.len(), usize::try_from(account::OPERATIONS).expect("small") - 12);
     assert_eq!(here, there);
     let devices = "SELECT * FROM sync_devices ORDER BY user_id, client_id";
     let users = format!(

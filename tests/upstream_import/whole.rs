@@ -28,7 +28,7 @@ fn token(user: i64, version: Option<i64>) -> String {
     jsonwebtoken::encode(&Header::default(), &claims, &key).expect("claims")
 }
 
-fn device(server: &Program, user: i64, version: Option<i64>) -> Account {
+pub fn device(server: &Program, user: i64, version: Option<i64>) -> Account {
     Account {
         id: user,
         email: String::new(),

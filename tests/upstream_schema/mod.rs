@@ -35,9 +35,9 @@ pub mod account {
     pub const COUNTER_ONLY: i64 = 107;
     /// No counter, no operations, token version 1.
     pub const WIPED: i64 = 108;
-    /// Of 20 operations, 10 to 12 are missing.
+    /// Of 20 numbers, 10 to 12 belong to no operation.
     pub const HOLE: i64 = 109;
-    /// Of 15 operations, 5 is missing; 10 is a full state.
+    /// Of 15 numbers, 5 belongs to no operation; 10 is a full state.
     pub const HOLE_BEFORE_FULL_STATE: i64 = 110;
     /// 12 operations, the counter at 8.
     pub const COUNTER_TOO_LOW: i64 = 111;
@@ -75,7 +75,7 @@ pub mod account {
     /// How many operations they have.
     pub const OPERATIONS: i64 = 184;
     /// Those whose log is damaged.
-    pub const DAMAGED: [i64; 4] = [HOLE, HOLE_BEFORE_FULL_STATE, COUNTER_TOO_LOW, END_MISSING];
+    pub const DAMAGED: [i64; 1] = [COUNTER_TOO_LOW];
 }
 
 /// A state that is met in the field.

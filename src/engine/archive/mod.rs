@@ -148,6 +148,8 @@ pub struct Archive {
     pub obstacle: Option<Obstacle>,
     /// The newest causal full state.
     start: Option<Seq>,
+    /// See [`SyncState::sparse_up_to`].
+    sparse_up_to: Seq,
 }
 
 impl Archive {
@@ -207,6 +209,15 @@ pub struct LogReader {
     user: UserId,
     after: Seq,
     up_to: Seq,
+    sparse_up_to: Seq,
+}
+
+/// Where sequences that come after `after` end. `None`: some are missing, other than numbers that belong to no operation.
+fn end_of(after: Seq, sequences: impl IntoIterator<Item = Seq>, sparse_up_to: Seq) -> Option<Seq> {
+    sequences.into_iter().try_fold(after, |after, seq| {
+        let goes_on = seq == after + 1 || (seq > after && seq - 1 <= sparse_up_to);
+        goes_on.then_some(seq)
+    })
 }
 
 impl LogReader {
@@ -227,17 +238,13 @@ impl LogReader {
             max_bytes: PAGE_BYTES,
         };
         let page = self.store.read_outgoing(range).await?;
-        let mut expected = self.after;
-        for op in &page.ops {
-            expected += 1;
-            if op.seq() != expected {
-                return Err(ArchiveError::Incomplete);
-            }
-        }
-        if expected == self.after {
+        let sequences = page.ops.iter().map(crate::store::OutgoingOp::seq);
+        let end = end_of(self.after, sequences, self.sparse_up_to).ok_or(ArchiveError::Incomplete)?;
+        let is_end = !page.has_more && self.up_to <= self.sparse_up_to;
+        if end == self.after && !is_end {
             return Err(ArchiveError::Incomplete);
         }
-        self.after = expected;
+        self.after = if is_end { self.up_to } else { end };
         let encoding = tokio::task::spawn_blocking(move || encode_page(page.ops)).await;
         encoding.map_err(|died| EngineError::Internal(format!("encoding a page died: {died}")).into())
     }
@@ -266,7 +273,8 @@ impl Handle {
     #[must_use]
     pub fn read_archive(&self, user: UserId, archive: &Archive) -> LogReader {
         let ArchivedRange { from_seq, to_seq, .. } = archive.range;
-        LogReader { store: Arc::clone(&self.context().store), user, after: from_seq - 1, up_to: to_seq }
+        let store = Arc::clone(&self.context().store);
+        LogReader { store, user, after: from_seq - 1, up_to: to_seq, sparse_up_to: archive.sparse_up_to }
     }
 
     /// Reads the present data set, as it is now.
@@ -277,7 +285,8 @@ impl Handle {
         let view = self.fresh_view(user, deadline).await?;
         let sync = view.sync();
         let store = Arc::clone(&self.context().store);
-        Ok(LogReader { store, user, after: sync.pruned_seq, up_to: sync.last_seq })
+        let sparse_up_to = sync.sparse_up_to;
+        Ok(LogReader { store, user, after: sync.pruned_seq, up_to: sync.last_seq, sparse_up_to })
     }
 
     async fn examine(&self, user: UserId, sync: &SyncState) -> Result<Vec<Archive>, ArchiveError> {
@@ -357,6 +366,7 @@ impl Facts<'_> {
             former_password: self.former_password(range),
             obstacle,
             start,
+            sparse_up_to: self.sync.sparse_up_to,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::stamp::{Stamp, time_after};
-use super::{Archive, ArchiveError, ArchiveId, BroughtBack, MAX_FULL_STATES};
+use super::{Archive, ArchiveError, ArchiveId, BroughtBack, MAX_FULL_STATES, end_of};
 use crate::engine::handle::within;
 use crate::engine::sealer::{Packed, Reading, STEP_BYTES, STEP_OPS, Scope, pack};
 use crate::engine::user::plan::StagedSet;
@@ -170,12 +170,15 @@ impl Handle {
                 limit: STEP_OPS,
                 max_bytes: STEP_BYTES,
             };
-            let page = store.read_log(range).await?.ops;
-            if page.is_empty() || !(after + 1..).zip(&page).all(|(seq, op)| op.server_seq == seq) {
+            let page = store.read_log(range).await?;
+            let sequences = page.ops.iter().map(|op| op.server_seq);
+            let end = end_of(after, sequences, plan.source_sparse_up_to).ok_or(ArchiveError::Incomplete)?;
+            let ends_unused = !page.has_more && plan.source_to <= plan.source_sparse_up_to;
+            if end == after && !ends_unused {
                 return Err(ArchiveError::Incomplete);
             }
-            after = page.last().map_or(after, |op| op.server_seq);
-            let is_last = after >= plan.source_to;
+            after = if ends_unused { plan.source_to } else { end };
+            let (page, is_last) = (page.ops, after >= plan.source_to);
             let (back, part) = tokio::task::spawn_blocking(move || {
                 let part = parts.add(page, is_last);
                 (parts, part)
@@ -200,6 +203,7 @@ impl Handle {
             full_state: stamp.full_state,
             heads: stamp.heads,
             sealed_max_op_id,
+            sparse_up_to: plan.sparse_up_to,
         })
     }
 
@@ -240,6 +244,10 @@ struct Plan {
     start: Option<Seq>,
     /// Time of the first id, Unix milliseconds.
     first_ms: u64,
+    /// Up to here numbers of what is brought back belong to no operation,
+    sparse_up_to: Seq,
+    /// and of what it is made from.
+    source_sparse_up_to: Seq,
     staged: ArchivedRange,
 }
 
@@ -255,6 +263,9 @@ impl Plan {
         let now_ms = context.clock.now_ms();
         let kept_ms = i64::try_from(context.options.archive_retention.as_millis()).unwrap_or(i64::MAX);
         let known = store.full_states(user, 0, sync.last_seq, MAX_FULL_STATES).await?;
+        let shift = from_seq - 1 - source_after;
+        let is_sparse = sync.sparse_up_to > source_after;
+        let sparse_up_to = if is_sparse { sync.sparse_up_to.min(source.to_seq) + shift } else { sync.sparse_up_to };
         let staged = ArchivedRange {
             generation: sync.generation + GENERATIONS,
             from_seq,
@@ -270,6 +281,8 @@ impl Plan {
             source_to: source.to_seq,
             start: archive.start,
             first_ms: time_after(known.iter().map(|row| row.id.as_str()), now_ms),
+            sparse_up_to,
+            source_sparse_up_to: sync.sparse_up_to,
             staged,
         })
     }
@@ -284,7 +297,8 @@ async fn fitting_start(engine: &Handle, user: UserId, view: &UserView, archive: 
     let starts = std::iter::once(from_seq - 1).chain(archive.start.map(|start| start - 1));
     for after in starts {
         let (bytes, count) = engine.context().store.measure(user, after, to_seq).await?;
-        if count != to_seq - after {
+        let is_complete = count == to_seq - after || (count < to_seq - after && after < view.sync().sparse_up_to);
+        if !is_complete {
             return Err(ArchiveError::Incomplete);
         }
         if bytes.saturating_add(count.saturating_mul(CLOCK_GROWTH)) <= quota_bytes {
@@ -306,6 +320,7 @@ struct Parts {
     staged_from: Seq,
     generation: i64,
     pages_after: Seq,
+    sparse_up_to: Seq,
     /// Stamped, but waiting for company in a segment.
     waiting: Vec<StoredOp>,
     /// Everything up to here is in a part.
@@ -325,6 +340,7 @@ impl Parts {
             staged_from: plan.staged.from_seq,
             generation: plan.staged.generation,
             pages_after: plan.start.map_or(plan.staged.from_seq - 1, |start| start - 1 + shift),
+            sparse_up_to: plan.sparse_up_to,
             waiting: Vec::new(),
             after: plan.staged.from_seq - 1,
             sealed_max_op_id: None,
@@ -340,6 +356,7 @@ impl Parts {
             from: self.after,
             after: self.after,
             pages_after: self.pages_after,
+            sparse_up_to: self.sparse_up_to,
             more: !is_last,
         };
         let Packed { segments, up_to, .. } = pack(reading, &self.waiting, scope).map_err(store_trouble)?;

@@ -34,7 +34,7 @@ fn packed(ops: &[StoredOp], before_ms: i64, more: bool) -> (Vec<(Seq, Seq)>, Seq
 /// The same when everything up to `after` is in a segment that has been taken up again.
 fn packed_again(ops: &[StoredOp], after: Seq, before_ms: i64, more: bool) -> (Vec<(Seq, Seq)>, Seq, bool) {
     let scope = Scope { before_ms, only: None, min_run: MIN_RUN, max_ops: u64::MAX, concurrency: 1 };
-    let reading = Reading { generation: 0, from: 0, after, pages_after: 0, more };
+    let reading = Reading { generation: 0, from: 0, after, pages_after: 0, sparse_up_to: 0, more };
     let Packed { segments, up_to, done } = pack(reading, ops, scope).expect("sound operations");
     (segments.iter().map(|segment| (segment.first_seq, segment.last_seq)).collect(), up_to, done)
 }
@@ -115,10 +115,27 @@ fn segments_end_where_the_pages_of_a_joining_device_end() {
     let mut with_state = ops(1_300);
     with_state[199].op_type = OpType::SyncImport;
     let scope = Scope { before_ms: 10_000, only: None, min_run: 1, max_ops: u64::MAX, concurrency: 1 };
-    let reading = Reading { generation: 0, from: 0, after: 0, pages_after: 199, more: false };
+    let reading = Reading { generation: 0, from: 0, after: 0, pages_after: 199, sparse_up_to: 0, more: false };
     let packed = pack(reading, &with_state, scope).expect("sound operations");
     let ends: Vec<_> = packed.segments.iter().map(|segment| (segment.first_seq, segment.last_seq)).collect();
     // The first page is the full state and the 499 operations behind it.
     assert_eq!(ends, [(1, 199), (201, 699), (700, 1_199), (1_200, 1_300)]);
     assert!(ends_page(699, 199) && ends_page(1_199, 199) && !ends_page(1_198, 199));
+}
+
+#[test]
+fn numbers_that_belong_to_no_operation_end_a_run_and_nothing_else() {
+    let mut sparse = ops(300);
+    sparse.retain(|op| ![1, 100, 101].contains(&op.server_seq));
+    let scope = Scope { before_ms: 10_000, only: None, min_run: 1, max_ops: u64::MAX, concurrency: 1 };
+    let ends = |sparse_up_to| {
+        let reading = Reading { generation: 0, from: 0, after: 0, pages_after: 0, sparse_up_to, more: false };
+        let packed = pack(reading, &sparse, scope).expect("sound operations");
+        let ends: Vec<_> = packed.segments.iter().map(|segment| (segment.first_seq, segment.last_seq)).collect();
+        (ends, packed.up_to)
+    };
+    assert_eq!(ends(101), (vec![(2, 99), (102, 300)], 300));
+    // What is missing above that was lost: nothing behind it is touched.
+    assert_eq!(ends(100), (vec![(2, 99)], 99));
+    assert_eq!(ends(0), (vec![], 0));
 }

@@ -239,7 +239,7 @@ async fn load_accounts(pool: Pool, patience: Duration, users: Vec<UserId>) -> Re
             let storage_quota_bytes = row.try_get(0)?;
             let has_state = row.try_get::<Option<i64>, _>(1)?.is_some();
             let sync = has_state.then(|| decode_state!(&row, 2)).transpose();
-            *placed(&mut found, row.try_get(19)?)? = sync.map(|sync| Some(Loaded { storage_quota_bytes, sync }));
+            *placed(&mut found, row.try_get(20)?)? = sync.map(|sync| Some(Loaded { storage_quota_bytes, sync }));
         }
         Ok(found)
     })

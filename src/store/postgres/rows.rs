@@ -56,6 +56,7 @@ pub(super) struct StateRow<'a> {
     heads_seq: i64,
     sealed_seq: i64,
     sealed_max_op_id: Option<&'a str>,
+    sparse_up_to: i64,
 }
 
 impl<'a> StateRow<'a> {
@@ -82,6 +83,7 @@ impl<'a> StateRow<'a> {
             heads_seq: state.heads_seq,
             sealed_seq: state.sealed_seq,
             sealed_max_op_id: state.sealed_max_op_id.as_deref(),
+            sparse_up_to: state.sparse_up_to,
         }
     }
 }

@@ -27,7 +27,7 @@ WITH planned AS (
         full_state_clock = p.full_state_clock, replacement_seq = p.replacement_seq,
         storage_used_bytes = p.storage_used_bytes, snapshot_seq = p.snapshot_seq, snapshot_at = p.snapshot_at,
         snapshot_bytes = p.snapshot_bytes, heads_seq = p.heads_seq, sealed_seq = p.sealed_seq,
-        sealed_max_op_id = p.sealed_max_op_id
+        sealed_max_op_id = p.sealed_max_op_id, sparse_up_to = p.sparse_up_to
     FROM planned p
     WHERE s.user_id = p.user_id AND s.revision = p.revision - 1
         AND (p.user_id IN (SELECT user_id FROM taken)) IS NOT TRUE
@@ -273,7 +273,8 @@ SELECT user_id FROM user_sync_state WHERE user_id > $1 AND full_state_seq > prun
 /// Looks at the one operation that decides: sequences have no holes, and times grow with them.
 pub(super) const SEALABLE_ACCOUNTS: &str = "\
 SELECT s.user_id, s.generation, GREATEST(s.sealed_seq, s.pruned_seq), s.last_seq,
-    COALESCE(s.full_state_seq - 1, s.pruned_seq), g.first_seq, g.op_count, g.storage_bytes, g.packed_bytes
+    COALESCE(s.full_state_seq - 1, s.pruned_seq), g.first_seq, g.op_count, g.storage_bytes, g.packed_bytes,
+    s.sparse_up_to
 FROM user_sync_state s
 LEFT JOIN LATERAL (
     SELECT first_seq, op_count::int8, storage_bytes,
@@ -284,10 +285,11 @@ LEFT JOIN LATERAL (
 ) g ON TRUE
 WHERE s.user_id > $1 AND ($2::int8 IS NULL OR s.user_id = $2)
     AND s.last_seq - GREATEST(s.sealed_seq, s.pruned_seq) >= $3
-    AND EXISTS (
-        SELECT FROM operations o WHERE o.user_id = s.user_id
-            AND o.server_seq = GREATEST(s.sealed_seq, s.pruned_seq) + $3 AND o.received_at < $4 OFFSET 0
-    )
+    AND (
+        SELECT o.received_at FROM operations o
+        WHERE o.user_id = s.user_id AND o.server_seq >= GREATEST(s.sealed_seq, s.pruned_seq) + $3
+        ORDER BY o.server_seq LIMIT 1
+    ) < $4
 ORDER BY s.user_id LIMIT $5";
 
 pub(super) const DROP_ARCHIVE: &str = "DELETE FROM archived_ranges WHERE user_id = $1 AND from_seq = $2";

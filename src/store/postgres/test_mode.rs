@@ -16,7 +16,8 @@ const LOCK_STATE: &str =
 const OVERWRITE_STATE: &str = "UPDATE user_sync_state SET revision = $2, generation = $3, base_seq = $4, \
      pruned_seq = $5, last_seq = $6, vector_clock = $7, full_state_seq = $8, full_state_client_id = $9, \
      full_state_clock = $10, replacement_seq = $11, storage_used_bytes = $12, snapshot_seq = $13, snapshot_at = $14, \
-     snapshot_bytes = $15, heads_seq = $16, sealed_seq = $17, sealed_max_op_id = $18 WHERE user_id = $1";
+     snapshot_bytes = $15, heads_seq = $16, sealed_seq = $17, sealed_max_op_id = $18, \
+     sparse_up_to = $19 WHERE user_id = $1";
 const INSERT_HEADS: &str = "INSERT INTO entity_heads SELECT * FROM UNNEST($1::entity_heads[])";
 /// Everything of an account's log but the state row.
 const EMPTY: [&str; 6] = [
@@ -140,6 +141,7 @@ async fn overwrite_state(db: &mut PgConnection, user: UserId, state: &SyncState)
         .bind(state.heads_seq)
         .bind(state.sealed_seq)
         .bind(state.sealed_max_op_id.clone())
+        .bind(state.sparse_up_to)
         .execute(db)
         .await?;
     Ok(())

@@ -17,7 +17,7 @@ pub(super) const STATEMENTS: usize = 26;
 const UPDATE_STATE: &str = "UPDATE user_sync_state SET revision = ?2 + 1, generation = ?3, base_seq = ?4, \
     pruned_seq = ?5, last_seq = ?6, vector_clock = ?7, full_state_seq = ?8, full_state_client_id = ?9, \
     full_state_clock = ?10, replacement_seq = ?11, storage_used_bytes = ?12, snapshot_seq = ?13, snapshot_at = ?14, \
-    snapshot_bytes = ?15, heads_seq = ?16, sealed_seq = ?17, sealed_max_op_id = ?18 \
+    snapshot_bytes = ?15, heads_seq = ?16, sealed_seq = ?17, sealed_max_op_id = ?18, sparse_up_to = ?19 \
     WHERE user_id = ?1 AND revision = ?2";
 const INSERT_OP: &str = "INSERT INTO operations (user_id, generation, server_seq, op_id, client_id, action_type, \
     op_type, entity_type, entity_id, entity_ids, payload, storage_bytes, vector_clock, client_timestamp, \
@@ -111,6 +111,7 @@ fn update_states(tx: &Transaction<'_>, group: &[Commit]) -> rusqlite::Result<Vec
             state.heads_seq,
             state.sealed_seq,
             state.sealed_max_op_id,
+            state.sparse_up_to,
         ])?;
         outcomes.push(if changed == 0 { CommitOutcome::Stale } else { CommitOutcome::Committed });
     }

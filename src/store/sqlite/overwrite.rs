@@ -127,8 +127,8 @@ pub(super) async fn overwrite_state(
     let query = sqlx::query(
         "INSERT OR REPLACE INTO user_sync_state (user_id, revision, generation, base_seq, pruned_seq, last_seq, \
          vector_clock, full_state_seq, full_state_client_id, full_state_clock, replacement_seq, storage_used_bytes, \
-         snapshot_seq, snapshot_at, snapshot_bytes, heads_seq, sealed_seq, sealed_max_op_id) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+         snapshot_seq, snapshot_at, snapshot_bytes, heads_seq, sealed_seq, sealed_max_op_id, sparse_up_to) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     );
     bind_state(query.bind(user).bind(state.revision), state).execute(tx).await?;
     Ok(())
@@ -153,4 +153,5 @@ fn bind_state(query: Query, state: &SyncState) -> Query {
         .bind(state.heads_seq)
         .bind(state.sealed_seq)
         .bind(state.sealed_max_op_id.clone())
+        .bind(state.sparse_up_to)
 }

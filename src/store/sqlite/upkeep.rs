@@ -37,16 +37,16 @@ impl MaintenanceStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<Sealable>> {
         timed_on("sealable_accounts", "readers", async {
-            // Looks at the one operation that decides: sequences have no holes, and times grow with them.
+            // Looks at the one operation that decides: times grow with sequences.
             let query = sqlx::query(
                 "SELECT s.user_id, s.generation, max(s.sealed_seq, s.pruned_seq), s.last_seq, \
-                 COALESCE(s.full_state_seq - 1, s.pruned_seq), g.first_seq, g.op_count, g.storage_bytes, length(g.data) + length(g.op_id_hashes) FROM user_sync_state s \
+                 COALESCE(s.full_state_seq - 1, s.pruned_seq), g.first_seq, g.op_count, g.storage_bytes, length(g.data) + length(g.op_id_hashes), s.sparse_up_to FROM user_sync_state s \
                  LEFT JOIN segments g ON g.user_id = s.user_id AND g.last_seq = s.sealed_seq \
                  AND g.generation = s.generation AND g.first_seq > s.pruned_seq \
                  WHERE s.user_id > ?1 AND (?2 IS NULL OR s.user_id = ?2) \
                  AND s.last_seq - max(s.sealed_seq, s.pruned_seq) >= ?3 \
-                 AND EXISTS (SELECT 1 FROM operations o WHERE o.user_id = s.user_id \
-                 AND o.server_seq = max(s.sealed_seq, s.pruned_seq) + ?3 AND o.received_at < ?4) \
+                 AND (SELECT o.received_at FROM operations o WHERE o.user_id = s.user_id \
+                 AND o.server_seq >= max(s.sealed_seq, s.pruned_seq) + ?3 ORDER BY o.server_seq LIMIT 1) < ?4 \
                  ORDER BY s.user_id LIMIT ?5",
             );
             let query = query.bind(after).bind(only).bind(min_run).bind(before_ms).bind(bound(limit));

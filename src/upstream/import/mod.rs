@@ -206,9 +206,6 @@ impl Take {
     fn remedy(self) -> &'static str {
         match self {
             Self::Whole => "takes it over all the same",
-            Self::FromFullState => {
-                "takes it over from the first full state after that, or, if there is none, without operations"
-            }
             Self::Nothing => "takes it over without operations: its devices upload their state",
         }
     }
@@ -263,7 +260,7 @@ async fn take_all(
         };
         let reading = if ops_of(account) > 0 { readings.recv().await } else { None };
         sink.begin(&row);
-        match take::log(account, reading, sink).await? {
+        match take::log(account, reading, sink, 0).await? {
             // The reader says why.
             Outcome::BrokenOff => {
                 drop(readings);
@@ -279,6 +276,9 @@ async fn take_all(
                 if let Some(what) = log.repair {
                     report.repaired.push(Noted { user, what });
                 }
+                let unused = u64::try_from(log.log.unused()).unwrap_or(0);
+                report.unused_numbers += unused;
+                report.with_unused_numbers += u64::from(unused > 0);
                 transform::put_account(sink.portion(), account, now_ms, &mut links, report);
                 let state = sink.portion().put_log(user, log.log);
                 row.digest.clone_from(&log.digest);

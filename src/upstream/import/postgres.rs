@@ -170,8 +170,14 @@ impl Source for LiveSource {
     }
 
     async fn logs(&mut self) -> Result<Vec<SourceLog>, ImportError> {
-        let sql = "SELECT user_id::bigint, count(*), min(server_seq)::bigint, max(server_seq)::bigint FROM operations \
-                   GROUP BY user_id ORDER BY user_id";
+        let sql = "SELECT l.user_id::bigint, l.op_count, l.first_seq::bigint, l.last_seq::bigint, a.id, z.id \
+                   FROM (SELECT user_id, count(*) AS op_count, min(server_seq) AS first_seq, max(server_seq) AS last_seq \
+                   FROM operations GROUP BY user_id) l \
+                   JOIN LATERAL (SELECT o.id FROM operations o \
+                   WHERE o.user_id = l.user_id AND o.server_seq = l.first_seq LIMIT 1) a ON TRUE \
+                   JOIN LATERAL (SELECT o.id FROM operations o \
+                   WHERE o.user_id = l.user_id AND o.server_seq = l.last_seq LIMIT 1) z ON TRUE \
+                   ORDER BY l.user_id";
         let mut rows = sqlx::query(sql).fetch(&mut self.connection);
         let mut logs = Vec::new();
         while let Some(row) = rows.try_next().await? {
@@ -180,6 +186,8 @@ impl Source for LiveSource {
                 op_count: row.try_get(1)?,
                 first_seq: row.try_get(2)?,
                 last_seq: row.try_get(3)?,
+                first_id: row.try_get(4)?,
+                last_id: row.try_get(5)?,
             });
         }
         Ok(logs)

@@ -17,6 +17,10 @@ pub struct Report {
     pub taken: u64,
     /// Their operations.
     pub operations: u64,
+    /// Numbers that the old server gave to operations which it then refused; they stay unused.
+    pub unused_numbers: u64,
+    /// Accounts that have such numbers.
+    pub with_unused_numbers: u64,
     /// Accounts that an earlier run took over and that the source has not changed since.
     pub unchanged: u64,
     /// Accounts that an earlier run took over and that the source has deleted since: deleted here too.
@@ -127,6 +131,15 @@ impl Report {
             self.links,
             self.links_dropped,
             self.snapshots_dropped
-        )
+        )?;
+        if self.unused_numbers > 0 {
+            writeln!(
+                output,
+                "{} numbers of {} accounts belong to no operation, because the old server refused what it had given them \
+                 to; they stay unused.",
+                self.unused_numbers, self.with_unused_numbers
+            )?;
+        }
+        Ok(())
     }
 }

@@ -74,14 +74,16 @@ pub struct SourceDevice {
     pub created_at: i64,
 }
 
-/// How much of a log there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How much of a log there is. The ids tell it from one that was begun anew and has come as far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct SourceLog {
     pub user: UserId,
     pub op_count: i64,
     pub first_seq: Seq,
     pub last_seq: Seq,
+    pub first_id: String,
+    pub last_id: String,
 }
 
 /// A row of `operations`.

@@ -91,15 +91,6 @@ impl Sink {
         Ok(())
     }
 
-    /// Nothing that has been written of the account's log counts.
-    fn restart(&mut self, account: &Account) {
-        self.current = Portion::default();
-        self.current_bytes = 0;
-        if std::mem::take(&mut self.is_split) {
-            self.current.remove.push(account.user.id);
-        }
-    }
-
     /// The account is not taken after all.
     pub(super) fn give_up(&mut self, user: UserId) {
         let current = std::mem::take(&mut self.current);
@@ -148,6 +139,8 @@ pub(super) struct TakenLog {
     pub(super) log: Log,
     pub(super) digest: String,
     pub(super) op_count: i64,
+    /// How many operations the digest is of.
+    pub(super) compared: i64,
     /// What was mended, in words.
     pub(super) repair: Option<String>,
 }
@@ -162,19 +155,18 @@ pub(super) enum Outcome {
     BrokenOff,
 }
 
-/// Takes an account's log as `account.take` says.
-pub(super) async fn log(account: &Account, reading: Option<Reading>, sink: &mut Sink) -> Result<Outcome, ImportError> {
-    let extent = account.log;
-    let nothing = || (Log::after(account.last_seq(), true), LogDigest::default());
-    let (mut log, mut digest) = match account.take {
-        Take::Nothing => nothing(),
-        _ if extent.op_count == 0 => nothing(),
-        _ => (Log::after(extent.first_seq - 1, false), LogDigest::default()),
-    };
-    let (mut read, mut next) = (0, extent.first_seq);
-    // Behind a hole nothing is taken until a full state says that nothing of what was before it is needed.
-    let mut is_waiting = false;
-    let mut repair = account.fault.clone();
+/// Takes an account's log as `account.take` says. The digest is that of the operations above `digest_after`.
+pub(super) async fn log(
+    account: &Account,
+    reading: Option<Reading>,
+    sink: &mut Sink,
+    digest_after: Seq,
+) -> Result<Outcome, ImportError> {
+    let extent = &account.log;
+    let is_empty = account.take == Take::Nothing || extent.op_count == 0;
+    let begin = if is_empty { account.last_seq() } else { extent.first_seq - 1 };
+    let (mut log, mut digest) = (Log::after(begin, is_empty), LogDigest::default());
+    let mut op_count = 0;
     if let Some(mut reading) = reading {
         while let Some(batch) = reading.recv().await {
             for op in batch {
@@ -185,40 +177,23 @@ pub(super) async fn log(account: &Account, reading: Option<Reading>, sink: &mut 
                         return Ok(Outcome::Faulty(what));
                     }
                 };
-                read += 1;
-                is_waiting |= op.server_seq != next;
-                next = op.server_seq + 1;
-                if is_waiting {
-                    if !op.is_causal_full_state() {
-                        continue;
-                    }
-                    is_waiting = false;
-                    sink.restart(account);
-                    (log, digest) = (Log::after(op.server_seq - 1, false), LogDigest::default());
-                    repair = account.fault.as_ref().map(|fault| restarted(fault, op.server_seq));
-                }
+                op_count += 1;
                 log.add(&op);
-                digest.add(&op);
+                if op.server_seq > digest_after {
+                    digest.add(&op);
+                }
                 sink.op(account, &op).await?;
             }
         }
-        if read != extent.op_count {
+        if op_count != extent.op_count {
             return Ok(Outcome::BrokenOff);
         }
+        log.skip_to(account.last_seq());
     }
-    if is_waiting {
-        sink.restart(account);
-        (log, digest) = nothing();
-    }
-    if is_waiting || account.take == Take::Nothing {
-        repair = account.fault.as_ref().map(|fault| format!("{fault}; taken over without operations"));
-    }
-    let op_count = digest.count;
-    Ok(Outcome::Taken(Box::new(TakenLog { log, digest: digest.done(), op_count, repair })))
-}
-
-fn restarted(fault: &str, seq: Seq) -> String {
-    format!("{fault}; taken over from the full state {seq} on")
+    let without = if account.take == Take::Nothing { "; taken over without operations" } else { "" };
+    let repair = account.fault.as_ref().map(|fault| format!("{fault}{without}"));
+    let compared = digest.count;
+    Ok(Outcome::Taken(Box::new(TakenLog { log, digest: digest.done(), op_count, compared, repair })))
 }
 
 /// The next account's operations come after this one's.

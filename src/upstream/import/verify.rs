@@ -101,7 +101,9 @@ pub(super) async fn only(
             continue;
         }
         let reading = if ops_of(account) > 0 { readings.recv().await } else { None };
-        let what = match take::log(account, reading, &mut sink).await? {
+        // What a clean-up has removed here since can't be compared.
+        let pruned = store.load_account(user).await?.map_or(0, |state| state.sync.pruned_seq);
+        let what = match take::log(account, reading, &mut sink, pruned).await? {
             Outcome::BrokenOff => break,
             Outcome::Faulty(what) => Some(what),
             Outcome::Taken(log) => {
@@ -109,7 +111,7 @@ pub(super) async fn only(
                 let expected = Expected {
                     user,
                     last_seq: state.last_seq,
-                    op_count: log.op_count,
+                    op_count: log.compared,
                     digest: log.digest,
                     mark: transform::mark_of(account, state.last_seq),
                 };

@@ -35,6 +35,8 @@ pub struct StagedSet {
     pub heads: HashMap<EntityKey, EntityHead>,
     /// The highest op id in its segments, if it has any.
     pub sealed_max_op_id: Option<String>,
+    /// Numbers up to here may belong to no operation.
+    pub sparse_up_to: Seq,
 }
 
 impl Draft<'_> {
@@ -65,6 +67,7 @@ impl Draft<'_> {
         sync.last_seq = set.to_seq;
         sync.sealed_seq = set.to_seq;
         sync.sealed_max_op_id.clone_from(&set.sealed_max_op_id);
+        sync.sparse_up_to = set.sparse_up_to;
         sync.clock = set.clock.clone();
         sync.full_state.clone_from(&set.full_state);
         sync.replacement_seq = Some(set.full_state.as_ref().map_or(set.from_seq, |mark| mark.seq));

@@ -161,8 +161,7 @@ fn contents(from: impl BufRead, folder: &Path) -> Result<DumpSource, DumpError> 
                 "sync_devices" => contents.devices.push(rows::device(&row)?),
                 "user_sync_state" => contents.states.push(rows::state(&row)?),
                 _ => {
-                    let (user, seq) = rows::place(&row)?;
-                    spooler.put(user, seq, line, text)?;
+                    spooler.put(rows::place(&row)?, line, text)?;
                 }
             }
         }

@@ -89,9 +89,20 @@ pub fn device(row: &Row) -> Result<SourceDevice, DumpError> {
 }
 
 /// Where a row of `operations` belongs.
-pub fn place(row: &Row) -> Result<(UserId, Seq), DumpError> {
-    let user = row.required("user_id", row.int("user_id")?)?;
-    Ok((user, row.required("server_seq", row.int("server_seq")?)?))
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub user: UserId,
+    pub seq: Seq,
+    pub id: String,
+}
+
+/// Where a row of `operations` belongs.
+pub fn place(row: &Row) -> Result<Place, DumpError> {
+    Ok(Place {
+        user: row.required("user_id", row.int("user_id")?)?,
+        seq: row.required("server_seq", row.int("server_seq")?)?,
+        id: row.required("id", row.text("id")?)?,
+    })
 }
 
 /// A row of `operations`.

@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::error::DumpError;
+use super::rows::Place;
 use crate::protocol::{Seq, UserId};
 use crate::upstream::import::source::SourceLog;
 
@@ -81,11 +82,16 @@ impl Spooler {
     ///
     /// # Errors
     /// [`DumpError::Work`].
-    pub fn put(&mut self, user: UserId, seq: Seq, line: u64, row: &[u8]) -> Result<(), DumpError> {
-        let log = self.logs.entry(user).or_insert(SourceLog { user, op_count: 0, first_seq: seq, last_seq: seq });
+    pub fn put(&mut self, place: Place, line: u64, row: &[u8]) -> Result<(), DumpError> {
+        let Place { user, seq, id } = place;
+        let log = self.logs.entry(user).or_insert_with(|| SourceLog { user, ..SourceLog::default() });
+        if log.op_count == 0 || seq < log.first_seq {
+            (log.first_seq, log.first_id) = (seq, id.clone());
+        }
+        if log.op_count == 0 || seq > log.last_seq {
+            (log.last_seq, log.last_id) = (seq, id);
+        }
         log.op_count += 1;
-        log.first_seq = log.first_seq.min(seq);
-        log.last_seq = log.last_seq.max(seq);
         let from = self.text.len();
         self.text.extend_from_slice(row);
         self.rows.push(Gathered { user, seq, line, from, to: self.text.len() });
@@ -248,7 +254,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut spooler = Spooler::with_runs_of(run_bytes, folder.path()).unwrap();
         for ((user, seq, row), line) in rows.iter().zip(1..) {
-            spooler.put(*user, *seq, line, row).unwrap();
+            let place = Place { user: *user, seq: *seq, id: format!("{user}/{seq}") };
+            spooler.put(place, line, row).unwrap();
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing can be left");
         spooler.finish().unwrap()
@@ -326,7 +333,9 @@ mod tests {
                 let log = spool.logs().iter().find(|log| log.user == user);
                 prop_assert_eq!(log.map_or(0, |log| log.op_count), i64::try_from(expected.len()).unwrap());
                 if let Some(log) = log {
-                    prop_assert_eq!((log.first_seq, log.last_seq), (expected[0].0, expected[expected.len() - 1].0));
+                    let (first, last) = (expected[0].0, expected[expected.len() - 1].0);
+                    prop_assert_eq!((log.first_seq, log.last_seq), (first, last));
+                    prop_assert_eq!((&log.first_id, &log.last_id), (&format!("{user}/{first}"), &format!("{user}/{last}")));
                 }
                 let found: Vec<_> = rows(&spool, user).unwrap().into_iter().map(|row| (row.seq, row.row)).collect();
                 prop_assert_eq!(found, expected);
