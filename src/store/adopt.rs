@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use super::backup::{self, Column, Kind, Row, Table, Value};
 use super::rebuild::{OpTrace, Rebuilding};
 use super::row::entity_ids_text;
-use super::{EntityHead, EntityKey, Result, SyncState};
-use crate::protocol::{Seq, StoredOp, UserId};
+use super::{EntityHead, EntityKey, Result, SnapshotMeta, SyncState};
+use crate::protocol::{Seq, StoredOp, UserId, VectorClock};
 
 const fn column(name: &'static str, kind: Kind) -> Column {
     Column { name, kind, nullable: false, since: 6 }
@@ -250,6 +250,18 @@ impl Portion {
         );
     }
 
+    /// Adds a cached state: JSON, compressed with gzip.
+    pub fn put_snapshot(&mut self, user: UserId, schema_version: i64, data: Vec<u8>) {
+        self.put_into(
+            "user_snapshots",
+            vec![
+                ("user_id", Value::Int(user)),
+                ("schema_version", Value::Int(schema_version)),
+                ("data", Value::Bytes(data)),
+            ],
+        );
+    }
+
     /// Adds what an account's log comes to.
     pub fn put_log(&mut self, user: UserId, log: Log) -> SyncState {
         let (state, heads) = log.done();
@@ -271,6 +283,9 @@ impl Portion {
                 ("full_state_clock", text(mark.map(|mark| mark.clock.as_json()))),
                 ("replacement_seq", optional(state.replacement_seq)),
                 ("storage_used_bytes", Value::Int(state.storage_used_bytes)),
+                ("snapshot_seq", optional(state.snapshot.map(|snapshot| snapshot.seq))),
+                ("snapshot_at", optional(state.snapshot.map(|snapshot| snapshot.at))),
+                ("snapshot_bytes", optional(state.snapshot.map(|snapshot| snapshot.bytes))),
                 ("heads_seq", Value::Int(state.heads_seq)),
                 ("sealed_seq", Value::Int(state.sealed_seq)),
                 ("sparse_up_to", Value::Int(state.sparse_up_to)),
@@ -307,6 +322,7 @@ pub struct Log {
     sparse_up_to: Seq,
     /// How many such numbers there are.
     unused: i64,
+    snapshot: Option<SnapshotMeta>,
 }
 
 impl Log {
@@ -316,7 +332,7 @@ impl Log {
         let base_seq = if is_empty { pruned } else { 0 };
         let start =
             SyncState { base_seq, pruned_seq: pruned, last_seq: pruned, sealed_seq: pruned, ..SyncState::default() };
-        Self { rebuilding: Rebuilding::of(&start), end: pruned, sparse_up_to: 0, unused: 0 }
+        Self { rebuilding: Rebuilding::of(&start), end: pruned, sparse_up_to: 0, unused: 0, snapshot: None }
     }
 
     /// Takes account of the next operation.
@@ -335,6 +351,17 @@ impl Log {
         }
     }
 
+    /// The newest causal full state, which was operation `seq`, also covers what this clock says: more than what is left of
+    /// the log tells.
+    pub fn covers(&mut self, seq: Seq, clock: &VectorClock) {
+        self.rebuilding.covers(seq, clock);
+    }
+
+    /// A cached state that stands for what is not there any more.
+    pub fn start_from(&mut self, snapshot: SnapshotMeta) {
+        self.snapshot = Some(snapshot);
+    }
+
     /// How many numbers belong to no operation.
     #[must_use]
     pub const fn unused(&self) -> i64 {
@@ -343,7 +370,16 @@ impl Log {
 
     fn done(self) -> (SyncState, impl Iterator<Item = (EntityKey, EntityHead)>) {
         let (state, heads) = self.rebuilding.done();
-        (SyncState { last_seq: self.end, heads_seq: self.end, sparse_up_to: self.sparse_up_to, ..state }, heads)
+        let snapshot = self.snapshot;
+        let state = SyncState {
+            last_seq: self.end,
+            heads_seq: self.end,
+            sparse_up_to: self.sparse_up_to,
+            storage_used_bytes: state.storage_used_bytes + snapshot.map_or(0, |snapshot| snapshot.bytes),
+            snapshot,
+            ..state
+        };
+        (state, heads)
     }
 }
 

@@ -106,6 +106,14 @@ impl Rebuilding {
         add_heads(&mut self.heads, op);
     }
 
+    /// The newest causal full state, if it is operation `seq`, covers what this clock says too.
+    pub(super) fn covers(&mut self, seq: Seq, clock: &VectorClock) {
+        if let Some(mark) = self.state.full_state.as_mut().filter(|mark| mark.seq == seq) {
+            mark.clock.merge(clock);
+            self.state.clock.merge(clock);
+        }
+    }
+
     /// What it has come to.
     pub(super) fn done(mut self) -> (SyncState, impl Iterator<Item = (EntityKey, EntityHead)>) {
         self.state.heads_seq = self.state.last_seq;

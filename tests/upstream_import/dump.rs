@@ -264,6 +264,9 @@ async fn every_value_is_what_the_database_says() {
         assert_eq!(number, 2_147_483_001);
         let mut count = 0;
         for user in users {
+            let snapshot = live.snapshot(user.id).await.expect("it reads");
+            assert_eq!(snapshot.is_some(), user.marks.has_snapshot);
+            assert_eq!(dumped.snapshot(user.id).await.expect("it reads"), snapshot, "{state:?}");
             let expected = operations(&mut live, user.id).await;
             count += expected.len();
             assert_eq!(operations(&mut dumped, user.id).await, expected, "{state:?}");

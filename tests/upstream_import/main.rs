@@ -27,6 +27,7 @@ macro_rules! into_both {
 }
 
 mod again;
+mod cached;
 mod dump;
 mod faults;
 mod old;

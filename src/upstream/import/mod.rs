@@ -143,6 +143,11 @@ fn ops_of(account: &Account) -> u64 {
     if account.take == Take::Nothing { 0 } else { u64::try_from(account.log.op_count).unwrap_or(0) }
 }
 
+/// Whether something of its log is read.
+fn has_log(account: &Account) -> bool {
+    ops_of(account) > 0 || account.may_need_snapshot()
+}
+
 /// What is to be done.
 #[derive(Debug, Default)]
 struct Plan {
@@ -211,19 +216,27 @@ impl Take {
     }
 }
 
-/// An account's operations as they are read.
-type Reading = mpsc::Receiver<Vec<SourceOp>>;
+/// An account's log as it is read.
+#[derive(Debug)]
+struct Reading {
+    /// The cached state, if the log may need it.
+    snapshot: Option<Vec<u8>>,
+    operations: mpsc::Receiver<Vec<SourceOp>>,
+}
 
-/// Reads the operations of accounts, in this order.
-fn read_all(
+/// Reads the logs of those of the accounts that have one, in this order.
+fn read_all<'a>(
     mut source: Box<dyn Source>,
-    users: Vec<UserId>,
+    accounts: impl Iterator<Item = &'a Account>,
 ) -> (mpsc::Receiver<Reading>, tokio::task::JoinHandle<Result<(), ImportError>>) {
+    let users: Vec<_> =
+        accounts.filter(|account| has_log(account)).map(|a| (a.user.id, a.may_need_snapshot())).collect();
     let (to, readings) = mpsc::channel(AHEAD);
     let reader = tokio::spawn(async move {
-        for user in users {
-            let (batches, reading) = mpsc::channel(BATCHES);
-            if to.send(reading).await.is_err() {
+        for (user, may_need_snapshot) in users {
+            let snapshot = if may_need_snapshot { source.snapshot(user).await? } else { None };
+            let (batches, operations) = mpsc::channel(BATCHES);
+            if to.send(Reading { snapshot, operations }).await.is_err() {
                 return Ok(());
             }
             source.operations(user, &batches).await?;
@@ -241,8 +254,7 @@ async fn take_all(
     sink: &mut Sink,
     report: &mut Report,
 ) -> Result<Vec<Expected>, ImportError> {
-    let with_ops = plan.accounts.iter().filter(|account| ops_of(account) > 0).map(|account| account.user.id);
-    let (mut readings, reader) = read_all(source, with_ops.collect());
+    let (mut readings, reader) = read_all(source, plan.accounts.iter());
     let mut expected = Vec::with_capacity(plan.accounts.len());
     let mut links = HashSet::new();
     for account in &plan.accounts {
@@ -258,7 +270,7 @@ async fn take_all(
             mark: String::new(),
             finished_at: None,
         };
-        let reading = if ops_of(account) > 0 { readings.recv().await } else { None };
+        let reading = if has_log(account) { readings.recv().await } else { None };
         sink.begin(&row);
         match take::log(account, reading, sink, 0).await? {
             // The reader says why.
@@ -279,6 +291,11 @@ async fn take_all(
                 let unused = u64::try_from(log.log.unused()).unwrap_or(0);
                 report.unused_numbers += unused;
                 report.with_unused_numbers += u64::from(unused > 0);
+                report.snapshots += u64::from(log.has_snapshot);
+                report.snapshots_dropped += u64::from(account.user.marks.has_snapshot && !log.has_snapshot);
+                if let Some(what) = log.unusable_snapshot {
+                    report.repaired.push(Noted { user, what: what.to_owned() });
+                }
                 transform::put_account(sink.portion(), account, now_ms, &mut links, report);
                 let state = sink.portion().put_log(user, log.log);
                 row.digest.clone_from(&log.digest);

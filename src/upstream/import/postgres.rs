@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use super::ImportError;
 use super::shape::Shape;
 use super::source::{
-    BATCH_BYTES, BATCH_OPS, Source, SourceDevice, SourceLog, SourceOp, SourcePasskey, SourcePending, SourceUser,
+    BATCH_BYTES, BATCH_OPS, Source, SourceDevice, SourceLog, SourceMarks, SourceOp, SourcePasskey, SourcePending,
+    SourceUser,
 };
 use crate::protocol::UserId;
 use crate::upstream::database;
@@ -79,7 +80,8 @@ impl Source for LiveSource {
         let sql = format!(
             "SELECT u.id::bigint, u.email, u.password_hash, u.is_verified <> 0, u.verification_token, \
              u.verification_token_expires_at, u.locked_until, u.token_version::bigint, u.terms_accepted_at, {}, {}, {}, \
-             {}, {}, {}, {}, {}, COALESCE(s.last_seq, 0)::bigint, s.snapshot_data IS NOT NULL \
+             {}, {}, {}, {}, {}, COALESCE(s.last_seq, 0)::bigint, s.snapshot_data IS NOT NULL, \
+             s.last_snapshot_seq::bigint, s.snapshot_at, s.snapshot_schema_version::bigint, {}::bigint, {}::text \
              FROM users u LEFT JOIN user_sync_state s ON s.user_id = u.id ORDER BY u.id",
             ms("u.created_at"),
             column("storage_quota_bytes"),
@@ -89,6 +91,8 @@ impl Source for LiveSource {
             column("passkey_recovery_token_expires_at"),
             column("login_token"),
             column("login_token_expires_at"),
+            self.shape.sql("s", "user_sync_state", "latest_full_state_seq"),
+            self.shape.sql("s", "user_sync_state", "latest_full_state_vector_clock"),
         );
         // Constant names.
         let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut self.connection);
@@ -113,7 +117,14 @@ impl Source for LiveSource {
                 login_token: row.try_get(15)?,
                 login_token_expires_at: row.try_get(16)?,
                 last_seq: row.try_get(17)?,
-                has_snapshot: row.try_get(18)?,
+                marks: SourceMarks {
+                    has_snapshot: row.try_get(18)?,
+                    snapshot_seq: row.try_get(19)?,
+                    snapshot_at: row.try_get(20)?,
+                    snapshot_schema_version: row.try_get(21)?,
+                    full_state_seq: row.try_get(22)?,
+                    full_state_clock: row.try_get(23)?,
+                },
             });
         }
         Ok(users)
@@ -199,11 +210,15 @@ impl Source for LiveSource {
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.connection).await?)
     }
 
+    async fn snapshot(&mut self, user: UserId) -> Result<Option<Vec<u8>>, ImportError> {
+        let sql = "SELECT snapshot_data FROM user_sync_state WHERE user_id = $1 AND snapshot_data IS NOT NULL";
+        Ok(sqlx::query_scalar(sql).bind(number(user)?).fetch_optional(&mut self.connection).await?)
+    }
+
     async fn operations(&mut self, user: UserId, to: &mpsc::Sender<Vec<SourceOp>>) -> Result<(), ImportError> {
-        // The column is an integer; another type would keep the index from being used.
-        let number = i32::try_from(user).map_err(|_| ImportError::NotUpstream(format!("account {user}")))?;
         // Constant names.
-        let mut rows = sqlx::query(AssertSqlSafe(self.operations.clone())).bind(number).fetch(&mut self.connection);
+        let mut rows =
+            sqlx::query(AssertSqlSafe(self.operations.clone())).bind(number(user)?).fetch(&mut self.connection);
         let (mut batch, mut bytes) = (Vec::with_capacity(BATCH_OPS), 0);
         while let Some(row) = rows.try_next().await? {
             let op = operation(&row)?;
@@ -222,6 +237,11 @@ impl Source for LiveSource {
         }
         Ok(())
     }
+}
+
+/// The columns are integers; another type would keep indexes from being used.
+fn number(user: UserId) -> Result<i32, ImportError> {
+    i32::try_from(user).map_err(|_| ImportError::NotUpstream(format!("account {user}")))
 }
 
 fn passkey(row: &PgRow) -> sqlx::Result<SourcePasskey> {

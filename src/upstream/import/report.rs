@@ -39,7 +39,9 @@ pub struct Report {
     pub links: u64,
     /// Mailed links that were expired or of no use any more.
     pub links_dropped: u64,
-    /// Cached states, which are not taken over: they are made anew when they are asked for.
+    /// Cached states taken over: the operations that they were made from are gone.
+    pub snapshots: u64,
+    /// Cached states that are not taken over: they are made anew when they are asked for.
     pub snapshots_dropped: u64,
     /// Accounts not taken over, because another one has the same address but for case.
     pub duplicates: Vec<Duplicate>,
@@ -122,7 +124,7 @@ impl Report {
         writeln!(
             output,
             "{} devices, {} passkeys ({} with a repaired id, {} superfluous), {} waiting passkeys, {} mailed links ({} \
-             of no use any more left out). {} cached states left out: they are made anew when needed.",
+             of no use any more left out), {} cached states ({} left out: they are made anew when needed).",
             self.devices,
             self.passkeys,
             self.passkeys_repaired,
@@ -130,6 +132,7 @@ impl Report {
             self.pending_passkeys,
             self.links,
             self.links_dropped,
+            self.snapshots,
             self.snapshots_dropped
         )?;
         if self.unused_numbers > 0 {

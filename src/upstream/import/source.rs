@@ -38,8 +38,21 @@ pub struct SourceUser {
     pub login_token_expires_at: Option<i64>,
     /// `user_sync_state.last_seq`, 0 without such a row.
     pub last_seq: Seq,
-    /// Whether `user_sync_state` holds a cached state.
+    pub marks: SourceMarks,
+}
+
+/// What a row of `user_sync_state` remembers beside the last sequence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SourceMarks {
+    /// Whether it holds a cached state ([`Source::snapshot`]).
     pub has_snapshot: bool,
+    pub snapshot_seq: Option<Seq>,
+    pub snapshot_at: Option<i64>,
+    pub snapshot_schema_version: Option<i64>,
+    pub full_state_seq: Option<Seq>,
+    /// The text of the `jsonb` value.
+    pub full_state_clock: Option<String>,
 }
 
 /// A row of `passkeys`, or of `pending_passkey_registrations`.
@@ -139,6 +152,9 @@ pub trait Source: Send {
 
     /// The highest number that was given to an account.
     async fn highest_number(&mut self) -> Result<UserId, ImportError>;
+
+    /// An account's cached state, as it is stored: JSON, compressed with gzip.
+    async fn snapshot(&mut self, user: UserId) -> Result<Option<Vec<u8>>, ImportError>;
 
     /// Hands over an account's operations by `server_seq`, at most [`BATCH_OPS`] and about [`BATCH_BYTES`] at once.
     /// If nobody takes any more, it ends without error.

@@ -1,18 +1,26 @@
 //! One account's log, from the source's batches into portions.
 
+use std::io::{BufReader, Read as _};
+
+use flate2::read::GzDecoder;
+use serde::de::IgnoredAny;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use super::source::SourceOp;
 use super::transform::{self, Account, Take};
 use super::{ImportError, Reading};
 use crate::protocol::response::encode_op;
-use crate::protocol::{Seq, StoredOp, UserId};
+use crate::protocol::{Seq, StoredOp, UserId, VectorClock};
+use crate::store::SnapshotMeta;
 use crate::store::adopt::{AdoptionRow, Log, Portion};
 
 /// Operations of a portion, about,
 const PORTION_OPS: u64 = 5_000;
 /// and bytes of their payloads.
 const PORTION_BYTES: usize = 8 << 20;
+/// What a cached state may unpack to (sync contract, section 10.4).
+const MAX_STATE_BYTES: u64 = 100 << 20;
 
 /// Identifies operations: what clients get of each, in their order, and what it is charged.
 #[derive(Debug, Default)]
@@ -69,6 +77,13 @@ impl Sink {
     /// What is known of the account so far.
     pub(super) fn portion(&mut self) -> &mut Portion {
         &mut self.current
+    }
+
+    fn snapshot(&mut self, user: UserId, schema_version: i64, data: Vec<u8>) {
+        if self.to.is_some() {
+            self.current_bytes += data.len();
+            self.current.put_snapshot(user, schema_version, data);
+        }
     }
 
     async fn op(&mut self, account: &Account, op: &StoredOp) -> Result<(), ImportError> {
@@ -143,6 +158,10 @@ pub(super) struct TakenLog {
     pub(super) compared: i64,
     /// What was mended, in words.
     pub(super) repair: Option<String>,
+    /// Whether its cached state was taken too.
+    pub(super) has_snapshot: bool,
+    /// Why it was not, although what is gone from the log is nowhere else.
+    pub(super) unusable_snapshot: Option<&'static str>,
 }
 
 /// What became of a log.
@@ -163,11 +182,22 @@ pub(super) async fn log(
     digest_after: Seq,
 ) -> Result<Outcome, ImportError> {
     let extent = &account.log;
+    let marks = &account.user.marks;
+    let (snapshot, operations) = reading.map_or((None, None), |reading| (reading.snapshot, Some(reading.operations)));
+    let (snapshot, mut unusable_snapshot) = match snapshot {
+        Some(data) if !is_state(&data) => (None, Some("its cached state can't be read and is left out")),
+        other => (other, None),
+    };
+    let mut snapshot = snapshot.zip(marks.snapshot_seq);
     let is_empty = account.take == Take::Nothing || extent.op_count == 0;
-    let begin = if is_empty { account.last_seq() } else { extent.first_seq - 1 };
-    let (mut log, mut digest) = (Log::after(begin, is_empty), LogDigest::default());
+    let begin = match &snapshot {
+        Some((_, seq)) if is_empty => *seq,
+        _ if is_empty => account.last_seq(),
+        _ => extent.first_seq - 1,
+    };
+    let (mut log, mut digest) = (Log::after(begin, is_empty && snapshot.is_none()), LogDigest::default());
     let mut op_count = 0;
-    if let Some(mut reading) = reading {
+    if let Some(mut reading) = operations {
         while let Some(batch) = reading.recv().await {
             for op in batch {
                 let op = match transform::operation(op) {
@@ -177,6 +207,10 @@ pub(super) async fn log(
                         return Ok(Outcome::Faulty(what));
                     }
                 };
+                if op_count == 0 && op.is_causal_full_state() {
+                    // Nothing of what was before it is needed.
+                    (snapshot, unusable_snapshot) = (None, None);
+                }
                 op_count += 1;
                 log.add(&op);
                 if op.server_seq > digest_after {
@@ -190,13 +224,32 @@ pub(super) async fn log(
         }
         log.skip_to(account.last_seq());
     }
+    if let (Some(seq), Some(clock)) = (marks.full_state_seq, &marks.full_state_clock)
+        && let Ok(clock) = VectorClock::from_json(clock)
+        && extent.first_seq > 1
+    {
+        log.covers(seq, &clock);
+    }
+    let has_snapshot = snapshot.is_some();
+    if let Some((data, seq)) = snapshot {
+        let bytes = i64::try_from(data.len()).unwrap_or(i64::MAX);
+        log.start_from(SnapshotMeta { seq, at: marks.snapshot_at.unwrap_or(account.user.created_at), bytes });
+        sink.snapshot(account.user.id, marks.snapshot_schema_version.unwrap_or(1), data);
+    }
     let without = if account.take == Take::Nothing { "; taken over without operations" } else { "" };
     let repair = account.fault.as_ref().map(|fault| format!("{fault}{without}"));
     let compared = digest.count;
-    Ok(Outcome::Taken(Box::new(TakenLog { log, digest: digest.done(), op_count, compared, repair })))
+    let digest = digest.done();
+    Ok(Outcome::Taken(Box::new(TakenLog { log, digest, op_count, compared, repair, has_snapshot, unusable_snapshot })))
+}
+
+/// Whether it can be unpacked, within what a state may take, and is JSON.
+fn is_state(data: &[u8]) -> bool {
+    let limited = GzDecoder::new(data).take(MAX_STATE_BYTES);
+    serde_json::from_reader::<_, IgnoredAny>(BufReader::new(limited)).is_ok()
 }
 
 /// The next account's operations come after this one's.
-async fn drain(mut reading: Reading) {
+async fn drain(mut reading: mpsc::Receiver<Vec<SourceOp>>) {
     while reading.recv().await.is_some() {}
 }

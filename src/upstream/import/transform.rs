@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::report::{Duplicate, Report};
-use super::source::{SourceDevice, SourceLog, SourceOp, SourcePasskey, SourcePending, SourceUser};
+use super::source::{SourceDevice, SourceLog, SourceMarks, SourceOp, SourcePasskey, SourcePending, SourceUser};
 use crate::protocol::json::scan::compacted;
 use crate::protocol::op::{entity_type, normalised_entity_ids};
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
@@ -71,6 +71,15 @@ impl Account {
     #[must_use]
     pub fn last_seq(&self) -> Seq {
         self.user.last_seq.max(self.log.last_seq)
+    }
+
+    /// Whether what is gone from the log may be in its cached state: older releases deleted operations that it covered
+    /// (sync contract, section 11.3).
+    #[must_use]
+    pub fn may_need_snapshot(&self) -> bool {
+        let SourceMarks { has_snapshot, snapshot_seq: Some(seq), .. } = self.user.marks else { return false };
+        let begins_late = self.log.op_count == 0 || (self.log.first_seq > 1 && seq >= self.log.first_seq - 1);
+        has_snapshot && self.take == Take::Whole && begins_late && (1..=self.last_seq()).contains(&seq)
     }
 }
 
@@ -191,8 +200,8 @@ fn waits(account: &mut Account) {
 /// Of what a second run compares. When its devices were last seen is not part of it: that alone is not worth taking the
 /// log again.
 fn digest(account: &Account) -> String {
-    let SourceUser { has_snapshot: _, locked_until: _, .. } = account.user;
-    let user = SourceUser { has_snapshot: false, locked_until: None, ..account.user.clone() };
+    // What is remembered of the log follows from it.
+    let user = SourceUser { marks: SourceMarks::default(), locked_until: None, ..account.user.clone() };
     let mut devices: Vec<_> = account.devices.iter().map(|device| &device.client_id).collect();
     // A database and a dump of it may order texts differently.
     devices.sort_unstable();
@@ -324,7 +333,6 @@ pub fn put_account(
     let token = user.reset_password_token.as_ref();
     let until = user.reset_password_token_expires_at;
     links.put(token, until, TokenPurpose::ResetPassword, None, user.is_verified);
-    report.snapshots_dropped += u64::from(user.has_snapshot);
 }
 
 fn passkey_row(key: &SourcePasskey) -> Vec<(&'static str, Value)> {

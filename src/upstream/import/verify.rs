@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::take::{self, LogDigest, Outcome, Sink};
 use super::transform::Account;
-use super::{Expected, ImportError, Noted, Progress, Report, Source, ops_of, read_all, transform};
+use super::{Expected, ImportError, Noted, Progress, Report, Source, has_log, ops_of, read_all, transform};
 use crate::protocol::{Seq, UserId};
 use crate::store::adopt::{AdoptionRow, Portion};
 use crate::store::{LogRange, Store};
@@ -88,9 +88,9 @@ pub(super) async fn only(
     let (_, here) = store.adoptions().await?;
     let marks: HashMap<UserId, String> = here.into_iter().map(|resident| (resident.user, resident.mark)).collect();
     let is_taken = |account: &Account| taken.get(&account.user.id).is_some_and(|row| row.finished_at.is_some());
-    let with_ops = accounts.iter().filter(|account| is_taken(account) && ops_of(account) > 0);
-    progress.of.store(with_ops.clone().map(ops_of).sum(), Ordering::Relaxed);
-    let (mut readings, reader) = read_all(source, with_ops.map(|account| account.user.id).collect());
+    let with_ops = accounts.iter().filter(|account| is_taken(account));
+    progress.of.store(with_ops.map(ops_of).sum(), Ordering::Relaxed);
+    let (mut readings, reader) = read_all(source, accounts.iter().filter(|account| is_taken(account)));
     let mut sink = Sink::new(None, Portion::default());
     for account in &accounts {
         let user = account.user.id;
@@ -100,7 +100,7 @@ pub(super) async fn only(
             report.differences.push(Noted { user, what: format!("it has not been taken over{why}") });
             continue;
         }
-        let reading = if ops_of(account) > 0 { readings.recv().await } else { None };
+        let reading = if has_log(account) { readings.recv().await } else { None };
         // What a clean-up has removed here since can't be compared.
         let pruned = store.load_account(user).await?.map_or(0, |state| state.sync.pruned_seq);
         let what = match take::log(account, reading, &mut sink, pruned).await? {

@@ -2,7 +2,7 @@
 //! (operations contract, sections 8.6 and 13.3).
 //!
 //! The file is read once, from its beginning to its end, when the import begins; everything but the operations is held
-//! then, which an import does anyway. The operations go to a working copy ([`spool`]) about as large as they are in the
+//! then, which an import does anyway. The operations go to a working copy (`spool`) about as large as they are in the
 //! uncompressed dump. What is read is treated as hostile: lines, columns and values have limits, and nothing of it is
 //! ever executed or shown.
 
@@ -159,7 +159,13 @@ fn contents(from: impl BufRead, folder: &Path) -> Result<DumpSource, DumpError> 
                 "passkeys" => contents.passkeys.push(rows::passkey(&row)?),
                 "pending_passkey_registrations" => contents.pending.push(rows::pending(&row)?),
                 "sync_devices" => contents.devices.push(rows::device(&row)?),
-                "user_sync_state" => contents.states.push(rows::state(&row)?),
+                "user_sync_state" => {
+                    let mut state = rows::state(&row)?;
+                    if let Some(snapshot) = state.snapshot.take() {
+                        spooler.put_snapshot(state.user, &snapshot)?;
+                    }
+                    contents.states.push(state);
+                }
                 _ => {
                     spooler.put(rows::place(&row)?, line, text)?;
                 }
@@ -191,7 +197,7 @@ impl Contents {
         for user in &mut self.users {
             if let Some(state) = states.get(&user.id) {
                 user.last_seq = state.last_seq;
-                user.has_snapshot = state.has_snapshot;
+                user.marks = state.marks.clone();
             }
         }
     }
@@ -230,6 +236,12 @@ impl Source for DumpSource {
 
     async fn highest_number(&mut self) -> Result<UserId, ImportError> {
         Ok(self.contents.highest_number)
+    }
+
+    async fn snapshot(&mut self, user: UserId) -> Result<Option<Vec<u8>>, ImportError> {
+        let spool = Arc::clone(&self.spool);
+        let work = move || spool.snapshot(user);
+        Ok(tokio::task::spawn_blocking(work).await.map_err(|_| ImportError::Crashed)??)
     }
 
     async fn operations(&mut self, user: UserId, to: &mpsc::Sender<Vec<SourceOp>>) -> Result<(), ImportError> {

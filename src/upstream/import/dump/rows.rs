@@ -4,7 +4,7 @@
 use super::error::DumpError;
 use super::field::Row;
 use crate::protocol::{Seq, UserId};
-use crate::upstream::import::source::{SourceDevice, SourceOp, SourcePasskey, SourcePending, SourceUser};
+use crate::upstream::import::source::{SourceDevice, SourceMarks, SourceOp, SourcePasskey, SourcePending, SourceUser};
 
 /// What every account may store where the release had no quotas yet.
 const QUOTA: i64 = 104_857_600;
@@ -30,16 +30,18 @@ pub fn user(row: &Row) -> Result<SourceUser, DumpError> {
         login_token: row.text("login_token")?,
         login_token_expires_at: row.big("login_token_expires_at")?,
         last_seq: 0,
-        has_snapshot: false,
+        marks: SourceMarks::default(),
     })
 }
 
 /// What is used of a row of `user_sync_state`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct State {
     pub user: UserId,
     pub last_seq: Seq,
-    pub has_snapshot: bool,
+    pub marks: SourceMarks,
+    /// The cached state.
+    pub snapshot: Option<Vec<u8>>,
 }
 
 /// A row of `user_sync_state`.
@@ -47,7 +49,15 @@ pub fn state(row: &Row) -> Result<State, DumpError> {
     Ok(State {
         user: row.required("user_id", row.int("user_id")?)?,
         last_seq: row.required("last_seq", row.int("last_seq")?)?,
-        has_snapshot: row.is_there("snapshot_data")?,
+        marks: SourceMarks {
+            has_snapshot: row.is_there("snapshot_data")?,
+            snapshot_seq: row.int("last_snapshot_seq")?,
+            snapshot_at: row.big("snapshot_at")?,
+            snapshot_schema_version: row.int("snapshot_schema_version")?,
+            full_state_seq: row.int("latest_full_state_seq")?,
+            full_state_clock: row.json("latest_full_state_vector_clock")?,
+        },
+        snapshot: row.blob("snapshot_data")?,
     })
 }
 

@@ -6,7 +6,7 @@
 //! runs that hold some. What is held is a run while it is gathered, and for every run where each of its accounts begins.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -54,6 +54,14 @@ pub struct Spooler {
     rows: Vec<Gathered>,
     runs: Vec<Run>,
     logs: BTreeMap<UserId, SourceLog>,
+    snapshots: HashMap<UserId, Extent>,
+}
+
+/// Where something lies in the file.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    from: u64,
+    length: usize,
 }
 
 /// Where an account's rows begin, by account, and where the last one's end.
@@ -75,7 +83,16 @@ impl Spooler {
     fn with_runs_of(run_bytes: usize, folder: &Path) -> Result<Self, DumpError> {
         let file = BufWriter::new(nameless(folder).map_err(DumpError::Work)?);
         let (text, rows) = (Vec::new(), Vec::new());
-        Ok(Self { file, run_bytes, written: 0, text, rows, runs: Vec::new(), logs: BTreeMap::new() })
+        Ok(Self {
+            file,
+            run_bytes,
+            written: 0,
+            text,
+            rows,
+            runs: Vec::new(),
+            logs: BTreeMap::new(),
+            snapshots: HashMap::new(),
+        })
     }
 
     /// Takes a row.
@@ -98,6 +115,17 @@ impl Spooler {
         if self.text.len() + self.rows.len() * size_of::<Gathered>() >= self.run_bytes {
             self.write_run().map_err(DumpError::Work)?;
         }
+        Ok(())
+    }
+
+    /// Takes an account's cached state.
+    ///
+    /// # Errors
+    /// [`DumpError::Work`].
+    pub fn put_snapshot(&mut self, user: UserId, snapshot: &[u8]) -> Result<(), DumpError> {
+        self.file.write_all(snapshot).map_err(DumpError::Work)?;
+        self.snapshots.insert(user, Extent { from: self.written, length: snapshot.len() });
+        self.written += snapshot.len() as u64;
         Ok(())
     }
 
@@ -129,7 +157,7 @@ impl Spooler {
     pub fn finish(mut self) -> Result<Spool, DumpError> {
         self.write_run().map_err(DumpError::Work)?;
         let file = self.file.into_inner().map_err(|error| DumpError::Work(error.into_error()))?;
-        Ok(Spool { file, runs: self.runs, logs: self.logs.into_values().collect() })
+        Ok(Spool { file, runs: self.runs, logs: self.logs.into_values().collect(), snapshots: self.snapshots })
     }
 }
 
@@ -147,9 +175,21 @@ pub struct Spool {
     file: File,
     runs: Vec<Run>,
     logs: Vec<SourceLog>,
+    snapshots: HashMap<UserId, Extent>,
 }
 
 impl Spool {
+    /// An account's cached state.
+    ///
+    /// # Errors
+    /// [`DumpError::Work`].
+    pub fn snapshot(&self, user: UserId) -> Result<Option<Vec<u8>>, DumpError> {
+        let Some(Extent { from, length }) = self.snapshots.get(&user).copied() else { return Ok(None) };
+        let mut snapshot = vec![0; length];
+        self.file.read_exact_at(&mut snapshot, from).map_err(DumpError::Work)?;
+        Ok(Some(snapshot))
+    }
+
     /// How much there is of every account's log, by account.
     #[must_use]
     pub fn logs(&self) -> &[SourceLog] {
@@ -256,6 +296,7 @@ mod tests {
         for ((user, seq, row), line) in rows.iter().zip(1..) {
             let place = Place { user: *user, seq: *seq, id: format!("{user}/{seq}") };
             spooler.put(place, line, row).unwrap();
+            spooler.put_snapshot(*user, &[9, 9]).unwrap();
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing can be left");
         spooler.finish().unwrap()
@@ -337,6 +378,7 @@ mod tests {
                     prop_assert_eq!((log.first_seq, log.last_seq), (first, last));
                     prop_assert_eq!((&log.first_id, &log.last_id), (&format!("{user}/{first}"), &format!("{user}/{last}")));
                 }
+                prop_assert_eq!(spool.snapshot(user).unwrap(), log.map(|_| vec![9, 9]));
                 let found: Vec<_> = rows(&spool, user).unwrap().into_iter().map(|row| (row.seq, row.row)).collect();
                 prop_assert_eq!(found, expected);
             }
