@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::old_schema::OldDatabase;
 use super::whole::device;
-use super::{imported, in_order};
+use super::{complained, imported, in_order};
 use crate::harness::{Backend, Program, TestDatabase, op};
 
 into_both! {
@@ -57,8 +57,20 @@ async fn what_only_the_cached_state_holds_comes_along(target: Backend) {
     let nothing = cy.download(12).await;
     assert_eq!((nothing.seqs(), &nothing["latestSeq"], nothing.has("gapDetected")), (vec![], &json!(12), false));
     assert_eq!(cy.upload_from("A", 12, &[op("A")]).await.outcomes(), ["#13"]);
+    let known = json!({ "A": 99, "B": 99 });
+    assert_eq!(bob.upload_from("A", 25, &[op("A").clock(known)]).await.outcomes(), ["#26"]);
     server.kill().await;
     in_order(&target).await;
+
+    // On the way back it is still there.
+    let query = "SELECT user_id, last_snapshot_seq, snapshot_at, snapshot_schema_version, snapshot_data \
+                 FROM user_sync_state WHERE user_id > 1 ORDER BY user_id";
+    let before = old.rows(query).await;
+    let done = Program::run(&target, &["export", "--upstream", "--to", &old.url()]).await;
+    assert!(done.status.success(), "{}", complained(&done));
+    assert_eq!(old.rows(query).await, before);
+    let last = "SELECT array_agg(last_seq ORDER BY user_id) AS last FROM user_sync_state WHERE user_id > 1";
+    assert_eq!(old.row(last).await["last"], json!([26, 13]));
 }
 
 async fn one_that_can_not_be_read_is_named(target: Backend) {

@@ -241,7 +241,8 @@ async fn links(tx: &mut PgConnection, id: i32, good: &mut u64) -> Result<bool, S
 /// Writes where the account's sequence stands, and what it uses. Returns whether that was otherwise.
 ///
 /// What the old server keeps in this row to save itself work it forgets when operations have changed; but for the newest
-/// full state's clock, which can't be computed any more when what came before that has been pruned.
+/// full state's clock, which can't be computed any more when what came before that has been pruned, and a cached state
+/// that was taken over because it stands for operations which are gone.
 ///
 /// An account without data has no row: only then devices are told that there is nothing, and the first to come uploads
 /// what it has. (With the row and without operations they would believe to have everything.) Its sequence begins at 1
@@ -255,10 +256,17 @@ async fn state(tx: &mut PgConnection, id: i32, account: &Account, ops_changed: b
             Some((seq, clock)) => (Some(small("newest full state", *seq)?), Some(clock.as_str())),
             None => (None, None),
         };
+        // One that was taken over stands for operations that are nowhere else.
+        let snapshot_seq = account.snapshot_seq.filter(|_| account.pruned_seq > account.base_seq);
+        let kept = snapshot_seq.map(|seq| small("cached state", seq)).transpose()?;
         sqlx::query(
             "INSERT INTO user_sync_state (user_id, last_seq, latest_full_state_seq, latest_full_state_vector_clock) \
              VALUES ($1, $2, $3, $4::jsonb) ON CONFLICT (user_id) DO UPDATE SET last_seq = EXCLUDED.last_seq, \
-             last_snapshot_seq = NULL, snapshot_data = NULL, snapshot_at = NULL, snapshot_schema_version = NULL, \
+             last_snapshot_seq = CASE WHEN user_sync_state.last_snapshot_seq = $6 THEN $6 END, \
+             snapshot_data = CASE WHEN user_sync_state.last_snapshot_seq = $6 THEN user_sync_state.snapshot_data END, \
+             snapshot_at = CASE WHEN user_sync_state.last_snapshot_seq = $6 THEN user_sync_state.snapshot_at END, \
+             snapshot_schema_version = CASE WHEN user_sync_state.last_snapshot_seq = $6 \
+             THEN user_sync_state.snapshot_schema_version END, \
              latest_full_state_seq = EXCLUDED.latest_full_state_seq, \
              latest_full_state_vector_clock = EXCLUDED.latest_full_state_vector_clock, latest_state_replacement_seq = NULL \
              WHERE $5 OR user_sync_state.last_seq <> EXCLUDED.last_seq",
@@ -268,6 +276,7 @@ async fn state(tx: &mut PgConnection, id: i32, account: &Account, ops_changed: b
         .bind(full_state_seq)
         .bind(full_state_clock)
         .bind(ops_changed)
+        .bind(kept)
         .execute(&mut *tx)
         .await?
     };

@@ -32,10 +32,14 @@ pub(super) struct Account {
     pub(super) storage_quota_bytes: i64,
     /// Whether the operator locked it.
     pub(super) is_locked: bool,
-    /// The data set is what comes after this
+    /// There is no data set if this is
+    pub(super) base_seq: Seq,
+    /// the last sequence. Otherwise what is left of it comes after this
     pub(super) pruned_seq: Seq,
-    /// and up to this. The same: there is none.
+    /// and up to this.
     pub(super) last_seq: Seq,
+    /// Up to where its cached state is complete.
+    pub(super) snapshot_seq: Option<Seq>,
     /// The newest causal full state, and the clock of everything up to it, as JSON.
     pub(super) full_state: Option<(Seq, String)>,
     pub(super) devices: Vec<Device>,
@@ -44,7 +48,7 @@ pub(super) struct Account {
 impl Account {
     /// Whether it has no data. Its sequence may be above 0 all the same.
     pub(super) const fn is_empty(&self) -> bool {
-        self.pruned_seq >= self.last_seq
+        self.base_seq >= self.last_seq
     }
 }
 
@@ -149,7 +153,9 @@ pub(super) fn accounts(checked: &Checked, path: &Path, to: &mpsc::Sender<Piece>)
         }
         while let Some(row) = states.take(id)? {
             let fields = Fields::of(states.columns(), &row);
+            account.base_seq = fields.int("base_seq")?;
             account.pruned_seq = fields.int("pruned_seq")?;
+            account.snapshot_seq = fields.int_or_null("snapshot_seq")?;
             account.last_seq = fields.int("last_seq")?;
             let clock = fields.text_or_null("full_state_clock")?.map(str::to_owned);
             account.full_state = fields.int_or_null("full_state_seq")?.zip(clock);
@@ -213,8 +219,10 @@ fn user(fields: Fields<'_>) -> Result<Account, ExportError> {
         created_at: fields.int("created_at")?,
         storage_quota_bytes: fields.int("storage_quota_bytes")?,
         is_locked: fields.int_or_null("locked_at")?.is_some(),
+        base_seq: 0,
         pruned_seq: 0,
         last_seq: 0,
+        snapshot_seq: None,
         full_state: None,
         devices: Vec::new(),
     })
