@@ -53,8 +53,8 @@ pub enum ImportCommandError {
     /// The import failed as a whole.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// Some accounts are not as they should be.
-    #[error("{0} account(s) are not as they should be, as listed above")]
+    /// Something is not as it should be, mostly accounts.
+    #[error("{0} thing(s) are not as they should be, as listed above")]
     Failures(usize),
     /// The operator did not say yes.
     #[error("nothing was changed")]

@@ -5,12 +5,13 @@ use std::time::Duration;
 use sqlx::Connection as _;
 
 use super::old_schema::{OldDatabase, State};
-use super::{complained, imported, run};
+use super::{complained, failed, imported, run};
 use crate::harness::{Backend, Program, TestDatabase};
 
 into_both! {
     what_is_not_the_old_servers_is_refused,
     a_source_that_somebody_works_on_is_refused,
+    what_somebody_writes_at_last_is_taken_too,
     a_target_with_accounts_of_its_own_is_refused,
     a_target_in_use_is_refused,
     it_asks_first,
@@ -74,6 +75,68 @@ async fn a_target_in_use_is_refused(target: Backend) {
     assert_eq!(imported(&old, &target, &[]).await["taken"], 3, "nothing had been taken");
 }
 
+/// The most likely slip: `DATABASE_URL` still names the old database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_nothing_is_made_in_the_old_servers_database() {
+    let old = OldDatabase::with_data().await;
+    let url = old.url();
+    for arguments in [&[] as &[&str], &["import", "--yes", "--from", &url], &["migrate", "run"], &["user", "list"]] {
+        let output = Program::run(old.as_target(), arguments).await;
+        assert!(!output.status.success(), "{arguments:?}");
+        let said = complained(&output);
+        assert!(said.contains("DATABASE_URL names the old (Node) server's database"), "{arguments:?}: {said}");
+    }
+    let tables = old.row("SELECT count(*) FROM pg_class WHERE relname = '_sqlx_migrations'").await;
+    assert_eq!(tables, serde_json::json!({ "count": 0 }));
+}
+
+async fn what_somebody_writes_at_last_is_taken_too(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = OldDatabase::with_data().await;
+    let mut other = old.session().await;
+    let at_last = async {
+        let is_here = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() \
+                       AND application_name = 'supersync-import' AND query LIKE '%pg_stat_activity%')";
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        while !sqlx::query_scalar::<_, bool>(is_here).fetch_one(&mut other).await.expect("it answers") {
+            look.tick().await;
+        }
+        old.ops(7, 1, 1).await;
+        other.close().await.expect("closing");
+    };
+    let (report, ()) = tokio::join!(imported(&old, &target, &[]), at_last);
+    assert_eq!((&report["operations"], &report["others"]), (&serde_json::json!(61), &serde_json::json!("")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_somebody_who_comes_meanwhile_is_named() {
+    let target = TestDatabase::create(Backend::Postgres).await;
+    assert!(Program::run(&target, &["migrate", "run"]).await.status.success());
+    let old = OldDatabase::with_data().await;
+    let mut session = target.postgres().session().await;
+    let mut held = session.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE users IN SHARE MODE").execute(&mut *held).await.expect("nobody works on it");
+    let meanwhile = async {
+        await_lock(&mut held).await;
+        let other = old.session().await;
+        held.rollback().await.expect("it was open");
+        other
+    };
+    let (report, other) = tokio::join!(failed(1, &old, &target, &[]), meanwhile);
+    assert_eq!((&report["taken"], &report["others"]), (&3.into(), &"a program without a name (1)".into()));
+    other.close().await.expect("closing");
+    session.close().await.expect("closing");
+}
+
+/// Until an import waits for the lock.
+async fn await_lock(session: &mut sqlx::PgConnection) {
+    let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass)";
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *session).await.expect("it answers") {
+        look.tick().await;
+    }
+}
+
 /// A server that served half of the accounts would send the devices of the others away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_no_server_starts_on_what_is_being_filled() {
@@ -85,11 +148,7 @@ async fn postgres_no_server_starts_on_what_is_being_filled() {
     sqlx::query("LOCK TABLE users IN SHARE MODE").execute(&mut *held).await.expect("nobody works on it");
     let importing = imported(&old, &target, &[]);
     let meanwhile = async {
-        let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass)";
-        let mut look = tokio::time::interval(Duration::from_millis(20));
-        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *held).await.expect("it answers") {
-            look.tick().await;
-        }
+        await_lock(&mut held).await;
         // Without arguments it is the server.
         for arguments in [&[] as &[&str], &["migrate", "run"]] {
             let output = Program::run(&target, arguments).await;

@@ -135,6 +135,11 @@ impl OldDatabase {
         self.database.postgres().url()
     }
 
+    /// As if this server should work on it.
+    pub fn as_target(&self) -> &TestDatabase {
+        &self.database
+    }
+
     /// A session, to be closed by the test.
     pub async fn session(&self) -> PgConnection {
         self.database.postgres().session().await

@@ -195,6 +195,7 @@ impl PostgresStore {
         if let Some(schema) = &options.schema {
             create_schema(&mut connection, schema).await?;
         }
+        refuse_upstream(&mut connection).await?;
         migrate::run_postgres(&mut connection).await?;
         connection.close().await?;
 
@@ -272,6 +273,25 @@ fn connect_options(url: &SecretString) -> Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url.expose_secret())
         .map_err(|error| StoreError::Refused(format!("DATABASE_URL is not a PostgreSQL address: {error}")))?;
     Ok(options.application_name(APPLICATION).disable_statement_logging())
+}
+
+/// Refuses the old (Node) server's database before anything is made in it.
+async fn refuse_upstream(connection: &mut PgConnection) -> Result<()> {
+    let is_upstream: bool = sqlx::query_scalar(
+        "SELECT to_regclass('_sqlx_migrations') IS NULL AND to_regclass('users') IS NOT NULL AND EXISTS \
+         (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('operations') AND attname = 'server_seq') \
+         AND NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('operations') AND attname = 'op_id')",
+    )
+    .fetch_one(connection)
+    .await?;
+    if is_upstream {
+        return Err(StoreError::Refused(
+            "DATABASE_URL names the old (Node) server's database, which stays as it is: name an empty one, and run \
+             `supersync import --from <the old one>`"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// Only when missing: it needs a right that a server set up by somebody else may not give.

@@ -85,13 +85,14 @@ pub async fn run(
     progress: &Progress,
     now_ms: i64,
 ) -> Result<Report, ImportError> {
-    let mut report = Report { missing_columns: source.open().await?, ..Report::default() };
-    if !options.rehearsal && !options.verify_only {
+    let wants_quiet = !options.rehearsal && !options.verify_only;
+    if wants_quiet {
         let others = source.others().await?;
         if !others.is_empty() {
             return Err(ImportError::SourceInUse(others));
         }
     }
+    let mut report = Report { missing_columns: source.open().await?, ..Report::default() };
     let users = source.users().await?;
     report.accounts = users.len() as u64;
     // An account's number and birth stay; a rehearsal from a copy and the evening from the original are the same source.
@@ -133,8 +134,12 @@ pub async fn run(
     if outcome == AdoptOutcome::InUse {
         return Err(ImportError::TargetInUse);
     }
-    let expected = expected?;
+    let (expected, mut source) = expected?;
     finished?;
+    if wants_quiet {
+        report.others = source.others().await?;
+    }
+    drop(source);
     verify::compare(&*store, &expected, &mut report, progress).await?;
     Ok(report)
 }
@@ -224,11 +229,14 @@ struct Reading {
     operations: mpsc::Receiver<Vec<SourceOp>>,
 }
 
+/// Gives the source back.
+type Reader = tokio::task::JoinHandle<Result<Box<dyn Source>, ImportError>>;
+
 /// Reads the logs of those of the accounts that have one, in this order.
 fn read_all<'a>(
     mut source: Box<dyn Source>,
     accounts: impl Iterator<Item = &'a Account>,
-) -> (mpsc::Receiver<Reading>, tokio::task::JoinHandle<Result<(), ImportError>>) {
+) -> (mpsc::Receiver<Reading>, Reader) {
     let users: Vec<_> =
         accounts.filter(|account| has_log(account)).map(|a| (a.user.id, a.may_need_snapshot())).collect();
     let (to, readings) = mpsc::channel(AHEAD);
@@ -237,11 +245,11 @@ fn read_all<'a>(
             let snapshot = if may_need_snapshot { source.snapshot(user).await? } else { None };
             let (batches, operations) = mpsc::channel(BATCHES);
             if to.send(Reading { snapshot, operations }).await.is_err() {
-                return Ok(());
+                break;
             }
             source.operations(user, &batches).await?;
         }
-        Ok(())
+        Ok(source)
     });
     (readings, reader)
 }
@@ -253,7 +261,7 @@ async fn take_all(
     now_ms: i64,
     sink: &mut Sink,
     report: &mut Report,
-) -> Result<Vec<Expected>, ImportError> {
+) -> Result<(Vec<Expected>, Box<dyn Source>), ImportError> {
     let (mut readings, reader) = read_all(source, plan.accounts.iter());
     let mut expected = Vec::with_capacity(plan.accounts.len());
     let mut links = HashSet::new();
@@ -314,6 +322,6 @@ async fn take_all(
             }
         }
     }
-    reader.await.map_err(|_| ImportError::Crashed)??;
-    Ok(expected)
+    let source = reader.await.map_err(|_| ImportError::Crashed)??;
+    Ok((expected, source))
 }

@@ -1,4 +1,4 @@
-//! The old server's database itself: one transaction that only reads and sees one instant.
+//! The old server's database itself: one transaction that only reads and sees one instant, that of [`Source::open`].
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -33,8 +33,7 @@ impl LiveSource {
     /// [`ImportError::Address`], or what kept it from connecting.
     pub async fn connect(text: &str) -> Result<Self, ImportError> {
         let address = database::address(text, APPLICATION).ok_or(ImportError::Address)?;
-        let mut connection = database::connect(address).await?;
-        sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut connection).await?;
+        let connection = database::connect(address).await?;
         Ok(Self { connection, shape: Shape::default(), operations: String::new() })
     }
 
@@ -56,6 +55,8 @@ fn ms(sql: &str) -> String {
 #[async_trait]
 impl Source for LiveSource {
     async fn open(&mut self) -> Result<Vec<String>, ImportError> {
+        // From here on it is seen as it is now, so everybody else has to be gone.
+        sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut self.connection).await?;
         self.shape = Shape::of(database::columns(&mut self.connection).await?)?;
         let column = |name| self.shape.sql("o", "operations", name);
         self.operations = format!(

@@ -51,6 +51,8 @@ pub struct Report {
     pub left_out: Vec<Noted>,
     /// Accounts not taken over again, because they have changed both in the source and here.
     pub conflicts: Vec<Noted>,
+    /// Who began to work on the source meanwhile, in words; empty if nobody. What they wrote is not here.
+    pub others: String,
     /// Accounts that were compared.
     pub verified: u64,
     /// Where the source and this server differ.
@@ -78,10 +80,10 @@ pub struct Noted {
 }
 
 impl Report {
-    /// How many accounts are not as they should be.
+    /// How many things are not as they should be, mostly accounts.
     #[must_use]
     pub fn failures(&self) -> usize {
-        self.left_out.len() + self.conflicts.len() + self.differences.len()
+        self.left_out.len() + self.conflicts.len() + self.differences.len() + usize::from(!self.others.is_empty())
     }
 
     /// Tells it. `is_comparison`: nothing was to be taken over.
@@ -111,6 +113,14 @@ impl Report {
             for Noted { user, what } in noted {
                 writeln!(output, "{word}: account {user}: {what}")?;
             }
+        }
+        if !self.others.is_empty() {
+            writeln!(
+                output,
+                "others have begun to work on the source meanwhile: {}. What they write is not here: stop them, then run \
+                 this again.",
+                self.others
+            )?;
         }
         writeln!(output, "{} accounts compared, {} different.", self.verified, self.differences.len())
     }

@@ -128,11 +128,12 @@ pub struct SourceOp {
 /// The old server's data as it is at one instant.
 #[async_trait]
 pub trait Source: Send {
-    /// The columns that it lacks, as `table.column`, because the release that wrote it is older. Refuses what is not the
-    /// old server's.
+    /// From now on it is seen as it is now. Gives back the columns that it lacks, as `table.column`, because the release that
+    /// wrote it is older. Refuses what is not the old server's.
     async fn open(&mut self) -> Result<Vec<String>, ImportError>;
 
-    /// Who else works on it, in words; empty if nobody.
+    /// Who else works on it, in words; empty if nobody. To be asked before it is opened: whoever leaves may have written
+    /// something at last.
     async fn others(&mut self) -> Result<String, ImportError>;
 
     /// Every account, by number.
