@@ -50,6 +50,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         opened = store::open(&config.database, config.timeouts.statement) => opened.map_err(|error| database_failed(&config, &error))?,
         () = signals.next() => return Ok(()),
     };
+    if store.is_adopting().await? {
+        return Err("an import of the old server's database was broken off: run `supersync import` again, or \
+                    `supersync import --accept-partial` to serve what it has left"
+            .into());
+    }
     let clock = Clock::System;
     let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), mailer);
     let engine = engine::Handle::start(Arc::clone(&store), clock.clone(), Options::from(&*config)).await?;

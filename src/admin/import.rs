@@ -21,11 +21,15 @@ use crate::upstream::import::{self, Dump, DumpError, ImportError, LiveSource, Op
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct ImportArgs {
+    /// Take over nothing more; let a server start on what an import has left that was broken off. The devices of accounts
+    /// that are not there are sent away.
+    #[arg(long, exclusive = true)]
+    accept_partial: bool,
     /// The old server's database: postgres://user:password@host:port/name, as in its `DATABASE_URL`. Without a password
     /// PGPASSWORD or ~/.pgpass gives it. Or a file that `pg_dump` made of it: SQL (-Fp, without --inserts), as it is or
     /// compressed with gzip.
-    #[arg(long, value_name = "URL|FILE")]
-    from: String,
+    #[arg(long, value_name = "URL|FILE", required_unless_present = "accept_partial")]
+    from: Option<String>,
     /// Where to keep the operations of a dump meanwhile, about as large as they are in it; `DATA_DIR` if not given.
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
@@ -110,8 +114,9 @@ pub async fn import(
     input: &mut (dyn BufRead + Send),
     output: &mut (dyn Write + Send),
 ) -> Result<(), ImportCommandError> {
+    let Some(from) = &args.from else { return accept_partial(config, output).await };
     // Before anything of our database is touched.
-    let from = From::open(&args.from).await?;
+    let from = From::open(from).await?;
     if !args.yes && !args.verify_only && !confirmed(input)? {
         return Err(ImportCommandError::NotConfirmed);
     }
@@ -135,6 +140,15 @@ pub async fn import(
     bar.finish_and_clear();
     store.close().await;
     tell(&done?, args.json, args.verify_only, output)
+}
+
+async fn accept_partial(config: &Config, output: &mut (dyn Write + Send)) -> Result<(), ImportCommandError> {
+    let store = store::open(&config.database, config.timeouts.statement).await?;
+    let accepted = import::accept_partial(&store).await;
+    store.close().await;
+    let said = if accepted? { "A server may start on what is there now." } else { "No import was broken off." };
+    writeln!(output, "{said}")?;
+    Ok(())
 }
 
 /// Where the data comes from.

@@ -63,11 +63,37 @@ pub struct AdoptionRow {
     pub finished_at: Option<i64>,
 }
 
+impl AdoptionRow {
+    /// Says that an import from `source` is under way. It stands there until the import is complete, so that no server
+    /// serves a part of the accounts and sends the devices of the others away.
+    #[must_use]
+    pub fn under_way(source: &str) -> Self {
+        Self {
+            user: UNDER_WAY,
+            source: source.to_owned(),
+            account_digest: String::new(),
+            first_seq: 0,
+            last_seq: 0,
+            op_count: 0,
+            digest: String::new(),
+            mark: String::new(),
+            finished_at: None,
+        }
+    }
+}
+
+/// The account in whose place it stands that an import is under way; there is none with this number.
+pub const UNDER_WAY: UserId = 0;
+
 /// An account that is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resident {
     /// Its number.
     pub user: UserId,
+    /// Its address, in lower case.
+    pub email: String,
+    /// The ids of its passkeys.
+    pub credentials: Vec<Vec<u8>>,
     /// What it looks like now ([`mark`]).
     pub mark: String,
 }
@@ -395,6 +421,9 @@ pub enum AdoptOutcome {
 /// Accounts from elsewhere.
 #[async_trait]
 pub trait AdoptStore: Send + Sync + 'static {
+    /// Whether an import is under way, or was broken off and has not been completed.
+    async fn is_adopting(&self) -> Result<bool>;
+
     /// What has been taken over, by account, and the accounts that are here, by number.
     async fn adoptions(&self) -> Result<(Vec<AdoptionRow>, Vec<Resident>)>;
 

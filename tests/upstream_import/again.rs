@@ -13,6 +13,7 @@ into_both! {
     what_has_changed_here_is_not_overwritten,
     what_was_broken_off_is_taken_anew,
     a_long_log_is_written_in_parts,
+    what_was_left_can_be_accepted,
     a_comparison_finds_what_differs,
     housekeeping_is_no_change,
 }
@@ -94,15 +95,40 @@ async fn a_long_log_is_written_in_parts(target: Backend) {
     assert!(killed, "the import had not ended");
     let output = Program::run(&target, &["user", "list"]).await;
     assert!(!said(&output).contains("cy@example.org"), "{}", said(&output));
+    // No server serves that, nor does a comparison or a backup make it whole.
+    let output = Program::run(&target, &[]).await;
+    assert!(!output.status.success() && super::complained(&output).contains("was broken off"));
+    let output = Program::run(&target, &["doctor"]).await;
+    assert!(said(&output).contains("an import of the old server's database is under way, or was broken off"));
     let report = imported(&old, &target, &[]).await;
     assert_eq!(report["taken"].as_u64().expect("a number") + report["unchanged"].as_u64().expect("a number"), 3);
     assert!(report["taken"].as_u64() >= Some(1), "{report}");
     assert!(in_order(&target).await.contains("3 accounts, 60060 operations"));
 }
 
+async fn what_was_left_can_be_accepted(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = OldDatabase::with_data().await;
+    let output = Program::run(&target, &["import", "--accept-partial"]).await;
+    assert!(said(&output).contains("No import was broken off"), "{}", super::complained(&output));
+    imported(&old, &target, &[]).await;
+    Program::start(&target).await.kill().await;
+    target
+        .tamper(
+            "INSERT INTO adoptions (user_id, source, account_digest, first_seq, last_seq, op_count, digest, mark) \
+             VALUES (0, '', '', 0, 0, 0, '', '')",
+        )
+        .await;
+    assert!(!Program::run(&target, &[]).await.status.success());
+    let output = Program::run(&target, &["import", "--accept-partial"]).await;
+    assert!(said(&output).contains("A server may start"), "{}", super::complained(&output));
+    Program::start(&target).await.kill().await;
+    in_order(&target).await;
+}
+
 /// How many accounts are under way.
 async fn begun(target: &TestDatabase) -> i64 {
-    const SQL: &str = "SELECT count(*) FROM adoptions WHERE finished_at IS NULL";
+    const SQL: &str = "SELECT count(*) FROM adoptions WHERE finished_at IS NULL AND user_id <> 0";
     match target.settings() {
         supersync::config::Database::Sqlite { path } => {
             let Ok(connection) = rusqlite::Connection::open(path) else { return 0 };

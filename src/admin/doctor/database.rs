@@ -51,13 +51,29 @@ pub(super) async fn open(config: &Config, report: &mut Report<'_>) -> io::Result
             }
             report.tell(Finding::ok("migrations", format!("all {} migrations are applied", migrations.len())))?;
             match store::open_to_look(&config.database, config.timeouts.statement).await {
-                Ok(store) => Ok(Some(store)),
+                Ok(store) => {
+                    report.tell(take_over(&*store).await)?;
+                    Ok(Some(store))
+                }
                 Err(error) => {
                     report.tell(unreachable(config, &error))?;
                     Ok(None)
                 }
             }
         }
+    }
+}
+
+async fn take_over(store: &dyn Store) -> Finding {
+    const ID: &str = "take-over";
+    match store.is_adopting().await {
+        Ok(false) => Finding::ok(ID, "no import of the old server's database is under way"),
+        Ok(true) => Finding::fault(
+            ID,
+            "an import of the old server's database is under way, or was broken off",
+            "If none is running: run `supersync import` again; it goes on where it was. Until then no server starts.",
+        ),
+        Err(error) => Finding::fault(ID, format!("it can't be told whether an import was broken off: {error}"), ""),
     }
 }
 

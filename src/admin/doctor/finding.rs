@@ -10,7 +10,7 @@ use crate::diagnosis::{Finding, Verdict};
 use crate::protocol::UserId;
 
 /// Every check: its name, and what it looks at. `docs/doctor.md` says what each one means.
-pub const CHECKS: [(&str, &str); 31] = [
+pub const CHECKS: [(&str, &str); 32] = [
     ("settings", "every setting is valid and probably meant"),
     ("secret", "JWT_SECRET can't be guessed"),
     ("environment", "a public server is in production"),
@@ -24,6 +24,7 @@ pub const CHECKS: [(&str, &str); 31] = [
     ("open-files", "the process may have as many sockets open as configured"),
     ("database", "the database answers, and is of a supported version"),
     ("migrations", "the schema is this program's"),
+    ("take-over", "no import of the old server's database was broken off"),
     ("commit", "a commit is on the disk quickly, and stays there"),
     ("connections", "the database has connections enough"),
     ("stuck", "no statement or transaction has been going on for minutes"),

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::PostgresStore;
 use super::backup::{copy_rows, is_taken, is_used};
 use crate::protocol::UserId;
-use crate::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Marked, Portion, Resident, mark};
+use crate::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Marked, Portion, Resident, UNDER_WAY, mark};
 use crate::store::error::timed;
 use crate::store::{Result, StoreError};
 
@@ -32,6 +32,17 @@ const AGAIN: &str = "DELETE FROM adoptions WHERE user_id = ANY($1)";
 
 #[async_trait]
 impl AdoptStore for PostgresStore {
+    async fn is_adopting(&self) -> Result<bool> {
+        timed("is_adopting", async {
+            let mut connection = self.apart(NAME).await?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM adoptions WHERE user_id = $1)";
+            let is_adopting = sqlx::query_scalar(sql).bind(UNDER_WAY).fetch_one(&mut connection).await?;
+            connection.close().await?;
+            Ok(is_adopting)
+        })
+        .await
+    }
+
     async fn adoptions(&self) -> Result<(Vec<AdoptionRow>, Vec<Resident>)> {
         timed("adoptions", async {
             let mut connection = self.apart(NAME).await?;
@@ -131,7 +142,8 @@ async fn residents(connection: &mut PgConnection) -> Result<Vec<Resident>> {
             generation: row.try_get(6)?,
             last_seq: row.try_get(7)?,
         };
-        here.push(Resident { user, mark: mark(&marked, credentials.get(&user).map_or(&[], Vec::as_slice)) });
+        let credentials = credentials.remove(&user).unwrap_or_default();
+        here.push(Resident { user, mark: mark(&marked, &credentials), email: marked.email.to_owned(), credentials });
     }
     Ok(here)
 }

@@ -14,7 +14,7 @@ use super::backup::{give_out_of, insert_sql, on_thread};
 use super::{SqliteStore, open_direct, open_reader};
 use crate::protocol::UserId;
 use crate::store::Result;
-use crate::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Marked, Portion, Resident, mark};
+use crate::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Marked, Portion, Resident, UNDER_WAY, mark};
 use crate::store::error::timed;
 
 /// Whatever there is of an account that may have no row in `users` yet. The others' rows go with that row.
@@ -29,6 +29,16 @@ const REMOVE: [&str; 6] = [
 
 #[async_trait]
 impl AdoptStore for SqliteStore {
+    async fn is_adopting(&self) -> Result<bool> {
+        let path = self.path.clone();
+        let read = move || {
+            let connection = open_reader(&path, Duration::from_secs(5))?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM adoptions WHERE user_id = ?1)";
+            Ok(connection.query_row(sql, [UNDER_WAY], |row| row.get(0))?)
+        };
+        timed("is_adopting", on_thread(read)).await
+    }
+
     async fn adoptions(&self) -> Result<(Vec<AdoptionRow>, Vec<Resident>)> {
         let path = self.path.clone();
         let read = move || {
@@ -144,7 +154,8 @@ fn residents(connection: &Connection) -> Result<Vec<Resident>> {
             generation: row.get(6)?,
             last_seq: row.get(7)?,
         };
-        here.push(Resident { user, mark: mark(&marked, credentials.get(&user).map_or(&[], Vec::as_slice)) });
+        let credentials = credentials.remove(&user).unwrap_or_default();
+        here.push(Resident { user, mark: mark(&marked, &credentials), email: marked.email.to_owned(), credentials });
     }
     Ok(here)
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::protocol::{Seq, UserId};
 use crate::store::Store;
-use crate::store::adopt::{AdoptOutcome, AdoptionRow, Portion};
+use crate::store::adopt::{AdoptOutcome, AdoptionRow, Portion, Resident, UNDER_WAY};
 
 pub mod dump;
 pub mod error;
@@ -108,25 +108,28 @@ pub async fn run(
     let numbers_up_to = source.highest_number().await?;
     let accounts = transform::accounts(read, &mut report);
     let (taken, here) = store.adoptions().await?;
-    let marks: HashMap<UserId, String> = here.into_iter().map(|resident| (resident.user, resident.mark)).collect();
-    let taken: HashMap<UserId, AdoptionRow> = taken.into_iter().map(|row| (row.user, row)).collect();
-    let strange = |user: &&UserId| taken.get(user).is_none_or(|row| row.source != name);
-    let strangers = marks.keys().filter(strange).count();
+    let taken: HashMap<UserId, AdoptionRow> =
+        taken.into_iter().filter(|row| row.user != UNDER_WAY).map(|row| (row.user, row)).collect();
+    let is_strange = |resident: &&Resident| taken.get(&resident.user).is_none_or(|row| row.source != name);
+    let strangers = here.iter().filter(is_strange).count();
     if strangers > 0 {
         return Err(ImportError::Strangers(strangers as u64));
     }
     if options.verify_only {
         return verify::only(source, &*store, accounts, &taken, report, progress).await;
     }
-    let mut plan = plan(accounts, &taken, &marks, options, &mut report);
-    let first = Portion { remove: std::mem::take(&mut plan.gone), numbers_up_to, ..Portion::default() };
+    let mut plan = plan(accounts, &taken, &here, options, &mut report);
+    let mut first = Portion { remove: std::mem::take(&mut plan.gone), numbers_up_to, ..Portion::default() };
+    first.put_adoption(&AdoptionRow::under_way(&name));
     progress.of.store(plan.accounts.iter().map(ops_of).sum(), Ordering::Relaxed);
     let (portions, writing) = mpsc::channel(1);
     let writer = {
         let (store, written) = (Arc::clone(&store), Arc::clone(&progress.written));
         tokio::spawn(async move { store.adopt(writing, written).await })
     };
-    let mut sink = Sink::new(Some(portions), first);
+    // If nobody takes it, the writer says why.
+    portions.send(first).await.ok();
+    let mut sink = Sink::new(Some(portions));
     let expected = take_all(source, &plan, &name, now_ms, &mut sink, &mut report).await;
     let finished = if expected.is_ok() { sink.finish().await } else { Ok(()) };
     drop(sink);
@@ -144,6 +147,24 @@ pub async fn run(
     Ok(report)
 }
 
+/// Lets a server start on what a broken-off import has left. Returns whether there is such.
+///
+/// # Errors
+/// [`ImportError::TargetInUse`], [`ImportError::Store`].
+pub async fn accept_partial(store: &Arc<dyn Store>) -> Result<bool, ImportError> {
+    if !store.is_adopting().await? {
+        return Ok(false);
+    }
+    let (portions, writing) = mpsc::channel(1);
+    // There is room for one.
+    portions.send(Portion { remove: vec![UNDER_WAY], ..Portion::default() }).await.ok();
+    drop(portions);
+    match store.adopt(writing, Arc::default()).await? {
+        AdoptOutcome::Stored => Ok(true),
+        AdoptOutcome::InUse => Err(ImportError::TargetInUse),
+    }
+}
+
 fn ops_of(account: &Account) -> u64 {
     if account.take == Take::Nothing { 0 } else { u64::try_from(account.log.op_count).unwrap_or(0) }
 }
@@ -158,20 +179,22 @@ fn has_log(account: &Account) -> bool {
 struct Plan {
     /// Accounts to take.
     accounts: Vec<Account>,
-    /// Accounts of which there is something here, which goes before any account is written: what was an account's address
-    /// may be another's by now.
+    /// Those of them of which there is something here, which goes when they are written.
+    replaced: HashSet<UserId>,
+    /// Accounts of which there is something here, which goes before any account is written.
     gone: Vec<UserId>,
 }
 
 fn plan(
     accounts: Vec<Account>,
     taken: &HashMap<UserId, AdoptionRow>,
-    marks: &HashMap<UserId, String>,
+    here: &[Resident],
     options: Options,
     report: &mut Report,
 ) -> Plan {
     let mut plan = Plan::default();
-    let is_as_taken = |row: &AdoptionRow| marks.get(&row.user) == Some(&row.mark);
+    let marks: HashMap<UserId, &String> = here.iter().map(|resident| (resident.user, &resident.mark)).collect();
+    let is_as_taken = |row: &AdoptionRow| marks.get(&row.user) == Some(&&row.mark);
     let in_source: HashSet<UserId> = accounts.iter().map(|account| account.user.id).collect();
     for account in accounts {
         let user = account.user.id;
@@ -195,7 +218,7 @@ fn plan(
                 }
             }
             _ => {
-                plan.gone.extend(taken.get(&user).map(|row| row.user));
+                plan.replaced.extend(taken.get(&user).map(|row| row.user));
                 plan.accounts.push(account);
             }
         }
@@ -209,7 +232,26 @@ fn plan(
             report.conflicts.push(Noted { user: row.user, what });
         }
     }
+    let in_the_way = in_the_way(&plan, here);
+    plan.gone.extend(in_the_way);
     plan
+}
+
+/// Accounts that are to be replaced, but whose address or passkey is another one's by now: they go first.
+fn in_the_way(plan: &Plan, here: &[Resident]) -> Vec<UserId> {
+    let addresses: HashMap<&str, UserId> =
+        plan.accounts.iter().map(|account| (account.user.email.as_str(), account.user.id)).collect();
+    let credentials: HashMap<&[u8], UserId> =
+        plan.accounts.iter().flat_map(|account| account.credentials().map(|id| (id, account.user.id))).collect();
+    let is_others = |resident: &Resident, owner: Option<&UserId>| owner.is_some_and(|owner| *owner != resident.user);
+    here.iter()
+        .filter(|resident| plan.replaced.contains(&resident.user))
+        .filter(|resident| {
+            is_others(resident, addresses.get(resident.email.as_str()))
+                || resident.credentials.iter().any(|id| is_others(resident, credentials.get(id.as_slice())))
+        })
+        .map(|resident| resident.user)
+        .collect()
 }
 
 impl Take {
@@ -279,7 +321,7 @@ async fn take_all(
             finished_at: None,
         };
         let reading = if has_log(account) { readings.recv().await } else { None };
-        sink.begin(&row);
+        sink.begin(&row, plan.replaced.contains(&user));
         match take::log(account, reading, sink, 0).await? {
             // The reader says why.
             Outcome::BrokenOff => {

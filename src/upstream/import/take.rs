@@ -13,7 +13,7 @@ use super::{ImportError, Reading};
 use crate::protocol::response::encode_op;
 use crate::protocol::{Seq, StoredOp, UserId, VectorClock};
 use crate::store::SnapshotMeta;
-use crate::store::adopt::{AdoptionRow, Log, Portion};
+use crate::store::adopt::{AdoptionRow, Log, Portion, UNDER_WAY};
 
 /// Operations of a portion, about,
 const PORTION_OPS: u64 = 5_000;
@@ -62,13 +62,22 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(to: Option<mpsc::Sender<Portion>>, first: Portion) -> Self {
-        Self { to, batch: first, bytes: 0, current: Portion::default(), current_bytes: 0, row: None, is_split: false }
+    pub(super) fn new(to: Option<mpsc::Sender<Portion>>) -> Self {
+        Self {
+            to,
+            batch: Portion::default(),
+            bytes: 0,
+            current: Portion::default(),
+            current_bytes: 0,
+            row: None,
+            is_split: false,
+        }
     }
 
-    /// An account begins.
-    pub(super) fn begin(&mut self, row: &AdoptionRow) {
+    /// An account begins. `replaces`: there is something of it, which goes with the first part of what is written.
+    pub(super) fn begin(&mut self, row: &AdoptionRow, replaces: bool) {
         self.current = Portion::default();
+        self.current.remove.extend(replaces.then_some(row.user));
         self.current_bytes = 0;
         self.row = Some(row.clone());
         self.is_split = false;
@@ -106,10 +115,9 @@ impl Sink {
         Ok(())
     }
 
-    /// The account is not taken after all.
+    /// The account is not taken after all. What there was of it stays, if nothing has been written yet.
     pub(super) fn give_up(&mut self, user: UserId) {
-        let current = std::mem::take(&mut self.current);
-        self.batch.remove.extend(current.remove);
+        self.current = Portion::default();
         if self.is_split {
             self.batch.remove.push(user);
         }
@@ -128,9 +136,10 @@ impl Sink {
         Ok(())
     }
 
-    /// Sends what is left.
+    /// Sends what is left. That the import is under way is true no more.
     pub(super) async fn finish(&mut self) -> Result<(), ImportError> {
-        self.send_batch().await
+        self.send_batch().await?;
+        self.send(Portion { remove: vec![UNDER_WAY], ..Portion::default() }).await
     }
 
     async fn send_batch(&mut self) -> Result<(), ImportError> {

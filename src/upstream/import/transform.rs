@@ -73,6 +73,12 @@ impl Account {
         self.user.last_seq.max(self.log.last_seq)
     }
 
+    /// The ids of its passkeys, and of those that wait.
+    pub fn credentials(&self) -> impl Iterator<Item = &[u8]> {
+        let waiting = self.pending.iter().map(|pending| &pending.key);
+        self.passkeys.iter().chain(waiting).map(|key| key.credential_id.as_slice())
+    }
+
     /// Whether what is gone from the log may be in its cached state: older releases deleted operations that it covered
     /// (sync contract, section 11.3).
     #[must_use]

@@ -91,7 +91,7 @@ pub(super) async fn only(
     let with_ops = accounts.iter().filter(|account| is_taken(account));
     progress.of.store(with_ops.map(ops_of).sum(), Ordering::Relaxed);
     let (mut readings, reader) = read_all(source, accounts.iter().filter(|account| is_taken(account)));
-    let mut sink = Sink::new(None, Portion::default());
+    let mut sink = Sink::new(None);
     for account in &accounts {
         let user = account.user.id;
         report.verified += 1;

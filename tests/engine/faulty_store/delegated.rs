@@ -447,6 +447,9 @@ impl DoctorStore for FaultyStore {
 
 #[async_trait]
 impl AdoptStore for FaultyStore {
+    async fn is_adopting(&self) -> Result<bool> {
+        self.inner.is_adopting().await
+    }
     async fn adoptions(&self) -> Result<(Vec<AdoptionRow>, Vec<Resident>)> {
         self.count();
         self.inner.adoptions().await
