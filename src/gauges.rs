@@ -20,7 +20,7 @@ const GLANCE_EVERY: Duration = Duration::from_secs(5);
 /// How often the database's contents are: that walks over all accounts.
 const COUNT_EVERY: Duration = Duration::from_mins(5);
 /// Names of files that are still being written end in this.
-const UNFINISHED: &str = ".part";
+const UNFINISHED: [&str; 4] = [".part", ".partial", ".tmp", ".faulty"];
 
 /// Keeps the gauges up to date.
 pub struct Gauges {
@@ -119,7 +119,7 @@ fn newest_file(folder: &Path) -> io::Result<Option<(f64, u64)>> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let file = entry.metadata()?;
-        if !file.is_file() || name.starts_with('.') || name.ends_with(UNFINISHED) {
+        if !file.is_file() || name.starts_with('.') || UNFINISHED.iter().any(|end| name.ends_with(end)) {
             continue;
         }
         let written = file.modified()?;

@@ -130,8 +130,8 @@ fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<ImportCommandError>() {
         error.exit_code()
-    } else if error.is::<StoreError>() {
-        5
+    } else if let Some(error) = error.downcast_ref::<StoreError>() {
+        if matches!(error, StoreError::Refused(_)) { 4 } else { 5 }
     } else {
         1
     }
@@ -214,7 +214,7 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             }
             WithSettings::Data(command) => {
                 quiet_logs(&config)?;
-                let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+                let store = store::open_as_it_is(&config.database, config.timeouts.statement).await?;
                 let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
                 let done =
                     admin::data::run(command, store.clone(), &config, Clock::System, &mut input, &mut output).await;
@@ -223,7 +223,7 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             }
             WithSettings::Sweep(args) => {
                 quiet_logs(&config)?;
-                let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+                let store = store::open_as_it_is(&config.database, config.timeouts.statement).await?;
                 let done = admin::sweep::run(args, store.clone(), &config, Clock::System, &mut io::stdout()).await;
                 store.close().await;
                 Ok(done?)

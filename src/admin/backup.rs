@@ -1,6 +1,7 @@
 //! `supersync backup`, `restore`, `verify`: the database in one file, and back.
 
 use std::io::{self, BufRead, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,6 +82,9 @@ pub enum BackupCommandError {
     /// There is a file.
     #[error("{} exists; --overwrite replaces it", .0.display())]
     Exists(PathBuf),
+    /// There is something else.
+    #[error("{} is no backup, so it is not replaced", .0.display())]
+    NotABackup(PathBuf),
     /// The database is none, or of another version.
     #[error("the database is not of this program's version: {0}")]
     OtherSchema(&'static str),
@@ -101,7 +105,11 @@ impl BackupCommandError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::File(error) => error.exit_code(),
-            Self::Exists(_) | Self::OtherSchema(_) | Self::NotConfirmed | Self::Store(StoreError::Refused(_)) => 4,
+            Self::Exists(_)
+            | Self::NotABackup(_)
+            | Self::OtherSchema(_)
+            | Self::NotConfirmed
+            | Self::Store(StoreError::Refused(_)) => 4,
             Self::Store(_) => 5,
             Self::Io(_) => 1,
         }
@@ -123,15 +131,34 @@ pub async fn backup(
         (None, Some(directory)) => free_name(directory, clock).await,
         (None, None) => return Err(BackupCommandError::NotConfirmed),
     };
-    if !args.overwrite && path.exists() {
-        return Err(BackupCommandError::Exists(path));
+    if let Some(directory) = &args.directory {
+        // What lies in it is as secret as the database.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|error| of(directory)(error.into()))?;
     }
-    let Some(store) = backup_file::database(config).await? else {
+    match std::fs::symlink_metadata(&path) {
+        Ok(_) if !args.overwrite => return Err(BackupCommandError::Exists(path)),
+        Ok(_) if !backup::may_replace(&path).map_err(|error| of(&path)(error.into()))? => {
+            return Err(BackupCommandError::NotABackup(path));
+        }
+        _ => {}
+    }
+    if !backup_file::is_current(config).await? {
         return Err(BackupCommandError::OtherSchema("`supersync migrate run` or the next start brings it up to date"));
-    };
-    let written = backup_file::write(&store, &path).await;
+    }
+    // Takes no lock that would keep a server from starting.
+    let store = store::open_to_look(&config.database, config.timeouts.statement).await?;
+    let draft = backup_file::write(&store, &path).await;
     store.close().await;
-    let written = written?;
+    let draft = draft?;
+    // Before it has its name: until then what had that name stays, and nobody takes it for a backup.
+    let checked = if args.no_verify { None } else { Some(check(draft.path()).await?) };
+    if let Some(checked) = checked.as_ref().filter(|checked| checked.fault_count > 0) {
+        report(checked, output)?;
+        let aside = draft.set_aside().map_err(of(&path))?;
+        return accept(&aside, checked);
+    }
+    let written = draft.finish().map_err(of(&path))?;
     writeln!(
         output,
         "{}: {} rows of {} in {} bytes, as of {} UTC",
@@ -141,14 +168,12 @@ pub async fn backup(
         written.bytes,
         time(written.header.taken_at)
     )?;
-    if !args.no_verify {
-        let checked = check(&path).await?;
-        report(&checked, output)?;
-        accept(&path, &checked)?;
+    if let Some(checked) = &checked {
+        report(checked, output)?;
     }
     if let (Some(directory), Some(keep)) = (&args.directory, args.keep) {
         let backups = rotate::backups_in(directory).map_err(of(directory))?;
-        for old in rotate::superfluous(&backups, keep) {
+        for old in rotate::superfluous(&backups, keep, &path) {
             std::fs::remove_file(&old).map_err(|error| of(&old)(error.into()))?;
             writeln!(output, "{}: deleted", old.display())?;
         }

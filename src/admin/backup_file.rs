@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use indicatif::ProgressBar;
 
 use super::progress;
-use crate::backup::{self, BackupError, Checked, Progress, Written};
+use crate::backup::{self, BackupError, Checked, Draft, Progress};
 use crate::config::Config;
 use crate::store::{self, Store, StoreError};
 
@@ -41,18 +41,14 @@ pub(super) fn of(path: &Path) -> impl FnOnce(BackupError) -> FileError {
     |error| FileError { path, error }
 }
 
-/// The configured database, to be read only, beside a server that may be working on it. `None`: there is none, or it is
-/// not of this program's version; neither is made or changed then.
-pub(super) async fn database(config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    let migrations = store::migration_status(&config.database).await?;
-    if migrations.iter().any(|migration| !migration.applied) {
-        return Ok(None);
-    }
-    Ok(Some(store::open_beside(&config.database, config.timeouts.statement).await?))
+/// Whether there is a configured database of this program's version. Neither makes one nor changes one that an older
+/// server may be using.
+pub(super) async fn is_current(config: &Config) -> Result<bool, StoreError> {
+    Ok(store::migration_status(&config.database).await?.iter().all(|migration| migration.applied))
 }
 
-/// Writes what the database holds.
-pub(super) async fn write(store: &Arc<dyn Store>, path: &Path) -> Result<Written, FileError> {
+/// Writes what the database holds. The file has not got its name yet.
+pub(super) async fn write(store: &Arc<dyn Store>, path: &Path) -> Result<Draft, FileError> {
     let so_far = Arc::new(Progress::default());
     let bar = progress::bar(0, "rows");
     let writing = backup::write(Arc::clone(store), path, Arc::clone(&so_far));

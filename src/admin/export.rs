@@ -12,7 +12,7 @@ use super::progress;
 use super::report::time;
 use crate::backup::BackupError;
 use crate::config::Config;
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
 use crate::upstream::export::{ExportError, Options, Refusal, Report, Target};
 
 /// Write this server's data into the old (Node) server's database: the way back.
@@ -165,12 +165,15 @@ enum Copy {
 
 impl Copy {
     async fn make(config: &Config, directory: &Path) -> Result<Self, ExportCommandError> {
-        let store = backup_file::database(config).await?.ok_or(ExportCommandError::OtherSchema)?;
+        if !backup_file::is_current(config).await? {
+            return Err(ExportCommandError::OtherSchema);
+        }
+        let store = store::open_beside(&config.database, config.timeouts.statement).await?;
         let path = directory.join(format!("supersync-export-{}.ssb", std::process::id()));
         let is_served = store.is_in_use().await?;
-        let written = backup_file::write(&store, &path).await;
+        let draft = backup_file::write(&store, &path).await;
         store.close().await;
-        written?;
+        draft?.finish().map_err(of(&path))?;
         Ok(Self::Made { path, is_served })
     }
 

@@ -22,6 +22,27 @@ pub const OF_ACCOUNTS: [&str; 8] = [
     "sync_devices",
 ];
 
+/// Which of their columns are looked at. Of the other tables only the account's number is.
+pub const NEEDED: [(&str, &[&str]); 5] = [
+    ("users", &["id"]),
+    (
+        "user_sync_state",
+        &[
+            "user_id",
+            "base_seq",
+            "pruned_seq",
+            "last_seq",
+            "full_state_seq",
+            "storage_used_bytes",
+            "snapshot_bytes",
+            "sparse_up_to",
+        ],
+    ),
+    ("archived_ranges", &["user_id", "from_seq", "to_seq"]),
+    ("segments", &["user_id", "last_seq", "first_seq", "storage_bytes", "op_count", "data"]),
+    ("operations", &["user_id", "server_seq", "storage_bytes"]),
+];
+
 /// What is wrong with an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {

@@ -2,7 +2,7 @@
 //! stays the same.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write as _};
+use std::io::{BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::BackupError;
 use super::check::Counted;
-use super::format::Header;
+use super::format::{Header, MAGIC};
 use super::reader::{Next, Reader};
 use super::writer::Writer;
 use crate::store::Store;
@@ -19,6 +19,9 @@ use crate::store::backup::{Batch, LoadOutcome, NUMBERED, Piece, Snapshot, schema
 
 /// Pieces under way at a time.
 const QUEUE: usize = 4;
+
+/// What a backup with faulty contents is called in addition.
+const FAULTY: &str = ".faulty";
 
 /// What was written.
 #[derive(Clone, Debug)]
@@ -40,12 +43,62 @@ pub struct Progress {
     pub of_about: AtomicU64,
 }
 
-/// Writes a backup: under another name in the same folder, readable by its owner only, and with its own name when it is
-/// on the disk. What is at that name then is replaced.
+/// A backup that is on the disk, but has not got its name yet. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Draft {
+    /// What was written.
+    pub written: Written,
+    partial: Partial,
+    target: PathBuf,
+}
+
+impl Draft {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.partial.path
+    }
+
+    /// Gives it its name, for good. What is at that name is replaced.
+    ///
+    /// # Errors
+    /// When that can't be done; then there is no file.
+    pub fn finish(self) -> Result<Written, BackupError> {
+        self.partial.rename(&self.target)?;
+        Ok(self.written)
+    }
+
+    /// Gives it a name that says that its contents are at fault, so that nobody takes it for a backup. Returns the name.
+    ///
+    /// # Errors
+    /// When that can't be done; then there is no file.
+    pub fn set_aside(self) -> Result<PathBuf, BackupError> {
+        let mut name = self.target.into_os_string();
+        name.push(FAULTY);
+        self.partial.rename(Path::new(&name))?;
+        Ok(name.into())
+    }
+}
+
+/// Whether a backup may take the place of what is there: another one, or an empty file.
+///
+/// # Errors
+/// When it can't be read.
+pub fn may_replace(path: &Path) -> std::io::Result<bool> {
+    let about = std::fs::symlink_metadata(path)?;
+    if !about.is_file() {
+        return Ok(false);
+    }
+    let mut beginning = Vec::new();
+    File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut beginning)?;
+    Ok(beginning.is_empty() || beginning == MAGIC)
+}
+
+/// Writes a backup: under another name in the same folder, readable by its owner only, until [`Draft::finish`].
 ///
 /// # Errors
 /// When the database can't be read or the file not be written; then there is no file.
-pub async fn write(store: Arc<dyn Store>, path: &Path, progress: Arc<Progress>) -> Result<Written, BackupError> {
+pub async fn write(store: Arc<dyn Store>, path: &Path, progress: Arc<Progress>) -> Result<Draft, BackupError> {
     let (to, from) = mpsc::channel(QUEUE);
     let source = store.kind();
     let dumping = tokio::spawn(async move { store.dump(to).await });
@@ -62,13 +115,12 @@ fn write_file(
     source: &str,
     from: mpsc::Receiver<Piece>,
     progress: &Progress,
-) -> Result<Written, BackupError> {
+) -> Result<Draft, BackupError> {
     let partial = Partial::create(path)?;
     let (header, rows) = write_pieces(&partial.file, source, from, progress)?;
     partial.file.sync_all()?;
     let bytes = partial.file.metadata()?.len();
-    partial.rename(path)?;
-    Ok(Written { header, rows, bytes })
+    Ok(Draft { written: Written { header, rows, bytes }, partial, target: path.to_owned() })
 }
 
 fn write_pieces(
@@ -111,6 +163,7 @@ fn write_pieces(
 }
 
 /// A file that is not complete: gone unless it gets its name.
+#[derive(Debug)]
 struct Partial {
     file: File,
     path: PathBuf,

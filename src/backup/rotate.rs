@@ -70,9 +70,12 @@ pub fn backups_in(directory: &Path) -> Result<Vec<(DateTime, PathBuf)>, BackupEr
     Ok(found)
 }
 
-/// Those of the backups, oldest first, that need not be kept. The newest always stays.
+/// Those of the backups, oldest first, that need not be kept after `made` has been made, which always stays. What has a later
+/// name is from the future, by a clock that was wrong: it is left alone and stands for no other.
 #[must_use]
-pub fn superfluous(backups: &[(DateTime, PathBuf)], keep: Keep) -> Vec<PathBuf> {
+pub fn superfluous(backups: &[(DateTime, PathBuf)], keep: Keep, made: &Path) -> Vec<PathBuf> {
+    let Some(newest) = backups.iter().position(|(_, path)| path == made) else { return Vec::new() };
+    let backups = &backups[..=newest];
     let mut kept = BTreeSet::from_iter(backups.last().map(|(_, path)| path));
     let mut newest_of = |spans: usize, span: fn(DateTime) -> (i16, i8)| {
         let mut seen = BTreeSet::new();
@@ -107,6 +110,19 @@ mod tests {
         text.parse().expect("right")
     }
 
+    fn after_the_last(all: &[(DateTime, PathBuf)], keep: Keep) -> Vec<PathBuf> {
+        superfluous(all, keep, &all.last().expect("there is one").1)
+    }
+
+    #[test]
+    fn what_is_from_the_future_costs_no_other_its_place() {
+        let mut all = twice_a_day(3);
+        let made = all[5].1.clone();
+        all.push((date(2027, 1, 1).at(0, 0, 0, 0), "wrong".into()));
+        let goes = superfluous(&all, keep("daily=2"), &made);
+        assert_eq!(goes, [0, 1, 2, 4].map(|at| all[at].1.clone()));
+    }
+
     /// A backup at six and one at eighteen o'clock of so many days.
     fn twice_a_day(days: i64) -> Vec<(DateTime, PathBuf)> {
         let first = date(2026, 1, 1);
@@ -120,7 +136,7 @@ mod tests {
     #[test]
     fn each_span_keeps_its_newest_and_the_rest_goes() {
         let all = twice_a_day(100);
-        let goes = superfluous(&all, keep("daily=7,weekly=4,monthly=12"));
+        let goes = after_the_last(&all, keep("daily=7,weekly=4,monthly=12"));
         let stays: Vec<_> = all.iter().map(|(_, path)| path).filter(|path| !goes.contains(path)).collect();
         let names: Vec<_> = stays.iter().map(|path| path.to_str().expect("text")).collect();
         // The last day is Friday, 10 April.
@@ -150,10 +166,10 @@ mod tests {
         let mut left: Vec<(DateTime, PathBuf)> = Vec::new();
         for backup in &all {
             left.push(backup.clone());
-            let goes = superfluous(&left, keep);
+            let goes = after_the_last(&left, keep);
             left.retain(|(_, path)| !goes.contains(path));
         }
-        let goes = superfluous(&all, keep);
+        let goes = after_the_last(&all, keep);
         let once: Vec<_> = all.into_iter().filter(|(_, path)| !goes.contains(path)).collect();
         assert_eq!(left, once);
     }
@@ -161,8 +177,8 @@ mod tests {
     #[test]
     fn the_newest_stays_whatever_is_asked_for() {
         let all = twice_a_day(2);
-        assert_eq!(superfluous(&all, Keep::default()).len(), 3);
-        assert!(superfluous(&[], Keep::default()).is_empty());
+        assert_eq!(after_the_last(&all, Keep::default()).len(), 3);
+        assert!(superfluous(&[], Keep::default(), Path::new("none")).is_empty());
     }
 
     #[test]

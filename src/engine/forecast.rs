@@ -134,7 +134,8 @@ impl Sweeper {
             let (_, operations) = self.store().measure(user, range.from_seq - 1, range.to_seq).await?;
             due.push(DueRange::of_archived(user, &range, operations));
         }
-        due.sort_by_key(|range| (range.archived_at, range.user, range.from_seq));
+        // What users have wiped goes before what was only superseded.
+        due.sort_by_key(|range| (range.archived_at == 0, range.archived_at, range.user, range.from_seq));
         let budget = self.budget();
         let mut deleted = 0;
         for range in &mut due {

@@ -62,7 +62,7 @@ pub trait MaintenanceStore: Send + Sync + 'static {
     async fn delete_ops(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<u64>;
 
     /// Archived ranges older than `before_ms`: account and range, oldest first, then by account and place, at most
-    /// `limit`.
+    /// `limit`. Those that may go at once (`archived_at` 0) come last: what users have wiped must not wait for them.
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>>;
 
     /// Forgets an archived range whose operations have been deleted, and heads of that account that belong to older

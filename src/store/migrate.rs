@@ -99,7 +99,7 @@ fn refused(error: MigrateError, database: &str) -> StoreError {
     match error {
         MigrateError::VersionMissing(version) => StoreError::Refused(format!(
             "the database {database} has schema version {version}, which this program does not know: it belongs to a newer \
-             version of the server. Start that one, or restore a backup made before the upgrade"
+             version of the server. Start that one, or restore a backup made before the upgrade into a new, empty database"
         )),
         MigrateError::VersionMismatch(version) => StoreError::Refused(format!(
             "schema version {version} of the database {database} is not the one that this program has under that number"

@@ -72,7 +72,7 @@ pub use log::{
 };
 pub use maintenance::{LastSegment, MaintenanceStore, Sealable};
 pub use migrate::MigrationStatus;
-pub use open::{migration_status, open, open_beside, open_to_look};
+pub use open::{migration_status, open, open_as_it_is, open_beside, open_to_look};
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use peers::PeerStore;
 pub use rebuild::heads_of_ops;

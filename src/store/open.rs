@@ -27,6 +27,22 @@ pub async fn open_beside(database: &config::Database, statement_timeout: Duratio
     open_for(Use::Beside, database, statement_timeout).await
 }
 
+/// Opens the configured database for a command that may run beside a server of this version and must not make or migrate
+/// anything.
+///
+/// # Errors
+/// [`StoreError::Refused`] when there is none of this program's version; otherwise like [`open_beside`].
+pub async fn open_as_it_is(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    if migration_status(database).await?.iter().all(|migration| migration.applied && migration.known) {
+        return open_beside(database, statement_timeout).await;
+    }
+    Err(StoreError::Refused(
+        "there is no database of this program's version: `supersync migrate status` says more, and `supersync migrate run` \
+         or the next start of the server brings it up to date"
+            .to_owned(),
+    ))
+}
+
 /// Opens the configured database to look at it: it must have every migration of this program and no other, and nothing is
 /// made or migrated.
 ///

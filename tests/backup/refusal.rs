@@ -21,6 +21,8 @@ on_both_databases! {
     a_file_that_is_not_whole_changes_nothing,
     backups_rotate_after_the_new_one_is_there,
     contents_that_are_not_in_order_are_named,
+    nothing_but_a_backup_is_replaced,
+    looking_makes_and_migrates_nothing,
 }
 
 async fn small(on: Backend) -> TestDatabase {
@@ -83,7 +85,16 @@ async fn a_file_that_is_not_whole_changes_nothing(on: Backend) {
 async fn backups_rotate_after_the_new_one_is_there(on: Backend) {
     let database = small(on).await;
     let folder = database.data_dir().join("backups");
-    std::fs::create_dir(&folder).expect("made");
+    // It makes the folder, for nobody else to look into.
+    done(&Program::run(&database, &["backup", "--directory", text(&folder)]).await);
+    let rights =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&folder).expect("it is there").permissions());
+    assert_eq!(rights & 0o777, 0o700);
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        std::fs::remove_file(entry.expect("an entry").path()).expect("removed");
+    }
+    // By a clock that was wrong.
+    std::fs::write(folder.join("supersync-99990101T000000Z.ssb"), "future").expect("written");
     for day in 1..=9 {
         std::fs::write(folder.join(format!("supersync-2026010{day}T000000Z.ssb")), "old").expect("written");
     }
@@ -97,7 +108,7 @@ async fn backups_rotate_after_the_new_one_is_there(on: Backend) {
         .collect();
     left.sort();
     assert_eq!(left[..3], ["mine.txt", "supersync-20260108T000000Z.ssb", "supersync-20260109T000000Z.ssb"]);
-    assert_eq!(left.len(), 4);
+    assert_eq!((left.len(), &*left[4]), (5, "supersync-99990101T000000Z.ssb"));
     done(&Program::run(&database, &["verify", text(&folder.join(&left[3]))]).await);
 }
 
@@ -113,8 +124,61 @@ async fn contents_that_are_not_in_order_are_named(on: Backend) {
     assert!(refused(&output, 1).contains("2 fault(s)"), "{said}");
     assert!(said.contains(&format!("account {}: operations 2 to 3 are missing", account.id)), "{said}");
     assert!(said.contains("bytes are charged, but"), "{said}");
+    // Nobody takes it for a backup, and what had the name stays.
+    assert!(!file.exists());
+    let aside = database.data_dir().join("all.ssb.faulty");
+    std::fs::copy(&aside, &file).expect("copied");
+    let before = std::fs::read(&file).expect("a file");
+    refused(&Program::run(&database, &["backup", text(&file), "--overwrite"]).await, 1);
+    assert_eq!(std::fs::read(&file).expect("a file"), before);
+    let folder = database.data_dir().join("backups");
+    let keep = ["backup", "--directory", text(&folder), "--keep", "daily=1"];
+    refused(&Program::run(&database, &keep).await, 1);
+    let names = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    assert!(names.map(|path| path.extension().is_some_and(|end| end == "faulty")).eq([true]));
     let target = TestDatabase::create(on).await;
-    refused(&Program::run(&target, &["restore", text(&file)]).await, 1);
-    done(&Program::run(&target, &["restore", text(&file), "--accept-faults"]).await);
+    refused(&Program::run(&target, &["restore", text(&aside)]).await, 1);
+    done(&Program::run(&target, &["restore", text(&aside), "--accept-faults"]).await);
     assert_eq!(contents(&target).await, contents(&database).await);
+}
+
+async fn nothing_but_a_backup_is_replaced(on: Backend) {
+    let database = small(on).await;
+    let file = database.data_dir().join("mine.txt");
+    std::fs::write(&file, "not a backup").expect("written");
+    let link = database.data_dir().join("link.ssb");
+    std::os::unix::fs::symlink(&file, &link).expect("made");
+    let folder = database.data_dir().join("folder.ssb");
+    std::fs::create_dir(&folder).expect("made");
+    let mut others = vec![file.clone(), link, folder];
+    if let supersync::config::Database::Sqlite { path } = database.settings() {
+        others.push(path);
+    }
+    for other in others {
+        let said = refused(&Program::run(&database, &["backup", text(&other), "--overwrite"]).await, 4);
+        assert!(said.contains("is no backup, so it is not replaced"), "{said}");
+    }
+    assert_eq!(std::fs::read(&file).expect("a file"), b"not a backup");
+    std::fs::write(&file, "").expect("written");
+    done(&Program::run(&database, &["backup", text(&file), "--overwrite"]).await);
+    done(&Program::run(&database, &["verify", text(&file)]).await);
+}
+
+/// Neither in a folder where there is nothing, nor on a database that an older server works on.
+async fn looking_makes_and_migrates_nothing(on: Backend) {
+    let commands: [&[&str]; 4] =
+        [&["sweep", "--dry-run"], &["sweep"], &["data", "usage"], &["data", "recount", "--dry-run"]];
+    let nowhere = TestDatabase::create(on).await;
+    for command in commands {
+        let said = refused(&Program::run(&nowhere, command).await, 4);
+        assert!(said.contains("there is no database of this program's version"), "{command:?}: {said}");
+    }
+    assert!(!nowhere.data_dir().join("supersync.db").exists());
+    let older = small(on).await;
+    older.tamper("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)").await;
+    for command in commands {
+        refused(&Program::run(&older, command).await, 4);
+    }
+    let status = Program::run(&older, &["migrate", "status"]).await;
+    assert!(!status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
 }

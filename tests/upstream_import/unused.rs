@@ -35,6 +35,8 @@ async fn nothing_is_lost_and_devices_go_on(target: Backend) {
     assert_eq!((&report["unused_numbers"], &report["with_unused_numbers"]), (&json!(7), &json!(2)));
     assert_eq!(imported(&old, &target, &["--verify-only"]).await["differences"], json!([]));
     assert!(in_order(&target).await.contains("3 accounts, 56 operations"));
+    let found = Program::run(&target, &["doctor"]).await;
+    assert!(super::said(&found).contains("56 operations, none missing, none twice"), "{}", super::said(&found));
     let server = Program::start(&target).await;
     let ann = device(&server, 1, Some(3));
     let all = ann.download(0).await;

@@ -33,7 +33,11 @@ pub(super) async fn check(folder: &Path, now_ms: i64) -> Vec<Finding> {
     let at_ms = at.to_zoned(TimeZone::UTC).map_or(0, |at| at.timestamp().as_millisecond());
     let age = Duration::from_millis(u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0));
     let hours = age.as_secs() / 3600;
-    let mut all = vec![if age > FRESH {
+    let is_from_the_future = at_ms.saturating_sub(now_ms) > 3_600_000;
+    let mut all = vec![if is_from_the_future {
+        let advice = "A clock was wrong when it was made: rename it, then ask again.";
+        Finding::warning(ID, format!("the newest backup, {name}, is from the future"), advice)
+    } else if age > FRESH {
         Finding::warning(ID, format!("the newest backup, {name}, is {hours} hours old"), ADVICE)
     } else {
         Finding::ok(ID, format!("the newest backup, {name}, is {hours} hours old"))

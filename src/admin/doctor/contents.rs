@@ -25,19 +25,6 @@ const MAX_RECOUNTED: usize = 10_000;
 /// How often a count is begun again because the account has changed meanwhile.
 const ATTEMPTS: usize = 5;
 
-/// Which columns the look needs. The other tables are looked at for rows without account only, which is cheaper done by
-/// the database.
-const COLUMNS: [(&str, &[&str]); 5] = [
-    ("users", &["id"]),
-    (
-        "user_sync_state",
-        &["user_id", "base_seq", "pruned_seq", "last_seq", "full_state_seq", "storage_used_bytes", "snapshot_bytes"],
-    ),
-    ("archived_ranges", &["user_id", "from_seq", "to_seq"]),
-    ("segments", &["user_id", "last_seq", "first_seq", "storage_bytes", "op_count", "data"]),
-    ("operations", &["user_id", "server_seq", "storage_bytes"]),
-];
-
 /// A table of the database, read piece by piece.
 struct Asking {
     ask: mpsc::Sender<NextRows>,
@@ -139,14 +126,15 @@ pub(super) async fn check(store: &Arc<dyn Store>, fix: bool, report: &mut Report
 async fn read(store: &Arc<dyn Store>) -> store::Result<(u64, Faults)> {
     let (ask, asked) = mpsc::channel(1);
     let rows = Arc::new(AtomicU64::new(0));
-    let selections: Option<Vec<_>> = COLUMNS.iter().map(|(table, columns)| Selection::of(table, columns)).collect();
+    let selections: Option<Vec<_>> =
+        contents::NEEDED.iter().map(|(table, columns)| Selection::of(table, columns)).collect();
     let selections = selections.ok_or_else(|| StoreError::Corrupt("a table has lost a column".to_owned()))?;
     let tables = OF_ACCOUNTS.map(|name| {
-        let place = COLUMNS.iter().position(|(table, _)| *table == name);
+        let place = contents::NEEDED.iter().position(|(table, _)| *table == name);
         Asking {
             ask: ask.clone(),
             place,
-            columns: place.map_or(&[], |place| COLUMNS[place].1),
+            columns: place.map_or(&[], |place| contents::NEEDED[place].1),
             batch: Vec::new().into_iter(),
             is_done: false,
             rows: Arc::clone(&rows),

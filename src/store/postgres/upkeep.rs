@@ -61,7 +61,7 @@ impl MaintenanceStore for PostgresStore {
         on_connection!(self.housekeeping, self.patience, "expired_archives", |db| {
             let rows = sqlx::query(
                 "SELECT user_id, generation, from_seq, to_seq, reason, bytes, archived_at FROM archived_ranges \
-                 WHERE archived_at < $1 ORDER BY archived_at, user_id, from_seq LIMIT $2",
+                 WHERE archived_at < $1 ORDER BY archived_at = 0, archived_at, user_id, from_seq LIMIT $2",
             )
             .bind(before_ms)
             .bind(bound(limit))
