@@ -146,6 +146,7 @@ impl Sweeper {
                 }
                 return;
             };
+            let mut next = self.retention.sweep_every;
             match swept {
                 Ok(report) if report.led => tracing::info!(
                     accounts_pruned = report.accounts_pruned,
@@ -158,13 +159,17 @@ impl Sweeper {
                     budget_exhausted = report.budget_exhausted,
                     "sweep finished"
                 ),
-                Ok(_) => tracing::debug!("another instance sweeps"),
+                Ok(_) => {
+                    tracing::debug!("another instance sweeps");
+                    // It may be one that has been stopped in the middle of it.
+                    next = self.turn();
+                }
                 Err(error) => {
                     metrics::counter!("supersync_sweeps_total", "outcome" => "error").increment(1);
                     tracing::error!(%error, "sweep failed");
                 }
             }
-            wait = jittered(self.retention.sweep_every);
+            wait = jittered(next);
         }
     }
 
@@ -257,8 +262,12 @@ impl Sweeper {
     }
 
     async fn lead(&self, now_ms: i64) -> Result<bool, StoreError> {
-        let ttl = (self.retention.sweep_every / 2).min(Duration::from_hours(1));
-        self.store.try_lead(&self.owner, now_ms, ttl).await
+        self.store.try_lead(&self.owner, now_ms, self.turn()).await
+    }
+
+    /// For so long it is nobody else's turn.
+    fn turn(&self) -> Duration {
+        (self.retention.sweep_every / 2).min(Duration::from_hours(1))
     }
 
     /// Takes the prefixes that are superseded and old enough out of their data sets. The rows go with the archive's.

@@ -13,17 +13,16 @@ use super::finding::{Report, Told};
 use crate::admin::progress;
 use crate::backup::contents::{self, Fault, FaultKind, OF_ACCOUNTS, Source};
 use crate::diagnosis::{Finding, Verdict};
+use crate::engine::recount::recount_account;
 use crate::protocol::UserId;
 use crate::store::backup::Row;
 use crate::store::doctor::{IRREPLACEABLE, NextRows, Orphans, Selection};
-use crate::store::{self, Commit, CommitOutcome, SnapshotChange, Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// Faults of one kind that are told one by one.
 const TOLD: usize = 20;
 /// Accounts counted anew by one run; the next one goes on.
 const MAX_RECOUNTED: usize = 10_000;
-/// How often a count is begun again because the account has changed meanwhile.
-const ATTEMPTS: usize = 5;
 
 /// A table of the database, read piece by piece.
 struct Asking {
@@ -212,9 +211,9 @@ async fn tell_counters(
     let mut untold = 0;
     for (place, (user, what)) in recount.iter().enumerate() {
         let finding = if fix {
-            match counted_anew(&**store, *user).await {
-                Ok(true) => Finding::fixed(ID, format!("{what}: counted anew")),
-                Ok(false) => Finding::warning(
+            match recount_account(&**store, *user, true).await {
+                Ok(_) => Finding::fixed(ID, format!("{what}: counted anew")),
+                Err(StoreError::Refused(_)) => Finding::warning(
                     ID,
                     format!("{what}, and the account changes faster than it can be counted"),
                     "Ask again later.",
@@ -240,41 +239,6 @@ async fn tell_counters(
         })?;
     }
     Ok(())
-}
-
-/// Counts an account's bytes and corrects what is charged, by a commit like any other: servers that have the account in
-/// memory find out by its revision. `false`: it has changed all the time.
-async fn counted_anew(store: &dyn Store, user: UserId) -> store::Result<bool> {
-    for _ in 0..ATTEMPTS {
-        let Some(account) = store.load_account(user).await? else { return Ok(true) };
-        let mut state = account.sync;
-        let (bytes, _) = store.measure(user, state.pruned_seq, state.last_seq).await?;
-        let bytes = bytes.saturating_add(state.snapshot.map_or(0, |snapshot| snapshot.bytes));
-        if bytes == state.storage_used_bytes {
-            return Ok(true);
-        }
-        let expected_revision = state.revision;
-        state.revision += 1;
-        state.storage_used_bytes = bytes;
-        let commit = Commit {
-            user,
-            expected_revision,
-            state,
-            ops: Vec::new(),
-            heads: Vec::new(),
-            absent: Vec::new(),
-            clear_devices: false,
-            devices: Vec::new(),
-            archived: Vec::new(),
-            snapshot: SnapshotChange::Keep,
-            seal: Vec::new(),
-            adoption: None,
-        };
-        if store.commit_patiently(&commit).await?.first() == Some(&CommitOutcome::Committed) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 async fn tell_orphans(store: &dyn Store, orphans: Vec<Orphans>, fix: bool, report: &mut Report<'_>) -> io::Result<()> {

@@ -85,7 +85,7 @@ fn other_version(migrations: &[MigrationStatus]) -> Option<Finding> {
         (0, pending) => Some(Finding::fault(
             "migrations",
             format!("{pending} of {} migrations are not applied", migrations.len()),
-            "`supersync migrate run` or the next start applies them; make a backup before.",
+            "`supersync migrate run` or the next start applies them; make a backup before, with the version that it has now.",
         )),
         (newer, _) => Some(Finding::fault(
             "migrations",
@@ -110,6 +110,13 @@ fn unreachable(config: &Config, error: &StoreError) -> Finding {
 
 /// The error, as the finding of a check that could not be made.
 pub(super) fn failed(check: &'static str, error: &StoreError) -> Finding {
+    if let StoreError::Corrupt(_) = error {
+        return Finding::fault(
+            check,
+            format!("the check could not be made: {error}"),
+            "Stop the server, copy the database's files away, and restore a backup (docs/backup.md).",
+        );
+    }
     Finding::fault(
         check,
         format!("the check could not be made: {error}"),
