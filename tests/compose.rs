@@ -159,6 +159,8 @@ fn it_has_time_to_finish_and_postgres_connections_to_spare() {
     let compose = parsed(PLAIN, &NEEDED);
     let default = variables().find(|variable| variable.name == "SHUTDOWN_TIMEOUT_SECONDS").expect("a setting").default;
     let supersync::config::table::Default::Value(drain) = default else { panic!("it has a default") };
+    // The old server's project has this name, and volumes that must stay as they are.
+    assert_ne!(compose["name"], "super-sync-server");
     let grace = compose["services"]["supersync"]["stop_grace_period"].as_str().expect("a grace period");
     let grace: u64 = grace.trim_end_matches('s').parse().expect("seconds");
     assert!(Duration::from_secs(grace) >= Duration::from_secs(drain.parse::<u64>().expect("seconds") + 5));

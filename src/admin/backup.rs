@@ -85,6 +85,11 @@ pub enum BackupCommandError {
     /// There is something else.
     #[error("{} is no backup, so it is not replaced", .0.display())]
     NotABackup(PathBuf),
+    /// A part of the accounts is missing.
+    #[error(
+        "an import of the old server's database is under way, or was broken off: a backup would hold a part of the accounts"
+    )]
+    HalfImported,
     /// The database is none, or of another version.
     #[error("the database is not of this program's version: {0}")]
     OtherSchema(&'static str),
@@ -107,6 +112,7 @@ impl BackupCommandError {
             Self::File(error) => error.exit_code(),
             Self::Exists(_)
             | Self::NotABackup(_)
+            | Self::HalfImported
             | Self::OtherSchema(_)
             | Self::NotConfirmed
             | Self::Store(StoreError::Refused(_)) => 4,
@@ -148,6 +154,10 @@ pub async fn backup(
     }
     // Takes no lock that would keep a server from starting.
     let store = store::open_to_look(&config.database, config.timeouts.statement).await?;
+    if store.is_adopting().await? {
+        store.close().await;
+        return Err(BackupCommandError::HalfImported);
+    }
     let draft = backup_file::write(&store, &path).await;
     store.close().await;
     let draft = draft?;

@@ -1,5 +1,6 @@
 //! `supersync export --upstream`: what this server holds, back into the old server's database.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::progress;
 use super::report::time;
 use crate::backup::BackupError;
 use crate::config::Config;
+use crate::protocol::UserId;
 use crate::store::{self, StoreError};
 use crate::upstream::export::{ExportError, Options, Refusal, Report, Target};
 
@@ -112,11 +114,12 @@ pub async fn export(
     config: &Config,
     output: &mut (dyn Write + Send),
 ) -> Result<(), ExportCommandError> {
-    let options = Options {
+    let mut options = Options {
         dry_run: args.dry_run,
         force: args.force,
         overwrite: args.overwrite,
         delete_missing: args.delete_missing,
+        taken: None,
         verify: !args.no_verify,
     };
     // Before anything that takes long.
@@ -125,6 +128,7 @@ pub async fn export(
         Some(file) => Copy::Given(file.clone()),
         None => Copy::make(config, args.work_dir.as_deref().unwrap_or(&config.data_dir)).await?,
     };
+    options.taken = copy.taken();
     let checked = check(copy.path()).await?;
     if checked.fault_count > 0 && !args.accept_faults {
         for fault in &checked.faults {
@@ -160,6 +164,8 @@ enum Copy {
         path: PathBuf,
         /// Whether a server was working on the database.
         is_served: bool,
+        /// The accounts that were taken over from the old server.
+        taken: HashSet<UserId>,
     },
 }
 
@@ -171,15 +177,26 @@ impl Copy {
         let store = store::open_beside(&config.database, config.timeouts.statement).await?;
         let path = directory.join(format!("supersync-export-{}.ssb", std::process::id()));
         let is_served = store.is_in_use().await?;
+        let (taken, _) = store.adoptions().await?;
+        let taken = taken.into_iter().map(|row| row.user).collect();
         let draft = backup_file::write(&store, &path).await;
         store.close().await;
         draft?.finish().map_err(of(&path))?;
-        Ok(Self::Made { path, is_served })
+        Ok(Self::Made { path, is_served, taken })
     }
 
     fn path(&self) -> &Path {
         match self {
             Self::Given(path) | Self::Made { path, .. } => path,
+        }
+    }
+
+    /// Which accounts were taken over, as far as that is known: a backup doesn't say it, nor does a server that has taken
+    /// over nothing.
+    fn taken(&self) -> Option<HashSet<UserId>> {
+        match self {
+            Self::Made { taken, .. } if !taken.is_empty() => Some(taken.clone()),
+            _ => None,
         }
     }
 

@@ -365,16 +365,14 @@ impl Listener {
             }
             Said::Hello { from } => {
                 // It speaks already, for it knows that somebody is there.
-                self.others.insert(from, true);
+                self.meet(from);
                 self.peers.telling.store(true, Ordering::Release);
                 if let Err(error) = self.say(&Said::Here { from: me, to: from }).await {
                     // It asks again.
                     tracing::debug!(%error, "another process's hello could not be answered");
                 }
             }
-            Said::Here { from, to } if to == me => {
-                self.others.insert(from, true);
-            }
+            Said::Here { from, to } if to == me => self.meet(from),
             Said::Here { .. } | Said::Beat { .. } => {}
             Said::News { accounts, .. } => {
                 metrics::counter!("supersync_peer_news_total").increment(accounts.len().try_into().unwrap_or(u64::MAX));
@@ -385,6 +383,14 @@ impl Listener {
                     }
                 }
             }
+        }
+    }
+
+    /// Another process answers. If it was not known before, it may have committed what was not told: nothing that is in
+    /// memory from before counts.
+    fn meet(&mut self, other: PeerId) {
+        if self.others.insert(other, true).is_none() && self.peers.epoch().is_some() {
+            self.peers.renew();
         }
     }
 

@@ -42,4 +42,11 @@ async fn there_and_back_changes_nothing(on: Backend) {
     assert_ne!(back.rows(devices).await, Vec::<serde_json::Value>::new());
     let highest = json!({ "last_value": 2_147_483_001 });
     assert_eq!(back.row("SELECT last_value FROM users_id_seq").await, highest);
+
+    // What was left out at the take-over was never deleted here, so it stays there.
+    let accounts = "SELECT id FROM users ORDER BY id";
+    let before = old.rows(accounts).await;
+    let done = Program::run(&target, &["export", "--upstream", "--delete-missing", "--to", &old.url()]).await;
+    assert!(done.status.success(), "{}", complained(&done));
+    assert_eq!(old.rows(accounts).await, before);
 }

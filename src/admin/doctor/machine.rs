@@ -2,7 +2,7 @@
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -14,6 +14,7 @@ use crate::telemetry;
 /// Files that are open besides sockets and connections to the database.
 const OTHER_FILES: usize = 100;
 const GROUP_AND_OTHERS: u32 = 0o077;
+const OTHERS: u32 = 0o007;
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 
 /// Looks at all of it.
@@ -81,7 +82,13 @@ fn secret_files(config: &Config) -> Vec<Finding> {
     files.push((PathBuf::from(".env"), "settings with secrets"));
     files
         .into_iter()
-        .filter(|(file, _)| fs::metadata(file).is_ok_and(|about| about.permissions().mode() & GROUP_AND_OTHERS != 0))
+        .filter(|(file, _)| {
+            fs::metadata(file).is_ok_and(|about| {
+                // A package's settings are root's, and the service reads them by its group.
+                let wrong = if about.uid() == 0 && file.ends_with(".env") { OTHERS } else { GROUP_AND_OTHERS };
+                about.permissions().mode() & wrong != 0
+            })
+        })
         .map(|(file, what)| {
             Finding::warning(
                 "files",

@@ -17,6 +17,7 @@
 //! they mean here: a device that has seen less than the first operation gets the full state that follows, or hears of a
 //! gap. An account whose data was wiped has neither operations nor a counter there.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::sync::mpsc;
 
 use crate::backup::Checked;
+use crate::protocol::UserId;
 
 mod account;
 mod error;
@@ -60,6 +62,8 @@ pub struct Options {
     pub overwrite: bool,
     /// Delete the target's accounts that were deleted here.
     pub delete_missing: bool,
+    /// The accounts that were taken over from the old server, if that is known.
+    pub taken: Option<HashSet<UserId>>,
     /// Read back what was written before it is committed.
     pub verify: bool,
 }
@@ -141,7 +145,7 @@ async fn all(
     source.read(SMALL_QUEUE, source::passkeys, async |from| stage::passkeys(connection, from).await).await?;
     let links = source.read(SMALL_QUEUE, source::links, async |from| stage::links(connection, from, taken_at).await);
     report.lost.links = links.await?;
-    report.missing = stage::missing(connection, highest, options.delete_missing).await?;
+    report.missing = stage::missing(connection, highest, options.taken.as_ref(), options.delete_missing).await?;
     stage::addresses(connection).await?;
     let how = How { dry_run: options.dry_run, overwrite: options.overwrite, verify: options.verify };
     let accounts = source.read(QUEUE, source::accounts, async |from| {

@@ -2,6 +2,8 @@
 //!
 //! Addresses and passkeys are unique among all accounts there, so that what one account may have depends on the others.
 
+use std::collections::HashSet;
+
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::sync::mpsc;
 
@@ -129,8 +131,14 @@ pub(super) async fn links(
 }
 
 /// Finds the target's accounts that this server does not have, and deletes those that it had once, if `delete`.
-/// `highest`: the highest number that this server has given out. Above it the target's accounts are its own.
-pub(super) async fn missing(connection: &mut PgConnection, highest: i64, delete: bool) -> Result<Missing, ExportError> {
+/// `highest`: the highest number that this server has given out. Above it the target's accounts are its own. `taken`: the
+/// accounts that were taken over, if that is known; others were left out then, and never deleted here.
+pub(super) async fn missing(
+    connection: &mut PgConnection,
+    highest: i64,
+    taken: Option<&HashSet<UserId>>,
+    delete: bool,
+) -> Result<Missing, ExportError> {
     let mut missing = Missing::default();
     let mut after = 0;
     loop {
@@ -147,7 +155,8 @@ pub(super) async fn missing(connection: &mut PgConnection, highest: i64, delete:
             let (id, operations): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
             after = id;
             let account = MissingAccount { account: id.into(), operations };
-            if i64::from(id) > highest {
+            let was_here = taken.is_none_or(|taken| taken.contains(&i64::from(id)));
+            if i64::from(id) > highest || !was_here {
                 missing.unknown.add(account);
             } else {
                 deleted_here.push(id);
