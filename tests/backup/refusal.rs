@@ -164,6 +164,41 @@ async fn nothing_but_a_backup_is_replaced(on: Backend) {
     done(&Program::run(&database, &["verify", text(&file)]).await);
 }
 
+/// A backup that is being made holds on to every table, and a migration must not stop everybody behind that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_a_migration_that_waits_lets_others_pass() {
+    use sqlx::Connection as _;
+    let database = small(Backend::Postgres).await;
+    database
+        .tamper(
+            "ALTER TABLE user_sync_state DROP COLUMN sparse_up_to; \
+             DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
+        )
+        .await;
+    let mut holding = database.postgres().session().await;
+    let mut held = holding.begin().await.expect("a transaction");
+    let count = "SELECT count(*) FROM user_sync_state";
+    let accounts: i64 = sqlx::query_scalar(count).fetch_one(&mut *held).await.expect("it answers");
+    let migrating = Program::run(&database, &["migrate", "run"]);
+    let others = async {
+        let mut other = database.postgres().session().await;
+        let waits =
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'user_sync_state'::regclass)";
+        let mut look = tokio::time::interval(std::time::Duration::from_millis(10));
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.expect("it answers") {
+            look.tick().await;
+        }
+        // The lock is still held: only that the migration gives up waiting lets this pass.
+        let seen: i64 = sqlx::query_scalar(count).fetch_one(&mut other).await.expect("it answers");
+        assert_eq!(seen, accounts);
+        other.close().await.expect("closing");
+        held.rollback().await.expect("it was open");
+    };
+    let (migrated, ()) = tokio::join!(migrating, others);
+    done(&migrated);
+    assert!(Program::run(&database, &["migrate", "status"]).await.status.success());
+}
+
 /// Neither in a folder where there is nothing, nor on a database that an older server works on.
 async fn looking_makes_and_migrates_nothing(on: Backend) {
     let commands: [&[&str]; 4] =

@@ -179,6 +179,11 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// How long a migration keeps others waiting,
+const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// and how long it lets them pass.
+const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
+
 impl PostgresStore {
     /// Connects and brings the schema up to date.
     ///
@@ -188,15 +193,18 @@ impl PostgresStore {
     pub async fn connect(options: PostgresOptions) -> Result<Self> {
         let connecting = connect_options(&options.url)?;
         // Migrations may take longer than any request's statement.
-        let session =
-            Session { statement_timeout: Duration::ZERO, lock_timeout: Duration::ZERO, schema: options.schema.clone() };
+        let session = Session {
+            statement_timeout: Duration::ZERO,
+            lock_timeout: MIGRATION_LOCK_TIMEOUT,
+            schema: options.schema.clone(),
+        };
         let mut connection = connecting.connect().await?;
         session.prepare(&mut connection).await?;
         if let Some(schema) = &options.schema {
             create_schema(&mut connection, schema).await?;
         }
         refuse_upstream(&mut connection).await?;
-        migrate::run_postgres(&mut connection).await?;
+        migrate_patiently(&mut connection).await?;
         connection.close().await?;
 
         let session = Session {
@@ -273,6 +281,20 @@ fn connect_options(url: &SecretString) -> Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url.expose_secret())
         .map_err(|error| StoreError::Refused(format!("DATABASE_URL is not a PostgreSQL address: {error}")))?;
     Ok(options.application_name(APPLICATION).disable_statement_logging())
+}
+
+/// Whoever waits for a table's lock keeps everybody else from the table: so migrations wait a moment only, let the others
+/// pass, and try again (operations contract, section 8.5).
+async fn migrate_patiently(connection: &mut PgConnection) -> Result<()> {
+    loop {
+        match migrate::run_postgres(connection).await {
+            Err(StoreError::Unavailable(error)) if super::error::is_lock_timeout(&error) => {
+                tracing::warn!("a migration waits for a lock: a backup or another long transaction uses the table");
+                tokio::time::sleep(MIGRATION_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Refuses the old (Node) server's database before anything is made in it.
