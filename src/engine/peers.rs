@@ -282,6 +282,14 @@ impl Listener {
                     }
                     Err(_) => {}
                 }
+                // Somebody may have come since, whom this process can't hear.
+                if let Ok(present) = self.store.present_peers().await {
+                    let me = self.peers.me;
+                    for other in present.into_iter().filter(|other| *other != me) {
+                        self.others.entry(other).or_insert(false);
+                        self.peers.telling.store(true, Ordering::Release);
+                    }
+                }
                 if !self.others.is_empty() {
                     self.peers.distrust();
                 }
