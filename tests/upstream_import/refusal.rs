@@ -110,22 +110,27 @@ async fn what_somebody_writes_at_last_is_taken_too(target: Backend) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_somebody_who_comes_meanwhile_is_named() {
-    let target = TestDatabase::create(Backend::Postgres).await;
-    assert!(Program::run(&target, &["migrate", "run"]).await.status.success());
+    let (target, mut holding) = held_target().await;
     let old = OldDatabase::with_data().await;
-    let mut session = target.postgres().session().await;
-    let mut held = session.begin().await.expect("a transaction");
-    sqlx::query("LOCK TABLE users IN SHARE MODE").execute(&mut *held).await.expect("nobody works on it");
     let meanwhile = async {
-        await_lock(&mut held).await;
+        await_lock(&mut holding).await;
         let other = old.session().await;
-        held.rollback().await.expect("it was open");
+        holding.close().await.expect("closing");
         other
     };
     let (report, other) = tokio::join!(failed(1, &old, &target, &[]), meanwhile);
     assert_eq!((&report["taken"], &report["others"]), (&3.into(), &"a program without a name (1)".into()));
     other.close().await.expect("closing");
-    session.close().await.expect("closing");
+}
+
+/// A database into which nobody can write an account until the session is closed.
+async fn held_target() -> (TestDatabase, sqlx::PgConnection) {
+    let target = TestDatabase::create(Backend::Postgres).await;
+    assert!(Program::run(&target, &["migrate", "run"]).await.status.success());
+    let mut session = target.postgres().session().await;
+    let lock = "BEGIN; LOCK TABLE users IN SHARE MODE";
+    sqlx::raw_sql(lock).execute(&mut session).await.expect("nobody works on it");
+    (target, session)
 }
 
 /// Until an import waits for the lock.
@@ -140,26 +145,21 @@ async fn await_lock(session: &mut sqlx::PgConnection) {
 /// A server that served half of the accounts would send the devices of the others away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_no_server_starts_on_what_is_being_filled() {
-    let target = TestDatabase::create(Backend::Postgres).await;
-    assert!(Program::run(&target, &["migrate", "run"]).await.status.success());
+    let (target, mut holding) = held_target().await;
     let old = OldDatabase::with_data().await;
-    let mut session = target.postgres().session().await;
-    let mut held = session.begin().await.expect("a transaction");
-    sqlx::query("LOCK TABLE users IN SHARE MODE").execute(&mut *held).await.expect("nobody works on it");
     let importing = imported(&old, &target, &[]);
     let meanwhile = async {
-        await_lock(&mut held).await;
+        await_lock(&mut holding).await;
         // Without arguments it is the server.
         for arguments in [&[] as &[&str], &["migrate", "run"]] {
             let output = Program::run(&target, arguments).await;
             assert!(!output.status.success());
             assert!(complained(&output).contains("an import or a restore is filling the database"));
         }
-        held.rollback().await.expect("it was open");
+        holding.close().await.expect("closing");
     };
     let (report, ()) = tokio::join!(importing, meanwhile);
     assert_eq!(report["taken"], 3);
-    session.close().await.expect("closing");
     Program::start(&target).await.kill().await;
 }
 

@@ -11,7 +11,7 @@ use sqlx::{Connection as _, Row as _};
 use tokio::sync::mpsc;
 
 use super::PostgresStore;
-use super::backup::{copy_rows, is_taken, is_used};
+use super::backup::{copy_rows, is_used, take_for_filling};
 use crate::protocol::UserId;
 use crate::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Marked, Portion, Resident, UNDER_WAY, mark};
 use crate::store::error::timed;
@@ -59,7 +59,7 @@ impl AdoptStore for PostgresStore {
     async fn adopt(&self, mut from: mpsc::Receiver<Portion>, stored: Arc<AtomicU64>) -> Result<AdoptOutcome> {
         let mut connection = self.apart(NAME).await?;
         // Before the first portion, even if there is none.
-        if !is_taken(&mut connection).await? {
+        if !take_for_filling(&mut connection).await? {
             return Ok(AdoptOutcome::InUse);
         }
         while let Some(portion) = from.recv().await {

@@ -55,7 +55,7 @@ impl BackupStore for PostgresStore {
         timed("load", async {
             // Dropped with whatever is left undone in it.
             let mut connection = self.apart("supersync-restore").await?;
-            if !is_taken(&mut connection).await? {
+            if !take_for_filling(&mut connection).await? {
                 return Ok(LoadOutcome::InUse);
             }
             let outcome = load(&mut connection, from, replace).await?;
@@ -113,7 +113,7 @@ impl PostgresStore {
 }
 
 /// Takes the database for filling it, for as long as the session lasts. `false`: somebody else works on it.
-pub(super) async fn is_taken(connection: &mut PgConnection) -> Result<bool> {
+pub(super) async fn take_for_filling(connection: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar(FILLS).fetch_one(&mut *connection).await? && !is_used(connection).await?)
 }
 
