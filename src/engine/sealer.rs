@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::user::plan::Sealing;
 use super::{EngineError, Handle};
-use crate::protocol::{Seq, StoredOp, UserId};
+use crate::protocol::{Seq, StoredOp, UserId, follows};
 use crate::store::segment::{FULL_BYTES, MAX_OPS, is_packable};
 use crate::store::{LastSegment, LogRange, Sealable, Segment, Store, StoreError};
 
@@ -270,14 +270,13 @@ pub(super) fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<P
     let mut run_bytes = 0;
     let mut before = from;
     for (at, op) in ops.iter().enumerate() {
-        let follows = op.server_seq == before + 1;
-        let is_behind_unused = op.server_seq > before && op.server_seq - 1 <= reading.sparse_up_to;
-        if !(follows || is_behind_unused) || op.received_at >= scope.before_ms {
+        let is_next = op.server_seq == before + 1;
+        if !follows(before, op.server_seq, reading.sparse_up_to) || op.received_at >= scope.before_ms {
             packed.done = true;
             return packed.with_last_run(reading, &ops[run_start..at], Some(min_run));
         }
         before = op.server_seq;
-        let full = !follows
+        let full = !is_next
             || at - run_start == MAX_OPS
             || run_bytes + op.payload.len() > FULL_BYTES
             || ends_page(op.server_seq - 1, reading.pages_after);

@@ -20,3 +20,10 @@ pub use op::{ImportReason, OpType, StoredOp, UploadedOp, ValidOp};
 pub type UserId = i64;
 /// A position in an account's log. The first operation gets 1; 0 means "nothing yet".
 pub type Seq = i64;
+
+/// Whether nothing is missing between two operations of a log: `seq` comes right after `after`, or only numbers up to
+/// `sparse_up_to` are between them, which may belong to no operation.
+#[must_use]
+pub const fn follows(after: Seq, seq: Seq, sparse_up_to: Seq) -> bool {
+    seq > after && (seq - after == 1 || seq - 1 <= sparse_up_to)
+}

@@ -1,7 +1,7 @@
 //! Replaying a range of the log with every check it needs (contract, section 10.1).
 
 use super::{ReplayError, State};
-use crate::protocol::{Seq, StoredOp};
+use crate::protocol::{Seq, StoredOp, follows};
 
 /// Bounds of one replay (contract, section 15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,7 @@ impl Replayer {
     pub fn push(&mut self, op: &StoredOp) -> Result<(), ReplayError> {
         let (expected, found) = (self.last + 1, op.server_seq);
         let gap_is_forgotten = self.applied == 0 && found > expected && op.is_causal_full_state();
-        let is_unused = found > expected && found - 1 <= self.sparse_up_to;
-        if found != expected && !gap_is_forgotten && !is_unused {
+        if !gap_is_forgotten && !follows(self.last, found, self.sparse_up_to) {
             return Err(ReplayError::Hole { expected, found: Some(found) });
         }
         if found > self.target {

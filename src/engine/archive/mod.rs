@@ -26,7 +26,7 @@ use super::view::encode_page;
 use super::{EngineError, Handle, QuotaExceeded, store_trouble};
 use crate::protocol::limits::MAX_CLIENT_DOWNLOAD_OPS;
 use crate::protocol::op::is_causal_full_state;
-use crate::protocol::{ImportReason, Seq, UserId};
+use crate::protocol::{ImportReason, Seq, UserId, follows};
 use crate::store::{ArchiveReason, ArchivedRange, FullStateRow, LogRange, Store, StoreError, SyncState};
 
 /// Sets listed, newest first. A user makes a handful; somebody who replaces the data all day sees the newest.
@@ -214,10 +214,7 @@ pub struct LogReader {
 
 /// Where sequences that come after `after` end. `None`: some are missing, other than numbers that belong to no operation.
 fn end_of(after: Seq, sequences: impl IntoIterator<Item = Seq>, sparse_up_to: Seq) -> Option<Seq> {
-    sequences.into_iter().try_fold(after, |after, seq| {
-        let goes_on = seq == after + 1 || (seq > after && seq - 1 <= sparse_up_to);
-        goes_on.then_some(seq)
-    })
+    sequences.into_iter().try_fold(after, |after, seq| follows(after, seq, sparse_up_to).then_some(seq))
 }
 
 impl LogReader {
