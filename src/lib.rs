@@ -13,6 +13,7 @@ pub mod accounts;
 pub mod admin;
 pub mod backup;
 pub mod bench;
+pub mod budget;
 pub mod client;
 pub mod clock;
 pub mod config;

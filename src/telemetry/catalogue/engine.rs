@@ -157,4 +157,18 @@ pub(super) const METRICS: &[Metric] = &[
         "Devices whose last sign of life was written, failed to be written and is tried again, or was dropped.",
         "`dropped`: the database did not take them for long.",
     ),
+    gauge(
+        "supersync_budget_held",
+        "bytes, or pieces of work",
+        &["resource"],
+        "What requests hold of a budget that accounts share, by what it is a budget of.",
+        "Near its bound (docs/security.md): requests are refused.",
+    ),
+    counter(
+        "supersync_budget_refused_total",
+        "requests",
+        &["resource", "whose"],
+        "Requests refused because a budget was used up: the account's own share, or what all share.",
+        "`all`, steadily: too little for the load, or many accounts attack together. `account`: one of them floods.",
+    ),
 ];

@@ -1,0 +1,230 @@
+//! What one account may hold of the server at once: the one place that shares memory, replays, exports and whatever else
+//! a request occupies for longer than a moment.
+//!
+//! A [`Pool`] is an amount that all accounts share, and the most that one of them may hold of it. Whoever works for an
+//! account takes a part and holds it until the work is done: [`Held`] gives it back on drop, whichever way the work ends.
+//! Nothing waits here: a pool answers at once, and the caller refuses ([`Refused`] says whose bound was reached) or
+//! waits in a bounded way. Pools know amounts, not what they are amounts of; [`Resource`] names it for people and
+//! metrics. `docs/security.md` has the table of all bounds.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::{Counter, Gauge};
+
+use crate::protocol::UserId;
+
+/// What a pool is a pool of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// Bytes of request bodies, while they arrive and are worked on.
+    Bodies,
+    /// Encoded bytes of answers, until they have left.
+    Answers,
+    /// Downloads of whole data sets under way.
+    Exports,
+    /// Bytes that replays may occupy.
+    Replays,
+}
+
+impl Resource {
+    /// The value of the label `resource`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Bodies => "bodies",
+            Self::Answers => "answers",
+            Self::Exports => "exports",
+            Self::Replays => "replays",
+        }
+    }
+}
+
+/// A part of a pool could not be had. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room for more {} of {}", resource.label(), if *by_account { "this account" } else { "all accounts" })]
+pub struct Refused {
+    /// What there was no room for.
+    pub resource: Resource,
+    /// Whether the account's own share was used up, not what all share.
+    pub by_account: bool,
+}
+
+#[derive(Default)]
+struct Use {
+    total: usize,
+    by_account: HashMap<UserId, usize>,
+}
+
+struct Inner {
+    resource: Resource,
+    most: usize,
+    most_per_account: usize,
+    used: Mutex<Use>,
+    held: Gauge,
+    refused_account: Counter,
+    refused_all: Counter,
+}
+
+/// An amount that accounts share. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("resource", &self.0.resource).field("held", &self.held()).finish_non_exhaustive()
+    }
+}
+
+/// A part of a pool; given back on drop.
+#[must_use = "dropping it gives it back"]
+pub struct Held {
+    pool: Pool,
+    account: UserId,
+    amount: usize,
+}
+
+impl Pool {
+    /// A pool of `most`, of which one account may hold `most_per_account`.
+    #[must_use]
+    pub fn new(resource: Resource, most: usize, most_per_account: usize) -> Self {
+        let label = resource.label();
+        let refused =
+            |whose| metrics::counter!("supersync_budget_refused_total", "resource" => label, "whose" => whose);
+        Self(Arc::new(Inner {
+            resource,
+            most,
+            most_per_account: most_per_account.min(most),
+            used: Mutex::default(),
+            held: metrics::gauge!("supersync_budget_held", "resource" => label),
+            refused_account: refused("account"),
+            refused_all: refused("all"),
+        }))
+    }
+
+    /// Takes a part for an account. An amount of 0 holds nothing yet and can grow.
+    ///
+    /// # Errors
+    /// [`Refused`] when the account's share or the pool has no room for it.
+    pub fn take(&self, account: UserId, amount: usize) -> Result<Held, Refused> {
+        let mut held = Held { pool: self.clone(), account, amount: 0 };
+        held.grow_to(amount)?;
+        Ok(held)
+    }
+
+    /// What is held now, by all.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.used.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+
+    /// The most that one account may hold.
+    #[must_use]
+    pub fn most_per_account(&self) -> usize {
+        self.0.most_per_account
+    }
+
+    fn add(&self, account: UserId, more: usize) -> Result<(), Refused> {
+        let inner = &*self.0;
+        let mut used = inner.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_account = used.by_account.get(&account).copied().unwrap_or(0);
+        let by_account = inner.most_per_account - of_account < more;
+        if by_account || inner.most - used.total < more {
+            if by_account { &inner.refused_account } else { &inner.refused_all }.increment(1);
+            return Err(Refused { resource: inner.resource, by_account });
+        }
+        used.by_account.insert(account, of_account + more);
+        used.total += more;
+        inner.held.set(as_f64(used.total));
+        Ok(())
+    }
+
+    fn give_back(&self, account: UserId, amount: usize) {
+        let inner = &*self.0;
+        let mut used = inner.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.total -= amount;
+        if let Some(of_account) = used.by_account.get_mut(&account) {
+            *of_account -= amount;
+            if *of_account == 0 {
+                used.by_account.remove(&account);
+            }
+        }
+        inner.held.set(as_f64(used.total));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric")]
+fn as_f64(amount: usize) -> f64 {
+    amount as f64
+}
+
+impl Held {
+    /// What is held.
+    #[must_use]
+    pub const fn amount(&self) -> usize {
+        self.amount
+    }
+
+    /// Takes what is missing to `amount`; holds no less than before.
+    ///
+    /// # Errors
+    /// [`Refused`] when there is no room for it; what was held before stays held.
+    pub fn grow_to(&mut self, amount: usize) -> Result<(), Refused> {
+        if amount > self.amount {
+            self.pool.add(self.account, amount - self.amount)?;
+            self.amount = amount;
+        }
+        Ok(())
+    }
+
+    /// Gives back what exceeds `amount`.
+    pub fn shrink_to(&mut self, amount: usize) {
+        if amount < self.amount {
+            self.pool.give_back(self.account, self.amount - amount);
+            self.amount = amount;
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> Pool {
+        Pool::new(Resource::Bodies, 10, 4)
+    }
+
+    #[test]
+    fn an_account_gets_its_share_and_leaves_the_rest_to_others() {
+        let pool = pool();
+        let held = pool.take(1, 4).expect("the share");
+        let refused = Refused { resource: Resource::Bodies, by_account: true };
+        assert_eq!(pool.take(1, 1).err(), Some(refused));
+        let _others = [pool.take(2, 4).expect("its own share"), pool.take(3, 2).expect("the rest")];
+        assert_eq!(pool.take(4, 1).err(), Some(Refused { by_account: false, ..refused }));
+        drop(held);
+        assert!(pool.take(4, 4).is_ok());
+    }
+
+    #[test]
+    fn a_part_grows_and_shrinks_and_a_refusal_takes_nothing() {
+        let pool = pool();
+        let mut held = pool.take(1, 0).expect("nothing");
+        held.grow_to(3).expect("within the share");
+        assert!(held.grow_to(5).is_err());
+        assert_eq!((held.amount(), pool.held()), (3, 3));
+        held.shrink_to(1);
+        held.grow_to(1).expect("it holds that already");
+        assert_eq!((held.amount(), pool.held()), (1, 1));
+        drop(held);
+        assert_eq!(pool.held(), 0);
+        assert!(pool.0.used.lock().unwrap().by_account.is_empty(), "accounts that hold nothing are forgotten");
+    }
+}
