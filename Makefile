@@ -1,6 +1,7 @@
 # make run    starts the server on the embedded database
 # make test   runs every test; starts a private PostgreSQL server, a browser and a proxy for them
-# make lint   formatting, clippy, documentation, dependencies
+# make lint   formatting, clippy, documentation, licences and sources of dependencies; needs cargo-deny
+# make advisories known weaknesses of dependencies; needs the network
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
 # make readme-walk   runs the README's own commands, on both databases
@@ -11,7 +12,7 @@
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint bench guard readme-walk operator-walk image-walk package-walk build
+.PHONY: run test test-sqlite lint advisories bench guard readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -44,8 +45,13 @@ lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	scripts/check-dependencies
-	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
-	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+	@$(CARGO) deny --version >/dev/null 2>&1 || \
+		{ echo "cargo-deny is missing, which checks licences and sources: see CONTRIBUTING.md" >&2; exit 1; }
+	$(CARGO) deny --locked check licenses bans sources
+
+# Known weaknesses of dependencies; their list is fetched from its repository.
+advisories:
+	$(CARGO) deny --locked check advisories
 
 # Every open socket is a file, here and in the server.
 BENCH ?= --json bench.json

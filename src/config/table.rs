@@ -316,7 +316,11 @@ pub const GROUPS: &[Group] = &[
             value("MAX_SOCKETS_PER_USER", "10", "Open WebSockets of one account."),
             value("MAX_SOCKETS", "20000", "Open WebSockets of the process."),
             value("MAX_REPLAY_OPS", "100000", "Operations that one restore may replay."),
-            value("MAX_REPLAY_STATE_BYTES", "100MiB", "State that a replay may build."),
+            value(
+                "MAX_REPLAY_STATE_BYTES",
+                "100MiB",
+                "State that a replay may build. All replays together take at most one and a half times as much memory, and 12 MiB.",
+            ),
             value("MAX_SNAPSHOT_BLOB_BYTES", "50MiB", "Compressed size of a cached state."),
         ],
     },

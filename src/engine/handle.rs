@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,7 +16,8 @@ use super::notifier::Notifier;
 use super::options::Options;
 use super::peers::{Listener, Peers};
 use super::registry::{Lease, Registry};
-use super::restore::{self, Keep};
+use super::replays::{Replays, Size};
+use super::restore::{self, Failed, Keep};
 use super::retention::Prefix;
 use super::touches::{Touches, with_waiting};
 use super::user::actor::{Context, Message, Pending};
@@ -31,6 +32,7 @@ use crate::protocol::limits::PIGGYBACK_LIMIT;
 use crate::protocol::op::is_causal_full_state;
 use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
 use crate::protocol::{Seq, UserId, validate};
+use crate::replay::{self, ReplayError};
 use crate::spans;
 use crate::store::{Device, FullStateRow, Store};
 
@@ -40,8 +42,6 @@ const ONLINE_MS: i64 = 5 * 60 * 1000;
 const MAX_DEVICES: usize = 100;
 /// Requests this large are validated off the async threads.
 const BLOCKING_BYTES: usize = 256 * 1024;
-/// Replays at once: each may hold two states in memory.
-const MAX_REPLAYS: usize = 2;
 /// How long looking at an account anew may take: revocations wait behind it, and they have a second.
 const CATCH_UP_PATIENCE: Duration = Duration::from_millis(500);
 /// How long stopping waits for requests under way.
@@ -53,7 +53,7 @@ pub struct Handle {
     context: Arc<Context>,
     registry: Arc<Registry>,
     admission: Admission,
-    replays: Arc<Semaphore>,
+    replays: Arc<Replays>,
     turns: Turns,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -84,7 +84,8 @@ impl Handle {
         tasks.spawn(listener.run(cancel.clone()));
         peers.settle().await;
         tasks.spawn(Arc::clone(&registry).run_janitor(cancel.clone()));
-        let replays = Arc::new(Semaphore::new(MAX_REPLAYS));
+        let limits = replay::Limits::new(context.options.max_replay_ops, context.options.max_replay_state_bytes);
+        let replays = Arc::new(Replays::new(limits));
         Ok(Self { context, registry, admission, replays, turns: Turns::default(), tasks, cancel })
     }
 
@@ -307,10 +308,10 @@ impl Handle {
         }
         if target == 0 {
             return Ok(Restored {
-                state: bytes::Bytes::from_static(b"{}"),
+                state: Arc::from([bytes::Bytes::from_static(b"{}")]),
                 server_seq: 0,
                 generated_at: self.context.clock.now_ms(),
-                schema_version: crate::replay::CURRENT_SCHEMA_VERSION,
+                schema_version: replay::CURRENT_SCHEMA_VERSION,
             });
         }
         let key = (view.sync().generation, target);
@@ -325,8 +326,21 @@ impl Handle {
         target: Seq,
         deadline: Instant,
     ) -> Result<Restored, RestoreError> {
-        let _turn = self.replays.acquire().await.map_err(|_| EngineError::Busy)?;
-        let (restored, keep) = restore::rebuild(&self.context, user, view, target).await?;
+        let mut made = self.replay(user, view, target, Size::Small).await;
+        if matches!(made, Err(Failed::Outgrown)) {
+            made = self.replay(user, view, target, Size::Large).await;
+        }
+        let (restored, keep) = match made {
+            Ok(made) => made,
+            Err(Failed::For(error)) => return Err(error),
+            Err(Failed::Outgrown) => return Err(RestoreError::TooLarge(ReplayError::OutOfMemory.to_string())),
+            Err(Failed::Hole(error)) => {
+                // Not damage, if the operations have left the data set meanwhile.
+                let (now, then) = (self.fresh_view(user, deadline).await?, view.sync());
+                let is_same = (now.sync().generation, now.sync().pruned_seq) == (then.generation, then.pruned_seq);
+                return Err(if is_same { EngineError::Internal(error.to_string()).into() } else { RestoreError::Gone });
+            }
+        };
         if let Some(Keep { meta, blob }) = keep {
             let bytes = blob.data.len();
             let work = Work::KeepState { generation: view.sync().generation, meta, blob };
@@ -335,6 +349,17 @@ impl Handle {
             }
         }
         Ok(restored)
+    }
+
+    async fn replay(
+        &self,
+        user: UserId,
+        view: &Arc<UserView>,
+        target: Seq,
+        size: Size,
+    ) -> Result<(Restored, Option<Keep>), Failed> {
+        let place = self.replays.place(user, size).await?;
+        restore::rebuild(&self.context, user, view, target, place).await
     }
 
     /// Drops what is cached of an account whose rows were changed or deleted behind the engine's back.

@@ -14,13 +14,17 @@ mod options;
 mod peers;
 pub mod recount;
 mod registry;
+mod replays;
 mod restore;
 pub mod retention;
 pub mod sealer;
+mod single_flight;
 pub mod sweeper;
 mod touches;
 mod user;
 mod view;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -146,12 +150,20 @@ pub struct Status {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Restored {
-    /// Compact JSON.
-    pub state: Bytes,
+    /// Compact JSON, in pieces that follow each other.
+    pub state: Arc<[Bytes]>,
     pub server_seq: Seq,
     /// Unix milliseconds.
     pub generated_at: i64,
     pub schema_version: u8,
+}
+
+impl Restored {
+    /// The state's length.
+    #[must_use]
+    pub fn state_len(&self) -> usize {
+        self.state.iter().map(Bytes::len).sum()
+    }
 }
 
 /// Why a state could not be rebuilt.
@@ -163,7 +175,13 @@ pub enum RestoreError {
     /// Encrypted operations stand in the way: 400.
     #[error("operations are end-to-end encrypted")]
     Encrypted,
-    /// The log can't be replayed there: a hole, a legacy REPAIR, too many operations, too large.
+    /// What the state was made of is not in the data set any more: 400.
+    #[error("the operations before it are gone")]
+    Gone,
+    /// The state, or what it takes to rebuild it, is beyond the bounds of a replay: 400.
+    #[error("too large to rebuild: {0}")]
+    TooLarge(String),
+    /// The operations can't be replayed: a legacy REPAIR, a full state that is none: 400.
     #[error("not replayable: {0}")]
     NotReplayable(String),
     /// The engine failed.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::EngineError;
 use super::devices::SeenDevices;
 use super::peers::Peers;
-use super::restore::SingleFlight;
+use super::single_flight::SingleFlight;
 use super::user::actor::{Arguments, Context, Message, UserActor, load_state};
 use super::user::plan::UserState;
 use super::view::UserView;

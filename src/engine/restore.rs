@@ -1,77 +1,40 @@
 //! Rebuilding an account's state as of a sequence (contract, sections 8.1, 8.6, 10): beside the actor, one replay at a
-//! time per account, a few in all.
+//! time per account, a few in all ([`super::replays`]).
 //!
 //! A replay starts at the newest causal full state at or before the target (or at a cached state after it): what came
-//! before is superseded, so encrypted operations there are no hindrance (section 17.14).
+//! before is superseded, so encrypted operations there are no hindrance (section 17.14). What it reads and makes counts
+//! against its [`replay::Limits`] before it is in memory.
 
 use std::io::{Read as _, Write as _};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
+use super::replays::Place;
 use super::user::actor::Context;
 use super::view::UserView;
 use super::{EngineError, RestoreError, Restored};
 use crate::protocol::op::is_causal_full_state;
-use crate::protocol::{Seq, StoredOp, UserId};
-use crate::replay::{self, CURRENT_SCHEMA_VERSION, ReplayError, Replayer, State};
+use crate::protocol::{Seq, UserId};
+use crate::replay::{CURRENT_SCHEMA_VERSION, Rebuilt, ReplayError, Replayer};
 use crate::store::{FullStateRow, LogRange, SnapshotBlob, SnapshotMeta, StoreError};
 
 /// Operations read at once.
-const BATCH_OPS: usize = 10_000;
+const BATCH_OPS: usize = 1000;
 /// Payload bytes read at once.
-const BATCH_BYTES: usize = 16 * 1024 * 1024;
+const BATCH_BYTES: usize = 1024 * 1024;
+/// What reading so many may take: packed operations are read in blocks.
+const BATCH_MEMORY: usize = 3 * 1024 * 1024;
 /// Full states looked through for the one to start at; legacy REPAIRs are the only ones skipped.
 const MAX_FULL_STATES: usize = 1000;
 /// A rebuilt state is worth keeping when rebuilding took so many operations.
 const KEEP_FROM_OPS: Seq = 500;
-
-/// Names a restore: data set and target.
-type Key = (i64, Seq);
-
-/// Lets requests that want the same restore share one.
-#[derive(Default)]
-pub struct SingleFlight {
-    last: tokio::sync::Mutex<Option<(Key, Restored)>>,
-    waiting: AtomicUsize,
-}
-
-/// Counts a waiter for as long as it lives.
-struct Waiter<'a>(&'a AtomicUsize);
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl SingleFlight {
-    /// The restore that `key` names: the one that somebody made while this caller waited, or a new one.
-    pub async fn run(
-        &self,
-        key: Key,
-        restore: impl Future<Output = Result<Restored, RestoreError>>,
-    ) -> Result<Restored, RestoreError> {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        let waiter = Waiter(&self.waiting);
-        let mut last = self.last.lock().await;
-        let shared = last.take().filter(|(made, _)| *made == key).map(|(_, restored)| restored);
-        if shared.is_some() {
-            metrics::counter!("supersync_restores_shared_total").increment(1);
-        }
-        let restored = match shared {
-            Some(restored) => restored,
-            None => restore.await?,
-        };
-        // Kept only while somebody waits for it: states are large.
-        if waiter.0.load(Ordering::Acquire) > 1 {
-            *last = Some((key, restored.clone()));
-        }
-        Ok(restored)
-    }
-}
+/// How long a replay may take: far less than its client waits, so that others get a turn.
+const REPLAY_TIME: Duration = Duration::from_secs(20);
 
 /// A state worth keeping for the next restore.
 pub struct Keep {
@@ -81,74 +44,125 @@ pub struct Keep {
     pub blob: SnapshotBlob,
 }
 
+/// Why a replay did not come to an end.
+#[derive(Debug)]
+pub enum Failed {
+    /// Its place has too little memory for it.
+    Outgrown,
+    /// The log ended early or has a hole: it was changed meanwhile, or is damaged.
+    Hole(ReplayError),
+    /// Everything else.
+    For(RestoreError),
+}
+
+impl From<EngineError> for Failed {
+    fn from(error: EngineError) -> Self {
+        Self::For(error.into())
+    }
+}
+
+impl From<ReplayError> for Failed {
+    fn from(error: ReplayError) -> Self {
+        use ReplayError as E;
+        let why = error.to_string();
+        Self::For(match error {
+            E::OutOfMemory => return Self::Outgrown,
+            E::Hole { .. } => return Self::Hole(error),
+            E::Encrypted { .. } => RestoreError::Encrypted,
+            E::TooManyOps { .. } | E::TooLarge { .. } | E::TooManyMembers { .. } | E::TooMuchWork => {
+                RestoreError::TooLarge(why)
+            }
+            E::LegacyRepair { .. }
+            | E::InvalidFullState { .. }
+            | E::InvalidPayload { .. }
+            | E::Misplaced { .. }
+            | E::InvalidState => RestoreError::NotReplayable(why),
+            E::Stopped => EngineError::Busy.into(),
+            E::BeyondTarget { .. } => EngineError::Internal(why).into(),
+        })
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::For(RestoreError::Engine(super::store_trouble(error)))
+    }
+}
+
+/// A replay with its place, which stays taken for as long as anything works on it: also when its caller has gone.
+struct Run {
+    replayer: Replayer,
+    place: Place,
+}
+
+/// Tells a replay to stop when nobody waits for it any more.
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Rebuilds the state as of `target` (at least 1, at most the view's last sequence).
 pub async fn rebuild(
     context: &Context,
     user: UserId,
     view: &UserView,
     target: Seq,
-) -> Result<(Restored, Option<Keep>), RestoreError> {
-    let started = std::time::Instant::now();
+    place: Place,
+) -> Result<(Restored, Option<Keep>), Failed> {
+    let started = Instant::now();
     let store = context.store.as_ref();
     let sync = view.sync();
-    let limits = replay::Limits {
-        max_ops: context.options.max_replay_ops,
-        max_state_bytes: context.options.max_replay_state_bytes,
-    };
     let full_state_seq = match &sync.full_state {
         Some(mark) if mark.seq <= target => Some(mark.seq),
         _ => {
-            let rows =
-                store.full_states(user, sync.pruned_seq, target, MAX_FULL_STATES).await.map_err(store_trouble)?;
+            let rows = store.full_states(user, sync.pruned_seq, target, MAX_FULL_STATES).await?;
             let causal = |row: &&FullStateRow| is_causal_full_state(row.op_type, row.repair_base_server_seq);
             rows.iter().find(causal).map(|row| row.seq)
         }
     };
-    let cached = match &sync.snapshot {
-        Some(meta) if meta.bytes > 0 && meta.seq <= target && Some(meta.seq) > full_state_seq => {
-            store.load_snapshot(user).await.map_err(store_trouble)?.filter(|(found, _)| found.seq == meta.seq)
-        }
-        _ => None,
+    let wanted = Wanted(Arc::new(AtomicBool::new(true)));
+    let start = |base: Seq, place: Place| {
+        let (wanted, until) = (Arc::clone(&wanted.0), started + REPLAY_TIME);
+        let replayer = Replayer::new(base, target, place.limits)
+            .sparse_up_to(sync.sparse_up_to)
+            .stop_when(move || !wanted.load(Ordering::Relaxed) || Instant::now() >= until);
+        Run { replayer, place }
     };
-    let (base, state) = match (cached, full_state_seq) {
-        (Some((meta, blob)), _) => {
-            let max = limits.max_state_bytes;
-            (meta.seq, blocking(move || inflate_state(&blob, max)).await?)
+    let cached = sync.snapshot.filter(|meta| meta.bytes > 0 && meta.seq <= target && Some(meta.seq) > full_state_seq);
+    let (mut base, found) = match cached {
+        Some(meta) => (meta.seq, start_with_cached(context, user, meta, start(meta.seq, place)).await?),
+        None => (0, Cached::Unusable(place)),
+    };
+    let run = match found {
+        Cached::Loaded(run) => *run,
+        Cached::Unusable(place) => {
+            base = match full_state_seq {
+                // The replay's one allowed gap: the full state itself is the first operation.
+                Some(seq) => seq - 1,
+                None if sync.pruned_seq > 0 => return Err(Failed::For(RestoreError::Gone)),
+                None => 0,
+            };
+            start(base, place)
         }
-        // The replay's one allowed gap: the full state itself is the first operation.
-        (None, Some(seq)) => (seq - 1, State::empty()),
-        (None, None) if sync.pruned_seq > 0 => {
-            return Err(RestoreError::NotReplayable("the operations before it are gone".to_owned()));
-        }
-        (None, None) => (0, State::empty()),
     };
     let span = usize::try_from(target - base).unwrap_or(usize::MAX);
-    if span > limits.max_ops {
-        return Err(RestoreError::NotReplayable(format!("{span} operations, at most {}", limits.max_ops)));
+    let max = run.place.limits.max_ops;
+    if span > max {
+        return Err(ReplayError::TooManyOps { max }.into());
     }
-    let mut replayer =
-        Replayer::new(state, base, target, limits).map_err(not_replayable)?.sparse_up_to(sync.sparse_up_to);
-    while replayer.position() < target {
-        let range = LogRange {
-            user,
-            after: replayer.position(),
-            up_to: target,
-            exclude_client: None,
-            limit: BATCH_OPS,
-            max_bytes: BATCH_BYTES,
-        };
-        let page = store.read_log(range).await.map_err(store_trouble)?;
-        if page.ops.is_empty() {
-            break;
-        }
-        replayer = blocking(move || apply_all(replayer, &page.ops)).await?;
-    }
+    let run = read_all(context, user, target, run).await?;
     let generated_at = context.clock.now_ms();
     let max_blob = context.options.max_snapshot_blob_bytes;
     let keep_it = target - base >= KEEP_FROM_OPS && target == sync.last_seq;
-    let (state, blob) = blocking(move || {
-        let json = replayer.finish().map_err(not_replayable)?.to_json();
-        let blob = if keep_it { deflate_state(&json, max_blob) } else { None };
+    let (json, blob) = blocking(move || {
+        let Run { replayer, place } = run;
+        let Rebuilt { json, memory_left } = replayer.finish()?;
+        // What it is written to grows by a quarter, and is there twice meanwhile.
+        let blob = if keep_it { deflate_state(&json, max_blob.min(memory_left / 9 * 4)) } else { None };
+        drop(place);
         Ok((json, blob))
     })
     .await?;
@@ -158,49 +172,141 @@ pub async fn rebuild(
         blob: SnapshotBlob { data, schema_version: CURRENT_SCHEMA_VERSION },
     });
     let restored =
-        Restored { state: state.into(), server_seq: target, generated_at, schema_version: CURRENT_SCHEMA_VERSION };
+        Restored { state: json.into(), server_seq: target, generated_at, schema_version: CURRENT_SCHEMA_VERSION };
     Ok((restored, keep))
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RestoreError> + Send + 'static,
-) -> Result<T, RestoreError> {
-    let died = |e: tokio::task::JoinError| RestoreError::Engine(EngineError::Internal(format!("replay died: {e}")));
+/// What became of a cached state.
+enum Cached {
+    Loaded(Box<Run>),
+    /// It is damaged or gone; the log has everything as well, or else says that it has not.
+    Unusable(Place),
+}
+
+async fn start_with_cached(
+    context: &Context,
+    user: UserId,
+    meta: SnapshotMeta,
+    mut run: Run,
+) -> Result<Cached, Failed> {
+    let packed = usize::try_from(meta.bytes).unwrap_or(usize::MAX);
+    run.replayer.take(packed)?;
+    let Some((_, blob)) = context.store.load_snapshot(user).await?.filter(|(found, _)| *found == meta) else {
+        return Ok(Cached::Unusable(run.place));
+    };
+    blocking(move || {
+        let size = inflated_size(&blob.data);
+        let max = run.place.limits.max_state_bytes;
+        if size > max {
+            return Err(ReplayError::TooLarge { max }.into());
+        }
+        run.replayer.take(size)?;
+        let Some(json) = inflate(&blob.data, size) else {
+            tracing::warn!(user_id = user, "a cached state is damaged and was not used");
+            return Ok(Cached::Unusable(run.place));
+        };
+        drop(blob.data);
+        run.replayer.give(packed);
+        run.replayer.give(size);
+        run.replayer.start_with(json.into(), blob.schema_version)?;
+        Ok(Cached::Loaded(Box::new(run)))
+    })
+    .await
+}
+
+async fn read_all(context: &Context, user: UserId, target: Seq, mut run: Run) -> Result<Run, Failed> {
+    let store = context.store.as_ref();
+    while run.replayer.position() < target {
+        let after = run.replayer.position();
+        // A page has at least one operation, however large.
+        let (next, _) = store.measure(user, after, after + 1).await?;
+        let expected = usize::try_from(next).unwrap_or(0).max(BATCH_MEMORY);
+        run.replayer.take(expected)?;
+        let range =
+            LogRange { user, after, up_to: target, exclude_client: None, limit: BATCH_OPS, max_bytes: BATCH_BYTES };
+        let page = store.read_log(range).await?;
+        if page.ops.is_empty() {
+            run.replayer.give(expected);
+            break;
+        }
+        run = blocking(move || {
+            run.replayer.push_all(page.ops, expected)?;
+            Ok(run)
+        })
+        .await?;
+    }
+    Ok(run)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failed> + Send + 'static) -> Result<T, Failed> {
+    let died = |e: tokio::task::JoinError| EngineError::Internal(format!("replay died: {e}"));
     tokio::task::spawn_blocking(work).await.map_err(died)?
 }
 
-fn apply_all(mut replayer: Replayer, ops: &[StoredOp]) -> Result<Replayer, RestoreError> {
-    for op in ops {
-        replayer.push(op).map_err(not_replayable)?;
+/// How large a packed state says it is.
+fn inflated_size(packed: &[u8]) -> usize {
+    packed.last_chunk::<4>().map_or(0, |size| usize::try_from(u32::from_le_bytes(*size)).unwrap_or(usize::MAX))
+}
+
+/// A packed state of this size; `None` when it is damaged or of another size.
+fn inflate(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+    let mut json = vec![0; size];
+    let mut decoder = GzDecoder::new(packed);
+    decoder.read_exact(&mut json).ok()?;
+    // Reading its end checks the sum.
+    matches!(decoder.read(&mut [0]), Ok(0)).then_some(json)
+}
+
+/// Bytes, up to a bound.
+struct Bounded {
+    data: Vec<u8>,
+    max: usize,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let len = self.data.len() + bytes.len();
+        if len > self.max {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        if len > self.data.capacity() {
+            self.data.reserve_exact(bytes.len().max(self.data.len() / 4).min(self.max - self.data.len()));
+        }
+        self.data.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
-    Ok(replayer)
-}
 
-fn inflate_state(blob: &SnapshotBlob, max_bytes: usize) -> Result<State, RestoreError> {
-    let mut json = Vec::new();
-    let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
-    let read = GzDecoder::new(blob.data.as_slice()).take(limit).read_to_end(&mut json);
-    match read {
-        Ok(_) if json.len() <= max_bytes => State::from_json(&json, blob.schema_version).map_err(not_replayable),
-        Ok(_) => Err(RestoreError::NotReplayable("the cached state is too large".to_owned())),
-        Err(error) => Err(RestoreError::NotReplayable(format!("the cached state is corrupt: {error}"))),
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
-fn deflate_state(json: &[u8], max_bytes: usize) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    // Writing to memory can't fail; if it did, the state would simply not be kept.
-    encoder.write_all(json).ok()?;
-    encoder.finish().ok().filter(|data| data.len() <= max_bytes)
+/// The state packed, if that takes no more than so many bytes.
+fn deflate_state(json: &[bytes::Bytes], max: usize) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Bounded { data: Vec::new(), max }, Compression::fast());
+    json.iter().try_for_each(|piece| encoder.write_all(piece)).ok()?;
+    encoder.finish().ok().map(|out| out.data)
 }
 
-fn not_replayable(error: ReplayError) -> RestoreError {
-    match error {
-        ReplayError::Encrypted { .. } => RestoreError::Encrypted,
-        other => RestoreError::NotReplayable(other.to_string()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_state_comes_back_and_a_damaged_one_does_not() {
+        let json = [bytes::Bytes::from_static(b"{\"a\":"), bytes::Bytes::from_static(b"1}")];
+        let packed = deflate_state(&json, 1000).expect("small");
+        assert_eq!(inflated_size(&packed), 7);
+        assert_eq!(inflate(&packed, 7).as_deref(), Some(&b"{\"a\":1}"[..]));
+        for size in [6, 8] {
+            assert_eq!(inflate(&packed, size), None);
+        }
+        for at in 0..packed.len() {
+            let mut bad = packed.clone();
+            bad[at] ^= 1;
+            // The header's time and system are of no account.
+            assert!((4..10).contains(&at) || inflate(&bad, 7).is_none(), "{at}");
+        }
+        assert_eq!(deflate_state(&json, packed.len() - 1), None);
     }
-}
-
-fn store_trouble(error: StoreError) -> RestoreError {
-    RestoreError::Engine(super::store_trouble(error))
 }

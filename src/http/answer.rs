@@ -88,9 +88,9 @@ const fn description(op_type: OpType) -> &'static str {
 /// A rebuilt state (contract, sections 8.1 and 8.6); `with_schema` adds the state's schema version.
 #[must_use]
 pub fn restored(restored: &Restored, with_schema: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(restored.state.len() + 128);
+    let mut out = Vec::with_capacity(restored.state_len() + 128);
     out.extend_from_slice(b"{\"state\":");
-    out.extend_from_slice(&restored.state);
+    restored.state.iter().for_each(|piece| out.extend_from_slice(piece));
     let mut tail = format!(",\"serverSeq\":{},\"generatedAt\":{}", restored.server_seq, restored.generated_at);
     if with_schema {
         // Writing to a String can't fail.
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_states_bytes_are_pasted() {
-        let state = Bytes::from_static(b"{\"task\":{\"n\":1.50}}");
+        let state = [Bytes::from_static(b"{\"task\":"), Bytes::from_static(b"{\"n\":1.50}}")].into();
         let of = Restored { state, server_seq: 4, generated_at: 5, schema_version: 2 };
         assert_eq!(restored(&of, false), br#"{"state":{"task":{"n":1.50}},"serverSeq":4,"generatedAt":5}"#);
         assert_eq!(

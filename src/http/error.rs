@@ -245,7 +245,24 @@ impl From<RestoreError> for ApiError {
                 "Operations are end-to-end encrypted: the server can't rebuild this state",
                 ErrorCode::EncryptedOpsNotSupported,
             ),
-            RestoreError::NotReplayable(_) => Self::internal(error),
+            // Not the server's fault, and nothing that trying again would change.
+            RestoreError::Gone => Self::with_code(
+                StatusCode::BAD_REQUEST,
+                "The operations that this state was made of are gone",
+                ErrorCode::RestorePointGone,
+            ),
+            RestoreError::TooLarge(_) => Self::with_code(
+                StatusCode::BAD_REQUEST,
+                "This state is too large to be rebuilt by the server",
+                ErrorCode::StateTooLarge,
+            )
+            .detail(error),
+            RestoreError::NotReplayable(_) => Self::with_code(
+                StatusCode::BAD_REQUEST,
+                "The server can't rebuild this state from its operations",
+                ErrorCode::StateNotReplayable,
+            )
+            .detail(error),
             RestoreError::Engine(engine) => engine.into(),
         }
     }

@@ -67,8 +67,8 @@ async fn newest_state(state: &AppState, user: UserId, deadline: Instant) -> ApiR
     let Some(point) = points.first() else { return Ok(None) };
     match state.engine.restore(user, Some(point.seq), deadline).await {
         Ok(restored) => Ok(Some(restored)),
-        Err(RestoreError::Encrypted | RestoreError::NotReplayable(_) | RestoreError::BeyondLatest) => Ok(None),
         Err(RestoreError::Engine(error)) => Err(error.into()),
+        Err(_) => Ok(None),
     }
 }
 

@@ -110,7 +110,7 @@ async fn upload_snapshot(State(state): State<AppState>, request: Request) -> Api
 async fn current_state(State(state): State<AppState>, request: Request) -> ApiResult {
     let call = Call::authenticate(&state, request).await?;
     let restored = state.engine.restore(call.user, None, call.trace.deadline()).await?;
-    call.answer_of(&state, restored.state.len(), move || answer::restored(&restored, true)).await
+    call.answer_of(&state, restored.state_len(), move || answer::restored(&restored, true)).await
 }
 
 async fn status(State(state): State<AppState>, request: Request) -> ApiResult {
@@ -157,7 +157,7 @@ async fn restore(State(state): State<AppState>, Path(seq): Path<String>, request
         .filter(|seq| *seq >= 1)
         .ok_or_else(|| ApiError::bad_request("Invalid serverSeq: a positive integer is needed"))?;
     let restored = state.engine.restore(call.user, Some(seq), call.trace.deadline()).await?;
-    call.answer_of(&state, restored.state.len(), move || answer::restored(&restored, false)).await
+    call.answer_of(&state, restored.state_len(), move || answer::restored(&restored, false)).await
 }
 
 /// The integer with which the text begins, as JavaScript's `parseInt` finds it; one that is too large counts as the

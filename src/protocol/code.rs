@@ -35,6 +35,12 @@ pub enum ErrorCode {
     BringBackRunning,
     /// Ours: the data set was replaced while an archived one was being brought back.
     DataSetChanged,
+    /// Ours: what a state was made of is not in the data set any more.
+    RestorePointGone,
+    /// Ours: a state, or what it takes to rebuild it, is beyond the server's bounds.
+    StateTooLarge,
+    /// Ours: the operations can't be replayed.
+    StateNotReplayable,
 }
 
 impl ErrorCode {
@@ -68,6 +74,9 @@ impl ErrorCode {
             Self::ArchiveNotRestorable => "ARCHIVE_NOT_RESTORABLE",
             Self::BringBackRunning => "BRING_BACK_RUNNING",
             Self::DataSetChanged => "DATA_SET_CHANGED",
+            Self::RestorePointGone => "RESTORE_POINT_GONE",
+            Self::StateTooLarge => "STATE_TOO_LARGE",
+            Self::StateNotReplayable => "STATE_NOT_REPLAYABLE",
         }
     }
 }

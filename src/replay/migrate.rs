@@ -1,12 +1,12 @@
 //! Schema migrations 1 → 2 → 3 → 4 (contract, section 10.3). The log keeps operations as they came; migration exists
 //! only for replay.
 
-use std::sync::Arc;
-
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 use super::CURRENT_SCHEMA_VERSION;
-use super::object::{Members, Problem, is_truthy, members, spread};
+use super::object::Object;
+use super::room::{Problem, Room, heap};
+use super::text::{Fields, Value, is_truthy, json_of, spread};
 
 /// What an old settings key became.
 enum Target {
@@ -27,121 +27,122 @@ const MOVED: [(&str, Target); 7] = [
     ("taskNotesTpl", Target::Renamed("notesTemplate")),
 ];
 
-fn has_moved(config: &Members) -> bool {
-    MOVED.iter().any(|(key, _)| config.contains_key(*key))
-}
-
-/// Takes the moved settings out of `misc` and returns them under their new names.
-fn take_moved(misc: &mut Members) -> Members {
-    let mut tasks = Members::new();
+/// The moved settings under their new names, taken out of `misc`; empty if it has none.
+fn take_moved<'a>(misc: &mut Fields<'a>) -> Vec<(&'static str, &'a str)> {
+    let mut moved = Vec::new();
     for (key, target) in &MOVED {
-        let Some(value) = misc.remove(*key) else { continue };
-        match target {
-            Target::Renamed(name) => tasks.insert((*name).to_owned(), value),
-            Target::Negated(name) => {
-                tasks.insert((*name).to_owned(), constant(if is_truthy(&value) { "false" } else { "true" }))
-            }
-        };
+        let Some(value) = misc.remove(key) else { continue };
+        moved.push(match target {
+            Target::Renamed(name) => (*name, value),
+            Target::Negated(name) => (*name, if is_truthy(value) { "false" } else { "true" }),
+        });
     }
-    tasks
+    moved
 }
 
-fn constant(text: &str) -> Box<RawValue> {
-    RawValue::from_string(text.to_owned()).expect("constants here are JSON")
-}
-
-fn raw(members: &Members) -> Box<RawValue> {
-    serde_json::value::to_raw_value(members).expect("a map of strings to JSON text can be written")
-}
-
-/// Migrates a state from `version` to [`CURRENT_SCHEMA_VERSION`]. A state that is migrated already does not change.
-pub(super) fn state(state: &mut Members, version: u8) -> Result<(), Problem> {
+/// What `globalConfig` becomes when it is migrated from `version` to [`CURRENT_SCHEMA_VERSION`]; `None`: it stays as it
+/// is. One that is migrated already does not change.
+pub(super) fn global_config(text: &str, version: u8, room: &mut Room) -> Result<Option<String>, Problem> {
     if version >= CURRENT_SCHEMA_VERSION {
-        return Ok(());
+        return Ok(None);
     }
-    let Some(mut config) = member_object(state, "globalConfig")? else { return Ok(()) };
-    let mut changed = false;
-    if version < 2 {
-        changed |= settings_to_tasks(&mut config)?;
+    let mut migrated: Option<String> = None;
+    for (below, step) in [(2, settings_to_tasks as Step), (3, default_idle)] {
+        if version < below {
+            let Some(config) = Fields::read(migrated.as_deref().unwrap_or(text), room)? else { return Ok(None) };
+            let changed = step(&config, room)?;
+            config.give(room);
+            if let Some(changed) = changed {
+                room.give(migrated.map_or(0, |old| heap(old.capacity())));
+                migrated = Some(changed);
+            }
+        }
     }
-    if version < 3 {
-        changed |= default_idle(&mut config)?;
-    }
-    if changed {
-        state.insert("globalConfig".to_owned(), raw(&config));
-    }
-    Ok(())
+    Ok(migrated)
 }
 
-/// The members of `holder[key]` if that is an object.
-fn member_object(holder: &Members, key: &str) -> Result<Option<Members>, Problem> {
-    holder.get(key).map_or(Ok(None), |value| members(value))
-}
+/// What `globalConfig` becomes; `None`: nothing is to be changed.
+type Step = fn(&Fields<'_>, &mut Room) -> Result<Option<String>, Problem>;
 
 /// 1 → 2: what `tasks` has already is newer and stays.
-fn settings_to_tasks(config: &mut Members) -> Result<bool, Problem> {
-    let Some(mut misc) = member_object(config, "misc")?.filter(has_moved) else { return Ok(false) };
-    let mut tasks = take_moved(&mut misc);
-    if let Some(present) = config.get("tasks") {
-        tasks.extend(spread(present)?);
+fn settings_to_tasks(config: &Fields<'_>, room: &mut Room) -> Result<Option<String>, Problem> {
+    let Some(mut misc) = config.object("misc", room)? else { return Ok(None) };
+    let moved = take_moved(&mut misc);
+    if moved.is_empty() {
+        misc.give(room);
+        return Ok(None);
     }
-    config.insert("misc".to_owned(), raw(&misc));
-    config.insert("tasks".to_owned(), raw(&tasks));
-    Ok(true)
+    let mut tasks = Object::default();
+    for (name, value) in moved {
+        tasks.set(name, &Value::Text(value), room)?;
+    }
+    if let Some(present) = config.get("tasks") {
+        spread(present, None, &mut tasks, room)?;
+    }
+    let tasks = tasks.into_text(room)?;
+    let misc_json = misc.json_with(&[], room)?;
+    misc.give(room);
+    let json = config.json_with(&[("misc", &misc_json), ("tasks", &tasks)], room)?;
+    room.give(heap(tasks.capacity()) + heap(misc_json.capacity()));
+    Ok(Some(json))
 }
 
 /// 2 → 3: a setting that became required.
-fn default_idle(config: &mut Members) -> Result<bool, Problem> {
+fn default_idle(config: &Fields<'_>, room: &mut Room) -> Result<Option<String>, Problem> {
     const KEY: &str = "isSuppressIdleDuringFocusMode";
-    let Some(mut idle) = member_object(config, "idle")? else { return Ok(false) };
-    if idle.get(KEY).is_some_and(|value| matches!(value.get(), "true" | "false")) {
-        return Ok(false);
+    let Some(idle) = config.object("idle", room)? else { return Ok(None) };
+    if idle.get(KEY).is_some_and(|value| matches!(value, "true" | "false")) {
+        idle.give(room);
+        return Ok(None);
     }
-    idle.insert(KEY.to_owned(), constant("false"));
-    config.insert("idle".to_owned(), raw(&idle));
-    Ok(true)
+    let idle_json = idle.json_with(&[(KEY, "false")], room)?;
+    idle.give(room);
+    let json = config.json_with(&[("idle", &idle_json)], room)?;
+    room.give(heap(idle_json.capacity()));
+    Ok(Some(json))
 }
 
 /// One effect of an operation after migration.
-pub(super) struct Effect {
+pub(super) struct Effect<'a> {
     /// The entity it is about.
-    pub entity_id: Option<Arc<str>>,
+    pub entity_id: Option<&'a str>,
     /// What it writes.
-    pub payload: Box<RawValue>,
+    pub payload: Cow<'a, str>,
 }
 
 /// An operation's effects after migration from `version`; none when the operation can't be migrated and is left out.
-pub(super) fn operation(
+pub(super) fn operation<'a>(
     entity_type: &str,
-    entity_id: Option<&str>,
-    payload: Box<RawValue>,
+    entity_id: Option<&'a str>,
+    payload: &'a str,
     version: u8,
-) -> Result<Vec<Effect>, Problem> {
+    room: &mut Room,
+) -> Result<Vec<Effect<'a>>, Problem> {
     if version == 0 {
         return Ok(Vec::new());
     }
     if version == 1 && entity_type == "GLOBAL_CONFIG" && entity_id == Some("misc") {
-        match split(&payload)? {
+        match split(payload, room)? {
             Split::Unaffected => {}
             Split::Failed => return Ok(Vec::new()),
             Split::Parts(parts) => return Ok(parts),
         }
     }
-    Ok(vec![Effect { entity_id: entity_id.map(Into::into), payload }])
+    Ok(vec![Effect { entity_id, payload: Cow::Borrowed(payload) }])
 }
 
-enum Split {
+enum Split<'a> {
     /// There is nothing to move.
     Unaffected,
     /// The app's own migration fails.
     Failed,
-    Parts(Vec<Effect>),
+    Parts(Vec<Effect<'a>>),
 }
 
 /// Where in a payload the settings stand.
-enum Wrapper {
+enum Wrapper<'a> {
     /// `payload.actionPayload.sectionCfg`
-    Action(Members),
+    Action(Fields<'a>),
     /// `payload.sectionCfg`
     Section,
     /// The payload itself.
@@ -150,44 +151,69 @@ enum Wrapper {
 
 /// 1 → 2 for an operation on `misc`: the rest stays with `misc`, the moved settings go to `tasks`, each in the same
 /// wrapper.
-fn split(payload: &RawValue) -> Result<Split, Problem> {
-    let Some(outer) = members(payload)? else { return Ok(Split::Unaffected) };
-    let action_text = outer.get("actionPayload").map_or("", |value| value.get());
+fn split<'a>(payload: &'a str, room: &mut Room) -> Result<Split<'a>, Problem> {
+    let Some(outer) = Fields::read(payload, room)? else { return Ok(Split::Unaffected) };
+    let action_text = outer.get("actionPayload").unwrap_or_default();
     let (wrapper, config) = if action_text == "null" {
+        outer.give(room);
         return Ok(Split::Failed);
     } else if action_text.starts_with('[') {
+        outer.give(room);
         return Ok(Split::Unaffected);
-    } else if let Some(action) = member_object(&outer, "actionPayload")? {
-        let config = member_object(&action, "sectionCfg")?;
+    } else if let Some(action) = outer.object("actionPayload", room)? {
+        let config = action.object("sectionCfg", room)?;
         (Wrapper::Action(action), config)
-    } else if outer.contains_key("sectionCfg") {
-        (Wrapper::Section, member_object(&outer, "sectionCfg")?)
+    } else if outer.get("sectionCfg").is_some() {
+        (Wrapper::Section, outer.object("sectionCfg", room)?)
     } else {
-        (Wrapper::Bare, Some(outer.clone()))
+        (Wrapper::Bare, Fields::read(payload, room)?)
     };
-    let Some(mut misc) = config.filter(has_moved) else { return Ok(Split::Unaffected) };
-    let tasks = take_moved(&mut misc);
-    let wrap = |config: &Members, section: &str| {
-        let in_section = |mut holder: Members| {
-            holder.insert("sectionKey".to_owned(), constant(&format!("\"{section}\"")));
-            holder.insert("sectionCfg".to_owned(), raw(config));
-            raw(&holder)
-        };
-        match &wrapper {
-            Wrapper::Action(action) => {
-                let mut outer = outer.clone();
-                outer.insert("actionPayload".to_owned(), in_section(action.clone()));
-                raw(&outer)
-            }
-            Wrapper::Section => in_section(outer.clone()),
-            Wrapper::Bare => raw(config),
-        }
-    };
+    let mut config = config;
+    let moved = config.as_mut().map(take_moved).unwrap_or_default();
     let mut parts = Vec::with_capacity(2);
-    for (config, section) in [(&misc, "misc"), (&tasks, "tasks")] {
-        if !config.is_empty() {
-            parts.push(Effect { entity_id: Some(section.into()), payload: wrap(config, section) });
+    if let Some(misc) = config.take_if(|_| !moved.is_empty()) {
+        if !misc.is_empty() {
+            let rest = misc.json_with(&[], room)?;
+            parts.push(wrap(&outer, &wrapper, "misc", rest, room)?);
         }
+        misc.give(room);
+        let moved = json_of(moved.iter().copied(), room)?;
+        parts.push(wrap(&outer, &wrapper, "tasks", moved, room)?);
     }
-    Ok(Split::Parts(parts))
+    let action = if let Wrapper::Action(action) = wrapper { Some(action) } else { None };
+    for fields in config.into_iter().chain(action) {
+        fields.give(room);
+    }
+    outer.give(room);
+    Ok(if parts.is_empty() { Split::Unaffected } else { Split::Parts(parts) })
+}
+
+/// The effect of settings in the wrapper that they came in.
+fn wrap<'a>(
+    outer: &Fields<'_>,
+    wrapper: &Wrapper<'_>,
+    section: &'static str,
+    config: String,
+    room: &mut Room,
+) -> Result<Effect<'a>, Problem> {
+    let key = format!("\"{section}\"");
+    let inside = [("sectionKey", &*key), ("sectionCfg", &*config)];
+    let payload = match wrapper {
+        Wrapper::Bare => None,
+        Wrapper::Section => Some(outer.json_with(&inside, room)?),
+        Wrapper::Action(action) => {
+            let action = action.json_with(&inside, room)?;
+            let payload = outer.json_with(&[("actionPayload", &action)], room)?;
+            room.give(heap(action.capacity()));
+            Some(payload)
+        }
+    };
+    let payload = match payload {
+        None => config,
+        Some(payload) => {
+            room.give(heap(config.capacity()));
+            payload
+        }
+    };
+    Ok(Effect { entity_id: Some(section), payload: Cow::Owned(payload) })
 }

@@ -3,7 +3,8 @@
 //!
 //! Owns the meaning of an operation's payload, which nothing else in the server looks into. Promises that the result
 //! depends on the operations alone, that nothing is applied in part without an error, and that the text of every value
-//! it does not have to change stays as the client wrote it: numbers of any size, order of nested members. Does no I/O.
+//! it does not have to change stays as the client wrote it: numbers of any size, order of nested members; and that it
+//! takes no more memory and work than its [`Limits`] say, whatever the operations hold. Does no I/O.
 //!
 //! Deltas write under upper-case entity types while full states use the app's own model names, so a rebuilt state is
 //! only faithful where it was rebuilt at a full state; the app restores no other points.
@@ -11,14 +12,15 @@
 mod migrate;
 mod object;
 mod replayer;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use crate::protocol::Seq;
 
-pub use replayer::{Limits, Replayer};
-pub use state::{State, full_state_of};
+pub use replayer::{Limits, Rebuilt, Replayer};
 
 /// The schema version that states are migrated to (contract, section 10.3).
 pub const CURRENT_SCHEMA_VERSION: u8 = 4;
@@ -93,4 +95,13 @@ pub enum ReplayError {
     /// A stored state that is no JSON object, or of a schema version this program does not know.
     #[error("stored state can't be read")]
     InvalidState,
+    /// It would need more memory than one replay may take.
+    #[error("it needs more memory than one replay may take")]
+    OutOfMemory,
+    /// It would be more work than one replay may be.
+    #[error("it is more work than one replay may be")]
+    TooMuchWork,
+    /// It was told to give up.
+    #[error("stopped")]
+    Stopped,
 }

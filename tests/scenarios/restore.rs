@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Server, ciphertext, import, op, snapshot};
+use crate::harness::{Backend, Op, Server, ciphertext, import, op, snapshot};
 
 on_both_databases! {
     s62_a_plain_import_is_restored_as_it_was,
@@ -10,6 +10,9 @@ on_both_databases! {
     s62_bad_sequences_are_refused,
     s63_restore_points_are_causal_full_states_newest_first,
     the_current_state_is_rebuilt_by_replay,
+    a_state_that_would_grow_beyond_its_bounds_is_refused_for_good,
+    what_cannot_be_rebuilt_is_no_fault_of_the_server,
+    a_flood_of_restores_leaves_room_for_others,
 }
 
 async fn s62_a_plain_import_is_restored_as_it_was(on: Backend) {
@@ -85,4 +88,79 @@ async fn the_current_state_is_rebuilt_by_replay(on: Backend) {
     let rebuilt = account.get("/api/sync/snapshot").await.ok();
     assert_eq!(rebuilt["state"], json!({ "TASK": { "new": { "title": "b", "n": 1 } }, "kept": 1 }));
     assert_eq!((&rebuilt["serverSeq"], &rebuilt["schemaVersion"]), (&json!(4), &json!(4)));
+}
+
+/// Few bytes on the wire that a replay would make many of.
+fn amplifiers() -> Vec<(&'static str, Vec<Op>)> {
+    let text = "x".repeat(9_000);
+    let batch = |entity: &Value| {
+        let entities: serde_json::Map<_, _> = (0..40).map(|n| (format!("t{n}"), entity.clone())).collect();
+        op("A").kind("BATCH").payload(json!({ "entities": entities }))
+    };
+    let array: Vec<_> = (0..400).collect();
+    let list = op("A").kind("BATCH").payload(json!({ "entities": vec![text.clone(); 40] }));
+    let each = |payload: &Value| (0..60).map(|n| op("A").task(&format!("t{n}")).payload(payload.clone())).collect();
+    vec![
+        ("strings", vec![batch(&json!(text))]),
+        ("a list of strings", vec![list]),
+        (
+            "many members",
+            (0..8)
+                .map(|n| batch(&json!(array)).kind("BATCH").task(&format!("b{n}")))
+                .chain(vec![batch(&json!(text))])
+                .collect(),
+        ),
+        ("one after the other", each(&json!({ "text": "y".repeat(20_000) }))),
+    ]
+}
+
+async fn a_state_that_would_grow_beyond_its_bounds_is_refused_for_good(on: Backend) {
+    let server = Server::start_with(on, |config| config.limits.max_replay_state_bytes = 1 << 20).await;
+    for (name, ops) in amplifiers() {
+        let account = server.account().await;
+        account.upload("A", &[import("A")]).await.ok();
+        for op in ops {
+            account.upload("A", &[op]).await.ok();
+        }
+        for path in ["snapshot".to_owned(), format!("restore/{}", account.status().await["latestSeq"])] {
+            let reply = account.get(&format!("/api/sync/{path}")).await.expect(400);
+            assert_eq!(reply["errorCode"], "STATE_TOO_LARGE", "{name}");
+            assert!(!reply["error"].to_string().contains("retry"), "trying again can't help");
+        }
+        // What can be rebuilt still is, and what can't is in the export as operations.
+        account.get("/api/sync/restore/1").await.ok();
+    }
+}
+
+async fn what_cannot_be_rebuilt_is_no_fault_of_the_server(on: Backend) {
+    let server = Server::start(on).await;
+    let pruned = server.account().await;
+    pruned.upload("A", &[op("A"), op("A"), import("A"), op("A")]).await.ok();
+    server.prune(&pruned, 2).await;
+    let gone = pruned.get("/api/sync/restore/2").await.expect(400);
+    assert_eq!(gone["errorCode"], "RESTORE_POINT_GONE");
+    pruned.get("/api/sync/restore/3").await.ok();
+
+    let repaired = server.account().await;
+    repaired.snapshot(&snapshot("B").legacy_repair()).await.ok();
+    for path in ["restore/1", "snapshot"] {
+        let refused = repaired.get(&format!("/api/sync/{path}")).await.expect(400);
+        assert_eq!(refused["errorCode"], "STATE_NOT_REPLAYABLE", "{path}");
+    }
+}
+
+async fn a_flood_of_restores_leaves_room_for_others(on: Backend) {
+    let server = Server::start(on).await;
+    let (flooder, neighbour) = (server.account().await, server.account().await);
+    let ops: Vec<_> = (0..40).map(|n| op("A").task(&format!("t{n}")).payload(json!({ "n": n }))).collect();
+    flooder.upload("A", &ops).await.ok();
+    neighbour.upload("A", &[op("A").task("mine").payload(json!({ "n": 1 }))]).await.ok();
+    let flood = futures_util::future::join_all((1..=40).map(|seq| {
+        let flooder = &flooder;
+        async move { flooder.get(&format!("/api/sync/restore/{seq}")).await.status }
+    }));
+    let (statuses, mine) = tokio::join!(flood, neighbour.get("/api/sync/snapshot"));
+    assert_eq!(mine.ok()["state"], json!({ "TASK": { "mine": { "n": 1 } } }));
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 429 | 503)), "{statuses:?}");
+    assert!(statuses.contains(&200), "the flooder gets its turns too");
 }

@@ -38,13 +38,21 @@ pub struct Scanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    deepest: usize,
 }
 
 impl<'a> Scanner<'a> {
     /// A cursor at the start of `text`.
     #[must_use]
     pub const fn new(text: &'a str) -> Self {
-        Self { text, bytes: text.as_bytes(), at: 0 }
+        Self { text, bytes: text.as_bytes(), at: 0, deepest: usize::MAX }
+    }
+
+    /// Takes a value that is nested deeper than `depth` for malformed: reading one takes a byte for each level.
+    #[must_use]
+    pub const fn no_deeper_than(mut self, depth: usize) -> Self {
+        self.deepest = depth;
+        self
     }
 
     /// Skips white space; says whether there was any.
@@ -86,6 +94,16 @@ impl<'a> Scanner<'a> {
     /// # Errors
     /// When the text is not JSON.
     pub fn member(&mut self, first: &mut bool) -> Result<Option<(Cow<'a, str>, bool)>, Malformed> {
+        let key = self.key_text(first)?;
+        Ok(key.map(|(inner, escaped)| if escaped { unescape(inner) } else { (Cow::Borrowed(inner), false) }))
+    }
+
+    /// Like [`Scanner::member`], but the key stays as it is written, without its quotes; the flag says whether it has
+    /// escapes ([`unescape`]). Takes no memory.
+    ///
+    /// # Errors
+    /// When the text is not JSON.
+    pub fn key_text(&mut self, first: &mut bool) -> Result<Option<(&'a str, bool)>, Malformed> {
         if !self.more(first, b'}')? {
             return Ok(None);
         }
@@ -95,7 +113,7 @@ impl<'a> Scanner<'a> {
         let inner = &self.text[from + 1..self.at - 1];
         self.space();
         self.expect(b':')?;
-        Ok(Some(if escaped { unescape(inner) } else { (Cow::Borrowed(inner), false) }))
+        Ok(Some((inner, escaped)))
     }
 
     /// Moves to the next element of an array; `false` at the end. `first` starts as `true`.
@@ -151,6 +169,9 @@ impl<'a> Scanner<'a> {
                         self.at += 1;
                     } else {
                         shape.keys += 1;
+                        if owed.len() >= self.deepest {
+                            return Err(Malformed);
+                        }
                         owed.push(close);
                         if open == b'{' {
                             compact &= self.key()?;
@@ -281,7 +302,10 @@ pub fn number_value(text: &str) -> f64 {
     text.parse().unwrap_or(f64::NAN)
 }
 
-fn unescape(inner: &str) -> (Cow<'_, str>, bool) {
+/// The text of a checked JSON string that is given without its quotes; takes at most as many bytes as that has. A lone
+/// surrogate becomes U+FFFD, and then the flag is true.
+#[must_use]
+pub fn unescape(inner: &str) -> (Cow<'_, str>, bool) {
     let mut out = String::with_capacity(inner.len());
     let mut lone = false;
     let mut rest = inner;
