@@ -2,6 +2,8 @@
 # make test   runs every test; starts a private PostgreSQL server, a browser and a proxy for them
 # make lint   formatting, clippy, documentation, licences and sources of dependencies; needs cargo-deny
 # make advisories known weaknesses of dependencies; needs the network
+# make fuzz   every fuzz target for 60 s; FUZZ_SECONDS=600 for longer
+# make sbom   what the program is made of, for a release
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
 # make readme-walk   runs the README's own commands, on both databases
@@ -12,7 +14,7 @@
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint advisories bench guard readme-walk operator-walk image-walk package-walk build
+.PHONY: run test test-sqlite lint advisories sbom fuzz bench guard readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -52,6 +54,15 @@ lint:
 # Known weaknesses of dependencies; their list is fetched from its repository.
 advisories:
 	$(CARGO) deny --locked check advisories
+
+# What the program is made of, as CycloneDX JSON, for a release.
+sbom:
+	scripts/sbom $(or $(CARGO_TARGET_DIR),target)/sbom
+
+# Every fuzz target for so many seconds, within a memory limit; finds are kept in fuzz/artifacts.
+FUZZ_SECONDS ?= 60
+fuzz:
+	scripts/fuzz $(FUZZ_SECONDS)
 
 # Every open socket is a file, here and in the server.
 BENCH ?= --json bench.json

@@ -18,7 +18,7 @@ mod export;
 pub mod headers;
 mod health;
 mod idle;
-mod inflate;
+pub mod inflate;
 pub mod limits;
 mod meter;
 pub mod observe;

@@ -150,6 +150,14 @@ pub fn measure(data: &[u8], first_seq: Seq, last_seq: Seq, after: Seq, up_to: Se
     Ok(Unpacked::open(data, first_seq, last_seq)?.measure(after, up_to))
 }
 
+/// The operations `first_seq ..= last_seq` of a stored segment.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when it is damaged, or holds others.
+pub fn unpack(data: &[u8], first_seq: Seq, last_seq: Seq) -> Result<Vec<StoredOp>> {
+    Unpacked::open(data, first_seq, last_seq)?.ops().collect()
+}
+
 fn hash(op_id: &str) -> [u8; HASH_BYTES] {
     let mut start = [0; HASH_BYTES];
     start.copy_from_slice(&Sha256::digest(op_id)[..HASH_BYTES]);
