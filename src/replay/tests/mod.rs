@@ -464,7 +464,7 @@ proptest! {
         prop_assert_eq!(ours.is_ok(), theirs.is_ok());
         let (Ok(mut ours), Ok(mut theirs)) = (ours, theirs) else { return Ok(()) };
         // So little that values are made text again all the time, though never too little.
-        ours.room = Room::new(64 << 10, usize::MAX, u64::MAX);
+        ours.room = Room::new(40 << 10, usize::MAX, u64::MAX);
         for op in &ops {
             let (applied, expected) = (ours.apply(op), theirs.apply(op));
             prop_assert_eq!(applied.is_ok(), expected.is_ok(), "{:?}", applied);
