@@ -38,7 +38,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi; \
     cargo build --locked --release --bin supersync --target "$target"; \
     cp "target/$target/release/supersync" /supersync; \
-    mkdir /data
+    mkdir -m 700 /data
 
 # glibc and what belongs to it: no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -120,7 +120,7 @@ function prepare(leave) {
     attempt(
       event.target.querySelector('button'),
       async () => {
-        const body = { newPassword: fresh.value };
+        const body = { newPassword: fresh.value, signOutOthers: $('signOutOthers').checked };
         if (current.value) body.currentPassword = current.value;
         const answer = await call('POST', 'api/account/password', { body });
         // A changed password may end the session that changed it; then there is a new one.

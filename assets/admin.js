@@ -5,6 +5,7 @@ import { runChecks } from './diagnostics.js';
 import { ago, bytes, number } from './format.js';
 import { prepareInvitations, showInvitations } from './invitations.js';
 import { $, ask, busy, copy, element, reason, say } from './page.js';
+import { prepareProof } from './proof.js';
 import { text } from './texts.js';
 
 const message = $('adminMessage');
@@ -119,6 +120,7 @@ $('search').addEventListener('submit', (event) => {
 $('more').addEventListener('click', () => busy($('more'), message, () => load(true)));
 $('runChecks').addEventListener('click', () => busy($('runChecks'), message, () => runChecks($('checks'))));
 prepareInvitations();
+prepareProof();
 
 function showFacts(facts) {
   const rows = [

@@ -36,8 +36,27 @@ function explain(status, body) {
   return translated(body?.error ?? body?.message ?? text('error.server'));
 }
 
-/** Sends a request and gives the raw response; throws a `Failure` for everything but success. */
-export async function request(method, path, { body, token = session.get() } = {}) {
+let prove = null;
+
+/** Sets what asks for one more proof of who somebody is; gives whether the server has got one. */
+export const setProof = (asks) => {
+  prove = asks;
+};
+
+/**
+ * Sends a request and gives the raw response; throws a `Failure` for everything but success. When the server wants one more
+ * proof of who asks, that is asked for (unless `proves` says no), and the request goes out again.
+ */
+export async function request(method, path, { proves = true, ...options } = {}) {
+  try {
+    return await send(method, path, options);
+  } catch (error) {
+    if (error.code !== 'REAUTH_REQUIRED' || !proves || !prove || !(await prove())) throw error;
+    return send(method, path, options);
+  }
+}
+
+async function send(method, path, { body, token = session.get() } = {}) {
   // Mails that a request leads to are in the language of the page.
   const headers = { 'Accept-Language': document.documentElement.lang };
   if (body !== undefined) headers['Content-Type'] = 'application/json';

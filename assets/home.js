@@ -2,6 +2,7 @@
 
 import { session } from './api.js';
 import { openAccount } from './account.js';
+import { prepareProof } from './proof.js';
 import { prepareSignIn } from './sign-in.js';
 
 const root = document.documentElement;
@@ -20,6 +21,7 @@ function leave(words) {
   signIn.show(words);
 }
 
+prepareProof();
 const signIn = prepareSignIn({ enter });
 if (session.get()) openAccount({ leave });
 else delete root.dataset.session;

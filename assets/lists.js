@@ -8,6 +8,13 @@ import { text } from './texts.js';
 
 const METHODS = ['password', 'passkey', 'magic_link', 'operator', 'replaced', 'registration'];
 const REASONS = ['clean_slate', 'wipe', 'superseded', 'bring_back', 'brought_back'];
+const EVENTS = [
+  'signed_in', 'sign_in_failed', 'stepped_up', 'password_changed', 'address_change_requested', 'address_changed', 'address_restored',
+  'address_verified', 'passkey_added', 'passkey_removed', 'passkeys_replaced', 'session_revoked', 'other_sessions_revoked',
+  'all_sessions_revoked', 'token_replaced', 'locked', 'unlocked', 'admin_given', 'admin_taken', 'exported',
+];
+/** Entries of the security log that are shown; the export has all. */
+const SHOWN_EVENTS = 50;
 const OBSTACLES = ['EXPIRED', 'SUPERSEDED', 'NO_FULL_STATE', 'TOO_MANY_OPERATIONS', 'NOT_ENCRYPTED'];
 
 const tag = (words, kind = '') => element('span', { className: `tag ${kind}`.trim(), textContent: words });
@@ -175,6 +182,16 @@ export function prepareLists({ message, guarded, leave, changed }) {
     });
   }
 
+  async function securityLog() {
+    const { events } = await call('GET', 'api/account/security-log');
+    return events.slice(0, SHOWN_EVENTS).map((one) => {
+      const name = EVENTS.includes(one.kind) ? text(`security.${one.kind}`) : text('security.unknown');
+      const tags = one.times > 1 ? [tag(text('security.times', { count: number(one.times) }))] : [];
+      const method = METHODS.includes(one.method) ? text(`method.${one.method}`) : null;
+      return row(name, tags, [moment(one.at), [method, one.device, one.address].filter(Boolean).join(' · ')]);
+    });
+  }
+
   async function renamePasskey(path, name) {
     const done = await ask({
       title: text('rename.title'),
@@ -191,7 +208,7 @@ export function prepareLists({ message, guarded, leave, changed }) {
       words: text('passkeys.remove-words'),
       confirm: text('remove'),
       risky: true,
-      action: (_, proof) => guarded(() => call('DELETE', path, { body: proof })),
+      action: () => guarded(() => call('DELETE', path, { body: {} })),
     });
     if (done) refreshPasskeys();
   }
@@ -202,9 +219,9 @@ export function prepareLists({ message, guarded, leave, changed }) {
       words: text('passkeys.add-words'),
       confirm: text('passkeys.add'),
       input: { label: text('name'), value: agent(navigator.userAgent) },
-      action: (name, proof) =>
+      action: (name) =>
         guarded(async () => {
-          const options = await call('POST', 'api/passkeys/options', { body: proof });
+          const options = await call('POST', 'api/passkeys/options', { body: {} });
           const credential = await passkey.create(options);
           await call('POST', 'api/passkeys/verify', { body: { credential, name: name.trim() } });
         }),
@@ -223,6 +240,7 @@ export function prepareLists({ message, guarded, leave, changed }) {
       fill($('archives'), text('archives.none'), archives);
       fill($('points'), text('points.none'), points);
       refreshPasskeys();
+      fill($('securityLog'), text('security.none'), securityLog);
     },
   };
 }

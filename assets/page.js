@@ -89,8 +89,8 @@ export const isAgreed = (value) => (value ? null : text('wrong.consent'));
 
 /**
  * Asks before something happens. `action` runs while the dialog shows that it does; when it fails the dialog stays with
- * the reason. `typed` is a text that must be typed first; `input` asks for any text. The action gets that text and, if the
- * server wanted one more proof of who asks, what to add to the request's body for it. Gives whether it was done.
+ * the reason. `typed` is a text that must be typed first; `input` asks for any text, which the action gets. Gives whether it
+ * was done.
  */
 export function ask({ title, words, confirm, risky = false, typed, input, action }) {
   const dialog = $('dialog');
@@ -100,9 +100,6 @@ export function ask({ title, words, confirm, risky = false, typed, input, action
   $('dialogText').textContent = words ?? '';
   $('dialogText').hidden = !words;
   hush($('dialogMessage'));
-  const proof = $('dialogProof');
-  $('dialogProofField').hidden = true;
-  proof.value = '';
   $('dialogField').hidden = typed === undefined && input === undefined;
   $('dialogLabel').textContent = typed === undefined ? (input?.label ?? '') : text('dialog.type', { words: typed });
   field.type = input?.type ?? 'text';
@@ -118,17 +115,7 @@ export function ask({ title, words, confirm, risky = false, typed, input, action
     const submit = async (event) => {
       event.preventDefault();
       if (button.disabled) return;
-      done = await busy(button, $('dialogMessage'), async () => {
-        try {
-          await action(field.value, proof.value ? { currentPassword: proof.value } : {});
-        } catch (error) {
-          if (error?.code === 'REAUTH_REQUIRED') {
-            $('dialogProofField').hidden = false;
-            proof.focus();
-          }
-          throw error;
-        }
-      });
+      done = await busy(button, $('dialogMessage'), () => action(field.value));
       if (done) dialog.close();
     };
     const cancel = () => dialog.close();
@@ -137,7 +124,6 @@ export function ask({ title, words, confirm, risky = false, typed, input, action
       $('dialogCancel').removeEventListener('click', cancel);
       field.removeEventListener('input', allow);
       field.value = '';
-      proof.value = '';
       resolve(done);
     };
     $('dialogForm').addEventListener('submit', submit);

@@ -18,6 +18,7 @@ mod database;
 pub use database::postgres_address;
 mod legal;
 mod mail;
+mod mask;
 mod reader;
 mod secret;
 pub mod table;
@@ -26,7 +27,9 @@ mod tests;
 mod traces;
 
 use build::MissingSecret;
+pub use mask::masked;
 pub use reader::{ConfigErrors, Problem, Setting};
+pub use secret::{private_folder, secrets_of};
 
 /// Where the server runs, as far as it matters for safety.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

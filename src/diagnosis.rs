@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
-use crate::config::{Config, MailDelivery};
+use crate::config::{Config, MailDelivery, masked};
 
 /// From here on clocks that differ are worth a look: tokens and links expire by them.
 const CLOCK_WARNING: Duration = Duration::from_secs(2);
@@ -67,27 +67,27 @@ pub struct Finding {
 impl Finding {
     /// As it should be.
     pub fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Ok, found: found.into(), advice: None }
+        Self { check, verdict: Verdict::Ok, found: masked(&found.into()), advice: None }
     }
 
     /// Mended.
     pub fn fixed(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Fixed, found: found.into(), advice: None }
+        Self { check, verdict: Verdict::Fixed, found: masked(&found.into()), advice: None }
     }
 
     /// Worth knowing.
     pub fn note(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Note, found: found.into(), advice: None }
+        Self { check, verdict: Verdict::Note, found: masked(&found.into()), advice: None }
     }
 
     /// Probably not meant.
     pub fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Warning, found: found.into(), advice: Some(advice.into()) }
+        Self { check, verdict: Verdict::Warning, found: masked(&found.into()), advice: Some(advice.into()) }
     }
 
     /// Wrong.
     pub fn fault(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Fault, found: found.into(), advice: Some(advice.into()) }
+        Self { check, verdict: Verdict::Fault, found: masked(&found.into()), advice: Some(advice.into()) }
     }
 }
 

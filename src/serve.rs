@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
-use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery};
+use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery, masked, private_folder};
 use supersync::engine::Options;
 use supersync::engine::sweeper::Sweeper;
 use supersync::events::Follower;
@@ -36,7 +36,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     log_panics();
     let mut signals = Signals::new()?;
     let config = Arc::new(config);
-    std::fs::create_dir_all(&config.data_dir)
+    private_folder(&config.data_dir)
         .map_err(|error| format!("DATA_DIR {} can't be created: {error}", config.data_dir.display()))?;
 
     let background = TaskTracker::new();
@@ -217,7 +217,7 @@ fn welcome(config: &Config) {
         return;
     }
     let program = std::env::args().next().unwrap_or_else(|| "supersync".to_owned());
-    let url = &config.public_url;
+    let url = masked(&config.public_url);
     let database = match &config.database {
         Database::Sqlite { path } => format!("the embedded database {}", path.display()),
         Database::Postgres { .. } => "PostgreSQL".to_owned(),

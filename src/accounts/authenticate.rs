@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::Accounts;
 use super::cache::{Known, outlived};
 use super::origin::address_prefix;
-use super::{Accounts, RECENT_MS};
 use crate::protocol::UserId;
 use crate::store::{Credential, SessionId, SessionSeen, StoreError};
 
@@ -19,8 +19,6 @@ pub struct AuthUser {
     pub token_version: i64,
     /// The session that the token belongs to; `None`: an older token.
     pub session: Option<SessionId>,
-    /// When that session was opened, Unix milliseconds.
-    pub session_opened_at: Option<i64>,
     /// When the token was issued, Unix milliseconds, if it says so.
     pub token_issued_at: Option<i64>,
 }
@@ -115,14 +113,7 @@ impl Accounts {
             inner.seen.record(SessionSeen { user, credential, at_ms: now_ms, address });
         }
         let Credential { session, token_version, issued_at } = credential;
-        Ok(AuthUser {
-            user_id: user,
-            email: claims.email,
-            token_version,
-            session,
-            session_opened_at: known.opened_at,
-            token_issued_at: issued_at,
-        })
+        Ok(AuthUser { user_id: user, email: claims.email, token_version, session, token_issued_at: issued_at })
     }
 
     /// Whether a token that was accepted before still counts.
@@ -131,14 +122,6 @@ impl Accounts {
     /// When it does not, or the database fails.
     pub async fn recheck(&self, user: UserId, credential: &Credential) -> Result<(), AuthError> {
         self.known(user, credential).await.map(|_| ())
-    }
-
-    /// Whether the sender has signed in a short while ago, so that it need not be asked for its password again before a
-    /// change of how one signs in.
-    #[must_use]
-    pub fn recently_signed_in(&self, user: &AuthUser) -> bool {
-        let now_ms = self.inner.clock.now_ms();
-        user.session_opened_at.is_some_and(|opened_at| now_ms - opened_at < RECENT_MS)
     }
 
     async fn known(&self, user: UserId, credential: &Credential) -> Result<Known, AuthError> {

@@ -39,7 +39,6 @@ struct Entry {
     token_version: i64,
     /// Of older tokens only.
     revoked_at: Option<i64>,
-    opened_at: Option<i64>,
     filled_at_ms: i64,
     invalidations: u64,
     /// When it was last seen, as far as is written down or about to be.
@@ -55,8 +54,6 @@ pub(super) struct FillTicket {
 /// A token that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
-    /// When its session was opened; `None` for older tokens.
-    pub(super) opened_at: Option<i64>,
     /// Whether its sign of life is due to be written. Told once; whoever hears it does it.
     pub(super) is_seen_due: bool,
 }
@@ -72,7 +69,7 @@ impl Entry {
         if is_seen_due {
             self.seen_at_ms = now_ms;
         }
-        Known { opened_at: self.opened_at, is_seen_due }
+        Known { is_seen_due }
     }
 }
 
@@ -103,14 +100,13 @@ impl KnownSessions {
 
     /// Remembers a token that was found good by what was read after `ticket` was taken, at `now_ms`.
     pub(super) fn fill(&self, ticket: &FillTicket, credential: &Credential, standing: &Standing, now_ms: i64) -> Known {
-        let (opened_at, seen_at) = match (credential.session, standing.session) {
-            (Some(_), Some((opened_at, seen_at))) => (Some(opened_at), Some(seen_at)),
-            _ => (None, standing.older_tokens_seen_at),
+        let seen_at = match (credential.session, standing.session) {
+            (Some(_), Some((_, seen_at))) => Some(seen_at),
+            _ => standing.older_tokens_seen_at,
         };
         let mut entry = Entry {
             token_version: standing.token_version,
             revoked_at: standing.older_tokens_revoked_at,
-            opened_at,
             filled_at_ms: now_ms,
             invalidations: ticket.invalidations,
             // One that was never seen is due.
@@ -236,7 +232,7 @@ mod tests {
     fn a_sign_of_life_is_due_once_in_a_while() {
         let cache = KnownSessions::new();
         let first = cache.fill(&cache.begin_fill(7), &of_session(1), &standing(0), SEEN_EVERY_MS);
-        assert_eq!(first, Known { opened_at: Some(100), is_seen_due: true });
+        assert_eq!(first, Known { is_seen_due: true });
         let due = |now_ms| cache.look_up(7, &of_session(1), now_ms).unwrap().is_seen_due;
         assert!(!due(SEEN_EVERY_MS) && !due(SEEN_EVERY_MS + CACHE_TTL_MS - 1));
         let never = Standing { older_tokens_seen_at: None, ..standing(0) };

@@ -4,8 +4,8 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::password::{Admission, Verdict};
-use super::{Accounts, Address, HashError, ManageError, Session, SessionOrigin, pace};
-use crate::store::{StoreError, UserRow};
+use super::{Accounts, Address, Asker, HashError, ManageError, Session, SessionOrigin, pace};
+use crate::store::{SecurityKind, StoreError, UserRow};
 
 /// At this many wrong passwords in a row the account is locked, and again at each further one.
 pub const LOCK_AFTER_FAILURES: i64 = 5;
@@ -82,6 +82,7 @@ impl Accounts {
                 if user.failed_login_attempts + 1 >= LOCK_AFTER_FAILURES {
                     metrics::counter!("supersync_lockouts_total").increment(1);
                 }
+                self.note(user.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
                 pace::level(checked).await;
                 Err(LoginError::InvalidCredentials)
             }

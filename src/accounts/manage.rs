@@ -2,9 +2,10 @@
 
 use secrecy::SecretString;
 
-use super::{Accounts, Address, HashError};
+use super::{Accounts, Address, Asker, HashError};
+use crate::mail::NoticeKind;
 use crate::protocol::UserId;
-use crate::store::{EventKind, NewUser, StoreError, UserRow};
+use crate::store::{EventKind, NewUser, SecurityKind, StoreError, UserRow};
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum ManageError {
 }
 
 impl Accounts {
-    /// Voids every session of the account. Returns the new token version. The caller closes the account's sockets.
+    /// Voids every session and every mailed link of the account, for the operator. Returns the new token version. The caller closes the account's sockets.
     ///
     /// # Errors
     /// When there is no such account or the database fails.
@@ -32,6 +33,7 @@ impl Accounts {
         let version = self.revoking(user, self.inner.store.bump_token_version(user)).await?;
         let version = version.ok_or(ManageError::NoAccount)?;
         tracing::info!(user_id = user, "sessions revoked");
+        self.note(user, SecurityKind::AllSessionsRevoked, &Asker::operator()).await;
         Ok(version)
     }
 
@@ -95,7 +97,7 @@ impl Accounts {
         self.inner.store.list_users(after, limit).await
     }
 
-    /// Sets a password, voids every session, and ends a lock. The caller closes the account's sockets.
+    /// Sets a password, voids every session and every mailed link, and ends a lock, for the operator. The caller closes the account's sockets.
     ///
     /// # Errors
     /// When there is no such account, hashing is refused, or the database fails.
@@ -105,6 +107,8 @@ impl Accounts {
         set.ok_or(ManageError::NoAccount)?;
         self.inner.store.clear_failed_logins(user).await?;
         tracing::info!(user_id = user, "password set");
+        let operator = Asker::operator();
+        self.note_and_tell(user, SecurityKind::PasswordChanged, NoticeKind::PasswordChanged, &operator).await;
         Ok(())
     }
 
@@ -117,6 +121,7 @@ impl Accounts {
             return Err(ManageError::NoAccount);
         }
         tracing::info!(user_id = user, "address verified by the operator");
+        self.note(user, SecurityKind::AddressVerified, &Asker::operator()).await;
         Ok(())
     }
 
@@ -128,8 +133,8 @@ impl Accounts {
         if self.inner.store.set_quota(user, bytes).await? { Ok(()) } else { Err(ManageError::NoAccount) }
     }
 
-    /// Locks the account: its sessions and every attempt to sign in are refused until it is unlocked. The caller closes
-    /// its sockets.
+    /// Locks the account: its sessions and every attempt to sign in are refused until it is unlocked. Its mailed links are
+    /// void. The caller closes its sockets.
     ///
     /// # Errors
     /// When there is no such account or the database fails.
@@ -139,6 +144,8 @@ impl Accounts {
             return Err(ManageError::NoAccount);
         }
         tracing::info!(user_id = user, is_locked, "lock changed by the operator");
+        let kind = if is_locked { SecurityKind::Locked } else { SecurityKind::Unlocked };
+        self.note(user, kind, &Asker::operator()).await;
         Ok(())
     }
 
@@ -151,6 +158,12 @@ impl Accounts {
             return Err(ManageError::NoAccount);
         }
         tracing::info!(user_id = user, is_admin, audit = "ADMIN_CHANGED", "administrator's rights changed");
+        let operator = Asker::operator();
+        if is_admin {
+            self.note_and_tell(user, SecurityKind::AdminGiven, NoticeKind::AdminGiven, &operator).await;
+        } else {
+            self.note(user, SecurityKind::AdminTaken, &operator).await;
+        }
         Ok(())
     }
 

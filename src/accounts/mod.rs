@@ -40,9 +40,11 @@ mod passkey;
 mod password;
 mod register;
 mod reset;
+mod security_log;
 mod seen;
 mod session;
 mod session_list;
+mod step_up;
 mod verify;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
@@ -57,18 +59,20 @@ pub use login::{LOCK_AFTER_FAILURES, LOCK_MS, LoginError};
 pub use made_up::make_up_password;
 pub use magic::MagicLoginError;
 pub use manage::ManageError;
-pub use open::{MAX_SESSIONS, RECENT_MS};
-pub use origin::{MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
+pub use open::MAX_SESSIONS;
+pub use origin::{Asker, MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
 pub use oversee::AdminRefusal;
-pub use own::{AccountFacts, AddressChangeError, ReauthError};
+pub use own::{AccountFacts, AddressChangeError, MAX_ADDRESS_CHANGES, UNDO_ADDRESS_LIFETIME_MS};
 pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_CHALLENGES, MAX_PASSKEYS, PasskeyError};
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };
 pub use register::{Applicant, MAX_RESENDS_PER_DAY, RegisterError, Registered};
 pub use reset::ResetError;
+pub use security_log::{JOINS_WITHIN_MS, MAX_SECURITY_EVENTS, MAX_SECURITY_FAILURES};
 pub use session::{SESSION_SECONDS, Session};
 pub use session_list::{SessionError, SessionList, SessionRef, TICKET_LIFETIME_MS};
+pub use step_up::{RECENT_MS, ReauthError};
 pub use verify::VerifyError;
 
 /// Everything about accounts. Cheap to clone.

@@ -1,14 +1,12 @@
 //! Giving out sessions: the one place where a token is issued, whatever the way to sign in.
 
 use super::session::SESSION_SECONDS;
-use super::{Accounts, AuthUser, ManageError, Session, SessionOrigin};
+use super::{Accounts, Asker, AuthUser, ManageError, Session, SessionOrigin};
 use crate::protocol::UserId;
-use crate::store::{SessionId, SessionMethod, SessionRow};
+use crate::store::{Authentication, SecurityKind, SessionId, SessionMethod, SessionRow};
 
 /// How many sessions an account may have; beyond it those unused for longest are revoked.
 pub const MAX_SESSIONS: usize = 200;
-/// How long after signing in somebody counts as having just signed in: 15 minutes.
-pub const RECENT_MS: i64 = 15 * 60 * 1000;
 
 impl Accounts {
     /// Opens a session for somebody who has proven who they are. `token_version` is the one that the account had when
@@ -23,17 +21,34 @@ impl Accounts {
         token_version: i64,
         origin: &SessionOrigin,
     ) -> Result<Session, ManageError> {
-        let row = self.new_session(user, origin);
+        self.open_verified_session(user, email, token_version, origin, false).await
+    }
+
+    /// The same for somebody of whom an authenticator has made sure, or not.
+    pub(super) async fn open_verified_session(
+        &self,
+        user: UserId,
+        email: &str,
+        token_version: i64,
+        origin: &SessionOrigin,
+        user_verified: bool,
+    ) -> Result<Session, ManageError> {
+        let mut row = self.new_session(user, origin);
+        let proves =
+            matches!(origin.method, SessionMethod::Password | SessionMethod::Passkey | SessionMethod::MagicLink);
+        row.authentication =
+            proves.then_some(Authentication { at_ms: row.created_at, how: origin.method, user_verified });
         if !self.revoking(user, self.inner.store.open_session(&row, MAX_SESSIONS)).await? {
             return Err(ManageError::NoAccount);
         }
         count_opened(origin.method);
+        self.note(user, SecurityKind::SignedIn, &Asker::opening(origin)).await;
         Ok(self.inner.sessions.issue(user, email, token_version, row.id, row.created_at))
     }
 
     /// Voids every session of the account and gives out a new one, whose token names the same address as the presented
     /// one and which is called as the presented one's session was (accounts contract, section 4.8). The caller closes the
-    /// account's sockets.
+    /// account's sockets. Nothing is proven hereby: the new session takes over when and how that was last done.
     ///
     /// # Errors
     /// When the account is gone or locked, or the database fails.
@@ -44,6 +59,7 @@ impl Accounts {
         let version = self.revoking(id, replace).await?.ok_or(ManageError::NoAccount)?;
         count_opened(SessionMethod::Replaced);
         tracing::info!(user_id = id, "sessions replaced");
+        self.note(id, SecurityKind::TokenReplaced, &Asker::opening(origin)).await;
         Ok(self.inner.sessions.issue(id, &user.email, version, row.id, row.created_at))
     }
 
@@ -68,6 +84,7 @@ impl Accounts {
             last_seen_at: now_ms,
             last_address: origin.address_prefix(),
             expires_at: now_ms + SESSION_SECONDS * 1000,
+            authentication: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::language::Language;
 use crate::store::SessionMethod;
 
 /// The longest stored name of a session, in characters.
@@ -19,6 +20,47 @@ pub struct SessionOrigin {
     pub user_agent: Option<String>,
     /// The client's address.
     pub address: Option<IpAddr>,
+}
+
+/// Who asks for a change, as far as the security log and mails tell of it.
+#[derive(Clone, Debug, Default)]
+pub struct Asker {
+    /// By what they have proven who they are, where that is not just their session.
+    pub by: Option<SessionMethod>,
+    /// What the program calls itself.
+    pub user_agent: Option<String>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// Of mails that the change leads to.
+    pub language: Language,
+}
+
+impl Asker {
+    /// The operator, at the command line or in the browser.
+    #[must_use]
+    pub fn operator() -> Self {
+        Self { by: Some(SessionMethod::Operator), ..Self::default() }
+    }
+
+    /// Who opens a session.
+    pub(super) fn opening(origin: &SessionOrigin) -> Self {
+        Self {
+            by: Some(origin.method),
+            user_agent: origin.user_agent.clone(),
+            address: origin.address,
+            language: Language::default(),
+        }
+    }
+
+    /// The program and system, if it says what it is.
+    pub(super) fn device(&self) -> Option<String> {
+        self.user_agent.as_deref().map(device_name)
+    }
+
+    /// The address as stored.
+    pub(super) fn address_prefix(&self) -> Option<String> {
+        self.address.map(address_prefix)
+    }
 }
 
 impl SessionOrigin {

@@ -2,7 +2,7 @@
 
 use super::{Accounts, AuthUser, ManageError};
 use crate::protocol::UserId;
-use crate::store::{AccountOverview, DatabaseFacts, StoreError};
+use crate::store::{AccountOverview, Authentication, DatabaseFacts, SessionMethod, StoreError};
 
 /// How far back the growth of an account is looked at: 30 days.
 pub const GROWTH_MS: i64 = 30 * 24 * 60 * 60 * 1000;
@@ -13,6 +13,9 @@ pub enum AdminRefusal {
     /// The account is no administrator's.
     #[error("Administrators only")]
     NotAdmin,
+    /// Signed in by a passkey whose authenticator did not make sure of its user: for an administrator not enough.
+    #[error("Please sign in again to do this")]
+    NotVerified,
     /// The database failed.
     #[error("database unavailable, please retry")]
     Database(#[from] StoreError),
@@ -25,7 +28,13 @@ impl Accounts {
     /// When the sender is none, or the database fails.
     pub async fn require_admin(&self, user: &AuthUser) -> Result<(), AdminRefusal> {
         let row = self.inner.store.user_by_id(user.user_id).await?;
-        if row.is_some_and(|row| row.is_admin) { Ok(()) } else { Err(AdminRefusal::NotAdmin) }
+        if row.is_none_or(|row| !row.is_admin) {
+            return Err(AdminRefusal::NotAdmin);
+        }
+        let Some(session) = user.session else { return Ok(()) };
+        let found = self.inner.store.authentication(user.user_id, session).await?;
+        let is_weak = |found: Authentication| found.how == SessionMethod::Passkey && !found.user_verified;
+        if found.is_some_and(is_weak) { Err(AdminRefusal::NotVerified) } else { Ok(()) }
     }
 
     /// Accounts with numbers above `after`, ascending, at most `limit`; with `search` those whose address holds that

@@ -1,39 +1,18 @@
 //! What somebody signed in changes about the own account: password and address. And the account's facts.
 
 use secrecy::SecretString;
-use tokio::time::Instant;
 
-use super::link::{self, CHANGE_ADDRESS};
-use super::login::LOCK_AFTER_FAILURES;
-use super::password::Verdict;
-use super::{Accounts, Address, AuthUser, HashError, LOCK_MS, LinkError, pace};
-use crate::language::Language;
-use crate::mail::{Letter, Mail};
+use super::link::{self, CHANGE_ADDRESS, RESET_PASSWORD};
+use super::{Accounts, Address, Asker, AuthUser, LinkError, ReauthError};
+use crate::mail::{Letter, Mail, NoticeKind};
 use crate::protocol::UserId;
-use crate::store::{StoreError, Unique, UserRow};
+use crate::store::{SecurityKind, SignOut, StoreError, TokenPurpose, UndoLink, Unique, UserRow};
 
-/// Why somebody signed in may not do something yet.
-#[derive(Debug, thiserror::Error)]
-pub enum ReauthError {
-    /// The session is too old, and no password was given.
-    #[error("Please sign in again to do this")]
-    Required,
-    /// The password that was given is wrong.
-    #[error("The current password is wrong")]
-    WrongPassword,
-    /// Too many wrong passwords.
-    #[error("Account temporarily locked due to too many failed login attempts. Please try again later.")]
-    Locked,
-    /// The account is gone.
-    #[error("Account unavailable")]
-    NoAccount,
-    /// No hash was computed.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// The database failed.
-    #[error("database unavailable, please retry")]
-    Database(#[from] StoreError),
-}
+/// How long the link that undoes a change of address works: 7 days.
+pub const UNDO_ADDRESS_LIFETIME_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+/// How often an account's address changes within that time. Each change has an undo link that must not make room for
+/// later ones.
+pub const MAX_ADDRESS_CHANGES: i64 = 5;
 
 /// Why an address was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +20,9 @@ pub enum AddressChangeError {
     /// Unknown, expired, used; or somebody else has the address by now.
     #[error("Invalid or expired link")]
     Invalid,
+    /// The address was changed [`MAX_ADDRESS_CHANGES`] times within the last days.
+    #[error("This account's address was changed too often. Please try again in a few days.")]
+    TooOften,
     /// The allow-list does not have the address.
     #[error("This email address is not allowed on this server.")]
     NotAllowed,
@@ -64,51 +46,28 @@ pub struct AccountFacts {
 }
 
 impl Accounts {
-    /// Makes sure that it is the owner who asks: by the current password, or by a session opened a short while ago
-    /// ([`super::RECENT_MS`]). A password that is given has to be right. Wrong ones count as failed logins.
-    ///
-    /// # Errors
-    /// See [`ReauthError`].
-    pub async fn reauthenticate(&self, user: &AuthUser, password: Option<&SecretString>) -> Result<(), ReauthError> {
-        let inner = &*self.inner;
-        let is_recent = self.recently_signed_in(user);
-        let Some(password) = password else {
-            return if is_recent { Ok(()) } else { Err(ReauthError::Required) };
-        };
-        let admission = inner.passwords.admit()?;
-        let _turn = inner.login_turns.take(user.user_id).await;
-        let row = inner.store.user_by_id(user.user_id).await?.ok_or(ReauthError::NoAccount)?;
-        if row.locked_until.is_some_and(|until| until > inner.clock.now_ms()) {
-            return Err(ReauthError::Locked);
-        }
-        let Some(hash) = row.password_hash.as_deref() else {
-            return if is_recent { Ok(()) } else { Err(ReauthError::Required) };
-        };
-        match admission.check(password, Some(hash)).await? {
-            Verdict::Match { .. } => Ok(()),
-            Verdict::Mismatch => {
-                let began = Instant::now();
-                let lock_until = inner.clock.now_ms() + LOCK_MS;
-                inner.store.count_failed_login(row.id, LOCK_AFTER_FAILURES, lock_until).await?;
-                pace::level(began).await;
-                Err(ReauthError::WrongPassword)
-            }
-        }
-    }
-
-    /// Sets a password, voids the account's mailed links, and ends a lock after failed logins. Sessions stay: revoking those
-    /// of other devices is a wish of its own. The password has passed [`super::check_new_password`], the owner
-    /// [`Accounts::reauthenticate`].
+    /// Sets a password, voids the account's mailed links, ends a lock after failed logins, and signs everything else out
+    /// if asked to. The password has passed [`super::check_new_password`], the owner [`Accounts::reauthenticate`]. The
+    /// caller closes the sockets of the others.
     ///
     /// # Errors
     /// When the account is gone, hashing is refused, or the database fails.
-    pub async fn change_password(&self, user: UserId, password: &SecretString) -> Result<(), ReauthError> {
+    pub async fn change_password(
+        &self,
+        user: &AuthUser,
+        password: &SecretString,
+        sign_out_others: bool,
+        asker: &Asker,
+    ) -> Result<(), ReauthError> {
+        let id = user.user_id;
         let hash = self.inner.passwords.admit()?.hash(password).await?;
-        if !self.inner.store.change_password(user, &hash).await? {
+        let others = sign_out_others.then(|| SignOut { keep: user.session, now_ms: self.inner.clock.now_ms() });
+        if !self.revoking(id, self.inner.store.change_password(id, &hash, others)).await? {
             return Err(ReauthError::NoAccount);
         }
         metrics::counter!("supersync_credential_changes_total", "kind" => "password_changed").increment(1);
-        tracing::info!(user_id = user, "password changed by its owner");
+        tracing::info!(user_id = id, sign_out_others, "password changed by its owner");
+        self.note_and_tell(id, SecurityKind::PasswordChanged, NoticeKind::PasswordChanged, asker).await;
         Ok(())
     }
 
@@ -121,7 +80,7 @@ impl Accounts {
         &self,
         user: UserId,
         address: &Address,
-        language: Language,
+        asker: &Asker,
     ) -> Result<(), AddressChangeError> {
         if !address.is_allowed_by(&self.inner.allowed_emails) {
             return Err(AddressChangeError::NotAllowed);
@@ -130,26 +89,68 @@ impl Accounts {
         self.neutrally(CHANGE_ADDRESS.purpose, async {
             let holder = self.inner.store.user_by_email(address.as_str()).await?;
             let is_free = holder.is_none_or(|holder| !holder.is_verified);
-            if is_free && self.mail_link(&row, &CHANGE_ADDRESS, Some(address.as_str()), language).await? {
-                let letter = Letter::AddressNotice { link: self.inner.public_url.clone().into() };
-                self.inner.mailer.send(Mail { user, to: row.email.clone(), letter, language });
+            if is_free && self.mail_link(&row, &CHANGE_ADDRESS, Some(address.as_str()), asker.language).await? {
+                self.tell(user, row.email.clone(), NoticeKind::AddressChangeRequested, asker);
             }
             Ok(())
         })
         .await?;
+        self.note(user, SecurityKind::AddressChangeRequested, asker).await;
         Ok(())
     }
 
     /// Gives an account the address that a link was mailed to; the link is used up, and the account's others, which went
-    /// to the old address, are void. Sessions stay.
+    /// to the old address, are void. The old address gets a link that undoes it. Sessions stay.
     ///
     /// # Errors
     /// See [`AddressChangeError`].
-    pub async fn change_address(&self, token: &str) -> Result<UserId, AddressChangeError> {
-        let done = self.inner.store.take_address_link(&link::hash(token), self.inner.clock.now_ms()).await?;
-        let Unique::Done(user) = done else { return Err(AddressChangeError::Invalid) };
+    pub async fn change_address(&self, token: &str, asker: &Asker) -> Result<UserId, AddressChangeError> {
+        let inner = &*self.inner;
+        let now_ms = inner.clock.now_ms();
+        let (undo_token, hash) = link::new_token();
+        let undo = UndoLink { hash, expires_at: now_ms + UNDO_ADDRESS_LIFETIME_MS, most: MAX_ADDRESS_CHANGES };
+        let change = match inner.store.take_address_link(&link::hash(token), now_ms, &undo).await? {
+            Unique::Done(change) => change,
+            Unique::TooMany => return Err(AddressChangeError::TooOften),
+            Unique::Gone | Unique::Taken => return Err(AddressChangeError::Invalid),
+        };
+        let user = change.user;
         metrics::counter!("supersync_credential_changes_total", "kind" => "address_changed").increment(1);
         tracing::info!(user_id = user, "address changed by link");
+        if self.can_mail() {
+            let letter = Letter::UndoAddress { link: link::url(&inner.public_url, "undo-email", &undo_token) };
+            inner.mailer.send(Mail { user, to: change.before, letter, language: asker.language });
+        }
+        self.tell(user, change.now, NoticeKind::AddressChanged, asker);
+        self.note(user, SecurityKind::AddressChanged, asker).await;
+        Ok(user)
+    }
+
+    /// Puts back the address that a link was mailed to when it was replaced. The link is used up; every session, every
+    /// other link and every passkey that was added since is void. A link to set a new password goes to the address: who
+    /// took the account knows the present one. The caller closes the account's sockets.
+    ///
+    /// # Errors
+    /// See [`AddressChangeError`].
+    pub async fn undo_address(&self, token: &str, asker: &Asker) -> Result<UserId, AddressChangeError> {
+        let inner = &*self.inner;
+        let hash = link::hash(token);
+        let found = inner.store.peek_token(&hash, TokenPurpose::UndoAddress).await?;
+        let found = found.ok_or(AddressChangeError::Invalid)?;
+        let take = inner.store.take_undo_link(&hash, inner.clock.now_ms());
+        let Unique::Done(change) = self.revoking(found.user, take).await? else {
+            return Err(AddressChangeError::Invalid);
+        };
+        let user = change.user;
+        metrics::counter!("supersync_credential_changes_total", "kind" => "address_restored").increment(1);
+        tracing::info!(user_id = user, "address put back by link, sessions revoked");
+        self.tell(user, change.before, NoticeKind::AddressChanged, asker);
+        self.note(user, SecurityKind::AddressRestored, asker).await;
+        if self.can_mail()
+            && let Some(row) = inner.store.user_by_id(user).await?
+        {
+            self.mail_link(&row, &RESET_PASSWORD, None, asker.language).await?;
+        }
         Ok(user)
     }
 

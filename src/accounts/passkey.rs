@@ -7,15 +7,18 @@
 
 use super::link::{self, RECOVER_PASSKEY};
 use super::{
-    Accounts, Address, Applicant, AuthUser, LinkError, ManageError, RegisterError, Registered, Session, SessionOrigin,
+    Accounts, Address, Applicant, Asker, AuthUser, LinkError, ManageError, ReauthError, RegisterError, Registered,
+    Session, SessionOrigin,
 };
 use crate::language::Language;
+use crate::mail::NoticeKind;
 use crate::protocol::UserId;
 use crate::store::{
-    Ceremony, Challenge, NewPasskey, OneTimeToken, PasskeyRow, StoreError, TakenChallenge, TokenPurpose, Unique,
+    Ceremony, Challenge, NewPasskey, OneTimeToken, PasskeyRow, SecurityKind, SessionMethod, StoreError, TakenChallenge,
+    TokenPurpose, Unique,
 };
 use crate::webauthn::{
-    self, AssertionResponse, RegistrationResponse, RelyingParty, StoredKey, WebauthnError, challenge_of,
+    self, Assertion, AssertionResponse, RegistrationResponse, RelyingParty, StoredKey, WebauthnError, challenge_of,
 };
 
 /// How long a challenge can be used: 5 minutes (accounts contract, section 3).
@@ -43,6 +46,9 @@ pub enum PasskeyError {
     /// The key's owner was never verified.
     #[error("Email not verified")]
     NotVerified,
+    /// The token belongs to no session (any more), so there is nothing to note it in.
+    #[error("Please sign in again to do this")]
+    NoSession,
     /// The recovery link is unknown, expired, or used.
     #[error("Invalid or expired recovery token")]
     Link,
@@ -153,6 +159,29 @@ impl Accounts {
         if !owner.is_verified {
             return Err(PasskeyError::NotVerified);
         }
+        let Some(said) = self.asserted(&found, response).await? else {
+            self.note(owner.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
+            return Err(PasskeyError::Authentication);
+        };
+        let opened =
+            self.open_verified_session(owner.id, &owner.email, owner.token_version, origin, said.user_verified);
+        match opened.await {
+            Ok(session) => Ok(session),
+            Err(ManageError::Database(error)) => Err(error.into()),
+            // Deleted or locked at this moment.
+            Err(ManageError::NoAccount | ManageError::Exists | ManageError::Hash(_)) => {
+                Err(PasskeyError::Authentication)
+            }
+        }
+    }
+
+    /// What the answer to a challenge that has been taken says, if it was made with this key.
+    async fn asserted(
+        &self,
+        found: &PasskeyRow,
+        response: &AssertionResponse,
+    ) -> Result<Option<Assertion>, PasskeyError> {
+        let inner = &*self.inner;
         let stored = StoredKey {
             credential_id: &found.key.credential_id,
             public_key: &found.key.public_key,
@@ -162,21 +191,54 @@ impl Accounts {
         // The challenge is the right one: it was found by what the client data says.
         let challenge = challenge_of(&response.client_data).ok_or(PasskeyError::Challenge)?;
         let refused = |error: WebauthnError| {
-            tracing::info!(user_id = owner.id, passkey_id = found.id, %error, "passkey refused");
-            PasskeyError::Authentication
+            tracing::info!(user_id = found.user, passkey_id = found.id, %error, "passkey refused");
+            Ok(None)
         };
-        let said = webauthn::verify_assertion(&inner.relying_party, &challenge, &stored, response).map_err(refused)?;
+        let said = match webauthn::verify_assertion(&inner.relying_party, &challenge, &stored, response) {
+            Ok(said) => said,
+            Err(error) => return refused(error),
+        };
         let (counter, now_ms) = (i64::from(said.counter), inner.clock.now_ms());
         if !inner.store.use_passkey(found.id, counter, said.backup_eligible, now_ms).await? {
-            return Err(refused(WebauthnError::Counter));
+            return refused(WebauthnError::Counter);
         }
-        match self.open_session(owner.id, &owner.email, owner.token_version, origin).await {
-            Ok(session) => Ok(session),
-            Err(ManageError::Database(error)) => Err(error.into()),
-            // Deleted or locked at this moment.
-            Err(ManageError::NoAccount | ManageError::Exists | ManageError::Hash(_)) => {
-                Err(PasskeyError::Authentication)
-            }
+        Ok(Some(said))
+    }
+
+    /// Begins proving once more, by a passkey, who the sender is. Returns the challenge and the keys that will do.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin_step_up(&self, user: &AuthUser) -> Result<([u8; 32], Vec<Vec<u8>>), PasskeyError> {
+        let keys = self.inner.store.passkeys_of(user.user_id).await?;
+        let challenge = self.challenge(Ceremony::StepUp, &subject_of(user), None).await?;
+        Ok((challenge, keys.into_iter().map(|row| row.key.credential_id).collect()))
+    }
+
+    /// Notes in the sender's session that its owner has just proven, by a passkey of the account whose authenticator made
+    /// sure of its user, who they are.
+    ///
+    /// # Errors
+    /// See [`PasskeyError`].
+    pub async fn step_up_by_passkey(
+        &self,
+        user: &AuthUser,
+        response: &AssertionResponse,
+        asker: &Asker,
+    ) -> Result<(), PasskeyError> {
+        self.take(Ceremony::StepUp, &subject_of(user), &response.client_data).await?;
+        let found = self.inner.store.find_passkey(&response.raw_id).await?;
+        let found = found.filter(|found| found.user == user.user_id).ok_or(PasskeyError::Authentication)?;
+        let said = self.asserted(&found, response).await?;
+        if said.is_none_or(|said| !said.user_verified) {
+            let asker = Asker { by: Some(SessionMethod::Passkey), ..asker.clone() };
+            self.note(user.user_id, SecurityKind::SignInFailed, &asker).await;
+            return Err(PasskeyError::Authentication);
+        }
+        match self.step_up(user, SessionMethod::Passkey, true, asker).await {
+            Ok(()) => Ok(()),
+            Err(ReauthError::Database(error)) => Err(error.into()),
+            Err(_) => Err(PasskeyError::NoSession),
         }
     }
 
@@ -213,7 +275,12 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`PasskeyError`].
-    pub async fn recover_passkey(&self, token: &str, response: &RegistrationResponse) -> Result<UserId, PasskeyError> {
+    pub async fn recover_passkey(
+        &self,
+        token: &str,
+        response: &RegistrationResponse,
+        asker: &Asker,
+    ) -> Result<UserId, PasskeyError> {
         let link = self.recovery_link(token).await?;
         self.take(Ceremony::Recover, &hex::encode(link.hash), &response.client_data).await?;
         let key = self.new_key(response, UNNAMED)?;
@@ -222,6 +289,8 @@ impl Accounts {
             Unique::Done(user) => {
                 changed("passkey_recovered");
                 tracing::info!(user_id = user, "passkeys replaced by link, sessions revoked");
+                let asker = Asker { by: Some(SessionMethod::MagicLink), ..asker.clone() };
+                self.note_and_tell(user, SecurityKind::PasskeysReplaced, NoticeKind::PasskeysReplaced, &asker).await;
                 Ok(user)
             }
             Unique::Gone => Err(PasskeyError::Link),
@@ -252,7 +321,7 @@ impl Accounts {
         if i64::try_from(keys.len()).unwrap_or(i64::MAX) >= MAX_PASSKEYS {
             return Err(PasskeyError::TooMany);
         }
-        let challenge = self.challenge(Ceremony::Add, &user.user_id.to_string(), None).await?;
+        let challenge = self.challenge(Ceremony::Add, &subject_of(user), None).await?;
         let exclude = keys.into_iter().map(|row| row.key.credential_id).collect();
         Ok(Creation { challenge, email: row.email, exclude })
     }
@@ -266,13 +335,15 @@ impl Accounts {
         user: &AuthUser,
         response: &RegistrationResponse,
         name: &str,
+        asker: &Asker,
     ) -> Result<i64, PasskeyError> {
-        self.take(Ceremony::Add, &user.user_id.to_string(), &response.client_data).await?;
+        self.take(Ceremony::Add, &subject_of(user), &response.client_data).await?;
         let key = self.new_key(response, name)?;
         match self.inner.store.add_passkey(user.user_id, &key, MAX_PASSKEYS).await? {
             Unique::Done(id) => {
                 changed("passkey_added");
                 tracing::info!(user_id = user.user_id, passkey_id = id, "passkey added");
+                self.note_and_tell(user.user_id, SecurityKind::PasskeyAdded, NoticeKind::PasskeyAdded, asker).await;
                 Ok(id)
             }
             Unique::Gone => Err(PasskeyError::NoAccount),
@@ -294,7 +365,7 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`PasskeyError`].
-    pub async fn remove_passkey(&self, user: UserId, id: i64) -> Result<(), PasskeyError> {
+    pub async fn remove_passkey(&self, user: UserId, id: i64, asker: &Asker) -> Result<(), PasskeyError> {
         let row = self.inner.store.user_by_id(user).await?.ok_or(PasskeyError::NoAccount)?;
         let keys = self.inner.store.passkeys_of(user).await?;
         let others = keys.iter().any(|key| key.id != id);
@@ -306,6 +377,7 @@ impl Accounts {
         }
         changed("passkey_removed");
         tracing::info!(user_id = user, passkey_id = id, "passkey removed");
+        self.note_and_tell(user, SecurityKind::PasskeyRemoved, NoticeKind::PasskeyRemoved, asker).await;
         Ok(())
     }
 
@@ -352,6 +424,12 @@ impl Accounts {
             created_at: self.inner.clock.now_ms(),
         })
     }
+}
+
+/// Whom the challenge of somebody signed in is for: the session that asks. What was given to one that has been revoked since
+/// is of no use to another.
+fn subject_of(user: &AuthUser) -> String {
+    format!("{} {:?}", user.user_id, user.session.map(|session| session.to_string()))
 }
 
 fn changed(kind: &'static str) {

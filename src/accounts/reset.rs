@@ -3,10 +3,11 @@
 use secrecy::SecretString;
 
 use super::link::{self, RESET_PASSWORD};
-use super::{Accounts, Address, HashError, LinkError};
+use super::{Accounts, Address, Asker, HashError, LinkError};
 use crate::language::Language;
+use crate::mail::NoticeKind;
 use crate::protocol::UserId;
-use crate::store::{StoreError, TokenPurpose};
+use crate::store::{SecurityKind, SessionMethod, StoreError, TokenPurpose};
 
 /// Why no password was set.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,12 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`ResetError`].
-    pub async fn reset_password(&self, token: &str, password: &SecretString) -> Result<UserId, ResetError> {
+    pub async fn reset_password(
+        &self,
+        token: &str,
+        password: &SecretString,
+        asker: &Asker,
+    ) -> Result<UserId, ResetError> {
         let inner = &*self.inner;
         let token_hash = link::hash(token);
         // A look first, so that made-up tokens cost no password hash.
@@ -55,6 +61,8 @@ impl Accounts {
         let user = self.revoking(found.user, take).await?.ok_or(ResetError::Invalid)?;
         metrics::counter!("supersync_credential_changes_total", "kind" => "password_reset").increment(1);
         tracing::info!(user_id = user, "password reset by link, sessions revoked");
+        let asker = Asker { by: Some(SessionMethod::MagicLink), ..asker.clone() };
+        self.note_and_tell(user, SecurityKind::PasswordChanged, NoticeKind::PasswordChanged, &asker).await;
         Ok(user)
     }
 }

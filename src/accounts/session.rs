@@ -1,6 +1,8 @@
 //! Sessions: year-long JWTs in the form that the app's existing tokens have (accounts contract, section 5.1).
 //!
-//! A token names the session that it belongs to (`jti`), which can be revoked alone; tokens of the old server name none.
+//! A token names the session that it belongs to (`jti`), which can be revoked alone; tokens of the old server name none. Of
+//! several secrets the first signs and all verify; a token names the one that it was signed with (`kid`), so that others
+//! need not be tried.
 //! Tokens whose signature was found good are remembered for a while: a device shows the same one with every request for
 //! a year, and checking it is half of the work of a poll.
 
@@ -9,13 +11,18 @@ use std::hash::BuildHasher as _;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use lru::LruCache;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::AuthError;
+use crate::config::secrets_of;
 use crate::protocol::UserId;
 use crate::store::{Credential, SessionId};
 
@@ -88,10 +95,13 @@ impl Claims {
     }
 }
 
-/// Issues and checks tokens with the operator's secret.
+/// Issues and checks tokens with the operator's secrets.
 pub(super) struct Tokens {
     encoding: EncodingKey,
-    decoding: DecodingKey,
+    /// Of new tokens.
+    header: Header,
+    /// By what tokens call them, the one that signs first.
+    decoding: Vec<(String, DecodingKey)>,
     validation: Validation,
     verified: VerifiedTokens,
 }
@@ -159,10 +169,19 @@ impl VerifiedTokens {
     }
 }
 
+/// What tokens call a secret: enough to tell a few apart. A guess at the secret is checked by a token as well as by this.
+fn key_id(secret: &str) -> String {
+    let mut hash = Sha256::new_with_prefix(b"supersync kid ");
+    hash.update(secret.as_bytes());
+    hex::encode(&hash.finalize()[..8])
+}
+
 impl Tokens {
-    /// The key is the secret's UTF-8 bytes, never decoded from hex or base64.
+    /// A key is its secret's UTF-8 bytes, never decoded from hex or base64.
     pub(super) fn new(secret: &SecretString) -> Self {
-        let key = secret.expose_secret().as_bytes();
+        let secrets = secrets_of(secret.expose_secret());
+        let signing = secrets.first().copied().unwrap_or_default();
+        let decoding = secrets.iter().map(|text| (key_id(text), DecodingKey::from_secret(text.as_bytes()))).collect();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
         // `verify` checks the times itself, by the server's own clock and without leeway.
@@ -171,8 +190,9 @@ impl Tokens {
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
         Self {
-            encoding: EncodingKey::from_secret(key),
-            decoding: DecodingKey::from_secret(key),
+            encoding: EncodingKey::from_secret(signing.as_bytes()),
+            header: Header { kid: Some(key_id(signing)), ..Header::new(Algorithm::HS256) },
+            decoding,
             validation,
             verified: VerifiedTokens::new(),
         }
@@ -181,7 +201,7 @@ impl Tokens {
     pub(super) fn issue(&self, user: UserId, email: &str, token_version: i64, id: SessionId, now_ms: i64) -> Session {
         let iat = now_ms.div_euclid(1000);
         let claims = IssuedClaims { user, email, token_version, iat, exp: iat + SESSION_SECONDS, jti: id.to_string() };
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+        let token = jsonwebtoken::encode(&self.header, &claims, &self.encoding)
             .expect("numbers and a string are always valid JSON, and an HMAC takes a key of any length");
         Session { token: token.into(), id, user, email: email.to_owned() }
     }
@@ -191,13 +211,31 @@ impl Tokens {
         self.verified.forget_unused(before_ms);
     }
 
+    /// The claims, if the signature is one of ours.
+    fn decode(&self, token: &str) -> Option<Claims> {
+        let head = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
+        let head: serde_json::Map<String, Value> = serde_json::from_slice(&head).ok()?;
+        // Names what must be understood; nothing of that sort is.
+        if head.contains_key("crit") {
+            return None;
+        }
+        let named = head.get("kid").and_then(Value::as_str);
+        let keys = match self.decoding.iter().position(|(id, _)| Some(id.as_str()) == named) {
+            Some(at) => &self.decoding[at..=at],
+            // The old server names none.
+            None => &self.decoding[..],
+        };
+        keys.iter()
+            .find_map(|(_, key)| jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok())
+            .map(|data| data.claims)
+    }
+
     /// Signature, then `nbf`, then `exp`. What the account's row says is the caller's to check.
     pub(super) fn verify(&self, token: &str, now_ms: i64) -> Result<Claims, AuthError> {
         let claims = if let Some(claims) = self.verified.get(token, now_ms) {
             claims
         } else {
-            let decoded = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation);
-            let claims = decoded.map_err(|_| AuthError::Invalid)?.claims;
+            let claims = self.decode(token).ok_or(AuthError::Invalid)?;
             self.verified.put(token, &claims, now_ms);
             claims
         };
@@ -216,7 +254,7 @@ impl Tokens {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -256,6 +294,39 @@ mod tests {
             let claims = json!({"userId": 1, "email": "a@b.co", "jti": jti});
             assert!(matches!(error(&claims), Some(AuthError::Invalid)), "no session of ours: {jti}");
         }
+    }
+
+    #[test]
+    fn what_must_be_understood_is_not() {
+        let claims = json!({"userId": 1, "email": "a@b.co"});
+        let tokens = Tokens::new(&secret());
+        for (head, is_good) in [
+            (json!({"alg": "HS256"}), true),
+            (json!({"alg": "HS256", "kid": "another"}), true),
+            (json!({"alg": "HS256", "crit": ["exp"], "exp": 1}), false),
+            (json!({"alg": "HS256", "crit": []}), false),
+            (json!({"alg": "HS256", "crit": null}), false),
+        ] {
+            let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+            let message = format!("{}.{}", part(&head), part(&claims));
+            let key = EncodingKey::from_secret(secret().expose_secret().as_bytes());
+            let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+            assert_eq!(tokens.verify(&format!("{message}.{signature}"), NOW_MS).is_ok(), is_good, "{head}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_several_secrets_signs_and_all_verify() {
+        let (old, new) = ("an old secret".replace(' ', "-").repeat(3), "a-new-secret".repeat(3));
+        let both = Tokens::new(&format!("{new} {old}").into());
+        let issue = |tokens: &Tokens| tokens.issue(5, "a@b.co", 2, SessionId::random(), NOW_MS).token;
+        let is_good = |tokens: &Tokens, token: &SecretString| tokens.verify(token.expose_secret(), NOW_MS).is_ok();
+        let (only_old, only_new) = (Tokens::new(&old.clone().into()), Tokens::new(&new.clone().into()));
+        let (by_old, by_both) = (issue(&only_old), issue(&both));
+        assert!(is_good(&both, &by_old) && is_good(&both, &by_both));
+        assert!(is_good(&only_new, &by_both) && !is_good(&only_old, &by_both) && !is_good(&only_new, &by_old));
+        let unnamed = signed(Algorithm::HS256, &json!({"userId": 1, "email": "a@b.co"}), &old.into());
+        assert!(is_good(&both, &unnamed.into()), "tokens of the old server name no key");
     }
 
     #[test]
@@ -343,7 +414,11 @@ mod tests {
             json!({"userId": 5, "email": "a@b.co", "tokenVersion": 2, "iat": 1_700_000_000, "exp": 1_731_536_000});
         expected["jti"] = id.to_string().into();
         assert_eq!(data.claims, expected);
-        assert!(token.starts_with("eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9."), "typ JWT, alg HS256: {token}");
+        let head = jsonwebtoken::decode_header(token).unwrap();
+        assert_eq!(
+            (head.alg, head.typ.as_deref(), head.kid),
+            (Algorithm::HS256, Some("JWT"), Some(key_id(secret().expose_secret())))
+        );
         assert!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000 - 501).is_ok());
         assert!(matches!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000), Err(AuthError::Expired)));
     }

@@ -4,9 +4,9 @@ use secrecy::SecretString;
 
 use super::link;
 use super::origin::MAX_SESSION_NAME_CHARS;
-use super::{Accounts, AuthUser};
+use super::{Accounts, Asker, AuthUser};
 use crate::protocol::UserId;
-use crate::store::{Credential, OlderTokens, SessionId, SessionRow, SocketTicket, StoreError};
+use crate::store::{Credential, OlderTokens, SecurityKind, SessionId, SessionRow, SignOut, SocketTicket, StoreError};
 
 /// How long a ticket for a socket works: 30 seconds.
 pub const TICKET_LIFETIME_MS: i64 = 30_000;
@@ -64,11 +64,12 @@ impl Accounts {
         if self.inner.store.rename_session(user, id, &name).await? { Ok(()) } else { Err(SessionError::NoSession) }
     }
 
-    /// Voids one session, or all older tokens. The caller closes their sockets.
+    /// Voids one session, or all older tokens, and the account's mailed links: whoever used the session may have asked for
+    /// one. The caller closes their sockets.
     ///
     /// # Errors
     /// When the account has no such session, or the database fails.
-    pub async fn revoke_session(&self, user: UserId, session: SessionRef) -> Result<(), SessionError> {
+    pub async fn revoke_session(&self, user: UserId, session: SessionRef, asker: &Asker) -> Result<(), SessionError> {
         let inner = &*self.inner;
         let write = async {
             match session {
@@ -80,19 +81,22 @@ impl Accounts {
             return Err(SessionError::NoSession);
         }
         tracing::info!(user_id = user, "session revoked");
+        self.note(user, SecurityKind::SessionRevoked, asker).await;
         Ok(())
     }
 
-    /// Voids every session of the sender's account but its own. Who comes with an older token can't be told from others
+    /// Voids every session of the sender's account but its own, and its mailed links. Who comes with an older token can't be told from others
     /// that do, so those stay then. The caller closes the sockets. Returns how many sessions went.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn revoke_other_sessions(&self, user: &AuthUser) -> Result<u64, StoreError> {
+    pub async fn revoke_other_sessions(&self, user: &AuthUser, asker: &Asker) -> Result<u64, StoreError> {
         let inner = &*self.inner;
-        let write = inner.store.revoke_other_sessions(user.user_id, user.session, inner.clock.now_ms());
+        let others = SignOut { keep: user.session, now_ms: inner.clock.now_ms() };
+        let write = inner.store.revoke_other_sessions(user.user_id, others);
         let revoked = self.revoking(user.user_id, write).await?;
         tracing::info!(user_id = user.user_id, revoked, "other sessions revoked");
+        self.note(user.user_id, SecurityKind::OtherSessionsRevoked, asker).await;
         Ok(revoked)
     }
 

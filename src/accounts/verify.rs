@@ -1,7 +1,7 @@
 //! Proving an address by its mailed link (accounts contract, section 4.2).
 
-use super::{Accounts, link};
-use crate::store::{StoreError, TokenPurpose};
+use super::{Accounts, Asker, link};
+use crate::store::{SecurityKind, SessionMethod, StoreError, TokenPurpose};
 
 /// Why an address was not verified.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,8 @@ impl Accounts {
         self.revoking(found.user, take).await?.ok_or(VerifyError::Invalid)?;
         metrics::counter!("supersync_verifications_total").increment(1);
         tracing::info!(user_id = found.user, "address verified");
+        let by_link = Asker { by: Some(SessionMethod::MagicLink), ..Asker::default() };
+        self.note(found.user, SecurityKind::AddressVerified, &by_link).await;
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! `supersync backup`, `restore`, `verify`: the database in one file, and back.
 
 use std::io::{self, BufRead, Write};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use super::report::time;
 use crate::backup::rotate::{self, Keep};
 use crate::backup::{self, BackupError, Checked};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, private_folder};
 use crate::store::{self, StoreError};
 
 /// Write the whole database into one file, while the server runs.
@@ -139,7 +138,7 @@ pub async fn backup(
     };
     if let Some(directory) = &args.directory {
         // What lies in it is as secret as the database.
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let made = private_folder(directory);
         made.map_err(|error| of(directory)(error.into()))?;
     }
     match std::fs::symlink_metadata(&path) {

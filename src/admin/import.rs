@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::progress;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, private_folder};
 use crate::store::{self, StoreError};
 use crate::upstream::import::{self, Dump, DumpError, ImportError, LiveSource, Options, Progress, Report, Source};
 
@@ -176,7 +176,7 @@ impl From {
             folder
         } else {
             // As the server's first start does.
-            std::fs::create_dir_all(&config.data_dir).map_err(DumpError::Work)?;
+            private_folder(&config.data_dir).map_err(DumpError::Work)?;
             config.data_dir.clone()
         };
         let bar = progress::bar(usize::try_from(dump.length() >> 20).unwrap_or(usize::MAX), "MiB of the dump");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::user::AdminError;
 use crate::accounts::{Accounts, SessionList};
-use crate::store::AccountOverview;
+use crate::store::{AccountOverview, SecurityEvent, SessionMethod};
 
 /// Stands for the tokens that belong to no session.
 pub(super) const OLDER_TOKENS: &str = "older-tokens";
@@ -88,6 +88,43 @@ pub(super) fn show(
     ];
     for (name, value) in lines {
         writeln!(output, "{name:<14} {value}")?;
+    }
+    Ok(())
+}
+
+/// An account's security log, newest first.
+pub(super) fn security_log(
+    events: &[SecurityEvent],
+    as_json: bool,
+    output: &mut (dyn Write + Send),
+) -> Result<(), AdminError> {
+    let method = |event: &SecurityEvent| event.method.map(SessionMethod::as_str);
+    if as_json {
+        let one = |event: &SecurityEvent| {
+            json!({
+                "at": event.at_ms,
+                "kind": event.kind.as_str(),
+                "method": method(event),
+                "address": event.address,
+                "device": event.device,
+                "times": event.times,
+            })
+        };
+        writeln!(output, "{:#}", Value::Array(events.iter().map(one).collect()))?;
+        return Ok(());
+    }
+    writeln!(output, "{:<16}  {:<24}  {:>5}  {:<10}  {:<18}  device", "when", "what", "times", "method", "from")?;
+    for event in events {
+        writeln!(
+            output,
+            "{:<16}  {:<24}  {:>5}  {:<10}  {:<18}  {}",
+            time(event.at_ms),
+            event.kind.as_str(),
+            event.times,
+            method(event).unwrap_or("-"),
+            event.address.as_deref().unwrap_or("-"),
+            event.device.as_deref().unwrap_or("-")
+        )?;
     }
     Ok(())
 }

@@ -175,6 +175,7 @@ fn table(
         (rows.unverified, "accounts that nobody has verified for 30 days".to_owned()),
         (rows.sessions, "sessions that have ended".to_owned()),
         (rows.tickets, "tickets for sockets that have ended".to_owned()),
+        (rows.security, "entries of security logs older than 90 days".to_owned()),
         (rows.events, "notes to other servers".to_owned()),
     ] {
         writeln!(output, "{count:>10}  {what}")?;
@@ -263,6 +264,7 @@ fn as_object(forecast: &Forecast) -> Value {
         "tokensDeleted": rows.tokens + rows.sign_in + rows.unverified,
         "sessionsDeleted": rows.sessions,
         "ticketsDeleted": rows.tickets,
+        "securityDeleted": rows.security,
         "eventsDeleted": rows.events,
     })
 }
@@ -293,6 +295,7 @@ fn done_object(report: &SweepReport) -> Value {
         "tokensDeleted": report.tokens_deleted,
         "sessionsDeleted": report.sessions_deleted,
         "ticketsDeleted": report.tickets_deleted,
+        "securityDeleted": report.security_deleted,
         "eventsDeleted": report.events_deleted,
         "operationsPacked": report.sealed.operations,
     })
@@ -308,6 +311,7 @@ fn done_table(report: &SweepReport, output: &mut (dyn Write + Send)) -> io::Resu
         (report.tokens_deleted, "links, ceremonies, invitations and unverified accounts deleted"),
         (report.sessions_deleted, "sessions deleted"),
         (report.tickets_deleted, "tickets deleted"),
+        (report.security_deleted, "entries of security logs deleted"),
         (report.events_deleted, "notes to other servers deleted"),
         (report.sealed.operations, "operations packed"),
     ] {

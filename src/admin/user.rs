@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::report;
 use crate::accounts::{
-    Accounts, Address, AddressError, HashError, InviteError, ManageError, PasswordRuleError, Session, SessionError,
-    SessionRef, check_new_password, make_up_password,
+    Accounts, Address, AddressError, Asker, HashError, InviteError, ManageError, PasswordRuleError, Session,
+    SessionError, SessionRef, check_new_password, make_up_password,
 };
 use crate::clock::Clock;
 use crate::config::Config;
@@ -64,6 +64,15 @@ pub enum UserCommand {
     },
     /// List what an account is signed in with.
     Sessions {
+        /// The account's e-mail address.
+        email: String,
+        /// Print one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an account's security log: sign-ins, failed ones, changes, revocations, exports of the last 90 days, newest
+    /// first. Of addresses only the first part is known.
+    Log {
         /// The account's e-mail address.
         email: String,
         /// Print one JSON array.
@@ -283,6 +292,10 @@ pub async fn execute(
             let user = find(accounts, &email).await?;
             report::sessions(&accounts.sessions(user.id).await?, json, output)
         }
+        UserCommand::Log { email, json } => {
+            let user = find(accounts, &email).await?;
+            report::security_log(&accounts.security_log(user.id).await?, json, output)
+        }
         UserCommand::Delete { email, yes } => {
             let user = find(accounts, &email).await?;
             if !yes && !confirm_delete(&user, input, output)? {
@@ -380,7 +393,7 @@ async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Resul
         id => SessionId::parse(id).map(SessionRef::One),
     };
     let no_session = || AdminError::NoSession(session.to_owned());
-    match accounts.revoke_session(user.id, named.ok_or_else(no_session)?).await {
+    match accounts.revoke_session(user.id, named.ok_or_else(no_session)?, &Asker::operator()).await {
         Err(SessionError::NoSession) => Err(no_session()),
         Err(SessionError::Database(error)) => Err(error.into()),
         Ok(()) => Ok(()),

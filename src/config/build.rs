@@ -226,6 +226,11 @@ fn jwt_secret(r: &mut Reader<'_>, environment: Environment, data_dir: &Path, mis
         let chars = text.chars().count();
         if chars < secret::MIN_CHARS {
             r.problem("JWT_SECRET", format!("has {chars} characters; expected at least {}", secret::MIN_CHARS));
+        } else if secret::secrets_of(text).len() == 1 && secret::looks_like_several(text) {
+            r.warn(format!(
+                "JWT_SECRET: holds white space, but not every part has {} characters, so all of it is one secret",
+                secret::MIN_CHARS
+            ));
         }
         return SecretString::from(text);
     }

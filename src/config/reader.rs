@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::masked;
 use super::table::{self, Default, Variable};
 
 /// One thing that is wrong.
@@ -40,7 +41,7 @@ fn lines(problems: &[Problem]) -> String {
 pub struct Setting {
     /// The variable.
     pub name: &'static str,
-    /// Its value; secrets are masked. `None` = not set.
+    /// Its value; secrets are masked, in addresses too. `None` = not set.
     pub value: Option<String>,
     /// Whether the environment or the `.env` file gave it.
     pub given: bool,
@@ -108,7 +109,7 @@ impl<'a> Reader<'a> {
     pub(super) fn problem(&mut self, name: &str, expected: impl Into<String>) {
         // Only what is known to be no secret is shown: a mistyped name may hold one.
         let public = table::variables().any(|variable| variable.name == name && !variable.secret);
-        let was = self.verbatim(name).filter(|_| public).map(str::to_owned);
+        let was = self.verbatim(name).filter(|_| public).map(masked);
         self.problems.push(Problem { name: name.to_owned(), was, expected: expected.into() });
     }
 
@@ -119,7 +120,7 @@ impl<'a> Reader<'a> {
 
     /// Notes something that works but is probably not meant.
     pub(super) fn warn(&mut self, warning: impl Into<String>) {
-        self.warnings.push(warning.into());
+        self.warnings.push(masked(&warning.into()));
     }
 
     /// What `--print-config` shows for a variable whose default is computed.
@@ -146,7 +147,7 @@ impl<'a> Reader<'a> {
                 (None, Default::Computed(how)) => Some(shown.unwrap_or_else(|| how.to_owned())),
                 (None, Default::Unset) => None,
             };
-            Setting { name: variable.name, value, given: given.is_some() }
+            Setting { name: variable.name, value: value.as_deref().map(masked), given: given.is_some() }
         });
         Ok((settings.collect(), self.warnings))
     }

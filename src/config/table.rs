@@ -133,7 +133,7 @@ pub const GROUPS: &[Group] = &[
             secret(computed(
                 "JWT_SECRET",
                 "generated once, kept in DATA_DIR/jwt-secret",
-                "Signs session tokens; at least 32 characters. Required in production.",
+                "Signs session tokens; at least 32 characters. Several, separated by spaces: the first signs, all verify. Required in production.",
             )),
             value(
                 "REGISTRATION",

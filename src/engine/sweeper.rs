@@ -39,6 +39,8 @@ const RETIRE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long accounts that were never verified, and expired invitations, are kept.
 const UNVERIFIED_FOR: Duration = Duration::from_hours(30 * 24);
+/// How long entries of security logs are kept.
+const SECURITY_LOG_FOR: Duration = Duration::from_hours(90 * 24);
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub struct SweepReport {
     pub tokens_deleted: u64,
     pub sessions_deleted: u64,
     pub tickets_deleted: u64,
+    /// Entries of security logs.
+    pub security_deleted: u64,
     pub events_deleted: u64,
     /// What was packed into segments.
     pub sealed: SealReport,
@@ -92,13 +96,14 @@ impl SweepReport {
     }
 
     /// What was deleted besides operations, by kind.
-    const fn deleted(&self) -> [(&'static str, u64); 6] {
+    const fn deleted(&self) -> [(&'static str, u64); 7] {
         [
             ("archives", self.archives_deleted),
             ("devices", self.devices_deleted),
             ("tokens", self.tokens_deleted),
             ("sessions", self.sessions_deleted),
             ("tickets", self.tickets_deleted),
+            ("security", self.security_deleted),
             ("events", self.events_deleted),
         ]
     }
@@ -229,6 +234,7 @@ impl Sweeper {
         report.tokens_deleted += report.note("sign-in", sign_in);
         report.sessions_deleted = report.note("sessions", self.delete_sessions(due.now_ms).await);
         report.tickets_deleted = report.note("tickets", self.store.delete_expired_tickets(due.now_ms).await);
+        report.security_deleted = report.note("security log", self.delete_security(due.security_ms).await);
         report.events_deleted = report.note("events", self.store.delete_old_events(due.events).await);
         report.sealed = report.note("packing", self.seal_old(now_ms).await);
         report.measured(now_ms, started.elapsed());
@@ -257,6 +263,7 @@ impl Sweeper {
             devices_ms: now_ms - millis(self.retention.superseded),
             now_ms,
             unverified_ms: now_ms - millis(UNVERIFIED_FOR),
+            security_ms: now_ms - millis(SECURITY_LOG_FOR),
             events: EVENT_RETENTION,
         }
     }
@@ -405,6 +412,18 @@ impl Sweeper {
         let mut total = 0;
         loop {
             let deleted = self.store.delete_expired_sessions(now_ms, batch).await?;
+            total += deleted;
+            if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn delete_security(&self, before_ms: i64) -> Result<u64, StoreError> {
+        let batch = self.retention.delete_batch.max(1);
+        let mut total = 0;
+        loop {
+            let deleted = self.store.delete_old_security_events(before_ms, batch).await?;
             total += deleted;
             if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
                 return Ok(total);

@@ -5,13 +5,13 @@
 //! session is never cached.
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{MatchedPath, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use secrecy::ExposeSecret;
-use serde_json::json;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
 
 use super::address;
 use super::body::JsonBody;
@@ -19,9 +19,10 @@ use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::observe;
 use super::pages::preferred;
+use super::route;
 use super::state::AppState;
 use crate::accounts::{
-    Applicant, AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError,
+    Applicant, Asker, AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError,
     SessionOrigin, VerifyError,
 };
 use crate::store::SessionMethod;
@@ -34,8 +35,10 @@ mod own;
 mod passkeys;
 mod qr;
 mod sessions;
+mod step_up;
 
 use fields::Fields;
+pub(super) use own::events;
 
 /// WebSocket close code for "your session is void" (contract, section 9).
 const CLOSE_REVOKED: u16 = 4003;
@@ -49,6 +52,7 @@ pub fn router() -> Router<AppState> {
         .route("/api/replace-token", post(replace_token))
         .route("/api/account/qr", get(qr::token_as_qr))
         .merge(sessions::router())
+        .merge(step_up::router())
         .merge(links::router())
         .merge(passkeys::router())
         .merge(own::router())
@@ -116,8 +120,8 @@ async fn replace_token(State(state): State<AppState>, parts: Parts, _body: JsonB
     Ok(self::session(&session.await?))
 }
 
-async fn delete_account(State(state): State<AppState>, parts: Parts, _body: JsonBody) -> ApiResult {
-    let user = sender(&state, &parts).await?;
+async fn delete_account(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
+    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
     to_the_end(async move {
         state.accounts.delete(user.user_id).await?;
         state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Account deleted");
@@ -134,18 +138,53 @@ async fn to_the_end<T: Send + 'static>(work: impl Future<Output = ApiResult<T>> 
     tokio::spawn(work).await.map_err(ApiError::internal)?
 }
 
+/// The sender, if the table of routes lets them use this one.
 async fn sender(state: &AppState, parts: &Parts) -> ApiResult<AuthUser> {
+    proven_sender(state, parts, None).await
+}
+
+/// The same with the current password, if it was given: where the table wants it proven who asks, that does.
+async fn proven_sender(state: &AppState, parts: &Parts, password: Option<&SecretString>) -> ApiResult<AuthUser> {
     // A header that is not text can't start with `Bearer `.
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let user = state.accounts.authenticate_from(header, || address::of(parts, state)).await?;
     observe::trace(&parts.extensions, state.config.timeouts.handler).set_user(user.user_id);
+    let access = route::access(&parts.method, parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str));
+    if access.wants_admin() {
+        state.accounts.require_admin(&user).await?;
+    }
+    if access.wants_proof() {
+        state.accounts.reauthenticate(&user, password, &asker(state, parts)).await?;
+    }
     Ok(user)
+}
+
+/// `currentPassword`, in the body of a request that needs none and may have any.
+fn proof(body: Option<Value>) -> ApiResult<Option<SecretString>> {
+    let Some(body @ Value::Object(_)) = body else { return Ok(None) };
+    let mut fields = Fields::of(Some(body))?;
+    let password = fields.current_password();
+    fields.check()?;
+    Ok(password)
+}
+
+/// Who asks, as far as the security log and mails tell.
+pub(super) fn asker(state: &AppState, parts: &Parts) -> Asker {
+    Asker {
+        by: None,
+        user_agent: user_agent(parts),
+        address: address::of(parts, state),
+        language: preferred(&parts.headers),
+    }
+}
+
+fn user_agent(parts: &Parts) -> Option<String> {
+    parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 /// Where a session that a request opens comes from.
 fn origin(state: &AppState, parts: &Parts, method: SessionMethod) -> SessionOrigin {
-    let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    SessionOrigin { method, user_agent: user_agent.map(str::to_owned), address: address::of(parts, state) }
+    SessionOrigin { method, user_agent: user_agent(parts), address: address::of(parts, state) }
 }
 
 fn session(session: &Session) -> Response {

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use serde_json::{Value, json};
 
+use super::account::asker;
 use super::budget::Held;
 use super::call::Call;
 use super::encode;
@@ -18,6 +19,7 @@ use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use crate::engine::archive::{Archive, ArchiveError, ArchiveId, LogReader, Obstacle};
 use crate::protocol::{ErrorCode, ImportReason};
+use crate::store::SecurityKind;
 
 /// Memory that a download may hold: two pages, one of which may be a single large operation.
 pub(super) const DOWNLOAD_BYTES: usize = 4 * 1024 * 1024;
@@ -46,6 +48,7 @@ async fn download(State(state): State<AppState>, Path(id): Path<String>, request
     let mut reader = state.engine.read_archive(call.user, &archive);
     // What is missing altogether is still told by a status.
     let first = lines(&reader.next_page().await?);
+    state.accounts.note(call.user, SecurityKind::Exported, &asker(&state, call.parts())).await;
     metrics::counter!("supersync_exports_total", "kind" => "archive").increment(1);
     let stream = stream::try_unfold(Lines { reader, first: Some(first), _held: held }, Lines::next);
     Ok(attachment(Body::from_stream(stream), NDJSON, &format!("supersync-archive-{id}.ndjson")))

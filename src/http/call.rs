@@ -60,6 +60,12 @@ impl Call {
         }
     }
 
+    /// What was asked, without the body.
+    #[must_use]
+    pub const fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// The query's members, decoded, in order.
     #[must_use]
     pub fn query(&self) -> Vec<(String, String)> {

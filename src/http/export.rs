@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, ZipWriter};
 
+use super::account::{asker, events};
 use super::answer;
 use super::archives::{DOWNLOAD_BYTES, attachment, facts, lines};
 use super::budget::Held;
@@ -25,12 +26,14 @@ use super::state::AppState;
 use crate::engine::archive::{ArchiveError, LogReader};
 use crate::engine::{EngineError, RestoreError, Restored};
 use crate::protocol::UserId;
+use crate::store::SecurityKind;
 
 const README: &str = "\
 This is everything that a SuperSync server held for one account.
 
 account.json       what the server knows about the account: address, storage, devices, archived data sets
 state.json         the newest full state, if there is one and the server can read it (not with end-to-end encryption)
+security-log.json  who signed in and what was changed, for 90 days
 operations.ndjson  the account's operations in order, one JSON value per line, as devices get them
 
 Each line is {\"serverSeq\", \"op\", \"receivedAt\"}. Times are milliseconds since 1970. With \"isPayloadEncrypted\": true the
@@ -52,7 +55,15 @@ async fn export(State(state): State<AppState>, request: Request) -> ApiResult {
     let newest = newest_state(&state, user, deadline).await?;
     let account = account(&state, user, newest.as_ref(), deadline).await?;
     let reader = state.engine.read_data_set(user, deadline).await?;
-    let mut files = vec![("README.txt", Bytes::from_static(README.as_bytes())), ("account.json", account)];
+    let asker = asker(&state, call.parts());
+    state.accounts.note(user, SecurityKind::Exported, &asker).await;
+    let log =
+        serde_json::to_vec_pretty(&events(&state.accounts.security_log(user).await?)).map_err(ApiError::internal)?;
+    let mut files = vec![
+        ("README.txt", Bytes::from_static(README.as_bytes())),
+        ("account.json", account),
+        ("security-log.json", log.into()),
+    ];
     if let Some(restored) = newest {
         files.push(("state.json", answer::restored(&restored, true).into()));
     }

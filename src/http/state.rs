@@ -49,9 +49,8 @@ impl Limiters {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let rules = &config.rate_limits;
-        let per_address = (rules.per_address && !config.test_mode).then(|| {
-            Class::ALL.into_iter().map(|class| FixedWindow::new(class.rule(rules), TRACKED_ADDRESSES)).collect()
-        });
+        let per_address = (rules.per_address && !config.test_mode)
+            .then(|| Class::ALL.iter().map(|class| FixedWindow::new(class.rule(rules), TRACKED_ADDRESSES)).collect());
         Self { per_address, uploads: FixedWindow::new(rules.uploads_per_user, TRACKED_USERS) }
     }
 

@@ -11,7 +11,7 @@ use super::address::{self, Peer};
 use super::body;
 use super::error::ApiError;
 use super::limits::Verdict;
-use super::route::Class;
+use super::route::{self, Class};
 use super::state::{AddressKey, AppState};
 use super::ws;
 
@@ -21,7 +21,7 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 fn count(state: &AppState, request: &Request) -> Option<Verdict> {
     let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let class = Class::of(request.method(), template)?;
+    let class = route::class(request.method(), template)?;
     let limiter = state.limiters.per_address(class)?;
     // Without a peer (a request that came through no socket) everybody is one.
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);

@@ -26,7 +26,7 @@ impl Files {
     }
 
     async fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&self.folder).await?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).await?;
         // Version 7 begins with the time, so names sort in the order of writing.
         let name = Uuid::now_v7();
         let unfinished = self.folder.join(format!("{name}.part"));

@@ -23,12 +23,54 @@ pub enum Letter {
     ResetPassword { link: SecretString },
     /// Prove the address that an account wants to change to.
     ChangeAddress { link: SecretString },
-    /// Tell the present address that another one was asked for. Leads to the server's front page.
-    AddressNotice { link: SecretString },
+    /// Tell the owner of a change that decides who can sign in. Leads to the server's front page.
+    Notice { kind: NoticeKind, link: SecretString },
+    /// Tell the address that an account had that it has another one, and offer to undo that.
+    UndoAddress { link: SecretString },
     /// Make an account on a server that is not open to everybody.
     Invite { link: SecretString },
     /// Show the operator that mail works. Leads to the server's front page.
     Test { link: SecretString },
+}
+
+/// What an account's owner is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum NoticeKind {
+    /// Another address was asked for; this goes to the present one.
+    AddressChangeRequested,
+    AddressChanged,
+    PasswordChanged,
+    PasskeyAdded,
+    PasskeyRemoved,
+    /// All were replaced by a new one.
+    PasskeysReplaced,
+    AdminGiven,
+}
+
+impl NoticeKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::AddressChangeRequested,
+        Self::AddressChanged,
+        Self::PasswordChanged,
+        Self::PasskeyAdded,
+        Self::PasskeyRemoved,
+        Self::PasskeysReplaced,
+        Self::AdminGiven,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::AddressChangeRequested => "address-notice",
+            Self::AddressChanged => "address-changed",
+            Self::PasswordChanged => "password-changed",
+            Self::PasskeyAdded => "passkey-added",
+            Self::PasskeyRemoved => "passkey-removed",
+            Self::PasskeysReplaced => "passkeys-replaced",
+            Self::AdminGiven => "admin-given",
+        }
+    }
 }
 
 /// A mail ready to be sent.
@@ -66,13 +108,20 @@ struct Words<'a> {
 
 impl Letter {
     /// The names of all letters, for previews.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 15] = [
         "verify",
         "magic-login",
         "recover-passkey",
         "reset-password",
         "change-address",
+        "undo-address",
         "address-notice",
+        "address-changed",
+        "password-changed",
+        "passkey-added",
+        "passkey-removed",
+        "passkeys-replaced",
+        "admin-given",
         "invite",
         "test",
     ];
@@ -86,10 +135,13 @@ impl Letter {
             "recover-passkey" => Self::RecoverPasskey { link },
             "reset-password" => Self::ResetPassword { link },
             "change-address" => Self::ChangeAddress { link },
-            "address-notice" => Self::AddressNotice { link },
+            "undo-address" => Self::UndoAddress { link },
             "invite" => Self::Invite { link },
             "test" => Self::Test { link },
-            _ => return None,
+            _ => {
+                let kind = NoticeKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+                Self::Notice { kind, link }
+            }
         })
     }
 
@@ -102,7 +154,8 @@ impl Letter {
             Self::RecoverPasskey { .. } => "recover-passkey",
             Self::ResetPassword { .. } => "reset-password",
             Self::ChangeAddress { .. } => "change-address",
-            Self::AddressNotice { .. } => "address-notice",
+            Self::Notice { kind, .. } => kind.name(),
+            Self::UndoAddress { .. } => "undo-address",
             Self::Invite { .. } => "invite",
             Self::Test { .. } => "test",
         }
@@ -117,7 +170,8 @@ impl Letter {
             | Self::RecoverPasskey { link }
             | Self::ResetPassword { link }
             | Self::ChangeAddress { link }
-            | Self::AddressNotice { link }
+            | Self::Notice { link, .. }
+            | Self::UndoAddress { link }
             | Self::Invite { link }
             | Self::Test { link } => link,
         }

@@ -49,6 +49,9 @@ pub enum TokenPurpose {
     RecoverPasskey,
     /// Gives the account another address.
     ChangeAddress,
+    /// Puts back the address that the account had before. The one link that no revocation voids: it is for an owner
+    /// whose account was taken.
+    UndoAddress,
 }
 
 impl TokenPurpose {
@@ -61,6 +64,7 @@ impl TokenPurpose {
             Self::ResetPassword => "reset_password",
             Self::RecoverPasskey => "recover_passkey",
             Self::ChangeAddress => "change_address",
+            Self::UndoAddress => "undo_address",
         }
     }
 }

@@ -85,13 +85,14 @@ pub struct NumbersBehind {
 }
 
 /// Tables whose rows belong to the account in their `user_id`.
-pub const OWNED: [&str; 12] = [
+pub const OWNED: [&str; 13] = [
     "archived_ranges",
     "entity_heads",
     "one_time_tokens",
     "operations",
     "passkeys",
     "pending_passkeys",
+    "security_events",
     "segments",
     "sessions",
     "socket_tickets",

@@ -51,6 +51,7 @@ mod rebuild;
 mod recount;
 mod retention;
 mod row;
+mod security;
 pub mod segment;
 mod sessions;
 mod signin;
@@ -78,12 +79,15 @@ pub use peers::PeerStore;
 pub use rebuild::heads_of_ops;
 pub use recount::{Charge, RecountStore};
 pub use retention::{DueBefore, DueRows, RetentionRow, RetentionStore};
+pub use security::{SecurityEvent, SecurityKind, SecurityStore};
 pub use segment::Segment;
 pub use sessions::{
-    Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SocketTicket, Standing,
+    Authentication, Credential, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SessionStore, SignOut,
+    SocketTicket, Standing,
 };
 pub use signin::{
-    Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, PasskeyRow, SignInStore, TakenChallenge, Unique,
+    AddressChange, Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, PasskeyRow, SignInStore, TakenChallenge,
+    UndoLink, Unique,
 };
 pub use usage::{KindUsage, Parts, TableSize, UsageStore};
 
@@ -122,6 +126,7 @@ pub trait Store:
     + DoctorStore
     + SessionStore
     + SignInStore
+    + SecurityStore
     + EventStore
     + OverviewStore
     + GaugeStore

@@ -39,6 +39,8 @@ pub struct DueBefore {
     pub now_ms: i64,
     /// Accounts that nobody has verified and that were made before; invitations that ended before.
     pub unverified_ms: i64,
+    /// Entries of security logs from before.
+    pub security_ms: i64,
     /// How long events are kept, by the database's clock.
     pub events: Duration,
 }
@@ -56,6 +58,8 @@ pub struct DueRows {
     pub unverified: u64,
     pub sessions: u64,
     pub tickets: u64,
+    /// Entries of security logs.
+    pub security: u64,
     pub events: u64,
 }
 
@@ -64,8 +68,8 @@ pub struct DueRows {
 pub trait RetentionStore: Send + Sync + 'static {
     /// Accounts with numbers above `after`, ascending, at most `limit`: a few look-ups for each.
     async fn retention_rows(&self, after: UserId, limit: usize) -> Result<Vec<RetentionRow>>;
-    /// What [`super::MaintenanceStore`], [`super::AccountStore`], [`super::SessionStore`], [`super::SignInStore`] and
-    /// [`super::EventStore`] would delete now. Walks over those tables.
+    /// What [`super::MaintenanceStore`], [`super::AccountStore`], [`super::SessionStore`], [`super::SignInStore`],
+    /// [`super::SecurityStore`] and [`super::EventStore`] would delete now. Walks over those tables.
     async fn due_rows(&self, before: DueBefore) -> Result<DueRows>;
     /// Marks a clean-up as under way, or goes on with it, for about `ttl`. `false`: another instance's is.
     async fn begin_sweep(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool>;
@@ -103,6 +107,7 @@ macro_rules! due_rows_sql {
              (SELECT 1 FROM one_time_tokens t WHERE t.user_id = users.id AND t.expires_at > $2)), \
              (SELECT count(*) FROM sessions WHERE expires_at < $2), \
              (SELECT count(*) FROM socket_tickets WHERE expires_at < $2), \
+             (SELECT count(*) FROM security_events WHERE at < $5), \
              (SELECT count(*) FROM account_events WHERE at <= ",
             $now,
             " - $4 AND id < (SELECT max(id) FROM account_events))"
@@ -141,7 +146,8 @@ macro_rules! decode_due_rows {
                 unverified: count(3)?,
                 sessions: count(4)?,
                 tickets: count(5)?,
-                events: count(6)?,
+                security: count(6)?,
+                events: count(7)?,
             })
         })()
     }};

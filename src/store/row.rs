@@ -293,7 +293,8 @@ macro_rules! decode_token {
 /// The columns of a session, in the order in which [`decode_session`] reads them.
 macro_rules! session_columns {
     () => {
-        "id, user_id, name, user_agent, method, created_at, last_seen_at, last_address, expires_at"
+        "id, user_id, name, user_agent, method, created_at, last_seen_at, last_address, expires_at, authenticated_at, \
+         authenticated_how, user_verified"
     };
 }
 
@@ -312,7 +313,26 @@ macro_rules! decode_session {
                 last_seen_at: row.try_get(6)?,
                 last_address: row.try_get(7)?,
                 expires_at: row.try_get(8)?,
+                authentication: $crate::store::row::decode_authentication!(row, 9)?,
             })
+        })()
+    }};
+}
+
+/// Reads how somebody proved who they are, whose columns begin at `$at`: when, how, whether the user was verified.
+macro_rules! decode_authentication {
+    ($row:expr, $at:expr) => {{
+        let row = $row;
+        let at: usize = $at;
+        (|| -> $crate::store::Result<Option<$crate::store::Authentication>> {
+            let (Some(at_ms), Some(how)) = (row.try_get(at)?, row.try_get::<Option<&str>, _>(at + 1)?) else {
+                return Ok(None);
+            };
+            Ok(Some($crate::store::Authentication {
+                at_ms,
+                how: $crate::store::SessionMethod::stored(how)?,
+                user_verified: row.try_get(at + 2)?,
+            }))
         })()
     }};
 }
@@ -371,6 +391,23 @@ macro_rules! decode_event {
     }};
 }
 
+/// Reads an entry of a security log: when, kind, method, address, device, how many times.
+macro_rules! decode_security_event {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::SecurityEvent> {
+            Ok($crate::store::SecurityEvent {
+                at_ms: row.try_get(0)?,
+                kind: $crate::store::SecurityKind::stored(row.try_get(1)?)?,
+                method: row.try_get::<Option<&str>, _>(2)?.map($crate::store::SessionMethod::stored).transpose()?,
+                address: row.try_get(3)?,
+                device: row.try_get(4)?,
+                times: row.try_get(5)?,
+            })
+        })()
+    }};
+}
+
 /// Reads what rebuilding a state row needs of an operation; the payload stays in the database.
 macro_rules! decode_trace {
     ($row:expr) => {{
@@ -402,9 +439,10 @@ macro_rules! trace_columns {
 }
 
 pub(super) use {
-    decode_archive, decode_event, decode_full_state, decode_head, decode_op, decode_overview, decode_sealable,
-    decode_session, decode_standing, decode_state, decode_ticket, decode_token, decode_trace, decode_user, op_columns,
-    overview_columns, session_columns, state_columns, trace_columns, user_columns,
+    decode_archive, decode_authentication, decode_event, decode_full_state, decode_head, decode_op, decode_overview,
+    decode_sealable, decode_security_event, decode_session, decode_standing, decode_state, decode_ticket, decode_token,
+    decode_trace, decode_user, op_columns, overview_columns, session_columns, state_columns, trace_columns,
+    user_columns,
 };
 
 /// Says what stands where it can't, without the value: it may be a user's.
@@ -471,6 +509,7 @@ pub(super) fn token_purpose(text: &str) -> Result<TokenPurpose> {
         TokenPurpose::ResetPassword,
         TokenPurpose::RecoverPasskey,
         TokenPurpose::ChangeAddress,
+        TokenPurpose::UndoAddress,
     ]
     .into_iter()
     .find(|purpose| purpose.as_str() == text)

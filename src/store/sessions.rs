@@ -115,6 +115,26 @@ impl SessionMethod {
     }
 }
 
+/// When and how somebody last proved in a session who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authentication {
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// By a password, a passkey or a mailed link; nothing else proves it.
+    pub how: SessionMethod,
+    /// Of passkeys: whether the authenticator made sure of its user.
+    pub user_verified: bool,
+}
+
+/// Which sessions end with a change: all but one.
+#[derive(Clone, Copy, Debug)]
+pub struct SignOut {
+    /// The one that stays; `None`: an older token asks, and those stay.
+    pub keep: Option<SessionId>,
+    /// Older tokens that were issued before this instant end.
+    pub now_ms: i64,
+}
+
 /// A session. Times are Unix milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -131,6 +151,8 @@ pub struct SessionRow {
     /// The first part of the address that it was last seen from.
     pub last_address: Option<String>,
     pub expires_at: i64,
+    /// `None`: nobody did, as in a session that the operator made.
+    pub authentication: Option<Authentication>,
 }
 
 /// What is known of the tokens of an account that name no session.
@@ -190,23 +212,28 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Stores a new session. Beyond `keep` sessions of the account those unused for longest go. `false`: there is no
     /// such account, or it is locked.
     async fn open_session(&self, session: &SessionRow, keep: usize) -> Result<bool>;
-    /// Voids every token of the account and stores a new session, which takes over the name of `replaced` if that is a
-    /// session of the account. Returns the new token version; `None`: no such account.
+    /// Voids every token of the account and stores a new session, which takes over the name of `replaced`, and
+    /// when and how somebody proved in it who they are, if that is a session of the account. Returns the new token version; `None`: no such account.
     async fn replace_sessions(&self, session: &SessionRow, replaced: Option<SessionId>) -> Result<Option<i64>>;
     /// What decides about a token of this account that names this session. `None`: no such account.
     async fn standing(&self, user: UserId, session: Option<SessionId>) -> Result<Option<Standing>>;
+    /// When and how somebody proved in a session of the account who they are.
+    async fn authentication(&self, user: UserId, session: SessionId) -> Result<Option<Authentication>>;
+    /// Notes that somebody did so now. `false`: the account has no such session.
+    async fn authenticate_session(&self, user: UserId, session: SessionId, now: &Authentication) -> Result<bool>;
     /// The account's sessions that end after `now_ms`, the one that was seen last first.
     async fn sessions(&self, user: UserId, now_ms: i64) -> Result<Vec<SessionRow>>;
     /// The account's older tokens, if one has been seen since they were last voided.
     async fn older_tokens(&self, user: UserId) -> Result<Option<OlderTokens>>;
     /// Gives a session of the account another name. `false`: it has no such session.
     async fn rename_session(&self, user: UserId, id: SessionId, name: &str) -> Result<bool>;
-    /// Voids one session of the account and announces it. `false`: it has no such session.
+    /// Voids one session of the account and its mailed links, and announces it. `false`: it has no such session.
     async fn revoke_session(&self, user: UserId, id: SessionId) -> Result<bool>;
-    /// Voids the tokens that name no session and were issued before `now_ms`. `false`: no such account.
+    /// Voids the tokens that name no session and were issued before `now_ms`, and the mailed links. `false`: no such account.
     async fn revoke_older_tokens(&self, user: UserId, now_ms: i64) -> Result<bool>;
-    /// Voids every session but `keep`, and unless that is `None` the older tokens too. Returns how many sessions went.
-    async fn revoke_other_sessions(&self, user: UserId, keep: Option<SessionId>, now_ms: i64) -> Result<u64>;
+    /// Voids every session but one, unless an older token asks the older tokens too, and the mailed links. Returns how
+    /// many sessions went.
+    async fn revoke_other_sessions(&self, user: UserId, others: SignOut) -> Result<u64>;
     /// Takes note that sessions were seen, each at most once in the list; later times win. Those that are gone are left
     /// out.
     async fn touch_sessions(&self, seen: &[SessionSeen]) -> Result<()>;

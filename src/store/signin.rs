@@ -9,7 +9,7 @@
 
 use async_trait::async_trait;
 
-use super::{NewUser, OneTimeToken, Result, UserRow};
+use super::{NewUser, OneTimeToken, Result, SignOut, UserRow};
 use crate::protocol::UserId;
 
 mod steps;
@@ -54,6 +54,8 @@ pub enum Ceremony {
     Recover,
     /// A further passkey of somebody signed in.
     Add,
+    /// Proving once more who one is.
+    StepUp,
 }
 
 impl Ceremony {
@@ -65,6 +67,7 @@ impl Ceremony {
             Self::Login => "login",
             Self::Recover => "recover",
             Self::Add => "add",
+            Self::StepUp => "step_up",
         }
     }
 }
@@ -136,6 +139,29 @@ pub struct NewInvite {
     pub expires_at: i64,
 }
 
+/// The link that will undo a change of address.
+#[derive(Clone, Copy, Debug)]
+pub struct UndoLink {
+    /// SHA-256 of its token.
+    pub hash: [u8; 32],
+    /// Until when it can be used, Unix milliseconds.
+    pub expires_at: i64,
+    /// With so many unexpired ones the address is not changed any more: otherwise the first of them, which is the
+    /// owner's, would have to make room.
+    pub most: i64,
+}
+
+/// An address that has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressChange {
+    /// Whose.
+    pub user: UserId,
+    /// The address that the account had.
+    pub before: String,
+    /// The one that it has.
+    pub now: String,
+}
+
 /// Links, passkeys, challenges, invitations.
 #[async_trait]
 pub trait SignInStore: Send + Sync + 'static {
@@ -160,11 +186,15 @@ pub trait SignInStore: Send + Sync + 'static {
     /// Uses a link that replaces lost passkeys: deletes all, stores this one, token version + 1, voids the account's
     /// other links.
     async fn take_recovery_link(&self, hash: &[u8; 32], now_ms: i64, key: &NewPasskey) -> Result<Unique<UserId>>;
-    /// Uses a link that changes the address; voids the account's other links. An unverified account with the new address,
-    /// which anybody could have made, gives way.
-    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>>;
-    /// Sets a password, forgets failed logins, voids the account's links. `false`: there is no such account.
-    async fn change_password(&self, user: UserId, password_hash: &str) -> Result<bool>;
+    /// Uses a link that changes the address; voids the account's other links, and stores one that undoes it. An
+    /// unverified account with the new address, which anybody could have made, gives way.
+    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64, undo: &UndoLink) -> Result<Unique<AddressChange>>;
+    /// Uses a link that puts an address back: token version + 1, voids the account's other links and those that would
+    /// undo later changes, and deletes passkeys that were added since. An unverified account with the address gives way.
+    async fn take_undo_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<AddressChange>>;
+    /// Sets a password, forgets failed logins, voids the account's links, and ends the other sessions if asked to.
+    /// `false`: there is no such account.
+    async fn change_password(&self, user: UserId, password_hash: &str, others: Option<SignOut>) -> Result<bool>;
 
     /// Stores a challenge. Of the newest `most` none is lost; older ones are.
     async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()>;

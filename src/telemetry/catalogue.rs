@@ -113,7 +113,11 @@ pub const KNOWN_VALUES: &[(&str, &str, &[&str])] = &[
     ("supersync_sockets_closed_total", "reason", &["client", "shutdown", "replaced", "not_accepted", "reset"]),
     ("supersync_sockets_refused_total", "reason", &["malformed", "not_accepted", "too_many", "shutdown", "error"]),
     ("supersync_sweeps_total", "outcome", &["ok", "error"]),
-    ("supersync_sweep_deleted_total", "kind", &["archives", "devices", "tokens", "sessions", "tickets", "events"]),
+    (
+        "supersync_sweep_deleted_total",
+        "kind",
+        &["archives", "devices", "tokens", "sessions", "tickets", "security", "events"],
+    ),
     ("supersync_registrations_total", "outcome", &["ok"]),
     ("supersync_session_checks_total", "source", &["cache", "database"]),
     ("supersync_mails_total", "outcome", &["sent", "retried", "failed", "dropped", "logged"]),

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{MAX_CREDENTIAL_ID_BYTES, MAX_PUBLIC_KEY_BYTES, RelyingParty, WebauthnError};
 
 const USER_PRESENT: u8 = 0x01;
+const USER_VERIFIED: u8 = 0x04;
 const BACKUP_ELIGIBLE: u8 = 0x08;
 const BACKED_UP: u8 = 0x10;
 const HAS_KEY: u8 = 0x40;
@@ -70,6 +71,10 @@ impl<'a> AuthenticatorData<'a> {
             return Err(WebauthnError::BackupFlags);
         }
         Ok(())
+    }
+
+    pub(super) const fn user_verified(&self) -> bool {
+        self.flags & USER_VERIFIED != 0
     }
 
     pub(super) const fn backup_eligible(&self) -> bool {

@@ -44,6 +44,8 @@ pub struct StoredKey<'a> {
 #[allow(missing_docs)]
 pub struct Assertion {
     pub counter: u32,
+    /// Whether the authenticator made sure of its user, by a PIN or a finger.
+    pub user_verified: bool,
     pub backup_eligible: bool,
 }
 
@@ -101,7 +103,11 @@ pub fn verify_assertion(
     if (counter > 0 || stored.counter > 0) && counter <= stored.counter {
         return Err(WebauthnError::Counter);
     }
-    Ok(Assertion { counter: data.counter, backup_eligible: data.backup_eligible() })
+    Ok(Assertion {
+        counter: data.counter,
+        user_verified: data.user_verified(),
+        backup_eligible: data.backup_eligible(),
+    })
 }
 
 /// The parts of an attestation object.

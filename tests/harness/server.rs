@@ -13,7 +13,9 @@ use supersync::events::Follower;
 use supersync::http::{self, AppState};
 use supersync::mail::Mailer;
 use supersync::protocol::{Seq, UserId};
-use supersync::store::{self, Commit, CommitOutcome, LogRange, NewUser, SnapshotChange, Store, SyncState};
+use supersync::store::{
+    self, Authentication, Commit, CommitOutcome, LogRange, NewUser, SessionMethod, SnapshotChange, Store, SyncState,
+};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -254,6 +256,16 @@ impl Server {
     /// A further session of the account, as the command line opens one.
     pub async fn signed_in_again(&self, account: &Account) -> Account {
         Account { token: self.token(account.id).await, ..account.clone() }
+    }
+
+    /// From now on the account's owner has just given the password in each of its sessions.
+    pub async fn prove(&self, account: &Account) {
+        let now_ms = self.clock.now_ms();
+        let now = Authentication { at_ms: now_ms, how: SessionMethod::Password, user_verified: false };
+        for session in self.store.sessions(account.id, now_ms).await.expect("the store works") {
+            let noted = self.store.authenticate_session(account.id, session.id, &now).await.expect("the store works");
+            assert!(noted, "the session is there");
+        }
     }
 
     /// Makes every token of the account void, as the account's owner can.

@@ -26,6 +26,7 @@ on_both_databases! {
 async fn administrator(server: &Server) -> Account {
     let account = server.account().await;
     server.accounts.set_admin(account.id, true).await.expect("the account exists");
+    server.prove(&account).await;
     account
 }
 

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use supersync::accounts::{SessionOrigin, SessionRef};
+use supersync::accounts::{Asker, SessionOrigin, SessionRef};
 use supersync::store::EventKind;
 
 use crate::harness::{Account, Backend, Ended, Server, TestDatabase, op};
@@ -51,7 +51,7 @@ async fn a_revoked_session_ends_here_too_and_alone(on: Backend) {
     let (mut stays, mut goes) = (account.socket("A").await, other.socket("B").await);
     let sender = server.accounts.authenticate_token(&other.token).await.expect("it counts");
     let session = SessionRef::One(sender.session.expect("no older token"));
-    server.beside().await.revoke_session(account.id, session).await.expect("there is one");
+    server.beside().await.revoke_session(account.id, session, &Asker::operator()).await.expect("there is one");
     assert_eq!(status(&other).await.status, 200, "nobody has told this process");
     assert_eq!(server.follow().await, 1);
     refused(&status(&other).await, REVOKED);

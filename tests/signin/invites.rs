@@ -38,7 +38,7 @@ fn token_of(link: &str, page: &str) -> String {
 async fn admin(world: &World) -> String {
     let user = world.verified("admin@b.co").await;
     world.accounts.set_admin(user, true).await.unwrap();
-    world.token(user).await
+    world.signed_in("admin@b.co").await
 }
 
 async fn invite(world: &World, admin: &str, body: Value) -> String {

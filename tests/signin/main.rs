@@ -35,4 +35,7 @@ mod neutral;
 mod own;
 mod passkeys;
 mod recovery;
+mod revocation;
+mod security_log;
+mod step_up;
 mod world;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
+use supersync::http::route::{Access, ROUTES, Route, Verb};
 
 use crate::authenticator::Key;
 use crate::harness::Backend;
@@ -15,119 +16,28 @@ on_both_databases! {
     nobody_reaches_what_is_somebody_elses,
 }
 
-/// Who may use a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum For {
-    /// Everybody: it has no token to check, or a one-time token in its body.
-    Everybody,
-    /// Who has an account.
-    Owners,
-    Administrators,
-    /// Takes its token in the address and answers after the upgrade; has tests of its own (`tests/sessions`, scenarios).
-    Sockets,
-    /// Exists in test mode only.
-    Tests,
-}
-use For::{Administrators, Everybody, Owners, Sockets, Tests};
-
-const ROUTES: &[(&str, &str, For)] = &[
-    ("POST", "/api/sync/ops", Owners),
-    ("GET", "/api/sync/ops", Owners),
-    ("POST", "/api/sync/snapshot", Owners),
-    ("GET", "/api/sync/snapshot", Owners),
-    ("GET", "/api/sync/status", Owners),
-    ("GET", "/api/sync/devices", Owners),
-    ("DELETE", "/api/sync/data", Owners),
-    ("GET", "/api/sync/restore-points", Owners),
-    ("GET", "/api/sync/restore/{server_seq}", Owners),
-    ("GET", "/api/sync/ws", Sockets),
-    ("POST", "/api/sync/ws-ticket", Owners),
-    ("GET", "/api/sync/archives", Owners),
-    ("GET", "/api/sync/archives/{id}", Owners),
-    ("POST", "/api/sync/archives/{id}/restore", Owners),
-    ("GET", "/api/account", Owners),
-    ("DELETE", "/api/account", Owners),
-    ("GET", "/api/account/export", Owners),
-    ("GET", "/api/account/qr", Owners),
-    ("POST", "/api/account/password", Owners),
-    ("POST", "/api/account/email", Owners),
-    ("POST", "/api/account/email/verify", Everybody),
-    ("POST", "/api/replace-token", Owners),
-    ("GET", "/api/sessions", Owners),
-    ("POST", "/api/sessions/revoke-others", Owners),
-    ("PATCH", "/api/sessions/{id}", Owners),
-    ("DELETE", "/api/sessions/{id}", Owners),
-    ("GET", "/api/passkeys", Owners),
-    ("POST", "/api/passkeys/options", Owners),
-    ("POST", "/api/passkeys/verify", Owners),
-    ("PATCH", "/api/passkeys/{id}", Owners),
-    ("DELETE", "/api/passkeys/{id}", Owners),
-    ("GET", "/api/invites", Administrators),
-    ("POST", "/api/invites", Administrators),
-    ("DELETE", "/api/invites/{id}", Administrators),
-    ("GET", "/api/admin/users", Administrators),
-    ("GET", "/api/admin/users/{id}", Administrators),
-    ("PATCH", "/api/admin/users/{id}", Administrators),
-    ("DELETE", "/api/admin/users/{id}", Administrators),
-    ("POST", "/api/admin/users/{id}/revoke", Administrators),
-    ("GET", "/api/admin/server", Administrators),
-    ("GET", "/api/admin/diagnostics", Administrators),
-    ("POST", "/api/register", Everybody),
-    ("POST", "/api/login", Everybody),
-    ("POST", "/api/verify-email", Everybody),
-    ("POST", "/api/register/magic-link", Everybody),
-    ("POST", "/api/register/passkey/options", Everybody),
-    ("POST", "/api/register/passkey/verify", Everybody),
-    ("POST", "/api/login/magic-link", Everybody),
-    ("POST", "/api/login/magic-link/verify", Everybody),
-    ("POST", "/api/login/passkey/options", Everybody),
-    ("POST", "/api/login/passkey/verify", Everybody),
-    ("POST", "/api/recover/passkey", Everybody),
-    ("POST", "/api/recover/passkey/options", Everybody),
-    ("POST", "/api/recover/passkey/complete", Everybody),
-    ("POST", "/api/forgot-password", Everybody),
-    ("POST", "/api/reset-password", Everybody),
-    ("GET", "/", Everybody),
-    ("GET", "/index.html", Everybody),
-    ("GET", "/claim", Everybody),
-    ("GET", "/invite", Everybody),
-    ("GET", "/admin", Everybody),
-    ("GET", "/verify-email", Everybody),
-    ("POST", "/verify-email", Everybody),
-    ("GET", "/magic-login", Everybody),
-    ("GET", "/recover-passkey", Everybody),
-    ("GET", "/reset-password", Everybody),
-    ("GET", "/change-email", Everybody),
-    ("GET", "/privacy.html", Everybody),
-    ("GET", "/terms.html", Everybody),
-    ("GET", "/assets/{version}/{name}", Everybody),
-    ("GET", "/favicon.ico", Everybody),
-    ("GET", "/health", Everybody),
-    ("GET", "/livez", Everybody),
-    ("GET", "/readyz", Everybody),
-    ("POST", "/api/test/create-user", Tests),
-    ("POST", "/api/test/cleanup", Tests),
-    ("DELETE", "/api/test/user/{user_id}", Tests),
-    ("GET", "/api/test/user/{user_id}/ops", Tests),
-    ("POST", "/api/test/user/{user_id}/legacy-plaintext-ops", Tests),
-    ("DELETE", "/api/test/user/{user_id}/ops-after/{server_seq}", Tests),
-];
-
 /// A body that passes the checks which come before the token's.
-fn body(path: &str) -> Value {
+pub fn body(path: &str) -> Value {
     match path {
         "/api/account/password" => json!({ "newPassword": "a new good password" }),
         "/api/account/email" => json!({ "email": "elsewhere@b.co" }),
         "/api/sessions/{id}" | "/api/passkeys/{id}" => json!({ "name": "mine" }),
         "/api/passkeys/verify" => json!({ "credential": {}, "name": "mine" }),
         "/api/admin/users/{id}" => json!({ "quotaBytes": 7 }),
+        "/api/account/step-up" => json!({ "credential": {} }),
         _ => json!({}),
     }
 }
 
-async fn ask(world: &World, token: Option<&str>, method: &str, path: &str, id: &str) -> Answer {
-    let body = (method != "GET").then(|| body(path));
-    world.send(method, &path.replace("{id}", id).replace("{server_seq}", "1"), token, body.as_ref()).await
+async fn ask(world: &World, token: Option<&str>, route: &Route, id: &str) -> Answer {
+    let body = (route.verb != Verb::Get).then(|| body(route.path));
+    let path = route.path.replace("{id}", id).replace("{server_seq}", "1");
+    world.send(route.verb.as_str(), &path, token, body.as_ref()).await
+}
+
+/// Routes whose sender shows a token in the usual place.
+fn with_token() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().filter(|route| !matches!(route.access, Access::Everybody | Access::Socket | Access::Test))
 }
 
 /// The routes as the source has them.
@@ -168,7 +78,7 @@ fn routes_in(source: &str, found: &mut BTreeSet<(String, String)>) {
 #[test]
 fn the_table_has_every_route() {
     let table: BTreeSet<_> =
-        ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+        ROUTES.iter().map(|route| (route.verb.as_str().to_owned(), route.path.to_owned())).collect();
     assert_eq!(table.len(), ROUTES.len(), "each once");
     assert_eq!(table, routes_of_the_source());
 }
@@ -209,13 +119,13 @@ async fn no_route_opens_to_a_token_that_is_not_good(on: Backend) {
         (Some(deleted), "Account unavailable"),
         (Some(locked), "Account unavailable"),
     ];
-    for (method, path, whose) in ROUTES.iter().filter(|route| matches!(route.2, Owners | Administrators)) {
+    for route in with_token() {
         for (token, reason) in &bad {
-            let answer = ask(&world, token.as_deref(), method, path, "1").await;
+            let answer = ask(&world, token.as_deref(), route, "1").await;
             assert_eq!(
                 (answer.status, answer.body["error"].as_str()),
                 (401, Some(*reason)),
-                "{method} {path} {whose:?}: {}",
+                "{route:?}: {}",
                 answer.text
             );
         }
@@ -258,30 +168,31 @@ async fn nobody_reaches_what_is_somebody_elses(on: Backend) {
     };
     let before = facts().await;
 
-    let routes = ROUTES.iter().filter(|route| matches!(route.2, Owners | Administrators));
-    for (number, (method, path, whose)) in routes.enumerate() {
+    for (number, route) in with_token().enumerate() {
+        let path = route.path;
         // A fresh one each time, since some of these routes end it.
-        let other = world.verified(&format!("other{number}@b.co")).await;
-        let theirs = world.token(other).await;
+        let other = format!("other{number}@b.co");
+        world.verified(&other).await;
+        let theirs = world.signed_in(&other).await;
         let id = match path.split('/').nth(2) {
             Some("sessions") => session.clone(),
             Some("passkeys") => passkey.clone(),
             Some("sync") => archive.clone(),
             _ => owner.to_string(),
         };
-        let answer = ask(&world, Some(&theirs), method, path, &id).await;
-        if *whose == Administrators {
+        let answer = ask(&world, Some(&theirs), route, &id).await;
+        if route.access.wants_admin() {
             answer.refused(403, "Administrators only");
         } else if path.contains("{id}") {
-            assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text);
+            assert_eq!(answer.status, 404, "{route:?}: {}", answer.text);
         } else {
-            assert_ne!(answer.status, 401, "{method} {path}: {}", answer.text);
+            assert_ne!(answer.status, 401, "{route:?}: {}", answer.text);
             assert!(
                 !answer.text.contains("owner@b.co") && !answer.text.contains("laptop"),
-                "{method} {path}: {}",
+                "{route:?}: {}",
                 answer.text
             );
         }
-        assert!(facts().await == before, "{method} {path} changed what is somebody else's");
+        assert!(facts().await == before, "{route:?} changed what is somebody else's");
     }
 }

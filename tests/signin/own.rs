@@ -40,8 +40,8 @@ async fn the_account_says_what_it_is(on: Backend) {
 
 async fn a_password_is_changed_by_who_knows_it_or_has_just_signed_in(on: Backend) {
     let world = world(on).await;
-    let user = world.verified("a@b.co").await;
-    let token = world.token(user).await;
+    world.verified("a@b.co").await;
+    let token = world.signed_in("a@b.co").await;
     world.post("/api/forgot-password", json!({"email": "a@b.co"})).await.ok();
     let short = world.post_as(&token, "/api/account/password", json!({"newPassword": "short"})).await;
     assert_eq!(short.faults(), ["Password must be at least 12 characters long"]);
@@ -81,7 +81,8 @@ async fn wrong_current_passwords_lock(on: Backend) {
 
 async fn an_address_is_changed_by_a_link_to_it(on: Backend) {
     let world = world(on).await;
-    let token = world.token(world.verified("old@b.co").await).await;
+    world.verified("old@b.co").await;
+    let token = world.signed_in("old@b.co").await;
     world.post("/api/login/magic-link", json!({"email": "old@b.co"})).await.ok();
     let ask = |email: &str| world.post_as(&token, "/api/account/email", json!({ "email": email }));
     assert_eq!(ask("x").await.faults(), ["Invalid email format"]);
@@ -110,7 +111,8 @@ async fn an_address_is_changed_by_a_link_to_it(on: Backend) {
 
 async fn an_address_that_is_taken_is_not_told(on: Backend) {
     let world = world(on).await;
-    let token = world.token(world.verified("me@b.co").await).await;
+    world.verified("me@b.co").await;
+    let token = world.signed_in("me@b.co").await;
     world.verified("you@b.co").await;
     let answer = world.post_as(&token, "/api/account/email", json!({"email": "you@b.co"})).await;
     assert_eq!(answer.ok(), json!({ "message": SENT }));
@@ -119,7 +121,8 @@ async fn an_address_that_is_taken_is_not_told(on: Backend) {
 
 async fn an_address_that_is_taken_meanwhile_stays_whose_it_is(on: Backend) {
     let world = world(on).await;
-    let token = world.token(world.verified("me@b.co").await).await;
+    world.verified("me@b.co").await;
+    let token = world.signed_in("me@b.co").await;
     world.post_as(&token, "/api/account/email", json!({"email": "you@b.co"})).await.ok();
     let link = world.link("you@b.co", "change-email").await;
     let you = world.verified("you@b.co").await;
@@ -131,7 +134,8 @@ async fn an_address_that_is_taken_meanwhile_stays_whose_it_is(on: Backend) {
 
 async fn an_unverified_account_does_not_hold_an_address(on: Backend) {
     let world = world(on).await;
-    let token = world.token(world.verified("me@b.co").await).await;
+    world.verified("me@b.co").await;
+    let token = world.signed_in("me@b.co").await;
     world.post("/api/register", json!({"email": "mine@b.co", "password": OTHER_PASSWORD})).await.created();
     world.post_as(&token, "/api/account/email", json!({"email": "mine@b.co"})).await.ok();
     let link = world.link("mine@b.co", "change-email").await;
@@ -141,7 +145,8 @@ async fn an_unverified_account_does_not_hold_an_address(on: Backend) {
 
 async fn the_allow_list_counts_for_new_addresses(on: Backend) {
     let world = world_with(on, true, |config| config.allowed_emails = vec!["*@good.org".into()]).await;
-    let token = world.token(world.verified("me@b.co").await).await;
+    world.verified("me@b.co").await;
+    let token = world.signed_in("me@b.co").await;
     let answer = world.post_as(&token, "/api/account/email", json!({"email": "me@bad.org"})).await;
     answer.refused(403, "This email address is not allowed on this server.");
     for path in ["/api/register/magic-link", "/api/register/passkey/options"] {

@@ -159,6 +159,15 @@ impl World {
         self.send("GET", path, Some(token), None).await
     }
 
+    /// The body of an answer with status 200, as it is.
+    pub async fn bytes_as(&self, token: &str, path: &str) -> Vec<u8> {
+        let request = Request::builder().uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let (parts, body) =
+            self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().into_parts();
+        assert_eq!(parts.status.as_u16(), 200);
+        axum::body::to_bytes(body, 1 << 20).await.unwrap().to_vec()
+    }
+
     /// How many mails have left so far.
     pub async fn mails(&self) -> usize {
         self.accounts.drain_mails().await;
@@ -192,7 +201,12 @@ impl World {
         self.accounts.create_verified(&address, &PASSWORD.to_owned().into()).await.unwrap()
     }
 
-    /// A session for the account, as old as can be.
+    /// The token of a session in which the password has just been given.
+    pub async fn signed_in(&self, email: &str) -> String {
+        self.login(email, PASSWORD).await.ok()["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// A session for the account that the operator made: it proves nothing.
     pub async fn token(&self, user: UserId) -> String {
         self.accounts.session_for(user).await.unwrap().token.expose_secret().to_owned()
     }

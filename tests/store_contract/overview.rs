@@ -28,6 +28,7 @@ pub async fn an_account_is_shown_with_what_it_holds(db: Db) {
         last_seen_at: 500,
         last_address: None,
         expires_at: 1_000,
+        authentication: None,
     };
     assert!(db.open_session(&session, 10).await.unwrap());
     assert_eq!(figures(db.account_overview(user, 0).await.unwrap().unwrap()), (60, 3, 2, 1, Some(500)));

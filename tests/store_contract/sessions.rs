@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use supersync::protocol::UserId;
 use supersync::store::{
-    Credential, EventKind, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SocketTicket, Standing,
+    Authentication, Credential, EventKind, OlderTokens, SessionId, SessionMethod, SessionRow, SessionSeen, SignOut,
+    SocketTicket, Standing,
 };
 
 use super::fixture::*;
@@ -22,6 +23,7 @@ fn session(user: UserId, n: u8) -> SessionRow {
         last_seen_at: 100 + i64::from(n),
         last_address: None,
         expires_at: 10_000 + i64::from(n),
+        authentication: None,
     }
 }
 
@@ -149,14 +151,19 @@ pub async fn other_sessions_go_and_the_older_tokens_with_them(db: Db) {
     }
     open(&db, other, 9).await;
     let before = db.last_event().await.unwrap();
-    assert_eq!(db.revoke_other_sessions(user, Some(SessionId::from_bytes([2; 16])), 700).await.unwrap(), 2);
+    assert_eq!(
+        db.revoke_other_sessions(user, SignOut { keep: Some(SessionId::from_bytes([2; 16])), now_ms: 700 })
+            .await
+            .unwrap(),
+        2
+    );
     assert_eq!(numbers(&db, user).await, [2]);
     assert_eq!(db.standing(user, None).await.unwrap().unwrap().older_tokens_revoked_at, Some(700));
     assert!(kinds(&db, user, before).await.contains(&EventKind::SessionRevoked));
-    assert_eq!(db.revoke_other_sessions(user, None, 800).await.unwrap(), 1);
+    assert_eq!(db.revoke_other_sessions(user, SignOut { keep: None, now_ms: 800 }).await.unwrap(), 1);
     assert_eq!(db.standing(user, None).await.unwrap().unwrap().older_tokens_revoked_at, Some(700));
     assert_eq!(numbers(&db, other).await, [9]);
-    assert_eq!(db.revoke_other_sessions(999_999, None, 1).await.unwrap(), 0);
+    assert_eq!(db.revoke_other_sessions(999_999, SignOut { keep: None, now_ms: 1 }).await.unwrap(), 0);
 }
 
 pub async fn whatever_grows_the_token_version_ends_every_session(db: Db) {
@@ -191,10 +198,17 @@ pub async fn replacing_sessions_keeps_the_name_of_the_one(db: Db) {
     let id = open(&db, user, 1).await.id;
     open(&db, user, 2).await;
     db.rename_session(user, id, "my phone").await.unwrap();
+    let proven = Authentication { at_ms: 77, how: SessionMethod::Passkey, user_verified: true };
+    assert!(!db.authenticate_session(other, id, &proven).await.unwrap(), "it is not theirs");
+    assert_eq!(db.authentication(user, id).await.unwrap(), None);
+    assert!(db.authenticate_session(user, id, &proven).await.unwrap());
+    assert_eq!(db.authentication(user, id).await.unwrap(), Some(proven));
+    assert_eq!(db.authentication(other, id).await.unwrap(), None);
     let before = db.last_event().await.unwrap();
     assert_eq!(db.replace_sessions(&session(user, 3), Some(id)).await.unwrap(), Some(1));
     let left = db.sessions(user, 0).await.unwrap();
-    assert_eq!(left, [SessionRow { name: "my phone".into(), ..session(user, 3) }]);
+    let expected = SessionRow { name: "my phone".into(), authentication: Some(proven), ..session(user, 3) };
+    assert_eq!(left, [expected], "and when and how somebody last proved who they are");
     assert_eq!(kinds(&db, user, before).await, [EventKind::SessionsRevoked]);
     let theirs = open(&db, other, 9).await;
     db.rename_session(other, theirs.id, "secret").await.unwrap();

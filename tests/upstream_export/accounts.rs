@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use supersync::store::{NewPasskey, OneTimeToken, TokenPurpose, Unique};
+use supersync::store::{NewPasskey, OneTimeToken, TokenPurpose, UndoLink, Unique};
 
 use super::{export, exported, partly};
 use crate::harness::{Account, Backend, Program, Server, op};
@@ -166,7 +166,8 @@ async fn change_address(server: &Server, account: &Account, email: &str) {
         expires_at: FAR,
     };
     assert!(server.store.put_link(&link, Some(email), 0, 100).await.expect("the store works"));
-    let taken = server.store.take_address_link(&link.hash, 2).await.expect("the store works");
+    let undo = UndoLink { hash: Sha256::digest(format!("undo {secret}")).into(), expires_at: FAR, most: 100 };
+    let taken = server.store.take_address_link(&link.hash, 2, &undo).await.expect("the store works");
     assert!(matches!(taken, Unique::Done(_)), "{taken:?}");
 }
 

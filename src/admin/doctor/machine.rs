@@ -51,6 +51,11 @@ fn folder(path: &Path, about: &Metadata) -> Option<Finding> {
         let advice = "Take that right away (chmod o-w): whoever may write there can put another secret in place.";
         return Some(Finding::fault("files", "everybody on this machine may write into DATA_DIR", advice));
     }
+    if about.permissions().mode() & GROUP_AND_OTHERS != 0 {
+        let advice =
+            format!("Take that right away (chmod 700 {}); the server makes a new DATA_DIR like that.", path.display());
+        return Some(Finding::warning("files", "others than its owner may look into DATA_DIR", advice));
+    }
     access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).err().map(|error| {
         Finding::fault(
             "files",

@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret as _;
 use url::Url;
 
-use crate::config::{Config, ConfigErrors, Environment, Loaded};
+use crate::config::{Config, ConfigErrors, Environment, Loaded, secrets_of};
 use crate::diagnosis::{self, Finding};
 
 /// Fewer different characters than this are no random secret.
@@ -50,7 +50,9 @@ fn secret(config: &Config) -> Finding {
     if secret.is_empty() {
         return Finding::ok(ID, "JWT_SECRET is not set; the server makes a random one and keeps it in DATA_DIR");
     }
-    let Some(why) = weakness(secret) else { return Finding::ok(ID, "JWT_SECRET looks random") };
+    let Some(why) = secrets_of(secret).into_iter().find_map(weakness) else {
+        return Finding::ok(ID, "JWT_SECRET looks random");
+    };
     let found = format!("JWT_SECRET {why}: whoever guesses it is everybody");
     let advice = "Make another one (openssl rand -hex 32). Everybody must sign in again then, and every device needs a new token.";
     if config.environment == Environment::Production || !is_local(config) {

@@ -1,4 +1,4 @@
-//! Invitations. Every route needs a bearer token of an administrator.
+//! Invitations. Every route needs a bearer token of an administrator, and a change also proof of who asks.
 //!
 //! | Route | Answer |
 //! | --- | --- |
@@ -15,7 +15,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::{encode, no_store, sender};
+use super::{encode, no_store, proof, proven_sender, sender};
 use crate::accounts::InviteError;
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
@@ -27,8 +27,7 @@ pub(super) fn router() -> Router<AppState> {
 }
 
 async fn list(State(state): State<AppState>, parts: Parts) -> ApiResult {
-    let user = sender(&state, &parts).await?;
-    state.accounts.require_admin(&user).await?;
+    sender(&state, &parts).await?;
     let invites: Vec<Value> = state.accounts.invites().await?.iter().map(one).collect();
     Ok(no_store(encode::json(StatusCode::OK, &json!({ "invites": invites }))))
 }
@@ -49,17 +48,21 @@ async fn invite(State(state): State<AppState>, parts: Parts, JsonBody(body): Jso
     let mut fields = Fields::of(Some(body.unwrap_or_else(|| json!({}))))?;
     let address = if fields.has("email") { fields.address() } else { None };
     let makes_admin = fields.flag("admin");
+    let password = fields.current_password();
     fields.check()?;
-    let user = sender(&state, &parts).await?;
-    state.accounts.require_admin(&user).await?;
+    let user = proven_sender(&state, &parts, password.as_ref()).await?;
     let made = state.accounts.invite(Some(user.user_id), address.as_ref(), makes_admin).await?;
     let body = json!({ "id": made.id.to_string(), "link": made.link.expose_secret(), "expiresAt": made.expires_at });
     Ok(no_store(encode::json(StatusCode::CREATED, &body)))
 }
 
-async fn take_back(State(state): State<AppState>, Path(id): Path<String>, parts: Parts, _body: JsonBody) -> ApiResult {
-    let user = sender(&state, &parts).await?;
-    state.accounts.require_admin(&user).await?;
+async fn take_back(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    parts: Parts,
+    JsonBody(body): JsonBody,
+) -> ApiResult {
+    proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
     let id = id.parse().map_err(|_| InviteError::NoInvite)?;
     state.accounts.delete_invite(id).await?;
     Ok(encode::json(StatusCode::OK, &json!({ "success": true })))

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::fields::Fields;
-use super::{CLOSE_REVOKED, applicant, encode, origin, registered, session, to_the_end};
+use super::{CLOSE_REVOKED, applicant, asker, encode, origin, registered, session, to_the_end};
 use crate::accounts::{LinkError, MagicLoginError, ResetError};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
@@ -58,13 +58,14 @@ async fn forgot_password(State(state): State<AppState>, headers: HeaderMap, Json
     Ok(encode::json(StatusCode::OK, &json!({ "message": message })))
 }
 
-async fn reset_password(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn reset_password(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let token = fields.token();
     let password = fields.new_password();
     let (Some(token), Some(password)) = (token, password) else { return Err(fields.refuse()) };
+    let asker = asker(&state, &parts);
     to_the_end(async move {
-        let user = state.accounts.reset_password(token.expose_secret(), &password).await?;
+        let user = state.accounts.reset_password(token.expose_secret(), &password, &asker).await?;
         state.engine.notifier().close_user(user, CLOSE_REVOKED, "Token revoked");
         Ok(())
     })

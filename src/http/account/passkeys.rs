@@ -19,8 +19,11 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
-use super::{CLOSE_REVOKED, applicant, encode, no_store, origin, registered, sender, session, to_the_end};
-use crate::accounts::{Creation, PasskeyError};
+use super::{
+    CLOSE_REVOKED, applicant, asker, encode, no_store, origin, proof, proven_sender, registered, sender, session,
+    to_the_end,
+};
+use crate::accounts::{Creation, PasskeyError, ReauthError};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::pages::preferred;
@@ -29,7 +32,7 @@ use crate::store::{PasskeyRow, SessionMethod};
 use crate::webauthn::{ALGORITHMS, AssertionResponse, RegistrationResponse, RelyingParty};
 
 /// How long browsers wait for the authenticator, milliseconds (accounts contract, section 6.1).
-const TIMEOUT_MS: u32 = 60_000;
+pub(super) const TIMEOUT_MS: u32 = 60_000;
 
 pub(super) fn router() -> Router<AppState> {
     Router::new()
@@ -114,15 +117,16 @@ async fn recovery_options(State(state): State<AppState>, JsonBody(body): JsonBod
     Ok(no_store(encode::json(StatusCode::OK, &json!({ "email": creation.email, "options": options }))))
 }
 
-async fn recover(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+async fn recover(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let token = fields.token();
     let credential = fields.credential();
     let (Some(token), Some(credential)) = (token, credential) else { return Err(fields.refuse()) };
+    let asker = asker(&state, &parts);
     to_the_end(async move {
         // The link is judged first: somebody without one learns nothing about the rest.
         let response = registration_response(&credential).unwrap_or_else(RegistrationResponse::unreadable);
-        let user = state.accounts.recover_passkey(token.expose_secret(), &response).await?;
+        let user = state.accounts.recover_passkey(token.expose_secret(), &response, &asker).await?;
         state.engine.notifier().close_user(user, CLOSE_REVOKED, "Token revoked");
         Ok(())
     })
@@ -152,11 +156,7 @@ fn one(row: &PasskeyRow) -> Value {
 }
 
 async fn add_options(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(Some(body.unwrap_or_else(|| json!({}))))?;
-    let password = fields.current_password();
-    fields.check()?;
-    let user = sender(&state, &parts).await?;
-    state.accounts.reauthenticate(&user, password.as_ref()).await?;
+    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
     let creation = state.accounts.begin_adding_passkey(&user).await?;
     let options = creation_options(state.accounts.relying_party(), &creation, true);
     Ok(no_store(encode::json(StatusCode::OK, &options)))
@@ -170,7 +170,7 @@ async fn add(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBo
     let (Some(credential), Some(name)) = (credential, name) else { return Err(fields.refuse()) };
     let user = sender(&state, &parts).await?;
     let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
-    let id = state.accounts.add_passkey(&user, &response, &name).await?;
+    let id = state.accounts.add_passkey(&user, &response, &name, &asker(&state, &parts)).await?;
     Ok(encode::json(StatusCode::CREATED, &json!({ "id": id.to_string() })))
 }
 
@@ -193,12 +193,8 @@ async fn remove(
     parts: Parts,
     JsonBody(body): JsonBody,
 ) -> ApiResult {
-    let mut fields = Fields::of(Some(body.unwrap_or_else(|| json!({}))))?;
-    let password = fields.current_password();
-    fields.check()?;
-    let user = sender(&state, &parts).await?;
-    state.accounts.reauthenticate(&user, password.as_ref()).await?;
-    state.accounts.remove_passkey(user.user_id, number(&id)?).await?;
+    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
+    state.accounts.remove_passkey(user.user_id, number(&id)?, &asker(&state, &parts)).await?;
     Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
 }
 
@@ -259,7 +255,7 @@ fn registration_response(credential: &Map<String, Value>) -> Option<Registration
     })
 }
 
-fn assertion_response(credential: &Map<String, Value>) -> Option<AssertionResponse> {
+pub(super) fn assertion_response(credential: &Map<String, Value>) -> Option<AssertionResponse> {
     let (raw_id, members) = parts_of(credential)?;
     Some(AssertionResponse {
         raw_id,
@@ -276,6 +272,7 @@ impl From<PasskeyError> for ApiError {
             PasskeyError::Authentication | PasskeyError::NotVerified | PasskeyError::NoAccount => {
                 StatusCode::UNAUTHORIZED
             }
+            PasskeyError::NoSession => return ReauthError::Required.into(),
             PasskeyError::TooMany | PasskeyError::LastWayIn => StatusCode::CONFLICT,
             PasskeyError::NoPasskey => StatusCode::NOT_FOUND,
             PasskeyError::Register(error) => return error.into(),

@@ -19,7 +19,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::{no_store, sender, to_the_end};
+use super::{asker, no_store, sender, to_the_end};
 use crate::accounts::{AuthUser, SessionError, SessionRef, TICKET_LIFETIME_MS};
 use crate::http::body::JsonBody;
 use crate::http::encode;
@@ -99,9 +99,9 @@ async fn rename(
 
 async fn revoke(State(state): State<AppState>, Path(id): Path<String>, parts: Parts, _body: JsonBody) -> ApiResult {
     let user = sender(&state, &parts).await?;
-    let session = named(&id)?;
+    let (session, asker) = (named(&id)?, asker(&state, &parts));
     to_the_end(async move {
-        state.accounts.revoke_session(user.user_id, session).await?;
+        state.accounts.revoke_session(user.user_id, session, &asker).await?;
         let is_void = |credential: &Credential| match session {
             SessionRef::One(id) => credential.session == Some(id),
             SessionRef::OlderTokens => credential.session.is_none(),
@@ -115,8 +115,9 @@ async fn revoke(State(state): State<AppState>, Path(id): Path<String>, parts: Pa
 
 async fn revoke_others(State(state): State<AppState>, parts: Parts, _body: JsonBody) -> ApiResult {
     let user = sender(&state, &parts).await?;
+    let asker = asker(&state, &parts);
     let revoked = to_the_end(async move {
-        let revoked = state.accounts.revoke_other_sessions(&user).await?;
+        let revoked = state.accounts.revoke_other_sessions(&user, &asker).await?;
         state.engine.notifier().close_revoked(user.user_id, |credential| credential.session != user.session);
         Ok(revoked)
     });

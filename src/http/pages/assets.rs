@@ -49,6 +49,8 @@ const FILES: &[(&str, &str, &str)] = files! {
     "recover-passkey.js": SCRIPT,
     "reset-password.js": SCRIPT,
     "change-email.js": SCRIPT,
+    "undo-email.js": SCRIPT,
+    "proof.js": SCRIPT,
     "admin.js": SCRIPT,
     "invitations.js": SCRIPT,
     "diagnostics.js": SCRIPT,

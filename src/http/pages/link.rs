@@ -27,6 +27,7 @@ pub(super) fn router() -> Router<AppState> {
         .route("/recover-passkey", get(page::<RecoverPasskey>))
         .route("/reset-password", get(page::<ResetPassword>))
         .route("/change-email", get(page::<ChangeEmail>))
+        .route("/undo-email", get(page::<UndoEmail>))
 }
 
 /// A page that shows a link's token to its script or form.
@@ -57,6 +58,7 @@ link_page!(MagicLogin, "magic-login.html");
 link_page!(RecoverPasskey, "recover-passkey.html");
 link_page!(ResetPassword, "reset-password.html");
 link_page!(ChangeEmail, "change-email.html");
+link_page!(UndoEmail, "undo-email.html");
 
 /// `GET /…?token=…`.
 async fn page<P: LinkPage>(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {

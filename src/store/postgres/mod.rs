@@ -33,6 +33,7 @@ mod pool;
 mod recount;
 mod retention;
 mod rows;
+mod security;
 mod segments;
 mod sessions;
 mod signin;

@@ -27,7 +27,7 @@ impl RetentionStore for PostgresStore {
     async fn due_rows(&self, before: DueBefore) -> Result<DueRows> {
         on_connection!(self.housekeeping, self.patience, "due_rows", |db| {
             let query = sqlx::query(DUE_ROWS).bind(before.devices_ms).bind(before.now_ms).bind(before.unverified_ms);
-            let row = query.bind(ttl_ms(before.events)).fetch_one(&mut *db).await?;
+            let row = query.bind(ttl_ms(before.events)).bind(before.security_ms).fetch_one(&mut *db).await?;
             decode_due_rows!(&row)
         })
     }

@@ -6,13 +6,16 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
+use super::signin::{lock_user, void_links};
 use super::{Pool, PostgresStore, on_connection, placed, sql};
 use crate::protocol::UserId;
 use crate::store::error::is_foreign_key_violation;
-use crate::store::row::{bound, decode_session, decode_standing, decode_ticket, session_columns};
+use crate::store::row::{
+    bound, decode_authentication, decode_session, decode_standing, decode_ticket, session_columns,
+};
 use crate::store::{
-    Credential, EventKind, OlderTokens, Result, SessionId, SessionRow, SessionSeen, SessionStore, SocketTicket,
-    Standing,
+    Authentication, Credential, EventKind, OlderTokens, Result, SessionId, SessionRow, SessionSeen, SessionStore,
+    SignOut, SocketTicket, Standing,
 };
 
 const SESSIONS: &str = concat!(
@@ -20,10 +23,16 @@ const SESSIONS: &str = concat!(
     session_columns!(),
     " FROM sessions WHERE user_id = $1 AND expires_at > $2 ORDER BY last_seen_at DESC, created_at DESC, id"
 );
+const REPLACED: &str =
+    "SELECT name, authenticated_at, authenticated_how, user_verified FROM sessions WHERE id = $1 AND user_id = $2";
+const AUTHENTICATION: &str =
+    "SELECT authenticated_at, authenticated_how, user_verified FROM sessions WHERE id = $1 AND user_id = $2";
+const AUTHENTICATE: &str = "UPDATE sessions SET authenticated_at = $3, authenticated_how = $4, user_verified = $5 \
+                            WHERE id = $1 AND user_id = $2";
 const INSERT: &str = concat!(
     "INSERT INTO sessions (",
     session_columns!(),
-    ") SELECT $1, u.id, $3, $4, $5, $6, $7, $8, $9 FROM users u WHERE u.id = $2 AND u.locked_at IS NULL"
+    ") SELECT $1, u.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM users u WHERE u.id = $2 AND u.locked_at IS NULL"
 );
 
 #[async_trait]
@@ -31,7 +40,7 @@ impl SessionStore for PostgresStore {
     async fn open_session(&self, session: &SessionRow, keep: usize) -> Result<bool> {
         on_connection!(self.requests, self.patience, "open_session", |db| {
             let mut tx = db.begin().await?;
-            if !insert(&mut tx, session, &session.name).await? {
+            if !insert(&mut tx, session).await? {
                 return Ok(false);
             }
             let dropped = sqlx::query(
@@ -59,11 +68,16 @@ impl SessionStore for PostgresStore {
             if locked.fetch_optional(&mut *tx).await?.is_none() {
                 return Ok(None);
             }
-            let name: Option<String> = sqlx::query_scalar("SELECT name FROM sessions WHERE id = $1 AND user_id = $2")
+            let replaced = sqlx::query(REPLACED)
                 .bind(replaced.map(|id| id.as_bytes().to_vec()))
                 .bind(session.user)
                 .fetch_optional(&mut *tx)
                 .await?;
+            let mut session = session.clone();
+            if let Some(row) = replaced {
+                session.name = row.try_get(0)?;
+                session.authentication = decode_authentication!(&row, 1)?;
+            }
             // Deletes the sessions and announces it: see the schema.
             let versions: Vec<i64> = sqlx::query_scalar(
                 "UPDATE users SET token_version = token_version + 1 WHERE id = $1 RETURNING token_version",
@@ -72,7 +86,7 @@ impl SessionStore for PostgresStore {
             .fetch_all(&mut *tx)
             .await?;
             let Some(version) = versions.first().copied() else { return Ok(None) };
-            if !insert(&mut tx, session, name.as_deref().unwrap_or(&session.name)).await? {
+            if !insert(&mut tx, &session).await? {
                 return Ok(None);
             }
             tx.commit().await?;
@@ -83,6 +97,28 @@ impl SessionStore for PostgresStore {
     async fn standing(&self, user: UserId, session: Option<SessionId>) -> Result<Option<Standing>> {
         let (pool, patience) = (self.requests.clone(), self.patience);
         self.standings.ask((user, session), move |asked| find_standings(pool.clone(), patience, asked)).await
+    }
+
+    async fn authentication(&self, user: UserId, session: SessionId) -> Result<Option<Authentication>> {
+        on_connection!(self.requests, self.patience, "authentication", |db| {
+            let row = sqlx::query(AUTHENTICATION).bind(session.as_bytes().to_vec()).bind(user);
+            let row = row.fetch_optional(&mut *db).await?;
+            row.map_or(Ok(None), |row| decode_authentication!(&row, 0))
+        })
+    }
+
+    async fn authenticate_session(&self, user: UserId, session: SessionId, now: &Authentication) -> Result<bool> {
+        on_connection!(self.requests, self.patience, "authenticate_session", |db| {
+            let done = sqlx::query(AUTHENTICATE)
+                .bind(session.as_bytes().to_vec())
+                .bind(user)
+                .bind(now.at_ms)
+                .bind(now.how.as_str())
+                .bind(now.user_verified)
+                .execute(&mut *db)
+                .await?;
+            Ok(done.rows_affected() > 0)
+        })
     }
 
     async fn sessions(&self, user: UserId, now_ms: i64) -> Result<Vec<SessionRow>> {
@@ -123,6 +159,7 @@ impl SessionStore for PostgresStore {
     async fn revoke_session(&self, user: UserId, id: SessionId) -> Result<bool> {
         on_connection!(self.requests, self.patience, "revoke_session", |db| {
             let mut tx = db.begin().await?;
+            lock_user(&mut tx, user).await?;
             let done = sqlx::query("DELETE FROM sessions WHERE id = $2 AND user_id = $1")
                 .bind(user)
                 .bind(id.as_bytes().to_vec())
@@ -131,6 +168,7 @@ impl SessionStore for PostgresStore {
             if done.rows_affected() == 0 {
                 return Ok(false);
             }
+            void_links(&mut tx, user).await?;
             announce(&mut tx, user, EventKind::SessionRevoked).await?;
             tx.commit().await?;
             Ok(true)
@@ -144,21 +182,12 @@ impl SessionStore for PostgresStore {
         })
     }
 
-    async fn revoke_other_sessions(&self, user: UserId, keep: Option<SessionId>, now_ms: i64) -> Result<u64> {
+    async fn revoke_other_sessions(&self, user: UserId, others: SignOut) -> Result<u64> {
         on_connection!(self.requests, self.patience, "revoke_other_sessions", |db| {
             let mut tx = db.begin().await?;
-            let keeps = keep.map(|id| id.as_bytes().to_vec());
-            let done = sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND id IS DISTINCT FROM $2")
-                .bind(user)
-                .bind(keeps)
-                .execute(&mut *tx)
-                .await?;
-            if keep.is_some() {
-                sqlx::query(sql::REVOKE_OLDER_TOKENS).bind(user).bind(now_ms).execute(&mut *tx).await?;
-            }
-            announce(&mut tx, user, EventKind::SessionRevoked).await?;
+            let revoked = revoke_others(&mut tx, user, others).await?;
             tx.commit().await?;
-            Ok(done.rows_affected())
+            Ok(revoked)
         })
     }
 
@@ -267,18 +296,21 @@ impl SessionStore for PostgresStore {
     }
 }
 
-/// Stores a session under this name. `false`: no such account, or it is locked.
-async fn insert(db: &mut PgConnection, session: &SessionRow, name: &str) -> Result<bool> {
+/// Stores a session. `false`: no such account, or it is locked.
+async fn insert(db: &mut PgConnection, session: &SessionRow) -> Result<bool> {
     let inserted = sqlx::query(INSERT)
         .bind(session.id.as_bytes().to_vec())
         .bind(session.user)
-        .bind(name.to_owned())
+        .bind(session.name.clone())
         .bind(session.user_agent.clone())
         .bind(session.method.as_str())
         .bind(session.created_at)
         .bind(session.last_seen_at)
         .bind(session.last_address.clone())
         .bind(session.expires_at)
+        .bind(session.authentication.map(|done| done.at_ms))
+        .bind(session.authentication.map(|done| done.how.as_str()))
+        .bind(session.authentication.is_some_and(|done| done.user_verified))
         .execute(db)
         .await;
     match inserted {
@@ -287,6 +319,22 @@ async fn insert(db: &mut PgConnection, session: &SessionRow, name: &str) -> Resu
         Err(error) if is_foreign_key_violation(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Ends the account's other sessions and voids its mailed links. Returns how many sessions went.
+pub(super) async fn revoke_others(db: &mut PgConnection, user: UserId, others: SignOut) -> Result<u64> {
+    lock_user(db, user).await?;
+    let done = sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND id IS DISTINCT FROM $2")
+        .bind(user)
+        .bind(others.keep.map(|id| id.as_bytes().to_vec()))
+        .execute(&mut *db)
+        .await?;
+    if others.keep.is_some() {
+        sqlx::query(sql::REVOKE_OLDER_TOKENS).bind(user).bind(others.now_ms).execute(&mut *db).await?;
+    }
+    void_links(db, user).await?;
+    announce(db, user, EventKind::SessionRevoked).await?;
+    Ok(done.rows_affected())
 }
 
 /// The last statement of a transaction: from here to its end no other transaction announces anything.

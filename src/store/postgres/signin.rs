@@ -69,10 +69,10 @@ impl SignInStore for PostgresStore {
         })
     }
 
-    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>> {
+    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64, undo: &UndoLink) -> Result<Unique<AddressChange>> {
         on_connection!(self.requests, self.patience, "take_address_link", |db| {
             let mut tx = db.begin().await?;
-            let done = take_address_link(&mut tx, hash, now_ms).await?;
+            let done = take_address_link(&mut tx, hash, now_ms, undo).await?;
             // Dropped without a commit, the transaction undoes everything.
             if let Unique::Done(_) = done {
                 tx.commit().await?;
@@ -81,10 +81,22 @@ impl SignInStore for PostgresStore {
         })
     }
 
-    async fn change_password(&self, user: UserId, password_hash: &str) -> Result<bool> {
+    async fn take_undo_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<AddressChange>> {
+        on_connection!(self.requests, self.patience, "take_undo_link", |db| {
+            let mut tx = db.begin().await?;
+            let done = take_undo_link(&mut tx, hash, now_ms).await?;
+            // Dropped without a commit, the transaction undoes everything.
+            if let Unique::Done(_) = done {
+                tx.commit().await?;
+            }
+            Ok(done)
+        })
+    }
+
+    async fn change_password(&self, user: UserId, password_hash: &str, others: Option<SignOut>) -> Result<bool> {
         on_connection!(self.requests, self.patience, "change_password", |db| {
             let mut tx = db.begin().await?;
-            let done = change_password(&mut tx, user, password_hash).await?;
+            let done = change_password(&mut tx, user, password_hash, others).await?;
             tx.commit().await?;
             Ok(done)
         })

@@ -66,8 +66,8 @@ macro_rules! sign_in_steps {
         use $crate::store::signin::{PASSKEY, decode_invite, decode_passkey};
         use $crate::store::row::{decode_user, user_columns};
         use $crate::store::{
-            Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, NewUser, OneTimeToken, PasskeyRow, TakenChallenge,
-            TokenPurpose, Unique, UserRow,
+            AddressChange, Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, NewUser, OneTimeToken, PasskeyRow,
+            SignOut, TakenChallenge, TokenPurpose, UndoLink, Unique, UserRow,
         };
 
         const INVITES: &str = "SELECT id, email, makes_admin, is_claim, created_by, created_at, expires_at, used_at, \
@@ -76,7 +76,7 @@ macro_rules! sign_in_steps {
                                    used_at, used_by FROM invites WHERE token_hash = $1 AND expires_at > $2";
 
         /// Whether the account exists and is verified; its row stays locked.
-        async fn lock_user(db: &mut $Connection, user: UserId) -> Result<Option<bool>> {
+        pub(super) async fn lock_user(db: &mut $Connection, user: UserId) -> Result<Option<bool>> {
             let query = concat!("SELECT is_verified FROM users WHERE id = $1", $lock);
             Ok(sqlx::query_scalar(query).bind(user).fetch_optional(&mut *db).await?)
         }
@@ -98,28 +98,37 @@ macro_rules! sign_in_steps {
             Ok(())
         }
 
-        /// The account of a link that is used hereby, and the address that it sets.
+        /// The account of a link that is used hereby, the address that it sets, and when it was made.
         async fn delete_link(
             db: &mut $Connection,
             hash: &[u8; 32],
             purpose: TokenPurpose,
             now_ms: i64,
-        ) -> Result<Option<(UserId, Option<String>)>> {
+        ) -> Result<Option<(UserId, Option<String>, i64)>> {
+            let owner = sqlx::query_scalar("SELECT user_id FROM one_time_tokens WHERE token_hash = $1");
+            let Some(owner) = owner.bind(hash.to_vec()).fetch_optional(&mut *db).await? else { return Ok(None) };
+            // First the account's row: who voids its links at the same time waits here, and not for this link.
+            lock_user(db, owner).await?;
             let rows = sqlx::query(
                 "DELETE FROM one_time_tokens WHERE token_hash = $1 AND purpose = $2 AND expires_at > $3 \
-                 RETURNING user_id, new_email",
+                 RETURNING user_id, new_email, created_at",
             )
             .bind(hash.to_vec())
             .bind(purpose.as_str())
             .bind(now_ms)
             .fetch_all(&mut *db)
             .await?;
-            rows.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+            rows.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).transpose()
         }
 
-        /// After a change of how one signs in, whatever is in the mail is void.
-        async fn void_links(db: &mut $Connection, user: UserId) -> Result<()> {
-            sqlx::query("DELETE FROM one_time_tokens WHERE user_id = $1").bind(user).execute(&mut *db).await?;
+        /// After a revocation, and after a change of how one signs in, whatever is in the mail is void, but for what undoes
+        /// a change of address. (What grows the token version need not say so: see the schema.)
+        pub(super) async fn void_links(db: &mut $Connection, user: UserId) -> Result<()> {
+            sqlx::query("DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose <> $2")
+                .bind(user)
+                .bind(TokenPurpose::UndoAddress.as_str())
+                .execute(&mut *db)
+                .await?;
             sqlx::query("DELETE FROM pending_passkeys WHERE user_id = $1").bind(user).execute(&mut *db).await?;
             Ok(())
         }
@@ -256,7 +265,7 @@ macro_rules! sign_in_steps {
         }
 
         async fn take_login_link(db: &mut $Connection, hash: &[u8; 32], now_ms: i64) -> Result<Option<UserRow>> {
-            let Some((user, _)) = delete_link(db, hash, TokenPurpose::MagicLogin, now_ms).await? else {
+            let Some((user, ..)) = delete_link(db, hash, TokenPurpose::MagicLogin, now_ms).await? else {
                 return Ok(None);
             };
             let rows = sqlx::query(concat!(
@@ -276,7 +285,7 @@ macro_rules! sign_in_steps {
             now_ms: i64,
             password_hash: &str,
         ) -> Result<Option<UserId>> {
-            let Some((user, _)) = delete_link(db, hash, TokenPurpose::ResetPassword, now_ms).await? else {
+            let Some((user, ..)) = delete_link(db, hash, TokenPurpose::ResetPassword, now_ms).await? else {
                 return Ok(None);
             };
             let set = sqlx::query(
@@ -300,7 +309,7 @@ macro_rules! sign_in_steps {
             now_ms: i64,
             key: &NewPasskey,
         ) -> Result<Unique<UserId>> {
-            let Some((user, _)) = delete_link(db, hash, TokenPurpose::RecoverPasskey, now_ms).await? else {
+            let Some((user, ..)) = delete_link(db, hash, TokenPurpose::RecoverPasskey, now_ms).await? else {
                 return Ok(Unique::Gone);
             };
             let set = sqlx::query(
@@ -321,28 +330,96 @@ macro_rules! sign_in_steps {
             Ok(Unique::Done(user))
         }
 
-        async fn take_address_link(db: &mut $Connection, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>> {
-            let Some((user, Some(email))) = delete_link(db, hash, TokenPurpose::ChangeAddress, now_ms).await? else {
-                return Ok(Unique::Gone);
-            };
+        async fn take_address_link(
+            db: &mut $Connection,
+            hash: &[u8; 32],
+            now_ms: i64,
+            undo: &UndoLink,
+        ) -> Result<Unique<AddressChange>> {
+            let link = delete_link(db, hash, TokenPurpose::ChangeAddress, now_ms).await?;
+            let Some((user, Some(email), _)) = link else { return Ok(Unique::Gone) };
+            let undo_links: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*) FROM one_time_tokens WHERE user_id = $1 AND purpose = $2 AND expires_at > $3",
+            )
+            .bind(user)
+            .bind(TokenPurpose::UndoAddress.as_str())
+            .bind(now_ms)
+            .fetch_one(&mut *db)
+            .await?;
+            if undo_links >= undo.most {
+                return Ok(Unique::TooMany);
+            }
+            let done = set_address(db, user, email).await?;
+            if let Unique::Done(change) = &done {
+                void_links(db, user).await?;
+                let link = OneTimeToken {
+                    hash: undo.hash,
+                    purpose: TokenPurpose::UndoAddress,
+                    user,
+                    pending_password_hash: None,
+                    created_at: now_ms,
+                    expires_at: undo.expires_at,
+                };
+                insert_link(db, &link, Some(&change.before)).await?;
+            }
+            Ok(done)
+        }
+
+        async fn take_undo_link(
+            db: &mut $Connection,
+            hash: &[u8; 32],
+            now_ms: i64,
+        ) -> Result<Unique<AddressChange>> {
+            let link = delete_link(db, hash, TokenPurpose::UndoAddress, now_ms).await?;
+            let Some((user, Some(email), created_at)) = link else { return Ok(Unique::Gone) };
+            let done = set_address(db, user, email).await?;
+            if let Unique::Done(_) = done {
+                sqlx::query("DELETE FROM passkeys WHERE user_id = $1 AND created_at >= $2")
+                    .bind(user)
+                    .bind(created_at)
+                    .execute(&mut *db)
+                    .await?;
+                sqlx::query("DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2 AND created_at >= $3")
+                    .bind(user)
+                    .bind(TokenPurpose::UndoAddress.as_str())
+                    .bind(created_at)
+                    .execute(&mut *db)
+                    .await?;
+                // Ends every session and voids every other link: see the schema.
+                sqlx::query(
+                    "UPDATE users SET token_version = token_version + 1, failed_login_attempts = 0, \
+                     locked_until = NULL WHERE id = $1",
+                )
+                .bind(user)
+                .execute(&mut *db)
+                .await?;
+            }
+            Ok(done)
+        }
+
+        /// Gives a verified account an address, unless another verified one has it.
+        async fn set_address(db: &mut $Connection, user: UserId, email: String) -> Result<Unique<AddressChange>> {
+            let before = sqlx::query_scalar("SELECT email FROM users WHERE id = $1 AND is_verified = TRUE");
+            let Some(before) = before.bind(user).fetch_optional(&mut *db).await? else { return Ok(Unique::Gone) };
             sqlx::query("DELETE FROM users WHERE lower(email) = $1 AND is_verified = FALSE AND id <> $2")
                 .bind(email.to_ascii_lowercase())
                 .bind(user)
                 .execute(&mut *db)
                 .await?;
-            let set = sqlx::query("UPDATE users SET email = $2 WHERE id = $1 AND is_verified = TRUE").bind(user).bind(email);
+            let set = sqlx::query("UPDATE users SET email = $2 WHERE id = $1").bind(user).bind(email.clone());
             match set.execute(&mut *db).await {
-                Ok(done) if done.rows_affected() == 0 => Ok(Unique::Gone),
-                Ok(_) => {
-                    void_links(db, user).await?;
-                    Ok(Unique::Done(user))
-                }
+                Ok(_) => Ok(Unique::Done(AddressChange { user, before, now: email })),
                 Err(error) if is_unique_violation(&error) => Ok(Unique::Taken),
                 Err(error) => Err(error.into()),
             }
         }
 
-        async fn change_password(db: &mut $Connection, user: UserId, password_hash: &str) -> Result<bool> {
+        async fn change_password(
+            db: &mut $Connection,
+            user: UserId,
+            password_hash: &str,
+            others: Option<SignOut>,
+        ) -> Result<bool> {
             let set = sqlx::query(
                 "UPDATE users SET password_hash = $2, failed_login_attempts = 0, locked_until = NULL WHERE id = $1",
             )
@@ -350,7 +427,11 @@ macro_rules! sign_in_steps {
             .bind(password_hash.to_owned())
             .execute(&mut *db)
             .await?;
-            void_links(db, user).await?;
+            if let Some(others) = others {
+                super::sessions::revoke_others(db, user, others).await?;
+            } else {
+                void_links(db, user).await?;
+            }
             Ok(set.rows_affected() > 0)
         }
 

@@ -37,6 +37,7 @@ mod peers;
 mod reader;
 mod recount;
 mod retention;
+mod security;
 mod segments;
 mod sessions;
 mod signin;
@@ -244,7 +245,8 @@ fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connecti
 fn prepare(path: &Path) -> Result<Option<File>> {
     let io = |what: &str, error: &std::io::Error| StoreError::Refused(format!("{what} {}: {error}", path.display()));
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| io("cannot create the folder of the database", &error))?;
+        crate::config::private_folder(folder)
+            .map_err(|error| io("cannot create the folder of the database", &error))?;
     }
     let lock = private_file(&lock_path(path)).map_err(|error| io("cannot create the lock file of", &error))?;
     match lock.try_lock() {

@@ -29,7 +29,7 @@ impl RetentionStore for SqliteStore {
     async fn due_rows(&self, before: DueBefore) -> Result<DueRows> {
         timed_on("due_rows", "readers", async {
             let query = sqlx::query(DUE_ROWS).bind(before.devices_ms).bind(before.now_ms).bind(before.unverified_ms);
-            let row = query.bind(ttl_ms(before.events)).fetch_one(&self.readers).await?;
+            let row = query.bind(ttl_ms(before.events)).bind(before.security_ms).fetch_one(&self.readers).await?;
             decode_due_rows!(&row)
         })
         .await

@@ -5,12 +5,15 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
+use super::signin::{lock_user, void_links};
 use crate::protocol::UserId;
 use crate::store::error::{is_foreign_key_violation, timed_on};
-use crate::store::row::{bound, decode_session, decode_standing, decode_ticket, session_columns};
+use crate::store::row::{
+    bound, decode_authentication, decode_session, decode_standing, decode_ticket, session_columns,
+};
 use crate::store::{
-    Credential, EventKind, OlderTokens, Result, SessionId, SessionRow, SessionSeen, SessionStore, SocketTicket,
-    Standing,
+    Authentication, Credential, EventKind, OlderTokens, Result, SessionId, SessionRow, SessionSeen, SessionStore,
+    SignOut, SocketTicket, Standing,
 };
 
 const SESSIONS: &str = concat!(
@@ -18,10 +21,16 @@ const SESSIONS: &str = concat!(
     session_columns!(),
     " FROM sessions WHERE user_id = ?1 AND expires_at > ?2 ORDER BY last_seen_at DESC, created_at DESC, id"
 );
+const REPLACED: &str =
+    "SELECT name, authenticated_at, authenticated_how, user_verified FROM sessions WHERE id = ?1 AND user_id = ?2";
+const AUTHENTICATION: &str =
+    "SELECT authenticated_at, authenticated_how, user_verified FROM sessions WHERE id = ?1 AND user_id = ?2";
+const AUTHENTICATE: &str = "UPDATE sessions SET authenticated_at = ?3, authenticated_how = ?4, user_verified = ?5 \
+                            WHERE id = ?1 AND user_id = ?2";
 const INSERT: &str = concat!(
     "INSERT INTO sessions (",
     session_columns!(),
-    ") SELECT ?1, u.id, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM users u WHERE u.id = ?2 AND u.locked_at IS NULL"
+    ") SELECT ?1, u.id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 FROM users u WHERE u.id = ?2 AND u.locked_at IS NULL"
 );
 const STANDING: &str = "SELECT u.is_verified, u.locked_at IS NOT NULL, u.token_version, u.older_tokens_revoked_at, \
                         u.older_tokens_seen_at, s.created_at, s.last_seen_at FROM users u \
@@ -42,7 +51,7 @@ impl SessionStore for SqliteStore {
         timed_on("open_session", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-            if !insert(&mut tx, session, &session.name).await? {
+            if !insert(&mut tx, session).await? {
                 return Ok(false);
             }
             let dropped = sqlx::query(
@@ -67,11 +76,16 @@ impl SessionStore for SqliteStore {
         timed_on("replace_sessions", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-            let name: Option<String> = sqlx::query_scalar("SELECT name FROM sessions WHERE id = ?1 AND user_id = ?2")
+            let replaced = sqlx::query(REPLACED)
                 .bind(replaced.map(|id| id.as_bytes().to_vec()))
                 .bind(session.user)
                 .fetch_optional(&mut *tx)
                 .await?;
+            let mut session = session.clone();
+            if let Some(row) = replaced {
+                session.name = row.try_get(0)?;
+                session.authentication = decode_authentication!(&row, 1)?;
+            }
             // Deletes the sessions and announces it: see the schema.
             let versions: Vec<i64> = sqlx::query_scalar(
                 "UPDATE users SET token_version = token_version + 1 WHERE id = ?1 RETURNING token_version",
@@ -80,7 +94,7 @@ impl SessionStore for SqliteStore {
             .fetch_all(&mut *tx)
             .await?;
             let Some(version) = versions.first().copied() else { return Ok(None) };
-            if !insert(&mut tx, session, name.as_deref().unwrap_or(&session.name)).await? {
+            if !insert(&mut tx, &session).await? {
                 return Ok(None);
             }
             tx.commit().await?;
@@ -94,6 +108,30 @@ impl SessionStore for SqliteStore {
             let session = session.map(|id| id.as_bytes().to_vec());
             let row = sqlx::query(STANDING).bind(user).bind(session).fetch_optional(&self.readers).await?;
             row.map(|row| decode_standing!(&row)).transpose()
+        })
+        .await
+    }
+
+    async fn authentication(&self, user: UserId, session: SessionId) -> Result<Option<Authentication>> {
+        timed_on("authentication", "readers", async {
+            let row = sqlx::query(AUTHENTICATION).bind(session.as_bytes().to_vec()).bind(user);
+            let row = row.fetch_optional(&self.readers).await?;
+            row.map_or(Ok(None), |row| decode_authentication!(&row, 0))
+        })
+        .await
+    }
+
+    async fn authenticate_session(&self, user: UserId, session: SessionId, now: &Authentication) -> Result<bool> {
+        timed_on("authenticate_session", "writer", async {
+            let done = sqlx::query(AUTHENTICATE)
+                .bind(session.as_bytes().to_vec())
+                .bind(user)
+                .bind(now.at_ms)
+                .bind(now.how.as_str())
+                .bind(now.user_verified)
+                .execute(&mut *self.writer.acquire().await?)
+                .await?;
+            Ok(done.rows_affected() > 0)
         })
         .await
     }
@@ -139,6 +177,7 @@ impl SessionStore for SqliteStore {
         timed_on("revoke_session", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            lock_user(&mut tx, user).await?;
             let done = sqlx::query("DELETE FROM sessions WHERE id = ?2 AND user_id = ?1")
                 .bind(user)
                 .bind(id.as_bytes().to_vec())
@@ -147,6 +186,7 @@ impl SessionStore for SqliteStore {
             if done.rows_affected() == 0 {
                 return Ok(false);
             }
+            void_links(&mut tx, user).await?;
             announce(&mut tx, user, EventKind::SessionRevoked).await?;
             tx.commit().await?;
             Ok(true)
@@ -166,22 +206,13 @@ impl SessionStore for SqliteStore {
         .await
     }
 
-    async fn revoke_other_sessions(&self, user: UserId, keep: Option<SessionId>, now_ms: i64) -> Result<u64> {
+    async fn revoke_other_sessions(&self, user: UserId, others: SignOut) -> Result<u64> {
         timed_on("revoke_other_sessions", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-            let keeps = keep.map(|id| id.as_bytes().to_vec());
-            let done = sqlx::query("DELETE FROM sessions WHERE user_id = ?1 AND id IS DISTINCT FROM ?2")
-                .bind(user)
-                .bind(keeps)
-                .execute(&mut *tx)
-                .await?;
-            if keep.is_some() {
-                sqlx::query(REVOKE_OLDER_TOKENS).bind(user).bind(now_ms).execute(&mut *tx).await?;
-            }
-            announce(&mut tx, user, EventKind::SessionRevoked).await?;
+            let revoked = revoke_others(&mut tx, user, others).await?;
             tx.commit().await?;
-            Ok(done.rows_affected())
+            Ok(revoked)
         })
         .await
     }
@@ -292,18 +323,21 @@ impl SessionStore for SqliteStore {
     }
 }
 
-/// Stores a session under this name. `false`: no such account, or it is locked.
-async fn insert(db: &mut SqliteConnection, session: &SessionRow, name: &str) -> Result<bool> {
+/// Stores a session. `false`: no such account, or it is locked.
+async fn insert(db: &mut SqliteConnection, session: &SessionRow) -> Result<bool> {
     let inserted = sqlx::query(INSERT)
         .bind(session.id.as_bytes().to_vec())
         .bind(session.user)
-        .bind(name.to_owned())
+        .bind(session.name.clone())
         .bind(session.user_agent.clone())
         .bind(session.method.as_str())
         .bind(session.created_at)
         .bind(session.last_seen_at)
         .bind(session.last_address.clone())
         .bind(session.expires_at)
+        .bind(session.authentication.map(|done| done.at_ms))
+        .bind(session.authentication.map(|done| done.how.as_str()))
+        .bind(session.authentication.is_some_and(|done| done.user_verified))
         .execute(db)
         .await;
     match inserted {
@@ -312,6 +346,22 @@ async fn insert(db: &mut SqliteConnection, session: &SessionRow, name: &str) -> 
         Err(error) if is_foreign_key_violation(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Ends the account's other sessions and voids its mailed links. Returns how many sessions went.
+pub(super) async fn revoke_others(db: &mut SqliteConnection, user: UserId, others: SignOut) -> Result<u64> {
+    lock_user(db, user).await?;
+    let done = sqlx::query("DELETE FROM sessions WHERE user_id = ?1 AND id IS DISTINCT FROM ?2")
+        .bind(user)
+        .bind(others.keep.map(|id| id.as_bytes().to_vec()))
+        .execute(&mut *db)
+        .await?;
+    if others.keep.is_some() {
+        sqlx::query(REVOKE_OLDER_TOKENS).bind(user).bind(others.now_ms).execute(&mut *db).await?;
+    }
+    void_links(db, user).await?;
+    announce(db, user, EventKind::SessionRevoked).await?;
+    Ok(done.rows_affected())
 }
 
 pub(super) async fn announce(db: &mut SqliteConnection, user: UserId, kind: EventKind) -> Result<()> {

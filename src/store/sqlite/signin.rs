@@ -81,11 +81,11 @@ impl SignInStore for SqliteStore {
         .await
     }
 
-    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>> {
+    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64, undo: &UndoLink) -> Result<Unique<AddressChange>> {
         timed_on("take_address_link", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-            let done = take_address_link(&mut tx, hash, now_ms).await?;
+            let done = take_address_link(&mut tx, hash, now_ms, undo).await?;
             // Dropped without a commit, the transaction undoes everything.
             if let Unique::Done(_) = done {
                 tx.commit().await?;
@@ -95,11 +95,25 @@ impl SignInStore for SqliteStore {
         .await
     }
 
-    async fn change_password(&self, user: UserId, password_hash: &str) -> Result<bool> {
+    async fn take_undo_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<AddressChange>> {
+        timed_on("take_undo_link", "writer", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let done = take_undo_link(&mut tx, hash, now_ms).await?;
+            // Dropped without a commit, the transaction undoes everything.
+            if let Unique::Done(_) = done {
+                tx.commit().await?;
+            }
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn change_password(&self, user: UserId, password_hash: &str, others: Option<SignOut>) -> Result<bool> {
         timed_on("change_password", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-            let done = change_password(&mut tx, user, password_hash).await?;
+            let done = change_password(&mut tx, user, password_hash, others).await?;
             tx.commit().await?;
             Ok(done)
         })

@@ -10,11 +10,12 @@ use supersync::store::adopt::{AdoptOutcome, AdoptStore, AdoptionRow, Portion, Re
 use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
 use supersync::store::doctor::{NextRows, NumbersBehind, Orphans, Selection, VitalSigns};
 use supersync::store::{
-    AccountOverview, AccountStore, ArchiveStore, ArchivedRange, Ceremony, Challenge, Charge, DatabaseFacts,
-    DoctorStore, DueBefore, DueRows, GaugeStore, Holdings, InviteRow, KindUsage, NewInvite, NewPasskey, NewUser,
-    OlderTokens, OneTimeToken, OverviewStore, Parts, PasskeyRow, PoolUse, RecountStore, Result, RetentionRow,
-    RetentionStore, SchemaDifference, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore, SocketTicket,
-    StagedPart, Standing, TableSize, TakenChallenge, TestStore, TokenPurpose, Unique, UsageStore, UserRow,
+    AccountOverview, AccountStore, AddressChange, ArchiveStore, ArchivedRange, Authentication, Ceremony, Challenge,
+    Charge, DatabaseFacts, DoctorStore, DueBefore, DueRows, GaugeStore, Holdings, InviteRow, KindUsage, NewInvite,
+    NewPasskey, NewUser, OlderTokens, OneTimeToken, OverviewStore, Parts, PasskeyRow, PoolUse, RecountStore, Result,
+    RetentionRow, RetentionStore, SchemaDifference, SecurityEvent, SecurityStore, SessionId, SessionRow, SessionSeen,
+    SessionStore, SignInStore, SignOut, SocketTicket, StagedPart, Standing, TableSize, TakenChallenge, TestStore,
+    TokenPurpose, UndoLink, Unique, UsageStore, UserRow,
 };
 use tokio::sync::mpsc;
 
@@ -183,6 +184,14 @@ impl SessionStore for FaultyStore {
         self.count();
         self.inner.standing(user, session).await
     }
+    async fn authentication(&self, user: UserId, session: SessionId) -> Result<Option<Authentication>> {
+        self.count();
+        self.inner.authentication(user, session).await
+    }
+    async fn authenticate_session(&self, user: UserId, session: SessionId, now: &Authentication) -> Result<bool> {
+        self.count();
+        self.inner.authenticate_session(user, session, now).await
+    }
     async fn sessions(&self, user: UserId, now_ms: i64) -> Result<Vec<SessionRow>> {
         self.count();
         self.inner.sessions(user, now_ms).await
@@ -203,9 +212,9 @@ impl SessionStore for FaultyStore {
         self.count();
         self.inner.revoke_older_tokens(user, now_ms).await
     }
-    async fn revoke_other_sessions(&self, user: UserId, keep: Option<SessionId>, now_ms: i64) -> Result<u64> {
+    async fn revoke_other_sessions(&self, user: UserId, others: SignOut) -> Result<u64> {
         self.count();
-        self.inner.revoke_other_sessions(user, keep, now_ms).await
+        self.inner.revoke_other_sessions(user, others).await
     }
     async fn touch_sessions(&self, seen: &[SessionSeen]) -> Result<()> {
         self.count();
@@ -238,6 +247,28 @@ impl SessionStore for FaultyStore {
 }
 
 #[async_trait]
+impl SecurityStore for FaultyStore {
+    async fn record_security_event(
+        &self,
+        user: UserId,
+        event: &SecurityEvent,
+        joins_since_ms: Option<i64>,
+        keep: usize,
+    ) -> Result<()> {
+        self.count();
+        self.inner.record_security_event(user, event, joins_since_ms, keep).await
+    }
+    async fn security_events(&self, user: UserId, limit: usize) -> Result<Vec<SecurityEvent>> {
+        self.count();
+        self.inner.security_events(user, limit).await
+    }
+    async fn delete_old_security_events(&self, before_ms: i64, limit: usize) -> Result<u64> {
+        self.count();
+        self.inner.delete_old_security_events(before_ms, limit).await
+    }
+}
+
+#[async_trait]
 impl SignInStore for FaultyStore {
     async fn put_verification_link(
         &self,
@@ -266,13 +297,17 @@ impl SignInStore for FaultyStore {
         self.count();
         self.inner.take_recovery_link(hash, now_ms, key).await
     }
-    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<UserId>> {
+    async fn take_address_link(&self, hash: &[u8; 32], now_ms: i64, undo: &UndoLink) -> Result<Unique<AddressChange>> {
         self.count();
-        self.inner.take_address_link(hash, now_ms).await
+        self.inner.take_address_link(hash, now_ms, undo).await
     }
-    async fn change_password(&self, user: UserId, password_hash: &str) -> Result<bool> {
+    async fn take_undo_link(&self, hash: &[u8; 32], now_ms: i64) -> Result<Unique<AddressChange>> {
         self.count();
-        self.inner.change_password(user, password_hash).await
+        self.inner.take_undo_link(hash, now_ms).await
+    }
+    async fn change_password(&self, user: UserId, password_hash: &str, others: Option<SignOut>) -> Result<bool> {
+        self.count();
+        self.inner.change_password(user, password_hash, others).await
     }
     async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()> {
         self.count();

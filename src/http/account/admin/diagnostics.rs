@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::administrator;
+use super::sender;
 use crate::config::Config;
 use crate::diagnosis::{self, Finding};
 use crate::http::account::no_store;
@@ -32,7 +32,7 @@ fn as_json(finding: &Finding) -> Value {
 
 /// `GET /api/admin/diagnostics`.
 pub(super) async fn all(State(state): State<AppState>, parts: Parts) -> ApiResult {
-    administrator(&state, &parts).await?;
+    sender(&state, &parts).await?;
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let seen = Seen::of(&parts.headers, peer, address::of(&parts, &state));
     let config = &state.config;

@@ -1,4 +1,5 @@
-//! Routes of administrators: every account, and the server itself. Who is none gets 403 "Administrators only".
+//! Routes of administrators: every account, and the server itself. Who is none gets 403 "Administrators only"; a change
+//! needs proof of who asks as well.
 //!
 //! | Route | Answer |
 //! | --- | --- |
@@ -17,12 +18,12 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::{CLOSE_REVOKED, no_store, sender, to_the_end};
-use crate::accounts::{AdminRefusal, AuthUser, ManageError, make_up_password};
+use super::{CLOSE_REVOKED, no_store, proof, proven_sender, sender, to_the_end};
+use crate::accounts::{AdminRefusal, AuthUser, ManageError, ReauthError, make_up_password};
 use crate::http::body::JsonBody;
 use crate::http::encode;
 use crate::http::error::{ApiError, ApiResult};
@@ -49,17 +50,11 @@ pub(super) fn router() -> Router<AppState> {
         .route("/api/admin/diagnostics", get(diagnostics::all))
 }
 
-/// The sender, if it is an administrator.
-async fn administrator(state: &AppState, parts: &Parts) -> ApiResult<AuthUser> {
-    let user = sender(state, parts).await?;
-    state.accounts.require_admin(&user).await?;
-    Ok(user)
-}
-
 impl From<AdminRefusal> for ApiError {
     fn from(error: AdminRefusal) -> Self {
         match error {
             AdminRefusal::NotAdmin => Self::new(StatusCode::FORBIDDEN, error.to_string()),
+            AdminRefusal::NotVerified => ReauthError::Required.into(),
             AdminRefusal::Database(error) => error.into(),
         }
     }
@@ -82,7 +77,7 @@ fn number(id: &str) -> ApiResult<UserId> {
 }
 
 async fn list(State(state): State<AppState>, RawQuery(query): RawQuery, parts: Parts) -> ApiResult {
-    administrator(&state, &parts).await?;
+    sender(&state, &parts).await?;
     let query = query.unwrap_or_default();
     let value = |wanted: &str| {
         let mut pairs = url::form_urlencoded::parse(query.as_bytes());
@@ -134,7 +129,7 @@ fn account(account: &AccountOverview) -> Value {
 }
 
 async fn show(State(state): State<AppState>, Path(id): Path<String>, parts: Parts) -> ApiResult {
-    administrator(&state, &parts).await?;
+    sender(&state, &parts).await?;
     let found = state.accounts.overview(number(&id)?).await.map_err(missing)?;
     Ok(no_store(encode::json(StatusCode::OK, &account(&found))))
 }
@@ -148,7 +143,8 @@ struct Changes {
 }
 
 impl Changes {
-    fn of(body: Option<Value>) -> ApiResult<Self> {
+    /// And the current password, if it was given.
+    fn of(body: Option<Value>) -> ApiResult<(Self, Option<SecretString>)> {
         let mut fields = Fields::of(body)?;
         let changes = Self {
             quota_bytes: fields.optional_count("quotaBytes"),
@@ -156,8 +152,9 @@ impl Changes {
             is_admin: fields.bool_if_given("isAdmin"),
             is_verified: fields.true_if_given("verified"),
         };
+        let password = fields.current_password();
         fields.check()?;
-        Ok(changes)
+        Ok((changes, password))
     }
 
     /// Whether it would take from administrators what they need to undo it.
@@ -179,8 +176,8 @@ async fn change(
     parts: Parts,
     JsonBody(body): JsonBody,
 ) -> ApiResult {
-    let changes = Changes::of(body)?;
-    let user = administrator(&state, &parts).await?;
+    let (changes, password) = Changes::of(body)?;
+    let user = proven_sender(&state, &parts, password.as_ref()).await?;
     let target = number(&id)?;
     if changes.disarms() {
         not_oneself(&user, target)?;
@@ -228,8 +225,13 @@ async fn make(state: &AppState, target: UserId, changes: &Changes) -> Result<Opt
     Ok(made_up)
 }
 
-async fn revoke(State(state): State<AppState>, Path(id): Path<String>, parts: Parts, _body: JsonBody) -> ApiResult {
-    let user = administrator(&state, &parts).await?;
+async fn revoke(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    parts: Parts,
+    JsonBody(body): JsonBody,
+) -> ApiResult {
+    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
     let target = number(&id)?;
     tracing::info!(user_id = target, by = user.user_id, audit = "ADMIN_REVOKE", "tokens voided by an administrator");
     to_the_end(async move {
@@ -241,8 +243,13 @@ async fn revoke(State(state): State<AppState>, Path(id): Path<String>, parts: Pa
     Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
 }
 
-async fn delete(State(state): State<AppState>, Path(id): Path<String>, parts: Parts, _body: JsonBody) -> ApiResult {
-    let user = administrator(&state, &parts).await?;
+async fn delete(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    parts: Parts,
+    JsonBody(body): JsonBody,
+) -> ApiResult {
+    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
     let target = number(&id)?;
     not_oneself(&user, target)?;
     tracing::info!(user_id = target, by = user.user_id, audit = "ADMIN_DELETE", "account deleted by an administrator");

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde_json::json;
 
-use super::administrator;
+use super::sender;
 use crate::http::account::no_store;
 use crate::http::encode;
 use crate::http::error::ApiResult;
@@ -14,7 +14,7 @@ use crate::telemetry::resident_bytes;
 
 /// `GET /api/admin/server`.
 pub(super) async fn facts(State(state): State<AppState>, parts: Parts) -> ApiResult {
-    administrator(&state, &parts).await?;
+    sender(&state, &parts).await?;
     let database = state.accounts.database_facts().await?;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),

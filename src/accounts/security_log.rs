@@ -1,0 +1,79 @@
+//! The security log, and the mails that tell an account's owner of changes that decide who can sign in.
+//!
+//! Promises that what was done stays done when the log can't be written or no mail leaves, and that both are bounded: see
+//! [`crate::store::SecurityStore`], and the mailer's queue.
+
+use super::{Accounts, Asker};
+use crate::mail::{Letter, Mail, NoticeKind};
+use crate::protocol::UserId;
+use crate::store::{SecurityEvent, SecurityKind, StoreError};
+
+/// Entries that an account's log has of what was done, at most.
+pub const MAX_SECURITY_EVENTS: usize = 400;
+/// And of what failed.
+pub const MAX_SECURITY_FAILURES: usize = 100;
+/// What happens again from the same place within an hour is counted with the entry that there is.
+pub const JOINS_WITHIN_MS: i64 = 60 * 60 * 1000;
+
+/// Whether what anybody, or anybody with a token, can do at will fills the log with one entry instead of many.
+const fn joins(kind: SecurityKind) -> bool {
+    use SecurityKind as Kind;
+    matches!(
+        kind,
+        Kind::SignInFailed
+            | Kind::Exported
+            | Kind::SessionRevoked
+            | Kind::OtherSessionsRevoked
+            | Kind::TokenReplaced
+            | Kind::AddressChangeRequested
+    )
+}
+
+impl Accounts {
+    /// Adds to an account's security log.
+    pub async fn note(&self, user: UserId, kind: SecurityKind, asker: &Asker) {
+        let at_ms = self.inner.clock.now_ms();
+        let event = SecurityEvent {
+            at_ms,
+            kind,
+            method: asker.by,
+            address: asker.address_prefix(),
+            device: asker.device(),
+            times: 1,
+        };
+        let joins_since_ms = joins(kind).then_some(at_ms - JOINS_WITHIN_MS);
+        let keep = if kind.is_failure() { MAX_SECURITY_FAILURES } else { MAX_SECURITY_EVENTS };
+        if let Err(error) = self.inner.store.record_security_event(user, &event, joins_since_ms, keep).await {
+            tracing::warn!(%error, user_id = user, kind = kind.as_str(), "security log not written");
+        }
+    }
+
+    /// The same, and mails a notice to the account's address.
+    pub(super) async fn note_and_tell(&self, user: UserId, kind: SecurityKind, notice: NoticeKind, asker: &Asker) {
+        self.note(user, kind, asker).await;
+        if !self.can_mail() {
+            return;
+        }
+        match self.inner.store.user_by_id(user).await {
+            Ok(Some(row)) => self.tell(user, row.email, notice, asker),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, user_id = user, "notice of a change not mailed"),
+        }
+    }
+
+    /// Mails a notice to this address.
+    pub(super) fn tell(&self, user: UserId, to: String, kind: NoticeKind, asker: &Asker) {
+        if self.can_mail() {
+            let letter = Letter::Notice { kind, link: self.inner.public_url.clone().into() };
+            self.inner.mailer.send(Mail { user, to, letter, language: asker.language });
+        }
+    }
+
+    /// An account's security log, newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn security_log(&self, user: UserId) -> Result<Vec<SecurityEvent>, StoreError> {
+        self.inner.store.security_events(user, MAX_SECURITY_EVENTS + MAX_SECURITY_FAILURES).await
+    }
+}
