@@ -4,14 +4,17 @@
 //! A [`Pool`] is an amount that all accounts share, and the most that one of them may hold of it. Whoever works for an
 //! account takes a part and holds it until the work is done: [`Held`] gives it back on drop, whichever way the work ends.
 //! Nothing waits here: a pool answers at once, and the caller refuses ([`Refused`] says whose bound was reached) or
-//! waits in a bounded way. Pools know amounts, not what they are amounts of; [`Resource`] names it for people and
+//! waits in a bounded way. [`Memory`] is what is kept for accounts between their requests: nothing of it is refused, but
+//! when it is too much somebody is told, and lets go of what was used longest ago. Pools know amounts, not what they are amounts of; [`Resource`] names it for people and
 //! metrics. `docs/security.md` has the table of all bounds.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Counter, Gauge};
+use tokio::sync::Notify;
 
 use crate::protocol::UserId;
 
@@ -26,6 +29,8 @@ pub enum Resource {
     Exports,
     /// Bytes that replays may occupy.
     Replays,
+    /// Bytes kept in memory for accounts that nobody asks for at the moment.
+    Memory,
 }
 
 impl Resource {
@@ -37,6 +42,7 @@ impl Resource {
             Self::Answers => "answers",
             Self::Exports => "exports",
             Self::Replays => "replays",
+            Self::Memory => "memory",
         }
     }
 }
@@ -193,6 +199,91 @@ impl Drop for Held {
     }
 }
 
+struct Keeping {
+    most: usize,
+    kept: AtomicUsize,
+    gauge: Gauge,
+    excess: Notify,
+}
+
+/// What is kept in memory for all accounts. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub struct Memory(Arc<Keeping>);
+
+/// What is kept for one of them; nothing any more on drop.
+pub struct Kept {
+    memory: Memory,
+    amount: AtomicUsize,
+}
+
+impl Memory {
+    /// A bound in bytes.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        let gauge = metrics::gauge!("supersync_budget_held", "resource" => Resource::Memory.label());
+        Self(Arc::new(Keeping { most, kept: AtomicUsize::new(0), gauge, excess: Notify::new() }))
+    }
+
+    /// The bound.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.0.most
+    }
+
+    /// What is kept now.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.0.kept.load(Ordering::Relaxed)
+    }
+
+    /// By how much that is too much.
+    #[must_use]
+    pub fn excess(&self) -> usize {
+        self.kept().saturating_sub(self.0.most)
+    }
+
+    /// Returns when it has become too much.
+    pub async fn exceeded(&self) {
+        self.0.excess.notified().await;
+    }
+
+    /// A place for what is kept for one account.
+    #[must_use]
+    pub fn of_account(&self) -> Kept {
+        Kept { memory: self.clone(), amount: AtomicUsize::new(0) }
+    }
+}
+
+impl Kept {
+    /// Bytes that are kept.
+    #[must_use]
+    pub fn amount(&self) -> usize {
+        self.amount.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes are kept from now on.
+    pub fn set(&self, amount: usize) {
+        let all = &*self.memory.0;
+        let before = self.amount.swap(amount, Ordering::Relaxed);
+        // Each takes away what it has added, so that the sum is right whatever the order.
+        let kept = if amount >= before {
+            all.kept.fetch_add(amount - before, Ordering::Relaxed) + (amount - before)
+        } else {
+            all.kept.fetch_sub(before - amount, Ordering::Relaxed) - (before - amount)
+        };
+        all.gauge.set(as_f64(kept));
+        if kept > all.most && amount > before {
+            all.excess.notify_one();
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,5 +317,20 @@ mod tests {
         drop(held);
         assert_eq!(pool.held(), 0);
         assert!(pool.0.used.lock().unwrap().by_account.is_empty(), "accounts that hold nothing are forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_added_up_and_somebody_hears_of_an_excess() {
+        let memory = Memory::new(10);
+        let (first, second) = (memory.of_account(), memory.of_account());
+        first.set(8);
+        second.set(2);
+        assert_eq!((memory.kept(), memory.excess()), (10, 0));
+        second.set(5);
+        memory.exceeded().await;
+        assert_eq!((memory.kept(), memory.excess(), second.amount()), (13, 3, 5));
+        drop(first);
+        second.set(4);
+        assert_eq!((memory.kept(), memory.excess()), (4, 0));
     }
 }

@@ -262,8 +262,8 @@ pub struct Limits {
     /// Payload bytes of one page or piggyback (8 MiB); a page holds at least one operation.
     pub page_bytes: usize,
     pub default_quota_bytes: i64,
-    /// Live actors; the least recently used ones go first.
-    pub max_live_actors: usize,
+    /// Bytes kept in memory for accounts; the least recently used ones go first.
+    pub account_memory_bytes: usize,
     /// An idle actor goes after this time.
     pub actor_idle: Duration,
     /// Requests that may wait in the engine: all, and of one account.

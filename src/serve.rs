@@ -58,6 +58,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let clock = Clock::System;
     let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), mailer);
     let engine = engine::Handle::start(Arc::clone(&store), clock.clone(), Options::from(&*config)).await?;
+    accounts.count_in(engine.memory());
     let instance = Uuid::now_v7().to_string();
     let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, instance);
     background.spawn(sweeper.run(stopping.clone()));

@@ -73,6 +73,7 @@ on_both_databases! {
         heads_are_replaced_and_looked_up_above_the_base,
         an_entity_that_was_to_be_absent_refuses_its_commit_only,
         all_heads_only_up_to_the_limit,
+        heads_of_one_operation_share_its_clock,
         clearing_devices_leaves_only_the_uploader,
         archives_are_listed_newest_first,
         snapshots_are_set_replaced_and_cleared,
@@ -108,6 +109,8 @@ on_both_databases! {
     upkeep:
         operations_are_deleted_in_steps,
         expired_archives_are_found_and_dropped_with_old_heads,
+        a_clock_goes_with_the_last_head_that_shares_it,
+        heads_of_an_old_data_set_go_in_steps,
         prunable_accounts_are_found_in_order,
         stale_devices_go,
         one_leader_at_a_time,

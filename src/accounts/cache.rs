@@ -7,10 +7,11 @@
 //! change costs one query more.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lru::LruCache;
 
+use crate::budget::{Kept, Memory};
 use crate::protocol::UserId;
 use crate::store::{Credential, SessionId, Standing};
 
@@ -21,11 +22,16 @@ pub const CACHE_ENTRIES: usize = 65_536;
 /// A session's last sign of life is written down at most this often, milliseconds.
 pub const SEEN_EVERY_MS: i64 = 5 * 60 * 1000;
 
+/// What an entry takes, with its place in the table.
+const ENTRY_BYTES: usize = size_of::<((UserId, Option<SessionId>), Entry)>() + 64;
+
 /// Accounts share invalidation counters, so that these need no bound of their own; a clash merely costs a query.
 const COUNTERS: usize = 4096;
 
 pub(super) struct KnownSessions {
     state: Mutex<State>,
+    /// What the entries take, counted together with what else is kept for accounts.
+    kept: OnceLock<Kept>,
 }
 
 struct State {
@@ -78,7 +84,19 @@ impl KnownSessions {
         // `LruCache::new` takes the room for all entries at once.
         let mut entries = LruCache::unbounded();
         entries.resize(capacity());
-        Self { state: Mutex::new(State { entries, invalidations: vec![0; COUNTERS].into_boxed_slice() }) }
+        let state = Mutex::new(State { entries, invalidations: vec![0; COUNTERS].into_boxed_slice() });
+        Self { state, kept: OnceLock::new() }
+    }
+
+    /// From now on what the entries take is counted there.
+    pub(super) fn count_in(&self, memory: &Memory) {
+        self.kept.get_or_init(|| memory.of_account());
+    }
+
+    fn weigh(&self, state: &State) {
+        if let Some(kept) = self.kept.get() {
+            kept.set(state.entries.len() * ENTRY_BYTES);
+        }
     }
 
     /// Whether a token with this credential was found good within the last [`CACHE_TTL_MS`].
@@ -113,7 +131,9 @@ impl KnownSessions {
             seen_at_ms: seen_at.unwrap_or(i64::MIN / 2),
         };
         let known = entry.note_seen(now_ms);
-        self.lock().entries.put((ticket.user, credential.session), entry);
+        let mut state = self.lock();
+        state.entries.put((ticket.user, credential.session), entry);
+        self.weigh(&state);
         known
     }
 
@@ -127,7 +147,10 @@ impl KnownSessions {
         }
         if forgotten > 0 {
             // Shrinks the table as well.
+            let left = NonZeroUsize::new(state.entries.len()).unwrap_or(NonZeroUsize::MIN);
+            state.entries.resize(left);
             state.entries.resize(capacity());
+            self.weigh(&state);
         }
     }
 
@@ -141,6 +164,7 @@ impl KnownSessions {
             *counter += 1;
         }
         state.entries.clear();
+        self.weigh(&state);
     }
 
     /// Invalidates now and once more when the guard goes.

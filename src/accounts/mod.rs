@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Memory;
 use crate::clock::Clock;
 use crate::config::{Config, RegistrationMode};
 use crate::mail::Mailer;
@@ -101,6 +102,12 @@ struct Inner {
 }
 
 impl Accounts {
+    /// From now on what is remembered of tokens is counted there.
+    pub fn count_in(&self, memory: &Memory) {
+        self.inner.sessions.count_in(memory);
+        self.inner.cache.count_in(memory);
+    }
+
     /// Accounts in `store` under the rules of `config`; mails leave through `mailer`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, config: &Config, clock: Clock, mailer: Mailer) -> Self {

@@ -9,7 +9,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,6 +22,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::AuthError;
+use crate::budget::{Kept, Memory};
 use crate::config::secrets_of;
 use crate::protocol::UserId;
 use crate::store::{Credential, SessionId};
@@ -54,11 +55,11 @@ struct IssuedClaims<'a> {
     jti: String,
 }
 
-/// Tokens remembered, in all; about 500 bytes each. One that has not been shown for a while is forgotten.
-const REMEMBERED_TOKENS: usize = 65_536;
-/// Parts of that memory with a lock each, so that cores seldom wait for each other.
+/// Parts of the memory of tokens with a lock each, so that cores seldom wait for each other.
 const PARTS: usize = 16;
-/// Longer tokens, which this server never issues, are checked each time: the memory is bounded in bytes too.
+/// Bytes of each part: some 30,000 tokens in all, least recently shown out first.
+const PART_BYTES: usize = 1024 * 1024;
+/// Longer tokens, which this server never issues, are checked each time.
 const MAX_REMEMBERED_CHARS: usize = 1024;
 
 /// What a presented token claims. Times are numbers that may have a fraction.
@@ -109,7 +110,7 @@ pub(super) struct Tokens {
 /// Tokens with a good signature, by their whole text. Says nothing about time: that is looked at on each use.
 struct VerifiedTokens {
     hasher: RandomState,
-    parts: Vec<Mutex<LruCache<Box<str>, Verified>>>,
+    parts: Vec<Mutex<Part>>,
 }
 
 struct Verified {
@@ -117,56 +118,103 @@ struct Verified {
     used_at_ms: i64,
 }
 
-/// Tokens that each part remembers.
-const fn part_bound() -> NonZeroUsize {
-    NonZeroUsize::new(REMEMBERED_TOKENS / PARTS).expect("the constants are not 0")
+/// One of several, so that requests don't wait for each other.
+struct Part {
+    tokens: LruCache<Box<str>, Verified>,
+    /// What they take.
+    bytes: usize,
+    /// Counts them together with what else is kept for accounts.
+    kept: Option<Kept>,
+}
+
+impl Part {
+    fn new() -> Self {
+        Self { tokens: LruCache::unbounded(), bytes: 0, kept: None }
+    }
+
+    fn weight(token: &str, verified: &Verified) -> usize {
+        /// Its place in the table, and what the allocator rounds up.
+        const PLACE: usize = 96;
+        token.len() + verified.claims.email.len() + size_of::<(Box<str>, Verified)>() + PLACE
+    }
+
+    fn put(&mut self, token: &str, verified: Verified) {
+        self.bytes += Self::weight(token, &verified);
+        if let Some((token, replaced)) = self.tokens.push(token.into(), verified) {
+            self.bytes -= Self::weight(&token, &replaced);
+        }
+        while self.bytes > PART_BYTES {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        match self.tokens.pop_lru() {
+            Some((token, verified)) => self.bytes -= Self::weight(&token, &verified),
+            None => self.bytes = 0,
+        }
+    }
+
+    fn weigh(&self) {
+        if let Some(kept) = &self.kept {
+            kept.set(self.bytes);
+        }
+    }
 }
 
 impl VerifiedTokens {
     fn new() -> Self {
-        let part = || {
-            // `LruCache::new` takes the room for all entries at once.
-            let mut cache = LruCache::unbounded();
-            cache.resize(part_bound());
-            Mutex::new(cache)
-        };
-        Self { hasher: RandomState::new(), parts: (0..PARTS).map(|_| part()).collect() }
+        Self { hasher: RandomState::new(), parts: (0..PARTS).map(|_| Mutex::new(Part::new())).collect() }
     }
 
-    fn part(&self, token: &str) -> &Mutex<LruCache<Box<str>, Verified>> {
+    fn part(&self, token: &str) -> MutexGuard<'_, Part> {
         let number = self.hasher.hash_one(token) % PARTS as u64;
-        &self.parts[usize::try_from(number).expect("smaller than PARTS")]
+        lock(&self.parts[usize::try_from(number).expect("smaller than PARTS")])
     }
 
     fn get(&self, token: &str, now_ms: i64) -> Option<Claims> {
-        let mut part = self.part(token).lock().unwrap_or_else(PoisonError::into_inner);
-        let verified = part.get_mut(token)?;
+        let mut part = self.part(token);
+        let verified = part.tokens.get_mut(token)?;
         verified.used_at_ms = now_ms;
         Some(verified.claims.clone())
     }
 
     fn put(&self, token: &str, claims: &Claims, now_ms: i64) {
         if token.len() <= MAX_REMEMBERED_CHARS {
-            let mut part = self.part(token).lock().unwrap_or_else(PoisonError::into_inner);
-            part.put(token.into(), Verified { claims: claims.clone(), used_at_ms: now_ms });
+            let mut part = self.part(token);
+            part.put(token, Verified { claims: claims.clone(), used_at_ms: now_ms });
+            part.weigh();
         }
     }
 
     /// Forgets those that were last shown before then, and gives their room back.
     fn forget_unused(&self, before_ms: i64) {
         for part in &self.parts {
-            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut part = lock(part);
             let mut forgotten = 0;
-            while part.peek_lru().is_some_and(|(_, verified)| verified.used_at_ms < before_ms) {
-                part.pop_lru();
+            while part.tokens.peek_lru().is_some_and(|(_, verified)| verified.used_at_ms < before_ms) {
+                part.forget_oldest();
                 forgotten += 1;
             }
             if forgotten > 0 {
-                // Shrinks the table as well.
-                part.resize(part_bound());
+                // Shrinks the table as well; it takes no other wish for that.
+                let left = NonZeroUsize::new(part.tokens.len()).unwrap_or(NonZeroUsize::MIN);
+                part.tokens.resize(left);
+                part.tokens.resize(NonZeroUsize::MAX);
+                part.weigh();
             }
         }
     }
+
+    fn count_in(&self, memory: &Memory) {
+        for part in &self.parts {
+            lock(part).kept = Some(memory.of_account());
+        }
+    }
+}
+
+fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What tokens call a secret: enough to tell a few apart. A guess at the secret is checked by a token as well as by this.
@@ -204,6 +252,11 @@ impl Tokens {
         let token = jsonwebtoken::encode(&self.header, &claims, &self.encoding)
             .expect("numbers and a string are always valid JSON, and an HMAC takes a key of any length");
         Session { token: token.into(), id, user, email: email.to_owned() }
+    }
+
+    /// From now on what is remembered is counted there.
+    pub(super) fn count_in(&self, memory: &Memory) {
+        self.verified.count_in(memory);
     }
 
     /// Forgets tokens that were last shown before then.
@@ -377,11 +430,15 @@ mod tests {
     fn the_memory_of_tokens_is_bounded() {
         let verified = VerifiedTokens::new();
         let claims = claims();
-        for n in 0..i64::try_from(3 * REMEMBERED_TOKENS).unwrap() {
-            verified.put(&n.to_string(), &claims, n);
+        let memory = Memory::new(usize::MAX);
+        verified.count_in(&memory);
+        for n in 0..60_000 {
+            verified.put(&format!("{n}{}", "x".repeat(600)), &claims, n);
         }
-        let remembered: usize = verified.parts.iter().map(|part| part.lock().unwrap().len()).sum();
-        assert!(remembered <= REMEMBERED_TOKENS && remembered > REMEMBERED_TOKENS / 2, "{remembered}");
+        let weigh = |part: &Part| part.tokens.iter().map(|(token, verified)| Part::weight(token, verified)).sum();
+        let weights: Vec<usize> = verified.parts.iter().map(|part| weigh(&lock(part))).collect();
+        assert!(weights.iter().all(|bytes| (PART_BYTES / 2..=PART_BYTES).contains(bytes)), "{weights:?}");
+        assert_eq!(memory.kept(), weights.iter().sum::<usize>());
         verified.put(&"x".repeat(MAX_REMEMBERED_CHARS + 1), &claims, 0);
         assert!(verified.get(&"x".repeat(MAX_REMEMBERED_CHARS + 1), 0).is_none());
     }

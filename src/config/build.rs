@@ -404,7 +404,7 @@ fn limits(r: &mut Reader<'_>) -> Limits {
             "expected a number of bytes, digits only, above 0",
             number(1..=i64::MAX.unsigned_abs()),
         ),
-        max_live_actors: r.value("MAX_LIVE_ACTORS", COUNT, &count),
+        account_memory_bytes: r.value("ACCOUNT_MEMORY_BYTES", BYTES, bytes),
         actor_idle: r.value("ACTOR_IDLE_SECONDS", SECONDS, seconds),
         max_queued_requests: r.value("MAX_QUEUED_REQUESTS", COUNT, &count),
         max_queued_requests_per_user: r.value("MAX_QUEUED_REQUESTS_PER_USER", COUNT, &count),

@@ -83,7 +83,7 @@ fn invalid_values_are_refused() {
     refused("UPLOADS_PER_USER_PER_MINUTE", &["none", "-1", "4294967296"]);
     refused("STATEMENT_TIMEOUT_SECONDS", &["0", "-1", "NaN", "inf", "1 minute", "1e300"]);
     refused("UPLOAD_BODY_BYTES", &["0", "-1", "10MB", "MiB", "99999999999999999999", "99999999999GiB"]);
-    refused("MAX_LIVE_ACTORS", &["0", "many"]);
+    refused("ACCOUNT_MEMORY_BYTES", &["0", "many"]);
     refused("ARCHIVE_DAYS", &["0", "0.5", "3651"]);
 }
 

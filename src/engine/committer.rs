@@ -11,12 +11,15 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use crate::protocol::StoredOp;
 use crate::store::{Commit, CommitOutcome, Store, StoreError};
 
 /// Plans in one transaction.
 const MAX_GROUP_COMMITS: usize = 256;
-/// Operations in one transaction.
+/// Operations in one transaction, or the same amount of other work.
 const MAX_GROUP_OPS: usize = 2000;
+/// So many heads to write, or entities to be sure of, are as much work as an operation.
+const HEADS_PER_OP: usize = 2;
 /// Payload bytes in one transaction.
 const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// From this size on a commit goes alone.
@@ -48,12 +51,22 @@ fn weight(commit: &Commit) -> usize {
         _ => 0,
     };
     let segments = commit.seal.iter().map(|segment| segment.data.len()).sum::<usize>();
-    blob + segments + commit.ops.iter().map(|(_, op)| op.payload.len()).sum::<usize>()
+    blob + segments + commit.ops.iter().map(|(_, op)| op_weight(op)).sum::<usize>()
+}
+
+/// Bytes of an operation that its sender chose.
+fn op_weight(op: &StoredOp) -> usize {
+    op.payload.len() + op.vector_clock.weight() + op.entity_ids.iter().map(|id| id.len()).sum::<usize>()
 }
 
 /// Operations that a commit adds or moves.
 fn operations(commit: &Commit) -> usize {
     commit.ops.len() + commit.seal.iter().map(|segment| segment.op_count).sum::<usize>()
+}
+
+/// What a commit takes of a transaction's [`MAX_GROUP_OPS`].
+fn work(commit: &Commit) -> usize {
+    operations(commit) + (commit.heads.len() + commit.absent.len()) / HEADS_PER_OP
 }
 
 /// Whether packed operations change places with it.
@@ -80,7 +93,7 @@ impl Committer {
         let bytes = weight(&commit);
         let index = usize::try_from(commit.user).unwrap_or(0) % self.lanes.len();
         let lane = match &self.bulk {
-            Some(bulk) if bytes >= BULK_BYTES || commit.heads.len() > MAX_GROUP_OPS || moves_packed(&commit) => bulk,
+            Some(bulk) if bytes >= BULK_BYTES || work(&commit) > MAX_GROUP_OPS || moves_packed(&commit) => bulk,
             _ => &self.lanes[index],
         };
         if let Err(refused) = lane.send(Submission { commit, bytes, since: Instant::now(), done: Box::new(done) }) {
@@ -120,13 +133,13 @@ impl Lane {
     async fn run(self, mut queue: mpsc::UnboundedReceiver<Submission>) {
         let mut next = queue.recv().await;
         while let Some(first) = next.take() {
-            let (mut ops, mut bytes) = (operations(&first.commit), first.bytes);
+            let (mut ops, mut amount, mut bytes) = (operations(&first.commit), work(&first.commit), first.bytes);
             let oldest = first.since;
             let mut commits = vec![first.commit];
             let mut callbacks = vec![first.done];
             while commits.len() < MAX_GROUP_COMMITS && bytes < BULK_BYTES {
                 let Ok(another) = queue.try_recv() else { break };
-                if ops + operations(&another.commit) > MAX_GROUP_OPS
+                if amount + work(&another.commit) > MAX_GROUP_OPS
                     || bytes + another.bytes > MAX_GROUP_BYTES
                     || another.bytes >= BULK_BYTES
                 {
@@ -134,6 +147,7 @@ impl Lane {
                     break;
                 }
                 ops += operations(&another.commit);
+                amount += work(&another.commit);
                 bytes += another.bytes;
                 commits.push(another.commit);
                 callbacks.push(another.done);

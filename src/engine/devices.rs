@@ -45,6 +45,12 @@ impl SeenDevices {
         }
     }
 
+    /// Bytes that this takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.0.iter().map(|seen| size_of::<Seen>() + seen.client_id.len()).sum()
+    }
+
     /// Forgets all: their rows are gone.
     pub fn clear(&mut self) {
         self.0.clear();

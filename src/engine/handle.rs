@@ -19,6 +19,7 @@ use super::registry::{Lease, Registry};
 use super::replays::{Replays, Size};
 use super::restore::{self, Failed, Keep};
 use super::retention::Prefix;
+use super::tidier::Tidier;
 use super::touches::{Touches, with_waiting};
 use super::user::actor::{Context, Message, Pending};
 use super::user::plan::Sealing;
@@ -27,6 +28,7 @@ use super::view::UserView;
 use super::{
     DownloadReply, EngineError, RestoreError, Restored, SnapshotReply, Status, UploadDone, UploadReply, store_trouble,
 };
+use crate::budget::Memory;
 use crate::clock::Clock;
 use crate::protocol::limits::PIGGYBACK_LIMIT;
 use crate::protocol::op::is_causal_full_state;
@@ -73,10 +75,14 @@ impl Handle {
             Admission::new(options.max_queued_requests, options.max_queued_bytes, options.max_queued_requests_per_user);
         let touches = Arc::new(Touches::new(Arc::clone(&store)));
         tasks.spawn(Arc::clone(&touches).run(options.touch_every, cancel.clone()));
+        let tidier = Arc::new(Tidier::new(Arc::clone(&store)));
+        tasks.spawn(Arc::clone(&tidier).run(cancel.clone()));
         let peers = Arc::new(Peers::new());
         tasks.spawn(Arc::clone(&peers).run_teller(Arc::clone(&store), cancel.clone()));
         let live = Arc::default();
-        let context = Arc::new(Context { store, clock, committer, notifier, peers, touches, live, options });
+        let memory = Memory::new(options.memory_bytes);
+        let context =
+            Arc::new(Context { store, clock, committer, notifier, peers, touches, tidier, live, memory, options });
         let registry = Registry::start(Arc::clone(&context)).await?;
         let Context { peers, store, notifier, .. } = &*context;
         let listener =
@@ -87,6 +93,12 @@ impl Handle {
         let limits = replay::Limits::new(context.options.max_replay_ops, context.options.max_replay_state_bytes);
         let replays = Arc::new(Replays::new(limits));
         Ok(Self { context, registry, admission, replays, turns: Turns::default(), tasks, cancel })
+    }
+
+    /// What is kept for accounts, for others who keep something as well.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.context.memory
     }
 
     /// `POST /api/sync/ops` (contract, section 5): validates, stores, and reads what others wrote since the client's
@@ -182,6 +194,7 @@ impl Handle {
         if seen.polled(client_id, now_ms) {
             self.context.touches.record(user, client_id, now_ms);
             seen.written(client_id, now_ms);
+            lease.slot().weigh_devices(&seen);
         }
     }
 

@@ -20,6 +20,7 @@ pub mod retention;
 pub mod sealer;
 mod single_flight;
 pub mod sweeper;
+mod tidier;
 mod touches;
 mod user;
 mod view;

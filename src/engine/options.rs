@@ -12,8 +12,8 @@ const TOUCH_EVERY: Duration = Duration::from_secs(1);
 /// What the engine may use and how long it keeps what.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Live actors; above it the least recently used idle ones are stopped.
-    pub max_live_actors: usize,
+    /// Bytes kept in memory for all accounts; above it the least recently used idle ones go.
+    pub memory_bytes: usize,
     /// An actor without work for so long is stopped.
     pub actor_idle: Duration,
     /// How often idle actors are looked for.
@@ -53,7 +53,7 @@ pub struct Options {
 impl From<&Config> for Options {
     fn from(config: &Config) -> Self {
         Self {
-            max_live_actors: config.limits.max_live_actors,
+            memory_bytes: config.limits.account_memory_bytes,
             actor_idle: config.limits.actor_idle,
             passivate_every: (config.limits.actor_idle / 20).clamp(Duration::from_millis(100), Duration::from_secs(5)),
             touch_every: TOUCH_EVERY,

@@ -1,8 +1,8 @@
 //! The live accounts: user → slot. A slot is made by the first request and filled by exactly one activation, however
 //! many wait for it. Activation loads the view, which is all that reading needs; the actor that writes is started by the
 //! first request that needs one: most accounts poll all day and write now and then, and a view is a tenth of an actor.
-//! A slot goes when it has been idle, when its actor has had nothing to write for as long, when there are too many, or
-//! when the actor dies; each slot has a number of its own, so that a dying actor takes only its own slot away.
+//! A slot goes when it has been idle, when its actor has had nothing to write for as long, when all of them keep too much
+//! memory and it was used longest ago, or when the actor dies; each slot has a number of its own, so that a dying actor takes only its own slot away.
 //!
 //! A request holds a *lease* from before it looks at the slot until it is answered. Slots are only taken away while
 //! nobody leases them, decided under the map's shard lock: an actor is never stopped with a message on its way to it.
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::EngineError;
@@ -25,11 +25,16 @@ use super::single_flight::SingleFlight;
 use super::user::actor::{Arguments, Context, Message, UserActor, load_state};
 use super::user::plan::UserState;
 use super::view::UserView;
+use crate::budget::{Kept, Memory};
 use crate::protocol::UserId;
 use crate::store::AccountState;
 
-/// When there are too many accounts, so many more go: one part in this many.
+/// When too much is kept, so much more goes: one part in this many.
 const CLEARED_PART: usize = 16;
+/// Looking for what can go takes a moment, so there is a pause before the next time.
+const BREATHER: Duration = Duration::from_millis(20);
+/// A slot with its places in the map and in what hangs on it.
+const SLOT_BYTES: usize = size_of::<Slot>() + 512;
 /// Room for so many accounts is kept when there are fewer.
 const SPARE_SLOTS: usize = 4096;
 
@@ -59,6 +64,10 @@ pub struct Slot {
     /// Restores under way.
     pub restores: SingleFlight,
     devices: Mutex<SeenDevices>,
+    /// What the view and the actor keep.
+    kept: Kept,
+    /// What [`Slot::devices`] keep.
+    devices_kept: Kept,
     /// Counts the activated slots.
     live: Arc<AtomicUsize>,
 }
@@ -80,7 +89,7 @@ impl Used {
 }
 
 impl Slot {
-    fn new(number: u64, user: UserId, live: Arc<AtomicUsize>) -> Self {
+    fn new(number: u64, user: UserId, memory: &Memory, live: Arc<AtomicUsize>) -> Self {
         Self {
             number,
             user,
@@ -96,6 +105,8 @@ impl Slot {
             waiting: Arc::new(AtomicUsize::new(0)),
             restores: SingleFlight::default(),
             devices: Mutex::new(SeenDevices::default()),
+            kept: memory.of_account(),
+            devices_kept: memory.of_account(),
             live,
         }
     }
@@ -106,11 +117,25 @@ impl Slot {
         self.view.get().expect("a slot is leased only after its activation has set the view").load_full()
     }
 
-    /// Publishes a newer picture of the account.
-    pub fn publish(&self, view: UserView) {
+    /// Publishes a newer picture of the account, whose actor keeps so many bytes beside it.
+    pub fn publish(&self, view: UserView, writer_bytes: usize) {
+        let bytes = SLOT_BYTES + view.weight() + writer_bytes;
         if let Some(current) = self.view.get() {
             current.store(Arc::new(view));
         }
+        self.keeps(bytes);
+    }
+
+    fn keeps(&self, bytes: usize) {
+        // What has been taken away has been counted as gone.
+        if !self.retired.load(Ordering::SeqCst) {
+            self.kept.set(bytes);
+        }
+    }
+
+    /// The devices have become more or fewer.
+    pub fn weigh_devices(&self, devices: &SeenDevices) {
+        self.devices_kept.set(devices.weight());
     }
 
     /// The account as last published, unless another process may have changed it since.
@@ -138,6 +163,7 @@ impl Slot {
     fn take_away(&self) {
         // Before looking for the actor: who starts one looks here after it has (see `Registry::writer`).
         self.retired.store(true, Ordering::SeqCst);
+        self.kept.set(0);
         if let Some(actor) = self.writer.get() {
             actor.stop(None);
         }
@@ -204,7 +230,6 @@ pub struct Registry {
     next_number: AtomicU64,
     context: Arc<Context>,
     supervisor: ActorRef<()>,
-    crowded: Notify,
     crashes: Mutex<HashMap<UserId, (u32, Instant)>>,
     stopping: AtomicBool,
 }
@@ -250,7 +275,6 @@ impl Registry {
             next_number: AtomicU64::new(1),
             context,
             supervisor,
-            crowded: Notify::new(),
             crashes: Mutex::new(HashMap::new()),
             stopping: AtomicBool::new(false),
         }))
@@ -271,12 +295,7 @@ impl Registry {
         self.check_quarantine(user)?;
         let slot = &lease.slot;
         match slot.view.get_or_try_init(|| self.activate(slot)).await {
-            Ok(_) => {
-                if self.slots.len() > self.context.options.max_live_actors {
-                    self.crowded.notify_one();
-                }
-                Ok(lease)
-            }
+            Ok(_) => Ok(lease),
             Err(error) => {
                 slot.failed.store(true, Ordering::Release);
                 self.slots.remove_if(&user, |_, other| other.number == slot.number);
@@ -311,7 +330,7 @@ impl Registry {
         }
         let entry = self.slots.entry(user).or_insert_with(|| {
             let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-            Arc::new(Slot::new(number, user, Arc::clone(&self.context.live)))
+            Arc::new(Slot::new(number, user, &self.context.memory, Arc::clone(&self.context.live)))
         });
         lease(entry.value())
     }
@@ -329,13 +348,16 @@ impl Registry {
         metrics::gauge!("supersync_actors_live").increment(1.0);
         metrics::counter!("supersync_actor_activations_total").increment(1);
         metrics::histogram!("supersync_actor_activation_seconds").record(started.elapsed().as_secs_f64());
-        Ok(ArcSwap::from_pointee(UserView::loaded(loaded.account)))
+        let view = UserView::loaded(loaded.account);
+        slot.keeps(SLOT_BYTES + view.weight());
+        Ok(ArcSwap::from_pointee(view))
     }
 
     async fn start_writer(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<ActorRef<Message>, EngineError> {
         // Only the actor publishes, so the view still is what the activation has loaded.
         let account = AccountState::clone(&slot.view().account);
         let state = UserState::loaded(slot.user, account, slot.unsaved.load(Ordering::Acquire));
+        slot.keeps(SLOT_BYTES + slot.view().weight() + state.weight());
         metrics::gauge!("supersync_actors_writing").increment(1.0);
         let guard = ActorGuard { registry: Arc::downgrade(self), slot: Arc::clone(slot) };
         let args = Arguments { context: Arc::clone(&self.context), slot: Arc::clone(slot), guard, state };
@@ -369,24 +391,26 @@ impl Registry {
         }
     }
 
-    /// Stops idle actors, and the least recently used ones when there are too many, until cancelled.
+    /// Stops idle actors, and the least recently used ones when too much is kept, until cancelled.
     pub async fn run_janitor(self: Arc<Self>, cancel: CancellationToken) {
         let every = self.context.options.passivate_every;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
-                () = self.crowded.notified() => {}
+                () = self.context.memory.exceeded() => {}
             }
             self.passivate();
+            tokio::time::sleep(BREATHER.min(every)).await;
         }
     }
 
     fn passivate(&self) {
         let options = &self.context.options;
-        let excess = self.slots.len().saturating_sub(options.max_live_actors);
-        // Each pass looks at every slot, so a crowded map is cleared for a while, not for one newcomer.
-        let mut surplus = if excess == 0 { 0 } else { excess + options.max_live_actors / CLEARED_PART };
+        let memory = &self.context.memory;
+        let excess = memory.excess();
+        // Each pass looks at every slot, so that room is made for a while, not for one newcomer.
+        let mut surplus = if excess == 0 { 0 } else { excess + memory.most() / CLEARED_PART };
         let mut unused: Vec<(Duration, UserId, u64)> = self
             .slots
             .iter()
@@ -401,22 +425,21 @@ impl Registry {
             if idle < options.actor_idle && surplus == 0 {
                 break;
             }
-            if self.retire(user, number) {
-                surplus = surplus.saturating_sub(1);
-            }
+            surplus = surplus.saturating_sub(self.retire(user, number));
         }
         if self.slots.capacity() > SPARE_SLOTS.max(4 * self.slots.len()) {
             self.slots.shrink_to_fit();
         }
     }
 
-    /// Takes a slot away if nobody leases it, and stops its actor.
-    fn retire(&self, user: UserId, number: u64) -> bool {
+    /// Takes a slot away if nobody leases it, and stops its actor. Gives the bytes that it kept.
+    fn retire(&self, user: UserId, number: u64) -> usize {
         let unused = |_: &UserId, slot: &Arc<Slot>| slot.number == number && slot.leases.load(Ordering::Acquire) == 0;
-        let Some((_, slot)) = self.slots.remove_if(&user, unused) else { return false };
+        let Some((_, slot)) = self.slots.remove_if(&user, unused) else { return 0 };
+        let kept = slot.kept.amount() + slot.devices_kept.amount();
         slot.take_away();
         metrics::counter!("supersync_actor_passivations_total").increment(1);
-        true
+        kept
     }
 
     /// Takes an account's slot away although it may be in use: its rows are gone. Requests under way fail or find

@@ -14,8 +14,8 @@ const TAIL_MAX_OPS: usize = 128;
 const TAIL_MAX_BYTES: usize = 64 * 1024;
 /// And when memory is shared by many accounts.
 const TAIL_MIN_BYTES: usize = 4 * 1024;
-/// Bytes that all accounts share while there are few enough of them.
-const ALL_TAILS_BYTES: usize = 128 * 1024 * 1024;
+/// The part of all that accounts keep in memory that tails may take, one in so many.
+const TAILS_PART: usize = 4;
 
 /// About what an operation takes beside its payload.
 const ENVELOPE_BYTES: usize = 512;
@@ -49,12 +49,13 @@ impl EncodedOp {
                 buffer.len()
             })
             .collect();
-        let all = Bytes::from(buffer);
+        // What was reserved in vain would be kept as long as the tail.
+        let all = Bytes::from(buffer.into_boxed_slice());
         let mut start = 0;
         ops.zip(ends)
             .map(|(op, end)| {
                 let json = all.slice(std::mem::replace(&mut start, end)..end);
-                let weight = json.len().max(op.payload.len());
+                let weight = size_of::<Self>() + json.len().max(op.payload.len());
                 Self { seq: op.server_seq, client_id: Arc::clone(&op.client_id), json, weight }
             })
             .collect()
@@ -113,11 +114,11 @@ impl Tail {
         self.after
     }
 
-    /// Bytes that a tail may take while so many accounts are live. With fewer than 2048 all take what they like; with
-    /// more, each takes its share when it next grows.
+    /// Bytes that a tail may take while so many accounts are live and may keep `memory` bytes in all. A few hundred take
+    /// what they like; of more, each takes its share when it next grows.
     #[must_use]
-    pub fn room(live: usize) -> usize {
-        (ALL_TAILS_BYTES / live.max(1)).clamp(TAIL_MIN_BYTES, TAIL_MAX_BYTES)
+    pub fn room(memory: usize, live: usize) -> usize {
+        (memory / TAILS_PART / live.max(1)).clamp(TAIL_MIN_BYTES, TAIL_MAX_BYTES)
     }
 
     /// The tail with newer operations, cut down to `room` bytes, and to its bound in operations, from the old end.
@@ -176,6 +177,16 @@ impl UserView {
         Self { account: Arc::new(account), tail }
     }
 
+    /// Bytes that it keeps.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let sync = self.sync();
+        let mark = sync.full_state.as_ref().map_or(0, |mark| mark.clock.weight() + mark.client_id.len());
+        let chunks = self.tail.chunks.capacity() * size_of::<Arc<[EncodedOp]>>();
+        // The actor's own copy of the row shares its clocks.
+        2 * size_of::<AccountState>() + size_of::<Self>() + sync.clock.weight() + mark + chunks + self.tail.bytes
+    }
+
     /// The log's state row.
     #[must_use]
     pub fn sync(&self) -> &SyncState {
@@ -227,12 +238,13 @@ mod tests {
 
     #[test]
     fn a_tail_gives_way_when_many_accounts_are_live() {
-        assert_eq!((Tail::room(0), Tail::room(2048)), (TAIL_MAX_BYTES, TAIL_MAX_BYTES));
-        assert_eq!((Tail::room(16_384), Tail::room(1_000_000)), (8 * 1024, TAIL_MIN_BYTES));
+        let room = |live| Tail::room(512 << 20, live);
+        assert_eq!((room(0), room(2048)), (TAIL_MAX_BYTES, TAIL_MAX_BYTES));
+        assert_eq!((room(16_384), room(1_000_000)), (8 * 1024, TAIL_MIN_BYTES));
         let tail = Tail::empty(0).extended(vec![encoded(&op(1, 6000))], TAIL_MAX_BYTES);
-        let tail = tail.extended(vec![encoded(&op(2, 1000))], Tail::room(16_384));
+        let tail = tail.extended(vec![encoded(&op(2, 1000))], room(16_384));
         assert_eq!((tail.after(), tail.since(0).count()), (0, 2));
-        let tail = tail.extended(vec![encoded(&op(3, 1000))], Tail::room(32_768));
+        let tail = tail.extended(vec![encoded(&op(3, 1000))], room(32_768));
         assert_eq!((tail.after(), tail.since(0).count()), (1, 2));
     }
 

@@ -125,11 +125,33 @@ impl VectorClock {
         self.entries().iter().map(|(key, value)| (&**key, *value))
     }
 
+    /// The entries in key order, with keys to share.
+    #[must_use]
+    pub fn entries_shared(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, u32)> {
+        self.entries().iter().map(|(key, value)| (key, *value))
+    }
+
+    /// Bytes of memory that it takes, roughly: its keys may be shared with other clocks, or not.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        /// An entry with the counts of its key and what the allocator rounds up.
+        const ENTRY: usize = size_of::<Entry>() + 24;
+        let Some(entries) = &self.0 else { return 0 };
+        let keys: usize = entries.sorted.iter().map(|(key, _)| key.len()).sum();
+        size_of::<Entries>() + entries.sorted.len() * ENTRY + keys + entries.json.get().map_or(0, |json| json.len())
+    }
+
     /// How this clock stands to `other`.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Ordering {
+        self.compare_to(other.iter())
+    }
+
+    /// How this clock stands to one of which these are the entries, in key order.
+    #[must_use]
+    pub fn compare_to<'a>(&self, other: impl Iterator<Item = (&'a str, u32)>) -> Ordering {
         let (mut greater, mut less) = (false, false);
-        let (mut left, mut right) = (self.entries().iter().peekable(), other.entries().iter().peekable());
+        let (mut left, mut right) = (self.entries().iter().peekable(), other.peekable());
         loop {
             let (a, b) = match (left.peek(), right.peek()) {
                 (None, None) => break,

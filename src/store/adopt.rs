@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::backup::{self, Column, Kind, Row, Table, Value};
 use super::rebuild::{OpTrace, Rebuilding};
 use super::row::entity_ids_text;
-use super::{EntityHead, EntityKey, Result, SnapshotMeta, SyncState};
+use super::{EntityHead, EntityKey, Result, SnapshotMeta, SyncState, heads};
 use crate::protocol::{Seq, StoredOp, UserId, VectorClock};
 
 const fn column(name: &'static str, kind: Kind) -> Column {
@@ -317,24 +317,21 @@ impl Portion {
                 ("sparse_up_to", Value::Int(state.sparse_up_to)),
             ],
         );
-        for (key, head) in heads {
-            self.put_head(user, &key, &head);
+        let heads: Vec<_> = heads.collect();
+        for row in heads::rows(heads.iter().map(|(key, head)| (key, head))) {
+            self.put_into(
+                "entity_heads",
+                vec![
+                    ("user_id", Value::Int(user)),
+                    ("entity_key", Value::Bytes(row.key.as_bytes().to_vec())),
+                    ("server_seq", Value::Int(row.seq)),
+                    ("is_time_delta", Value::Bool(row.is_time_delta)),
+                    ("client_id", Value::Text(row.client_id.to_owned())),
+                    ("vector_clock", Value::Text(row.clock.to_owned())),
+                ],
+            );
         }
         state
-    }
-
-    fn put_head(&mut self, user: UserId, key: &EntityKey, head: &EntityHead) {
-        self.put_into(
-            "entity_heads",
-            vec![
-                ("user_id", Value::Int(user)),
-                ("entity_key", Value::Bytes(key.as_bytes().to_vec())),
-                ("server_seq", Value::Int(head.seq)),
-                ("is_time_delta", Value::Bool(head.is_time_delta)),
-                ("client_id", Value::Text(head.client_id.to_string())),
-                ("vector_clock", Value::Text(head.clock.as_json().to_owned())),
-            ],
-        );
     }
 }
 

@@ -252,6 +252,13 @@ pub struct Commit {
     pub adoption: Option<Adoption>,
 }
 
+impl Commit {
+    /// The heads to write.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (&EntityKey, &EntityHead)> {
+        self.heads.iter().map(|(key, head)| (key, head))
+    }
+}
+
 /// What became of one commit of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitOutcome {

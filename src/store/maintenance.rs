@@ -65,9 +65,12 @@ pub trait MaintenanceStore: Send + Sync + 'static {
     /// `limit`. Those that may go at once (`archived_at` 0) come last: what users have wiped must not wait for them.
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>>;
 
-    /// Forgets an archived range whose operations have been deleted, and heads of that account that belong to older
-    /// generations.
+    /// Forgets an archived range whose operations have been deleted, once the account's heads are tidied up.
     async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()>;
+
+    /// Deletes an account's heads that belong to older generations, and the clocks that no head shares any more, in bounded
+    /// steps.
+    async fn tidy_heads(&self, user: UserId) -> Result<()>;
 
     /// Deletes devices not seen since `before_ms`, at most `limit`. Returns how many.
     async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64>;

@@ -110,7 +110,7 @@ fn config() -> Config {
             snapshot_inflated_bytes: 60 << 20,
             page_bytes: 8 << 20,
             default_quota_bytes: 100 << 20,
-            max_live_actors: 100,
+            memory_bytes: 64 << 20,
             actor_idle: Duration::from_mins(10),
             max_queued_requests: 100,
             max_queued_requests_per_user: 10,

@@ -43,13 +43,25 @@ async fn an_account_that_is_only_polled_after_a_write_gives_its_actor_up() {
 }
 
 #[tokio::test]
-async fn the_least_recently_used_actors_go_when_there_are_too_many() {
-    let t = setup(supersync::engine::Options { max_live_actors: 3, ..options() }).await;
-    for n in 0..10 {
-        let user = new_user(t.store.as_ref(), &format!("user{n}@example.com"), 1 << 20).await;
-        done(t.engine.upload(user, upload(vec![op("1")]), deadline()).await.expect("accepted"));
+async fn the_least_recently_used_actors_go_when_all_keep_too_much_and_nothing_is_lost() {
+    let t = setup(supersync::engine::Options { memory_bytes: 64 << 10, ..options() }).await;
+    let mut users = Vec::new();
+    for n in 0..20 {
+        users.push(new_user(t.store.as_ref(), &format!("user{n}@example.com"), 1 << 20).await);
     }
-    eventually("eviction", || t.engine.live_actors() <= 3).await;
+    for round in 1..=3 {
+        for user in &users {
+            let reply = t.engine.upload(*user, upload(vec![op(&round.to_string())]), deadline()).await;
+            assert_eq!(outcomes(&done(reply.expect("accepted"))), [Ok(round)]);
+        }
+        eventually("eviction", || t.engine.memory().excess() == 0).await;
+        assert!(t.engine.live_actors() < users.len(), "all of them do not fit");
+    }
+    // Who is gone is found again, with what conflicts with it.
+    for user in &users {
+        let reply = t.engine.upload(*user, upload(vec![op("1")]), deadline()).await.expect("an answer");
+        assert_eq!(outcomes(&done(reply)), [Err(supersync::protocol::ErrorCode::DuplicateOperation)]);
+    }
 }
 
 #[tokio::test]

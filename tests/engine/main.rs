@@ -2,6 +2,7 @@
 //! retention. And on PostgreSQL, where several processes share a database.
 
 mod faulty_store;
+mod heads;
 mod life;
 mod peers;
 #[path = "../support/postgres.rs"]

@@ -27,7 +27,7 @@ pub struct Setup {
 
 pub fn options() -> Options {
     Options {
-        max_live_actors: 100,
+        memory_bytes: 64 << 20,
         actor_idle: Duration::from_mins(10),
         passivate_every: Duration::from_millis(10),
         touch_every: Duration::from_millis(10),

@@ -1,10 +1,10 @@
 //! Commits: fenced, atomic, one outcome each.
 
 use bytes::Bytes;
-use supersync::protocol::{ImportReason, OpType};
+use supersync::protocol::{ImportReason, OpType, StoredOp};
 use supersync::store::{
-    ArchiveReason, ArchivedRange, Commit, CommitOutcome, FullStateMark, LEGACY_MISC, SnapshotBlob, SnapshotChange,
-    SnapshotMeta, Touch,
+    ArchiveReason, ArchivedRange, Commit, CommitOutcome, EntityHead, EntityKey, FullStateMark, LEGACY_MISC,
+    SnapshotBlob, SnapshotChange, SnapshotMeta, Touch,
 };
 
 use super::fixture::*;
@@ -255,6 +255,29 @@ pub async fn an_entity_that_was_to_be_absent_refuses_its_commit_only(db: Db) {
         [CommitOutcome::Committed],
         "heads of an older generation don't count"
     );
+}
+
+pub async fn heads_of_one_operation_share_its_clock(db: Db) {
+    let user = account(&db, "a").await;
+    let other = account(&db, "b").await;
+    let before = state(&db, user).await;
+    let long = StoredOp { vector_clock: clock(&[("A", 1), (&"x".repeat(200), 7)]), ..op(1, "A") };
+    let mut commit = append(user, &before, vec![long.clone(), op(2, "B")]);
+    commit.heads.extend((0..500).map(|n| (key("TASK", &format!("many-{n}")), head(&long))));
+    let expected = commit.heads.clone();
+    let neighbour = append(other, &state(&db, other).await, vec![op(1, "C")]);
+    assert_eq!(db.commit([commit, neighbour].into()).await.unwrap(), [CommitOutcome::Committed; 2]);
+
+    let sorted = |mut heads: Vec<(EntityKey, EntityHead)>| {
+        heads.sort_by_key(|(key, _)| *key);
+        heads
+    };
+    assert!(db.load_all_heads(user, 0, 501).await.unwrap().is_none(), "the shared clock is no head");
+    assert_eq!(sorted(db.load_all_heads(user, 0, 502).await.unwrap().unwrap()), sorted(expected.clone()));
+    let keys: Vec<_> = expected.iter().map(|(key, _)| *key).collect();
+    assert_eq!(sorted(db.load_heads(user, 0, &keys).await.unwrap()), sorted(expected));
+    assert_eq!(db.load_all_heads(user, 1, 10).await.unwrap().unwrap(), [(key("TASK", "t2"), head(&op(2, "B")))]);
+    assert_eq!(db.load_all_heads(other, 0, 10).await.unwrap().unwrap(), [(key("TASK", "t1"), head(&op(1, "C")))]);
 }
 
 pub async fn all_heads_only_up_to_the_limit(db: Db) {

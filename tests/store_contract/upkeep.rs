@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use supersync::protocol::OpType;
+use supersync::protocol::{OpType, StoredOp, UserId};
+use supersync::store::backup::{Piece, Value};
 use supersync::store::{
-    ArchiveReason, ArchivedRange, CommitOutcome, FullStateMark, SnapshotBlob, SnapshotChange, SnapshotMeta, Touch,
+    ArchiveReason, ArchivedRange, Commit, CommitOutcome, FullStateMark, SnapshotBlob, SnapshotChange, SnapshotMeta,
+    Touch,
 };
 
 use super::fixture::*;
@@ -48,6 +50,74 @@ pub async fn expired_archives_are_found_and_dropped_with_old_heads(db: Db) {
     assert_eq!(db.archived(user).await.unwrap(), [range(2, 2, 200)]);
     let heads = db.load_all_heads(user, 0, 10).await.unwrap().unwrap();
     assert_eq!(heads.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key("TASK", "t3")]);
+}
+
+/// Rows of `entity_heads`, as a backup has them: key and whether it has a clock.
+async fn head_rows(db: &Db, user: UserId) -> Vec<(Vec<u8>, bool)> {
+    let (sender, mut pieces) = tokio::sync::mpsc::channel(4);
+    let reading = async {
+        let (mut rows, mut is_heads) = (Vec::new(), false);
+        while let Some(piece) = pieces.recv().await {
+            match piece {
+                Piece::Table(table, _) => is_heads = table.name == "entity_heads",
+                Piece::Rows(found) if is_heads => rows.extend(found),
+                _ => {}
+            }
+        }
+        rows
+    };
+    let (dumped, rows) = tokio::join!(db.dump(sender), reading);
+    dumped.unwrap();
+    let own = rows.into_iter().filter(|row| row[0] == Value::Int(user));
+    own.map(|row| match &row[1] {
+        Value::Bytes(key) => (key.clone(), row[5] != Value::Text(String::new())),
+        other => panic!("{other:?} is no key"),
+    })
+    .collect()
+}
+
+pub async fn a_clock_goes_with_the_last_head_that_shares_it(db: Db) {
+    let user = account(&db, "a").await;
+    let long = |seq| StoredOp { vector_clock: clock(&[(&"x".repeat(200), 7)]), ..op(seq, "A") };
+    let heads =
+        |seq, names: &[&str]| names.iter().map(|name| (key("TASK", name), head(&long(seq)))).collect::<Vec<_>>();
+    let first = append(user, &state(&db, user).await, vec![long(1)]);
+    let state = apply(&db, Commit { heads: heads(1, &["t1", "t2", "t3"]), ..first }).await;
+    let shared = |rows: Vec<(Vec<u8>, bool)>| rows.iter().filter(|(key, _)| key.len() > 16).count();
+    let rows = head_rows(&db, user).await;
+    assert_eq!((rows.len(), rows.iter().filter(|(_, has_clock)| *has_clock).count()), (4, 1));
+
+    let second = append(user, &state, vec![long(2)]);
+    let state = apply(&db, Commit { heads: heads(2, &["t1", "t2"]), ..second }).await;
+    db.tidy_heads(user).await.unwrap();
+    assert_eq!(shared(head_rows(&db, user).await), 2, "one head still needs the first one");
+    let third = append(user, &state, vec![long(3)]);
+    apply(&db, Commit { heads: heads(3, &["t3"]), ..third }).await;
+    db.tidy_heads(user).await.unwrap();
+    assert_eq!(shared(head_rows(&db, user).await), 1);
+    let mut found = db.load_all_heads(user, 0, 10).await.unwrap().unwrap();
+    found.sort_by_key(|(_, head)| head.seq);
+    assert_eq!(found.last(), heads(3, &["t3"]).last());
+    assert!(found[..2].iter().all(|(_, found)| *found == head(&long(2))));
+}
+
+pub async fn heads_of_an_old_data_set_go_in_steps(db: Db) {
+    let user = account(&db, "a").await;
+    let other = account(&db, "b").await;
+    append_many(&db, other, "A", 2).await;
+    let mut commit = append(user, &state(&db, user).await, vec![op(1, "A")]);
+    commit.heads.extend((0..2500).map(|n| (key("TASK", &format!("old-{n}")), head(&op(1, "A")))));
+    let before = apply(&db, commit).await;
+    let mut commit = append(user, &before, vec![op(2, "A")]);
+    (commit.state.generation, commit.state.base_seq, commit.state.pruned_seq) = (1, 1, 1);
+    commit.ops[0].0 = 1;
+    apply(&db, commit).await;
+    assert!(head_rows(&db, user).await.len() > 2500, "nothing goes at once");
+    db.tidy_heads(user).await.unwrap();
+    assert_eq!(head_rows(&db, user).await.len(), 1);
+    assert_eq!(db.load_all_heads(user, 0, 10).await.unwrap().unwrap(), [(key("TASK", "t2"), head(&op(2, "A")))]);
+    assert_eq!(head_rows(&db, other).await.len(), 2, "others keep theirs");
+    db.tidy_heads(999_999).await.unwrap();
 }
 
 pub async fn prunable_accounts_are_found_in_order(db: Db) {

@@ -18,6 +18,13 @@ const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// Connections of an instance beside its lanes: requests, large commits, patient commits, housekeeping, health.
 const OTHER_CONNECTIONS: f64 = 24.0;
 
+/// An account keeps its actor for so long after an upload, s (`ACTOR_IDLE_SECONDS`).
+const WRITING_S: f64 = 600.0;
+/// An account with more entities keeps about so many heads in memory.
+const LOADED_HEADS: f64 = 2_600.0;
+/// What the allocator takes for a byte that is kept.
+const ALLOCATOR: f64 = 1.3;
+
 /// What one primary and the servers in front of it need in the busiest hour.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cell {
@@ -39,6 +46,8 @@ pub struct Cell {
     pub db_cores: f64,
     /// Memory of the servers, GiB.
     pub server_gib: f64,
+    /// … of which is kept for accounts between their requests, GiB.
+    pub kept_gib: f64,
     /// What the database should hold in memory, GiB: state and heads of the live accounts, a day of new rows.
     pub db_working_set_gib: f64,
     /// Disk for accounts, state and devices, GiB.
@@ -114,7 +123,11 @@ impl Cell {
 
         let server_busy_cores = server_us(prices, &peak) / 1e6;
         let server_cores = (server_busy_cores / free).ceil().max(1.0);
-        let held_gib = (peak.sockets * prices.socket_bytes + peak.live_accounts * prices.live_account_bytes) / GIB;
+        // Who has uploaded lately keeps an actor with the heads of its entities; the others only a view.
+        let writing = (peak.uploads * WRITING_S).min(peak.live_accounts);
+        let of_writer = prices.writer_bytes + shape.entities_per_account.min(LOADED_HEADS) * prices.head_memory_bytes;
+        let kept_gib = (peak.live_accounts * prices.live_account_bytes + writing * of_writer) / GIB;
+        let held_gib = peak.sockets * prices.socket_bytes / GIB + kept_gib * ALLOCATOR;
         let by_memory = held_gib / free / limits.instance_gib;
         let instances = (server_cores / limits.instance_cores).max(by_memory).ceil().max(1.0);
         let db_busy_cores = db_us(prices, &peak) / 1e6;
@@ -155,6 +168,7 @@ impl Cell {
             db_busy_cores,
             db_cores,
             server_gib: instances * prices.rest_bytes / GIB + held_gib,
+            kept_gib,
             db_working_set_gib: working_set / GIB,
             accounts_gib: accounts_bytes / GIB,
             heads_gib: heads_bytes / GIB,

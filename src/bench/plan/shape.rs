@@ -167,6 +167,10 @@ pub struct Prices {
     pub socket_bytes: f64,
     /// Server's memory per live account, bytes.
     pub live_account_bytes: f64,
+    /// … and more for one that has uploaded lately: its actor, tail and remembered answers, bytes.
+    pub writer_bytes: f64,
+    /// Server's memory per head that such an account keeps, bytes.
+    pub head_memory_bytes: f64,
     /// Disk per operation that is a row, all indexes, bytes.
     pub row_bytes: f64,
     /// Disk per sealed operation, bytes.
@@ -208,6 +212,8 @@ impl Default for Prices {
             rest_bytes: 30.0 * 1024.0 * 1024.0,
             socket_bytes: 12.0 * 1024.0,
             live_account_bytes: 24.0 * 1024.0,
+            writer_bytes: 24.0 * 1024.0,
+            head_memory_bytes: 62.0,
             row_bytes: 950.0,
             sealed_bytes: 300.0,
             head_bytes: 170.0,
@@ -244,6 +250,8 @@ impl Prices {
                 ("rest_bytes", self.rest_bytes),
                 ("socket_bytes", self.socket_bytes),
                 ("live_account_bytes", self.live_account_bytes),
+                ("writer_bytes", self.writer_bytes),
+                ("head_memory_bytes", self.head_memory_bytes),
                 ("row_bytes", self.row_bytes),
                 ("sealed_bytes", self.sealed_bytes),
                 ("head_bytes", self.head_bytes),

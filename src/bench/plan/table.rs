@@ -30,6 +30,7 @@ const ROWS: &[Row] = &[
     ("server: cores with headroom", |s| grouped(all(s, |c| c.server_cores))),
     ("server: processes", |s| grouped(all(s, |c| c.instances))),
     ("server: memory", |s| size(all(s, |c| c.server_gib))),
+    ("… kept for accounts (ACCOUNT_MEMORY_BYTES)", |s| size(all(s, |c| c.kept_gib))),
     ("database: cores busy", |s| fixed(all(s, |c| c.db_busy_cores))),
     ("database: cores with headroom", |s| grouped(all(s, |c| c.db_cores))),
     ("database: working set", |s| size(all(s, |c| c.db_working_set_gib))),

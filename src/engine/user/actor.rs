@@ -5,7 +5,7 @@
 //! accounts. A commit that fails leaves the state untouched or, where the database may have moved on, throws it away:
 //! the next batch starts from what the database says.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::facts::{CleanupStep, Facts, Needs};
 use super::heads::{self, HeadCache};
 use super::plan::{self, After, Plan, UserState};
 use super::work::{Answer, Answered, UploadOutcome, Work};
+use crate::budget::Memory;
 use crate::clock::Clock;
 use crate::engine::admission::Permit;
 use crate::engine::committer::{CommitResult, Committer};
@@ -27,18 +28,29 @@ use crate::engine::notifier::Notifier;
 use crate::engine::options::Options;
 use crate::engine::peers::Peers;
 use crate::engine::registry::{ActorGuard, Lease, Slot};
+use crate::engine::tidier::Tidier;
 use crate::engine::touches::Touches;
 use crate::engine::view::{EncodedOp, Tail, UserView};
 use crate::engine::{EngineError, SnapshotReply, store_trouble};
 use crate::protocol::response::{OpResult, Rejection};
 use crate::protocol::{ErrorCode, Seq, UserId};
 use crate::spans;
-use crate::store::{AccountState, Commit, CommitOutcome, Store, StoreError};
+use crate::store::{
+    AccountState, Commit, CommitOutcome, EntityHead, EntityKey, LogRange, Store, StoreError, heads_of_ops,
+};
 
 /// Operations planned into one commit of an account.
 const MAX_BATCH_OPS: usize = 1000;
 /// Payload bytes planned into one commit of an account.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Entities that one commit of an account touches.
+const MAX_BATCH_ENTITIES: usize = 2000;
+/// Heads looked up by one statement.
+const MAX_LOOK_UP: usize = 1000;
+/// Operations read at once for their heads.
+const READ_OPS: usize = 500;
+/// And bytes of them.
+const READ_BYTES: usize = 1024 * 1024;
 /// How often a batch is planned anew because another instance was faster.
 const MAX_ATTEMPTS: u32 = 5;
 /// Rounds of fetching facts for one plan. Each kind is asked for at most once or twice.
@@ -62,8 +74,12 @@ pub struct Context {
     pub peers: Arc<Peers>,
     /// Devices that were seen and whose rows are to be written.
     pub touches: Arc<Touches>,
+    /// Deletes the heads of data sets that were replaced.
+    pub tidier: Arc<Tidier>,
     /// Accounts that are live.
     pub live: Arc<AtomicUsize>,
+    /// What they keep.
+    pub memory: Memory,
     /// Bounds.
     pub options: Options,
 }
@@ -185,6 +201,26 @@ pub struct Writer {
     _guard: ActorGuard,
 }
 
+/// The heads that operations make of which some are packed: a data set was brought back, and its heads were not all
+/// stored yet when their keeper went.
+async fn heads_of_packed_log(
+    store: &dyn Store,
+    user: UserId,
+    after: Seq,
+    up_to: Seq,
+) -> Result<Vec<(EntityKey, EntityHead)>, StoreError> {
+    let mut heads = HashMap::new();
+    let mut range = LogRange { user, after, up_to, exclude_client: None, limit: READ_OPS, max_bytes: READ_BYTES };
+    loop {
+        let page = store.read_log(range).await?;
+        heads.extend(heads_of_ops(&page.ops));
+        match page.ops.last() {
+            Some(last) => range.after = last.server_seq,
+            None => return Ok(heads.into_iter().collect()),
+        }
+    }
+}
+
 /// Loads what an account's writer starts from.
 ///
 /// # Errors
@@ -227,9 +263,15 @@ impl Writer {
                     });
                 }
             }
-            let batch = self.take_batch();
+            // More heads wait than the next commit could carry: they go first.
+            let is_behind = self.state.as_ref().is_some_and(|state| state.heads.waiting() > heads::SLICE_HEADS);
+            let batch = if is_behind { Vec::new() } else { self.take_batch() };
             if batch.is_empty() {
-                return;
+                if !self.state.as_ref().is_some_and(UserState::has_heads_to_store) {
+                    return;
+                }
+                self.start(batch, Facts::default(), 1).await;
+                continue;
             }
             if self.is_doubtful()
                 && let Err(error) = self.reload().await
@@ -243,15 +285,18 @@ impl Writer {
 
     fn take_batch(&mut self) -> Vec<Pending> {
         let now = Instant::now();
-        let (mut ops, mut bytes) = (0, 0);
+        let (mut ops, mut entities, mut bytes) = (0, 0, 0);
         let mut batch = Vec::new();
         while let Some(next) = self.queue.front() {
             let next_ops = match &*next.work {
                 Work::Upload(upload) => upload.ops.len(),
                 _ => 1,
             };
-            let next_bytes = next.work.bytes();
-            let full = ops + next_ops > MAX_BATCH_OPS || bytes + next_bytes > MAX_BATCH_BYTES || self.one_by_one > 0;
+            let (next_entities, next_bytes) = (next.work.entities(), next.work.bytes());
+            let full = ops + next_ops > MAX_BATCH_OPS
+                || entities + next_entities > MAX_BATCH_ENTITIES
+                || bytes + next_bytes > MAX_BATCH_BYTES
+                || self.one_by_one > 0;
             if full && !batch.is_empty() {
                 break;
             }
@@ -264,6 +309,7 @@ impl Writer {
             }
             metrics::histogram!("supersync_mailbox_wait_seconds").record(pending.since.elapsed().as_secs_f64());
             ops += next_ops;
+            entities += next_entities;
             bytes += next_bytes;
             batch.push(pending);
         }
@@ -304,13 +350,14 @@ impl Writer {
         let old = self.slot.view();
         let contiguous = old.sync().generation == sync.generation && old.sync().pruned_seq <= sync.pruned_seq;
         let first_new = new.first().map_or(sync.last_seq + 1, |op| op.seq);
-        let room = Tail::room(self.context.live.load(Ordering::Relaxed));
+        let room = Tail::room(self.context.memory.most(), self.context.live.load(Ordering::Relaxed));
         let tail = if contiguous && old.sync().last_seq + 1 == first_new {
             old.tail.extended(new, room)
         } else {
             Tail::empty(first_new - 1).extended(new, room)
         };
-        self.slot.publish(UserView { account: Arc::new(state.account.clone()), tail });
+        self.slot.weigh_devices(&self.slot.devices());
+        self.slot.publish(UserView { account: Arc::new(state.account.clone()), tail }, state.weight());
     }
 
     /// Plans a batch and submits it, or answers it when there is nothing to commit.
@@ -393,17 +440,19 @@ impl Writer {
         if let Some(state) = &mut self.state {
             let sync = &state.account.sync;
             let store = self.context.store.as_ref();
-            let recent = if sync.heads_seq < sync.last_seq {
+            let recent = if sync.heads_seq < sync.sealed_seq {
+                heads_of_packed_log(store, self.user, sync.heads_seq, sync.last_seq).await?
+            } else if sync.heads_seq < sync.last_seq {
                 store.heads_of_log(self.user, sync.heads_seq, sync.last_seq).await?
             } else {
                 Vec::new()
             };
             let stored = if sync.heads_seq > sync.base_seq {
-                store.load_all_heads(self.user, sync.base_seq, heads::CAPACITY).await?
+                store.load_all_heads(self.user, sync.base_seq, heads::LOADED_WHOLE).await?
             } else {
                 Some(Vec::new())
             };
-            state.heads = HeadCache::loaded(stored, recent);
+            state.heads = HeadCache::loaded(stored, recent, sync.heads_seq);
         }
         Ok(())
     }
@@ -411,9 +460,9 @@ impl Writer {
     async fn fetch(&self, needs: Needs, facts: &mut Facts, state: &UserState) -> Result<(), StoreError> {
         let store = self.context.store.as_ref();
         let sync = &state.account.sync;
-        if !needs.heads.is_empty() {
-            let found = store.load_heads(self.user, sync.base_seq, &needs.heads).await?;
-            facts.heads.extend(needs.heads.into_iter().map(|key| (key, None)));
+        for keys in needs.heads.chunks(MAX_LOOK_UP) {
+            let found = store.load_heads(self.user, sync.base_seq, keys).await?;
+            facts.heads.extend(keys.iter().map(|key| (*key, None)));
             facts.heads.extend(found.into_iter().map(|(key, head)| (key, Some(head))));
         }
         if !needs.ids.is_empty() {
@@ -509,7 +558,13 @@ impl Writer {
                 self.again(flight, facts).await;
             }
             // The committer has waited already.
-            Ok(CommitOutcome::Contended) => fail(flight.batch, &self.slot.view(), "Transaction timeout, please retry"),
+            Ok(CommitOutcome::Contended) => {
+                if flight.batch.is_empty() {
+                    // Heads that could not be stored must not keep requests waiting a second time.
+                    self.state = None;
+                }
+                fail(flight.batch, &self.slot.view(), "Transaction timeout, please retry");
+            }
             Ok(CommitOutcome::DuplicateId) => {
                 // Some id is not as new as it looked. Look all of them up.
                 let facts = Facts { distrust_ids: true, distrust_heads: true, ..Facts::default() };
@@ -573,6 +628,9 @@ impl Writer {
     }
 
     fn applied(&mut self, flight: InFlight) {
+        if flight.after.starts_data_set() {
+            self.context.tidier.replaced(self.user);
+        }
         if let Some(state) = &mut self.state {
             state.apply(flight.after);
         }

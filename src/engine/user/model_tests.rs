@@ -9,7 +9,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::facts::{CleanupStep, Facts, Needs};
-use super::heads::HeadCache;
+use super::heads::{HeadCache, SLICE_HEADS};
 use super::plan::{Plan, UserState, plan};
 use super::requests::RequestCache;
 use super::work::{Answer, Work};
@@ -430,7 +430,7 @@ fn settle(state: &mut UserState, store: &Model, stored: &Heads, batch: &[&Work],
             }
             Err(needs) if needs.load_heads => {
                 let few = rng.random_bool(0.5).then(|| live.iter().map(|(key, head)| (*key, head.clone())).collect());
-                state.heads = HeadCache::loaded(few, store.heads_after(heads_seq));
+                state.heads = HeadCache::loaded(few, store.heads_after(heads_seq), heads_seq);
             }
             Err(needs) => store.answer(needs, &live, &mut facts),
         }
@@ -478,6 +478,24 @@ fn check_state(state: &UserState, model: &Model) {
     assert_eq!(sync.clock.compare(&clock), ClockOrdering::Equal);
 }
 
+/// What is stored and what the log has after it make the latest operation of each entity, whenever the process ends.
+fn check_heads(state: &UserState, model: &Model, stored: &Heads) {
+    let SyncState { base_seq, pruned_seq, heads_seq, .. } = state.account.sync;
+    assert!(heads_seq >= pruned_seq, "what is pruned may be deleted before anybody reads its heads");
+    let stored = stored.iter().filter(|(_, head)| head.seq > base_seq).map(|(key, head)| (*key, head.clone()));
+    let mut found: Heads = stored.collect();
+    found.extend(model.heads_after(heads_seq));
+    assert_eq!(found, model.heads_after(0).into_iter().collect::<Heads>());
+}
+
+/// What the database keeps of a commit's heads. A commit that need not carries no more than a slice and one operation's.
+fn store_heads(stored: &mut Heads, plan: &Plan) {
+    let Some(commit) = &plan.commit else { return };
+    let has_to = commit.heads.iter().any(|(_, head)| head.seq <= commit.state.pruned_seq);
+    assert!(has_to || commit.heads.len() <= SLICE_HEADS + 8, "{} heads at once", commit.heads.len());
+    stored.extend(commit.heads.iter().cloned());
+}
+
 fn run_sequence(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut state = state();
@@ -520,8 +538,17 @@ fn run_sequence(seed: u64) {
                 assert_eq!(stored.get(&op.server_seq).map(|op| &op.id), Some(&op.id), "stored elsewhere");
             }
         }
-        stored_heads.extend(plan.commit.into_iter().flat_map(|commit| commit.heads));
+        store_heads(&mut stored_heads, &plan);
         state.apply(plan.after);
+        check_heads(&state, &model, &stored_heads);
+        while state.has_heads_to_store() && rng.random_bool(0.8) {
+            let plan = settle(&mut state, &model, &stored_heads, &[], &mut rng);
+            let commit = plan.commit.as_ref().expect("something to store");
+            invariants::check_commit(&state.account.sync, commit).expect("commit invariants");
+            store_heads(&mut stored_heads, &plan);
+            state.apply(plan.after);
+            check_heads(&state, &model, &stored_heads);
+        }
         if rng.random_bool(0.1) {
             // As after a passivation.
             state.heads = HeadCache::unknown();

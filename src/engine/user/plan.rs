@@ -13,14 +13,14 @@ mod upload;
 
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::HashMap;
 
 use self::addition::Addition;
 pub use self::addition::bounded_history;
 pub use self::bring_back::StagedSet;
 pub use self::seal::Sealing;
 use super::facts::{Facts, Needs};
-use super::heads::{HeadCache, STORE_EVERY};
+use super::heads::{self, HeadCache, SLICE_HEADS, STORE_EVERY};
 use super::requests::{Remembered, RequestCache, RequestKey};
 use super::work::{Answer, Work};
 use crate::protocol::UserId;
@@ -61,10 +61,17 @@ pub struct Plan {
 pub struct After {
     sync: SyncState,
     heads: HashMap<EntityKey, EntityHead>,
-    heads_stored: bool,
     new_data_set: bool,
     answers: Vec<(RequestKey, Remembered)>,
     now_ms: i64,
+}
+
+impl After {
+    /// Whether another data set has taken the place of what was there.
+    #[must_use]
+    pub const fn starts_data_set(&self) -> bool {
+        self.new_data_set
+    }
 }
 
 impl UserState {
@@ -72,6 +79,20 @@ impl UserState {
     #[must_use]
     pub fn loaded(user: UserId, account: AccountState, unsaved: bool) -> Self {
         Self { user, account, unsaved, heads: HeadCache::unknown(), requests: RequestCache::default() }
+    }
+
+    /// Bytes that this keeps, beside what a view of the account keeps.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        /// An actor: its task, its mailbox, its maps of nothing.
+        const WRITER: usize = 4096;
+        WRITER + self.heads.weight() + self.requests.weight()
+    }
+
+    /// Whether more heads wait to be stored than may wait for the next commit.
+    #[must_use]
+    pub fn has_heads_to_store(&self) -> bool {
+        heads_are_due(&self.account.sync, Some(&self.heads), 0) && !self.heads.is_unknown()
     }
 
     /// Makes a committed plan's change the state.
@@ -82,24 +103,29 @@ impl UserState {
             self.heads = HeadCache::of_empty_data_set();
             self.requests.clear();
         }
-        self.heads.advance(after.heads);
-        if after.heads_stored {
-            self.heads.all_stored();
-        }
+        self.heads.advance(after.heads.into_iter().collect(), self.account.sync.heads_seq);
         for (key, answer) in after.answers {
             self.requests.put(key, answer, after.now_ms);
         }
     }
 }
 
-/// Plans a batch.
+/// Whether a commit should carry heads. `before`: what is known of the data set; `new`: how many come with it.
+fn heads_are_due(sync: &SyncState, before: Option<&HeadCache>, new: usize) -> bool {
+    sync.pruned_seq.max(sync.sealed_seq) > sync.heads_seq
+        || sync.last_seq - sync.heads_seq >= STORE_EVERY
+        || new + before.map_or(0, HeadCache::waiting) >= SLICE_HEADS
+        || before.is_some_and(HeadCache::is_overfull)
+}
+
+/// Plans a batch. An empty one stores heads, if that is due.
 ///
 /// # Errors
 /// The facts that are missing. Fetch them and plan again; the state is as it was.
 pub fn plan(state: &UserState, facts: &Facts, batch: &[&Work], now_ms: i64) -> Result<Plan, Needs> {
     let mut draft = Draft::new(state, facts, now_ms);
     let answers: Vec<Answer> = batch.iter().map(|work| draft.request(work)).collect();
-    draft.store_heads();
+    draft.store_heads(batch.is_empty());
     if draft.needs.is_empty() { Ok(draft.finish(answers)) } else { Err(draft.needs) }
 }
 
@@ -111,8 +137,8 @@ struct Draft<'a> {
     /// What the requests so far add. Each request builds an addition of its own on top, which joins the sum when the
     /// request succeeds.
     sum: Addition,
-    /// The heads to store with the commit, when it is time.
-    heads_to_store: Option<Vec<(EntityKey, EntityHead)>>,
+    /// Heads to store with the commit, when it is time.
+    heads_to_store: Vec<(EntityKey, EntityHead)>,
     needs: Needs,
 }
 
@@ -120,7 +146,7 @@ impl<'a> Draft<'a> {
     fn new(state: &'a UserState, facts: &'a Facts, now_ms: i64) -> Self {
         let mut sum = Addition::on(state.account.sync.clone());
         sum.changed = state.unsaved;
-        Self { state, facts, now_ms, sum, heads_to_store: None, needs: Needs::default() }
+        Self { state, facts, now_ms, sum, heads_to_store: Vec::new(), needs: Needs::default() }
     }
 
     fn finish(self, answers: Vec<Answer>) -> Plan {
@@ -140,7 +166,6 @@ impl<'a> Draft<'a> {
             ..
         } = self.sum;
         let expected_revision = sync.revision;
-        let heads_stored = self.heads_to_store.is_some();
         let (commit, devices) = if self.sum.changed {
             sync.revision += 1;
             let commit = Commit {
@@ -148,7 +173,7 @@ impl<'a> Draft<'a> {
                 expected_revision,
                 state: sync.clone(),
                 ops,
-                heads: self.heads_to_store.unwrap_or_default(),
+                heads: self.heads_to_store,
                 absent,
                 clear_devices,
                 devices,
@@ -161,30 +186,37 @@ impl<'a> Draft<'a> {
         } else {
             (None, devices)
         };
-        let after = After { sync, heads, heads_stored, new_data_set, answers: self.sum.answers, now_ms: self.now_ms };
+        let after = After { sync, heads, new_data_set, answers: self.sum.answers, now_ms: self.now_ms };
         Plan { commit, devices, answers, authors, after }
     }
 
-    /// Stores the heads when they lag too far behind the log, or when operations that are not in them leave the data
-    /// set or are packed: the former may be deleted before anybody reads the log again, the latter are not read for it.
-    fn store_heads(&mut self) {
+    /// Stores heads when they lag too far behind the log, or when operations that are not in them leave the data set or
+    /// are packed: the former may be deleted before anybody reads the log again, so these heads go with this commit
+    /// however many there are. Otherwise it carries a slice of them, the oldest ones first.
+    fn store_heads(&mut self, alone: bool) {
         let sync = &mut self.sum.sync;
-        let due =
-            sync.last_seq - sync.heads_seq >= STORE_EVERY || sync.pruned_seq.max(sync.sealed_seq) > sync.heads_seq;
-        if !due || !self.sum.changed {
+        let before = if self.sum.new_data_set { None } else { Some(&self.state.heads) };
+        if !heads_are_due(sync, before, self.sum.heads.len()) || !(self.sum.changed || alone) {
             return;
         }
-        let mut heads = HashMap::new();
-        if !self.sum.new_data_set {
-            if self.state.heads.is_unknown() {
-                self.needs.load_heads = true;
-                return;
-            }
-            heads.extend(self.state.heads.recent());
+        if before.is_some_and(HeadCache::is_unknown) {
+            self.needs.load_heads = true;
+            return;
         }
-        heads.extend(&self.sum.heads);
-        self.heads_to_store = Some(heads.into_iter().map(|(key, head)| (*key, head.clone())).collect());
-        sync.heads_seq = sync.last_seq;
+        self.sum.changed = true;
+        let planned = &self.sum.heads;
+        let mut waiting: Vec<_> = planned.iter().map(|(key, head)| (head.seq, *key)).collect();
+        let recent = before.into_iter().flat_map(HeadCache::recent);
+        waiting.extend(recent.filter(|(_, key)| !planned.contains_key(key)));
+        let required = sync.pruned_seq;
+        let up_to = heads::slice(&mut waiting, required);
+        let head = |key: EntityKey| planned.get(&key).cloned().or_else(|| before?.get(&key)).map(|head| (key, head));
+        let mut slice: Vec<_> = waiting.into_iter().filter_map(|(_, key)| head(key)).collect();
+        let up_to = heads::slice_bytes(&mut slice, required).or(up_to);
+        sync.heads_seq = up_to.unwrap_or(sync.last_seq);
+        // Neighbours in the table one after the other.
+        slice.sort_unstable_by_key(|(key, _)| *key);
+        self.heads_to_store = slice;
     }
 
     fn request(&mut self, work: &Work) -> Answer {
@@ -211,5 +243,5 @@ impl<'a> Draft<'a> {
 }
 
 fn request_key(request_id: Option<&Arc<str>>, fingerprint: Option<u128>, is_snapshot: bool) -> Option<RequestKey> {
-    Some(RequestKey { fingerprint: fingerprint?, request_id: Arc::clone(request_id?), is_snapshot })
+    Some(RequestKey::new(fingerprint?, request_id?, is_snapshot))
 }

@@ -51,6 +51,17 @@ impl Work {
         }
     }
 
+    /// Entities that it may touch.
+    #[must_use]
+    pub fn entities(&self) -> usize {
+        match self {
+            Self::Upload(upload) => {
+                upload.ops.iter().filter_map(|op| op.check.as_ref().ok()).map(|op| 1 + op.entity_ids.len()).sum()
+            }
+            _ => 0,
+        }
+    }
+
     /// Payload bytes: what a plan of it will weigh in a commit.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -12,6 +12,7 @@ use crate::protocol::UserId;
 use crate::store::archives::check_adopted;
 use crate::store::error::{is_connection_lost, is_transient};
 use crate::store::group::{Failure, Transact};
+use crate::store::heads;
 use crate::store::segment::check_replaced;
 use crate::store::{Adoption, Commit, CommitOutcome, Result, Segment, SnapshotChange, StoreError};
 
@@ -207,7 +208,8 @@ const STATE_BYTES: usize = 512;
 fn bind_commit(group: &[&Commit], devices: Vec<DeviceRow<'_>>) -> Query {
     let states: Vec<_> = group.iter().map(|c| StateRow::of(c)).collect();
     let ops = group.iter().flat_map(|c| c.ops.iter().map(|(generation, op)| OperationRow::of(c.user, *generation, op)));
-    let heads = group.iter().flat_map(|c| c.heads.iter().map(|(key, head)| HeadRow::of(c.user, key, head)));
+    let heads: Vec<_> = group.iter().map(|c| (c.user, heads::rows(c.heads()))).collect();
+    let heads = heads.iter().flat_map(|(user, rows)| rows.iter().map(|row| HeadRow::of(*user, row)));
     let absent: Vec<_> =
         group.iter().flat_map(|c| c.absent.iter().map(|key| (c.user, key, c.state.base_seq))).collect();
     let payloads: usize = group.iter().flat_map(|c| &c.ops).map(|(_, op)| OPERATION_BYTES + op.payload.len()).sum();

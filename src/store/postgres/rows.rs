@@ -11,7 +11,7 @@ use sqlx::postgres::{PgHasArrayType, PgTypeInfo, Postgres};
 
 use crate::protocol::{ImportReason, StoredOp, UserId};
 use crate::store::row::entity_ids_text;
-use crate::store::{Commit, EntityHead, EntityKey};
+use crate::store::{Commit, heads};
 
 /// Says that a struct is a row of a table.
 macro_rules! row_of {
@@ -150,14 +150,14 @@ pub(super) struct HeadRow<'a> {
 }
 
 impl<'a> HeadRow<'a> {
-    pub(super) fn of(user_id: UserId, key: &'a EntityKey, head: &'a EntityHead) -> Self {
+    pub(super) fn of(user_id: UserId, row: &'a heads::HeadRow<'a>) -> Self {
         Self {
             user_id,
-            server_seq: head.seq,
-            is_time_delta: head.is_time_delta,
-            entity_key: key.as_bytes(),
-            client_id: &head.client_id,
-            vector_clock: head.clock.as_json(),
+            server_seq: row.seq,
+            is_time_delta: row.is_time_delta,
+            entity_key: row.key.as_bytes(),
+            client_id: row.client_id,
+            vector_clock: row.clock,
         }
     }
 }

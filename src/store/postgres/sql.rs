@@ -200,17 +200,28 @@ WHERE user_id = $1 AND last_seq > $2 AND last_seq <= $4 AND first_seq <= $3 ORDE
 
 pub(super) const DELETE_SEGMENTS: &str = "DELETE FROM segments WHERE user_id = $1 AND last_seq = ANY($2)";
 
-/// One index look-up per key.
-pub(super) const LOAD_HEADS: &str = "\
-SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta
-FROM UNNEST($3::bytea[]) AS k (entity_key)
-CROSS JOIN LATERAL (
-    SELECT * FROM entity_heads h WHERE h.user_id = $1 AND h.entity_key = k.entity_key AND h.server_seq > $2 OFFSET 0
-) h";
+/// Heads `h`, each with its own clock or the one that it shares.
+macro_rules! select_heads {
+    ($heads:literal) => {
+        concat!(
+            "SELECT h.entity_key, h.server_seq, COALESCE(c.client_id, h.client_id), ",
+            "COALESCE(c.vector_clock, h.vector_clock), h.is_time_delta FROM ",
+            $heads,
+            " LEFT JOIN LATERAL (SELECT client_id, vector_clock FROM entity_heads c WHERE h.vector_clock = '' ",
+            "AND c.user_id = $1 AND c.entity_key = decode(lpad(h.server_seq::text, 20, '0'), 'escape') OFFSET 0) c ON TRUE"
+        )
+    };
+}
 
-pub(super) const LOAD_ALL_HEADS: &str = "\
-SELECT entity_key, server_seq, client_id, vector_clock, is_time_delta
-FROM entity_heads WHERE user_id = $1 AND server_seq > $2 LIMIT $3";
+/// One index look-up per key.
+pub(super) const LOAD_HEADS: &str = select_heads!(
+    "UNNEST($3::bytea[]) AS k (entity_key) CROSS JOIN LATERAL (SELECT * FROM entity_heads h \
+     WHERE h.user_id = $1 AND h.entity_key = k.entity_key AND h.server_seq > $2 OFFSET 0) h"
+);
+
+pub(super) const LOAD_ALL_HEADS: &str = select_heads!(
+    "(SELECT * FROM entity_heads WHERE user_id = $1 AND server_seq > $2 AND octet_length(entity_key) = 16 LIMIT $3) h"
+);
 
 pub(super) const FULL_STATES: &str = "\
 SELECT server_seq, op_id, op_type, client_id, client_timestamp, repair_base_server_seq, is_payload_encrypted,
@@ -294,9 +305,24 @@ ORDER BY s.user_id LIMIT $5";
 
 pub(super) const DROP_ARCHIVE: &str = "DELETE FROM archived_ranges WHERE user_id = $1 AND from_seq = $2";
 
+/// Of the next heads after a key, those of older data sets. Gives the last one's key, if there may be more.
 pub(super) const DROP_OLD_HEADS: &str = "\
-DELETE FROM entity_heads WHERE user_id = $1
-    AND server_seq <= (SELECT base_seq FROM user_sync_state WHERE user_id = $1)";
+WITH step AS MATERIALIZED (
+    SELECT entity_key, server_seq FROM entity_heads WHERE user_id = $1 AND entity_key > $2 ORDER BY entity_key LIMIT $3
+), gone AS (
+    DELETE FROM entity_heads h USING step
+    WHERE h.user_id = $1 AND h.entity_key = step.entity_key AND h.server_seq = step.server_seq
+        AND step.server_seq <= (SELECT base_seq FROM user_sync_state WHERE user_id = $1)
+)
+SELECT entity_key FROM step ORDER BY entity_key OFFSET $3 - 1";
+
+/// Clocks that no head shares any more. Nothing will share them again: an operation's heads are stored all at once.
+pub(super) const UNUSED_CLOCKS: &str = "\
+SELECT entity_key FROM entity_heads c WHERE user_id = $1 AND octet_length(entity_key) > 16 AND NOT EXISTS (
+    SELECT FROM entity_heads h WHERE h.user_id = $1 AND h.server_seq = c.server_seq AND h.vector_clock = ''
+) LIMIT $2";
+
+pub(super) const DROP_CLOCKS: &str = "DELETE FROM entity_heads WHERE user_id = $1 AND entity_key = ANY($2)";
 
 pub(super) const NEWEST_OPS: &str = concat!(
     "SELECT ",
@@ -352,5 +378,7 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("charges", CHARGES),
     ("kinds", KINDS),
     ("drop_old_heads", DROP_OLD_HEADS),
+    ("unused_clocks", UNUSED_CLOCKS),
+    ("drop_clocks", DROP_CLOCKS),
     ("newest_ops", NEWEST_OPS),
 ];

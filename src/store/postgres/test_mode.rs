@@ -7,6 +7,7 @@ use sqlx::{Connection as _, Row as _};
 use super::rows::HeadRow;
 use super::{PostgresStore, on_connection, segments, sql};
 use crate::protocol::{Seq, StoredOp, UserId};
+use crate::store::heads;
 use crate::store::rebuild::{Rebuilt, rebuild};
 use crate::store::row::{bound, decode_op, decode_state, decode_trace, state_columns};
 use crate::store::{Result, SyncState, TestStore};
@@ -113,7 +114,8 @@ pub(super) async fn rebuild_from_log(db: &mut PgConnection, user: UserId, old: &
     ops.sort_by_key(|op| op.seq);
     let rebuilt = rebuild(old, &ops);
     sqlx::query("DELETE FROM entity_heads WHERE user_id = $1").bind(user).execute(&mut *db).await?;
-    let heads: Vec<_> = rebuilt.heads.iter().map(|(key, head)| HeadRow::of(user, key, head)).collect();
+    let rows = heads::rows(rebuilt.heads.iter().map(|(key, head)| (key, head)));
+    let heads: Vec<_> = rows.iter().map(|row| HeadRow::of(user, row)).collect();
     sqlx::query(INSERT_HEADS).bind(heads).execute(&mut *db).await?;
     overwrite_state(db, user, &rebuilt.state).await?;
     Ok(rebuilt)

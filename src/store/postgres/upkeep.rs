@@ -8,8 +8,9 @@ use sqlx::{Connection as _, Row as _};
 use super::{PostgresStore, on_connection, segments, sql};
 use crate::protocol::{Seq, UserId};
 use crate::store::discard::{Step, next_step};
+use crate::store::heads::TIDY_STEP;
 use crate::store::row::{bound, decode_archive, decode_sealable};
-use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, ttl_ms};
+use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, StoreError, ttl_ms};
 
 #[async_trait]
 impl MaintenanceStore for PostgresStore {
@@ -72,13 +73,31 @@ impl MaintenanceStore for PostgresStore {
     }
 
     async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()> {
+        self.tidy_heads(user).await?;
         on_connection!(self.housekeeping, self.patience, "drop_archive", |db| {
-            let mut tx = db.begin().await?;
-            sqlx::query(sql::DROP_ARCHIVE).bind(user).bind(range.from_seq).execute(&mut *tx).await?;
-            sqlx::query(sql::DROP_OLD_HEADS).bind(user).execute(&mut *tx).await?;
-            tx.commit().await?;
+            sqlx::query(sql::DROP_ARCHIVE).bind(user).bind(range.from_seq).execute(&mut *db).await?;
             Ok(())
         })
+    }
+
+    async fn tidy_heads(&self, user: UserId) -> Result<()> {
+        let mut after = Some(Vec::new());
+        while let Some(key) = after {
+            after = on_connection!(self.housekeeping, self.patience, "drop_old_heads", |db| {
+                let query = sqlx::query_scalar(sql::DROP_OLD_HEADS).bind(user).bind(&key[..]).bind(TIDY_STEP);
+                Ok::<Option<Vec<u8>>, StoreError>(query.fetch_optional(&mut *db).await?)
+            })?;
+        }
+        loop {
+            let dropped = on_connection!(self.housekeeping, self.patience, "drop_clocks", |db| {
+                let query = sqlx::query_scalar(sql::UNUSED_CLOCKS).bind(user).bind(TIDY_STEP);
+                let unused: Vec<Vec<u8>> = query.fetch_all(&mut *db).await?;
+                Ok(sqlx::query(sql::DROP_CLOCKS).bind(user).bind(unused).execute(&mut *db).await?.rows_affected())
+            })?;
+            if dropped == 0 {
+                return Ok(());
+            }
+        }
     }
 
     async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64> {

@@ -7,6 +7,7 @@ use super::payload::Staged;
 use crate::protocol::{StoredOp, UserId};
 use crate::store::archives::check_adopted;
 use crate::store::group::{Failure, TransactNow};
+use crate::store::heads::{self, HeadRow};
 use crate::store::row::entity_ids_text;
 use crate::store::segment::check_replaced;
 use crate::store::{Adoption, ArchivedRange, Commit, CommitOutcome, Segment, SnapshotChange, StoreError, SyncState};
@@ -169,15 +170,8 @@ fn upsert_heads(tx: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
         return Ok(());
     }
     let mut upsert = tx.prepare_cached(UPSERT_HEAD)?;
-    for (key, head) in &commit.heads {
-        upsert.execute(params![
-            commit.user,
-            key.as_bytes(),
-            head.seq,
-            head.client_id,
-            head.clock.as_json(),
-            head.is_time_delta
-        ])?;
+    for HeadRow { key, seq, client_id, clock, is_time_delta } in heads::rows(commit.heads()) {
+        upsert.execute(params![commit.user, key.as_bytes(), seq, client_id, clock, is_time_delta])?;
     }
     Ok(())
 }

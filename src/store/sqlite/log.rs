@@ -54,9 +54,20 @@ const FIND_OPS: &str = concat!(
     "AND min_op_id <= ?5"
 );
 const SEGMENT_DATA: &str = "SELECT data FROM segments WHERE user_id = ?1 AND last_seq = ?2";
-const HEADS: &str = "SELECT h.entity_key, h.server_seq, h.client_id, h.vector_clock, h.is_time_delta FROM entity_heads h WHERE h.user_id = ?1 AND h.server_seq > ?2 LIMIT ?3";
-const LOAD_HEAD: &str = "SELECT entity_key, server_seq, client_id, vector_clock, is_time_delta FROM entity_heads \
-                         WHERE user_id = ?1 AND entity_key = ?2 AND server_seq > ?3";
+/// Heads, each with its own clock or the one that it shares.
+macro_rules! select_heads {
+    ($which:literal) => {
+        concat!(
+            "SELECT h.entity_key, h.server_seq, COALESCE(c.client_id, h.client_id), ",
+            "COALESCE(c.vector_clock, h.vector_clock), h.is_time_delta FROM entity_heads h LEFT JOIN entity_heads c ",
+            "ON h.vector_clock = '' AND c.user_id = ?1 AND c.entity_key = CAST(printf('%020d', h.server_seq) AS BLOB) ",
+            "WHERE h.user_id = ?1 AND ",
+            $which
+        )
+    };
+}
+const HEADS: &str = select_heads!("h.server_seq > ?2 AND length(h.entity_key) = 16 LIMIT ?3");
+const LOAD_HEAD: &str = select_heads!("h.entity_key = ?2 AND h.server_seq > ?3");
 const RECENT_TRACES: &str = concat!(
     "SELECT ",
     trace_columns!(),

@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 
 use crate::protocol::{StoredOp, UserId};
+use crate::store::SyncState;
+use crate::store::heads::HeadRow;
 use crate::store::row::entity_ids_text;
-use crate::store::{EntityHead, EntityKey, SyncState};
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
@@ -101,17 +102,18 @@ pub(super) async fn insert_ops(tx: &mut SqliteConnection, ops: &[(UserId, i64, &
 
 pub(super) async fn upsert_heads(
     tx: &mut SqliteConnection,
-    heads: &[(UserId, &EntityKey, &EntityHead)],
+    user: UserId,
+    heads: &[HeadRow<'_>],
 ) -> Result<(), sqlx::Error> {
     for (mut query, rows) in UPSERT_HEADS.split(heads) {
-        for (user, key, head) in rows {
+        for row in rows {
             query = query
-                .bind(*user)
-                .bind(key.as_bytes().to_vec())
-                .bind(head.seq)
-                .bind(String::from(&*head.client_id))
-                .bind(head.clock.as_json())
-                .bind(head.is_time_delta);
+                .bind(user)
+                .bind(row.key.as_bytes().to_vec())
+                .bind(row.seq)
+                .bind(row.client_id.to_owned())
+                .bind(row.clock.to_owned())
+                .bind(row.is_time_delta);
         }
         query.execute(&mut *tx).await?;
     }

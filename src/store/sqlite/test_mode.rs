@@ -9,6 +9,7 @@ use super::payload::stored_op_columns;
 use super::{SqliteStore, segments};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed_on;
+use crate::store::heads;
 use crate::store::rebuild::{Rebuilt, rebuild};
 use crate::store::row::{bound, decode_op, decode_state, decode_trace, state_columns, trace_columns};
 use crate::store::{Result, SyncState, TestStore};
@@ -120,7 +121,7 @@ pub(super) async fn rebuild_from_log(tx: &mut SqliteConnection, user: UserId, ol
     ops.sort_by_key(|op| op.seq);
     let rebuilt = rebuild(old, &ops);
     sqlx::query("DELETE FROM entity_heads WHERE user_id = ?1").bind(user).execute(&mut *tx).await?;
-    let heads: Vec<_> = rebuilt.heads.iter().map(|(key, head)| (user, key, head)).collect();
-    upsert_heads(tx, &heads).await?;
+    let heads = heads::rows(rebuilt.heads.iter().map(|(key, head)| (key, head)));
+    upsert_heads(tx, user, &heads).await?;
     Ok(rebuilt)
 }

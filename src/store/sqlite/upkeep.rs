@@ -9,8 +9,19 @@ use super::{SqliteStore, segments};
 use crate::protocol::{Seq, UserId};
 use crate::store::discard::{Step, next_step};
 use crate::store::error::timed_on;
+use crate::store::heads::TIDY_STEP;
 use crate::store::row::{bound, decode_archive, decode_sealable};
 use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, ttl_ms};
+
+/// The key at which a step of tidying up ends, if there may be more behind it.
+const STEP_END: &str =
+    "SELECT entity_key FROM entity_heads WHERE user_id = ?1 AND entity_key > ?2 ORDER BY entity_key LIMIT 1 OFFSET ?3";
+const DROP_OLD_HEADS: &str = "DELETE FROM entity_heads WHERE user_id = ?1 AND entity_key > ?2 \
+     AND (?3 IS NULL OR entity_key <= ?3) AND server_seq <= (SELECT base_seq FROM user_sync_state WHERE user_id = ?1)";
+/// Clocks that no head shares any more. Nothing will share them again: an operation's heads are stored all at once.
+const UNUSED_CLOCKS: &str = "SELECT entity_key FROM entity_heads WHERE user_id = ?1 AND length(entity_key) > 16 \
+     AND server_seq NOT IN (SELECT server_seq FROM entity_heads WHERE user_id = ?1 AND vector_clock = '') LIMIT ?2";
+const DROP_CLOCK: &str = "DELETE FROM entity_heads WHERE user_id = ?1 AND entity_key = ?2";
 
 #[async_trait]
 impl MaintenanceStore for SqliteStore {
@@ -102,24 +113,55 @@ impl MaintenanceStore for SqliteStore {
     }
 
     async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()> {
+        self.tidy_heads(user).await?;
         timed_on("drop_archive", "writer", async {
-            let mut writer = self.writer.acquire().await?;
-            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
             sqlx::query("DELETE FROM archived_ranges WHERE user_id = ?1 AND from_seq = ?2")
                 .bind(user)
                 .bind(range.from_seq)
-                .execute(&mut *tx)
+                .execute(&mut *self.writer.acquire().await?)
                 .await?;
-            sqlx::query(
-                "DELETE FROM entity_heads WHERE user_id = ?1 AND server_seq <= \
-                 (SELECT base_seq FROM user_sync_state WHERE user_id = ?1)",
-            )
-            .bind(user)
-            .execute(&mut *tx)
-            .await?;
-            tx.commit().await?;
             self.checkpointer.wake();
             Ok(())
+        })
+        .await
+    }
+
+    async fn tidy_heads(&self, user: UserId) -> Result<()> {
+        timed_on("tidy_heads", "writer", async {
+            let mut after = Vec::new();
+            loop {
+                let last: Option<Vec<u8>> = sqlx::query_scalar(STEP_END)
+                    .bind(user)
+                    .bind(after.clone())
+                    .bind(TIDY_STEP - 1)
+                    .fetch_optional(&self.readers)
+                    .await?;
+                sqlx::query(DROP_OLD_HEADS)
+                    .bind(user)
+                    .bind(after)
+                    .bind(last.clone())
+                    .execute(&mut *self.writer.acquire().await?)
+                    .await?;
+                self.checkpointer.wake();
+                match last {
+                    Some(last) => after = last,
+                    None => break,
+                }
+            }
+            loop {
+                let unused: Vec<Vec<u8>> =
+                    sqlx::query_scalar(UNUSED_CLOCKS).bind(user).bind(TIDY_STEP).fetch_all(&self.readers).await?;
+                if unused.is_empty() {
+                    return Ok(());
+                }
+                let mut writer = self.writer.acquire().await?;
+                let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+                for key in unused {
+                    sqlx::query(DROP_CLOCK).bind(user).bind(key).execute(&mut *tx).await?;
+                }
+                tx.commit().await?;
+                self.checkpointer.wake();
+            }
         })
         .await
     }

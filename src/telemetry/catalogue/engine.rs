@@ -64,7 +64,7 @@ pub(super) const METRICS: &[Metric] = &[
         "accounts",
         &[],
         "Accounts in memory.",
-        "At MAX_LIVE_ACTORS: accounts are dropped and loaded again all the time.",
+        "Falls while requests do not: ACCOUNT_MEMORY_BYTES is used up, and accounts are dropped and loaded again.",
     ),
     gauge(
         "supersync_actors_writing",

@@ -52,6 +52,10 @@ pub struct FaultyStore {
     pub prunable_fails: AtomicBool,
     /// Whether events can't be read.
     pub events_fail: AtomicBool,
+    /// Heads that one commit carried at most.
+    pub most_heads: AtomicUsize,
+    /// Entities that one commit had to make sure of at most.
+    pub most_absent: AtomicUsize,
     /// Calls of any kind, but for those that write down devices in the background.
     pub calls: AtomicUsize,
 }
@@ -71,6 +75,8 @@ impl FaultyStore {
             deletions_time_out: AtomicBool::new(false),
             prunable_fails: AtomicBool::new(false),
             events_fail: AtomicBool::new(false),
+            most_heads: AtomicUsize::new(0),
+            most_absent: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
         })
     }
@@ -85,6 +91,10 @@ impl FaultyStore {
     }
 
     async fn commit_with_faults(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
+        for commit in group.iter() {
+            self.most_heads.fetch_max(commit.heads.len(), Ordering::SeqCst);
+            self.most_absent.fetch_max(commit.absent.len(), Ordering::SeqCst);
+        }
         if self.gated.load(Ordering::SeqCst) {
             self.arrived.fetch_add(1, Ordering::SeqCst);
             self.gate.acquire().await.expect("the gate is never closed").forget();
@@ -220,6 +230,10 @@ impl MaintenanceStore for FaultyStore {
     async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()> {
         self.count();
         self.inner.drop_archive(user, range).await
+    }
+    async fn tidy_heads(&self, user: UserId) -> Result<()> {
+        // Not counted: it comes whenever there is time.
+        self.inner.tidy_heads(user).await
     }
     async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64> {
         self.count();

@@ -62,7 +62,7 @@ impl Draft<'_> {
         sync.generation = set.generation;
         sync.base_seq = set.from_seq - 1;
         sync.pruned_seq = sync.base_seq;
-        // The heads come with this commit.
+        // The heads come with this commit and those that follow it.
         sync.heads_seq = sync.base_seq;
         sync.last_seq = set.to_seq;
         sync.sealed_seq = set.to_seq;

@@ -103,7 +103,7 @@ impl Draft<'_> {
                 SnapshotReply::Accepted { seq, .. } => SnapshotReply::Accepted { seq: *seq, clean_slate: false },
                 other => other.clone(),
             };
-            self.sum.answers.push((key.clone(), Remembered::Snapshot(kept)));
+            self.sum.answers.push((*key, Remembered::Snapshot(kept)));
         }
         reply
     }

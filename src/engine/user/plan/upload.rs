@@ -4,12 +4,17 @@ use smallvec::SmallVec;
 
 use super::addition::{Addition, entity_keys};
 use super::{Draft, request_key};
+use crate::engine::user::heads::Head;
 use crate::engine::user::requests::Remembered;
 use crate::engine::user::work::{Answer, UploadOutcome};
 use crate::protocol::response::{OpResult, Rejection};
 use crate::protocol::validate::CheckedUpload;
 use crate::protocol::{ClockOrdering, ErrorCode, OpType, StoredOp, ValidOp, identity, validate};
-use crate::store::{EntityHead, EntityKey, LEGACY_MISC};
+use crate::store::{EntityKey, LEGACY_MISC};
+
+/// So many entities are taken to be absent in one batch, which the commit makes sure of. More are looked up before it, where
+/// nobody waits for the writer.
+const MOST_ABSENT: usize = 1000;
 
 /// How an operation fares.
 enum Verdict {
@@ -35,15 +40,15 @@ impl Draft<'_> {
         let outcome = |results, deduplicated, fenced| Answer::Upload(UploadOutcome { results, deduplicated, fenced });
 
         let key = request_key(upload.request_id.as_ref(), upload.fingerprint, false);
-        if let Some(Remembered::Upload(results)) = key.as_ref().and_then(|key| self.remembered(key)) {
+        let remembered = key.as_ref().and_then(|key| self.remembered(key));
+        if let Some(outcomes) = remembered.and_then(|answer| answer.outcomes(upload.ops.len())) {
             // An answer from before the newest replacement speaks of operations that are superseded (section 5.5 B).
             let predates = upload.last_known_server_seq.is_some_and(|cursor| {
                 cursor < replacement_seq
-                    || results.iter().any(|outcome| outcome.as_ref().is_ok_and(|seq| *seq < replacement_seq))
+                    || outcomes.iter().any(|outcome| outcome.as_ref().is_ok_and(|seq| *seq < replacement_seq))
             });
             if !predates {
                 let ids = upload.ops.iter().map(|op| op.op_id.clone());
-                let outcomes = results.iter().map(|outcome| outcome.clone().map_err(|rejection| *rejection));
                 let results = ids.zip(outcomes).map(|(op_id, outcome)| OpResult { op_id, outcome }).collect();
                 return outcome(results, true, false);
             }
@@ -129,7 +134,8 @@ impl Draft<'_> {
                 return Verdict::Open;
             }
             // What an operation creates is hardly ever there already: the commit makes sure of it.
-            if op.op_type != OpType::Create || self.facts.distrust_heads {
+            let absent = self.sum.absent.len() + next.absent.len() + unknown.len();
+            if op.op_type != OpType::Create || self.facts.distrust_heads || absent > MOST_ABSENT {
                 self.needs.heads.extend(unknown);
                 return Verdict::Open;
             }
@@ -157,37 +163,37 @@ impl Draft<'_> {
         let entities = with_aliases(op, keys);
         let mut dominates = !entities.is_empty();
         for (key, alias) in entities {
-            let mut newest: Option<&EntityHead> = None;
+            let mut newest: Option<Head<'_>> = None;
             for key in std::iter::once(key).chain(alias) {
                 match self.head(next, &key) {
-                    Some(Some(head)) if newest.is_none_or(|n| head.seq > n.seq) => newest = Some(head),
+                    Some(Some(head)) if newest.is_none_or(|n| head.seq() > n.seq()) => newest = Some(head),
                     Some(_) => {}
                     None => unknown.push(key),
                 }
             }
             let Some(prior) = newest else { continue };
-            let order = op.vector_clock.compare(&prior.clock);
+            let order = prior.compared_with(&op.vector_clock);
             dominates &= order == ClockOrdering::Greater;
-            let Some(code) = conflict_code(op, prior, order, knows_superseded) else { continue };
+            let Some(code) = conflict_code(op, &prior, order, knows_superseded) else { continue };
             // The first one counts.
             conflict.get_or_insert_with(|| {
                 let mut rejection = Rejection::new(code, conflict_text(code));
-                rejection.existing_clock = Some(prior.clock.clone());
+                rejection.existing_clock = Some(prior.clock());
                 rejection
             });
         }
         Comparison { conflict, dominates, unknown }
     }
 
-    fn head<'b>(&'b self, next: &'b Addition, key: &EntityKey) -> Option<Option<&'b EntityHead>> {
+    fn head<'b>(&'b self, next: &'b Addition, key: &EntityKey) -> Option<Option<Head<'b>>> {
         if let Some(head) = next.heads.get(key).or_else(|| self.sum.heads.get(key)) {
-            return Some(Some(head));
+            return Some(Some(Head::Planned(head)));
         }
         if self.sum.new_data_set {
             return Some(None);
         }
         if let Some(head) = self.facts.heads.get(key) {
-            return Some(head.as_ref());
+            return Some(head.as_ref().map(Head::Planned));
         }
         self.state.heads.peek(key)
     }
@@ -225,11 +231,11 @@ fn with_aliases(op: &ValidOp, keys: &[EntityKey]) -> SmallVec<[(EntityKey, Optio
     entities
 }
 
-fn conflict_code(op: &ValidOp, prior: &EntityHead, order: ClockOrdering, knows_superseded: bool) -> Option<ErrorCode> {
+fn conflict_code(op: &ValidOp, prior: &Head<'_>, order: ClockOrdering, knows_superseded: bool) -> Option<ErrorCode> {
     match order {
         ClockOrdering::Greater => None,
-        ClockOrdering::Equal if *prior.client_id == *op.client_id => None,
-        ClockOrdering::Concurrent if op.is_time_delta() && prior.is_time_delta => None,
+        ClockOrdering::Equal if prior.client_id() == &*op.client_id => None,
+        ClockOrdering::Concurrent if op.is_time_delta() && prior.is_time_delta() => None,
         ClockOrdering::Equal | ClockOrdering::Concurrent => Some(ErrorCode::ConflictConcurrent),
         // Clients from before request ids drop the edit on the newer word (section 13.2).
         ClockOrdering::Less if knows_superseded => Some(ErrorCode::ConflictSuperseded),
