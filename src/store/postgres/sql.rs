@@ -316,11 +316,12 @@ WITH step AS MATERIALIZED (
 )
 SELECT entity_key FROM step ORDER BY entity_key OFFSET $3 - 1";
 
-/// Clocks that no head shares any more. Nothing will share them again: an operation's heads are stored all at once.
+/// Clocks that no head shares any more. Nothing will share them again: an operation's heads are stored all at once. `NOT IN`
+/// looks them up in a hash table, however many there are.
 pub(super) const UNUSED_CLOCKS: &str = "\
-SELECT entity_key FROM entity_heads c WHERE user_id = $1 AND octet_length(entity_key) > 16 AND NOT EXISTS (
-    SELECT FROM entity_heads h WHERE h.user_id = $1 AND h.server_seq = c.server_seq AND h.vector_clock = ''
-) LIMIT $2";
+SELECT entity_key FROM entity_heads WHERE user_id = $1 AND octet_length(entity_key) > 16
+    AND server_seq NOT IN (SELECT server_seq FROM entity_heads WHERE user_id = $1 AND vector_clock = '')
+LIMIT $2";
 
 pub(super) const DROP_CLOCKS: &str = "DELETE FROM entity_heads WHERE user_id = $1 AND entity_key = ANY($2)";
 
