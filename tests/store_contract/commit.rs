@@ -261,7 +261,7 @@ pub async fn heads_of_one_operation_share_its_clock(db: Db) {
     let user = account(&db, "a").await;
     let other = account(&db, "b").await;
     let before = state(&db, user).await;
-    let long = StoredOp { vector_clock: clock(&[("A", 1), (&"x".repeat(200), 7)]), ..op(1, "A") };
+    let long = StoredOp { vector_clock: clock(&[("A", 1), (&*"x".repeat(200), 7)]), ..op(1, "A") };
     let mut commit = append(user, &before, vec![long.clone(), op(2, "B")]);
     commit.heads.extend((0..500).map(|n| (key("TASK", &format!("many-{n}")), head(&long))));
     let expected = commit.heads.clone();

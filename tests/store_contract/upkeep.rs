@@ -78,7 +78,7 @@ async fn head_rows(db: &Db, user: UserId) -> Vec<(Vec<u8>, bool)> {
 
 pub async fn a_clock_goes_with_the_last_head_that_shares_it(db: Db) {
     let user = account(&db, "a").await;
-    let long = |seq| StoredOp { vector_clock: clock(&[(&"x".repeat(200), 7)]), ..op(seq, "A") };
+    let long = |seq| StoredOp { vector_clock: clock(&[(&*"x".repeat(200), 7)]), ..op(seq, "A") };
     let heads =
         |seq, names: &[&str]| names.iter().map(|name| (key("TASK", name), head(&long(seq)))).collect::<Vec<_>>();
     let first = append(user, &state(&db, user).await, vec![long(1)]);
