@@ -110,6 +110,29 @@ fn the_environment_wins_over_the_env_file() {
 }
 
 #[test]
+fn credentials_in_addresses_are_not_shown() {
+    let given = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hunter2@collector:4318/?key=hunter2"),
+        ("PUBLIC_URL", "https://user:hunter2@sync.example.org"),
+        ("CORS_ORIGINS", "https://app.example.org"),
+    ];
+    let output = run(&directory(), &given, &["--print-config"]);
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    for line in [
+        "OTEL_EXPORTER_OTLP_ENDPOINT=http://***@collector:4318/?***",
+        "PUBLIC_URL=https://***@sync.example.org",
+        "CORS_ORIGINS=https://app.example.org",
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "{line} is missing in {printed}");
+    }
+    assert!(!printed.contains("hunter2"), "{printed}");
+    // Nor what is wrong with them.
+    let wrong = [("PUBLIC_URL", "ftp://user:hunter2@sync.example.org"), ("CORS_ORIGINS", "https://u:hunter2@b.co")];
+    let said = refused(&directory(), &wrong, &["serve"]);
+    assert!(said.contains("PUBLIC_URL") && said.contains("CORS_ORIGINS") && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
 fn commands_that_only_look_make_nothing() {
     let directory = directory();
     assert!(run(&directory, &[], &["--print-config"]).status.success());

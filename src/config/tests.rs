@@ -291,6 +291,7 @@ fn outside_production_a_secret_is_made_once_and_kept_private() {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(data.join("jwt-secret")).expect("kept").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&data).expect("made").permissions().mode() & 0o777, 0o700);
     }
     std::fs::write(data.join("jwt-secret"), "short").expect("written");
     let error = Config::parse(&given).expect_err("refused").to_string();

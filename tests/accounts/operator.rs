@@ -151,6 +151,28 @@ async fn sessions_are_listed_and_revoked_one_by_one() {
 }
 
 #[tokio::test]
+async fn the_security_log_is_shown() {
+    let world = world().await;
+    world.verified("a@b.co", OWNER).await;
+    world.login("a@b.co", "not the password").await.unwrap_err();
+    world.login("a@b.co", OWNER).await.unwrap();
+    run(&world, UserCommand::Revoke { email: "a@b.co".into(), session: None }, "").await.unwrap();
+    let log = |email: &str, json| UserCommand::Log { email: email.into(), json };
+    let table = run(&world, log("a@b.co", false), "").await.unwrap();
+    for part in ["all_sessions_revoked", "operator", "signed_in", "Firefox on Linux", "192.0.2.0/24", "sign_in_failed"]
+    {
+        assert!(table.contains(part), "{part} is missing in {table}");
+    }
+    let listed = json_of(&run(&world, log("A@b.co", true), "").await.unwrap());
+    let expected = json!({
+        "at": NOW_MS, "kind": "sign_in_failed", "method": "password", "address": "192.0.2.0/24",
+        "device": "Firefox on Linux", "times": 1,
+    });
+    assert_eq!((listed.as_array().map(Vec::len), &listed[2]), (Some(3), &expected));
+    assert_eq!(run(&world, log("n@b.co", true), "").await.unwrap_err().exit_code(), 3);
+}
+
+#[tokio::test]
 async fn a_lock_refuses_tokens_and_sign_ins_until_it_is_lifted() {
     let world = world().await;
     world.verified("a@b.co", OWNER).await;

@@ -119,6 +119,7 @@ async fn what_it_says_is_what_it_does(on: Backend) {
         "tokensDeleted",
         "sessionsDeleted",
         "ticketsDeleted",
+        "securityDeleted",
         "eventsDeleted",
     ] {
         assert_eq!(done[figure], foretold[figure], "{figure}: {done}");

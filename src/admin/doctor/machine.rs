@@ -160,6 +160,9 @@ mod tests {
         let found = files(&config);
         assert!(found.len() == 1 && found[0].0 == Verdict::Warning && found[0].1.contains("jwt-secret"), "{found:?}");
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("set");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o750)).expect("set");
+        let found = files(&config);
+        assert!(found.len() == 1 && found[0].0 == Verdict::Warning && found[0].1.contains("DATA_DIR"), "{found:?}");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("set");
         assert_eq!(files(&config)[0].0, Verdict::Fault);
     }

@@ -44,7 +44,7 @@ async fn options(State(state): State<AppState>, parts: Parts, _body: JsonBody) -
 async fn step_up(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let password = fields.current_password();
-    let credential = if password.is_none() { fields.credential() } else { None };
+    let credential = if fields.has("currentPassword") { None } else { fields.credential() };
     fields.check()?;
     let user = sender(&state, &parts).await?;
     let asker = asker(&state, &parts);
