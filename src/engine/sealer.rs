@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::user::plan::Sealing;
 use super::{EngineError, Handle};
 use crate::protocol::{Seq, StoredOp, UserId, follows};
-use crate::store::segment::{FULL_BYTES, MAX_OPS, is_packable};
+use crate::store::segment::{FULL_BYTES, MAX_OPS, MAX_RUN_BYTES, is_packable, packed_from};
 use crate::store::{LastSegment, LogRange, Sealable, Segment, Store, StoreError};
 
 /// Runs that may still grow wait until they have so many operations: a small segment saves little.
@@ -259,15 +259,15 @@ pub(super) struct Packed {
 }
 
 /// Packs operations that follow each other from `from` on, as long as they are old enough. A full state or a large
-/// operation stays as it is and ends a run, and so do numbers that belong to no operation. A run at the end that is not full waits: for the rest of it when there is
-/// more to read, or until [`Scope::min_run`] of its operations are not packed yet. What is packed already is not packed
-/// again for itself.
+/// operation stays as it is and ends a run, and so do numbers that belong to no operation. A run at the end that is not
+/// full waits: for the rest of it when there is more to read, or until [`Scope::min_run`] of its operations are not packed
+/// yet. What is packed already is not packed again for itself.
 pub(super) fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<Packed, StoreError> {
     let Reading { from, more, .. } = reading;
     let mut packed = Packed { segments: Vec::new(), up_to: reading.after, done: !more };
     let min_run = scope.min_run;
     let mut run_start = 0;
-    let mut run_bytes = 0;
+    let (mut run_bytes, mut run_unpacked) = (0, 0);
     let mut before = from;
     for (at, op) in ops.iter().enumerate() {
         let is_next = op.server_seq == before + 1;
@@ -276,17 +276,23 @@ pub(super) fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<P
             return packed.with_last_run(reading, &ops[run_start..at], Some(min_run));
         }
         before = op.server_seq;
+        let unpacked = packed_from(op);
+        // What shares a segment already stays together, whatever the rules were then.
+        let is_packed = op.server_seq <= reading.after;
+        let fits = is_packed || is_packable(op);
         let full = !is_next
             || at - run_start == MAX_OPS
             || run_bytes + op.payload.len() > FULL_BYTES
+            || (run_unpacked + unpacked > MAX_RUN_BYTES && !is_packed)
             || ends_page(op.server_seq - 1, reading.pages_after);
-        if !is_packable(op) || full {
+        if !fits || full {
             packed.push(reading, &ops[run_start..at])?;
             run_start = at;
-            run_bytes = 0;
+            (run_bytes, run_unpacked) = (0, 0);
         }
-        if is_packable(op) {
+        if fits {
             run_bytes += op.payload.len();
+            run_unpacked += unpacked;
         } else {
             run_start = at + 1;
             packed.up_to = op.server_seq;
@@ -297,10 +303,25 @@ pub(super) fn pack(reading: Reading, ops: &[StoredOp], scope: Scope) -> Result<P
 
 impl Packed {
     fn push(&mut self, reading: Reading, run: &[StoredOp]) -> Result<(), StoreError> {
-        if let Some(last) = run.last().filter(|last| last.server_seq > reading.after) {
-            self.segments.push(Segment::pack(reading.generation, run)?);
-            self.up_to = last.server_seq;
+        let Some((first, last)) = run.first().zip(run.last()) else { return Ok(()) };
+        if last.server_seq <= reading.after {
+            return Ok(());
         }
+        match Segment::pack(reading.generation, run) {
+            Ok(segment) => self.segments.push(segment),
+            // One that no rule has foreseen must not keep the whole account from being packed, day after day.
+            Err(StoreError::Corrupt(what)) => {
+                metrics::counter!("supersync_seal_runs_left_total").increment(1);
+                tracing::warn!(
+                    what,
+                    from_seq = first.server_seq,
+                    to_seq = last.server_seq,
+                    "operations can't be packed and stay as they are"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+        self.up_to = last.server_seq;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no async. Wire names (JSON members, codes) live here and nowhere else.
 
+pub mod charge;
 pub mod clock;
 pub mod code;
 pub mod identity;

@@ -230,6 +230,13 @@ impl ValidOp {
         ids
     }
 
+    /// Bytes of everything that a client may choose beside the payload: ids, names, the clock.
+    #[must_use]
+    pub fn metadata_bytes(&self) -> usize {
+        let names = [&self.id, &self.client_id, &self.action_type];
+        texts_bytes(names, self.entity_id.as_ref(), &self.entity_ids) + self.vector_clock.as_json().len()
+    }
+
     /// The entity ids as stored (section 5.9.3): without repeats, and none when the scalar id says it
     /// all.
     #[must_use]
@@ -298,7 +305,7 @@ pub struct StoredOp {
     pub entity_ids: Vec<Arc<str>>,
     /// Compact JSON.
     pub payload: Bytes,
-    /// Bytes charged to the quota: payload plus clock, both as compact JSON.
+    /// Bytes charged to the quota: see [`super::charge`].
     pub storage_bytes: i64,
     /// Pruned.
     pub vector_clock: VectorClock,
@@ -312,7 +319,19 @@ pub struct StoredOp {
     pub received_at: i64,
 }
 
+/// Bytes of texts that a client chose; of a list with the quotes and commas that are stored with it.
+fn texts_bytes(names: [&Arc<str>; 3], entity_id: Option<&Arc<str>>, entity_ids: &[Arc<str>]) -> usize {
+    let names: usize = names.into_iter().chain(entity_id).map(|text| text.len()).sum();
+    names + entity_ids.iter().map(|id| id.len() + 3).sum::<usize>()
+}
+
 impl StoredOp {
+    /// Bytes of what a client chose beside payload and clock: ids and names.
+    #[must_use]
+    pub fn metadata_bytes(&self) -> usize {
+        texts_bytes([&self.id, &self.client_id, &self.action_type], self.entity_id.as_ref(), &self.entity_ids)
+    }
+
     /// Whether this is a causal full state.
     #[must_use]
     pub fn is_causal_full_state(&self) -> bool {

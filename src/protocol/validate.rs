@@ -9,6 +9,7 @@ use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::Seq;
+use super::charge::{Allowance, Excess};
 use super::clock::VectorClock;
 use super::code::ErrorCode;
 use super::identity::same_uploaded;
@@ -74,12 +75,19 @@ pub struct CheckedSnapshot {
     pub fingerprint: Option<u128>,
 }
 
-/// Judges each operation of an upload: ids that repeat within the request first, then the rules of section 5.4.
+/// Judges each operation of an upload: ids that repeat within the request first, then the rules of section 5.4, then what
+/// one request may carry (section 17.22).
 #[must_use]
 pub fn check_upload(request: UploadRequest) -> CheckedUpload {
     let fingerprint = request.request_id.is_some().then(|| fingerprint::of_upload(&request));
     let repeated = repeated_ids(&request.ops);
     let UploadRequest { ops, client_id, last_known_server_seq, request_id } = request;
+    let mut allowance = Allowance::new();
+    let mut check = |op| {
+        let op = check_op(op, &client_id)?;
+        allowance.take(&op).map_err(|excess| Refusal::from(excess).rejection())?;
+        Ok(Box::new(op))
+    };
     let ops = ops
         .into_iter()
         .zip(repeated)
@@ -88,7 +96,7 @@ pub fn check_upload(request: UploadRequest) -> CheckedUpload {
             is_repair: &*op.op_type == OpType::Repair.as_str(),
             check: match repeated {
                 Some(rejection) => Err(rejection),
-                None => check_op(op, &client_id).map(Box::new),
+                None => check(op),
             },
         })
         .collect();
@@ -211,11 +219,22 @@ enum Refusal {
     DeleteShape,
     PayloadShape,
     BatchShape,
+    RequestEntities,
+    RequestMetadata,
+}
+
+impl From<Excess> for Refusal {
+    fn from(excess: Excess) -> Self {
+        match excess {
+            Excess::Entities => Self::RequestEntities,
+            Excess::Metadata => Self::RequestMetadata,
+        }
+    }
 }
 
 impl Refusal {
     #[cfg(test)]
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 27] = [
         Self::ClientId,
         Self::IdMissing,
         Self::IdTooLong,
@@ -241,6 +260,8 @@ impl Refusal {
         Self::DeleteShape,
         Self::PayloadShape,
         Self::BatchShape,
+        Self::RequestEntities,
+        Self::RequestMetadata,
     ];
 
     fn rejection(self) -> Rejection {
@@ -277,6 +298,12 @@ impl Refusal {
             Self::DeleteShape => (Code::InvalidPayload, "The payload of a DEL must be null, an object or a string"),
             Self::PayloadShape => (Code::InvalidPayload, "The payload must be an object or a string"),
             Self::BatchShape => (Code::InvalidPayload, "The entities of a BATCH must be an object"),
+            Self::RequestEntities => {
+                (Code::InvalidEntityId, "The operations of this request name more than 30000 entities")
+            }
+            Self::RequestMetadata => {
+                (Code::PayloadTooLarge, "The operations of this request have more than 2 MiB beside their payloads")
+            }
         };
         Rejection::new(code, text)
     }

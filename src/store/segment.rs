@@ -3,8 +3,8 @@
 //! A log that thousands of accounts append to at once is interleaved: a page of 500 old operations lies on 500 pages of
 //! the disk, each row with its header and three index entries. A segment holds up to [`MAX_OPS`] operations with
 //! successive sequences of one generation in one place, as the JSON that downloads send, so that a page is cut out and
-//! pasted. Full states and operations larger than [`MAX_OP_BYTES`] are never packed: they stay rows, and a segment ends
-//! before them.
+//! pasted. Full states and operations with a payload or ids larger than [`MAX_OP_BYTES`] are never packed: they stay rows,
+//! and a segment ends before them.
 //!
 //! # The format
 //! `data` is one byte, the version (1), and a zstd frame with its size and checksum. Inside, numbers being LEB128:
@@ -27,6 +27,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::{Result, StoreError};
+use crate::protocol::json::str_len;
 use crate::protocol::limits::DOWNLOAD_DEFAULT_LIMIT;
 use crate::protocol::response::{decode_op, encode_op};
 use crate::protocol::{Seq, StoredOp};
@@ -36,11 +37,15 @@ use crate::protocol::{Seq, StoredOp};
 pub const MAX_OPS: usize = DOWNLOAD_DEFAULT_LIMIT;
 /// A segment is full when its operations' JSON has reached this size.
 pub const FULL_BYTES: usize = 512 * 1024;
-/// Operations with a larger payload are not packed: it would bring nothing, and reading their neighbours would cost
-/// more.
+/// Operations with a larger payload, or with more beside it, are not packed: it would bring nothing, and reading their
+/// neighbours would cost more.
 pub const MAX_OP_BYTES: usize = 64 * 1024;
 /// What a segment may unpack to: its operations with their envelopes, and the index before them.
 const MAX_UNPACKED: usize = 2 * 1024 * 1024;
+/// What [`packed_from`] of a segment's operations may add up to, so that it can be unpacked.
+pub const MAX_RUN_BYTES: usize = MAX_UNPACKED - 64;
+/// Above what an operation takes beside texts that clients choose: names of members, numbers, its place in the index.
+const ENVELOPE_BYTES: usize = 700;
 /// Levels 6 and 9 made realistic operations 4 % and 8 % smaller and took five times as long.
 const LEVEL: i32 = 3;
 const VERSION: u8 = 1;
@@ -72,10 +77,23 @@ pub struct Segment {
     pub data: Bytes,
 }
 
-/// Whether an operation may be packed.
+/// Whether an operation is to be packed.
 #[must_use]
 pub fn is_packable(op: &StoredOp) -> bool {
+    may_be_packed(op) && packed_from(op) - op.payload.len() <= MAX_OP_BYTES
+}
+
+/// The older, wider rule: segments that were packed by it are there.
+fn may_be_packed(op: &StoredOp) -> bool {
     !op.op_type.is_full_state() && op.payload.len() <= MAX_OP_BYTES
+}
+
+/// At least as many bytes as an operation takes in an unpacked segment.
+#[must_use]
+pub fn packed_from(op: &StoredOp) -> usize {
+    let texts = [&op.id, &op.client_id, &op.action_type].into_iter().chain(&op.entity_id).chain(&op.entity_ids);
+    let texts: usize = texts.map(|text| str_len(text) + 1).sum();
+    ENVELOPE_BYTES + op.payload.len() + op.vector_clock.as_json().len() + texts + op.client_id.len()
 }
 
 fn corrupt(what: &str) -> StoreError {
@@ -90,7 +108,7 @@ impl Segment {
     /// back as it is.
     pub fn pack(generation: i64, ops: &[StoredOp]) -> Result<Self> {
         let (Some(first), Some(last)) = (ops.first(), ops.last()) else { return Err(corrupt("nothing to pack")) };
-        if ops.len() > MAX_OPS || !ops.iter().all(is_packable) {
+        if ops.len() > MAX_OPS || !ops.iter().all(may_be_packed) {
             return Err(corrupt("not to be packed"));
         }
         if !(first.server_seq..).zip(ops).all(|(seq, op)| op.server_seq == seq) {

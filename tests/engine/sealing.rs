@@ -247,6 +247,7 @@ async fn the_budget_ends_a_run_and_zero_hours_switch_it_off() {
         let retention = Retention {
             superseded: days(45),
             archive: days(30),
+            archive_percent: 100,
             seal_after: Duration::from_secs(hours * 3_600),
             first_sweep: days(1),
             sweep_every: days(1),
@@ -258,4 +259,29 @@ async fn the_budget_ends_a_run_and_zero_hours_switch_it_off() {
     };
     assert_eq!(sweep(0).await, SealReport::default());
     assert_eq!(sweep(24).await.operations, 100, "what the budget left");
+}
+
+/// As it was stored before there was a bound: 1000 ids of 255 characters, and next to no payload.
+#[tokio::test]
+async fn an_account_whose_operations_carry_megabytes_beside_their_payloads_is_sealed_and_served() {
+    let t = setup(options()).await;
+    let heavy = |n: usize| {
+        let mut op = op(&format!("heavy-{n}"));
+        let ids: Vec<String> = (0..1000).map(|e| format!("{n}-{e}-{}", "x".repeat(240))).collect();
+        op["entityId"] = ids[0].as_str().into();
+        op["entityIds"] = ids.into();
+        op
+    };
+    t.upload(numbered(0..100)).await;
+    for n in 0..6 {
+        assert!(outcomes(&t.upload(vec![heavy(n)]).await)[0].is_ok());
+    }
+    t.upload(numbered(100..200)).await;
+    let sealed = seal(&t).await;
+    assert_eq!((sealed.operations, sealed.segments, sealed.accounts_failed), (200, 2, 0));
+    check_log(&t, 206).await;
+    let again = seal(&t).await;
+    assert_eq!((again.operations, again.accounts_failed), (0, 0), "it is done with");
+    let page = t.engine.download(t.user, since(99), deadline()).await.expect("a page");
+    assert!(page.ops.len() > 1 && page.ops.iter().any(|op| op.len() > 240_000));
 }

@@ -13,6 +13,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use uuid::{Builder, Uuid};
 
 use crate::engine::user::plan::bounded_history;
+use crate::protocol::charge::charged_bytes;
 use crate::protocol::op::is_causal_full_state;
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, VectorClock};
 use crate::store::{EntityHead, EntityKey, FullStateMark, heads_of_ops};
@@ -119,8 +120,7 @@ impl Stamp {
             op.client_id = Arc::clone(&author.client_id);
             op.vector_clock = VectorClock::from_entries([(Arc::clone(&author.client_id), author.counter)]);
         }
-        let charged = op.payload.len() + op.vector_clock.as_json().len();
-        op.storage_bytes = i64::try_from(charged).unwrap_or(i64::MAX);
+        op.storage_bytes = charged_bytes(op);
         self.bytes = self.bytes.saturating_add(op.storage_bytes);
         self.clock.merge(&op.vector_clock);
         self.clock = bounded_history(std::mem::take(&mut self.clock), &op.client_id);

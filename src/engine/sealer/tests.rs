@@ -78,6 +78,65 @@ fn a_segment_is_bounded_in_bytes() {
     assert_eq!(packed(&large, 1000, true), (vec![(1, 8), (9, 16)], 16, false));
 }
 
+/// Operations each of which names so many entities with such long ids.
+fn naming(last: Seq, entities: usize, chars: usize) -> Vec<StoredOp> {
+    let mut all = ops(last);
+    for op in &mut all {
+        op.entity_ids = (0..entities).map(|n| format!("{n:0>chars$}").into()).collect();
+    }
+    all
+}
+
+#[test]
+fn what_carries_much_beside_its_payload_stays_or_shares_its_segment_with_few() {
+    // 1000 ids of 255 characters, as were taken once.
+    let mut mixed = ops(80);
+    mixed[4..10].clone_from_slice(&naming(10, 1000, 255)[4..10]);
+    assert_eq!(packed(&mixed, 1000, false), (vec![(1, 4), (11, 80)], 80, true));
+    assert_eq!(packed(&naming(70, 1000, 255), 1000, false), (vec![], 70, true), "nothing to pack is no failure");
+    // Each is small enough, all are too much for one segment.
+    assert_eq!(packed(&naming(100, 1000, 40), 1000, false), (vec![(1, 47), (48, 94)], 94, true));
+    // A segment from before that rule is not torn apart, and what comes to it has one of its own.
+    let old = naming(164, 100, 200);
+    let (ends, up_to, _) = packed_again(&old, 100, 1000, false);
+    assert_eq!((ends.first().copied(), up_to), (Some((101, 164)), 164), "{ends:?}");
+}
+
+#[test]
+fn what_cannot_be_packed_is_left_and_the_rest_is_packed() {
+    let mut odd = ops(300);
+    odd[99].op_type = OpType::SyncImport;
+    // Something that reads back otherwise than it was stored.
+    odd[20].payload = Bytes::from_static(b" 1 ");
+    assert_eq!(packed(&odd, 1000, false), (vec![(101, 300)], 300, true));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(8))]
+    #[test]
+    fn whatever_is_stored_is_packed_or_left(
+        shapes in proptest::collection::vec((0..1001_usize, 1..256_usize, 0..70_000_usize, 0..51_usize), 1..12),
+        odd in proptest::prelude::any::<bool>(),
+    ) {
+        let mut all = ops(i64::try_from(shapes.len()).expect("small"));
+        for (op, (entities, chars, payload, clock)) in all.iter_mut().zip(&shapes) {
+            let filler = if odd { "\u{1}" } else { "x" };
+            let id = |n: usize| -> std::sync::Arc<str> { format!("{n}{}", filler.repeat(*chars)).into() };
+            op.entity_ids = (0..*entities).map(id).collect();
+            op.payload = Bytes::from(vec![b'1'; payload + 1]);
+            op.vector_clock = VectorClock::from_entries((0..*clock).map(|n| (id(n), 1)));
+            op.client_id = id(7);
+        }
+        let scope = Scope { before_ms: i64::MAX, only: None, min_run: 1, max_ops: u64::MAX, concurrency: 1 };
+        let reading = Reading { generation: 0, from: 0, after: 0, pages_after: 0, sparse_up_to: 0, more: false };
+        let packed = pack(reading, &all, scope).expect("no failure");
+        proptest::prop_assert_eq!(packed.up_to, i64::try_from(shapes.len()).expect("small"));
+        // What is to be packed is packed: no rule lets a segment grow beyond what can be read.
+        let in_segments: usize = packed.segments.iter().map(|segment| segment.op_count).sum();
+        proptest::prop_assert_eq!(in_segments, all.iter().filter(|op| is_packable(op)).count());
+    }
+}
+
 #[test]
 fn a_hole_ends_it() {
     let mut holed = ops(200);

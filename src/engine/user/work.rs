@@ -62,13 +62,16 @@ impl Work {
         }
     }
 
-    /// Payload bytes: what a plan of it will weigh in a commit.
+    /// About what a plan of it will weigh in a commit: payloads, and what else clients choose.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Upload(upload) => {
-                upload.ops.iter().filter_map(|op| op.check.as_ref().ok()).map(|op| op.payload.len() + 256).sum()
-            }
+            Self::Upload(upload) => upload
+                .ops
+                .iter()
+                .filter_map(|op| op.check.as_ref().ok())
+                .map(|op| op.payload.len() + op.metadata_bytes())
+                .sum(),
             Self::Snapshot(snapshot) => snapshot.op.as_ref().map_or(0, |op| op.payload.len()),
             Self::KeepState { blob, .. } => blob.data.len(),
             Self::Seal(sealing) => sealing.segments.iter().map(|segment| segment.data.len()).sum(),
@@ -98,6 +101,8 @@ pub enum Answer {
     Upload(UploadOutcome),
     /// To either upload: no room.
     Quota(QuotaExceeded),
+    /// Nothing was done: too much of what the account has given up waits to be deleted.
+    Busy,
     /// To [`Work::Snapshot`].
     Snapshot(SnapshotReply),
     /// To the others: whether anything changed.

@@ -102,6 +102,20 @@ pub(super) const METRICS: &[Metric] = &[
         "Accounts whose old operations could not be packed.",
         "The same number each day; the log names them.",
     ),
+    counter(
+        "supersync_seal_runs_left_total",
+        "runs",
+        &[],
+        "Runs of operations that can't be packed and stay rows.",
+        "Any: no rule foresees them. The log says where they are and why; report it.",
+    ),
+    counter(
+        "supersync_archive_evictions_total",
+        "commits",
+        &[],
+        "Commits after which something of an archive was to be deleted: beyond its limit, or brought back.",
+        "Many from few accounts: somebody replaces the data all day.",
+    ),
     histogram(
         "supersync_seal_seconds",
         "seconds",

@@ -6,6 +6,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use smallvec::SmallVec;
 
 use crate::engine::user::requests::{Remembered, RequestKey};
+use crate::protocol::charge::charged_bytes;
 use crate::protocol::limits::{MAX_CLOCK_DRIFT_MS, MAX_CLOCK_STORED};
 use crate::protocol::{Seq, StoredOp, ValidOp, VectorClock};
 use crate::store::{
@@ -16,11 +17,21 @@ use crate::store::{
 /// Devices remembered in the clock of a whole data set. Clients get 20 of its entries; the bound keeps a device that
 /// makes up client ids from growing the account's row.
 const MAX_HISTORY_CLOCK: usize = 1000;
+/// Bytes of their names: the app's come to a tenth of it. The row is written with every commit.
+const MAX_HISTORY_BYTES: usize = 64 * 1024;
+/// With so few devices the longest names there are stay below that.
+const FEW_DEVICES: usize = 64;
 
 /// The clock of a whole data set to which this client's operation has just come, within its bound.
 #[must_use]
-pub fn bounded_history(clock: VectorClock, client_id: &str) -> VectorClock {
-    if clock.len() > MAX_HISTORY_CLOCK { clock.cut_to(MAX_HISTORY_CLOCK / 2, [client_id]) } else { clock }
+pub fn bounded_history(mut clock: VectorClock, client_id: &str) -> VectorClock {
+    if clock.len() > MAX_HISTORY_CLOCK {
+        clock = clock.cut_to(MAX_HISTORY_CLOCK / 2, [client_id]);
+    }
+    while clock.len() > FEW_DEVICES && clock.iter().map(|(id, _)| id.len()).sum::<usize>() > MAX_HISTORY_BYTES {
+        clock = clock.cut_to(clock.len() / 2, [client_id]);
+    }
+    clock
 }
 
 /// What one request, or all before it, add to the log.
@@ -121,6 +132,7 @@ impl Addition {
         if causal {
             let mut merged = sync.clock.clone();
             merged.merge(&op.vector_clock);
+            merged = bounded_history(merged, &op.client_id);
             sync.full_state = Some(FullStateMark { seq, client_id: op.client_id.to_string(), clock: merged });
         }
         if op.op_type.is_state_replacement() {
@@ -219,8 +231,7 @@ pub(super) fn entity_keys(op: &ValidOp) -> SmallVec<[EntityKey; 2]> {
 }
 
 fn stored_op(op: &ValidOp, seq: Seq, clock: VectorClock, now_ms: i64) -> StoredOp {
-    let storage_bytes = op.payload.len() + clock.as_json().len();
-    StoredOp {
+    let mut stored = StoredOp {
         server_seq: seq,
         id: op.id.clone(),
         client_id: op.client_id.clone(),
@@ -230,7 +241,7 @@ fn stored_op(op: &ValidOp, seq: Seq, clock: VectorClock, now_ms: i64) -> StoredO
         entity_id: op.entity_id.clone(),
         entity_ids: op.stored_entity_ids(),
         payload: op.payload.clone(),
-        storage_bytes: i64::try_from(storage_bytes).unwrap_or(i64::MAX),
+        storage_bytes: 0,
         vector_clock: clock,
         timestamp: op.timestamp.min(now_ms + MAX_CLOCK_DRIFT_MS),
         schema_version: op.schema_version,
@@ -238,5 +249,7 @@ fn stored_op(op: &ValidOp, seq: Seq, clock: VectorClock, now_ms: i64) -> StoredO
         import_reason: op.import_reason,
         repair_base_server_seq: op.repair_base_server_seq,
         received_at: now_ms,
-    }
+    };
+    stored.storage_bytes = charged_bytes(&stored);
+    stored
 }
