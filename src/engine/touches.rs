@@ -13,11 +13,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::UserId;
-use crate::store::{Device, Store, Touch};
+use crate::store::{Device, MAX_DEVICES, Store, Touch};
 
 /// Devices of one statement; so many are not kept waiting.
 const MAX_BATCH: usize = 1000;
-/// Devices that wait while the database does not answer; about 100 bytes each. Beyond it they are dropped.
+/// Devices that wait while the database does not answer; about 100 bytes each. Beyond it they are dropped, and beyond
+/// [`MAX_DEVICES`] of one account.
 const CAPACITY: usize = 65_536;
 
 type Waiting = BTreeMap<(UserId, Box<str>), i64>;
@@ -54,9 +55,13 @@ impl Touches {
     pub fn record(&self, user: UserId, client_id: &str, at_ms: i64) {
         let mut waiting = self.waiting();
         let key = (user, Box::from(client_id));
-        if waiting.len() >= CAPACITY && !waiting.contains_key(&key) {
-            count("dropped", 1);
-            return;
+        if !waiting.contains_key(&key) {
+            // One account's made-up devices must not take the places of others.
+            let of_account = waiting.range((user, Box::default())..).take_while(|((other, _), _)| *other == user);
+            if waiting.len() >= CAPACITY || of_account.take(MAX_DEVICES).count() >= MAX_DEVICES {
+                count("dropped", 1);
+                return;
+            }
         }
         let latest = waiting.entry(key).or_insert(at_ms);
         *latest = at_ms.max(*latest);

@@ -13,9 +13,9 @@ use super::source::{SourceDevice, SourceLog, SourceMarks, SourceOp, SourcePasske
 use crate::protocol::json::scan::compacted;
 use crate::protocol::op::{entity_type, normalised_entity_ids};
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
-use crate::store::TokenPurpose;
 use crate::store::adopt::{Marked, Portion, mark};
 use crate::store::backup::Value;
+use crate::store::{MAX_DEVICES, TokenPurpose};
 
 /// What a passkey is called whose owner has not named it.
 const UNNAMED: &str = "Passkey";
@@ -89,6 +89,15 @@ impl Account {
     }
 }
 
+/// As many as an account may have, those seen last.
+fn newest_devices(mut devices: Vec<SourceDevice>) -> Vec<SourceDevice> {
+    if devices.len() > MAX_DEVICES {
+        devices.sort_by(|a, b| b.last_seen_at.cmp(&a.last_seen_at).then_with(|| a.client_id.cmp(&b.client_id)));
+        devices.truncate(MAX_DEVICES);
+    }
+    devices
+}
+
 /// Puts together what belongs to each account. Says in `report` what is repaired and what is left out.
 #[must_use]
 pub fn accounts(read: Read, report: &mut Report) -> Vec<Account> {
@@ -105,7 +114,7 @@ pub fn accounts(read: Read, report: &mut Report) -> Vec<Account> {
         let mut account = Account {
             passkeys: passkeys.remove(&user.id).unwrap_or_default(),
             pending: pending.remove(&user.id).unwrap_or_default(),
-            devices: devices.remove(&user.id).unwrap_or_default(),
+            devices: newest_devices(devices.remove(&user.id).unwrap_or_default()),
             user,
             log,
             fault,
