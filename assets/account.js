@@ -43,13 +43,14 @@ function prepare(leave) {
   }
 
   function showFacts() {
-    const { usedBytes, quotaBytes, operations } = facts.storage;
+    const { usedBytes, quotaBytes, operations, archivedBytes, archiveLimitBytes } = facts.storage;
     const share = quotaBytes > 0 ? Math.min(100, (usedBytes / quotaBytes) * 100) : 0;
     $('whoami').textContent = facts.email;
     $('adminLink').hidden = !facts.isAdmin;
     $('storageUsed').textContent = bytes(usedBytes);
     $('storageOf').textContent = text('storage.of', { quota: bytes(quotaBytes) });
     $('operations').textContent = number(operations);
+    $('archivesLimit').textContent = text('archives.limit', { size: bytes(archivedBytes), limit: bytes(archiveLimitBytes) });
     $('storageBar').value = share;
     $('storageBar').classList.toggle('full', share >= 90);
     $('storageNote').textContent = share >= 90 ? text('storage.nearly') : text('storage.note', { share: Math.round(share) });

@@ -262,6 +262,8 @@ pub struct Limits {
     /// Payload bytes of one page or piggyback (8 MiB); a page holds at least one operation.
     pub page_bytes: usize,
     pub default_quota_bytes: i64,
+    /// With less room on the embedded database's disk new data is refused (`MIN_FREE_DISK_BYTES`, 256 MiB; 0: never).
+    pub min_free_disk_bytes: u64,
     /// Bytes kept in memory for accounts; the least recently used ones go first.
     pub account_memory_bytes: usize,
     /// An idle actor goes after this time.
@@ -290,6 +292,8 @@ pub struct Retention {
     pub superseded: Duration,
     /// Archived data sets (`ARCHIVE_DAYS`, 30).
     pub archive: Duration,
+    /// Bytes of archived data sets, in hundredths of the account's quota (`ARCHIVE_QUOTA_PERCENT`, 100).
+    pub archive_percent: u32,
     /// Operations that are older are packed into segments (`SEAL_AFTER_HOURS`, 24 h; zero: never).
     pub seal_after: Duration,
     /// First sweep after the start (10 s) and time between sweeps (24 h).

@@ -18,6 +18,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod diagnosis;
+pub mod disk;
 pub mod engine;
 pub mod events;
 pub mod gauges;

@@ -113,6 +113,8 @@ on_both_databases! {
         heads_of_an_old_data_set_go_in_steps,
         prunable_accounts_are_found_in_order,
         stale_devices_go,
+        the_device_seen_longest_ago_gives_way,
+        archives_are_measured_and_given_up,
         one_leader_at_a_time,
         a_reset_log_starts_over_with_a_grown_revision,
         a_truncated_log_is_recomputed,

@@ -404,6 +404,10 @@ fn limits(r: &mut Reader<'_>) -> Limits {
             "expected a number of bytes, digits only, above 0",
             number(1..=i64::MAX.unsigned_abs()),
         ),
+        min_free_disk_bytes: r.value("MIN_FREE_DISK_BYTES", BYTES, |text| match text {
+            "0" => Some(0),
+            _ => bytes(text).and_then(|bytes| u64::try_from(bytes).ok()),
+        }),
         account_memory_bytes: r.value("ACCOUNT_MEMORY_BYTES", BYTES, bytes),
         actor_idle: r.value("ACTOR_IDLE_SECONDS", SECONDS, seconds),
         max_queued_requests: r.value("MAX_QUEUED_REQUESTS", COUNT, &count),
@@ -444,6 +448,7 @@ fn retention(r: &mut Reader<'_>) -> Retention {
     Retention {
         superseded: r.value("SUPERSEDED_OPS_RETENTION_DAYS", DAYS, days),
         archive: r.value("ARCHIVE_DAYS", DAYS, days),
+        archive_percent: r.value("ARCHIVE_QUOTA_PERCENT", "expected a whole number from 0 to 1000", number(0..=1_000)),
         seal_after: r.value("SEAL_AFTER_HOURS", HOURS, hours),
         first_sweep: r.value("FIRST_SWEEP_SECONDS", SECONDS, seconds),
         sweep_every: r.value("SWEEP_INTERVAL_SECONDS", SECONDS, seconds),

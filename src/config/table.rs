@@ -305,6 +305,11 @@ pub const GROUPS: &[Group] = &[
                 "Quota of new accounts; digits only. An invalid value is a warning.",
             ),
             value(
+                "MIN_FREE_DISK_BYTES",
+                "256MiB",
+                "With less room on the disk of the embedded database uploads are answered 503; 0: never.",
+            ),
+            value(
                 "ACCOUNT_MEMORY_BYTES",
                 "128MiB",
                 "Memory for what is kept of accounts between their requests; the least recently used ones go first.",
@@ -337,6 +342,11 @@ pub const GROUPS: &[Group] = &[
                 "How long operations before the newest full state, and unseen devices, are kept.",
             ),
             value("ARCHIVE_DAYS", "30", "How long replaced or wiped data sets are kept."),
+            value(
+                "ARCHIVE_QUOTA_PERCENT",
+                "100",
+                "How much of them is kept, in hundredths of the account's quota: beyond it the oldest are deleted first. 0: nothing.",
+            ),
             value(
                 "SEAL_AFTER_HOURS",
                 "24",

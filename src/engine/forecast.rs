@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::archive::bound;
 use super::retention::{EXPIRED_AT, Kept, Prefix, Standing, Verdict, judge};
 use super::sweeper::{Sweeper, millis};
 use crate::protocol::{Seq, UserId};
@@ -130,7 +131,21 @@ impl Sweeper {
     async fn order_ranges(&self, now_ms: i64, forecast: &mut Forecast) -> Result<(), StoreError> {
         let before_ms = now_ms - millis(self.retention().archive);
         let mut due: Vec<DueRange> = forecast.pruned.iter().map(DueRange::of_pruned).collect();
-        for (user, range) in self.store().expired_archives(before_ms, MAX_ARCHIVES).await? {
+        let mut ranges = self.store().expired_archives(before_ms, MAX_ARCHIVES).await?;
+        let mut after: UserId = 0;
+        while let Some((last, excess)) = self.archives_beyond_limit(after).await? {
+            after = last;
+            let given_up = |(user, of_user): (UserId, Vec<ArchivedRange>)| {
+                of_user.into_iter().map(move |range| (user, bound::given_up(&range)))
+            };
+            let excess: Vec<_> = excess.into_iter().flat_map(given_up).collect();
+            // What is over in any case goes because of the limit first.
+            ranges.retain(|(user, range)| {
+                !excess.iter().any(|(other, gone)| other == user && gone.from_seq == range.from_seq)
+            });
+            ranges.extend(excess);
+        }
+        for (user, range) in ranges {
             let (_, operations) = self.store().measure(user, range.from_seq - 1, range.to_seq).await?;
             due.push(DueRange::of_archived(user, &range, operations));
         }

@@ -15,6 +15,7 @@ use super::download;
 use super::notifier::Notifier;
 use super::options::Options;
 use super::peers::{Listener, Peers};
+use super::reclaimer::Reclaimer;
 use super::registry::{Lease, Registry};
 use super::replays::{Replays, Size};
 use super::restore::{self, Failed, Keep};
@@ -77,12 +78,26 @@ impl Handle {
         tasks.spawn(Arc::clone(&touches).run(options.touch_every, cancel.clone()));
         let tidier = Arc::new(Tidier::new(Arc::clone(&store)));
         tasks.spawn(Arc::clone(&tidier).run(cancel.clone()));
+        tasks.spawn(options.disk.clone().run(cancel.clone()));
+        let reclaimer = Arc::new(Reclaimer::new(Arc::clone(&store)));
+        tasks.spawn(Arc::clone(&reclaimer).run(cancel.clone()));
         let peers = Arc::new(Peers::new());
         tasks.spawn(Arc::clone(&peers).run_teller(Arc::clone(&store), cancel.clone()));
         let live = Arc::default();
         let memory = Memory::new(options.memory_bytes);
-        let context =
-            Arc::new(Context { store, clock, committer, notifier, peers, touches, tidier, live, memory, options });
+        let context = Arc::new(Context {
+            store,
+            clock,
+            committer,
+            notifier,
+            peers,
+            touches,
+            tidier,
+            reclaimer,
+            live,
+            memory,
+            options,
+        });
         let registry = Registry::start(Arc::clone(&context)).await?;
         let Context { peers, store, notifier, .. } = &*context;
         let listener =
@@ -112,6 +127,7 @@ impl Handle {
         request: UploadRequest,
         deadline: Instant,
     ) -> Result<UploadReply, EngineError> {
+        self.check_room()?;
         let bytes = request.ops.iter().filter_map(|op| op.payload.as_ref()).map(bytes::Bytes::len).sum();
         let cursor = request.last_known_server_seq;
         let client_id = request.client_id.clone();
@@ -120,7 +136,7 @@ impl Handle {
         let outcome = match answer {
             Answer::Upload(outcome) => outcome,
             Answer::Quota(exceeded) => return Ok(UploadReply::QuotaExceeded(exceeded)),
-            Answer::Snapshot(_) | Answer::Done(_) => return Err(wrong_answer()),
+            Answer::Snapshot(_) | Answer::Done(_) | Answer::Busy => return Err(wrong_answer()),
         };
         let (mut new_ops, mut has_more_piggyback) = (Vec::new(), false);
         if let Some(cursor) = cursor {
@@ -151,6 +167,7 @@ impl Handle {
         request: SnapshotRequest,
         deadline: Instant,
     ) -> Result<SnapshotReply, EngineError> {
+        self.check_room()?;
         let bytes = request.state.as_ref().map_or(0, bytes::Bytes::len);
         let now_ms = self.context.clock.now_ms();
         let op_id = uuid::Uuid::now_v7().to_string().into();
@@ -159,7 +176,7 @@ impl Handle {
         match self.submit(user, Work::Snapshot(Box::new(checked)), bytes, deadline).await?.answer {
             Answer::Snapshot(reply) => Ok(reply),
             Answer::Quota(exceeded) => Ok(SnapshotReply::QuotaExceeded(exceeded)),
-            Answer::Upload(_) | Answer::Done(_) => Err(wrong_answer()),
+            Answer::Upload(_) | Answer::Done(_) | Answer::Busy => Err(wrong_answer()),
         }
     }
 
@@ -185,6 +202,17 @@ impl Handle {
         let store = self.context.store.as_ref();
         let page = download::download(store, user, &view, &query, self.context.options.page_bytes);
         within(deadline, page).await?.map_err(store_trouble)
+    }
+
+    /// Refuses new data while there is too little room for it.
+    pub(super) fn check_room(&self) -> Result<(), EngineError> {
+        if self.is_short_of_room() { Err(EngineError::DiskFull) } else { Ok(()) }
+    }
+
+    /// Whether new data is refused because there is too little room on the disk.
+    #[must_use]
+    pub fn is_short_of_room(&self) -> bool {
+        self.context.options.disk.is_low()
     }
 
     /// Records that a device polls.
@@ -356,6 +384,9 @@ impl Handle {
         };
         if let Some(Keep { meta, blob }) = keep {
             let bytes = blob.data.len();
+            if self.is_short_of_room() {
+                return Ok(restored);
+            }
             let work = Work::KeepState { generation: view.sync().generation, meta, blob };
             if let Err(error) = self.submit(user, work, bytes, deadline).await {
                 tracing::info!(%error, user_id = user, "rebuilt state not kept");
@@ -488,6 +519,7 @@ impl Handle {
                 continue;
             }
             match within(deadline, answer).await? {
+                Ok(Ok(Answered { answer: Answer::Busy, .. })) => return Err(EngineError::Busy),
                 Ok(answered) => return answered,
                 Err(_dropped) => {}
             }

@@ -12,6 +12,7 @@ pub mod invariants;
 pub mod notifier;
 mod options;
 mod peers;
+mod reclaimer;
 pub mod recount;
 mod registry;
 mod replays;
@@ -48,6 +49,9 @@ pub enum EngineError {
     /// The request's time was up; if it was an upload it may have been applied.
     #[error("request timeout, please retry")]
     Deadline,
+    /// There is too little room on the disk for new data; not applied.
+    #[error("the server's disk is nearly full, please retry later")]
+    DiskFull,
     /// The account's actor keeps failing and is kept stopped for a while; not applied.
     #[error("account temporarily unavailable, please retry")]
     Quarantined,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{Config, EncryptionPolicy};
+use crate::disk::Disk;
 
 use super::notifier::NotifierOptions;
 
@@ -38,6 +39,10 @@ pub struct Options {
     pub device_retention: Duration,
     /// How long what was replaced or deleted is kept.
     pub archive_retention: Duration,
+    /// And how much of it, in hundredths of the account's quota.
+    pub archive_percent: u32,
+    /// The database's disk: with too little room new data is refused.
+    pub disk: Disk,
     /// Whether only encrypted data is taken.
     pub encrypted_only: bool,
     /// Crashes of one account's actor within [`Options::quarantine_for`] after which the account is quarantined.
@@ -66,6 +71,8 @@ impl From<&Config> for Options {
             max_snapshot_blob_bytes: config.limits.max_snapshot_blob_bytes,
             device_retention: config.retention.superseded,
             archive_retention: config.retention.archive,
+            archive_percent: config.retention.archive_percent,
+            disk: Disk::of(config),
             encrypted_only: config.encryption_policy == EncryptionPolicy::Required,
             quarantine_after: 3,
             quarantine_for: Duration::from_mins(1),

@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::archive::bound::{archive_limit, beyond_limit};
+use super::reclaimer::delete_range;
 use super::recount::recount_account;
 use super::retention::{Standing, Verdict, judge};
 use super::sealer::{self, MIN_RUN, Scope, SealReport};
@@ -226,6 +228,8 @@ impl Sweeper {
         let mut report = SweepReport { led: true, ..SweepReport::default() };
         let superseded = self.retire_superseded(now_ms, &mut report).await;
         report.note("superseded operations", superseded);
+        let trimmed = self.trim_archives().await;
+        report.note("archives beyond their limit", trimmed);
         let archives = self.delete_archives(now_ms, &mut report).await;
         report.note("archives", archives);
         report.devices_deleted = report.note("devices", self.delete_devices(due.devices_ms).await);
@@ -333,6 +337,40 @@ impl Sweeper {
         Ok(Some(wrong.is_some()))
     }
 
+    /// Gives up the oldest of archives that are larger than they may be: from before there was a limit, or before it was
+    /// lowered. Commits keep to it.
+    async fn trim_archives(&self) -> Result<(), StoreError> {
+        let mut after: UserId = 0;
+        while let Some((last, excess)) = self.archives_beyond_limit(after).await? {
+            after = last;
+            for (user, ranges) in excess {
+                self.store.give_up_archives(user, &ranges).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next accounts with an archive: the last one's number, and of those whose archive is too large the ranges that
+    /// have to go.
+    pub(super) async fn archives_beyond_limit(
+        &self,
+        after: UserId,
+    ) -> Result<Option<(UserId, Vec<(UserId, Vec<ArchivedRange>)>)>, StoreError> {
+        let sizes = self.store.archive_sizes(after, ACCOUNTS_PER_STEP).await?;
+        let Some(last) = sizes.last() else { return Ok(None) };
+        let mut excess = Vec::new();
+        for size in &sizes {
+            let limit = archive_limit(size.quota_bytes, self.retention.archive_percent);
+            if size.kept_bytes > limit {
+                let mut ranges = self.store.archived(size.user).await?;
+                let gone = beyond_limit(&ranges, limit);
+                ranges.retain(|range| gone.contains(&range.from_seq));
+                excess.push((size.user, ranges));
+            }
+        }
+        Ok(Some((last.user, excess)))
+    }
+
     async fn delete_archives(&self, now_ms: i64, report: &mut SweepReport) -> Result<(), StoreError> {
         let before_ms = now_ms - millis(self.retention.archive);
         let mut failed: HashSet<(UserId, Seq)> = HashSet::new();
@@ -380,15 +418,7 @@ impl Sweeper {
         if range.reason == ArchiveReason::Staged && !self.store.abandon_staged(user, range.from_seq).await? {
             return Ok(false);
         }
-        loop {
-            let batch = self.retention.delete_batch.max(1);
-            let deleted = self.store.delete_ops(user, range.from_seq - 1, range.to_seq, batch).await?;
-            report.operations_deleted += deleted;
-            if deleted == 0 {
-                break;
-            }
-        }
-        self.store.drop_archive(user, range).await?;
+        report.operations_deleted += delete_range(&*self.store, user, range, self.retention.delete_batch).await?;
         Ok(true)
     }
 

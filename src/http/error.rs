@@ -228,6 +228,10 @@ impl From<EngineError> for ApiError {
             EngineError::NoAccount => Self::new(StatusCode::UNAUTHORIZED, "Account unavailable"),
             EngineError::Busy => Self::unavailable("server busy, please retry", &error).retry_after(1),
             EngineError::Deadline => Self::deadline(),
+            // Soon is too soon: somebody has to make room.
+            EngineError::DiskFull => {
+                Self::unavailable("the server's disk is nearly full, please retry later", &error).retry_after(60)
+            }
             EngineError::Quarantined => Self::unavailable("account temporarily unavailable, please retry", &error),
             EngineError::Unavailable => Self::unavailable("database unavailable, please retry", &error),
             EngineError::Internal(_) => Self::internal(error),

@@ -60,7 +60,12 @@ async fn ready(State(state): State<AppState>) -> Response {
     let reason = if state.draining.is_cancelled() {
         "shutting down"
     } else if database_answers(&state).await {
-        return encode::json(StatusCode::OK, &json!({ "status": "ok" }));
+        let mut body = json!({ "status": "ok" });
+        // What is there can still be read and deleted, so requests are welcome.
+        if state.engine.is_short_of_room() {
+            body["message"] = "the disk is nearly full: new data is refused".into();
+        }
+        return encode::json(StatusCode::OK, &body);
     } else {
         "database not responsive"
     };

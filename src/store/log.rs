@@ -242,7 +242,7 @@ pub struct Commit {
     pub clear_devices: bool,
     /// Devices seen: client id and Unix milliseconds.
     pub devices: Vec<(String, i64)>,
-    /// Ranges that left the data set.
+    /// Ranges that left the data set, and older ones that the archive gives up for them.
     pub archived: Vec<ArchivedRange>,
     /// The cached state.
     pub snapshot: SnapshotChange,
@@ -342,6 +342,9 @@ pub struct FullStateRow {
     pub is_payload_encrypted: bool,
     pub import_reason: Option<ImportReason>,
 }
+
+/// Devices of an account that have rows: a trigger of the schema drops those seen longest ago.
+pub const MAX_DEVICES: usize = 200;
 
 /// A device of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,6 +39,39 @@ pub struct LastSegment {
     pub packed_bytes: i64,
 }
 
+/// What an account's archive keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchiveSize {
+    /// The account.
+    pub user: UserId,
+    /// Bytes that the account may store.
+    pub quota_bytes: i64,
+    /// Bytes of the ranges that are kept for the user, as they were charged.
+    pub kept_bytes: i64,
+}
+
+/// The same in both databases.
+pub(super) const ARCHIVE_SIZES: &str = "\
+SELECT a.user_id, u.storage_quota_bytes, CAST(sum(a.bytes) AS BIGINT) FROM archived_ranges a \
+JOIN users u ON u.id = a.user_id WHERE a.user_id > $1 \
+AND a.reason IN ('clean_slate', 'wipe', 'superseded', 'bring_back') \
+GROUP BY a.user_id, u.storage_quota_bytes ORDER BY a.user_id LIMIT $2";
+
+macro_rules! decode_archive_size {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::ArchiveSize> {
+            Ok($crate::store::ArchiveSize {
+                user: row.try_get(0)?,
+                quota_bytes: row.try_get(1)?,
+                kept_bytes: row.try_get(2)?,
+            })
+        })()
+    }};
+}
+
+pub(super) use decode_archive_size;
+
 /// Housekeeping over all accounts, in bounded steps.
 #[async_trait]
 pub trait MaintenanceStore: Send + Sync + 'static {
@@ -64,6 +97,13 @@ pub trait MaintenanceStore: Send + Sync + 'static {
     /// Archived ranges older than `before_ms`: account and range, oldest first, then by account and place, at most
     /// `limit`. Those that may go at once (`archived_at` 0) come last: what users have wiped must not wait for them.
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>>;
+
+    /// What archives keep, of accounts with numbers above `after`, ascending, at most `limit`. Those that keep nothing
+    /// are left out.
+    async fn archive_sizes(&self, after: UserId, limit: usize) -> Result<Vec<ArchiveSize>>;
+
+    /// Gives up ranges that are kept: from now on they are due for deletion. Others are left as they are.
+    async fn give_up_archives(&self, user: UserId, ranges: &[ArchivedRange]) -> Result<()>;
 
     /// Forgets an archived range whose operations have been deleted, once the account's heads are tidied up.
     async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()>;

@@ -69,10 +69,10 @@ pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use log::{
     AccountState, ArchiveReason, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateMark,
-    FullStateRow, LEGACY_MISC, LogPage, LogRange, LogStore, OutgoingOp, SnapshotBlob, SnapshotChange, SnapshotMeta,
-    SyncState, Touch,
+    FullStateRow, LEGACY_MISC, LogPage, LogRange, LogStore, MAX_DEVICES, OutgoingOp, SnapshotBlob, SnapshotChange,
+    SnapshotMeta, SyncState, Touch,
 };
-pub use maintenance::{LastSegment, MaintenanceStore, Sealable};
+pub use maintenance::{ArchiveSize, LastSegment, MaintenanceStore, Sealable};
 pub use migrate::MigrationStatus;
 pub use open::{migration_status, open, open_as_it_is, open_beside, open_to_look};
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};

@@ -110,6 +110,7 @@ fn config() -> Config {
             snapshot_inflated_bytes: 60 << 20,
             page_bytes: 8 << 20,
             default_quota_bytes: 100 << 20,
+            min_free_disk_bytes: 0,
             memory_bytes: 64 << 20,
             actor_idle: Duration::from_mins(10),
             max_queued_requests: 100,
@@ -125,6 +126,7 @@ fn config() -> Config {
         retention: Retention {
             superseded: Duration::from_hours(45 * 24),
             archive: Duration::from_hours(30 * 24),
+            archive_percent: 100,
             seal_after: Duration::from_hours(24),
             first_sweep: Duration::from_secs(10),
             sweep_every: Duration::from_hours(24),

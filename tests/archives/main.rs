@@ -33,6 +33,7 @@ mod crash;
 mod download;
 mod export;
 mod interruption;
+mod limit;
 mod refusal;
 
 use serde_json::Value;

@@ -40,6 +40,8 @@ pub fn options() -> Options {
         max_snapshot_blob_bytes: 50 << 20,
         device_retention: Duration::from_hours(45 * 24),
         archive_retention: Duration::from_hours(30 * 24),
+        archive_percent: 100,
+        disk: supersync::disk::Disk::default(),
         encrypted_only: false,
         quarantine_after: 3,
         quarantine_for: Duration::from_mins(1),

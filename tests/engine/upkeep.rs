@@ -18,6 +18,7 @@ fn sweeper(t: &Setup, owner: &str) -> Sweeper {
     let retention = Retention {
         superseded: days(45),
         archive: days(30),
+        archive_percent: 100,
         seal_after: days(1),
         first_sweep: Duration::from_secs(10),
         sweep_every: days(1),

@@ -53,6 +53,11 @@ impl Reply {
         seqs_of(&self.body["newOps"])
     }
 
+    /// A header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
     /// Whether the body has this member at all.
     pub fn has(&self, member: &str) -> bool {
         self.body.get(member).is_some()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
 use supersync::config::Config;
+use supersync::engine::forecast::Forecast;
 use supersync::engine::sealer::{self, Scope, SealReport};
 use supersync::engine::sweeper::Sweeper;
 use supersync::engine::{Handle, Options};
@@ -115,6 +116,14 @@ impl Server {
     /// Stops in an orderly way and starts again on the same database.
     pub async fn restart(self) -> Self {
         let (database, setup) = self.stop().await;
+        Box::pin(Self::run(database, setup)).await
+    }
+
+    /// The same with changed settings.
+    pub async fn restart_with(self, change: impl FnOnce(&mut Config)) -> Self {
+        let (database, mut setup) = self.stop().await;
+        change(&mut setup.config);
+        setup.options = Options::from(&setup.config);
         Box::pin(Self::run(database, setup)).await
     }
 
@@ -231,12 +240,20 @@ impl Server {
         report
     }
 
-    /// One run of the housekeeping.
-    pub async fn sweep(&self) {
+    fn sweeper(&self) -> Sweeper {
         let retention = self.setup.config.retention;
         let owner = "test".to_owned();
-        let sweeper = Sweeper::new(Arc::clone(&self.store), self.engine.clone(), self.clock.clone(), retention, owner);
-        let report = sweeper.sweep().await.expect("the sweep runs");
+        Sweeper::new(Arc::clone(&self.store), self.engine.clone(), self.clock.clone(), retention, owner)
+    }
+
+    /// What a run of the housekeeping would do.
+    pub async fn forecast(&self) -> Forecast {
+        self.sweeper().forecast().await.expect("the store works")
+    }
+
+    /// One run of the housekeeping.
+    pub async fn sweep(&self) {
+        let report = self.sweeper().sweep().await.expect("the sweep runs");
         assert!(report.led && report.accounts_failed == 0 && report.steps_failed == 0, "{report:?}");
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use supersync::protocol::{OpType, StoredOp, UserId};
 use supersync::store::backup::{Piece, Value};
 use supersync::store::{
-    ArchiveReason, ArchivedRange, Commit, CommitOutcome, FullStateMark, SnapshotBlob, SnapshotChange, SnapshotMeta,
-    Touch,
+    ArchiveReason, ArchiveSize, ArchivedRange, Commit, CommitOutcome, FullStateMark, MAX_DEVICES, SnapshotBlob,
+    SnapshotChange, SnapshotMeta, Touch,
 };
 
 use super::fixture::*;
@@ -145,6 +145,92 @@ pub async fn stale_devices_go(db: Db) {
     assert_eq!(db.delete_stale_devices(30, 10).await.unwrap(), 1);
     assert_eq!(db.delete_stale_devices(30, 10).await.unwrap(), 0);
     assert_eq!(db.devices(user, 0, 10).await.unwrap()[0].client_id, "C");
+}
+
+pub async fn the_device_seen_longest_ago_gives_way(db: Db) {
+    let most = i64::try_from(MAX_DEVICES).unwrap();
+    let (user, other) = (account(&db, "a").await, account(&db, "b").await);
+    db.touch_devices(&[Touch::new(other, "O", 1)]).await.unwrap();
+    let touches: Vec<Touch> = (1..=most).map(|n| Touch::new(user, &format!("D{n}"), n)).collect();
+    db.touch_devices(&touches).await.unwrap();
+    assert_eq!(db.devices(user, 0, 1000).await.unwrap().len(), MAX_DEVICES);
+    // Known ones take nobody's place.
+    db.touch_devices(&[Touch::new(user, "D1", 5_000)]).await.unwrap();
+    db.touch_devices(&[Touch::new(user, "new", 6_000)]).await.unwrap();
+    // A commit's devices count too.
+    let mut commit = append(user, &state(&db, user).await, vec![op(1, "A")]);
+    commit.devices = vec![("newer".to_owned(), 7_000), ("newest".to_owned(), 8_000)];
+    apply(&db, commit).await;
+    let mut ids: Vec<String> = db.devices(user, 0, 1000).await.unwrap().into_iter().map(|d| d.client_id).collect();
+    assert_eq!(ids.len(), MAX_DEVICES);
+    assert_eq!(ids[..4], ["newest", "newer", "new", "D1"]);
+    ids.retain(|id| ["D2", "D3", "D4", "D5"].contains(&&**id));
+    assert_eq!(ids, ["D5"], "the three seen longest ago are gone");
+    // Many at once, in one statement.
+    let crowd: Vec<Touch> = (0..1000).map(|n| Touch::new(user, &format!("E{n:03}"), 9_000 + n)).collect();
+    db.touch_devices(&crowd).await.unwrap();
+    let left = db.devices(user, 0, 1000).await.unwrap();
+    assert_eq!((left.len(), &*left[0].client_id, left[199].last_seen_at), (MAX_DEVICES, "E999", 9_800));
+    assert_eq!(db.devices(other, 0, 10).await.unwrap().len(), 1);
+}
+
+pub async fn archives_are_measured_and_given_up(db: Db) {
+    let range = |from_seq, bytes, reason| ArchivedRange {
+        generation: 0,
+        from_seq,
+        to_seq: from_seq,
+        reason,
+        bytes,
+        archived_at: 100 + from_seq,
+    };
+    let mut users = Vec::new();
+    for name in ["a", "b", "c"] {
+        let user = account(&db, name).await;
+        let before = append_many(&db, user, "A", 4).await;
+        let mut commit = empty_commit(user, &before);
+        commit.archived = match name {
+            "a" => vec![
+                range(1, 30, ArchiveReason::Wipe),
+                range(2, 12, ArchiveReason::Superseded),
+                range(3, 500, ArchiveReason::Expired),
+                range(4, 500, ArchiveReason::BroughtBack),
+            ],
+            "b" => vec![range(1, 9, ArchiveReason::CleanSlate)],
+            _ => vec![range(1, 9, ArchiveReason::Abandoned)],
+        };
+        apply(&db, commit).await;
+        users.push(user);
+    }
+    let sizes = |sizes: Vec<ArchiveSize>| sizes.iter().map(|s| (s.user, s.kept_bytes)).collect::<Vec<_>>();
+    assert_eq!(sizes(db.archive_sizes(0, 10).await.unwrap()), [(users[0], 42), (users[1], 9)]);
+    assert_eq!(sizes(db.archive_sizes(0, 1).await.unwrap()), [(users[0], 42)]);
+    assert_eq!(sizes(db.archive_sizes(users[0], 10).await.unwrap()), [(users[1], 9)]);
+
+    let kept = db.archived(users[0]).await.unwrap();
+    db.give_up_archives(users[0], &kept).await.unwrap();
+    let reasons = |ranges: Vec<ArchivedRange>| {
+        let mut all: Vec<_> = ranges.iter().map(|r| (r.from_seq, r.reason, r.archived_at)).collect();
+        all.sort_by_key(|(from_seq, ..)| *from_seq);
+        all
+    };
+    let expired = ArchiveReason::Expired;
+    assert_eq!(
+        reasons(db.archived(users[0]).await.unwrap()),
+        [(1, expired, 0), (2, expired, 0), (3, expired, 103), (4, ArchiveReason::BroughtBack, 104)],
+        "what is due already stays as it is"
+    );
+    assert_eq!(sizes(db.archive_sizes(0, 10).await.unwrap()), [(users[1], 9)]);
+
+    // A commit gives up in the same way, and only what is kept.
+    let mut commit = empty_commit(users[1], &state(&db, users[1]).await);
+    commit.archived = vec![ArchivedRange { archived_at: 0, ..range(1, 9, expired) }, range(2, 5, ArchiveReason::Wipe)];
+    apply(&db, commit).await;
+    let wiped = (2, ArchiveReason::Wipe, 102);
+    assert_eq!(reasons(db.archived(users[1]).await.unwrap()), [(1, expired, 0), wiped]);
+    let mut commit = empty_commit(users[2], &state(&db, users[2]).await);
+    commit.archived = vec![ArchivedRange { archived_at: 0, ..range(1, 9, expired) }];
+    apply(&db, commit).await;
+    assert_eq!(reasons(db.archived(users[2]).await.unwrap()), [(1, ArchiveReason::Abandoned, 101)]);
 }
 
 pub async fn one_leader_at_a_time(db: Db) {

@@ -9,6 +9,7 @@
 //!   promised, the set is not brought back ([`Obstacle`]).
 //! - However large a set is, only a few thousand of its operations and the places of its entities are in memory at a time.
 
+pub mod bound;
 mod staging;
 mod stamp;
 
@@ -30,7 +31,7 @@ use crate::protocol::{ImportReason, Seq, UserId, follows};
 use crate::store::{ArchiveReason, ArchivedRange, FullStateRow, LogRange, Store, StoreError, SyncState};
 
 /// Sets listed, newest first. A user makes a handful; somebody who replaces the data all day sees the newest.
-const MAX_LISTED: usize = 100;
+const MAX_LISTED: usize = bound::MAX_SETS;
 /// Full states looked at to tell the sets apart.
 const MAX_FULL_STATES: usize = 1000;
 /// Operations of a page when a set is read.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::stamp::{Stamp, time_after};
 use super::{Archive, ArchiveError, ArchiveId, BroughtBack, MAX_FULL_STATES, end_of};
 use crate::engine::handle::within;
+use crate::engine::reclaimer::delete_range;
 use crate::engine::sealer::{Packed, Reading, STEP_BYTES, STEP_OPS, Scope, pack};
 use crate::engine::user::plan::StagedSet;
 use crate::engine::user::work::{Answer, Work};
@@ -107,6 +108,7 @@ impl Handle {
         id: ArchiveId,
         deadline: Instant,
     ) -> Result<BroughtBack, ArchiveError> {
+        self.check_room()?;
         let turn = self.turns().of(user).ok_or(ArchiveError::Running)?;
         let permit = within(deadline, Arc::clone(&turn.turns.all).acquire_owned()).await?;
         let _permit = permit.map_err(|_| EngineError::Busy)?;
@@ -221,8 +223,7 @@ impl Handle {
             if !is_ours {
                 return Ok(());
             }
-            while store.delete_ops(user, staged.from_seq - 1, staged.to_seq, DELETE_BATCH).await? > 0 {}
-            store.drop_archive(user, staged).await
+            delete_range(store.as_ref(), user, staged, DELETE_BATCH).await.map(|_| ())
         };
         let deleted: Result<(), StoreError> = delete.await;
         if let Err(error) = deleted {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::facts::{CleanupStep, Facts, Needs};
+use super::facts::{ArchiveFacts, CleanupStep, Facts, Needs, Stored};
 use super::heads::{self, HeadCache};
 use super::plan::{self, After, Plan, UserState};
 use super::work::{Answer, Answered, UploadOutcome, Work};
@@ -27,6 +27,7 @@ use crate::engine::invariants;
 use crate::engine::notifier::Notifier;
 use crate::engine::options::Options;
 use crate::engine::peers::Peers;
+use crate::engine::reclaimer::Reclaimer;
 use crate::engine::registry::{ActorGuard, Lease, Slot};
 use crate::engine::tidier::Tidier;
 use crate::engine::touches::Touches;
@@ -76,6 +77,8 @@ pub struct Context {
     pub touches: Arc<Touches>,
     /// Deletes the heads of data sets that were replaced.
     pub tidier: Arc<Tidier>,
+    /// Accounts whose archive holds something to be deleted.
+    pub reclaimer: Arc<Reclaimer>,
     /// Accounts that are live.
     pub live: Arc<AtomicUsize>,
     /// What they keep.
@@ -475,11 +478,16 @@ impl Writer {
             facts.newest_full_state = Some(rows.into_iter().next());
         }
         if needs.recount {
-            let (bytes, _) = store.measure(self.user, sync.pruned_seq, sync.last_seq).await?;
-            facts.recount_bytes = Some(bytes + sync.snapshot.map_or(0, |snapshot| snapshot.bytes));
+            let (bytes, operations) = store.measure(self.user, sync.pruned_seq, sync.last_seq).await?;
+            let bytes = bytes + sync.snapshot.map_or(0, |snapshot| snapshot.bytes);
+            facts.recount = Some(Stored { bytes, operations });
         }
         if needs.cleanup {
             facts.cleanup = Some(self.cleanup_steps(state).await?);
+        }
+        if needs.archive {
+            let ranges = store.archived(self.user).await?;
+            facts.archive = Some(ArchiveFacts { ranges, percent: self.context.options.archive_percent });
         }
         Ok(())
     }
@@ -631,6 +639,7 @@ impl Writer {
         if flight.after.starts_data_set() {
             self.context.tidier.replaced(self.user);
         }
+        let reclaim = flight.after.reclaim;
         if let Some(state) = &mut self.state {
             state.apply(flight.after);
         }
@@ -638,6 +647,10 @@ impl Writer {
             self.slot.devices().written(client_id, *now_ms);
         }
         self.publish(flight.encoded);
+        if reclaim {
+            metrics::counter!("supersync_archive_evictions_total").increment(1);
+            self.context.reclaimer.wake(self.user);
+        }
         let latest_seq = self.slot.view().sync().latest_seq();
         for author in &flight.authors {
             self.context.notifier.committed(self.user, author, latest_seq);
@@ -650,6 +663,9 @@ impl Writer {
         let view = self.slot.view();
         for (pending, answer) in batch.into_iter().zip(answers) {
             count_outcomes(&answer);
+            if matches!(answer, Answer::Busy) {
+                self.context.reclaimer.wake(self.user);
+            }
             // The caller may have gone; what was stored stays stored.
             let _ = pending.reply.send(Ok(Answered { answer, view: Arc::clone(&view) }));
         }
@@ -694,7 +710,7 @@ fn count_outcomes(answer: &Answer) {
         Answer::Quota(_) => {
             metrics::counter!("supersync_quota_rejections_total").increment(1);
         }
-        Answer::Done(_) => {}
+        Answer::Done(_) | Answer::Busy => {}
     }
 }
 

@@ -2,8 +2,9 @@
 
 use foldhash::HashMap;
 
+use crate::engine::archive::bound::archive_limit;
 use crate::protocol::{Seq, StoredOp};
-use crate::store::{EntityHead, EntityKey, FullStateRow};
+use crate::store::{ArchivedRange, EntityHead, EntityKey, FullStateRow};
 
 /// One way to make room: give up everything up to a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,32 @@ pub struct CleanupStep {
     pub deleted_ops: i64,
     /// Restore points among them.
     pub deleted_restore_points: i64,
+}
+
+/// What an account stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes charged, those of the cached state included.
+    pub bytes: i64,
+    /// Operations.
+    pub operations: i64,
+}
+
+/// What an account's archive holds.
+#[derive(Clone, Debug)]
+pub struct ArchiveFacts {
+    /// All of it.
+    pub ranges: Vec<ArchivedRange>,
+    /// How much it may keep, in hundredths of the quota.
+    pub percent: u32,
+}
+
+impl ArchiveFacts {
+    /// How much it may keep, in bytes.
+    #[must_use]
+    pub fn limit(&self, quota_bytes: i64) -> i64 {
+        archive_limit(quota_bytes, self.percent)
+    }
 }
 
 /// Looked up for one batch, all at the revision of the state that it is planned on.
@@ -33,10 +60,12 @@ pub struct Facts {
     pub newest_full_state: Option<Option<FullStateRow>>,
     /// The quota has been read again for this batch.
     pub quota_checked: bool,
-    /// The charged bytes, counted from the rows.
-    pub recount_bytes: Option<i64>,
+    /// What is stored and charged, counted from the rows.
+    pub recount: Option<Stored>,
     /// Ways to make room, smallest first.
     pub cleanup: Option<Vec<CleanupStep>>,
+    /// What the archive holds. Ranges may have been deleted meanwhile.
+    pub archive: Option<ArchiveFacts>,
 }
 
 /// Facts that a plan lacks. Planning goes on where it can, so that one round trip fetches them all.
@@ -51,10 +80,12 @@ pub struct Needs {
     pub ids: Vec<String>,
     /// [`Facts::newest_full_state`].
     pub newest_full_state: bool,
-    /// [`Facts::recount_bytes`].
+    /// [`Facts::recount`].
     pub recount: bool,
     /// [`Facts::cleanup`].
     pub cleanup: bool,
+    /// [`Facts::archive`].
+    pub archive: bool,
 }
 
 impl Needs {
@@ -67,5 +98,6 @@ impl Needs {
             && !self.newest_full_state
             && !self.recount
             && !self.cleanup
+            && !self.archive
     }
 }

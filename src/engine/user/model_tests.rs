@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::facts::{CleanupStep, Facts, Needs};
+use super::facts::{ArchiveFacts, CleanupStep, Facts, Needs, Stored};
 use super::heads::{HeadCache, SLICE_HEADS};
 use super::plan::{Plan, UserState, plan};
 use super::requests::RequestCache;
@@ -198,7 +198,8 @@ impl Model {
             facts.newest_full_state = Some(newest);
         }
         if needs.recount {
-            facts.recount_bytes = Some(self.used());
+            let operations = i64::try_from(self.retained().count()).unwrap();
+            facts.recount = Some(Stored { bytes: self.used(), operations });
         }
         if needs.cleanup {
             let mut points = self.restore_points();
@@ -216,6 +217,9 @@ impl Model {
                 }
             }
             facts.cleanup = Some(steps);
+        }
+        if needs.archive {
+            facts.archive = Some(ArchiveFacts { ranges: Vec::new(), percent: 100 });
         }
     }
 }

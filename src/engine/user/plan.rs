@@ -5,6 +5,7 @@
 //! caller applies [`Plan::after`].
 
 mod addition;
+mod archive;
 mod bring_back;
 mod room;
 mod seal;
@@ -23,6 +24,7 @@ use super::facts::{Facts, Needs};
 use super::heads::{self, HeadCache, SLICE_HEADS, STORE_EVERY};
 use super::requests::{Remembered, RequestCache, RequestKey};
 use super::work::{Answer, Work};
+use crate::engine::QuotaExceeded;
 use crate::protocol::UserId;
 use crate::store::{AccountState, Commit, EntityHead, EntityKey, SyncState};
 
@@ -39,6 +41,28 @@ pub struct UserState {
     pub heads: HeadCache,
     /// Recent answers.
     pub requests: RequestCache,
+}
+
+/// Why there is no room for an upload.
+enum NoRoom {
+    Quota(QuotaExceeded),
+    /// Making room has to wait.
+    Busy,
+}
+
+impl From<QuotaExceeded> for NoRoom {
+    fn from(exceeded: QuotaExceeded) -> Self {
+        Self::Quota(exceeded)
+    }
+}
+
+impl From<NoRoom> for Answer {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Quota(exceeded) => Self::Quota(exceeded),
+            NoRoom::Busy => Self::Busy,
+        }
+    }
 }
 
 /// What a batch comes to.
@@ -64,6 +88,8 @@ pub struct After {
     new_data_set: bool,
     answers: Vec<(RequestKey, Remembered)>,
     now_ms: i64,
+    /// The commit leaves something in the archive that is to be deleted.
+    pub reclaim: bool,
 }
 
 impl After {
@@ -125,6 +151,7 @@ fn heads_are_due(sync: &SyncState, before: Option<&HeadCache>, new: usize) -> bo
 pub fn plan(state: &UserState, facts: &Facts, batch: &[&Work], now_ms: i64) -> Result<Plan, Needs> {
     let mut draft = Draft::new(state, facts, now_ms);
     let answers: Vec<Answer> = batch.iter().map(|work| draft.request(work)).collect();
+    draft.keep_archive_small();
     draft.store_heads(batch.is_empty());
     if draft.needs.is_empty() { Ok(draft.finish(answers)) } else { Err(draft.needs) }
 }
@@ -139,6 +166,8 @@ struct Draft<'a> {
     sum: Addition,
     /// Heads to store with the commit, when it is time.
     heads_to_store: Vec<(EntityKey, EntityHead)>,
+    /// See [`After::reclaim`].
+    reclaim: bool,
     needs: Needs,
 }
 
@@ -146,7 +175,7 @@ impl<'a> Draft<'a> {
     fn new(state: &'a UserState, facts: &'a Facts, now_ms: i64) -> Self {
         let mut sum = Addition::on(state.account.sync.clone());
         sum.changed = state.unsaved;
-        Self { state, facts, now_ms, sum, heads_to_store: Vec::new(), needs: Needs::default() }
+        Self { state, facts, now_ms, sum, heads_to_store: Vec::new(), reclaim: false, needs: Needs::default() }
     }
 
     fn finish(self, answers: Vec<Answer>) -> Plan {
@@ -186,7 +215,8 @@ impl<'a> Draft<'a> {
         } else {
             (None, devices)
         };
-        let after = After { sync, heads, new_data_set, answers: self.sum.answers, now_ms: self.now_ms };
+        let after =
+            After { sync, heads, new_data_set, answers: self.sum.answers, reclaim: self.reclaim, now_ms: self.now_ms };
         Plan { commit, devices, answers, authors, after }
     }
 

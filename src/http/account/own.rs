@@ -3,7 +3,7 @@
 //!
 //! | Route | Answer |
 //! | --- | --- |
-//! | `GET /api/account` | `{id, email, createdAt, isAdmin, hasPassword, passkeys, storage: {usedBytes, quotaBytes, operations}, mail, registration}` |
+//! | `GET /api/account` | `{id, email, createdAt, isAdmin, hasPassword, passkeys, storage: {usedBytes, quotaBytes, operations, archivedBytes, archiveLimitBytes}, mail, registration}` |
 //! | `GET /api/account/security-log` | `{events: [{at, kind, method, address, device, times}]}` |
 //! | `POST /api/account/password` `{currentPassword?, newPassword, signOutOthers?}` | `{message}` |
 //! | `POST /api/account/email` `{email, currentPassword?}` | `{message}`; a link is mailed to the new address |
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::fields::Fields;
 use super::{CLOSE_REVOKED, asker, encode, no_store, proven_sender, sender, to_the_end};
 use crate::accounts::{AddressChangeError, ReauthError};
+use crate::engine::archive::bound::{archive_limit, kept_bytes};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::state::AppState;
@@ -40,6 +41,7 @@ async fn facts(State(state): State<AppState>, parts: Parts) -> ApiResult {
     let user = sender(&state, &parts).await?;
     let facts = state.accounts.facts(user.user_id).await?;
     let account = state.store.load_account(user.user_id).await?.ok_or(ReauthError::NoAccount)?;
+    let archived = state.store.archived(user.user_id).await?;
     let row = facts.user;
     let body = json!({
         "id": row.id,
@@ -53,6 +55,9 @@ async fn facts(State(state): State<AppState>, parts: Parts) -> ApiResult {
             "quotaBytes": row.storage_quota_bytes,
             // Sequences have no holes.
             "operations": account.sync.last_seq - account.sync.pruned_seq,
+            "archivedBytes": kept_bytes(&archived),
+            // Beyond it the oldest archived sets are deleted first.
+            "archiveLimitBytes": archive_limit(row.storage_quota_bytes, state.config.retention.archive_percent),
         },
         "mail": state.accounts.can_mail(),
         "registration": state.accounts.registration_mode().as_str(),

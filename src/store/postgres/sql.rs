@@ -53,9 +53,12 @@ pub(super) const UPSERT_DEVICES: &str = "\
 INSERT INTO sync_devices AS d SELECT * FROM UNNEST($1::sync_devices[])
 ON CONFLICT (user_id, client_id) DO UPDATE SET last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at)";
 
+/// Of one that is there already only that it is given up.
 pub(super) const INSERT_ARCHIVES: &str = "\
 INSERT INTO archived_ranges (user_id, from_seq, to_seq, generation, reason, bytes, archived_at)
-SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::text[], $6::int8[], $7::int8[])";
+SELECT * FROM UNNEST($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::text[], $6::int8[], $7::int8[])
+ON CONFLICT (user_id, from_seq) DO UPDATE SET reason = excluded.reason, archived_at = excluded.archived_at
+WHERE archived_ranges.reason IN ('clean_slate', 'wipe', 'superseded', 'bring_back')";
 
 /// A staged range stops being one when it becomes the data set. None: it was given up, and must not become anything.
 pub(super) const ADOPT_STAGED: &str =

@@ -9,8 +9,9 @@ use super::{PostgresStore, on_connection, segments, sql};
 use crate::protocol::{Seq, UserId};
 use crate::store::discard::{Step, next_step};
 use crate::store::heads::TIDY_STEP;
+use crate::store::maintenance::{ARCHIVE_SIZES, decode_archive_size};
 use crate::store::row::{bound, decode_archive, decode_sealable};
-use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, StoreError, ttl_ms};
+use crate::store::{ArchiveSize, ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, StoreError, ttl_ms};
 
 #[async_trait]
 impl MaintenanceStore for PostgresStore {
@@ -69,6 +70,28 @@ impl MaintenanceStore for PostgresStore {
             .fetch_all(&mut *db)
             .await?;
             rows.iter().map(|row| Ok((row.try_get(0)?, decode_archive!(row, 1)?))).collect()
+        })
+    }
+
+    async fn archive_sizes(&self, after: UserId, limit: usize) -> Result<Vec<ArchiveSize>> {
+        on_connection!(self.housekeeping, self.patience, "archive_sizes", |db| {
+            let rows = sqlx::query(ARCHIVE_SIZES).bind(after).bind(bound(limit)).fetch_all(&mut *db).await?;
+            rows.iter().map(|row| decode_archive_size!(row)).collect()
+        })
+    }
+
+    async fn give_up_archives(&self, user: UserId, ranges: &[ArchivedRange]) -> Result<()> {
+        let ranges: Vec<Seq> = ranges.iter().map(|range| range.from_seq).collect();
+        on_connection!(self.housekeeping, self.patience, "give_up_archives", |db| {
+            sqlx::query(
+                "UPDATE archived_ranges SET reason = 'expired', archived_at = 0 WHERE user_id = $1 \
+                 AND from_seq = ANY($2) AND reason IN ('clean_slate', 'wipe', 'superseded', 'bring_back')",
+            )
+            .bind(user)
+            .bind(&ranges)
+            .execute(&mut *db)
+            .await?;
+            Ok(())
         })
     }
 

@@ -33,8 +33,11 @@ const UPSERT_DEVICE: &str = "INSERT INTO sync_devices (user_id, client_id, last_
     VALUES (?1, ?2, ?3, ?3) ON CONFLICT (user_id, client_id) DO UPDATE SET \
     last_seen_at = max(last_seen_at, excluded.last_seen_at)";
 const CLEAR_DEVICES: &str = "DELETE FROM sync_devices WHERE user_id = ?1";
+/// Of one that is there already only that it is given up.
 const INSERT_ARCHIVE: &str = "INSERT INTO archived_ranges (user_id, from_seq, to_seq, generation, reason, bytes, \
-    archived_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    archived_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (user_id, from_seq) DO UPDATE SET \
+    reason = excluded.reason, archived_at = excluded.archived_at \
+    WHERE archived_ranges.reason IN ('clean_slate', 'wipe', 'superseded', 'bring_back')";
 const ADOPT_STAGED: &str = "DELETE FROM archived_ranges WHERE user_id = ?1 AND from_seq = ?2 AND reason = 'staged'";
 const MARK_BROUGHT_BACK: &str = "UPDATE archived_ranges SET reason = 'brought_back', archived_at = 0 \
     WHERE user_id = ?1 AND from_seq = ?2";

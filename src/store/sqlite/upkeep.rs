@@ -10,8 +10,9 @@ use crate::protocol::{Seq, UserId};
 use crate::store::discard::{Step, next_step};
 use crate::store::error::timed_on;
 use crate::store::heads::TIDY_STEP;
+use crate::store::maintenance::{ARCHIVE_SIZES, decode_archive_size};
 use crate::store::row::{bound, decode_archive, decode_sealable};
-use crate::store::{ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, ttl_ms};
+use crate::store::{ArchiveSize, ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, ttl_ms};
 
 /// The key at which a step of tidying up ends, if there may be more behind it.
 const STEP_END: &str =
@@ -108,6 +109,34 @@ impl MaintenanceStore for SqliteStore {
             .fetch_all(&self.readers)
             .await?;
             rows.iter().map(|row| Ok((row.try_get(0)?, decode_archive!(row, 1)?))).collect()
+        })
+        .await
+    }
+
+    async fn archive_sizes(&self, after: UserId, limit: usize) -> Result<Vec<ArchiveSize>> {
+        timed_on("archive_sizes", "readers", async {
+            let rows = sqlx::query(ARCHIVE_SIZES).bind(after).bind(bound(limit)).fetch_all(&self.readers).await?;
+            rows.iter().map(|row| decode_archive_size!(row)).collect()
+        })
+        .await
+    }
+
+    async fn give_up_archives(&self, user: UserId, ranges: &[ArchivedRange]) -> Result<()> {
+        timed_on("give_up_archives", "writer", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            for range in ranges {
+                sqlx::query(
+                    "UPDATE archived_ranges SET reason = 'expired', archived_at = 0 WHERE user_id = ?1 \
+                     AND from_seq = ?2 AND reason IN ('clean_slate', 'wipe', 'superseded', 'bring_back')",
+                )
+                .bind(user)
+                .bind(range.from_seq)
+                .execute(&mut *tx)
+                .await?;
+            }
+            tx.commit().await?;
+            Ok(())
         })
         .await
     }

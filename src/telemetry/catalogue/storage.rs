@@ -139,6 +139,13 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     gauge("supersync_disk_size_bytes", "bytes", &[], "Size of the disk of DATA_DIR.", "None by itself."),
     gauge(
+        "supersync_disk_refuses_data",
+        "0 or 1",
+        &[],
+        "Whether uploads are refused because the embedded database's disk has less room than MIN_FREE_DISK_BYTES; missing with PostgreSQL, whose disk is not seen from here.",
+        "1: nobody can upload.",
+    ),
+    gauge(
         "supersync_backup_last_success_timestamp_seconds",
         "seconds",
         &[],

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::peers::{PeerId, PeerLine, PeerStore};
 use supersync::store::{
-    AccountEvent, AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, EventKind,
-    EventStore, FullStateRow, LogPage, LogRange, LogStore, MaintenanceStore, OutgoingOp, Result, Sealable,
+    AccountEvent, AccountState, ArchiveSize, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey,
+    EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore, MaintenanceStore, OutgoingOp, Result, Sealable,
     SnapshotBlob, SnapshotMeta, Store, StoreError, Touch,
 };
 use tokio::sync::Semaphore;
@@ -226,6 +226,14 @@ impl MaintenanceStore for FaultyStore {
     async fn expired_archives(&self, before_ms: i64, limit: usize) -> Result<Vec<(UserId, ArchivedRange)>> {
         self.count();
         self.inner.expired_archives(before_ms, limit).await
+    }
+    async fn archive_sizes(&self, after: UserId, limit: usize) -> Result<Vec<ArchiveSize>> {
+        self.count();
+        self.inner.archive_sizes(after, limit).await
+    }
+    async fn give_up_archives(&self, user: UserId, ranges: &[ArchivedRange]) -> Result<()> {
+        self.count();
+        self.inner.give_up_archives(user, ranges).await
     }
     async fn drop_archive(&self, user: UserId, range: &ArchivedRange) -> Result<()> {
         self.count();

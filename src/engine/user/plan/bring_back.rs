@@ -54,7 +54,12 @@ impl Draft<'_> {
         if set.bytes > quota_bytes {
             return Answer::Quota(QuotaExceeded { used_bytes: sync.storage_used_bytes, quota_bytes, cleanup: None });
         }
-        let mut next = Addition::on(sync.clone());
+        match self.archive_takes() {
+            Some(true) => {}
+            Some(false) => return Answer::Busy,
+            None => return Answer::Done(false),
+        }
+        let mut next = Addition::on(self.sum.sync.clone());
         next.start_data_set(ArchiveReason::BringBack, self.now_ms);
         // The devices are the same as before.
         next.clear_devices = false;

@@ -1,7 +1,7 @@
 //! Uploads of full states (contract, section 7).
 
 use super::addition::{Addition, entity_keys};
-use super::{Draft, request_key};
+use super::{Draft, NoRoom, request_key};
 use crate::engine::user::requests::{Remembered, RequestKey};
 use crate::engine::user::work::Answer;
 use crate::engine::{QuotaExceeded, SnapshotReply};
@@ -16,13 +16,13 @@ impl Draft<'_> {
         let reply = self.snapshot_reply(snapshot);
         match reply {
             Ok(reply) => Answer::Snapshot(reply),
-            Err(exceeded) => Answer::Quota(exceeded),
+            Err(no_room) => no_room.into(),
         }
     }
 
     /// Section 7.2. Every snapshot with an op id is idempotent by that id, also beyond the life of the request cache
     /// (section 17.7).
-    fn snapshot_reply(&mut self, snapshot: &CheckedSnapshot) -> Result<SnapshotReply, QuotaExceeded> {
+    fn snapshot_reply(&mut self, snapshot: &CheckedSnapshot) -> Result<SnapshotReply, NoRoom> {
         let pending = SnapshotReply::Accepted { seq: 0, clean_slate: false };
         let key = request_key(snapshot.request_id.as_ref(), snapshot.fingerprint, true);
         if let Some(Remembered::Snapshot(reply)) = key.as_ref().and_then(|key| self.remembered(key)) {
@@ -64,6 +64,11 @@ impl Draft<'_> {
 
         let mut next = Addition::on(self.sum.sync.clone());
         if snapshot.clean_slate {
+            match self.archive_takes() {
+                Some(true) => {}
+                Some(false) => return Err(NoRoom::Busy),
+                None => return Ok(pending),
+            }
             next.start_data_set(ArchiveReason::CleanSlate, self.now_ms);
         }
         let seq = next.accept(op, &entity_keys(op), self.now_ms);
@@ -74,7 +79,8 @@ impl Draft<'_> {
                     used_bytes: 0,
                     quota_bytes: self.state.account.storage_quota_bytes,
                     cleanup: None,
-                });
+                }
+                .into());
             }
         } else {
             self.make_room(&mut next)?;

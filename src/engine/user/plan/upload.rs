@@ -98,9 +98,12 @@ impl Draft<'_> {
         }
         let added = next.sync.storage_used_bytes - used_before;
         if added > 0
-            && let Err(exceeded) = self.make_room(&mut next)
+            && let Err(no_room) = self.make_room(&mut next)
         {
-            return Answer::Quota(exceeded);
+            return no_room.into();
+        }
+        if !self.needs.is_empty() {
+            return outcome(results, false, false);
         }
         next.touch(&upload.client_id, self.now_ms);
         if results.iter().any(|r| r.outcome.is_ok()) {
