@@ -111,7 +111,7 @@ fn config() -> Config {
             page_bytes: 8 << 20,
             default_quota_bytes: 100 << 20,
             min_free_disk_bytes: 0,
-            memory_bytes: 64 << 20,
+            account_memory_bytes: 64 << 20,
             actor_idle: Duration::from_mins(10),
             max_queued_requests: 100,
             max_queued_requests_per_user: 10,
