@@ -86,6 +86,8 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Clock,
     mailer: Mailer,
+    /// For what owners are only told. The command line mails nothing else.
+    notices: Mailer,
     passwords: Passwords,
     sessions: session::Tokens,
     cache: cache::KnownSessions,
@@ -115,6 +117,13 @@ impl Accounts {
         Self::with_passwords(store, config, clock, mailer, passwords)
     }
 
+    /// The same for the command line: it mails no links, but tells owners of changes through `notices`.
+    #[must_use]
+    pub fn of_operator(store: Arc<dyn Store>, config: &Config, clock: Clock, notices: Mailer) -> Self {
+        let passwords = Passwords::new(HashParams::default(), config.limits.password_hash_parallelism);
+        Self::assembled(store, config, clock, Mailer::unavailable(), notices, passwords)
+    }
+
     /// The same with password hashing of one's own choice, so that tests need not pay for strong hashes.
     #[must_use]
     pub fn with_passwords(
@@ -124,11 +133,24 @@ impl Accounts {
         mailer: Mailer,
         passwords: Passwords,
     ) -> Self {
+        let notices = mailer.clone();
+        Self::assembled(store, config, clock, mailer, notices, passwords)
+    }
+
+    fn assembled(
+        store: Arc<dyn Store>,
+        config: &Config,
+        clock: Clock,
+        mailer: Mailer,
+        notices: Mailer,
+        passwords: Passwords,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
                 clock,
                 mailer,
+                notices,
                 passwords,
                 sessions: session::Tokens::new(&config.jwt_secret),
                 cache: cache::KnownSessions::new(),
@@ -184,6 +206,7 @@ impl Accounts {
     /// Waits until queued mails have left or were given up. The caller bounds the time.
     pub async fn drain_mails(&self) {
         self.inner.mailer.drain().await;
+        self.inner.notices.drain().await;
     }
 
     /// Makes `write`, a change of an account's sessions, token version, verification, lock or existence, known to the cache before and

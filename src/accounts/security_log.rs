@@ -51,7 +51,7 @@ impl Accounts {
     /// The same, and mails a notice to the account's address.
     pub(super) async fn note_and_tell(&self, user: UserId, kind: SecurityKind, notice: NoticeKind, asker: &Asker) {
         self.note(user, kind, asker).await;
-        if !self.can_mail() {
+        if !self.inner.notices.can_deliver() {
             return;
         }
         match self.inner.store.user_by_id(user).await {
@@ -63,9 +63,9 @@ impl Accounts {
 
     /// Mails a notice to this address.
     pub(super) fn tell(&self, user: UserId, to: String, kind: NoticeKind, asker: &Asker) {
-        if self.can_mail() {
+        if self.inner.notices.can_deliver() {
             let letter = Letter::Notice { kind, link: self.inner.public_url.clone().into() };
-            self.inner.mailer.send(Mail { user, to, letter, language: asker.language });
+            self.inner.notices.send(Mail { user, to, letter, language: asker.language });
         }
     }
 

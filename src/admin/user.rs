@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
@@ -18,6 +19,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::mail::Mailer;
 use crate::store::{SessionId, Store, StoreError, UserRow};
+
+/// How long a command waits for the mail server to take the mail that tells an account's owner of the change.
+const NOTICE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Manage accounts without mail.
 ///
@@ -232,10 +236,16 @@ impl AdminError {
 /// # Errors
 /// See [`AdminError`]; the text is meant for the operator.
 pub async fn run(command: UserCommand, store: Arc<dyn Store>, config: &Config, clock: Clock) -> Result<(), AdminError> {
-    let accounts = Accounts::new(store, config, clock, Mailer::unavailable());
+    // Without mail nobody is told; `supersync doctor` says why there is none.
+    let notices = Mailer::from_config(config).unwrap_or_else(|_| Mailer::unavailable());
+    let accounts = Accounts::of_operator(store, config, clock, notices);
     let mut input = std::io::BufReader::new(std::io::stdin());
     let mut output = std::io::stdout();
-    execute(command, &accounts, &config.public_url, &mut input, &mut output).await
+    let done = execute(command, &accounts, &config.public_url, &mut input, &mut output).await;
+    if tokio::time::timeout(NOTICE_PATIENCE, accounts.drain_mails()).await.is_err() {
+        tracing::warn!("the mail server does not take the mail that tells the account's owner");
+    }
+    done
 }
 
 async fn invite(
