@@ -22,7 +22,7 @@ const SMALL_PLACES: usize = 2;
 /// Accounts in the queues.
 const MAX_WAITING: usize = 64;
 /// How long an account waits for a place.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The places of the process.
 pub struct Replays {
@@ -73,12 +73,19 @@ impl Replays {
             Size::Small => (&self.small, self.limits.small()),
             Size::Large => (&self.large, self.limits),
         };
-        let _waits = self.waiting.try_acquire().map_err(|_| EngineError::Busy)?;
+        let _waits = self.waiting.try_acquire().map_err(|_| busy("all"))?;
         let turn = timeout(PATIENCE, Arc::clone(places).acquire_owned()).await;
-        let turn = turn.map_err(|_| EngineError::Busy)?.map_err(|_| EngineError::Busy)?;
+        let turn = turn.map_err(|_| busy("all"))?.map_err(|_| EngineError::Busy)?;
         let held = self.pool.take(user, limits.max_memory_bytes).map_err(|_| EngineError::Busy)?;
         Ok(Place { limits, _turn: turn, _held: held })
     }
+}
+
+/// Refuses a replay because of the load, of the account itself or of all.
+pub fn busy(whose: &'static str) -> EngineError {
+    metrics::counter!("supersync_budget_refused_total", "resource" => Resource::Replays.label(), "whose" => whose)
+        .increment(1);
+    EngineError::Busy
 }
 
 #[cfg(test)]

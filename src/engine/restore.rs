@@ -34,7 +34,7 @@ const MAX_FULL_STATES: usize = 1000;
 /// A rebuilt state is worth keeping when rebuilding took so many operations.
 const KEEP_FROM_OPS: Seq = 500;
 /// How long a replay may take: far less than its client waits, so that others get a turn.
-const REPLAY_TIME: Duration = Duration::from_secs(20);
+const REPLAY_TIME: Duration = Duration::from_secs(15);
 
 /// A state worth keeping for the next restore.
 pub struct Keep {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::replays::busy;
 use super::{EngineError, RestoreError, Restored};
 use crate::protocol::Seq;
 
@@ -47,7 +48,7 @@ impl SingleFlight {
         let before = self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiter = Waiter(&self.waiting);
         if before >= MAX_WAITING {
-            return Err(EngineError::Busy.into());
+            return Err(busy("account").into());
         }
         let flight = self.join(key);
         let mut made = flight.0.lock().await;
