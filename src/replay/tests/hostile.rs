@@ -17,29 +17,28 @@ fn list(of: impl Iterator<Item = String>) -> String {
     of.collect::<Vec<_>>().join(",")
 }
 
-/// Replays as the server does, with operations that come into memory one by one, and compares what was allocated at once
-/// with what was allowed.
+/// Replays as the server does, with operations that come into memory one by one.
+fn replay_one_by_one(limits: Limits, base: Option<(&str, u8)>, ops: &[StoredOp]) -> Result<usize, ReplayError> {
+    let mut replayer = Replayer::new(0, i64::try_from(ops.len()).unwrap(), limits);
+    if let Some((json, version)) = base {
+        replayer.take(json.len())?;
+        let json = Bytes::copy_from_slice(json.as_bytes());
+        replayer.give(json.len());
+        replayer.start_with(json, version)?;
+    }
+    for op in ops {
+        let expected = op.payload.len() + 4096;
+        replayer.take(expected)?;
+        let payload = Bytes::copy_from_slice(&op.payload);
+        replayer.push_all(vec![StoredOp { payload, ..op.clone() }], expected)?;
+    }
+    Ok(replayer.finish()?.json.iter().map(Bytes::len).sum())
+}
+
+/// Compares what was allocated at once with what was allowed.
 fn replay(limits: Limits, base: Option<(&str, u8)>, ops: &[StoredOp]) -> Result<usize, ReplayError> {
     let mut result = Ok(0);
-    let info = allocation_counter::measure(|| {
-        let work = || {
-            let mut replayer = Replayer::new(0, i64::try_from(ops.len()).unwrap(), limits);
-            if let Some((json, version)) = base {
-                replayer.take(json.len())?;
-                let json = Bytes::copy_from_slice(json.as_bytes());
-                replayer.give(json.len());
-                replayer.start_with(json, version)?;
-            }
-            for op in ops {
-                let expected = op.payload.len() + 4096;
-                replayer.take(expected)?;
-                let payload = Bytes::copy_from_slice(&op.payload);
-                replayer.push_all(vec![StoredOp { payload, ..op.clone() }], expected)?;
-            }
-            Ok(replayer.finish()?.json.iter().map(Bytes::len).sum())
-        };
-        result = work();
-    });
+    let info = allocation_counter::measure(|| result = replay_one_by_one(limits, base, ops));
     let (peak, most) = (usize::try_from(info.bytes_max).unwrap(), limits.max_memory_bytes);
     assert!(peak <= most, "{peak} bytes at once, at most {most} allowed: {result:?}");
     result

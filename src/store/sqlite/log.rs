@@ -108,13 +108,7 @@ trait FromRow: PageOp {
 
 impl FromRow for StoredOp {
     fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
-        // What does not fit is not copied.
-        let payload: &[u8] = row.try_get(16)?;
-        let fits = page.admit_row(row.try_get(0)?, payload.len())?;
-        if fits {
-            page.push(decode_op!(row)?);
-        }
-        Ok(fits)
+        page.row(decode_op!(row)?)
     }
 }
 
