@@ -95,12 +95,12 @@ async fn many_new_entities_are_looked_up_before_the_commit() {
         op["opType"] = json!("CRT");
         op["id"] = json!(format!("create-{n:02}"));
         op["vectorClock"] = json!({"B": 1});
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             // One of them is there.
             op["entityIds"][50] = json!(format!("entity-{n}-50-3"));
         }
     }
-    let expected = |n: usize| if n % 2 == 0 { Err(ErrorCode::ConflictConcurrent) } else { Ok(0) };
+    let expected = |n: usize| if n.is_multiple_of(2) { Err(ErrorCode::ConflictConcurrent) } else { Ok(0) };
     let found: Vec<_> = outcomes(&t.upload(created).await).into_iter().map(|outcome| outcome.map(|_| 0)).collect();
     assert_eq!(found, (0..100).map(expected).collect::<Vec<_>>());
     assert!(t.store.most_absent.load(Ordering::SeqCst) <= 1000);
