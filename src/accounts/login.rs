@@ -55,7 +55,7 @@ impl Accounts {
         origin: &SessionOrigin,
     ) -> Result<Session, LoginError> {
         let inner = &*self.inner;
-        let admission = inner.passwords.admit()?;
+        let admission = self.admit_login(address, origin).await?;
         let Some(user) = inner.store.user_by_email(address.as_str()).await? else {
             admission.check(password, None).await?;
             pace::level(Instant::now()).await;

@@ -2,6 +2,7 @@
 
 use secrecy::SecretString;
 
+use super::queue::Caller;
 use super::{Accounts, Address, Asker, HashError};
 use crate::mail::NoticeKind;
 use crate::protocol::UserId;
@@ -70,7 +71,7 @@ impl Accounts {
         let inner = &*self.inner;
         let new = NewUser {
             email: address.as_str().to_owned(),
-            password_hash: Some(inner.passwords.admit()?.hash(password).await?),
+            password_hash: Some(inner.passwords.admit(Caller::Anybody)?.hash(password).await?),
             is_verified: true,
             created_at: inner.clock.now_ms(),
             terms_accepted_at: None,
@@ -102,7 +103,7 @@ impl Accounts {
     /// # Errors
     /// When there is no such account, hashing is refused, or the database fails.
     pub async fn set_password(&self, user: UserId, password: &SecretString) -> Result<(), ManageError> {
-        let hash = self.inner.passwords.admit()?.hash(password).await?;
+        let hash = self.inner.passwords.admit(Caller::Anybody)?.hash(password).await?;
         let set = self.revoking(user, self.inner.store.set_password(user, &hash, true)).await?;
         set.ok_or(ManageError::NoAccount)?;
         self.inner.store.clear_failed_logins(user).await?;

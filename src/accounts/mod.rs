@@ -27,6 +27,7 @@ mod address;
 mod authenticate;
 mod cache;
 mod invite;
+mod known;
 mod link;
 mod login;
 mod made_up;
@@ -39,6 +40,7 @@ mod own;
 mod pace;
 mod passkey;
 mod password;
+mod queue;
 mod register;
 mod reset;
 mod security_log;
@@ -95,6 +97,7 @@ struct Inner {
     /// Counts on every request, so it is looked up once.
     checked_by_cache: metrics::Counter,
     login_turns: pace::Turns,
+    look_ups: known::LookUps,
     registration: RegistrationMode,
     relying_party: RelyingParty,
     public_url: String,
@@ -157,6 +160,7 @@ impl Accounts {
                 seen: seen::SeenSessions::default(),
                 checked_by_cache: metrics::counter!("supersync_session_checks_total", "source" => "cache"),
                 login_turns: pace::Turns::new(),
+                look_ups: known::LookUps::new(),
                 registration: config.registration,
                 relying_party: config.relying_party.clone(),
                 public_url: config.public_url.clone(),

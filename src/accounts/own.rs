@@ -3,6 +3,7 @@
 use secrecy::SecretString;
 
 use super::link::{self, CHANGE_ADDRESS, RESET_PASSWORD};
+use super::queue::Caller;
 use super::{Accounts, Address, Asker, AuthUser, LinkError, ReauthError};
 use crate::mail::{Letter, Mail, NoticeKind};
 use crate::protocol::UserId;
@@ -60,7 +61,7 @@ impl Accounts {
         asker: &Asker,
     ) -> Result<(), ReauthError> {
         let id = user.user_id;
-        let hash = self.inner.passwords.admit()?.hash(password).await?;
+        let hash = self.inner.passwords.admit(Caller::Owner(id))?.hash(password).await?;
         let others = sign_out_others.then(|| SignOut { keep: user.session, now_ms: self.inner.clock.now_ms() });
         if !self.revoking(id, self.inner.store.change_password(id, &hash, others)).await? {
             return Err(ReauthError::NoAccount);

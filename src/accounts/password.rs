@@ -6,7 +6,8 @@
 //!
 //! # Bounds
 //! At most `parallelism` hashes are computed at once, each with 32 MiB of memory. At most [`QUEUED_PER_SLOT`] times as
-//! many wait; a further one is [`HashError::Busy`] at once, so nobody waits longer than about a second.
+//! many strangers wait, and as many owners ([`Caller`]); a further one is [`HashError::Busy`] at once, so nobody waits
+//! longer than about two seconds. Whose turn comes when is [`super::queue`]'s business.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,8 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::queue::{Caller, Place, Queue};
 
 /// The fewest characters of a new password (UTF-16 units, as the app's pages count them).
 pub const MIN_PASSWORD_CHARS: usize = 12;
@@ -96,15 +98,14 @@ pub struct Passwords {
     argon2: Argon2<'static>,
     /// A hash that no password has.
     decoy: String,
-    running: Arc<Semaphore>,
-    admitted: Arc<Semaphore>,
+    queue: Arc<Queue>,
     computed: Arc<AtomicU64>,
 }
 
 /// A place in the queue. Dropping it gives the place back.
 pub(super) struct Admission<'a> {
     passwords: &'a Passwords,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Passwords {
@@ -127,8 +128,7 @@ impl Passwords {
         Self {
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, algorithm),
             decoy,
-            running: Arc::new(Semaphore::new(parallelism)),
-            admitted: Arc::new(Semaphore::new(parallelism * (1 + QUEUED_PER_SLOT))),
+            queue: Queue::new(parallelism, parallelism * (1 + QUEUED_PER_SLOT)),
             computed: Arc::default(),
         }
     }
@@ -138,30 +138,9 @@ impl Passwords {
     }
 
     /// A place in the queue, or [`HashError::Busy`] at once.
-    pub(super) fn admit(&self) -> Result<Admission<'_>, HashError> {
-        if let Ok(place) = Arc::clone(&self.admitted).try_acquire_owned() {
-            return Ok(Admission { passwords: self, _place: place });
-        }
-        metrics::counter!("supersync_password_hashes_refused_total").increment(1);
-        Err(HashError::Busy)
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        algorithm: &'static str,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, HashError> {
-        let running = Arc::clone(&self.running).acquire_owned().await.expect("the semaphore is never closed");
-        let computed = Arc::clone(&self.computed);
-        // The permit moves along: a caller that goes away leaves the computation running, and it still counts.
-        tokio::task::spawn_blocking(move || {
-            let _running = running;
-            computed.fetch_add(1, Ordering::Relaxed);
-            metrics::counter!("supersync_password_hashes_total", "algorithm" => algorithm).increment(1);
-            work()
-        })
-        .await
-        .map_err(|e| HashError::Internal(e.to_string()))
+    pub(super) fn admit(&self, caller: Caller) -> Result<Admission<'_>, HashError> {
+        let place = self.queue.enter(caller).ok_or_else(refused)?;
+        Ok(Admission { passwords: self, place })
     }
 
     fn is_current(&self, hash: &PasswordHash) -> bool {
@@ -173,13 +152,35 @@ impl Passwords {
     }
 }
 
+fn refused() -> HashError {
+    metrics::counter!("supersync_password_hashes_refused_total").increment(1);
+    HashError::Busy
+}
+
 impl Admission<'_> {
+    async fn run<T: Send + 'static>(
+        &self,
+        algorithm: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, HashError> {
+        let turn = self.place.turn().await.ok_or_else(refused)?;
+        let computed = Arc::clone(&self.passwords.computed);
+        // The turn moves along: a caller that goes away leaves the computation running, and it still counts.
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            computed.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("supersync_password_hashes_total", "algorithm" => algorithm).increment(1);
+            work()
+        })
+        .await
+        .map_err(|e| HashError::Internal(e.to_string()))
+    }
+
     /// A new hash with a random salt.
     pub(super) async fn hash(&self, password: &SecretString) -> Result<String, HashError> {
         let argon2 = self.passwords.argon2.clone();
         let password = password.clone();
-        self.passwords
-            .run("argon2id", move || argon2.hash_password(password.expose_secret().as_bytes()).map(|h| h.to_string()))
+        self.run("argon2id", move || argon2.hash_password(password.expose_secret().as_bytes()).map(|h| h.to_string()))
             .await?
             .map_err(|e| HashError::Internal(e.to_string()))
     }
@@ -194,10 +195,8 @@ impl Admission<'_> {
         let outdated = !self.passwords.is_current(&hash);
         let argon2 = self.passwords.argon2.clone();
         let password = password.clone();
-        let result = self
-            .passwords
-            .run("argon2id", move || argon2.verify_password(password.expose_secret().as_bytes(), &hash))
-            .await?;
+        let result =
+            self.run("argon2id", move || argon2.verify_password(password.expose_secret().as_bytes(), &hash)).await?;
         match result {
             Ok(()) => Ok(Verdict::Match { outdated }),
             Err(argon2::password_hash::Error::PasswordInvalid) => Ok(Verdict::Mismatch),
@@ -209,7 +208,6 @@ impl Admission<'_> {
         let (password, stored) = (password.clone(), stored.to_owned());
         // Like the old server's library, this looks at the first 72 bytes only.
         let matches = self
-            .passwords
             .run("bcrypt", move || bcrypt::verify(password.expose_secret().as_bytes(), &stored))
             .await?
             .map_err(|e| HashError::Internal(e.to_string()))?;
@@ -243,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_hash_costs_one_computation_and_never_matches() {
         let passwords = Passwords::new(CHEAP, 1);
-        let admission = passwords.admit().unwrap();
+        let admission = passwords.admit(Caller::Anybody).unwrap();
         assert_eq!(admission.check(&secret("anything at all"), None).await.unwrap(), Verdict::Mismatch);
         assert_eq!(passwords.computed(), 1);
     }
@@ -251,7 +249,7 @@ mod tests {
     #[tokio::test]
     async fn a_malformed_hash_is_an_error_not_a_wrong_password() {
         let passwords = Passwords::new(CHEAP, 1);
-        let admission = passwords.admit().unwrap();
+        let admission = passwords.admit(Caller::Anybody).unwrap();
         for stored in ["", "plain", "$argon2id$v=19$nonsense", "$2b$12$tooshort"] {
             let result = admission.check(&secret("x"), Some(stored)).await;
             assert!(matches!(result, Err(HashError::Internal(_))), "{stored}");
@@ -262,19 +260,20 @@ mod tests {
     async fn own_hashes_match_and_those_of_other_parameters_are_outdated() {
         let old = Passwords::new(HashParams { memory_kib: 16, passes: 1 }, 1);
         let passwords = Passwords::new(CHEAP, 1);
-        let (admission, right, wrong) = (passwords.admit().unwrap(), secret("right password"), secret("wrong"));
+        let (admission, right, wrong) =
+            (passwords.admit(Caller::Anybody).unwrap(), secret("right password"), secret("wrong"));
         let hash = admission.hash(&right).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
         assert_eq!(admission.check(&right, Some(&hash)).await.unwrap(), Verdict::Match { outdated: false });
         assert_eq!(admission.check(&wrong, Some(&hash)).await.unwrap(), Verdict::Mismatch);
-        let hash = old.admit().unwrap().hash(&right).await.unwrap();
+        let hash = old.admit(Caller::Anybody).unwrap().hash(&right).await.unwrap();
         assert_eq!(admission.check(&right, Some(&hash)).await.unwrap(), Verdict::Match { outdated: true });
     }
 
     #[tokio::test]
     async fn all_three_bcrypt_prefixes_match_and_are_outdated() {
         let passwords = Passwords::new(CHEAP, 1);
-        let admission = passwords.admit().unwrap();
+        let admission = passwords.admit(Caller::Anybody).unwrap();
         let hash = bcrypt::hash("an old password", 4).unwrap();
         for prefix in ["$2a$", "$2b$", "$2y$"] {
             let hash = format!("{prefix}{}", &hash[4..]);
@@ -287,9 +286,10 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses_at_once() {
         let passwords = Passwords::new(CHEAP, 2);
-        let places: Vec<_> = (0..2 * (1 + QUEUED_PER_SLOT)).map(|_| passwords.admit().unwrap()).collect();
-        assert!(matches!(passwords.admit(), Err(HashError::Busy)));
+        let places: Vec<_> =
+            (0..2 * (1 + QUEUED_PER_SLOT)).map(|_| passwords.admit(Caller::Anybody).unwrap()).collect();
+        assert!(matches!(passwords.admit(Caller::Anybody), Err(HashError::Busy)));
         drop(places);
-        assert!(passwords.admit().is_ok());
+        assert!(passwords.admit(Caller::Anybody).is_ok());
     }
 }

@@ -3,6 +3,7 @@
 use secrecy::SecretString;
 
 use super::link::{self, RESET_PASSWORD};
+use super::queue::Caller;
 use super::{Accounts, Address, Asker, HashError, LinkError};
 use crate::language::Language;
 use crate::mail::NoticeKind;
@@ -56,7 +57,7 @@ impl Accounts {
         // A look first, so that made-up tokens cost no password hash.
         let found = inner.store.peek_token(&token_hash, TokenPurpose::ResetPassword).await?;
         let found = found.filter(|found| found.expires_at > inner.clock.now_ms()).ok_or(ResetError::Invalid)?;
-        let hash = inner.passwords.admit()?.hash(password).await?;
+        let hash = inner.passwords.admit(Caller::Owner(found.user))?.hash(password).await?;
         let take = inner.store.take_reset_link(&token_hash, inner.clock.now_ms(), &hash);
         let user = self.revoking(found.user, take).await?.ok_or(ResetError::Invalid)?;
         metrics::counter!("supersync_credential_changes_total", "kind" => "password_reset").increment(1);

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::login::LOCK_AFTER_FAILURES;
 use super::password::Verdict;
+use super::queue::Caller;
 use super::{Accounts, Asker, AuthUser, HashError, LOCK_MS, pace};
 use crate::store::{Authentication, SecurityKind, SessionMethod, StoreError};
 
@@ -111,7 +112,7 @@ impl Accounts {
         asker: &Asker,
     ) -> Result<bool, ReauthError> {
         let inner = &*self.inner;
-        let admission = inner.passwords.admit()?;
+        let admission = inner.passwords.admit(Caller::Owner(user.user_id))?;
         let _turn = inner.login_turns.take(user.user_id).await;
         let row = inner.store.user_by_id(user.user_id).await?.ok_or(ReauthError::NoAccount)?;
         if row.locked_until.is_some_and(|until| until > inner.clock.now_ms()) {
