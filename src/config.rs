@@ -19,6 +19,7 @@ pub use database::postgres_address;
 mod legal;
 mod mail;
 mod mask;
+mod proxies;
 mod reader;
 mod secret;
 pub mod table;
@@ -28,6 +29,7 @@ mod traces;
 
 use build::MissingSecret;
 pub use mask::masked;
+pub use proxies::{Network, TrustedProxies, network_of};
 pub use reader::{ConfigErrors, Problem, Setting};
 pub use secret::{private_folder, secrets_of};
 
@@ -336,9 +338,8 @@ pub struct Config {
     pub relying_party: RelyingParty,
     pub encryption_policy: EncryptionPolicy,
     pub test_mode: bool,
-    /// How many reverse proxies stand before the server: whose `X-Forwarded-For` entry is believed (`TRUSTED_PROXIES`,
-    /// 1).
-    pub trusted_proxies: usize,
+    /// Which reverse proxies are believed about a client's address (`TRUSTED_PROXIES`, those on this machine).
+    pub trusted_proxies: TrustedProxies,
     /// The metrics listener; `None` = off.
     pub metrics_addr: Option<SocketAddr>,
     /// Where backups lie, if metrics are to tell how old the newest is.

@@ -17,6 +17,7 @@ pub mod budget;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod diagnosis;
 pub mod disk;
 pub mod engine;

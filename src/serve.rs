@@ -17,7 +17,7 @@ use supersync::http::AppState;
 use supersync::mail::Mailer;
 use supersync::telemetry::metrics;
 use supersync::telemetry::recent::Recent;
-use supersync::{engine, http, store};
+use supersync::{descriptors, engine, http, store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,9 @@ const RECORD_SESSIONS_EVERY: Duration = Duration::from_secs(10);
 /// Serves until a signal says stop.
 pub async fn run(config: Config) -> Result<(), Failure> {
     log_panics();
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
     let mut signals = Signals::new()?;
     let config = Arc::new(config);
     private_folder(&config.data_dir)
@@ -73,6 +76,16 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port)).await?;
     let state =
         AppState::watched(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock, recent);
+    let room = state.room;
+    if room.sockets < config.limits.max_sockets {
+        tracing::warn!(
+            files = descriptors::limit(),
+            needed = descriptors::needed(&config),
+            sockets = room.sockets,
+            connections = room.connections,
+            "too few files may be open for MAX_SOCKETS, so there will be fewer sockets"
+        );
+    }
     let draining = CancellationToken::new();
     let serving = http::serve(listener, state, draining.clone());
     tokio::pin!(serving);
@@ -146,20 +159,17 @@ async fn start_metrics(
     stopping: &CancellationToken,
 ) -> Result<(), Failure> {
     let handle = metrics::install()?;
-    match config.metrics_addr {
-        Some(address) => {
-            let listener = bind("METRICS_ADDR", address).await?;
-            let serving = metrics::serve(listener, handle, recent, stopping.clone());
-            background.spawn(async {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the metrics listener failed");
-                }
-            });
-        }
-        None => {
-            background.spawn(metrics::keep_up(handle, stopping.clone()));
-        }
+    if let Some(address) = config.metrics_addr {
+        let listener = bind("METRICS_ADDR", address).await?;
+        let router = metrics::router(handle.clone(), recent);
+        let serving = http::serve_few("metrics", listener, router, stopping.clone());
+        background.spawn(async {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the metrics listener failed");
+            }
+        });
     }
+    background.spawn(metrics::keep_up(handle, stopping.clone()));
     Ok(())
 }
 

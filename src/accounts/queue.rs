@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::config::masked;
+use crate::config::network_of;
 use crate::protocol::UserId;
 
 /// Of so many turns one is a stranger's, if one waits.
@@ -38,7 +38,7 @@ impl Caller {
     pub fn at(address: Option<IpAddr>) -> Self {
         address.map_or(Self::Anybody, |address| {
             let address = address.to_canonical();
-            Self::Network(masked(address, if address.is_ipv4() { 24 } else { 48 }))
+            Self::Network(network_of(address, if address.is_ipv4() { 24 } else { 48 }))
         })
     }
 }

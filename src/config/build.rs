@@ -14,7 +14,7 @@ use crate::webauthn::RelyingParty;
 use super::reader::{ConfigErrors, Reader, bytes, days, delay, hours, number, seconds};
 use super::{
     Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, RegistrationMode,
-    Retention, Timeouts, database, legal, mail, secret, table,
+    Retention, Timeouts, TrustedProxies, database, legal, mail, proxies, secret, table,
 };
 
 /// After which the released app gives up on one request (contract, operations section 3).
@@ -69,7 +69,7 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
             _ => None,
         }),
         test_mode: test_mode(r, environment),
-        trusted_proxies: r.value("TRUSTED_PROXIES", "expected a number from 0 to 16", number(0..=16)),
+        trusted_proxies: trusted_proxies(r),
         metrics_addr: r.value("METRICS_ADDR", "expected an address and port such as 127.0.0.1:9464, or off", |text| {
             if text == "off" { Some(None) } else { text.parse::<SocketAddr>().ok().map(Some) }
         }),
@@ -163,6 +163,14 @@ fn host(r: &mut Reader<'_>) -> IpAddr {
     let host = given.unwrap_or(IpAddr::V4(if is_test_mode { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED }));
     r.show("HOST", host.to_string());
     host
+}
+
+fn trusted_proxies(r: &mut Reader<'_>) -> TrustedProxies {
+    let trusted = r.value("TRUSTED_PROXIES", proxies::EXPECTED, TrustedProxies::parse);
+    if let Some(warning) = trusted.warning() {
+        r.warn(warning);
+    }
+    trusted
 }
 
 fn public_url(r: &mut Reader<'_>, environment: Environment, port: u16) -> String {

@@ -82,8 +82,8 @@ pub const GROUPS: &[Group] = &[
             ),
             value(
                 "TRUSTED_PROXIES",
-                "1",
-                "Reverse proxies before the server: that many entries from the right of `X-Forwarded-For` is the client. 0 ignores the header.",
+                "127.0.0.1, ::1",
+                "Addresses and networks of the reverse proxies before the server, such as `10.0.0.0/8`; `loopback`, `private`, `none`. Only they are believed about the client's address: the rightmost entry of `X-Forwarded-For` that is none of them. A number, as before, believes that many entries of whoever reaches the port, and warns.",
             ),
             value(
                 "CORS_ENABLED",

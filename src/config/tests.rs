@@ -73,7 +73,7 @@ fn invalid_values_are_refused() {
     );
     refused("ALLOWED_EMAILS", &["a@example.com,", "example.com", "*@", "a*@example.com", "a@b@c"]);
     refused("ENCRYPTION_POLICY", &["none"]);
-    refused("TRUSTED_PROXIES", &["-1", "all"]);
+    refused("TRUSTED_PROXIES", &["-1", "all", "17", "10.0.0.0/33", "127.0.0.1,", "1, ::1", "localhost"]);
     refused("SMTP_PORT", &["smtp"]);
     refused("SMTP_SECURE", &["yes"]);
     refused("METRICS_ADDR", &["9464", "localhost"]);

@@ -69,6 +69,7 @@ impl Closing {
     pub const fn label(self) -> &'static str {
         match self.code {
             1001 => "shutdown",
+            1008 => "flooded",
             1009 => "too_big",
             1011 => "error",
             1012 => "reset",
@@ -78,6 +79,12 @@ impl Closing {
             4009 => "replaced",
             _ => "other",
         }
+    }
+
+    /// Whether whoever opened the socket has not shown to have an account here.
+    #[must_use]
+    pub const fn proves_nobody(self) -> bool {
+        matches!(self.code, 4001 | 4003)
     }
 
     /// The upgrade carried no token.
@@ -100,6 +107,8 @@ impl Closing {
     pub const RESET: Self = Self { code: 1012, reason: "Please reconnect" };
     /// The client sent a larger message than it may.
     pub const TOO_BIG: Self = Self { code: 1009, reason: "Message too big" };
+    /// The client sends more, or more often, than it may.
+    pub const FLOODED: Self = Self { code: 1008, reason: "Too many messages" };
     /// The server failed while it set the socket up.
     pub const INTERNAL: Self = Self { code: 1011, reason: "Internal error" };
 }

@@ -1,37 +1,59 @@
 //! Which address a request comes from, as far as rate limits care.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
+use super::doors::Connection;
 use super::state::AppState;
+use crate::config::{TrustedProxies, network_of};
 
 /// The other end of the connection; the accept loop puts it into each request's extensions.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+#[derive(Clone, Debug)]
+pub struct Peer(pub IpAddr, pub(super) Option<Arc<Connection>>);
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
+/// No request passes more proxies than this.
+const MAX_HOPS: usize = 32;
 
-/// The client's address: the `X-Forwarded-For` entry that the outermost of `trusted_proxies` proxies wrote, else the
-/// peer. Entries further left are whatever the client claims.
+/// The client's address. While the one that speaks is a trusted proxy, it is the one that it has entered last into
+/// `X-Forwarded-For`; entries further left are whatever the client claims.
 #[must_use]
-pub fn client(headers: &HeaderMap, peer: IpAddr, trusted_proxies: usize) -> IpAddr {
-    let Some(hops_beyond_peer) = trusted_proxies.checked_sub(1) else { return peer.to_canonical() };
-    let mut entry = None;
-    let values = headers.get_all(FORWARDED_FOR);
-    let texts: Vec<&str> = values.iter().filter_map(|value| value.to_str().ok()).collect();
-    for (hop, text) in texts.iter().rev().flat_map(|text| text.rsplit(',')).enumerate() {
-        match parse(text) {
-            Some(address) => entry = Some(address),
-            // Beyond something unreadable nothing can be believed.
-            None => break,
+pub fn client(headers: &HeaderMap, peer: IpAddr, trusted: &TrustedProxies) -> IpAddr {
+    let mut client = peer.to_canonical();
+    let values = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
+    for (hop, text) in values.flat_map(|text| text.rsplit(',')).take(MAX_HOPS).enumerate() {
+        let is_believed = match trusted {
+            TrustedProxies::Networks(_) => trusted.trusts(client),
+            TrustedProxies::Hops(hops) => hop < *hops,
+        };
+        if hop == 0 && !is_believed {
+            tell_of_stranger(client);
         }
-        if hop == hops_beyond_peer {
-            break;
-        }
+        // Beyond something unreadable nothing can be believed.
+        let Some(entry) = parse(text).filter(|_| is_believed) else { break };
+        client = entry.to_canonical();
     }
-    entry.unwrap_or(peer).to_canonical()
+    client
+}
+
+/// Says once that something in a private network, which is probably the operator's proxy, is not believed.
+fn tell_of_stranger(peer: IpAddr) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    let is_private = match peer {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    if is_private && !TOLD.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            %peer,
+            "X-Forwarded-For is not believed: who sends it is not in TRUSTED_PROXIES. If that is the reverse proxy, add it, or all \
+             users share its address and its rate limits"
+        );
+    }
 }
 
 /// The client's address as far as the operator's settings let it be known; `None` for a request that came through no
@@ -39,7 +61,7 @@ pub fn client(headers: &HeaderMap, peer: IpAddr, trusted_proxies: usize) -> IpAd
 #[must_use]
 pub fn of(parts: &Parts, state: &AppState) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>()?;
-    Some(client(&parts.headers, peer.0, state.config.trusted_proxies))
+    Some(client(&parts.headers, peer.0, &state.config.trusted_proxies))
 }
 
 fn parse(text: &str) -> Option<IpAddr> {
@@ -59,8 +81,17 @@ fn parse(text: &str) -> Option<IpAddr> {
 #[must_use]
 pub fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v6 @ IpAddr::V6(_) => network_of(v6, 64),
         v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// The network to which an IPv6 address belongs at the least: who has one /64 often has 65,536 of them.
+#[must_use]
+pub fn network(address: IpAddr) -> Option<IpAddr> {
+    match address.to_canonical() {
+        v6 @ IpAddr::V6(_) => Some(network_of(v6, 48)),
+        IpAddr::V4(_) => None,
     }
 }
 
@@ -70,39 +101,64 @@ mod tests {
 
     use super::*;
 
-    fn from(forwarded: &[&str], trusted: usize) -> String {
+    fn from_peer(peer: &str, forwarded: &[&str], trusted: &str) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
             headers.append(FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
         }
-        client(&headers, "10.0.0.1".parse().unwrap(), trusted).to_string()
+        client(&headers, peer.parse().unwrap(), &TrustedProxies::parse(trusted).unwrap()).to_string()
+    }
+
+    fn from(forwarded: &[&str], trusted: &str) -> String {
+        from_peer("10.0.0.1", forwarded, trusted)
     }
 
     #[test]
-    fn without_trusted_proxies_only_the_peer_counts() {
-        assert_eq!(from(&["1.1.1.1"], 0), "10.0.0.1");
+    fn only_a_trusted_proxy_is_believed() {
+        for nobody in ["0", "none", "127.0.0.1, ::1", "10.0.0.2, 11.0.0.0/8", "fc00::/7"] {
+            assert_eq!(from(&["1.1.1.1"], nobody), "10.0.0.1", "{nobody}");
+        }
+        assert_eq!(from(&["1.1.1.1"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(from_peer("::ffff:10.0.0.1", &["1.1.1.1"], "10.0.0.0/8"), "1.1.1.1");
+        assert_eq!(from_peer("2001:db8::1", &["1.1.1.1"], "2001:db8::/64"), "1.1.1.1");
     }
 
     #[test]
-    fn the_last_entry_is_believed_with_one_proxy() {
-        assert_eq!(from(&["6.6.6.6, 1.1.1.1"], 1), "1.1.1.1");
-        assert_eq!(from(&["6.6.6.6", "1.1.1.1"], 1), "1.1.1.1");
-        assert_eq!(from(&[], 1), "10.0.0.1");
-        assert_eq!(from(&["nonsense"], 1), "10.0.0.1");
+    fn what_a_client_claims_does_not_count() {
+        assert_eq!(from(&["6.6.6.6, 1.1.1.1"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(from(&["6.6.6.6", "1.1.1.1"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(from(&["10.0.0.1, 6.6.6.6, 1.1.1.1"], "private"), "1.1.1.1");
+        assert_eq!(from(&["6.6.6.6, 1.1.1.1, 10.0.0.9, 192.168.0.1"], "private"), "1.1.1.1");
+        assert_eq!(from(&["6.6.6.6, unknown, 10.0.0.9"], "private"), "10.0.0.9");
+        assert_eq!(from(&["6.6.6.6, , 10.0.0.9"], "private"), "10.0.0.9");
     }
 
     #[test]
-    fn each_further_proxy_moves_one_entry_to_the_left() {
-        assert_eq!(from(&["6.6.6.6, 1.1.1.1, 2.2.2.2"], 2), "1.1.1.1");
-        assert_eq!(from(&["1.1.1.1"], 3), "1.1.1.1");
-        assert_eq!(from(&["1.1.1.1, unknown, 2.2.2.2"], 3), "2.2.2.2");
+    fn who_is_in_a_trusted_network_alone_is_who_was_entered_first() {
+        assert_eq!(from(&["10.0.0.7, 10.0.0.9"], "private"), "10.0.0.7");
+        assert_eq!(from(&[], "private"), "10.0.0.1");
+        assert_eq!(from(&["nonsense"], "private"), "10.0.0.1");
+        let long = vec!["10.0.0.2"; 1000].join(",");
+        assert_eq!(from(&["1.1.1.1", &long], "private"), "10.0.0.2", "nobody looks for ever");
+    }
+
+    #[test]
+    fn a_number_believes_that_many_entries_of_whoever_it_is() {
+        assert_eq!(from(&["6.6.6.6, 1.1.1.1"], "1"), "1.1.1.1");
+        assert_eq!(from(&["6.6.6.6", "1.1.1.1"], "1"), "1.1.1.1");
+        assert_eq!(from(&["6.6.6.6, 1.1.1.1, 2.2.2.2"], "2"), "1.1.1.1");
+        assert_eq!(from(&["1.1.1.1"], "3"), "1.1.1.1");
+        assert_eq!(from(&["1.1.1.1, unknown, 2.2.2.2"], "3"), "2.2.2.2");
+        assert_eq!(from(&[], "1"), "10.0.0.1");
+        assert_eq!(from(&["nonsense"], "1"), "10.0.0.1");
     }
 
     #[test]
     fn ports_brackets_and_mapped_addresses_are_understood() {
-        assert_eq!(from(&["1.1.1.1:4711"], 1), "1.1.1.1");
-        assert_eq!(from(&["[2001:db8::1]:4711"], 1), "2001:db8::1");
-        assert_eq!(from(&["::ffff:1.1.1.1"], 1), "1.1.1.1");
+        assert_eq!(from(&["1.1.1.1:4711"], "private"), "1.1.1.1");
+        assert_eq!(from(&["[2001:db8::1]:4711"], "private"), "2001:db8::1");
+        assert_eq!(from(&["::ffff:1.1.1.1"], "private"), "1.1.1.1");
+        assert_eq!(from(&["1.1.1.1, ::ffff:10.0.0.9"], "private"), "1.1.1.1");
     }
 
     #[test]
@@ -111,5 +167,8 @@ mod tests {
         assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(key("192.0.2.7"), "192.0.2.7");
         assert_eq!(key("::ffff:192.0.2.7"), "192.0.2.7");
+        let network = |text: &str| network(text.parse().unwrap()).map(|network| network.to_string());
+        assert_eq!(network("2001:db8:1:2:3:4:5:6").as_deref(), Some("2001:db8:1::"));
+        assert_eq!((network("192.0.2.7"), network("::ffff:192.0.2.7")), (None, None));
     }
 }

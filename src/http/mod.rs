@@ -6,12 +6,15 @@
 
 pub mod account;
 pub mod address;
+mod allowance;
 mod answer;
 mod archives;
 pub mod body;
 mod budget;
 mod call;
 pub mod cors;
+mod crowd;
+mod doors;
 pub mod encode;
 pub mod error;
 mod export;
@@ -39,7 +42,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 
 pub use error::{ApiError, ApiResult};
-pub use serve::serve;
+pub use serve::{serve, serve_few};
 pub use state::AppState;
 
 /// The whole server: every route, and what surrounds all of them.

@@ -1,29 +1,47 @@
-//! The listener: accepts connections, bounds how long they may be silent, and stops in an orderly way.
+//! The listener: accepts connections as far as there is room, bounds how long they may be silent, and stops in an orderly
+//! way.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::header::CONNECTION;
+use axum::body::{Body, Bytes};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION};
 use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::{Counter, counter};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::address::Peer;
+use super::doors::{Bounds, Connection, Doors, MAX_HEAD_BYTES, Place, Watched, Welcome};
+use super::error::ApiError;
+use super::health::PROBES;
 use super::idle::IdleLimit;
 use super::state::AppState;
+use crate::descriptors::{METRICS_CONNECTIONS, METRICS_SPARE, SPARE_CONNECTIONS};
 
 /// After a failed accept (out of file descriptors, mostly) the next try waits this long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How often such failures are logged at most.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+/// A request's head has to arrive within this time, from its first byte on, or from the connection's beginning.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Who was told to go, and takes no answer, is cut off after this time.
+const LEAVING_TIME: Duration = Duration::from_secs(1);
+/// How long a connection to the metrics listener may be silent.
+const METRICS_SILENCE: Duration = Duration::from_secs(30);
 
 /// Serves until `shutdown` is cancelled, then stops. For `timeouts.linger` everything is served as before, but readiness
 /// says no and answers end their connections, so that a balancer goes elsewhere without meeting a closed door. Then: no
@@ -33,14 +51,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// When the listener's address can't be read.
 pub async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let connections = Connections {
-        router: super::router(state.clone()),
-        silence: state.config.timeouts.socket,
-        leaving: state.draining.clone(),
-        running: TaskTracker::new(),
-        finish: CancellationToken::new(),
-        cut: CancellationToken::new(),
-    };
+    let room = state.room;
+    let bounds = Bounds { most: room.connections, spare: SPARE_CONNECTIONS, per_address: room.connections_per_address };
+    let trusted = state.config.trusted_proxies.clone();
+    let doors = Doors::new("http", bounds, move |peer| trusted.trusts(peer));
+    let router = super::router(state.clone());
+    let connections = Connections::new("http", router, doors, state.config.timeouts.socket, state.draining.clone());
     tracing::debug!(%address, "accepting connections");
     let told_to_stop = async {
         shutdown.cancelled().await;
@@ -48,19 +64,7 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
         sleep(state.config.timeouts.linger).await;
     };
     let mut told_to_stop = pin!(told_to_stop);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut told_to_stop => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => connections.start(stream, peer),
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    connections.accept(&listener, &mut told_to_stop).await;
     drop(listener);
     let deadline = Instant::now() + state.config.timeouts.drain;
     state.engine.notifier().stop();
@@ -78,9 +82,34 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
     Ok(())
 }
 
+/// Serves a few connections until `shutdown` is cancelled; for listeners of the operator's.
+///
+/// # Errors
+/// When the listener's address can't be read.
+pub async fn serve_few(
+    name: &'static str,
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    listener.local_addr()?;
+    let bounds = Bounds { most: METRICS_CONNECTIONS, spare: METRICS_SPARE, per_address: METRICS_CONNECTIONS };
+    let doors = Doors::new(name, bounds, |_| true);
+    let connections = Connections::new(name, router, doors, METRICS_SILENCE, shutdown.clone());
+    connections.accept(&listener, shutdown.cancelled()).await;
+    drop(listener);
+    connections.finish.cancel();
+    connections.running.close();
+    if timeout_at(Instant::now() + LEAVING_TIME, connections.running.wait()).await.is_err() {
+        connections.cut.cancel();
+    }
+    Ok(())
+}
+
 /// Connections that are being served.
 struct Connections {
     router: Router,
+    doors: Arc<Doors>,
     silence: Duration,
     running: TaskTracker,
     /// Whether the server is stopping, and whoever talks to it should talk to another one.
@@ -89,49 +118,206 @@ struct Connections {
     finish: CancellationToken,
     /// Close at once.
     cut: CancellationToken,
+    slow_heads: Counter,
+    refused_busy: Counter,
 }
 
 impl Connections {
-    fn start(&self, stream: TcpStream, peer: SocketAddr) {
+    fn new(
+        name: &'static str,
+        router: Router,
+        doors: Arc<Doors>,
+        silence: Duration,
+        leaving: CancellationToken,
+    ) -> Self {
+        Self {
+            router,
+            doors,
+            silence,
+            leaving,
+            running: TaskTracker::new(),
+            finish: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            slow_heads: counter!("supersync_connections_cut_total", "listener" => name, "reason" => "head"),
+            refused_busy: counter!("supersync_connections_refused_total", "listener" => name, "reason" => "busy"),
+        }
+    }
+
+    /// Accepts until `stop`.
+    async fn accept(&self, listener: &TcpListener, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut logged_at: Option<Instant> = None;
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Some((place, welcome)) = self.doors.enter(peer.ip()).await {
+                        self.start(stream, peer, place, welcome);
+                    }
+                }
+                // Who has gone again before it was let in.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+                Err(error) => {
+                    if logged_at.is_none_or(|at| at.elapsed() > LOG_EVERY) {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        logged_at = Some(Instant::now());
+                    }
+                    self.doors.out_of_files();
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn start(&self, stream: TcpStream, peer: SocketAddr, place: Place, welcome: Welcome) {
         // Answers are written whole; waiting for more to send along only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;
         }
-        let io = TokioIo::new(IdleLimit::new(stream, self.silence));
+        let guest = Arc::clone(place.connection());
+        let io = TokioIo::new(Watched::new(IdleLimit::new(stream, self.silence), place));
         let router = self.router.clone();
         let leaving = self.leaving.clone();
+        let refused_busy = self.refused_busy.clone();
+        let asking = Arc::clone(&guest);
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            asking.asked();
+            let connection = Arc::clone(&asking);
+            let is_refused = welcome == Welcome::ProbesOnly && !PROBES.contains(&request.uri().path());
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer.ip()));
+            request.extensions_mut().insert(Peer(peer.ip(), Some(Arc::clone(&asking))));
             let (answer, leaving) = (router.clone().oneshot(request), leaving.clone());
+            if is_refused {
+                refused_busy.increment(1);
+            }
             async move {
-                let mut answer = answer.await?;
-                // The next request must not race with the connection's end. An upgrade is not one of HTTP's any more.
-                if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let mut answer = if is_refused { busy() } else { answer.await? };
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    // It is not one of HTTP's any more.
+                    connection.upgraded();
+                    return Ok(answer.map(|body| Answer { body, connection: None }));
+                }
+                // The next request must not race with the connection's end.
+                if leaving.is_cancelled() || welcome == Welcome::ProbesOnly {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(|body| Answer { body, connection: Some(connection) }))
             }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.silence)
+            // It would count the time between requests as well.
+            .header_read_timeout(None::<Duration>)
+            .max_header_size(MAX_HEAD_BYTES)
             .serve_connection(io, service)
             .with_upgrades();
-        let (finish, cut) = (self.finish.clone(), self.cut.clone());
-        self.running.spawn(cut.run_until_cancelled_owned(async move {
+        let attended = Attended {
+            guest,
+            head_time: HEAD_TIME.min(self.silence),
+            finish: self.finish.clone(),
+            slow_heads: self.slow_heads.clone(),
+        };
+        self.running.spawn(self.cut.clone().run_until_cancelled_owned(async move {
             let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = finish.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+            let mut is_told = false;
+            let mut is_finishing = false;
+            let mut look_at = Instant::now() + attended.head_time;
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%error, "connection ended");
+                        }
+                        return;
+                    }
+                    () = attended.finish.cancelled(), if !is_finishing => {
+                        is_finishing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = attended.guest.told_to_leave(), if !is_told => {
+                        is_told = true;
+                        if attended.guest.head_since().is_some() {
+                            return;
+                        }
+                        connection.as_mut().graceful_shutdown();
+                        look_at = Instant::now() + LEAVING_TIME;
+                    }
+                    () = sleep_until(look_at) => match attended.look(is_told) {
+                        Some(later) => look_at = later,
+                        None => return,
+                    },
                 }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
             }
         }));
+    }
+}
+
+/// A connection as its task sees it.
+struct Attended {
+    guest: Arc<Connection>,
+    head_time: Duration,
+    finish: CancellationToken,
+    slow_heads: Counter,
+}
+
+impl Attended {
+    /// When to look again; `None`: its time is up.
+    fn look(&self, is_told: bool) -> Option<Instant> {
+        let now = Instant::now();
+        match self.guest.head_since() {
+            Some(since) if since + self.head_time <= now => {
+                self.slow_heads.increment(1);
+                None
+            }
+            Some(since) => Some(since + self.head_time),
+            None if is_told && !self.guest.is_busy() => None,
+            None => Some(now + self.head_time),
+        }
+    }
+}
+
+/// The answer when there is room for probes only. Any page may read it.
+fn busy() -> Response {
+    let error = ApiError::unavailable("server busy, please retry", "all connections are taken");
+    let mut answer = error.into_response();
+    answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    answer
+}
+
+/// An answer's body, which tells its connection when it is gone.
+struct Answer {
+    body: Body,
+    connection: Option<Arc<Connection>>,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.answered();
+        }
     }
 }

@@ -8,38 +8,46 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::address;
 use super::budget::BodyBudget;
 use super::cors::CorsPolicy;
+use super::crowd::Crowd;
 use super::headers::SecurityHeaders;
-use super::limits::FixedWindow;
+use super::limits::{FixedWindow, Verdict};
 use super::meter::Meters;
 use super::route::Class;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, RateLimit};
+use crate::descriptors::{self, Room};
 use crate::engine::Handle;
 use crate::protocol::UserId;
 use crate::store::Store;
 use crate::telemetry::recent::Recent;
 
-/// Addresses whose requests are counted, per class of routes.
-const TRACKED_ADDRESSES: NonZeroUsize = NonZeroUsize::new(5_000).expect("not zero");
-/// Users whose uploads are counted.
-const TRACKED_USERS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+/// How many times the requests of one address a whole IPv6 network (/48) has, whichever of its addresses asks.
+const PER_NETWORK: u32 = 8;
+/// How many times the upgrades of one device an address has. The device says itself which it is, so its limit alone is
+/// none; many may share an address.
+const PER_ADDRESS: u32 = 10;
 
-/// Who is counted: an address, for sockets together with the device.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AddressKey {
-    /// As [`super::address::counted`] gives it.
-    pub address: IpAddr,
-    /// A valid client id, for sockets only.
-    pub client_id: Option<Box<str>>,
+/// The limits of one class of routes.
+#[derive(Debug)]
+struct Tiers {
+    /// Of an address, for sockets together with the device's id.
+    own: FixedWindow<(IpAddr, Option<String>)>,
+    /// Of an address, whatever the id; for sockets only.
+    address: Option<FixedWindow<IpAddr>>,
+    /// Of an IPv6 network.
+    network: FixedWindow<IpAddr>,
 }
 
 /// Every rate limiter.
 #[derive(Debug)]
 pub struct Limiters {
-    per_address: Option<Vec<FixedWindow<AddressKey>>>,
+    per_address: Option<Vec<Tiers>>,
+    /// Upgrades of an address that led to nothing: half as many as a device may make at all.
+    failed_sockets: Option<FixedWindow<IpAddr>>,
     /// Uploads of a user. Cleared when the user starts a new data set.
     pub uploads: FixedWindow<UserId>,
 }
@@ -49,16 +57,62 @@ impl Limiters {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let rules = &config.rate_limits;
-        let per_address = (rules.per_address && !config.test_mode)
-            .then(|| Class::ALL.iter().map(|class| FixedWindow::new(class.rule(rules), TRACKED_ADDRESSES)).collect());
-        Self { per_address, uploads: FixedWindow::new(rules.uploads_per_user, TRACKED_USERS) }
+        let is_on = rules.per_address && !config.test_mode;
+        let tiers = |class: Class| {
+            let rule = class.rule(rules);
+            Tiers {
+                own: FixedWindow::new(rule),
+                address: (class == Class::Socket).then(|| FixedWindow::times(rule, PER_ADDRESS)),
+                network: FixedWindow::times(rule, PER_NETWORK * if class == Class::Socket { PER_ADDRESS } else { 1 }),
+            }
+        };
+        Self {
+            per_address: is_on.then(|| Class::ALL.iter().copied().map(tiers).collect()),
+            failed_sockets: is_on.then(|| FixedWindow::new(RateLimit { max: rules.ws.max.div_ceil(2), ..rules.ws })),
+            uploads: FixedWindow::new(rules.uploads_per_user),
+        }
     }
 
-    /// The per-address limiter of a class; `None` when these limits are off.
-    #[must_use]
-    pub fn per_address(&self, class: Class) -> Option<&FixedWindow<AddressKey>> {
-        self.per_address.as_ref()?.get(class as usize)
+    /// Counts a request from an address, for a socket with the device's id; `None` when there is no limit. What one tier
+    /// refuses is not counted by those behind it, so that one address can't use up what its neighbours have.
+    pub fn count(&self, class: Class, address: IpAddr, client_id: Option<String>, now_ms: i64) -> Option<Verdict> {
+        let tiers = self.per_address.as_ref()?.get(class as usize)?;
+        let counted = address::counted(address);
+        if class == Class::Socket
+            && let Some(verdict) = self.failed_sockets.as_ref()?.look(&counted, now_ms)
+            && !verdict.allowed
+        {
+            return Some(refused("failed", verdict));
+        }
+        let own = tiers.own.hit(&(counted, client_id), now_ms)?;
+        if !own.allowed {
+            return Some(refused("own", own));
+        }
+        if let Some(verdict) = tiers.address.as_ref().and_then(|tier| tier.hit(&counted, now_ms))
+            && !verdict.allowed
+        {
+            return Some(refused("address", verdict));
+        }
+        if let Some(network) = address::network(address)
+            && let Some(verdict) = tiers.network.hit(&network, now_ms)
+            && !verdict.allowed
+        {
+            return Some(refused("network", verdict));
+        }
+        Some(own)
     }
+
+    /// Notes that an upgrade from this address led to nothing.
+    pub fn socket_failed(&self, address: IpAddr, now_ms: i64) {
+        if let Some(failed) = &self.failed_sockets {
+            failed.hit(&address::counted(address), now_ms);
+        }
+    }
+}
+
+fn refused(tier: &'static str, verdict: Verdict) -> Verdict {
+    metrics::counter!("supersync_rate_limited_total", "tier" => tier).increment(1);
+    verdict
 }
 
 /// What handlers share. One pointer: it is cloned several times per request, and a dozen counters shared by all cores
@@ -93,8 +147,12 @@ pub struct Shared {
     pub codecs: Arc<Semaphore>,
     /// Memory for request bodies.
     pub bodies: BodyBudget,
+    /// What clients may hold at once.
+    pub room: Room,
     /// Places for sockets, of the whole process.
     pub sockets: Arc<Semaphore>,
+    /// Who has them.
+    pub sockets_by_address: Arc<Crowd>,
     /// Cancelled when the server begins to stop: it is not ready any more.
     pub draining: CancellationToken,
     /// When the server began.
@@ -118,6 +176,7 @@ impl AppState {
         clock: Clock,
         recent: Arc<Recent>,
     ) -> Self {
+        let room = Room::within(&config, descriptors::limit());
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         Self(Arc::new(Shared {
             limiters: Limiters::new(&config),
@@ -127,7 +186,9 @@ impl AppState {
             recent,
             codecs: Arc::new(Semaphore::new(cores)),
             bodies: BodyBudget::new(config.limits.max_queued_bytes),
-            sockets: Arc::new(Semaphore::new(config.limits.max_sockets.min(Semaphore::MAX_PERMITS))),
+            room,
+            sockets: Arc::new(Semaphore::new(room.sockets)),
+            sockets_by_address: Crowd::new(room.sockets_per_address),
             draining: CancellationToken::new(),
             started: Instant::now(),
             config,
@@ -140,8 +201,7 @@ impl AppState {
 
     /// Waits until no socket is left.
     pub async fn all_sockets_closed(&self) {
-        let places = self.config.limits.max_sockets.min(Semaphore::MAX_PERMITS);
-        let all = u32::try_from(places).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.room.sockets).unwrap_or(u32::MAX);
         // The semaphore is never closed, so this ends only when every place is free.
         let _places = self.sockets.acquire_many(all).await;
     }

@@ -547,7 +547,7 @@ async fn a_client_may_not_say_much() {
 async fn sockets_beyond_the_process_limit_are_not_upgraded() {
     let mut server = listen(&[], |_| ()).await;
     // Nobody else holds places here, so taking them all stands for as many sockets.
-    let places = server.world.state.config.limits.max_sockets;
+    let places = server.world.state.room.sockets;
     let taken = server.world.state.sockets.clone().acquire_many_owned(u32::try_from(places).unwrap()).await.unwrap();
     let url = format!("ws://{}/api/sync/ws?token=t&clientId=A", server.address);
     let error = connect_async(url).await.unwrap_err();

@@ -12,7 +12,7 @@ use super::body;
 use super::error::ApiError;
 use super::limits::Verdict;
 use super::route::{self, Class};
-use super::state::{AddressKey, AppState};
+use super::state::AppState;
 use super::ws;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -22,13 +22,11 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 fn count(state: &AppState, request: &Request) -> Option<Verdict> {
     let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let class = route::class(request.method(), template)?;
-    let limiter = state.limiters.per_address(class)?;
-    // Without a peer (a request that came through no socket) everybody is one.
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
-    let client = address::client(request.headers(), peer, state.config.trusted_proxies);
+    // A request that came through no socket comes from this process.
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0);
+    let client = address::client(request.headers(), peer, &state.config.trusted_proxies);
     let client_id = (class == Class::Socket).then(|| ws::client_id(request.uri().query())).flatten();
-    let key = AddressKey { address: address::counted(client), client_id: client_id.map(Into::into) };
-    limiter.hit(key, state.clock.now_ms())
+    state.limiters.count(class, client, client_id, state.clock.now_ms())
 }
 
 fn describe(headers: &mut HeaderMap, verdict: &Verdict) {

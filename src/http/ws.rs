@@ -4,14 +4,18 @@
 //! HTTP statuses. `Origin` is not checked: native apps send none or one of their own.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts as _, Request, State};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::address;
+use super::address::{self, Peer};
+use super::allowance::Allowance;
+use super::doors::Connection;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use crate::accounts::AuthError;
@@ -24,6 +28,16 @@ use crate::protocol::limits::MAX_ID_LEN;
 const READ_BUFFER_BYTES: usize = 256;
 /// Messages up to this size are read whole, so that a close frame gets through to a client that sends too much.
 const HARD_MESSAGE_BYTES: usize = 16 * 1024;
+/// What may wait to be sent, answers to the client's pings included; the socket of a client that does not read ends.
+const MAX_UNSENT_BYTES: usize = 4 * 1024;
+/// How many messages a client may send, pings and empty ones included: so many at once,
+const MESSAGES_AT_ONCE: u32 = 60;
+/// so many in a second,
+const MESSAGES_PER_SECOND: u32 = 1;
+/// and so many more for each ping of ours, which the app and its socket library both answer.
+const ANSWERS_TO_PING: u32 = 4;
+/// A socket of which it is not known by then whose it is is closed.
+const ADMISSION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The query of an upgrade.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,38 +93,76 @@ pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> 
         return Err(ApiError::not_found(&parts.method, parts.uri.path()));
     };
     let Ok(place) = state.sockets.clone().try_acquire_owned() else {
+        count_refused("full");
         return Err(ApiError::unavailable("server busy, please retry", "all places for sockets are taken"));
     };
     let credentials = credentials(parts.uri.query());
     let address = address::of(&parts, &state);
+    // A trusted proxy that does not say for whom it asks stands for everybody.
+    let bounded = address.filter(|address| !state.config.trusted_proxies.is_among(*address));
+    let member = match bounded.map(|address| state.sockets_by_address.enter(address::counted(address))) {
+        Some(None) => {
+            count_refused("address");
+            let message = "Too many sockets from this address, retry in 1 minute";
+            return Err(ApiError::framework(StatusCode::TOO_MANY_REQUESTS, message, None).retry_after(60));
+        }
+        Some(member) => member,
+        None => None,
+    };
+    let connection = parts.extensions.get::<Peer>().and_then(|peer| peer.1.clone());
     Ok(upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
+        .max_write_buffer_size(MAX_UNSENT_BYTES)
         .max_message_size(HARD_MESSAGE_BYTES)
         .max_frame_size(HARD_MESSAGE_BYTES)
         .on_upgrade(move |socket| async move {
             // A task of its own: the one that waited for the upgrade holds the socket several times over, for as long
             // as it lives.
             tokio::spawn(async move {
-                let _place = place;
-                serve(state, socket, credentials, address).await;
+                let _places = (place, member);
+                let client = Client { address, connection };
+                serve(state, socket, credentials, client).await;
             });
         }))
 }
 
-async fn serve(state: AppState, mut socket: WebSocket, credentials: Credentials, address: Option<IpAddr>) {
+fn count_refused(reason: &'static str) {
+    metrics::counter!("supersync_sockets_refused_total", "reason" => reason).increment(1);
+}
+
+/// Who has a socket, as far as the network tells.
+struct Client {
+    address: Option<IpAddr>,
+    connection: Option<Arc<Connection>>,
+}
+
+impl Client {
+    /// Whether it has sent so many bytes that nothing more is read.
+    fn is_flooding(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.is_flooded())
+    }
+}
+
+async fn serve(state: AppState, mut socket: WebSocket, credentials: Credentials, client: Client) {
     let notifier = state.engine.notifier().clone();
     let options = notifier.options();
     // What is needed only in the beginning and at the end is boxed: a socket lives for days and there are many, and
     // each holds as much as its longest phase needs.
-    let (user, membership) = match Box::pin(admit(state, credentials, address)).await {
+    let patience = ADMISSION_PATIENCE.min(state.config.timeouts.handler);
+    let admitted = timeout(patience, Box::pin(admit(&state, credentials, client.address)));
+    let (user, membership) = match admitted.await.unwrap_or_else(|_| Err(too_slow())) {
         Ok(admitted) => admitted,
         Err(closing) => {
-            metrics::counter!("supersync_sockets_refused_total", "reason" => closing.label()).increment(1);
+            count_refused(closing.label());
+            if let Some(address) = client.address.filter(|_| closing.proves_nobody()) {
+                state.limiters.socket_failed(address, state.clock.now_ms());
+            }
             return Box::pin(close(&mut socket, closing, options.close_grace)).await;
         }
     };
-    let mut talk = Talk { socket, options, now_ms: &|| notifier.now_ms(), membership };
+    let heard = Allowance::new(MESSAGES_AT_ONCE, MESSAGES_PER_SECOND);
+    let mut talk = Talk { socket, options, now_ms: &|| notifier.now_ms(), membership, client, heard };
     let end = talk.run(user).await;
     let reason = end.map_or("client", Closing::label);
     metrics::counter!("supersync_sockets_closed_total", "reason" => reason).increment(1);
@@ -123,7 +175,7 @@ async fn serve(state: AppState, mut socket: WebSocket, credentials: Credentials,
 }
 
 async fn admit(
-    state: AppState,
+    state: &AppState,
     credentials: Credentials,
     address: Option<IpAddr>,
 ) -> Result<(UserId, Membership), Closing> {
@@ -136,35 +188,37 @@ async fn admit(
     let (user, credential) = match proof {
         Proof::Missing | Proof::Repeated => return Err(Closing::INVALID_TOKEN),
         Proof::Token(token) => {
-            let sender = decided(&state, accounts.authenticate_token_from(&token, move || address)).await?;
+            let sender = decided(accounts.authenticate_token_from(&token, move || address)).await?;
             (sender.user_id, sender.credential())
         }
         Proof::Ticket(ticket) => {
             let redeemed = async { Ok(accounts.redeem_ticket(&ticket).await?) };
-            let (user, credential) = decided(&state, redeemed).await?.ok_or(Closing::INVALID_TOKEN)?;
-            decided(&state, accounts.recheck(user, &credential)).await?;
+            let (user, credential) = decided(redeemed).await?.ok_or(Closing::INVALID_TOKEN)?;
+            decided(accounts.recheck(user, &credential)).await?;
             (user, credential)
         }
     };
     let membership = state.engine.notifier().join(user, &client_id, credential)?;
     // A revocation between the first look and joining would have closed every socket but this one.
-    decided(&state, accounts.recheck(user, &credential)).await?;
+    decided(accounts.recheck(user, &credential)).await?;
     Ok((user, membership))
 }
 
-async fn decided<T>(state: &AppState, asked: impl Future<Output = Result<T, AuthError>>) -> Result<T, Closing> {
-    match timeout(state.config.timeouts.handler, asked).await {
-        Ok(Ok(decided)) => Ok(decided),
-        Ok(Err(AuthError::Database(error))) => {
+async fn decided<T>(asked: impl Future<Output = Result<T, AuthError>>) -> Result<T, Closing> {
+    match asked.await {
+        Ok(decided) => Ok(decided),
+        Err(AuthError::Database(error)) => {
             tracing::warn!(%error, route = "/api/sync/ws", "a socket could not be authenticated");
             Err(Closing::INTERNAL)
         }
-        Ok(Err(_)) => Err(Closing::INVALID_TOKEN),
-        Err(_) => {
-            tracing::warn!(error = "timeout", route = "/api/sync/ws", "a socket could not be authenticated");
-            Err(Closing::INTERNAL)
-        }
+        Err(_) => Err(Closing::INVALID_TOKEN),
     }
+}
+
+/// Nobody knows yet who has the socket, and nobody reads it.
+fn too_slow() -> Closing {
+    tracing::warn!(error = "timeout", route = "/api/sync/ws", "a socket could not be authenticated");
+    Closing::INTERNAL
 }
 
 /// An open socket and what it needs to talk.
@@ -173,6 +227,9 @@ struct Talk<'a> {
     options: &'a NotifierOptions,
     now_ms: &'a (dyn Fn() -> i64 + Send + Sync),
     membership: Membership,
+    client: Client,
+    /// How many more messages the client may send.
+    heard: Allowance,
 }
 
 /// Why talking ended: the connection is gone.
@@ -206,11 +263,13 @@ impl Talk<'_> {
                     let text = json!({ "type": "ping", "timestamp": (self.now_ms)() });
                     self.send(Message::text(text.to_string())).await.ok()?;
                     self.send(Message::Ping(bytes::Bytes::new())).await.ok()?;
+                    self.heard.give(ANSWERS_TO_PING);
                 }
                 message = self.socket.recv() => match self.hear(message?) {
                     Heard::Pong => last_pong = Instant::now(),
                     Heard::Nothing => {}
-                    Heard::TooMuch => return Some(Closing::TOO_BIG),
+                    Heard::TooBig => return Some(Closing::TOO_BIG),
+                    Heard::TooMuch => return Some(Closing::FLOODED),
                     Heard::Goodbye => {
                         // Reading on sends the answer to the client's close frame.
                         let _ = timeout(self.options.close_grace, self.socket.recv()).await;
@@ -221,10 +280,14 @@ impl Talk<'_> {
         }
     }
 
-    fn hear(&self, message: Result<Message, axum::Error>) -> Heard {
+    fn hear(&mut self, message: Result<Message, axum::Error>) -> Heard {
         match message {
-            Ok(Message::Text(text)) if text.len() > self.options.max_message_bytes => Heard::TooMuch,
-            Ok(Message::Binary(data)) if data.len() > self.options.max_message_bytes => Heard::TooMuch,
+            Ok(Message::Text(text)) if text.len() > self.options.max_message_bytes => Heard::TooBig,
+            Ok(Message::Binary(data)) if data.len() > self.options.max_message_bytes => Heard::TooBig,
+            Err(_) if self.client.is_flooding() => Heard::TooMuch,
+            Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_)) if !self.heard.take(1) => {
+                Heard::TooMuch
+            }
             Ok(Message::Text(text)) => {
                 let message: Option<Value> = serde_json::from_str(&text).ok();
                 let is_pong = message.is_some_and(|message| message["type"] == "pong");
@@ -233,7 +296,7 @@ impl Talk<'_> {
             Ok(Message::Pong(_)) => Heard::Pong,
             Ok(Message::Ping(_) | Message::Binary(_)) => Heard::Nothing,
             // The library tells a message beyond the hard bound only in words.
-            Err(error) if error.to_string().contains("Space limit exceeded") => Heard::TooMuch,
+            Err(error) if error.to_string().contains("Space limit exceeded") => Heard::TooBig,
             Ok(Message::Close(_)) | Err(_) => Heard::Goodbye,
         }
     }
@@ -250,6 +313,7 @@ impl Talk<'_> {
 enum Heard {
     Pong,
     Nothing,
+    TooBig,
     TooMuch,
     Goodbye,
 }
@@ -267,7 +331,7 @@ async fn close(socket: &mut WebSocket, closing: Closing, grace: Duration) {
                 None | Some(Ok(Message::Close(_))) => return,
                 Some(Ok(_)) => {}
                 // Unreadable data lies in the connection; give the close frame time to arrive before it is cut.
-                Some(Err(_)) if closing == Closing::TOO_BIG => std::future::pending().await,
+                Some(Err(_)) if matches!(closing, Closing::TOO_BIG | Closing::FLOODED) => std::future::pending().await,
                 Some(Err(_)) => return,
             }
         }

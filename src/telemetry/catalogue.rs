@@ -110,8 +110,17 @@ pub const KNOWN_VALUES: &[(&str, &str, &[&str])] = &[
     ("supersync_snapshots_total", "outcome", &["accepted", "SYNC_IMPORT_EXISTS", "REPAIR_STALE", "INTERNAL_ERROR"]),
     ("supersync_engine_refused_total", "bound", &["user", "requests", "bytes", "bodies"]),
     ("supersync_commits_total", "outcome", &["committed", "stale", "duplicate_id", "contended", "error"]),
-    ("supersync_sockets_closed_total", "reason", &["client", "shutdown", "replaced", "not_accepted", "reset"]),
-    ("supersync_sockets_refused_total", "reason", &["malformed", "not_accepted", "too_many", "shutdown", "error"]),
+    (
+        "supersync_sockets_closed_total",
+        "reason",
+        &["client", "shutdown", "replaced", "not_accepted", "reset", "flooded"],
+    ),
+    (
+        "supersync_sockets_refused_total",
+        "reason",
+        &["malformed", "not_accepted", "too_many", "shutdown", "error", "full", "address"],
+    ),
+    ("supersync_rate_limited_total", "tier", &["own", "address", "network", "failed"]),
     ("supersync_sweeps_total", "outcome", &["ok", "error"]),
     (
         "supersync_sweep_deleted_total",

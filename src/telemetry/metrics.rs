@@ -10,7 +10,6 @@ use axum::routing::get;
 use axum::{Json, Router};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{self, KNOWN_VALUES, Kind};
@@ -76,25 +75,7 @@ fn start_at_zero() {
     }
 }
 
-/// Serves `GET /metrics`, and `GET /top.json` for `supersync top`, until `cancel`.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    handle: PrometheusHandle,
-    recent: Arc<Recent>,
-    cancel: CancellationToken,
-) -> std::io::Result<()> {
-    let upkeep = keep_up(handle.clone(), cancel.clone());
-    let app = router(handle, recent);
-    let server = axum::serve(listener, app).with_graceful_shutdown(cancel.cancelled_owned());
-    let (result, ()) = tokio::join!(server.into_future(), upkeep);
-    result
-}
-
-/// Folds recorded values into their buckets now and then, until `cancel`. [`serve`] does this itself; call it where
-/// metrics are installed but not served.
+/// Folds recorded values into their buckets now and then, until `cancel`: whether anybody asks for them or not.
 pub async fn keep_up(handle: PrometheusHandle, cancel: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP_EVERY);
     while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -102,7 +83,8 @@ pub async fn keep_up(handle: PrometheusHandle, cancel: CancellationToken) {
     }
 }
 
-fn router(handle: PrometheusHandle, recent: Arc<Recent>) -> Router {
+/// `GET /metrics`, and `GET /top.json` for `supersync top`.
+pub fn router(handle: PrometheusHandle, recent: Arc<Recent>) -> Router {
     Router::new()
         .route("/", get(async || Redirect::to("/metrics")))
         .route("/metrics", get(scrape))

@@ -26,7 +26,7 @@ use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
 use supersync::clock::Clock;
 use supersync::config::{
     Config, Cors, Database, EncryptionPolicy, Environment, Legal, Limits, LogFormat, MailDelivery, RateLimit,
-    RateLimits, RegistrationMode, Retention, Timeouts,
+    RateLimits, RegistrationMode, Retention, Timeouts, TrustedProxies,
 };
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
@@ -63,7 +63,7 @@ fn config() -> Config {
         },
         encryption_policy: EncryptionPolicy::Optional,
         test_mode: false,
-        trusted_proxies: 0,
+        trusted_proxies: TrustedProxies::Networks(Vec::new()),
         metrics_addr: None,
         backup_dir: None,
         log_format: LogFormat::Text,

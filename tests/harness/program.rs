@@ -17,6 +17,8 @@ use super::server::JWT_SECRET;
 /// Longest wait for what must happen. Never waited out when all is well.
 pub const LONG_PATIENCE: Duration = Duration::from_mins(1);
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_supersync");
+
 /// The program under test, in a process of its own.
 pub struct Program {
     child: Child,
@@ -46,9 +48,20 @@ impl Program {
         Self::start_on(database, free_port(), metrics, settings).await
     }
 
+    /// With metrics, further settings, and no more than so many files and sockets that it may have open.
+    pub async fn start_with_files(database: &TestDatabase, files: usize, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n \"$1\" && exec \"$0\"", PROGRAM, &files.to_string()]);
+        let (port, metrics) = (free_port(), format!("127.0.0.1:{}", free_port()));
+        Self::start_by(Self::configure(command, database), port, Some(metrics), settings).await
+    }
+
     async fn start_on(database: &TestDatabase, port: u16, metrics: Option<String>, settings: &[(&str, &str)]) -> Self {
+        Self::start_by(Self::command(database), port, metrics, settings).await
+    }
+
+    async fn start_by(mut command: Command, port: u16, metrics: Option<String>, settings: &[(&str, &str)]) -> Self {
         let base = format!("http://127.0.0.1:{port}");
-        let mut command = Self::command(database);
         command
             .env("HOST", "127.0.0.1")
             .env("PORT", port.to_string())
@@ -94,7 +107,10 @@ impl Program {
     }
 
     fn command(database: &TestDatabase) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_supersync"));
+        Self::configure(Command::new(PROGRAM), database)
+    }
+
+    fn configure(mut command: Command, database: &TestDatabase) -> Command {
         command
             .env_clear()
             .current_dir(database.data_dir())

@@ -130,9 +130,38 @@ impl RawSocket {
 
     /// Sends a short text message, masked with zeros.
     pub async fn send(&mut self, text: &str) {
+        self.stream.write_all(&Self::frame_of(0x81, text)).await.expect("the frame leaves");
+    }
+
+    /// A short frame with this first byte (the flag for the last one, and what kind it is), masked with zeros.
+    pub fn frame_of(first: u8, text: &str) -> Vec<u8> {
         let length = u8::try_from(text.len()).ok().filter(|length| *length < 126).expect("a short text");
-        let mut frame = vec![0x81, 0x80 | length, 0, 0, 0, 0];
-        frame.extend_from_slice(text.as_bytes());
-        self.stream.write_all(&frame).await.expect("the frame leaves");
+        [&[first, 0x80 | length, 0, 0, 0, 0][..], text.as_bytes()].concat()
+    }
+
+    /// Sends these bytes as they are.
+    pub async fn push(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("they leave");
+    }
+
+    /// Sends these bytes again and again until the server takes no more, and says how the socket ended.
+    pub async fn flood(self, bytes: &[u8]) -> Ended {
+        let (mut reading, mut writing) = self.stream.into_split();
+        let bytes = bytes.to_vec();
+        let flood = tokio::spawn(async move { while writing.write_all(&bytes).await.is_ok() {} });
+        let mut heard = Vec::new();
+        // Whatever is unread when the connection ends makes it end with an error.
+        let end = timeout(PATIENCE, async { while reading.read_buf(&mut heard).await.is_ok_and(|bytes| bytes > 0) {} });
+        end.await.expect("the end in time");
+        flood.abort();
+        let mut rest = heard.as_slice();
+        while let [first, length, after @ ..] = rest {
+            let (payload, after) = after.split_at_checked(usize::from(*length)).unwrap_or_default();
+            if let (0x8, [high, low, ..]) = (first & 0x0F, payload) {
+                return Ended::Code(u16::from_be_bytes([*high, *low]));
+            }
+            rest = after;
+        }
+        Ended::Plain
     }
 }

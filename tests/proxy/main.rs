@@ -66,7 +66,7 @@ behind! {
 async fn server(backend: Backend, change: impl FnOnce(&mut supersync::config::Config)) -> Server {
     Server::start_with(backend, |config| {
         // The default, which the settings name.
-        assert_eq!(config.trusted_proxies, 1);
+        assert_eq!(config.trusted_proxies.to_string(), "127.0.0.1, ::1");
         change(config);
     })
     .await

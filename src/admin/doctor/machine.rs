@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use crate::config::{Config, Database, Environment};
+use crate::descriptors;
 use crate::diagnosis::{self, Finding};
-use crate::telemetry;
 
-/// Files that are open besides sockets and connections to the database.
-const OTHER_FILES: usize = 100;
 const GROUP_AND_OTHERS: u32 = 0o077;
 const OTHERS: u32 = 0o007;
 const WRITABLE_BY_OTHERS: u32 = 0o002;
@@ -39,7 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     if !all.iter().any(|finding| finding.check == "files") {
         all.push(Finding::ok("files", "DATA_DIR can be written; what is secret is readable by its owner only"));
     }
-    all.extend(open_files(config, telemetry::max_open_files()));
+    all.push(open_files(config, descriptors::limit_after_raise()));
     all
 }
 
@@ -105,28 +103,25 @@ fn secret_files(config: &Config) -> Vec<Finding> {
 }
 
 /// The limit is that of whoever asks: a service manager or a container may set another for the server.
-fn open_files(config: &Config, most: Option<f64>) -> Option<Finding> {
+fn open_files(config: &Config, most: usize) -> Finding {
     const ID: &str = "open-files";
-    let connections = match &config.database {
-        Database::Postgres { max_connections, .. } => usize::try_from(*max_connections).unwrap_or(usize::MAX),
-        Database::Sqlite { .. } => 0,
-    };
-    let needed = config.limits.max_sockets.saturating_add(connections).saturating_add(OTHER_FILES);
-    let needed_at_most = f64::from(u32::try_from(needed).unwrap_or(u32::MAX));
-    let most = most?;
-    if most >= needed_at_most {
-        return Some(Finding::ok(ID, format!("{most} files may be open")));
+    let needed = descriptors::needed(config);
+    if most >= needed {
+        return Finding::ok(ID, format!("{most} files may be open"));
     }
-    let found =
-        format!("a process started like this one may have {most} files open; {needed} are needed for MAX_SOCKETS");
-    Some(match config.environment {
+    let sockets = descriptors::Room::within(config, most).sockets;
+    let found = format!(
+        "a process started like this one may have {most} files open; {needed} are needed for MAX_SOCKETS, so there will be \
+         {sockets} sockets"
+    );
+    match config.environment {
         Environment::Production => Finding::warning(
             ID,
             found,
             "Raise the limit of the server (LimitNOFILE= of systemd, ulimits of compose), or lower MAX_SOCKETS.",
         ),
         Environment::Development => Finding::note(ID, found),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -179,11 +174,9 @@ mod tests {
     #[test]
     fn open_files_are_compared_with_what_is_configured() {
         let mut config = config(Path::new("/nonexistent"));
-        let verdict = |config: &Config, most| open_files(config, most).map(|finding| finding.verdict);
-        assert_eq!(verdict(&config, Some(f64::INFINITY)), Some(Verdict::Ok));
-        assert_eq!(verdict(&config, Some(1024.0)), Some(Verdict::Note));
+        assert_eq!(open_files(&config, 65_535).verdict, Verdict::Ok);
+        assert_eq!(open_files(&config, 1024).verdict, Verdict::Note);
         config.environment = Environment::Production;
-        assert_eq!(verdict(&config, Some(1024.0)), Some(Verdict::Warning));
-        assert_eq!(verdict(&config, None), None);
+        assert_eq!(open_files(&config, 1024).verdict, Verdict::Warning);
     }
 }

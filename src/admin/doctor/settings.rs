@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret as _;
 use url::Url;
 
-use crate::config::{Config, ConfigErrors, Environment, Loaded, secrets_of};
+use crate::config::{Config, ConfigErrors, Environment, Loaded, TrustedProxies, secrets_of};
 use crate::diagnosis::{self, Finding};
 
 /// Fewer different characters than this are no random secret.
@@ -120,14 +120,29 @@ fn rate_limits(config: &Config) -> Finding {
 /// What the settings tell. The administration page compares them with how a request arrives.
 fn proxies(config: &Config) -> Finding {
     const ID: &str = "proxies";
-    match config.trusted_proxies {
-        0 if config.public_url.starts_with("https:") => Finding::warning(
+    let trusted = &config.trusted_proxies;
+    let nobody = match trusted {
+        TrustedProxies::Networks(networks) => networks.is_empty(),
+        TrustedProxies::Hops(hops) => *hops == 0,
+    };
+    match trusted {
+        _ if nobody && config.public_url.starts_with("https:") => Finding::warning(
             ID,
-            "PUBLIC_URL is https, so there is a reverse proxy, but TRUSTED_PROXIES is 0: all users share its address and \
-             its rate limits",
-            "Set TRUSTED_PROXIES to the number of proxies in front of the server.",
+            format!(
+                "PUBLIC_URL is https, so there is a reverse proxy, but TRUSTED_PROXIES is {trusted}: all users share its address \
+                 and its rate limits"
+            ),
+            "Set TRUSTED_PROXIES to the address of the proxy, or to the network that it is in.",
         ),
-        trusted => Finding::ok(
+        TrustedProxies::Hops(_) if !nobody && !config.host.is_loopback() => Finding::warning(
+            ID,
+            format!(
+                "TRUSTED_PROXIES is {trusted}, a number: who reaches port {} without the proxy can pretend to come from anywhere",
+                config.port
+            ),
+            "Set TRUSTED_PROXIES to the addresses or networks of the proxies, such as 127.0.0.1, ::1 or 10.0.0.0/8.",
+        ),
+        _ => Finding::ok(
             ID,
             format!(
                 "TRUSTED_PROXIES is {trusted}; whether that is right shows under Diagnostics on the administration page"

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::sender;
-use crate::config::Config;
+use crate::config::{Config, TrustedProxies};
 use crate::diagnosis::{self, Finding};
 use crate::http::account::no_store;
 use crate::http::address::{self, Peer};
@@ -137,38 +137,72 @@ fn https(configured: &str, seen: &Seen) -> Finding {
 
 fn proxies(config: &Config, seen: &Seen) -> Finding {
     const ID: &str = "proxies";
-    let trusted = config.trusted_proxies;
+    let trusted = &config.trusted_proxies;
     let entries = seen.forwarded_for.as_deref().map_or(0, |text| text.split(',').count());
-    let client = seen.client.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    let name = |address: Option<IpAddr>| {
+        address.map_or_else(|| "unknown".to_owned(), |address| address.to_canonical().to_string())
+    };
     let found = format!(
-        "your address is seen as {client}; TRUSTED_PROXIES is {trusted}, X-Forwarded-For has {entries} entries"
+        "your address is seen as {}, by way of {}; TRUSTED_PROXIES is {trusted}, X-Forwarded-For has {entries} entries",
+        name(seen.client),
+        name(seen.peer)
     );
-    match (trusted, entries) {
-        (0, 1..) => Finding::warning(
-            ID,
-            found,
+    let advice = match trusted {
+        TrustedProxies::Networks(_) => unlikely_networks(trusted, seen, entries).map(str::to_owned),
+        TrustedProxies::Hops(hops) => unlikely_count(*hops, seen, entries).map(|advice| {
+            format!("{advice} Better name the addresses or networks of the proxies: a number believes whoever reaches the port.")
+        }),
+    };
+    match advice {
+        Some(advice) => Finding::warning(ID, found, advice),
+        None => Finding::ok(ID, found),
+    }
+}
+
+/// What to do about networks that don't fit what is seen.
+fn unlikely_networks(trusted: &TrustedProxies, seen: &Seen, entries: usize) -> Option<&'static str> {
+    let peer = seen.peer?;
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    if !trusted.trusts(peer) {
+        return (entries > 0).then_some(
+            "Whoever passed this request on is not trusted, so the address that it reports does not count. If that is your \
+             reverse proxy, all users share its address and its rate limits: add it to TRUSTED_PROXIES.",
+        );
+    }
+    let client = seen.client.filter(|client| trusted.trusts(*client) && !is_loopback(*client))?;
+    if entries == 0 && client == peer.to_canonical() {
+        return Some(
+            "This request came from a trusted network, but through no proxy, so who is there can pretend to come from \
+             elsewhere. Narrow TRUSTED_PROXIES to the proxy's own address, or let only the proxy reach the server's port.",
+        );
+    }
+    Some(
+        "Your own address is in a network that is trusted, so who is there can pretend to come from elsewhere. If it is not \
+         your address, but a gateway's, all users share it. Narrow TRUSTED_PROXIES to the proxies' own addresses, and let the \
+         outermost see who connects.",
+    )
+}
+
+/// What to do about a number of proxies that does not fit what is seen.
+fn unlikely_count(hops: usize, seen: &Seen, entries: usize) -> Option<&'static str> {
+    match (hops, entries) {
+        (0, 1..) => Some(
             "Requests come through a reverse proxy, so all users share its address and its rate limits. Set TRUSTED_PROXIES to \
-             the number of proxies in front of the server.",
+             the addresses of the proxies in front of the server.",
         ),
-        (trusted, entries) if entries > trusted => Finding::warning(
-            ID,
-            found,
+        (hops, entries) if entries > hops => Some(
             "More proxies report an address than TRUSTED_PROXIES says. If your own address is not the one above, raise it to \
              the number of proxies in front of the server.",
         ),
-        (trusted @ 2.., entries) if entries < trusted => Finding::warning(
-            ID,
-            found,
+        (hops @ 2.., entries) if entries < hops => Some(
             "Fewer proxies report an address than TRUSTED_PROXIES says, so clients can pretend to come from elsewhere. Lower \
              it to the number of proxies in front of the server.",
         ),
-        (1.., 0) if seen.peer.is_some_and(|peer| !peer.to_canonical().is_loopback()) => Finding::warning(
-            ID,
-            found,
+        (1.., 0) if seen.peer.is_some_and(|peer| !peer.to_canonical().is_loopback()) => Some(
             "This request came through no proxy, but one is trusted, so clients can pretend to come from elsewhere. Set \
-             TRUSTED_PROXIES=0, or let only the proxy reach the server's port.",
+             TRUSTED_PROXIES=none, or let only the proxy reach the server's port.",
         ),
-        _ => Finding::ok(ID, found),
+        _ => None,
     }
 }
 
@@ -243,18 +277,44 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_counted() {
+    fn proxies_are_compared_with_how_a_request_comes() {
         let variables = [("DATA_DIR".to_owned(), "/nonexistent".to_owned()), ("JWT_SECRET".to_owned(), "x".repeat(32))];
         let mut config = Config::parse(&variables.into()).expect("the settings are right");
-        let mut check = |trusted, forwarded: Option<&str>, peer: &str| {
-            config.trusted_proxies = trusted;
-            let peer = Some(peer.parse().expect("an address"));
-            let forwarded_for = forwarded.map(str::to_owned);
-            is_ok(&proxies(&config, &Seen { peer, client: peer, forwarded_for, ..Seen::default() }))
+        let mut check = |trusted: &str, forwarded: Option<&str>, peer: &str| {
+            config.trusted_proxies = TrustedProxies::parse(trusted).expect("valid");
+            let mut headers = HeaderMap::new();
+            if let Some(forwarded) = forwarded {
+                headers.insert("x-forwarded-for", forwarded.parse().expect("a value"));
+            }
+            let peer = peer.parse().expect("an address");
+            let client = address::client(&headers, peer, &config.trusted_proxies);
+            is_ok(&proxies(&config, &Seen::of(&headers, Some(peer), Some(client))))
         };
-        assert!(check(1, Some("1.1.1.1"), "10.0.0.1") && check(2, Some("1.1.1.1, 2.2.2.2"), "10.0.0.1"));
-        assert!(check(0, None, "10.0.0.1") && check(1, None, "127.0.0.1"));
-        assert!(!check(0, Some("1.1.1.1"), "10.0.0.1") && !check(1, Some("1.1.1.1, 2.2.2.2"), "10.0.0.1"));
-        assert!(!check(2, Some("1.1.1.1"), "10.0.0.1") && !check(1, None, "10.0.0.1"));
+        for (trusted, forwarded, peer) in [
+            ("loopback", Some("1.1.1.1"), "127.0.0.1"),
+            ("loopback", Some("6.6.6.6, 1.1.1.1"), "127.0.0.1"),
+            ("loopback", None, "127.0.0.1"),
+            ("loopback", None, "10.0.0.1"),
+            ("private", Some("1.1.1.1, 10.0.0.2"), "10.0.0.1"),
+            ("none", None, "10.0.0.1"),
+            ("1", Some("1.1.1.1"), "10.0.0.1"),
+            ("2", Some("1.1.1.1, 2.2.2.2"), "10.0.0.1"),
+            ("0", None, "10.0.0.1"),
+            ("1", None, "127.0.0.1"),
+        ] {
+            assert!(check(trusted, forwarded, peer), "{trusted} {forwarded:?} {peer}");
+        }
+        for (trusted, forwarded, peer) in [
+            ("loopback", Some("1.1.1.1"), "10.0.0.1"),
+            ("none", Some("1.1.1.1"), "10.0.0.1"),
+            ("private", None, "10.0.0.1"),
+            ("private", Some("172.18.0.1"), "172.18.0.3"),
+            ("0", Some("1.1.1.1"), "10.0.0.1"),
+            ("1", Some("1.1.1.1, 2.2.2.2"), "10.0.0.1"),
+            ("2", Some("1.1.1.1"), "10.0.0.1"),
+            ("1", None, "10.0.0.1"),
+        ] {
+            assert!(!check(trusted, forwarded, peer), "{trusted} {forwarded:?} {peer}");
+        }
     }
 }

@@ -1,0 +1,612 @@
+//! Who may hold a connection, and who has to go when there are too many.
+//!
+//! A connection costs a file descriptor and some memory before anything is known about who holds it. So their number is
+//! bounded, in all and per address ([`Bounds`]); addresses of trusted proxies are one's own crowd and not bounded apart.
+//! When all places are taken, who does nothing makes room: first whoever has stalled in the middle of a request's head,
+//! then whoever waits between requests, at last whoever has only begun to speak. Requests under way and sockets are left
+//! alone. If nobody can go, a newcomer gets one of a few spare places, where only probes are answered; and when these are
+//! taken too, it is turned away. Nothing here looks at what is said.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::address;
+use super::allowance::Allowance;
+
+/// A head that is not complete after this time has stalled.
+const STALLED: Duration = Duration::from_secs(2);
+/// How many connections are looked at to find one that can go, and how many that could are enough to choose from.
+const LOOK_AT: usize = 2048;
+const CHOOSE_FROM: usize = 64;
+/// So many connections of an address may be about to close while others take their places.
+const LEAVING_OF_ADDRESS: usize = 8;
+/// How long a newcomer waits for somebody to be gone.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A request's head has no more bytes than this; the app's have a few hundred.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// What a socket's client may send: what one message may be at the most, and then more than ten times what an app sends.
+const SOCKET_BURST_BYTES: u32 = 20 * 1024;
+const SOCKET_BYTES_PER_SECOND: u32 = 256;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// In all.
+    pub most: usize,
+    /// Beyond that for probes.
+    pub spare: usize,
+    /// From one address.
+    pub per_address: usize,
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// A request's head is awaited or arrives.
+    Head,
+    /// A request is being answered.
+    Busy,
+    /// The answer is made; nothing has followed yet.
+    Waiting,
+    /// It is a socket.
+    Socket,
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Connection {
+    phase: AtomicU8,
+    /// Since when, in milliseconds after the doors were opened.
+    since_ms: AtomicU64,
+    began: Instant,
+    is_told: AtomicBool,
+    told: Notify,
+    is_flooded: AtomicBool,
+}
+
+impl Connection {
+    fn new(began: Instant) -> Self {
+        let connection = Self {
+            phase: AtomicU8::new(Phase::Head as u8),
+            since_ms: AtomicU64::new(0),
+            began,
+            is_told: AtomicBool::new(false),
+            told: Notify::new(),
+            is_flooded: AtomicBool::new(false),
+        };
+        connection.enter(Phase::Head);
+        connection
+    }
+
+    fn is(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Relaxed) == phase as u8
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.since_ms.store(millis(self.began.elapsed()), Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// A request has come.
+    pub fn asked(&self) {
+        self.phase.store(Phase::Busy as u8, Ordering::Relaxed);
+    }
+
+    /// Its answer is made.
+    pub fn answered(&self) {
+        self.enter(Phase::Waiting);
+    }
+
+    /// It is a socket from now on.
+    pub fn upgraded(&self) {
+        self.enter(Phase::Socket);
+    }
+
+    /// Whether a request is being answered.
+    pub fn is_busy(&self) -> bool {
+        self.is(Phase::Busy)
+    }
+
+    /// Whether a request's head is awaited or arrives, and since when.
+    pub fn head_since(&self) -> Option<Instant> {
+        let since = Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
+        self.is(Phase::Head).then(|| self.began + since)
+    }
+
+    /// Whether the client of a socket has sent more than it may.
+    pub fn is_flooded(&self) -> bool {
+        self.is_flooded.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is told to make room for another one.
+    pub async fn told_to_leave(&self) {
+        self.told.notified().await;
+    }
+
+    /// How much it would be missed at `now_ms`: the less, the smaller. `None`: it stays.
+    fn worth(&self, now_ms: u64) -> Option<(u8, u64)> {
+        if self.is_told.load(Ordering::Relaxed) {
+            return None;
+        }
+        let since_ms = self.since_ms.load(Ordering::Relaxed);
+        if self.is(Phase::Waiting) {
+            return Some((1, since_ms));
+        }
+        let is_stalled = now_ms.saturating_sub(since_ms) >= millis(STALLED);
+        self.is(Phase::Head).then_some((if is_stalled { 0 } else { 2 }, since_ms))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug)]
+struct Guest {
+    connection: Arc<Connection>,
+    address: IpAddr,
+}
+
+#[derive(Debug, Default)]
+struct Guests {
+    /// Everybody; `None` is a place that is free.
+    places: Vec<Option<Guest>>,
+    free: Vec<usize>,
+    open: usize,
+    by_address: HashMap<IpAddr, usize>,
+    /// Where the next look begins.
+    hand: usize,
+}
+
+impl Guests {
+    /// Tells somebody to go, of this address or of any. `false`: nobody can.
+    fn make_room(&mut self, of: Option<IpAddr>, now_ms: u64) -> bool {
+        let (count, mut found, mut least) = (self.places.len(), 0, None);
+        for _ in 0..count.min(LOOK_AT) {
+            self.hand = (self.hand + 1) % count;
+            let Some(guest) = &self.places[self.hand] else { continue };
+            if of.is_some_and(|address| address != guest.address) {
+                continue;
+            }
+            let Some(worth) = guest.connection.worth(now_ms) else { continue };
+            if least.as_ref().is_none_or(|(lowest, _)| worth < *lowest) {
+                least = Some((worth, Arc::clone(&guest.connection)));
+            }
+            found += 1;
+            if found == CHOOSE_FROM {
+                break;
+            }
+        }
+        let Some((_, connection)) = least else { return false };
+        connection.is_told.store(true, Ordering::Relaxed);
+        connection.told.notify_one();
+        true
+    }
+}
+
+/// What a newcomer gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Welcome {
+    /// Everything.
+    Served,
+    /// An answer from probes; for all else it should come again.
+    ProbesOnly,
+}
+
+/// Who has no place left.
+enum Full {
+    Address,
+    All,
+}
+
+/// The doors of a listener.
+pub struct Doors {
+    bounds: Bounds,
+    /// Which peers are not bounded apart.
+    exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    guests: Mutex<Guests>,
+    gone: Notify,
+    began: Instant,
+    open: Gauge,
+    refused_address: Counter,
+    refused_full: Counter,
+    refused_files: Counter,
+    made_room: Counter,
+}
+
+impl std::fmt::Debug for Doors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doors").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+impl Doors {
+    /// Doors of the listener with this name.
+    pub fn new(
+        listener: &'static str,
+        bounds: Bounds,
+        exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let refused =
+            |reason| counter!("supersync_connections_refused_total", "listener" => listener, "reason" => reason);
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        gauge!("supersync_connections_max", "listener" => listener).set(bounds.most as f64);
+        Arc::new(Self {
+            bounds,
+            exempt: Box::new(exempt),
+            guests: Mutex::default(),
+            gone: Notify::new(),
+            began: Instant::now(),
+            open: gauge!("supersync_connections", "listener" => listener),
+            refused_address: refused("address"),
+            refused_full: refused("full"),
+            refused_files: refused("files"),
+            made_room: counter!("supersync_connections_cut_total", "listener" => listener, "reason" => "room"),
+        })
+    }
+
+    fn guests(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a newcomer in, or says that it has to be turned away. Waits a moment if somebody is about to go.
+    pub async fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<(Place, Welcome)> {
+        let waiting = Instant::now() + PATIENCE;
+        loop {
+            let gone = self.gone.notified();
+            match self.try_enter(peer) {
+                Ok(entered) => return Some(entered),
+                Err(Full::Address) => {
+                    // Waiting for an address to behave would keep everybody else waiting.
+                    self.refused_address.increment(1);
+                    return None;
+                }
+                Err(Full::All) => {
+                    let left = waiting.saturating_duration_since(Instant::now());
+                    if left.is_zero() || timeout(left, gone).await.is_err() {
+                        self.refused_full.increment(1);
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>, peer: IpAddr) -> Result<(Place, Welcome), Full> {
+        let address = address::counted(peer);
+        let is_bounded = !(self.exempt)(peer);
+        let now_ms = millis(self.began.elapsed());
+        let Bounds { most, spare, per_address } = self.bounds;
+        let mut guests = self.guests();
+        if is_bounded {
+            let of_address = guests.by_address.get(&address).copied().unwrap_or(0);
+            if of_address >= per_address + LEAVING_OF_ADDRESS
+                || (of_address >= per_address && !self.make_room(&mut guests, Some(address), now_ms))
+            {
+                return Err(Full::Address);
+            }
+        }
+        let mut welcome = Welcome::Served;
+        if guests.open >= most {
+            let somebody_goes = self.make_room(&mut guests, None, now_ms);
+            if guests.open >= most + spare {
+                return Err(Full::All);
+            }
+            if !somebody_goes {
+                welcome = Welcome::ProbesOnly;
+            }
+        }
+        let connection = Arc::new(Connection::new(self.began));
+        let guest = Guest { connection: Arc::clone(&connection), address };
+        let at = if let Some(at) = guests.free.pop() {
+            guests.places[at] = Some(guest);
+            at
+        } else {
+            guests.places.push(Some(guest));
+            guests.places.len() - 1
+        };
+        guests.open += 1;
+        *guests.by_address.entry(address).or_insert(0) += 1;
+        self.show(guests.open);
+        drop(guests);
+        Ok((Place { doors: Arc::clone(self), connection, at }, welcome))
+    }
+
+    fn make_room(&self, guests: &mut Guests, of: Option<IpAddr>, now_ms: u64) -> bool {
+        let somebody_goes = guests.make_room(of, now_ms);
+        self.made_room.increment(u64::from(somebody_goes));
+        somebody_goes
+    }
+
+    /// The process has no descriptor left for a newcomer: somebody has to go.
+    pub fn out_of_files(&self) {
+        self.refused_files.increment(1);
+        self.make_room(&mut self.guests(), None, millis(self.began.elapsed()));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a metric")]
+    fn show(&self, open: usize) {
+        self.open.set(open as f64);
+    }
+
+    fn leave(&self, at: usize) {
+        let mut guests = self.guests();
+        let Some(guest) = guests.places[at].take() else { return };
+        guests.free.push(at);
+        guests.open -= 1;
+        if let Some(of_address) = guests.by_address.get_mut(&guest.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                guests.by_address.remove(&guest.address);
+            }
+        }
+        self.show(guests.open);
+        drop(guests);
+        self.gone.notify_one();
+    }
+}
+
+/// A connection's place; given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    doors: Arc<Doors>,
+    connection: Arc<Connection>,
+    at: usize,
+}
+
+impl Place {
+    /// Who has it.
+    pub const fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.doors.leave(self.at);
+    }
+}
+
+/// A stream that has its place for as long as it lives, tells when something is heard, and ends a socket whose client
+/// sends more than it may: in bytes, because what frames and fragments they are is known only further up, message by
+/// message.
+#[derive(Debug)]
+pub struct Watched<S> {
+    stream: S,
+    place: Place,
+    head_bytes: usize,
+    socket_bytes: Option<Allowance>,
+}
+
+impl<S> Watched<S> {
+    /// A stream in its place.
+    pub const fn new(stream: S, place: Place) -> Self {
+        Self { stream, place, head_bytes: 0, socket_bytes: None }
+    }
+
+    fn heard(&mut self, bytes: usize) -> io::Result<()> {
+        let connection = &self.place.connection;
+        if connection.is(Phase::Busy) {
+            self.head_bytes = 0;
+        } else if connection.is(Phase::Waiting) {
+            connection.enter(Phase::Head);
+            self.head_bytes = bytes;
+        } else if connection.is(Phase::Head) {
+            // What has come before was not all of it. A body may come along with its end.
+            if self.head_bytes > MAX_HEAD_BYTES {
+                return Err(io::Error::other("a request's head is too long"));
+            }
+            self.head_bytes += bytes;
+        } else {
+            let allowance =
+                self.socket_bytes.get_or_insert_with(|| Allowance::new(SOCKET_BURST_BYTES, SOCKET_BYTES_PER_SECOND));
+            if !allowance.take(u32::try_from(bytes).unwrap_or(u32::MAX)) {
+                connection.is_flooded.store(true, Ordering::Relaxed);
+                return Err(io::Error::other("a socket's client sends too much"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let bytes = buf.filled().len() - before;
+        if bytes > 0
+            && let Err(error) = this.heard(bytes)
+        {
+            return Poll::Ready(Err(error));
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn doors(most: usize, spare: usize, per_address: usize) -> Arc<Doors> {
+        Doors::new("test", Bounds { most, spare, per_address }, |peer| peer.is_loopback())
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// An address of its own for each.
+    fn nth(n: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, n])
+    }
+
+    async fn is_told(place: &Place) -> bool {
+        timeout(Duration::ZERO, place.connection.told_to_leave()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_stay_and_the_next_get_the_spare_places() {
+        let doors = doors(2, 1, 2);
+        let mut places = Vec::new();
+        for n in 0..3 {
+            let (place, welcome) = doors.enter(nth(n)).await.unwrap();
+            assert_eq!(welcome, if n < 2 { Welcome::Served } else { Welcome::ProbesOnly });
+            place.connection.asked();
+            places.push(place);
+        }
+        assert!(doors.enter(nth(3)).await.is_none(), "nobody can go");
+        places.pop();
+        assert_eq!(doors.enter(nth(3)).await.unwrap().1, Welcome::ProbesOnly);
+        places.pop();
+        assert_eq!(doors.enter(nth(3)).await.unwrap().1, Welcome::Served);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_stalled_goes_first_then_who_waits_then_who_has_just_come() {
+        let doors = doors(5, 8, 2);
+        let mut places = Vec::new();
+        for n in 0..5 {
+            places.push(doors.enter(nth(n)).await.unwrap().0);
+        }
+        let [stalled, waiting, longer, fresh, socket] = &places[..] else { panic!() };
+        socket.connection.upgraded();
+        longer.connection.answered();
+        tokio::time::advance(STALLED).await;
+        waiting.connection.answered();
+        fresh.connection.enter(Phase::Head);
+        let mut newcomers = Vec::new();
+        for (n, leaves) in (10..).zip([stalled, longer, waiting, fresh]) {
+            assert!(!is_told(leaves).await);
+            let (place, welcome) = doors.enter(nth(n)).await.unwrap();
+            assert_eq!(welcome, Welcome::Served);
+            place.connection.asked();
+            assert!(is_told(leaves).await);
+            newcomers.push(place);
+        }
+        assert!(!is_told(socket).await);
+        assert_eq!(doors.enter(nth(20)).await.unwrap().1, Welcome::ProbesOnly, "nobody is left who could go");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_has_its_share_and_trusted_ones_have_more() {
+        let doors = doors(100, 8, 2);
+        let mut places = Vec::new();
+        // Of one /64.
+        for text in ["2001:db8::1", "2001:db8::2"] {
+            let (place, _) = doors.enter(address(text)).await.unwrap();
+            place.connection.asked();
+            places.push(place);
+        }
+        assert!(doors.enter(address("2001:db8::3")).await.is_none());
+        places.push(doors.enter(address("2001:db8:0:1::1")).await.unwrap().0);
+        for _ in 0..10 {
+            places.push(doors.enter(address("127.0.0.1")).await.unwrap().0);
+        }
+        // One's own idle connection goes for a new one.
+        places[0].connection.answered();
+        places.push(doors.enter(address("2001:db8::3")).await.unwrap().0);
+        assert!(is_told(&places[0]).await && !is_told(&places[1]).await);
+        places.clear();
+        let guests = doors.guests();
+        assert!(guests.open == 0 && guests.by_address.is_empty(), "{guests:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_waits_for_who_is_about_to_go() {
+        let doors = doors(1, 0, 9);
+        let (place, _) = doors.enter(nth(1)).await.unwrap();
+        let going = tokio::spawn(async move {
+            place.connection.told_to_leave().await;
+            drop(place);
+        });
+        assert_eq!(doors.enter(nth(2)).await.unwrap().1, Welcome::Served);
+        going.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_s_client_may_send_a_little() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+        let doors = doors(1, 0, 1);
+        let (here, mut there) = duplex(64 * 1024);
+        let (place, _) = doors.enter(nth(1)).await.unwrap();
+        let connection = Arc::clone(&place.connection);
+        let mut here = Watched::new(here, place);
+        let mut buffer = vec![0; 32 * 1024];
+        for _ in 0..4 {
+            there.write_all(&buffer).await.unwrap();
+            here.read_exact(&mut buffer).await.expect("a head may be long");
+            connection.asked();
+            connection.answered();
+        }
+        connection.upgraded();
+        let burst = usize::try_from(SOCKET_BURST_BYTES).unwrap();
+        there.write_all(&buffer[..burst]).await.unwrap();
+        here.read_exact(&mut buffer[..burst]).await.expect("so much at once");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        there.write_all(&buffer[..512]).await.unwrap();
+        here.read_exact(&mut buffer[..512]).await.expect("and so much later");
+        assert!(!connection.is_flooded());
+        there.write_all(b"x").await.unwrap();
+        here.read_u8().await.expect_err("no more");
+        assert!(connection.is_flooded());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_an_end() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+        let doors = doors(1, 0, 1);
+        let (here, mut there) = duplex(1024);
+        let (place, _) = doors.enter(nth(1)).await.unwrap();
+        let mut here = Watched::new(here, place);
+        let writing = tokio::spawn(async move { while there.write_all(&[b'x'; 1024]).await.is_ok() {} });
+        let mut heard = 0;
+        while let Ok(bytes) = here.read(&mut [0; 1024]).await {
+            heard += bytes;
+        }
+        assert!((MAX_HEAD_BYTES..MAX_HEAD_BYTES + 4096).contains(&heard), "{heard}");
+        drop(here);
+        writing.await.unwrap();
+    }
+}
