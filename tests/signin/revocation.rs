@@ -124,7 +124,8 @@ async fn set_stage(world: &World) -> Stage {
     let options = world.post_as(&first, "/api/passkeys/options", json!({})).await.ok();
     let body = json!({ "credential": key.create(&options), "name": "key" });
     world.post_as(&first, "/api/passkeys/verify", body).await.created();
-    // So that there is a link that undoes it.
+    // So that there is a link that undoes it, later than the key.
+    world.clock.advance_ms(1);
     world.post_as(&first, "/api/account/email", json!({ "email": email })).await.ok();
     let link = world.link(email, "change-email").await;
     world.post("/api/account/email/verify", json!({ "token": link })).await.ok();
@@ -252,6 +253,9 @@ async fn every_revocation_voids_every_link_and_ticket(on: Backend) {
         change.refused(400, "Invalid or expired link");
         let holder = if way == Way::UndoAddress { "first@b.co" } else { stage.email };
         assert_eq!(world.accounts.find(holder).await.unwrap().id, stage.user, "the address after {way:?}");
+
+        let by_key = world.login_key(holder, &stage.key).await.status;
+        assert_eq!(by_key, if way == Way::RecoverPasskey { 401 } else { 200 }, "the key after {way:?}");
 
         // For who has lost the account.
         let undo = world.post("/api/account/email/undo", json!({ "token": stage.undo })).await;

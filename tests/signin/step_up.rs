@@ -144,9 +144,8 @@ async fn every_route_asks_each_kind_of_session_for_what_the_table_says(on: Backe
             let token = token(&world, user, &email, kind).await;
             let answer = ask(&world, &token, route, None).await;
             let is_refused = match route.access {
-                Access::Proven => !kind.has_just_proven(),
+                Access::Proven | Access::ProvenAdmin => !kind.has_just_proven(),
                 // For administrators the authenticator must have verified its user.
-                Access::ProvenAdmin => !kind.has_just_proven(),
                 Access::Admin => kind == Kind::UnverifiedKey,
                 _ => false,
             };
