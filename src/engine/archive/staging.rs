@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::bound::due_bytes;
 use super::stamp::{Stamp, time_after};
 use super::{Archive, ArchiveError, ArchiveId, BroughtBack, MAX_FULL_STATES, end_of};
 use crate::engine::handle::within;
@@ -118,6 +119,11 @@ impl Handle {
             return Err(ArchiveError::NotRestorable(obstacle));
         }
         let view = self.fresh_view(user, deadline).await?;
+        // The commit would be refused; so nothing is written for it.
+        if due_bytes(&self.context().store.archived(user).await?) > view.account.storage_quota_bytes {
+            self.context().reclaimer.wake(user);
+            return Err(EngineError::Busy.into());
+        }
         let plan = Plan::make(self, user, &view, &archive).await?;
         let staged_from = plan.staged.from_seq;
         if !self.context().store.begin_staging(user, &plan.staged).await? {
