@@ -97,3 +97,33 @@ async fn replacing_the_token_and_deleting_the_account_ask_first() {
     assert!(site.accounts.authenticate_token(&new).await.is_err());
     browser.assert_quiet(&[]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_session_proves_once_more_who_uses_it() {
+    let site = Site::start(&[]).await;
+    let browser = Browser::open(&site.url).await;
+    signed_in(&browser, &site, "ada@example.org").await;
+    let token = browser.value("#token").await;
+    site.age_sessions();
+    browser.click("#deleteAccount").await;
+    browser.fill("#dialogInput", "ada@example.org").await;
+    browser.until("!document.getElementById('dialogConfirm').disabled").await;
+    browser.click("#dialogConfirm").await;
+    browser.until_visible("#proof").await;
+    looks::look_at(&browser, "proof").await;
+    browser.click("#proofCancel").await;
+    browser.until("!document.getElementById('proof').open").await;
+    browser.until_text("#dialogMessage", "One more proof").await;
+    assert!(site.accounts.authenticate_token(&token).await.is_ok(), "cancelling changes nothing");
+
+    browser.click("#dialogConfirm").await;
+    browser.until_visible("#proof").await;
+    browser.fill("#proofPassword", "not the password").await;
+    browser.click("#proofConfirm").await;
+    browser.until_text("#proofMessage", "wrong").await;
+    browser.fill("#proofPassword", PASSWORD).await;
+    browser.click("#proofConfirm").await;
+    browser.until_text("#gateMessage", "deleted").await;
+    assert!(site.accounts.authenticate_token(&token).await.is_err());
+    browser.assert_quiet(&["403"]).await;
+}

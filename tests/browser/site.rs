@@ -67,6 +67,13 @@ impl Site {
         Self { url, accounts, folder, _running: stop.drop_guard() }
     }
 
+    /// From now on nobody has proven for a long time who they are, in any session.
+    pub fn age_sessions(&self) {
+        let database = rusqlite::Connection::open(self.folder.path().join("supersync.db")).expect("the database");
+        let aged = database.execute("UPDATE sessions SET authenticated_at = 0", []).expect("it can be written");
+        assert!(aged > 0, "somebody is signed in");
+    }
+
     /// The link in the newest of so many mails to this address.
     pub async fn link(&self, to: &str, count: usize) -> String {
         let deadline = tokio::time::Instant::now() + PATIENCE;
