@@ -31,7 +31,17 @@ pub enum Resource {
     Replays,
     /// Bytes kept in memory for accounts that nobody asks for at the moment.
     Memory,
+    /// Bytes of requests whose sender is not known: those of account routes.
+    AccountBodies,
+    /// Bytes of requests that wait in the engine.
+    Queued,
+    /// Turns at packing and unpacking, waited for or taken.
+    Codecs,
 }
+
+/// What one request or answer may occupy without being counted: there are as many as there are connections, and their
+/// number is bounded.
+pub const SMALL_BYTES: usize = 16 * 1024;
 
 impl Resource {
     /// The value of the label `resource`.
@@ -43,6 +53,9 @@ impl Resource {
             Self::Exports => "exports",
             Self::Replays => "replays",
             Self::Memory => "memory",
+            Self::AccountBodies => "account_bodies",
+            Self::Queued => "queued",
+            Self::Codecs => "codecs",
         }
     }
 }
@@ -67,6 +80,7 @@ struct Inner {
     resource: Resource,
     most: usize,
     most_per_account: usize,
+    most_alone: usize,
     used: Mutex<Use>,
     held: Gauge,
     refused_account: Counter,
@@ -84,6 +98,7 @@ impl fmt::Debug for Pool {
 }
 
 /// A part of a pool; given back on drop.
+#[derive(Debug)]
 #[must_use = "dropping it gives it back"]
 pub struct Held {
     pool: Pool,
@@ -95,6 +110,13 @@ impl Pool {
     /// A pool of `most`, of which one account may hold `most_per_account`.
     #[must_use]
     pub fn new(resource: Resource, most: usize, most_per_account: usize) -> Self {
+        Self::with_large(resource, most, most_per_account, most_per_account)
+    }
+
+    /// The same, but the only part that an account holds may be larger than the account's share, up to `most_alone`: what
+    /// is allowed at all must be possible for somebody who does one thing at a time.
+    #[must_use]
+    pub fn with_large(resource: Resource, most: usize, most_per_account: usize, most_alone: usize) -> Self {
         let label = resource.label();
         let refused =
             |whose| metrics::counter!("supersync_budget_refused_total", "resource" => label, "whose" => whose);
@@ -102,6 +124,7 @@ impl Pool {
             resource,
             most,
             most_per_account: most_per_account.min(most),
+            most_alone: most_alone.max(most_per_account).min(most),
             used: Mutex::default(),
             held: metrics::gauge!("supersync_budget_held", "resource" => label),
             refused_account: refused("account"),
@@ -125,17 +148,25 @@ impl Pool {
         self.0.used.lock().unwrap_or_else(PoisonError::into_inner).total
     }
 
+    /// The most that all may hold.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.0.most
+    }
+
     /// The most that one account may hold.
     #[must_use]
     pub fn most_per_account(&self) -> usize {
         self.0.most_per_account
     }
 
-    fn add(&self, account: UserId, more: usize) -> Result<(), Refused> {
+    /// Adds to a part of which the account holds `part` already.
+    fn add(&self, account: UserId, part: usize, more: usize) -> Result<(), Refused> {
         let inner = &*self.0;
         let mut used = inner.used.lock().unwrap_or_else(PoisonError::into_inner);
         let of_account = used.by_account.get(&account).copied().unwrap_or(0);
-        let by_account = inner.most_per_account - of_account < more;
+        let share = if of_account == part { inner.most_alone } else { inner.most_per_account };
+        let by_account = share.saturating_sub(of_account) < more;
         if by_account || inner.most - used.total < more {
             if by_account { &inner.refused_account } else { &inner.refused_all }.increment(1);
             return Err(Refused { resource: inner.resource, by_account });
@@ -172,15 +203,31 @@ impl Held {
         self.amount
     }
 
+    /// Who holds it.
+    #[must_use]
+    pub const fn account(&self) -> UserId {
+        self.account
+    }
+
     /// Takes what is missing to `amount`; holds no less than before.
     ///
     /// # Errors
     /// [`Refused`] when there is no room for it; what was held before stays held.
     pub fn grow_to(&mut self, amount: usize) -> Result<(), Refused> {
         if amount > self.amount {
-            self.pool.add(self.account, amount - self.amount)?;
+            self.pool.add(self.account, self.amount, amount - self.amount)?;
             self.amount = amount;
         }
+        Ok(())
+    }
+
+    /// Holds `amount` from now on, whether that is more or less.
+    ///
+    /// # Errors
+    /// Like [`Held::grow_to`].
+    pub fn resize(&mut self, amount: usize) -> Result<(), Refused> {
+        self.grow_to(amount)?;
+        self.shrink_to(amount);
         Ok(())
     }
 
@@ -302,6 +349,20 @@ mod tests {
         assert_eq!(pool.take(4, 1).err(), Some(Refused { by_account: false, ..refused }));
         drop(held);
         assert!(pool.take(4, 4).is_ok());
+    }
+
+    #[test]
+    fn one_thing_at_a_time_may_be_large() {
+        let pool = Pool::with_large(Resource::Bodies, 10, 4, 8);
+        let mut only = pool.take(1, 8).expect("alone");
+        assert!(only.grow_to(9).is_err(), "there is a bound for one as well");
+        assert_eq!(pool.take(1, 1).err().map(|refused| refused.by_account), Some(true), "nothing beside it");
+        assert_eq!(pool.take(2, 3).err().map(|refused| refused.by_account), Some(false), "all share the rest");
+        only.shrink_to(2);
+        let beside = pool.take(1, 2).expect("the share");
+        assert!(only.grow_to(3).is_err(), "not alone");
+        drop(beside);
+        only.resize(8).expect("alone again");
     }
 
     #[test]

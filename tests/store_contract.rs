@@ -82,6 +82,8 @@ on_both_databases! {
     log:
         a_page_is_bounded_in_rows,
         a_page_is_bounded_in_bytes_but_never_empty,
+        ids_and_clocks_count_for_a_page,
+        a_large_payload_is_read_in_pieces,
         a_page_that_is_full_at_the_end_has_no_more,
         the_own_device_is_left_out,
         a_single_foreign_operation_is_found_behind_many_own,

@@ -297,7 +297,7 @@ pub const GROUPS: &[Group] = &[
             value(
                 "PAGE_BYTES",
                 "8MiB",
-                "Payload bytes of one page of a download or of an upload's answer; a page holds at least one operation.",
+                "Bytes of one page of a download or of an upload's answer, as sent; a page holds at least one operation.",
             ),
             value(
                 "SUPERSYNC_DEFAULT_STORAGE_QUOTA_BYTES",
@@ -320,7 +320,7 @@ pub const GROUPS: &[Group] = &[
             value(
                 "MAX_QUEUED_BYTES",
                 "256MiB",
-                "Request bytes held at once: of bodies being received or worked on, and again of what waits in the engine.",
+                "Request bytes held at once: of bodies being received or worked on, and again of what waits in the engine. Answers that wait to be read may hold half as much. One account gets an eighth, or one request at a time.",
             ),
             value("MAX_SOCKETS_PER_USER", "10", "Open WebSockets of one account."),
             value("MAX_SOCKETS", "20000", "Open WebSockets of the process."),

@@ -8,16 +8,17 @@ use metrics::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::EngineError;
+use crate::budget::{Held, Pool, Resource};
+use crate::protocol::UserId;
 
-/// Byte permits are counted in units of this size: a semaphore's count is 32 bits wide when many are taken at once.
-const BYTES_UNIT: usize = 1024;
+/// What an account may hold of the bytes: one part in this many.
+const ACCOUNT_PART: usize = 8;
 
 /// The engine's budget.
 #[derive(Clone)]
 pub struct Admission {
     requests: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    bytes_units: usize,
+    bytes: Pool,
     per_user: usize,
     admitted: Gauge,
 }
@@ -25,7 +26,7 @@ pub struct Admission {
 /// The right to have a request in the engine; given back on drop.
 pub struct Permit {
     _request: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+    _bytes: Held,
     waiting: Arc<AtomicUsize>,
     admitted: Gauge,
 }
@@ -41,11 +42,9 @@ impl Admission {
     /// A budget of so many requests, payload bytes, and requests per account.
     #[must_use]
     pub fn new(requests: usize, bytes: usize, per_user: usize) -> Self {
-        let bytes_units = (bytes / BYTES_UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             requests: Arc::new(Semaphore::new(requests.clamp(1, Semaphore::MAX_PERMITS))),
-            bytes: Arc::new(Semaphore::new(bytes_units)),
-            bytes_units,
+            bytes: Pool::with_large(Resource::Queued, bytes, bytes / ACCOUNT_PART, bytes),
             per_user: per_user.max(1),
             admitted: metrics::gauge!("supersync_engine_requests"),
         }
@@ -55,7 +54,7 @@ impl Admission {
     ///
     /// # Errors
     /// [`EngineError::Busy`] when any bound is reached.
-    pub fn admit(&self, waiting: &Arc<AtomicUsize>, bytes: usize) -> Result<Permit, EngineError> {
+    pub fn admit(&self, user: UserId, waiting: &Arc<AtomicUsize>, bytes: usize) -> Result<Permit, EngineError> {
         let busy = |bound: &'static str| {
             metrics::counter!("supersync_engine_refused_total", "bound" => bound).increment(1);
             EngineError::Busy
@@ -69,10 +68,9 @@ impl Admission {
             error
         };
         // A request larger than the whole budget may run when it is alone.
-        let units = bytes.div_ceil(BYTES_UNIT).min(self.bytes_units);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let bytes = bytes.min(self.bytes.most());
         let request = self.requests.clone().try_acquire_owned().map_err(|_| undo(busy("requests")))?;
-        let bytes = self.bytes.clone().try_acquire_many_owned(units).map_err(|_| undo(busy("bytes")))?;
+        let bytes = self.bytes.take(user, bytes).map_err(|_| undo(busy("bytes")))?;
         self.admitted.increment(1.0);
         Ok(Permit { _request: request, _bytes: bytes, waiting: Arc::clone(waiting), admitted: self.admitted.clone() })
     }

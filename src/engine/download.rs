@@ -2,21 +2,23 @@
 //! bounded by the view's last sequence, so that no answer shows an operation beyond the `latestSeq` that it reports
 //! (contract, sections 1, 6).
 
-use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::DownloadReply;
-use super::view::{UserView, encode_page};
+use super::view::UserView;
 use crate::protocol::request::DownloadQuery;
+use crate::protocol::response::OutgoingOp;
 use crate::protocol::{Seq, UserId};
-use crate::store::{LogRange, LogStore, OutgoingOp, StoreError};
+use crate::store::{LogRange, LogStore, StoreError};
 
-/// Larger pages, those with a full state, are put together off the threads that serve requests.
-const ENCODE_ELSEWHERE_ABOVE_BYTES: usize = 1024 * 1024;
+/// Pages of one account that are read from the store at once; others wait. A page is in memory several times while it is
+/// read, and the store's connections are for all accounts.
+pub const READS_AT_ONCE: usize = 2;
 
 /// Operations for a device, already encoded.
 pub struct Page {
     /// Ascending.
-    pub ops: Vec<Bytes>,
+    pub ops: Vec<OutgoingOp>,
     /// The first one's place.
     pub first_seq: Option<Seq>,
     /// Whether there are more.
@@ -33,12 +35,12 @@ pub struct Page {
 /// When the store can't be read.
 pub async fn read_page(
     store: &(impl LogStore + ?Sized),
+    reads: &Semaphore,
     user: UserId,
     view: &UserView,
     since_seq: Seq,
     exclude_client: Option<&str>,
-    limit: usize,
-    max_bytes: usize,
+    (limit, max_bytes): (usize, usize),
 ) -> Result<Page, StoreError> {
     let sync = view.sync();
     let latest_seq = sync.latest_seq();
@@ -60,21 +62,16 @@ pub async fn read_page(
             }
             bytes += op.json.len();
             page.first_seq.get_or_insert(op.seq);
-            page.ops.push(op.json.clone());
+            page.ops.push(OutgoingOp::whole(op.seq, op.json.clone()));
         }
         return Ok(page);
     }
     let range = LogRange { user, after: from, up_to: latest_seq, exclude_client, limit, max_bytes };
+    // Never closed, so never an error.
+    let _turn = reads.acquire().await.ok();
     let read = store.read_outgoing(range).await?;
-    let first_seq = read.ops.first().map(OutgoingOp::seq);
-    let bytes: usize = read.ops.iter().map(OutgoingOp::bytes_to_encode).sum();
-    let ops = if bytes > ENCODE_ELSEWHERE_ABOVE_BYTES {
-        let died = |e: tokio::task::JoinError| StoreError::Corrupt(format!("encoding a page died: {e}"));
-        tokio::task::spawn_blocking(move || encode_page(read.ops)).await.map_err(died)?
-    } else {
-        encode_page(read.ops)
-    };
-    Ok(Page { first_seq, ops, has_more: read.has_more, after, fast_forwarded })
+    let first_seq = read.ops.first().map(|op| op.seq);
+    Ok(Page { first_seq, ops: read.ops, has_more: read.has_more, after, fast_forwarded })
 }
 
 /// `GET /api/sync/ops` (contract, section 6).
@@ -83,6 +80,7 @@ pub async fn read_page(
 /// When the store can't be read.
 pub async fn download(
     store: &(impl LogStore + ?Sized),
+    reads: &Semaphore,
     user: UserId,
     view: &UserView,
     query: &DownloadQuery,
@@ -91,7 +89,8 @@ pub async fn download(
     let sync = view.sync();
     let latest_seq = sync.latest_seq();
     let exclude = query.exclude_client.as_deref();
-    let page = read_page(store, user, view, query.since_seq, exclude, query.limit, max_bytes).await?;
+    let limits = (query.limit, max_bytes);
+    let page = read_page(store, reads, user, view, query.since_seq, exclude, limits).await?;
     let gap_detected = query.since_seq > 0
         && (query.since_seq > latest_seq
             || page.after < sync.pruned_seq

@@ -143,7 +143,9 @@ impl Handle {
             let exclude = (!outcome.fenced).then_some(&*client_id);
             let store = self.context.store.as_ref();
             let limits = (PIGGYBACK_LIMIT, self.context.options.page_bytes);
-            let page = download::read_page(store, user, &view, cursor, exclude, limits.0, limits.1);
+            let lease = self.lease(user, deadline).await?;
+            let reads = &lease.slot().reads;
+            let page = download::read_page(store, reads, user, &view, cursor, exclude, limits);
             let page = within(deadline, page).await?.map_err(store_trouble)?;
             new_ops = page.ops;
             has_more_piggyback = page.has_more;
@@ -200,7 +202,8 @@ impl Handle {
             self.touch(&lease, user, client_id);
         }
         let store = self.context.store.as_ref();
-        let page = download::download(store, user, &view, &query, self.context.options.page_bytes);
+        let reads = &lease.slot().reads;
+        let page = download::download(store, reads, user, &view, &query, self.context.options.page_bytes);
         within(deadline, page).await?.map_err(store_trouble)
     }
 
@@ -503,7 +506,7 @@ impl Handle {
         let work = Arc::new(work);
         for _ in 0..2 {
             let lease = self.lease(user, deadline).await?;
-            let permit = self.admission.admit(&lease.slot().waiting, bytes)?;
+            let permit = self.admission.admit(user, &lease.slot().waiting, bytes)?;
             let actor = within(deadline, self.registry.writer(&lease)).await??;
             let (reply, answer) = oneshot::channel();
             let pending = Pending {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::protocol::response::{OpResult, Rejection};
+use crate::protocol::response::{OpResult, OutgoingOp, Rejection};
 use crate::protocol::{Seq, VectorClock};
 use crate::store::StoreError;
 
@@ -98,8 +98,8 @@ pub struct UploadDone {
     pub results: Vec<OpResult>,
     /// Answered from the request cache.
     pub deduplicated: bool,
-    /// Operations of others since the client's cursor, each one encoded for the wire; empty without a cursor.
-    pub new_ops: Vec<Bytes>,
+    /// Operations of others since the client's cursor; empty without a cursor.
+    pub new_ops: Vec<OutgoingOp>,
     pub has_more_piggyback: bool,
     pub latest_seq: Seq,
 }
@@ -129,8 +129,7 @@ pub enum SnapshotReply {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct DownloadReply {
-    /// Each one encoded for the wire.
-    pub ops: Vec<Bytes>,
+    pub ops: Vec<OutgoingOp>,
     pub has_more: bool,
     pub latest_seq: Seq,
     pub gap_detected: bool,

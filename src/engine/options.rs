@@ -27,7 +27,7 @@ pub struct Options {
     pub max_queued_requests_per_user: usize,
     /// Payload bytes admitted at once.
     pub max_queued_bytes: usize,
-    /// Payload bytes of a page or piggyback.
+    /// Bytes of a page or piggyback.
     pub page_bytes: usize,
     /// Operations replayed for one restore.
     pub max_replay_ops: usize,

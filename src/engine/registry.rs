@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::EngineError;
 use super::devices::SeenDevices;
+use super::download::READS_AT_ONCE;
 use super::peers::Peers;
 use super::single_flight::SingleFlight;
 use super::user::actor::{Arguments, Context, Message, UserActor, load_state};
@@ -61,6 +62,8 @@ pub struct Slot {
     used: Mutex<Used>,
     /// Requests in the engine.
     pub waiting: Arc<AtomicUsize>,
+    /// Turns at reading pages from the store.
+    pub reads: Semaphore,
     /// Restores under way.
     pub restores: SingleFlight,
     devices: Mutex<SeenDevices>,
@@ -103,6 +106,7 @@ impl Slot {
             leases: AtomicUsize::new(0),
             used: Mutex::new(Used { last: Instant::now(), written: None }),
             waiting: Arc::new(AtomicUsize::new(0)),
+            reads: Semaphore::new(READS_AT_ONCE),
             restores: SingleFlight::default(),
             devices: Mutex::new(SeenDevices::default()),
             kept: memory.of_account(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::protocol::{Seq, StoredOp, response};
-use crate::store::{AccountState, OutgoingOp, SyncState};
+use crate::store::{AccountState, SyncState};
 
 /// Operations kept encoded in memory per account.
 const TAIL_MAX_OPS: usize = 128;
@@ -60,30 +60,6 @@ impl EncodedOp {
             })
             .collect()
     }
-}
-
-/// Encodes operations for a page: those that are not yet, into one buffer, of which each is a slice.
-#[must_use]
-pub fn encode_page(ops: Vec<OutgoingOp>) -> Vec<Bytes> {
-    let size =
-        ops.iter().map(|op| if let OutgoingOp::Row(op) = op { op.payload.len() + ENVELOPE_BYTES } else { 0 }).sum();
-    let mut buffer = Vec::with_capacity(size);
-    let mut ends = Vec::new();
-    for op in &ops {
-        if let OutgoingOp::Row(op) = op {
-            response::encode_op(op, &mut buffer);
-            ends.push(buffer.len());
-        }
-    }
-    let page = Bytes::from(buffer);
-    let mut start = 0;
-    let mut encoded = ends.into_iter().map(|end| page.slice(std::mem::replace(&mut start, end)..end));
-    ops.into_iter()
-        .filter_map(|op| match op {
-            OutgoingOp::Row(_) => encoded.next(),
-            OutgoingOp::Encoded(_, json) => Some(json),
-        })
-        .collect()
 }
 
 /// The newest operations of a log, without a hole up to the view's last sequence. One chunk per commit, so that
@@ -223,17 +199,6 @@ mod tests {
 
     fn encoded(op: &StoredOp) -> EncodedOp {
         EncodedOp::of_commit(std::iter::once(op)).pop().expect("one for each")
-    }
-
-    #[test]
-    fn a_page_is_made_of_what_single_operations_are_made_of() {
-        let ops = [op(1, 3), op(2, 20_000), op(3, 1)];
-        let each: Vec<Bytes> = ops.iter().map(|op| encoded(op).json).collect();
-        assert_eq!(encode_page(ops.iter().cloned().map(OutgoingOp::Row).collect()), each);
-        let [first, second, third] = ops;
-        let packed = OutgoingOp::Encoded(2, encoded(&second).json);
-        assert_eq!(encode_page(vec![OutgoingOp::Row(first), packed, OutgoingOp::Row(third)]), each);
-        assert!(encode_page(Vec::new()).is_empty());
     }
 
     #[test]

@@ -5,16 +5,19 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
+
+use super::outgoing::{Part, Parts};
 
 use crate::engine::{DownloadReply, Restored, Status, UploadDone};
 use crate::protocol::OpType;
-use crate::protocol::response::{DownloadResponse, UploadResponse};
+use crate::protocol::response::{DownloadResponse, Text, UploadResponse};
 use crate::store::{Device, FullStateRow};
 
 /// What became of an upload.
 #[must_use]
-pub fn upload(done: &UploadDone) -> Vec<u8> {
+pub fn upload(done: &UploadDone) -> Text {
     let response = UploadResponse {
         results: &done.results,
         new_ops: &done.new_ops,
@@ -27,7 +30,7 @@ pub fn upload(done: &UploadDone) -> Vec<u8> {
 
 /// A page of operations.
 #[must_use]
-pub fn download(page: &DownloadReply, now_ms: i64) -> Vec<u8> {
+pub fn download(page: &DownloadReply, now_ms: i64) -> Text {
     let response = DownloadResponse {
         ops: &page.ops,
         has_more: page.has_more,
@@ -87,25 +90,29 @@ const fn description(op_type: OpType) -> &'static str {
 
 /// A rebuilt state (contract, sections 8.1 and 8.6); `with_schema` adds the state's schema version.
 #[must_use]
-pub fn restored(restored: &Restored, with_schema: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(restored.state_len() + 128);
-    out.extend_from_slice(b"{\"state\":");
-    restored.state.iter().for_each(|piece| out.extend_from_slice(piece));
+pub fn restored(restored: &Restored, with_schema: bool) -> Parts {
     let mut tail = format!(",\"serverSeq\":{},\"generatedAt\":{}", restored.server_seq, restored.generated_at);
     if with_schema {
         // Writing to a String can't fail.
         let _ = write!(tail, ",\"schemaVersion\":{}", restored.schema_version);
     }
     tail.push('}');
-    out.extend_from_slice(tail.as_bytes());
-    out
+    let state = restored.state.iter().cloned();
+    let texts = std::iter::once(Bytes::from_static(b"{\"state\":")).chain(state).chain([Bytes::from(tail)]);
+    texts.map(Part::Text).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
+
+    fn text(parts: Parts) -> String {
+        let texts = parts.into_iter().map(|part| match part {
+            Part::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
+            Part::Payload { .. } => panic!("it is all there"),
+        });
+        texts.collect()
+    }
 
     #[test]
     fn a_status_without_a_cached_state_has_no_age() {
@@ -128,10 +135,10 @@ mod tests {
     fn a_states_bytes_are_pasted() {
         let state = [Bytes::from_static(b"{\"task\":"), Bytes::from_static(b"{\"n\":1.50}}")].into();
         let of = Restored { state, server_seq: 4, generated_at: 5, schema_version: 2 };
-        assert_eq!(restored(&of, false), br#"{"state":{"task":{"n":1.50}},"serverSeq":4,"generatedAt":5}"#);
+        assert_eq!(text(restored(&of, false)), r#"{"state":{"task":{"n":1.50}},"serverSeq":4,"generatedAt":5}"#);
         assert_eq!(
-            restored(&of, true),
-            br#"{"state":{"task":{"n":1.50}},"serverSeq":4,"generatedAt":5,"schemaVersion":2}"#
+            text(restored(&of, true)),
+            r#"{"state":{"task":{"n":1.50}},"serverSeq":4,"generatedAt":5,"schemaVersion":2}"#
         );
     }
 }

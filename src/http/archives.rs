@@ -1,28 +1,30 @@
 //! Archived data sets: the list, the download, and the way back (ADR 0012, `docs/protocol.md`). The app calls none of
 //! this; the account's page and the operator do.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::account::asker;
-use super::budget::Held;
 use super::call::Call;
 use super::encode;
 use super::error::{ApiError, ApiResult};
+use super::outgoing::{self, Broken, Parts, Pieces};
 use super::state::AppState;
+use crate::budget::Held;
 use crate::engine::archive::{Archive, ArchiveError, ArchiveId, LogReader, Obstacle};
+use crate::protocol::response::{Gap, OutgoingOp, Text};
 use crate::protocol::{ErrorCode, ImportReason};
 use crate::store::SecurityKind;
 
-/// Memory that a download may hold: two pages, one of which may be a single large operation.
-pub(super) const DOWNLOAD_BYTES: usize = 4 * 1024 * 1024;
 /// The media type of one JSON value per line.
 const NDJSON: &str = "application/x-ndjson";
 
@@ -44,13 +46,13 @@ async fn download(State(state): State<AppState>, Path(id): Path<String>, request
     let call = Call::authenticate(&state, request).await?;
     let id: ArchiveId = id.parse()?;
     let archive = state.engine.archive(call.user, id, call.trace.deadline()).await?;
-    let held = state.bodies.hold(DOWNLOAD_BYTES)?;
+    let held = state.exports.take(call.user, 1)?;
     let mut reader = state.engine.read_archive(call.user, &archive);
     // What is missing altogether is still told by a status.
-    let first = lines(&reader.next_page().await?);
+    let pieces = Pieces::new(Arc::clone(&state.store), call.user, lines(&reader.next_page().await?));
     state.accounts.note(call.user, SecurityKind::Exported, &asker(&state, call.parts())).await;
     metrics::counter!("supersync_exports_total", "kind" => "archive").increment(1);
-    let stream = stream::try_unfold(Lines { reader, first: Some(first), _held: held }, Lines::next);
+    let stream = stream::try_unfold(Lines { reader, pieces, _held: held }, Lines::next);
     Ok(attachment(Body::from_stream(stream), NDJSON, &format!("supersync-archive-{id}.ndjson")))
 }
 
@@ -67,35 +69,53 @@ async fn bring_back(State(state): State<AppState>, Path(id): Path<String>, reque
 /// A download that is being read.
 struct Lines {
     reader: LogReader,
-    first: Option<Bytes>,
+    pieces: Pieces,
     _held: Held,
+}
+
+/// Why a download breaks off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error(transparent)]
+    Log(#[from] ArchiveError),
+    #[error(transparent)]
+    Payload(#[from] Broken),
 }
 
 impl Lines {
     /// A failure ends the connection without the end of the body, so that nobody takes a part for the whole.
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, ArchiveError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some((first, self)));
-        }
-        let page = match self.reader.next_page().await {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::warn!(%error, "a download of archived data breaks off");
-                return Err(error);
-            }
-        };
-        Ok(if page.is_empty() { None } else { Some((lines(&page), self)) })
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, ReadError> {
+        let next = next_lines(&mut self.reader, &mut self.pieces).await;
+        let piece = next.inspect_err(|error| tracing::warn!(%error, "a download of archived data breaks off"))?;
+        Ok(piece.map(|piece| (piece, self)))
     }
 }
 
-/// Operations as lines. JSON has line breaks only between its tokens, where a space does as well.
-pub(super) fn lines(ops: &[Bytes]) -> Bytes {
-    let mut text = BytesMut::with_capacity(ops.iter().map(|op| op.len() + 1).sum());
-    for op in ops {
-        text.extend(op.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
-        text.extend_from_slice(b"\n");
+/// The next piece of a log as lines; `None` at its end.
+pub(super) async fn next_lines(reader: &mut LogReader, pieces: &mut Pieces) -> Result<Option<Bytes>, ReadError> {
+    loop {
+        if let Some(piece) = pieces.next().await? {
+            return Ok(Some(piece));
+        }
+        let page = reader.next_page().await?;
+        if page.is_empty() {
+            return Ok(None);
+        }
+        pieces.refill(lines(&page));
     }
-    text.freeze()
+}
+
+/// Operations as lines. JSON has line breaks only between its tokens, where a space does as well; in payloads, which are
+/// stored without white space, it has none.
+fn lines(ops: &[OutgoingOp]) -> Parts {
+    let mut text = Text::default();
+    text.json.reserve(ops.iter().map(|op| op.json.len() + 1).sum());
+    for op in ops {
+        text.gaps.extend(op.gap.map(|(at, bytes)| Gap { at: text.json.len() + at, seq: op.seq, bytes }));
+        text.json.extend(op.json.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+        text.json.push(b'\n');
+    }
+    outgoing::parts(text)
 }
 
 /// A file to be saved. `name` has no character that a header can't hold.
@@ -176,11 +196,15 @@ impl From<ArchiveError> for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outgoing::Part;
     use super::*;
 
     #[test]
     fn an_operation_is_one_line_whatever_its_white_space() {
-        let ops = [Bytes::from_static(b"{\"a\":\r\n [1,\n2]}"), Bytes::from_static(b"{}")];
-        assert_eq!(lines(&ops), Bytes::from_static(b"{\"a\":   [1, 2]}\n{}\n"));
+        let large = OutgoingOp { gap: Some((5, 7)), ..OutgoingOp::whole(2, Bytes::from_static(b"{\"b\":}")) };
+        let ops = [OutgoingOp::whole(1, Bytes::from_static(b"{\"a\":\r\n [1,\n2]}")), large];
+        let text = |text: &'static [u8]| Part::Text(Bytes::from_static(text));
+        let expected = [text(b"{\"a\":   [1, 2]}\n{\"b\":"), Part::Payload { seq: 2, bytes: 7 }, text(b"}\n")];
+        assert_eq!(lines(&ops), expected);
     }
 }

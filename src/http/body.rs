@@ -1,28 +1,37 @@
 //! Request bodies: from the wire to JSON text, under hard caps at every step (contract, section 2.2; accounts, section
 //! 1.2).
 //!
-//! At no time does a request hold more than its caps plus one chunk. Nothing here looks into the JSON, except
+//! At no time does a request hold more than its caps plus one chunk, and what it holds is taken from a budget as it
+//! comes, not when it is announced. A sender that is too slow is given up. Nothing here looks into the JSON, except
 //! [`JsonBody`], which the small account routes use.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use super::codecs::Codecs;
 use super::error::{ApiError, ApiResult};
 use super::inflate::{self, InflateError};
+use super::pace::{self, Pace};
 use super::state::AppState;
+use crate::budget::{Held, Refused, SMALL_BYTES};
+use crate::protocol::UserId;
 
-/// Wire bytes of an account route's body. The contract allows 20 MiB; no account request needs more than a few KiB.
-const MAX_ACCOUNT_BODY_BYTES: usize = 1024 * 1024;
+/// Wire bytes of an account route's body. The contract allows 20 MiB; no account request needs more than a few KiB, and a
+/// parsed value may take forty times the room of its text.
+const MAX_ACCOUNT_BODY_BYTES: usize = 64 * 1024;
+/// A body that comes in several pieces is gathered in a buffer of at least this size.
+const GATHER_BYTES: usize = 16 * 1024;
 /// Compressed bodies above this size are inflated off the threads that serve requests.
 const INFLATE_ELSEWHERE_ABOVE_BYTES: usize = 64 * 1024;
+/// So are those that turn out to have more in them than this.
+const INFLATED_HERE_BYTES: usize = 1024 * 1024;
 /// How much of an unwanted body is read and thrown away, so that a client that sends before it listens gets its answer.
 const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
 /// And for how long.
@@ -103,46 +112,99 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Reads a body of at most `cap` bytes, with at most `idle` between two pieces.
+/// Makes `held` cover `bytes`, unless they are few.
+pub(super) fn cover(held: &mut Held, bytes: usize) -> Result<(), Refused> {
+    held.resize(if bytes > SMALL_BYTES { bytes } else { 0 })
+}
+
+/// A body as far as it has come. One that comes in one piece is not copied, and one that comes in many small ones keeps none
+/// of the buffers that they came in.
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    all: Vec<u8>,
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    /// Adds a piece; `expected` is how long the body will be at most. Room for what has not come is not taken ahead of it,
+    /// but for doubling.
+    fn push(&mut self, piece: Bytes, expected: usize, held: &mut Held) -> Result<(), Refused> {
+        let len = self.len() + piece.len();
+        if self.len() == 0 {
+            cover(held, len)?;
+            self.first = piece;
+            return Ok(());
+        }
+        if len > self.all.capacity() {
+            let grown = (2 * len).max(GATHER_BYTES).min(expected.max(len));
+            cover(held, self.len() + grown)?;
+            let mut larger = Vec::with_capacity(grown);
+            larger.extend_from_slice(&self.first);
+            larger.extend_from_slice(&self.all);
+            *self = Self { first: Bytes::new(), all: larger };
+            cover(held, grown)?;
+        }
+        self.all.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.into() }
+    }
+}
+
+/// Reads a body of at most `cap` bytes, with at most `idle` between two pieces, into memory that `held` covers.
 ///
 /// # Errors
-/// 413 as soon as more is announced or has come; 503 when the client falls silent; 400 when it goes away.
-pub async fn read(headers: &HeaderMap, body: Body, cap: usize, idle: Duration) -> ApiResult<Bytes> {
+/// 413 as soon as more is announced or has come; 503 when the client falls silent or is too slow, or when there is no room;
+/// 400 when it goes away.
+pub async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    cap: usize,
+    idle: Duration,
+    held: &mut Held,
+) -> ApiResult<Bytes> {
     let announced = content_length(headers);
     if announced.is_some_and(|length| length > cap as u64) {
         discard(headers, body).await;
         return Err(ApiError::body_too_large());
     }
-    let announced = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut body = body;
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
+    let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(cap);
+    let mut gathered = Gathered::default();
+    let mut pace = Pace::of_body();
     loop {
-        let frame = match tokio::time::timeout(idle, body.frame()).await {
-            Err(_) => return Err(ApiError::deadline().closing()),
-            Ok(None) => break,
+        let since = Instant::now();
+        let frame = match tokio::time::timeout(pace.left().min(idle), body.frame()).await {
+            Err(_) => {
+                pace::count_cut("slow_body");
+                return Err(ApiError::deadline().closing());
+            }
+            Ok(None) => return Ok(gathered.into_bytes()),
             Ok(Some(Err(error))) => {
                 return Err(ApiError::bad_request("Request body incomplete").detail(error).closing());
             }
             Ok(Some(Ok(frame))) => frame,
         };
-        let Ok(chunk) = frame.into_data() else { continue };
-        if first.len() + all.len() + chunk.len() > cap {
-            discard(headers, body).await;
-            return Err(ApiError::body_too_large());
-        }
-        if all.is_empty() && first.is_empty() {
-            first = chunk;
+        let Ok(piece) = frame.into_data() else { continue };
+        pace.moved(piece.len(), since.elapsed());
+        let refusal = if gathered.len() + piece.len() > cap {
+            ApiError::body_too_large()
+        } else if let Err(refused) = gathered.push(piece, expected, held) {
+            ApiError::from(refused).closing()
         } else {
-            if all.is_empty() {
-                all.reserve(announced.max(first.len() + chunk.len()));
-                all.extend_from_slice(&first);
-                first = Bytes::new();
-            }
-            all.extend_from_slice(&chunk);
-        }
+            continue;
+        };
+        // Not while what is thrown away is waited for.
+        drop(gathered);
+        held.shrink_to(0);
+        discard(headers, body).await;
+        return Err(refusal);
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 /// Reads and throws away what is left of a body, within bounds. Closing a connection while the client is still sending
@@ -166,17 +228,18 @@ pub async fn discard(headers: &HeaderMap, mut body: Body) {
     let _ = tokio::time::timeout(MAX_DISCARD_TIME, drain).await;
 }
 
-/// Reads and unpacks the body of a sync route.
+/// Reads and unpacks the body of a sync route, into memory that `held` covers.
 ///
 /// # Errors
-/// 413, 415 and 400 as the contract's section 2.2 has it.
+/// 413, 415 and 400 as the contract's section 2.2 has it; 503 as [`read`] has it.
 pub async fn sync_payload(
     headers: &HeaderMap,
     body: Body,
     caps: Caps,
     idle: Duration,
-    codecs: &Arc<Semaphore>,
-) -> ApiResult<Payload> {
+    codecs: &Codecs,
+    mut held: Held,
+) -> ApiResult<(Payload, Held)> {
     let gzip = match is_gzip(headers) {
         Ok(gzip) => gzip,
         Err(error) => {
@@ -190,44 +253,55 @@ pub async fn sync_payload(
         discard(headers, body).await;
         return Err(ApiError::unsupported_media_type());
     }
-    let wire = read(headers, body, if base64 { caps.wire_base64() } else { caps.wire }, idle).await?;
+    let wire = read(headers, body, if base64 { caps.wire_base64() } else { caps.wire }, idle, &mut held).await?;
     if gzip {
         if wire.is_empty() || media != Media::Json {
             return Err(ApiError::bad_request("Compressed request body is not JSON"));
         }
-        let text = unpack(wire, base64, caps, codecs).await?;
-        return Ok(Payload::Json { text, compressed: true });
+        let (text, held) = unpack(wire, base64, caps, codecs, held).await?;
+        return Ok((Payload::Json { text, compressed: true }, held));
     }
-    match media {
-        _ if wire.is_empty() => Ok(Payload::Absent),
-        Media::Json => Ok(Payload::Json { text: wire, compressed: false }),
-        Media::Text => Ok(Payload::Text),
-        Media::Missing | Media::Other => Err(ApiError::unsupported_media_type()),
-    }
+    let payload = match media {
+        _ if wire.is_empty() => Payload::Absent,
+        Media::Json => Payload::Json { text: wire, compressed: false },
+        Media::Text => Payload::Text,
+        Media::Missing | Media::Other => return Err(ApiError::unsupported_media_type()),
+    };
+    Ok((payload, held))
 }
 
-async fn unpack(wire: Bytes, base64: bool, caps: Caps, codecs: &Arc<Semaphore>) -> ApiResult<Bytes> {
-    let elsewhere = wire.len() > INFLATE_ELSEWHERE_ABOVE_BYTES;
-    let work = move || {
-        if base64 {
-            let decoded = inflate::decode_base64(&wire, caps.wire)?;
-            drop(wire);
-            inflate::gunzip(&decoded, caps.inflated)
-        } else {
-            inflate::gunzip(&wire, caps.inflated)
+async fn unpack(wire: Bytes, base64: bool, caps: Caps, codecs: &Codecs, mut held: Held) -> ApiResult<(Bytes, Held)> {
+    if wire.len() <= INFLATE_ELSEWHERE_ABOVE_BYTES {
+        let here = Caps { inflated: caps.inflated.min(INFLATED_HERE_BYTES), ..caps };
+        match inflated(wire.clone(), base64, here, &mut held) {
+            // Little on the wire, and much in it: once more, where it keeps nobody waiting.
+            Err(InflateError::InflatedTooLarge) if here.inflated < caps.inflated => {}
+            done => return Ok((done?.into(), held)),
         }
-    };
-    let unpacked = if elsewhere {
-        let permit = codecs.clone().acquire_owned().await.map_err(ApiError::internal)?;
-        let job = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        });
-        job.await.map_err(ApiError::internal)?
+    }
+    let turn = codecs.turn(held.account()).await?;
+    let job = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        inflated(wire, base64, caps, &mut held).map(|text| (text, held))
+    });
+    let (text, held) = job.await.map_err(ApiError::internal)??;
+    Ok((text.into(), held))
+}
+
+/// The text in a compressed body. What is in memory at once while it is unpacked is covered at each step.
+fn inflated(wire: Bytes, base64: bool, caps: Caps, held: &mut Held) -> Result<Vec<u8>, InflateError> {
+    let packed = if base64 {
+        cover(held, wire.len() + wire.len() / 4 * 3)?;
+        let decoded = inflate::decode_base64(&wire, caps.wire)?;
+        drop(wire);
+        Bytes::from(decoded)
     } else {
-        work()
+        wire
     };
-    Ok(unpacked?.into())
+    let text = inflate::gunzip(&packed, caps.inflated, &mut |bytes| cover(held, packed.len() + bytes))?;
+    drop(packed);
+    cover(held, text.capacity())?;
+    Ok(text)
 }
 
 impl From<InflateError> for ApiError {
@@ -239,6 +313,7 @@ impl From<InflateError> for ApiError {
             InflateError::InflatedTooLarge => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Decompressed payload too large")
             }
+            InflateError::NoRoom(refused) => refused.into(),
             InflateError::Base64 => Self::bad_request("Request body is not valid base64"),
             InflateError::Gzip => Self::bad_request("Request body is not valid gzip"),
         }
@@ -255,21 +330,147 @@ impl FromRequest<AppState> for JsonBody {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        json_body(&parts.headers, body, state.config.timeouts.socket).await.map(Self)
+        let mut held = state.account_bodies.take(NOBODY, 0)?;
+        json_body(&parts.headers, body, state.config.timeouts.socket, &mut held).await.map(Self)
     }
 }
 
-async fn json_body(headers: &HeaderMap, body: Body, idle: Duration) -> ApiResult<Option<Value>> {
+/// Whose share the bodies count to that come before it is known who sends them.
+pub const NOBODY: UserId = 0;
+
+async fn json_body(headers: &HeaderMap, body: Body, idle: Duration, held: &mut Held) -> ApiResult<Option<Value>> {
     let media = media(headers);
     if media == Media::Other {
         discard(headers, body).await;
         return Err(ApiError::unsupported_media_type());
     }
-    let bytes = read(headers, body, MAX_ACCOUNT_BODY_BYTES, idle).await?;
+    let bytes = read(headers, body, MAX_ACCOUNT_BODY_BYTES, idle, held).await?;
     match media {
         _ if bytes.is_empty() => Ok(None),
         Media::Json => serde_json::from_slice(&bytes).map(Some).map_err(|_| ApiError::malformed_json()),
         Media::Text => Ok(Some(String::from_utf8_lossy(&bytes).into_owned().into())),
         Media::Missing | Media::Other => Err(ApiError::unsupported_media_type()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream::{self, StreamExt as _};
+
+    use super::*;
+    use crate::budget::{Pool, Resource};
+
+    const IDLE: Duration = Duration::from_secs(90);
+
+    fn pool() -> Pool {
+        Pool::with_large(Resource::Bodies, 4 << 20, 1 << 18, 4 << 20)
+    }
+
+    /// Pieces that come each after this time.
+    fn trickle(piece: &'static [u8], every: Duration, pieces: usize) -> Body {
+        Body::from_stream(stream::iter(0..pieces).then(move |_| async move {
+            tokio::time::sleep(every).await;
+            Ok::<_, Infallible>(piece)
+        }))
+    }
+
+    async fn read_into(held: &mut Held, body: Body) -> ApiResult<Bytes> {
+        read(&HeaderMap::new(), body, 1 << 20, IDLE, held).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_a_byte_now_and_then_is_given_up() {
+        let pool = pool();
+        let mut held = pool.take(1, 0).unwrap();
+        let started = Instant::now();
+        let refused = read_into(&mut held, trickle(b"x", Duration::from_secs(1), 1000)).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!((19..=22).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+        drop(held);
+        assert_eq!(pool.held(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_falls_silent_after_much_is_given_up_as_soon() {
+        let pool = pool();
+        let mut held = pool.take(1, 0).unwrap();
+        let much = stream::once(async { Ok::<_, Infallible>(vec![0; 500_000]) }).chain(stream::pending());
+        let started = Instant::now();
+        assert!(read_into(&mut held, Body::from_stream(much)).await.is_err());
+        assert!(started.elapsed() <= Duration::from_secs(21), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_phone_on_a_slow_network_gets_its_body_through() {
+        let pool = pool();
+        let mut held = pool.take(1, 0).unwrap();
+        // 5 KB a second in lumps, as a bad network delivers them.
+        let piece: &'static [u8] = vec![b'x'; 75_000].leak();
+        let body = read_into(&mut held, trickle(piece, Duration::from_secs(15), 5)).await.unwrap();
+        assert_eq!(body.len(), 375_000);
+    }
+
+    #[tokio::test]
+    async fn what_has_come_is_counted_and_not_what_was_announced() {
+        let pool = pool();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, 1_000_000.into());
+        let mut held = pool.take(1, 0).unwrap();
+        let (piece, mut pieces) = (vec![0; 100_000], 0);
+        let watched = pool.clone();
+        let body = Body::from_stream(stream::iter(0..10).map(move |_| {
+            // Doubling, and while it is copied the old buffer beside the new one.
+            assert!(watched.held() <= (3 * pieces * 100_000).max(16 * 1024), "{} after {pieces}", watched.held());
+            pieces += 1;
+            Ok::<_, Infallible>(piece.clone())
+        }));
+        assert_eq!(read(&headers, body, 1 << 20, IDLE, &mut held).await.unwrap().len(), 1_000_000);
+        assert_eq!(held.amount(), 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn tiny_pieces_cost_no_more_than_what_is_in_them() {
+        let pool = pool();
+        let mut held = pool.take(1, 0).unwrap();
+        // As a chunk of one byte comes: a slice of a large buffer.
+        let buffer = Bytes::from(vec![b'x'; 8 * 1024]);
+        let pieces = (0..50_000).map(move |n| Ok::<_, Infallible>(buffer.slice(n % 8000..=n % 8000)));
+        let body = read_into(&mut held, Body::from_stream(stream::iter(pieces))).await.unwrap();
+        assert!(body.len() == 50_000 && body.iter().all(|byte| *byte == b'x'));
+        assert!(held.amount() <= 2 * 50_000, "{}", held.amount());
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_share_is_refused_and_its_memory_free() {
+        let pool = pool();
+        let _other = pool.take(1, 100_000).unwrap();
+        let mut held = pool.take(1, 0).unwrap();
+        let pieces = stream::iter((0..10).map(|_| Ok::<_, Infallible>(vec![0; 50_000])));
+        let refused = read_into(&mut held, Body::from_stream(pieces)).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(pool.held(), 100_000);
+        // What is small always passes.
+        let mut held = pool.take(1, 0).unwrap();
+        assert!(read_into(&mut held, Body::from(vec![0; SMALL_BYTES])).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_bomb_is_unpacked_only_as_far_as_there_is_room() {
+        use std::io::Write as _;
+        let pool = pool();
+        let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        bomb.write_all(&vec![0; 8 << 20]).unwrap();
+        // A second member, so that the trailer says little.
+        let mut bomb = bomb.finish().unwrap();
+        let mut small = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        small.write_all(b"0").unwrap();
+        bomb.extend(small.finish().unwrap());
+        let caps = Caps { wire: 1 << 20, inflated: 16 << 20 };
+        let held = pool.take(1, 0).unwrap();
+        let refused = unpack(bomb.into(), false, caps, &Codecs::new(), held).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(pool.held(), 0);
     }
 }

@@ -7,16 +7,17 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 
 use super::address;
-use super::body::{self, Caps, Payload};
-use super::budget::Held;
+use super::body::{self, Caps, Payload, cover};
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::observe::{self, Phase, Trace};
+use super::outgoing;
 use super::state::AppState;
+use crate::budget::{Held, SMALL_BYTES};
 use crate::config::Environment;
 use crate::protocol::UserId;
-use crate::protocol::request::RequestError;
-use crate::protocol::response::Issue;
+use crate::protocol::request::{Parsed, RequestError};
+use crate::protocol::response::{Issue, Text};
 use axum::response::Response;
 
 /// Texts larger than this are parsed off the threads that serve requests.
@@ -76,7 +77,7 @@ impl Call {
     ///
     /// # Errors
     /// Everything that can be wrong with a body (contract, section 2.2), and its structure (5.2, 7.1).
-    pub async fn parse<T: Send + 'static>(
+    pub async fn parse<T: Parsed + Send + 'static>(
         &mut self,
         state: &AppState,
         caps: Caps,
@@ -85,60 +86,79 @@ impl Call {
         self.trace.enter(Phase::Body);
         let body = std::mem::take(&mut self.body);
         let idle = state.config.timeouts.socket;
-        // Without an announced length as much as may come.
-        let most = caps.wire_base64();
-        let announced = body::content_length(&self.parts.headers).and_then(|length| usize::try_from(length).ok());
-        let mut held = match state.bodies.hold(announced.unwrap_or(most).min(most)) {
-            Ok(held) => held,
-            Err(error) => {
-                body::discard(&self.parts.headers, body).await;
-                return Err(error);
-            }
-        };
-        let (text, compressed) = match body::sync_payload(&self.parts.headers, body, caps, idle, &state.codecs).await? {
-            Payload::Json { text, compressed } => (text, compressed),
-            Payload::Absent => return Err(invalid(state, vec![not_an_object("undefined")])),
-            Payload::Text => return Err(invalid(state, vec![not_an_object("string")])),
+        let held = state.bodies.take(self.user, 0)?;
+        let received = body::sync_payload(&self.parts.headers, body, caps, idle, &state.codecs, held).await?;
+        let (text, compressed, mut held) = match received {
+            (Payload::Json { text, compressed }, held) => (text, compressed, held),
+            (Payload::Absent, _) => return Err(invalid(state, vec![not_an_object("undefined")])),
+            (Payload::Text, _) => return Err(invalid(state, vec![not_an_object("string")])),
         };
         self.trace.received(text.len());
-        state.bodies.grow(&mut held, text.len())?;
-        self.held = Some(held);
-        let parsed = if text.len() > PARSE_ELSEWHERE_ABOVE_BYTES {
-            tokio::task::spawn_blocking(move || parse(&text)).await.map_err(ApiError::internal)?
+        let bytes = text.len();
+        let parse = move |text: Bytes| parse(&text).map(|parsed| (parsed.bytes_beside(&text), parsed));
+        let parsed = if bytes > PARSE_ELSEWHERE_ABOVE_BYTES {
+            // Payloads with white space are copied without it.
+            cover(&mut held, 2 * bytes)?;
+            tokio::task::spawn_blocking(move || parse(text)).await.map_err(ApiError::internal)?
         } else {
-            parse(&text)
+            parse(text)
         };
         self.trace.enter(Phase::Engine);
-        parsed.map_err(|error| refuse(state, error, compressed))
+        let (beside, parsed) = parsed.map_err(|error| refuse(state, error, compressed))?;
+        cover(&mut held, bytes + beside)?;
+        self.held = Some(held);
+        Ok(parsed)
     }
 
-    /// A 200 with the JSON text that `encode` puts together from about so many bytes, packed when the client asked for
-    /// it. Large texts are put together off the threads that serve requests.
+    /// A 200 with the JSON text that `encode` puts together from about so many bytes in memory, packed when the client
+    /// asked for it. Large texts are put together off the threads that serve requests.
     ///
     /// # Errors
-    /// 500 when packing failed.
+    /// 503 when too many answers wait to be read; 500 when packing failed.
     pub async fn answer_of(
         self,
         state: &AppState,
         bytes: usize,
-        encode: impl FnOnce() -> Vec<u8> + Send + 'static,
+        encode: impl FnOnce() -> Text + Send + 'static,
     ) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
+        let mut held = state.answers.take(self.user, 0)?;
+        // The operations, and the text that they become.
+        cover(&mut held, 2 * bytes)?;
         let text = if bytes > ENCODE_ELSEWHERE_ABOVE_BYTES {
             tokio::task::spawn_blocking(encode).await.map_err(ApiError::internal)?
         } else {
             encode()
         };
-        self.answer(state, text).await
+        self.send(state, held, text).await
     }
 
     /// A 200 with this JSON text, packed when the client asked for it.
     ///
     /// # Errors
-    /// 500 when packing failed.
+    /// Like [`Call::answer_of`].
     pub async fn answer(self, state: &AppState, text: Vec<u8>) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
-        encode::json_text(text, encode::accepts_gzip(&self.parts.headers), &state.codecs).await
+        let held = state.answers.take(self.user, 0)?;
+        self.send(state, held, text.into()).await
+    }
+
+    /// The same with a text in parts.
+    ///
+    /// # Errors
+    /// Like [`Call::answer_of`].
+    pub async fn answer_parts(self, state: &AppState, parts: outgoing::Parts) -> ApiResult<Response> {
+        self.trace.enter(Phase::Encode);
+        let held = state.answers.take(self.user, 0)?;
+        outgoing::answer(state, held, parts, encode::accepts_gzip(&self.parts.headers)).await
+    }
+
+    async fn send(self, state: &AppState, held: Held, text: Text) -> ApiResult<Response> {
+        let gzip = encode::accepts_gzip(&self.parts.headers);
+        if text.gaps.is_empty() && text.json.len() <= SMALL_BYTES {
+            return encode::json_text(text.json, gzip);
+        }
+        outgoing::answer(state, held, outgoing::parts(text), gzip).await
     }
 }
 

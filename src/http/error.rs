@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use crate::accounts::AuthError;
+use crate::budget::Refused;
 use crate::engine::{EngineError, QuotaExceeded, RestoreError};
 use crate::protocol::ErrorCode;
 use crate::protocol::response::Issue;
@@ -236,6 +237,12 @@ impl From<EngineError> for ApiError {
             EngineError::Unavailable => Self::unavailable("database unavailable, please retry", &error),
             EngineError::Internal(_) => Self::internal(error),
         }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        Self::unavailable("server busy, please retry", refused)
     }
 }
 

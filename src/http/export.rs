@@ -18,12 +18,14 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::account::{asker, events};
 use super::answer;
-use super::archives::{DOWNLOAD_BYTES, attachment, facts, lines};
-use super::budget::Held;
+use super::archives::{ReadError, attachment, facts, next_lines};
+use super::body::cover;
 use super::call::Call;
 use super::error::{ApiError, ApiResult};
+use super::outgoing::{Part, Parts, Pieces, leaving};
 use super::state::AppState;
-use crate::engine::archive::{ArchiveError, LogReader};
+use crate::budget::Held;
+use crate::engine::archive::LogReader;
 use crate::engine::{EngineError, RestoreError, Restored};
 use crate::protocol::UserId;
 use crate::store::SecurityKind;
@@ -50,7 +52,7 @@ pub fn router() -> Router<AppState> {
 
 async fn export(State(state): State<AppState>, request: Request) -> ApiResult {
     let call = Call::authenticate(&state, request).await?;
-    let held = state.bodies.hold(DOWNLOAD_BYTES)?;
+    let held = state.exports.take(call.user, 1)?;
     let (user, deadline) = (call.user, call.trace.deadline());
     let newest = newest_state(&state, user, deadline).await?;
     let account = account(&state, user, newest.as_ref(), deadline).await?;
@@ -59,16 +61,23 @@ async fn export(State(state): State<AppState>, request: Request) -> ApiResult {
     state.accounts.note(user, SecurityKind::Exported, &asker).await;
     let log =
         serde_json::to_vec_pretty(&events(&state.accounts.security_log(user).await?)).map_err(ApiError::internal)?;
+    let whole = |bytes: Bytes| Parts::from([Part::Text(bytes)]);
     let mut files = vec![
-        ("README.txt", Bytes::from_static(README.as_bytes())),
-        ("account.json", account),
-        ("security-log.json", log.into()),
+        ("README.txt", whole(Bytes::from_static(README.as_bytes()))),
+        ("account.json", whole(account)),
+        ("security-log.json", whole(log.into())),
     ];
-    if let Some(restored) = newest {
-        files.push(("state.json", answer::restored(&restored, true).into()));
+    if let Some(mut restored) = newest {
+        // Like any answer that waits to be read: until it is packed.
+        let mut room = state.answers.take(user, 0)?;
+        cover(&mut room, restored.state_len())?;
+        let room = Arc::new(room);
+        restored.state = restored.state.iter().map(|piece| leaving(piece.clone(), Arc::clone(&room))).collect();
+        files.push(("state.json", answer::restored(&restored, true)));
     }
     metrics::counter!("supersync_exports_total", "kind" => "account").increment(1);
-    let zip = Zip::new(user, files, reader, held);
+    let pieces = Pieces::new(Arc::clone(&state.store), user, Parts::new());
+    let zip = Zip::new(files, pieces, reader, held);
     Ok(attachment(Body::from_stream(stream::try_unfold(zip, Zip::next)), "application/zip", "supersync-export.zip"))
 }
 
@@ -129,12 +138,13 @@ type Writer = ZipWriter<StreamWriter<Sink>>;
 
 /// A zip file in the making.
 struct Zip {
-    user: UserId,
     /// `None`: it is complete.
     writer: Option<Writer>,
     sink: Sink,
-    /// Small ones, still to be written, the last one first.
-    files: Vec<(&'static str, Bytes)>,
+    /// Still to be written, the last one first.
+    files: Vec<(&'static str, Parts)>,
+    /// Of the file that is being written.
+    pieces: Pieces,
     reader: LogReader,
     operations_begun: bool,
     _held: Held,
@@ -143,7 +153,7 @@ struct Zip {
 #[derive(Debug, thiserror::Error)]
 enum ZipError {
     #[error(transparent)]
-    Log(#[from] ArchiveError),
+    Read(#[from] ReadError),
     #[error(transparent)]
     Zip(#[from] zip::result::ZipError),
     #[error(transparent)]
@@ -153,11 +163,11 @@ enum ZipError {
 }
 
 impl Zip {
-    fn new(user: UserId, mut files: Vec<(&'static str, Bytes)>, reader: LogReader, held: Held) -> Self {
+    fn new(mut files: Vec<(&'static str, Parts)>, pieces: Pieces, reader: LogReader, held: Held) -> Self {
         files.reverse();
         let sink = Sink::default();
         let writer = Some(ZipWriter::new_stream(sink.clone()));
-        Self { user, writer, sink, files, reader, operations_begun: false, _held: held }
+        Self { writer, sink, files, pieces, reader, operations_begun: false, _held: held }
     }
 
     /// The next bytes. A failure ends the connection without the end of the body: the file is not complete, and no program
@@ -166,7 +176,7 @@ impl Zip {
         // The packer keeps small inputs to itself for a while.
         while self.writer.is_some() {
             if let Err(error) = self.step().await {
-                tracing::warn!(%error, user_id = self.user, "an export breaks off");
+                tracing::warn!(%error, user_id = self.reader.account(), "an export breaks off");
                 return Err(error);
             }
             let bytes = self.sink.take();
@@ -178,13 +188,19 @@ impl Zip {
     }
 
     async fn step(&mut self) -> Result<(), ZipError> {
-        let (begin, data, is_end) = if let Some((name, data)) = self.files.pop() {
-            (Some(name), data, false)
+        let mut begin = None;
+        let data = if self.operations_begun {
+            next_lines(&mut self.reader, &mut self.pieces).await?
         } else {
-            let is_first = !std::mem::replace(&mut self.operations_begun, true);
-            let page = self.reader.next_page().await?;
-            (is_first.then_some("operations.ndjson"), lines(&page), page.is_empty())
+            self.pieces.next().await.map_err(ReadError::from)?
         };
+        if data.is_none() && !self.operations_begun {
+            let next = self.files.pop();
+            self.operations_begun = next.is_none();
+            let (name, parts) = next.unwrap_or(("operations.ndjson", Parts::new()));
+            self.pieces.refill(parts);
+            begin = Some(name);
+        }
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
         let packing = tokio::task::spawn_blocking(move || {
             if let Some(name) = begin {
@@ -192,8 +208,9 @@ impl Zip {
                 let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
                 writer.start_file(name, options.large_file(true))?;
             }
-            writer.write_all(&data)?;
-            if is_end {
+            if let Some(data) = data {
+                writer.write_all(&data)?;
+            } else if begin.is_none() {
                 writer.finish()?;
                 return Ok::<_, ZipError>(None);
             }

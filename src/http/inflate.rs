@@ -4,6 +4,8 @@ use std::io::Read as _;
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::budget::Refused;
+
 /// Output is gathered in pieces of this size.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Deflate can't pack more than this many bytes into one.
@@ -24,6 +26,9 @@ pub enum InflateError {
     /// Not gzip, cut off, corrupt, or followed by something else.
     #[error("not gzip")]
     Gzip,
+    /// There is no room for what is in it.
+    #[error(transparent)]
+    NoRoom(#[from] Refused),
 }
 
 /// Decodes base64 of either alphabet, with or without padding and line breaks, to at most `cap` bytes.
@@ -73,13 +78,20 @@ pub fn decode_base64(text: &[u8], cap: usize) -> Result<Vec<u8>, InflateError> {
     Ok(out)
 }
 
-/// Inflates gzip, of one member or several, to at most `cap` bytes.
+/// Inflates gzip, of one member or several, to at most `cap` bytes. `room` is asked before memory is taken, with all the
+/// bytes that the result then takes.
 ///
 /// # Errors
-/// [`InflateError::Gzip`], [`InflateError::InflatedTooLarge`] as soon as the cap is passed.
-pub fn gunzip(packed: &[u8], cap: usize) -> Result<Vec<u8>, InflateError> {
+/// [`InflateError::Gzip`], [`InflateError::InflatedTooLarge`] as soon as the cap is passed, [`InflateError::NoRoom`].
+pub fn gunzip(
+    packed: &[u8],
+    cap: usize,
+    room: &mut dyn FnMut(usize) -> Result<(), Refused>,
+) -> Result<Vec<u8>, InflateError> {
     let mut decoder = MultiGzDecoder::new(packed);
-    let mut out = Vec::with_capacity(expected_size(packed).min(cap));
+    let expected = expected_size(packed).min(cap);
+    room(expected)?;
+    let mut out = Vec::with_capacity(expected);
     let mut chunk = vec![0; CHUNK_BYTES.min(cap + 1)];
     loop {
         match decoder.read(&mut chunk) {
@@ -89,7 +101,10 @@ pub fn gunzip(packed: &[u8], cap: usize) -> Result<Vec<u8>, InflateError> {
                 if out.capacity() - out.len() < n {
                     // Doubling, but not beyond the cap.
                     let grown = (out.capacity() * 2).max(CHUNK_BYTES).min(cap).max(out.len() + n);
+                    // The old one is still there while it is copied.
+                    room(out.capacity() + grown)?;
                     out.reserve_exact(grown - out.len());
+                    room(grown)?;
                 }
                 out.extend_from_slice(&chunk[..n]);
             }
@@ -116,6 +131,24 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
+
+    fn gunzip(packed: &[u8], cap: usize) -> Result<Vec<u8>, InflateError> {
+        super::gunzip(packed, cap, &mut |_| Ok(()))
+    }
+
+    #[test]
+    fn room_is_asked_for_before_it_is_taken() {
+        let refused = Refused { resource: crate::budget::Resource::Bodies, by_account: true };
+        // The size that the trailer claims is too small, so the buffer has to grow.
+        let packed = [gzip(&vec![1; 290_000]), gzip(&[2; 10])].concat();
+        let mut asked = Vec::new();
+        let inflated = super::gunzip(&packed, 300_000, &mut |bytes| {
+            asked.push(bytes);
+            if bytes > 200_000 { Err(refused) } else { Ok(()) }
+        });
+        assert_eq!(inflated, Err(InflateError::NoRoom(refused)));
+        assert!(asked.len() > 2 && asked.iter().rev().skip(1).all(|bytes| *bytes <= 200_000), "{asked:?}");
+    }
 
     fn gzip(plain: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());

@@ -43,6 +43,10 @@ const LEAVING_TIME: Duration = Duration::from_secs(1);
 /// How long a connection to the metrics listener may be silent.
 const METRICS_SILENCE: Duration = Duration::from_secs(30);
 
+/// What the system keeps of an answer that it can't send yet. Without a bound it would be megabytes for each connection, and
+/// how fast the other side reads could be seen only each time that they have gone.
+const UNSENT_BYTES: u32 = 256 * 1024;
+
 /// Serves until `shutdown` is cancelled, then stops. For `timeouts.linger` everything is served as before, but readiness
 /// says no and answers end their connections, so that a balancer goes elsewhere without meeting a closed door. Then: no
 /// new connections, sockets closed, running requests finished within `timeouts.drain`. Whatever runs longer is cut off.
@@ -177,6 +181,10 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;
+        }
+        #[cfg(target_os = "linux")]
+        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+            tracing::debug!(%error, "the system decides how much of an answer it keeps");
         }
         let guest = Arc::clone(place.connection());
         let io = TokioIo::new(Watched::new(IdleLimit::new(stream, self.silence), place));

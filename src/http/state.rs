@@ -1,7 +1,6 @@
 //! What handlers share.
 
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::address;
-use super::budget::BodyBudget;
+use super::codecs::Codecs;
 use super::cors::CorsPolicy;
 use super::crowd::Crowd;
 use super::headers::SecurityHeaders;
@@ -17,8 +16,9 @@ use super::limits::{FixedWindow, Verdict};
 use super::meter::Meters;
 use super::route::Class;
 use crate::accounts::Accounts;
+use crate::budget::{Pool, Resource};
 use crate::clock::Clock;
-use crate::config::{Config, RateLimit};
+use crate::config::{Config, Limits, RateLimit};
 use crate::descriptors::{self, Room};
 use crate::engine::Handle;
 use crate::protocol::UserId;
@@ -30,6 +30,28 @@ const PER_NETWORK: u32 = 8;
 /// How many times the upgrades of one device an address has. The device says itself which it is, so its limit alone is
 /// none; many may share an address.
 const PER_ADDRESS: u32 = 10;
+
+/// What an account may hold of the bytes that all share: one part in this many.
+const ACCOUNT_PART: usize = 8;
+/// Bytes of requests to account routes, in all, that are not small.
+const ACCOUNT_BODIES: usize = 8 * 1024 * 1024;
+/// Downloads of whole data sets under way, in all and of one account.
+const EXPORTS: usize = 8;
+const EXPORTS_PER_ACCOUNT: usize = 1;
+
+/// Request bodies, while they arrive and are worked on. Whatever is configured, the largest request must fit: while it is
+/// unpacked, and again while it is parsed, it takes twice its size.
+fn bodies(limits: &Limits) -> Pool {
+    let largest = 2 * limits.snapshot_inflated_bytes.max(limits.upload_inflated_bytes);
+    let most = limits.max_queued_bytes.max(largest);
+    Pool::with_large(Resource::Bodies, most, limits.max_queued_bytes / ACCOUNT_PART, most)
+}
+
+/// Answers that have not left. A rebuilt state is the largest that is sent from memory.
+fn answers(limits: &Limits) -> Pool {
+    let most = (limits.max_queued_bytes / 2).max(limits.max_replay_state_bytes + limits.page_bytes);
+    Pool::with_large(Resource::Answers, most, limits.max_queued_bytes / ACCOUNT_PART, most)
+}
 
 /// The limits of one class of routes.
 #[derive(Debug)]
@@ -143,10 +165,16 @@ pub struct Shared {
     pub meters: Meters,
     /// Who asks most, and what took longest.
     pub recent: Arc<Recent>,
-    /// How many large bodies are packed or unpacked at once: more than there are cores gains nothing and costs memory.
-    pub codecs: Arc<Semaphore>,
+    /// Turns at packing and unpacking.
+    pub codecs: Codecs,
     /// Memory for request bodies.
-    pub bodies: BodyBudget,
+    pub bodies: Pool,
+    /// Memory for bodies of requests whose sender is not known.
+    pub account_bodies: Pool,
+    /// Memory for answers that have not left.
+    pub answers: Pool,
+    /// Downloads of whole data sets.
+    pub exports: Pool,
     /// What clients may hold at once.
     pub room: Room,
     /// Places for sockets, of the whole process.
@@ -177,15 +205,17 @@ impl AppState {
         recent: Arc<Recent>,
     ) -> Self {
         let room = Room::within(&config, descriptors::limit());
-        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         Self(Arc::new(Shared {
             limiters: Limiters::new(&config),
             cors: CorsPolicy::new(&config.cors),
             security: SecurityHeaders::new(&config.public_url),
             meters: Meters::default(),
             recent,
-            codecs: Arc::new(Semaphore::new(cores)),
-            bodies: BodyBudget::new(config.limits.max_queued_bytes),
+            codecs: Codecs::new(),
+            bodies: bodies(&config.limits),
+            account_bodies: Pool::new(Resource::AccountBodies, ACCOUNT_BODIES, ACCOUNT_BODIES),
+            answers: answers(&config.limits),
+            exports: Pool::new(Resource::Exports, EXPORTS, EXPORTS_PER_ACCOUNT),
             room,
             sockets: Arc::new(Semaphore::new(room.sockets)),
             sockets_by_address: Crowd::new(room.sockets_per_address),

@@ -4,7 +4,6 @@ use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
-use bytes::Bytes;
 
 use super::answer;
 use super::body::Caps;
@@ -50,7 +49,7 @@ async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
     call.trace.brings(upload.ops.len());
     match state.engine.upload(call.user, upload, call.trace.deadline()).await? {
         UploadReply::Done(done) => {
-            let bytes = done.new_ops.iter().map(Bytes::len).sum();
+            let bytes = done.new_ops.iter().map(|op| op.json.len()).sum();
             call.answer_of(&state, bytes, move || answer::upload(&done)).await
         }
         UploadReply::QuotaExceeded(quota) => Err(ApiError::quota_exceeded(&quota)),
@@ -79,7 +78,7 @@ async fn download(State(state): State<AppState>, request: Request) -> ApiResult 
     let call = Call::authenticate(&state, request).await?;
     let query = DownloadQuery::parse(&call.query()).map_err(|error| refuse(&state, error, false))?;
     let page = state.engine.download(call.user, query, call.trace.deadline()).await?;
-    let (bytes, now_ms) = (page.ops.iter().map(Bytes::len).sum(), state.clock.now_ms());
+    let (bytes, now_ms) = (page.ops.iter().map(|op| op.json.len()).sum(), state.clock.now_ms());
     call.answer_of(&state, bytes, move || answer::download(&page, now_ms)).await
 }
 
@@ -110,7 +109,7 @@ async fn upload_snapshot(State(state): State<AppState>, request: Request) -> Api
 async fn current_state(State(state): State<AppState>, request: Request) -> ApiResult {
     let call = Call::authenticate(&state, request).await?;
     let restored = state.engine.restore(call.user, None, call.trace.deadline()).await?;
-    call.answer_of(&state, restored.state_len(), move || answer::restored(&restored, true)).await
+    call.answer_parts(&state, answer::restored(&restored, true)).await
 }
 
 async fn status(State(state): State<AppState>, request: Request) -> ApiResult {
@@ -157,7 +156,7 @@ async fn restore(State(state): State<AppState>, Path(seq): Path<String>, request
         .filter(|seq| *seq >= 1)
         .ok_or_else(|| ApiError::bad_request("Invalid serverSeq: a positive integer is needed"))?;
     let restored = state.engine.restore(call.user, Some(seq), call.trace.deadline()).await?;
-    call.answer_of(&state, restored.state_len(), move || answer::restored(&restored, false)).await
+    call.answer_parts(&state, answer::restored(&restored, false)).await
 }
 
 /// The integer with which the text begins, as JavaScript's `parseInt` finds it; one that is too large counts as the

@@ -29,6 +29,37 @@ pub struct UploadRequest {
     pub request_id: Option<Arc<str>>,
 }
 
+/// What was made of a body.
+pub trait Parsed {
+    /// Bytes of memory that it takes beside the body, of which it holds parts.
+    fn bytes_beside(&self, body: &Bytes) -> usize;
+}
+
+/// About what a short text takes of its own, with its place in a list.
+const TEXT_BYTES: usize = 64;
+
+/// The bytes of a payload that is no part of the body.
+fn copied(payload: Option<&Bytes>, body: &Bytes) -> usize {
+    payload.filter(|payload| !body.as_ptr_range().contains(&payload.as_ptr())).map_or(0, Bytes::len)
+}
+
+impl Parsed for UploadRequest {
+    fn bytes_beside(&self, body: &Bytes) -> usize {
+        let of_op = |op: &UploadedOp| {
+            let ids = op.entity_ids.iter().flatten().map(|id| TEXT_BYTES + id.len()).sum::<usize>();
+            let clock = op.vector_clock.iter().map(|(client, _)| TEXT_BYTES + client.len()).sum::<usize>();
+            ids + clock + copied(op.payload.as_ref(), body)
+        };
+        self.ops.iter().map(of_op).sum()
+    }
+}
+
+impl Parsed for SnapshotRequest {
+    fn bytes_beside(&self, body: &Bytes) -> usize {
+        copied(self.state.as_ref(), body)
+    }
+}
+
 /// Why a snapshot is uploaded (`reason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]

@@ -133,32 +133,109 @@ pub enum IdsPart<'a> {
     Json(Option<&'a str>),
 }
 
+/// An operation on its way to a client: encoded, but for its payload where that is large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutgoingOp {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// As clients read it.
+    pub json: Bytes,
+    /// Where the payload belongs that is missing in `json`, and its size: it is read when it is sent.
+    pub gap: Option<(usize, usize)>,
+}
+
+impl OutgoingOp {
+    /// One that is there as a whole.
+    #[must_use]
+    pub const fn whole(seq: Seq, json: Bytes) -> Self {
+        Self { seq, json, gap: None }
+    }
+
+    /// Bytes on the wire.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.json.len() + self.gap.map_or(0, |(_, bytes)| bytes)
+    }
+
+    /// Whether there is nothing to send, which is never so.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A place in a text at which an operation's payload is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Bytes of the text before it.
+    pub at: usize,
+    /// Whose payload.
+    pub seq: Seq,
+    /// The payload's size.
+    pub bytes: usize,
+}
+
+/// An answer's text, with gaps where large payloads belong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    /// What there is of it.
+    pub json: Vec<u8>,
+    /// In order.
+    pub gaps: Vec<Gap>,
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(json: Vec<u8>) -> Self {
+        Self { json, gaps: Vec::new() }
+    }
+}
+
+impl<'a> From<&'a StoredOp> for OpParts<'a> {
+    fn from(op: &'a StoredOp) -> Self {
+        Self {
+            server_seq: op.server_seq,
+            id: &op.id,
+            client_id: &op.client_id,
+            action_type: &op.action_type,
+            op_type: op.op_type,
+            entity_type: op.entity_type,
+            entity_id: op.entity_id.as_deref(),
+            entity_ids: IdsPart::List(&op.entity_ids),
+            payload: &op.payload,
+            vector_clock: op.vector_clock.as_json(),
+            timestamp: op.timestamp,
+            schema_version: op.schema_version,
+            is_payload_encrypted: op.is_payload_encrypted,
+            import_reason: op.import_reason,
+            repair_base_server_seq: op.repair_base_server_seq,
+            received_at: op.received_at,
+        }
+    }
+}
+
 /// Appends an operation as clients read it: a `ServerOperation` of section 3.3. The payload's bytes are pasted.
 pub fn encode_op(op: &StoredOp, out: &mut Vec<u8>) {
-    let parts = OpParts {
-        server_seq: op.server_seq,
-        id: &op.id,
-        client_id: &op.client_id,
-        action_type: &op.action_type,
-        op_type: op.op_type,
-        entity_type: op.entity_type,
-        entity_id: op.entity_id.as_deref(),
-        entity_ids: IdsPart::List(&op.entity_ids),
-        payload: &op.payload,
-        vector_clock: op.vector_clock.as_json(),
-        timestamp: op.timestamp,
-        schema_version: op.schema_version,
-        is_payload_encrypted: op.is_payload_encrypted,
-        import_reason: op.import_reason,
-        repair_base_server_seq: op.repair_base_server_seq,
-        received_at: op.received_at,
-    };
-    parts.encode(out);
+    OpParts::from(op).encode(out);
+}
+
+/// How many bytes [`encode_op`] appends.
+#[must_use]
+pub fn encoded_len(op: &StoredOp) -> usize {
+    let mut envelope = Vec::with_capacity(512);
+    OpParts { payload: &[], ..OpParts::from(op) }.encode(&mut envelope);
+    envelope.len() + op.payload.len()
 }
 
 impl OpParts<'_> {
     /// Appends the operation as [`encode_op`] does.
     pub fn encode(&self, out: &mut (impl Sink + BufMut)) {
+        self.encode_head(out);
+        out.put_slice(self.payload);
+        self.encode_tail(out);
+    }
+
+    /// Appends what stands before the payload.
+    pub fn encode_head(&self, out: &mut (impl Sink + BufMut)) {
         out.push_text("{");
         int(out, "serverSeq", self.server_seq);
         name(out, "op");
@@ -188,7 +265,10 @@ impl OpParts<'_> {
             }
         }
         name(out, "payload");
-        out.put_slice(self.payload);
+    }
+
+    /// Appends what stands behind the payload.
+    pub fn encode_tail(&self, out: &mut (impl Sink + BufMut)) {
         name(out, "vectorClock");
         out.push_text(self.vector_clock);
         int(out, "timestamp", self.timestamp);
@@ -202,20 +282,22 @@ impl OpParts<'_> {
     }
 }
 
-/// Appends `"key":[…]` of values that are JSON already.
-fn pasted(out: &mut String, key: &str, rest: &mut Vec<u8>, values: &[Bytes]) {
+/// Appends `"key":[…]` of operations that are JSON already.
+fn pasted(out: &mut String, key: &str, rest: &mut Text, ops: &[OutgoingOp]) {
     name(out, key);
-    rest.reserve(out.len() + values.iter().map(|value| value.len() + 1).sum::<usize>() + 256);
-    rest.extend_from_slice(out.as_bytes());
+    let Text { json, gaps } = rest;
+    json.reserve(out.len() + ops.iter().map(|op| op.json.len() + 1).sum::<usize>() + 256);
+    json.extend_from_slice(out.as_bytes());
     out.clear();
-    rest.push(b'[');
-    for (i, value) in values.iter().enumerate() {
+    json.push(b'[');
+    for (i, op) in ops.iter().enumerate() {
         if i > 0 {
-            rest.push(b',');
+            json.push(b',');
         }
-        rest.extend_from_slice(value);
+        gaps.extend(op.gap.map(|(at, bytes)| Gap { at: json.len() + at, seq: op.seq, bytes }));
+        json.extend_from_slice(&op.json);
     }
-    rest.push(b']');
+    json.push(b']');
 }
 
 fn rejection(out: &mut String, rejection: &Rejection) {
@@ -228,8 +310,8 @@ fn rejection(out: &mut String, rejection: &Rejection) {
 pub struct UploadResponse<'a> {
     /// One per operation, in the order of the request.
     pub results: &'a [OpResult],
-    /// Operations of others, encoded by [`encode_op`]. Left out when empty.
-    pub new_ops: &'a [Bytes],
+    /// Operations of others. Left out when empty.
+    pub new_ops: &'a [OutgoingOp],
     /// The account's counter after the upload.
     pub latest_seq: Seq,
     /// Whether more operations of others wait.
@@ -241,8 +323,8 @@ pub struct UploadResponse<'a> {
 impl UploadResponse<'_> {
     /// The body.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::new();
+    pub fn encode(&self) -> Text {
+        let mut body = Text::default();
         let mut text = String::with_capacity(64 + self.results.len() * 96);
         text.push('{');
         name(&mut text, "results");
@@ -270,7 +352,7 @@ impl UploadResponse<'_> {
         flag(&mut text, "hasMorePiggyback", self.has_more_piggyback);
         flag(&mut text, "deduplicated", self.deduplicated);
         text.push('}');
-        body.extend_from_slice(text.as_bytes());
+        body.json.extend_from_slice(text.as_bytes());
         body
     }
 }
@@ -278,8 +360,8 @@ impl UploadResponse<'_> {
 /// The answer to a download (contract, section 6).
 #[derive(Clone, Copy, Debug)]
 pub struct DownloadResponse<'a> {
-    /// Encoded by [`encode_op`], ascending.
-    pub ops: &'a [Bytes],
+    /// Ascending.
+    pub ops: &'a [OutgoingOp],
     /// Whether a later page exists.
     pub has_more: bool,
     /// The account's counter.
@@ -297,8 +379,8 @@ pub struct DownloadResponse<'a> {
 impl DownloadResponse<'_> {
     /// The body. It always declares that repairs with a base are understood: released clients upload them only then.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::new();
+    pub fn encode(&self) -> Text {
+        let mut body = Text::default();
         let mut text = String::from("{");
         pasted(&mut text, "ops", &mut body, self.ops);
         bool(&mut text, "hasMore", self.has_more);
@@ -311,7 +393,7 @@ impl DownloadResponse<'_> {
         int(&mut text, "serverTime", self.server_time);
         name(&mut text, "capabilities");
         text.push_str("{\"causalRepairSnapshots\":true}}");
-        body.extend_from_slice(text.as_bytes());
+        body.json.extend_from_slice(text.as_bytes());
         body
     }
 }

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::segment::Segment;
 use super::{Adoption, Result};
+use crate::protocol::response::OutgoingOp;
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 
 /// The newest causal full state of a data set.
@@ -285,7 +286,7 @@ pub struct LogRange<'a> {
     pub exclude_client: Option<&'a str>,
     /// At most so many operations.
     pub limit: usize,
-    /// At most so many bytes of payload, but always at least one operation.
+    /// At most so many bytes as clients get them, but always at least one operation.
     pub max_bytes: usize,
 }
 
@@ -300,34 +301,9 @@ pub struct LogPage<T = StoredOp> {
     pub has_more: bool,
 }
 
-/// An operation on its way to a client.
-#[derive(Clone, Debug, PartialEq)]
-pub enum OutgoingOp {
-    /// Still to be encoded.
-    Row(StoredOp),
-    /// Its place in the log, and its JSON as clients get it.
-    Encoded(Seq, Bytes),
-}
-
-impl OutgoingOp {
-    /// Its place in the log.
-    #[must_use]
-    pub const fn seq(&self) -> Seq {
-        match self {
-            Self::Row(op) => op.server_seq,
-            Self::Encoded(seq, _) => *seq,
-        }
-    }
-
-    /// Bytes of payload that are still to be encoded.
-    #[must_use]
-    pub fn bytes_to_encode(&self) -> usize {
-        match self {
-            Self::Row(op) => op.payload.len(),
-            Self::Encoded(..) => 0,
-        }
-    }
-}
+/// From this size on a payload is not part of a page that is read to be sent: [`LogStore::read_payload`] reads it, piece by
+/// piece.
+pub const LARGE_PAYLOAD_BYTES: usize = 1 << 20;
 
 /// A full state in the log, without its payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -430,8 +406,13 @@ pub trait LogStore: Send + Sync + 'static {
     /// each other until something is found: an empty page means that there is nothing.
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage>;
 
-    /// The same page as [`LogStore::read_log`], for sending: what is stored as clients get it is not decoded.
+    /// The same page as [`LogStore::read_log`], for sending: what is stored as clients get it is not decoded, and payloads
+    /// from [`LARGE_PAYLOAD_BYTES`] on are left out.
     async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>>;
+
+    /// One of the pieces, counted from 0, that an operation's payload is made of; each is at most
+    /// [`LARGE_PAYLOAD_BYTES`] long. `None`: there are no more, or the operation is not stored as a row (any more).
+    async fn read_payload(&self, user: UserId, seq: Seq, piece: usize) -> Result<Option<Bytes>>;
 
     /// Full states with `after < seq ≤ up_to`, newest first, legacy REPAIRs included.
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>>;

@@ -69,7 +69,7 @@ pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use log::{
     AccountState, ArchiveReason, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateMark,
-    FullStateRow, LEGACY_MISC, LogPage, LogRange, LogStore, MAX_DEVICES, OutgoingOp, SnapshotBlob, SnapshotChange,
+    FullStateRow, LARGE_PAYLOAD_BYTES, LEGACY_MISC, LogPage, LogRange, LogStore, MAX_DEVICES, SnapshotBlob, SnapshotChange,
     SnapshotMeta, SyncState, Touch,
 };
 pub use maintenance::{ArchiveSize, LastSegment, MaintenanceStore, Sealable};

@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 
 use super::segment::{self, Unpacked};
-use super::{LogPage, LogRange, OutgoingOp, Result, SCAN_WINDOW};
+use super::{LogPage, LogRange, Result, SCAN_WINDOW};
+use crate::protocol::response::{OutgoingOp, encoded_len};
 use crate::protocol::{Seq, StoredOp};
 
 /// Most segments that one statement reads.
@@ -15,13 +16,14 @@ const MAX_SEGMENTS: usize = 32;
 
 /// In what form a page holds its operations.
 pub(super) trait PageOp: Sized + Send {
-    fn of_row(op: StoredOp) -> Self;
+    /// Bytes as clients get it.
+    fn bytes(&self) -> usize;
     fn of_segment(segment: &Unpacked, at: usize) -> Result<Self>;
 }
 
 impl PageOp for StoredOp {
-    fn of_row(op: StoredOp) -> Self {
-        op
+    fn bytes(&self) -> usize {
+        encoded_len(self)
     }
 
     fn of_segment(segment: &Unpacked, at: usize) -> Result<Self> {
@@ -30,12 +32,12 @@ impl PageOp for StoredOp {
 }
 
 impl PageOp for OutgoingOp {
-    fn of_row(op: StoredOp) -> Self {
-        Self::Row(op)
+    fn bytes(&self) -> usize {
+        self.len()
     }
 
     fn of_segment(segment: &Unpacked, at: usize) -> Result<Self> {
-        Ok(Self::Encoded(segment.seq(at), segment.json(at)))
+        Ok(Self::whole(segment.seq(at), segment.json(at)))
     }
 }
 
@@ -50,7 +52,7 @@ pub(super) struct Stretch {
     pub(super) segments: usize,
     /// At most so many rows, and one more to say that there are more.
     pub(super) rows: usize,
-    /// Payload bytes of rows.
+    /// Bytes of rows, of which each counts at least its payload, clock and entity ids.
     pub(super) bytes: usize,
 }
 
@@ -128,23 +130,13 @@ impl<'a, T: PageOp> Builder<'a, T> {
     }
 
     /// Then its rows, in order. `false`: no more are needed.
-    pub(super) fn row(&mut self, op: StoredOp) -> Result<bool> {
-        let fits = self.admit_row(op.server_seq, op.payload.len())?;
+    pub(super) fn row(&mut self, seq: Seq, op: T) -> Result<bool> {
+        self.take_segments(seq)?;
+        let fits = !self.full && self.admit(op.bytes());
         if fits {
-            self.push(T::of_row(op));
+            self.page.ops.push(op);
         }
         Ok(fits)
-    }
-
-    /// The same in two steps, for rows that are taken only when they fit.
-    pub(super) fn admit_row(&mut self, seq: Seq, payload_len: usize) -> Result<bool> {
-        self.take_segments(seq)?;
-        Ok(!self.full && self.admit(payload_len))
-    }
-
-    /// A row that was admitted.
-    pub(super) fn push(&mut self, op: T) {
-        self.page.ops.push(op);
     }
 
     /// There is another row, which was not read because it does not fit.
@@ -180,7 +172,7 @@ impl<'a, T: PageOp> Builder<'a, T> {
                     break;
                 }
                 if self.range.exclude_client != Some(segment.client_id(at)) {
-                    if !self.admit(segment.payload_len(at)) {
+                    if !self.admit(segment.json(at).len()) {
                         return Ok(());
                     }
                     self.page.ops.push(T::of_segment(&segment, at)?);
@@ -192,8 +184,8 @@ impl<'a, T: PageOp> Builder<'a, T> {
     }
 
     /// Whether the next operation fits; if not, the page is full and there is more.
-    fn admit(&mut self, payload_len: usize) -> bool {
-        let bytes = self.bytes.saturating_add(payload_len);
+    fn admit(&mut self, bytes: usize) -> bool {
+        let bytes = self.bytes.saturating_add(bytes);
         let fits =
             self.page.ops.is_empty() || (self.page.ops.len() < self.range.limit && bytes <= self.range.max_bytes);
         if fits {

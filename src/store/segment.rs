@@ -283,7 +283,6 @@ struct Entry {
     client: usize,
     start: usize,
     end: usize,
-    payload_len: usize,
     storage_bytes: i64,
 }
 
@@ -336,7 +335,7 @@ impl Unpacked {
                 return Err(corrupt("an operation without client"));
             }
             let storage_bytes = surplus.wrapping_add(signed(payload_len));
-            entries.push(Entry { client, start, end, payload_len, storage_bytes });
+            entries.push(Entry { client, start, end, storage_bytes });
             start = end;
         }
         if reader.0.len() != start {
@@ -356,10 +355,6 @@ impl Unpacked {
 
     pub(super) fn client_id(&self, at: usize) -> &str {
         &self.clients[self.entries[at].client]
-    }
-
-    pub(super) fn payload_len(&self, at: usize) -> usize {
-        self.entries[at].payload_len
     }
 
     /// The operation as clients get it.

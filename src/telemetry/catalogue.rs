@@ -108,7 +108,8 @@ pub const KNOWN_VALUES: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("supersync_snapshots_total", "outcome", &["accepted", "SYNC_IMPORT_EXISTS", "REPAIR_STALE", "INTERNAL_ERROR"]),
-    ("supersync_engine_refused_total", "bound", &["user", "requests", "bytes", "bodies"]),
+    ("supersync_engine_refused_total", "bound", &["user", "requests", "bytes"]),
+    ("supersync_slow_connections_total", "because", &["slow_body", "slow_reader"]),
     ("supersync_commits_total", "outcome", &["committed", "stale", "duplicate_id", "contended", "error"]),
     (
         "supersync_sockets_closed_total",

@@ -42,6 +42,7 @@ mod quota;
 mod restore;
 mod retention;
 mod sealed;
+mod share;
 mod snapshot;
 mod socket;
 mod upload;

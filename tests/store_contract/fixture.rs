@@ -162,6 +162,13 @@ pub fn range(user: UserId, after: Seq, up_to: Seq) -> LogRange<'static> {
     LogRange { user, after, up_to, exclude_client: None, limit: 1000, max_bytes: 1 << 30 }
 }
 
+/// As clients get it.
+pub fn encoded(op: &StoredOp) -> bytes::Bytes {
+    let mut json = Vec::new();
+    supersync::protocol::response::encode_op(op, &mut json);
+    json.into()
+}
+
 pub fn seqs(page: &LogPage) -> Vec<Seq> {
     page.ops.iter().map(|op| op.server_seq).collect()
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use supersync::protocol::OpType;
-use supersync::store::{Commit, LogRange, Touch};
+use supersync::protocol::response::{OutgoingOp, encoded_len};
+use supersync::store::{Commit, LARGE_PAYLOAD_BYTES, LogRange, Touch};
 
 use super::fixture::*;
 
@@ -25,20 +26,75 @@ pub async fn a_page_is_bounded_in_bytes_but_never_empty(db: Db) {
         op.payload = Bytes::from(vec![b' '; size]);
         op
     });
-    apply(&db, append(user, &before, ops.collect())).await;
+    let ops: Vec<_> = ops.collect();
+    // As clients get them.
+    let bytes: Vec<_> = ops.iter().map(encoded_len).collect();
+    assert!(bytes[0] > 100 && bytes[2] > 5_000);
+    apply(&db, append(user, &before, ops)).await;
     let read = async |after, max_bytes| {
         let page = db.read_log(LogRange { max_bytes, ..range(user, after, 4) }).await.unwrap();
         (seqs(&page), page.has_more)
     };
-    assert_eq!(read(0, 199).await, (vec![1], true));
-    assert_eq!(read(0, 200).await, (vec![1, 2], true));
+    let two = bytes[0] + bytes[1];
+    assert_eq!(read(0, two - 1).await, (vec![1], true));
+    assert_eq!(read(0, two).await, (vec![1, 2], true));
     assert_eq!(read(0, 1).await, (vec![1], true));
     assert_eq!(read(0, 0).await, (vec![1], true));
-    assert_eq!(read(2, 200).await, (vec![3], true));
-    assert_eq!(read(3, 200).await, (vec![4], false));
+    assert_eq!(read(2, two).await, (vec![3], true));
+    assert_eq!(read(3, two).await, (vec![4], false));
     assert_eq!(read(3, 0).await, (vec![4], false));
-    assert_eq!(read(0, 5_210).await, (vec![1, 2, 3, 4], false));
-    assert_eq!(read(0, 5_209).await, (vec![1, 2, 3], true));
+    let all = bytes.iter().sum::<usize>();
+    assert_eq!(read(0, all).await, (vec![1, 2, 3, 4], false));
+    assert_eq!(read(0, all - 1).await, (vec![1, 2, 3], true));
+}
+
+/// What is sent is counted, not payloads only.
+pub async fn ids_and_clocks_count_for_a_page(db: Db) {
+    let user = account(&db, "a").await;
+    let before = state(&db, user).await;
+    let ops = (1..=4).map(|seq| {
+        let mut op = op(seq, "A");
+        op.entity_ids = (0..1000).map(|n| format!("{n}{}", "x".repeat(200)).into()).collect();
+        op
+    });
+    apply(&db, append(user, &before, ops.collect())).await;
+    let page = LogRange { max_bytes: 450_000, ..range(user, 0, 4) };
+    let (read, sent) = (db.read_log(page).await.unwrap(), db.read_outgoing(page).await.unwrap());
+    assert_eq!((seqs(&read), read.has_more), (vec![1, 2], true));
+    assert_eq!((sent.ops.len(), sent.has_more), (2, true));
+    assert!(sent.ops.iter().map(OutgoingOp::len).sum::<usize>() <= 450_000);
+}
+
+pub async fn a_large_payload_is_read_in_pieces(db: Db) {
+    let user = account(&db, "a").await;
+    let before = state(&db, user).await;
+    let size = 2 * LARGE_PAYLOAD_BYTES + 12_345;
+    let payload: Vec<u8> =
+        (0..size).map(|n| if n % 1000 == 0 { b'\\' } else { b'a' + u8::try_from(n % 7).unwrap() }).collect();
+    let mut ops = vec![op(1, "A"), op(2, "B"), op(3, "A")];
+    ops[1].payload = payload.into();
+    apply(&db, append(user, &before, ops.clone())).await;
+    let page = db.read_outgoing(range(user, 0, 3)).await.unwrap();
+    let [first, large, last] = &page.ops[..] else { panic!("three") };
+    assert_eq!((first.gap, last.gap), (None, None));
+    let (at, bytes) = large.gap.unwrap();
+    assert_eq!((large.seq, bytes), (2, size));
+    let mut whole = large.json[..at].to_vec();
+    let mut piece = 0;
+    while let Some(data) = db.read_payload(user, 2, piece).await.unwrap() {
+        assert!(!data.is_empty() && data.len() <= LARGE_PAYLOAD_BYTES);
+        whole.extend_from_slice(&data);
+        piece += 1;
+    }
+    whole.extend_from_slice(&large.json[at..]);
+    assert_eq!(Bytes::from(whole), encoded(&ops[1]));
+    assert_eq!(db.read_payload(user, 2, usize::MAX).await.unwrap(), None);
+    assert_eq!(db.read_payload(user, 4, 0).await.unwrap(), None, "no such operation");
+    let other = account(&db, "b").await;
+    assert_eq!(db.read_payload(other, 2, 0).await.unwrap(), None, "somebody else's");
+    // Its size counts for a page as if it were in it.
+    let bounded = db.read_outgoing(LogRange { max_bytes: size, ..range(user, 0, 3) }).await.unwrap();
+    assert_eq!((bounded.ops.len(), bounded.has_more), (1, true));
 }
 
 pub async fn a_page_that_is_full_at_the_end_has_no_more(db: Db) {

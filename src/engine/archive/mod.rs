@@ -19,14 +19,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::handle::within;
-use super::view::encode_page;
 use super::{EngineError, Handle, QuotaExceeded, store_trouble};
 use crate::protocol::limits::MAX_CLIENT_DOWNLOAD_OPS;
 use crate::protocol::op::is_causal_full_state;
+use crate::protocol::response::OutgoingOp;
 use crate::protocol::{ImportReason, Seq, UserId, follows};
 use crate::store::{ArchiveReason, ArchivedRange, FullStateRow, LogRange, Store, StoreError, SyncState};
 
@@ -36,7 +35,7 @@ const MAX_LISTED: usize = bound::MAX_SETS;
 const MAX_FULL_STATES: usize = 1000;
 /// Operations of a page when a set is read.
 const PAGE_OPS: usize = 500;
-/// Payload bytes of such a page.
+/// Bytes of such a page.
 const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Names an archived set of an account: its generation and its first sequence.
@@ -219,11 +218,17 @@ fn end_of(after: Seq, sequences: impl IntoIterator<Item = Seq>, sparse_up_to: Se
 }
 
 impl LogReader {
-    /// The next operations, each one encoded for the wire; nothing at the end.
+    /// Whose log it is.
+    #[must_use]
+    pub const fn account(&self) -> UserId {
+        self.user
+    }
+
+    /// The next operations; nothing at the end.
     ///
     /// # Errors
     /// [`ArchiveError::Incomplete`] when some are missing, as when they are being deleted; or the store's trouble.
-    pub async fn next_page(&mut self) -> Result<Vec<Bytes>, ArchiveError> {
+    pub async fn next_page(&mut self) -> Result<Vec<OutgoingOp>, ArchiveError> {
         if self.after >= self.up_to {
             return Ok(Vec::new());
         }
@@ -236,15 +241,14 @@ impl LogReader {
             max_bytes: PAGE_BYTES,
         };
         let page = self.store.read_outgoing(range).await?;
-        let sequences = page.ops.iter().map(crate::store::OutgoingOp::seq);
+        let sequences = page.ops.iter().map(|op| op.seq);
         let end = end_of(self.after, sequences, self.sparse_up_to).ok_or(ArchiveError::Incomplete)?;
         let is_end = !page.has_more && self.up_to <= self.sparse_up_to;
         if end == self.after && !is_end {
             return Err(ArchiveError::Incomplete);
         }
         self.after = if is_end { self.up_to } else { end };
-        let encoding = tokio::task::spawn_blocking(move || encode_page(page.ops)).await;
-        encoding.map_err(|died| EngineError::Internal(format!("encoding a page died: {died}")).into())
+        Ok(page.ops)
     }
 }
 

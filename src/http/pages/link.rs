@@ -79,7 +79,8 @@ async fn verify_email(state: State<AppState>, query: RawQuery, headers: HeaderMa
 async fn verify_email_confirmed(State(state): State<AppState>, request: Request) -> ApiResult {
     let (parts, body) = request.into_parts();
     let t = language(parts.uri.query(), &parts.headers);
-    let form = body::read(&parts.headers, body, MAX_FORM_BYTES, state.config.timeouts.socket).await?;
+    let mut held = state.account_bodies.take(body::NOBODY, 0)?;
+    let form = body::read(&parts.headers, body, MAX_FORM_BYTES, state.config.timeouts.socket, &mut held).await?;
     let Some(token) = parameter(&form, "token") else {
         return refuse(&state, t, &parts.headers, "Token is required");
     };

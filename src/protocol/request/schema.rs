@@ -143,6 +143,9 @@ pub(super) struct Checker<'a> {
     known: Vec<Arc<str>>,
 }
 
+/// Issues that are told; what is wrong beyond them is not worth the memory.
+const MAX_ISSUES: usize = 1000;
+
 /// So many different texts are looked out for.
 const MAX_KNOWN: usize = 12;
 
@@ -174,6 +177,9 @@ impl<'a> Checker<'a> {
 
     /// Adds an issue; `members` beyond code, message and path.
     pub(super) fn issue(&mut self, code: &str, message: impl Into<String>, path: Vec<Value>, members: Value) {
+        if self.issues.len() >= MAX_ISSUES {
+            return;
+        }
         let mut issue = Map::new();
         issue.insert("code".into(), json!(code));
         if let Value::Object(members) = members {
@@ -266,7 +272,7 @@ impl<'a> Checker<'a> {
                 self.wrong_type("string", path());
                 // Released servers go on to measure whatever has a length.
                 if let Some(span) = other.filter(|span| self.kind(Some(*span)) == b'[') {
-                    self.length("array", elements(self.raw(span)).len(), rule, &path());
+                    self.length("array", elements(self.raw(span)).count(), rule, &path());
                 }
                 return None;
             }
@@ -322,9 +328,13 @@ impl<'a> Checker<'a> {
         }
         let base = span.start;
         let mut values = Vec::new();
-        let items = elements(self.raw(span));
-        let count = items.len();
-        for (i, item) in items.into_iter().enumerate() {
+        let mut count = 0;
+        for (i, item) in elements(self.raw(span)).enumerate() {
+            count = i + 1;
+            // Refused for their number; the rest is not worth the memory.
+            if i >= max_items {
+                continue;
+            }
             let item = Span { start: base + item.start, end: base + item.end, ..item };
             if let Some((value, lone)) = self.string_in(Some(item), rule, || at.below(i)) {
                 if lone {
@@ -478,17 +488,15 @@ fn js_order(entries: &[(Arc<str>, Option<f64>)]) -> Vec<(&str, Option<f64>)> {
 }
 
 /// Spans of the elements of a checked array.
-fn elements(raw: &str) -> Vec<Span> {
+fn elements(raw: &str) -> impl Iterator<Item = Span> {
     let mut scanner = Scanner::new(raw);
-    let mut found = Vec::new();
     let mut first = true;
-    if scanner.open(b'[').is_ok() {
-        while let Ok(true) = scanner.element(&mut first) {
-            let Ok(span) = scanner.value() else { break };
-            found.push(span);
-        }
-    }
-    found
+    let mut open = scanner.open(b'[').is_ok();
+    std::iter::from_fn(move || {
+        let span = if open && scanner.element(&mut first) == Ok(true) { scanner.value().ok() } else { None };
+        open = span.is_some();
+        span
+    })
 }
 
 /// Keys, whether they hold a lone surrogate, and spans of the values of a checked object.

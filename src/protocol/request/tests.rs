@@ -69,6 +69,29 @@ fn what_is_no_json_is_malformed() {
 }
 
 #[test]
+fn what_is_wrong_a_million_times_is_told_a_few_times() {
+    let body = with(upload(), "/ops/0", "entityIds", json!(vec![0; 1_000_000]));
+    assert_eq!(issues(parse_upload(&body)).len(), 1000);
+    let body = with(upload(), "/ops/0", "entityIds", json!(vec!["x"; 1_000_000]));
+    assert_eq!(issues(parse_upload(&body)).len(), 1);
+}
+
+#[test]
+fn what_a_request_takes_beside_its_body_is_known() {
+    let beside = |body: &Value| {
+        let body = Bytes::from(body.to_string());
+        UploadRequest::parse(&body).unwrap().bytes_beside(&body)
+    };
+    let plain = beside(&upload());
+    assert!((1..1000).contains(&plain), "{plain}");
+    let ids = with(upload(), "/ops/0", "entityIds", json!(vec!["x"; 1000]));
+    assert!((plain + 48_000..plain + 80_000).contains(&beside(&ids)));
+    let spaced = Bytes::from(format!("{:#}", with(upload(), "/ops/0", "payload", json!({ "a": "x".repeat(5000) }))));
+    let copied = UploadRequest::parse(&spaced).unwrap().bytes_beside(&spaced);
+    assert!((plain + 5000..plain + 5100).contains(&copied), "a payload with white space is copied");
+}
+
+#[test]
 fn a_body_that_is_no_object() {
     for body in [json!([]), json!("x"), json!(1), json!(null), json!(true)] {
         assert_eq!(issues(parse_upload(&body)), [wrong_type("object", json!([]))]);

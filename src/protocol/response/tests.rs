@@ -35,6 +35,59 @@ fn value(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap()
 }
 
+fn two() -> [OutgoingOp; 2] {
+    [7, 7].map(|seq| OutgoingOp::whole(seq, encoded(&stored())))
+}
+
+/// The text with the payload of [`stored`] in its gaps.
+fn filled(text: &Text) -> Value {
+    let mut whole = Vec::new();
+    let mut done = 0;
+    for gap in &text.gaps {
+        whole.extend_from_slice(&text.json[done..gap.at]);
+        assert_eq!((gap.seq, gap.bytes), (7, stored().payload.len()));
+        whole.extend_from_slice(&stored().payload);
+        done = gap.at;
+    }
+    whole.extend_from_slice(&text.json[done..]);
+    value(&whole)
+}
+
+#[test]
+fn a_large_payload_is_a_gap_in_the_text() {
+    let op = stored();
+    let parts = OpParts { payload: &[], ..OpParts::from(&op) };
+    let mut json = Vec::new();
+    parts.encode_head(&mut json);
+    let gap = Some((json.len(), op.payload.len()));
+    parts.encode_tail(&mut json);
+    let large = OutgoingOp { seq: 7, json: json.into(), gap };
+    assert_eq!(large.len(), encoded(&op).len());
+    assert_eq!(encoded_len(&op), encoded(&op).len());
+    let [small, _] = two();
+    for ops in [[large.clone(), small.clone()], [small, large.clone()], [large.clone(), large]] {
+        let upload = UploadResponse {
+            results: &[],
+            new_ops: &ops,
+            latest_seq: 8,
+            has_more_piggyback: false,
+            deduplicated: false,
+        };
+        let download = DownloadResponse {
+            ops: &ops,
+            has_more: true,
+            latest_seq: 8,
+            gap_detected: false,
+            snapshot_vector_clock: None,
+            latest_snapshot_seq: None,
+            server_time: 5,
+        };
+        let expected = value(&encoded(&op));
+        assert_eq!(filled(&upload.encode())["newOps"], json!([expected, expected]));
+        assert_eq!(filled(&download.encode())["ops"], json!([expected, expected]));
+    }
+}
+
 #[test]
 fn scenario_50_members_without_value_are_left_out() {
     let bytes = encoded(&stored());
@@ -91,12 +144,12 @@ fn upload_response() {
         {"opId": "", "accepted": false, "error": "lost", "errorCode": "CONFLICT_CONCURRENT", "existingClock": {"a": 2}},
         {"opId": "3", "accepted": false, "error": "no", "errorCode": "INVALID_PAYLOAD"}
     ]);
-    assert_eq!(value(&quiet.encode()), json!({"results": expected, "latestSeq": 9}));
-    let ops = [encoded(&stored()), encoded(&stored())];
+    assert_eq!(value(&quiet.encode().json), json!({"results": expected, "latestSeq": 9}));
+    let ops = two();
     let full = UploadResponse { new_ops: &ops, has_more_piggyback: true, deduplicated: true, ..quiet };
     assert_eq!(
-        value(&full.encode()),
-        json!({"results": expected, "newOps": [value(&ops[0]), value(&ops[1])], "latestSeq": 9, "hasMorePiggyback": true,
+        value(&full.encode().json),
+        json!({"results": expected, "newOps": [value(&ops[0].json), value(&ops[1].json)], "latestSeq": 9, "hasMorePiggyback": true,
                "deduplicated": true})
     );
 }
@@ -114,10 +167,10 @@ fn download_response() {
     };
     let capabilities = json!({"causalRepairSnapshots": true});
     assert_eq!(
-        value(&empty.encode()),
+        value(&empty.encode().json),
         json!({"ops": [], "hasMore": false, "latestSeq": 0, "serverTime": 5, "capabilities": capabilities})
     );
-    let ops = [encoded(&stored()), encoded(&stored())];
+    let ops = two();
     let clock = VectorClock::from_entries([("a".into(), 2)]);
     let full = DownloadResponse {
         ops: &ops,
@@ -129,8 +182,8 @@ fn download_response() {
         ..empty
     };
     assert_eq!(
-        value(&full.encode()),
-        json!({"ops": [value(&ops[0]), value(&ops[1])], "hasMore": true, "latestSeq": 8, "gapDetected": true,
+        value(&full.encode().json),
+        json!({"ops": [value(&ops[0].json), value(&ops[1].json)], "hasMore": true, "latestSeq": 8, "gapDetected": true,
                "snapshotVectorClock": {"a": 2}, "latestSnapshotSeq": 6, "serverTime": 5, "capabilities": capabilities})
     );
 }

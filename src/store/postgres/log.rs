@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
 
 use super::{Pool, PostgresStore, on_connection, placed, sql, test_mode};
-use crate::protocol::response::{IdsPart, OpParts};
+use crate::protocol::response::{IdsPart, OpParts, OutgoingOp};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::{timed, timed_on};
 use crate::store::page::{Builder, PageOp};
@@ -20,8 +20,8 @@ use crate::store::row::{
 };
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
-    AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState, Touch,
+    AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow,
+    LARGE_PAYLOAD_BYTES, LogPage, LogRange, LogStore, Result, SnapshotBlob, SnapshotMeta, StoreError, SyncState, Touch,
 };
 
 /// About how long an encoded operation is without its payload.
@@ -133,6 +133,18 @@ impl LogStore for PostgresStore {
 
     async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>> {
         self.read_page(range).await
+    }
+
+    async fn read_payload(&self, user: UserId, seq: Seq, piece: usize) -> Result<Option<Bytes>> {
+        let first = piece.saturating_mul(LARGE_PAYLOAD_BYTES).saturating_add(1);
+        let first = i32::try_from(first).unwrap_or(i32::MAX);
+        let bytes = i32::try_from(LARGE_PAYLOAD_BYTES).unwrap_or(i32::MAX);
+        on_connection!(self.requests, self.patience, "read_payload", |db| {
+            let query =
+                sqlx::query_scalar::<_, Vec<u8>>(sql::READ_PAYLOAD).bind(user).bind(seq).bind(first).bind(bytes);
+            let piece = query.fetch_optional(&mut *db).await?;
+            Ok(piece.filter(|piece| !piece.is_empty()).map(Bytes::from))
+        })
     }
 
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
@@ -281,7 +293,8 @@ impl PostgresStore {
                     .bind(bound(stretch.rows).min(MAX_ROWS))
                     .bind(bound(stretch.bytes))
                     .bind(stretch.segments_up_to)
-                    .bind(bound(stretch.segments));
+                    .bind(bound(stretch.segments))
+                    .bind(T::LARGE_FROM);
                 let all = query.fetch_all(&mut *db).await?;
                 let is_row = |row: &PgRow| Ok::<_, StoreError>(row.try_get::<Option<Seq>, _>(18)?.is_none());
                 let (mut segments, mut rows) = (Vec::new(), Vec::new());
@@ -299,10 +312,9 @@ impl PostgresStore {
                     page.unread_row(seq)?;
                     break;
                 }
-                if !page.admit_row(seq, row.try_get::<&[u8], _>(16)?.len())? {
+                if !page.row(seq, T::of_pg_row(&row, &mut json)?)? {
                     break;
                 }
-                page.push(T::of_pg_row(&row, &mut json)?);
             }
             page.end_stretch()?;
         }
@@ -312,19 +324,28 @@ impl PostgresStore {
 
 /// What a page makes of a row. Rows are encoded into one buffer, of which each takes its part.
 trait ReadOp: PageOp {
+    /// From this size on payloads are not read.
+    const LARGE_FROM: i32;
+
     fn of_pg_row(row: &PgRow, json: &mut BytesMut) -> Result<Self>;
 }
 
 impl ReadOp for StoredOp {
+    const LARGE_FROM: i32 = i32::MAX;
+
     fn of_pg_row(row: &PgRow, _: &mut BytesMut) -> Result<Self> {
         decode_op!(row)
     }
 }
 
 impl ReadOp for OutgoingOp {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a million")]
+    const LARGE_FROM: i32 = LARGE_PAYLOAD_BYTES as i32;
+
     /// Straight from the row's memory to JSON: an operation of its own would be a dozen allocations.
     fn of_pg_row(row: &PgRow, json: &mut BytesMut) -> Result<Self> {
         let server_seq = row.try_get(0)?;
+        let payload: Option<&[u8]> = row.try_get(16)?;
         let parts = OpParts {
             server_seq,
             id: row.try_get(1)?,
@@ -341,14 +362,21 @@ impl ReadOp for OutgoingOp {
             import_reason: import_reason(row.try_get(13)?)?,
             repair_base_server_seq: row.try_get(14)?,
             received_at: row.try_get(15)?,
-            payload: row.try_get(16)?,
+            payload: payload.unwrap_or_default(),
         };
         let expected = parts.payload.len() + ENVELOPE_BYTES;
         if json.capacity() < expected {
             json.reserve(expected.max(CHUNK_BYTES));
         }
-        parts.encode(json);
-        Ok(Self::Encoded(server_seq, json.split().freeze()))
+        let mut gap = None;
+        if payload.is_some() {
+            parts.encode(json);
+        } else {
+            parts.encode_head(json);
+            gap = Some((json.len(), usize::try_from(row.try_get::<i32, _>(19)?).unwrap_or(0)));
+            parts.encode_tail(json);
+        }
+        Ok(Self { seq: server_seq, json: json.split().freeze(), gap })
     }
 }
 

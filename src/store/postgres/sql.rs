@@ -152,25 +152,31 @@ WITH s AS MATERIALIZED (
 )
 SELECT server_seq, op_id, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes,
     vector_clock, client_timestamp, schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq,
-    received_at, CASE WHEN fits THEN payload END, fits, NULL::int8 AS first_seq
+    received_at, CASE WHEN fits AND octet_length(payload) < $9 THEN payload END, fits, NULL::int8 AS first_seq,
+    octet_length(payload)
 FROM (
     SELECT p.*, nth <= $5 AND (nth = 1 OR running <= $6) AS fits
     FROM (
-        SELECT o.*, row_number() OVER w AS nth, sum(octet_length(payload)) OVER w AS running
+        SELECT o.*, row_number() OVER w AS nth, sum(size) OVER w AS running
         FROM (
-            SELECT * FROM operations
+            SELECT *, octet_length(payload) + octet_length(vector_clock) + COALESCE(octet_length(entity_ids), 0) AS size
+            FROM operations
             WHERE user_id = $1 AND server_seq > $2 AND server_seq <= COALESCE((SELECT LEAST(max(last_seq), $3) FROM s), $3)
                 AND ($4::text IS NULL OR client_id <> $4)
             ORDER BY server_seq LIMIT $5 + 1
         ) o
         WINDOW w AS (ORDER BY server_seq ROWS UNBOUNDED PRECEDING)
     ) p
-    WHERE nth <= 2 OR running - octet_length(payload) <= $6
+    WHERE nth <= 2 OR running - size <= $6
 ) q
 UNION ALL
 SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, data, NULL,
-    first_seq
+    first_seq, NULL
 FROM s";
+
+/// A piece of a payload, from its first byte on, counted from 1.
+pub(super) const READ_PAYLOAD: &str =
+    "SELECT substr(payload, $3, $4) FROM operations WHERE user_id = $1 AND server_seq = $2";
 
 /// Rows with these ids, and the segments that may hold them: last sequence, first sequence and hashes. New ids lie above
 /// those of all segments, where the index ends.
@@ -358,6 +364,7 @@ pub(super) const HOT: &[(&str, &str)] = &[
     ("session", STANDINGS),
     ("touch_sessions", TOUCH_SESSIONS),
     ("read_log", READ_LOG),
+    ("read_payload", READ_PAYLOAD),
     ("find_ops", FIND_OPS),
     ("delete_sealed", DELETE_SEALED),
     ("load_segments", LOAD_SEGMENTS),

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use rusqlite::params;
 use sqlx::{Connection as _, Row as _};
 
 use super::columns::Columns;
-use super::payload::stored_op_columns;
+use super::payload::{PART, READ_PIECE, outgoing_op_columns, stored_op_columns};
 use super::reader::Reader;
 use super::{SqliteStore, overwrite, test_mode};
-use crate::protocol::response::{IdsPart, OpParts};
+use crate::protocol::response::{IdsPart, OpParts, OutgoingOp};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::error::timed_on;
 use crate::store::page::{Builder, PageOp};
@@ -22,7 +23,7 @@ use crate::store::row::{
 use crate::store::segment::{Unpacked, last_end, may_hold};
 use crate::store::{
     AccountState, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateRow, LogPage, LogRange,
-    LogStore, OutgoingOp, Result, SnapshotBlob, SnapshotMeta, SyncState, Touch,
+    LogStore, Result, SnapshotBlob, SnapshotMeta, SyncState, Touch,
 };
 
 /// About how long an encoded operation is without its payload.
@@ -34,16 +35,20 @@ const LOAD_ACCOUNT: &str = concat!(
 );
 /// The first segments of a range, then rows: up to the last of these segments, or to the range's end if there is none.
 /// One statement, so that both are read from one state of the database.
-const READ_LOG: &str = concat!(
-    "WITH s AS MATERIALIZED (SELECT first_seq, last_seq, data FROM segments WHERE user_id = ?1 AND last_seq > ?2 ",
-    "AND last_seq <= ?6 AND first_seq <= ?3 ORDER BY last_seq LIMIT ?7) ",
-    "SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, data, ",
-    "first_seq FROM s UNION ALL SELECT * FROM (SELECT ",
-    stored_op_columns!(),
-    ", NULL FROM operations WHERE user_id = ?1 AND server_seq > ?2 ",
-    "AND server_seq <= COALESCE((SELECT min(max(last_seq), ?3) FROM s), ?3) ",
-    "AND (?5 IS NULL OR client_id <> ?5) ORDER BY server_seq LIMIT ?4)"
-);
+macro_rules! read_log {
+    ($columns:expr) => {
+        concat!(
+            "WITH s AS MATERIALIZED (SELECT first_seq, last_seq, data FROM segments WHERE user_id = ?1 AND last_seq > ?2 ",
+            "AND last_seq <= ?6 AND first_seq <= ?3 ORDER BY last_seq LIMIT ?7) ",
+            "SELECT last_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ",
+            "data, first_seq, NULL FROM s UNION ALL SELECT * FROM (SELECT ",
+            $columns,
+            " FROM operations WHERE user_id = ?1 AND server_seq > ?2 ",
+            "AND server_seq <= COALESCE((SELECT min(max(last_seq), ?3) FROM s), ?3) ",
+            "AND (?5 IS NULL OR client_id <> ?5) ORDER BY server_seq LIMIT ?4)"
+        )
+    };
+}
 /// Rows with these ids, and the segments that may hold them: last sequence, first sequence and hashes.
 const FIND_OPS: &str = concat!(
     "SELECT ",
@@ -102,24 +107,30 @@ const ARCHIVED: &str = "SELECT generation, from_seq, to_seq, reason, bytes, arch
 
 /// How an operation's row gets into a page.
 trait FromRow: PageOp {
+    /// The statement that reads them: columns 0 to 16 are an operation's, 17 is a segment's first sequence, 18 the size of
+    /// a payload that is left out.
+    const READ: &'static str;
+
     /// `false`: no more rows are needed.
     fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool>;
 }
 
 impl FromRow for StoredOp {
+    const READ: &'static str = read_log!(concat!(stored_op_columns!(), ", NULL, NULL"));
+
     fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
-        page.row(decode_op!(row)?)
+        let op: Self = decode_op!(row)?;
+        page.row(op.server_seq, op)
     }
 }
 
 impl FromRow for OutgoingOp {
+    const READ: &'static str = read_log!(outgoing_op_columns!());
+
     /// Encodes it from where it lies: what is text in the database and JSON for clients is not taken apart in between.
     fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
         let seq = row.try_get(0)?;
-        let payload: &[u8] = row.try_get(16)?;
-        if !page.admit_row(seq, payload.len())? {
-            return Ok(false);
-        }
+        let payload: Option<&[u8]> = row.try_get(16)?;
         let parts = OpParts {
             server_seq: seq,
             id: row.try_get(1)?,
@@ -129,7 +140,7 @@ impl FromRow for OutgoingOp {
             entity_type: op_entity_type(row.try_get(5)?)?,
             entity_id: row.try_get(6)?,
             entity_ids: IdsPart::Json(row.try_get(7)?),
-            payload,
+            payload: payload.unwrap_or_default(),
             vector_clock: row.try_get(9)?,
             timestamp: row.try_get(10)?,
             schema_version: schema_version(row.try_get(11)?)?,
@@ -138,10 +149,16 @@ impl FromRow for OutgoingOp {
             repair_base_server_seq: row.try_get(14)?,
             received_at: row.try_get(15)?,
         };
-        let mut json = Vec::with_capacity(payload.len() + ENVELOPE_BYTES);
-        parts.encode(&mut json);
-        page.push(Self::Encoded(seq, json.into()));
-        Ok(true)
+        let mut json = Vec::with_capacity(parts.payload.len() + ENVELOPE_BYTES);
+        let mut gap = None;
+        if payload.is_some() {
+            parts.encode(&mut json);
+        } else {
+            parts.encode_head(&mut json);
+            gap = Some((json.len(), usize::try_from(row.try_get::<i64, _>(18)?).unwrap_or(0)));
+            parts.encode_tail(&mut json);
+        }
+        page.row(seq, Self { seq, json: json.into(), gap })
     }
 }
 
@@ -266,6 +283,16 @@ impl LogStore for SqliteStore {
         timed_on("read_log", "logs", self.read_page(range)).await
     }
 
+    async fn read_payload(&self, user: UserId, seq: Seq, piece: usize) -> Result<Option<Bytes>> {
+        let work = move |reader: &Reader<'_>| {
+            let piece = reader.first(READ_PIECE, params![user, seq, bound(piece), bound(PART)], |row| {
+                Ok(row.try_get::<Option<&[u8]>, _>(0)?.map(Bytes::copy_from_slice))
+            })?;
+            Ok(piece.flatten().filter(|piece| !piece.is_empty()))
+        };
+        timed_on("read_payload", "logs", self.logs.read(work)).await
+    }
+
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
         let work = move |reader: &Reader<'_>| {
             reader.all(FULL_STATES, params![user, after, up_to, bound(limit)], |row| decode_full_state!(row))
@@ -385,7 +412,7 @@ impl SqliteStore {
                         stretch.segments_up_to,
                         bound(stretch.segments)
                     ];
-                    reader.rows(READ_LOG, params, |row| match row.try_get::<Option<Seq>, _>(17)? {
+                    reader.rows(T::READ, params, |row| match row.try_get::<Option<Seq>, _>(17)? {
                         Some(first_seq) => {
                             page.segment(first_seq, row.try_get(0)?, row.try_get(16)?)?;
                             Ok(true)

@@ -13,7 +13,7 @@ use crate::store::{Commit, Result};
 /// From this size on a payload is written in parts.
 pub(super) const STAGED_FROM: usize = 1 << 20;
 /// Bytes of a part: so much is on the disk in a few milliseconds.
-const PART: usize = 256 << 10;
+pub(super) const PART: usize = 256 << 10;
 
 /// An operation's payload, from wherever it is. Concatenated as text, for there is no function that does it with blobs; the
 /// bytes are the same, and a payload is text.
@@ -29,7 +29,24 @@ macro_rules! stored_op_columns {
         $crate::store::row::op_columns!($crate::store::sqlite::payload::payload!())
     };
 }
-pub(super) use {payload, stored_op_columns};
+/// The same without large payloads, and behind them the payload's size.
+macro_rules! outgoing_op_columns {
+    () => {
+        concat!(
+            $crate::store::row::op_columns!(
+                "CASE WHEN payload_id IS NULL AND length(payload) < 1048576 THEN payload END"
+            ),
+            ", NULL, CASE WHEN payload_id IS NULL THEN length(payload) ELSE \
+             (SELECT SUM(length(p.data)) FROM payload_parts p WHERE p.payload_id = operations.payload_id) END"
+        )
+    };
+}
+pub(super) use {outgoing_op_columns, payload, stored_op_columns};
+
+/// A piece of a payload: one of the parts that it is stored in, or as much of it.
+pub(super) const READ_PIECE: &str = "SELECT CASE WHEN payload_id IS NULL THEN substr(payload, ?3 * ?4 + 1, ?4) ELSE \
+     (SELECT p.data FROM payload_parts p WHERE p.payload_id = operations.payload_id AND p.part = ?3) END \
+     FROM operations WHERE user_id = ?1 AND server_seq = ?2";
 
 const NEXT: &str = "SELECT COALESCE(MAX(payload_id), 0) + 1 FROM payload_parts";
 const PUT: &str = "INSERT INTO payload_parts (payload_id, part, data) VALUES (?1, ?2, ?3)";

@@ -32,6 +32,13 @@ pub(super) const METRICS: &[Metric] = &[
         "A steady rate: clients or the proxy lose patience, or the network is bad.",
     ),
     counter(
+        "supersync_slow_connections_total",
+        "connections",
+        &["because"],
+        "Connections cut because the other side sent its body, or read its answer, too slowly.",
+        "A steady rate: somebody occupies connections on purpose, or a network is very bad.",
+    ),
+    counter(
         "supersync_slow_requests_total",
         "requests",
         &["route"],

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use supersync::protocol::response::OutgoingOp;
 use supersync::protocol::{Seq, StoredOp, UserId};
 use supersync::store::peers::{PeerId, PeerLine, PeerStore};
 use supersync::store::{
     AccountEvent, AccountState, ArchiveSize, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey,
-    EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore, MaintenanceStore, OutgoingOp, Result, Sealable,
-    SnapshotBlob, SnapshotMeta, Store, StoreError, Touch,
+    EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore, MaintenanceStore, Result, Sealable, SnapshotBlob,
+    SnapshotMeta, Store, StoreError, Touch,
 };
 use tokio::sync::Semaphore;
 
@@ -155,6 +157,10 @@ impl LogStore for FaultyStore {
     async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>> {
         self.count();
         self.inner.read_outgoing(range).await
+    }
+
+    async fn read_payload(&self, user: UserId, seq: Seq, piece: usize) -> Result<Option<Bytes>> {
+        self.inner.read_payload(user, seq, piece).await
     }
     async fn full_states(&self, user: UserId, after: Seq, up_to: Seq, limit: usize) -> Result<Vec<FullStateRow>> {
         self.count();
