@@ -69,8 +69,8 @@ pub use events::{AccountEvent, EVENT_RETENTION, EventKind, EventStore};
 pub use gauges::{GaugeStore, Holdings, PoolUse};
 pub use log::{
     AccountState, ArchiveReason, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey, FullStateMark,
-    FullStateRow, LARGE_PAYLOAD_BYTES, LEGACY_MISC, LogPage, LogRange, LogStore, MAX_DEVICES, SnapshotBlob, SnapshotChange,
-    SnapshotMeta, SyncState, Touch,
+    FullStateRow, LARGE_PAYLOAD_BYTES, LEGACY_MISC, LogPage, LogRange, LogStore, MAX_DEVICES, SnapshotBlob,
+    SnapshotChange, SnapshotMeta, SyncState, Touch,
 };
 pub use maintenance::{ArchiveSize, LastSegment, MaintenanceStore, Sealable};
 pub use migrate::MigrationStatus;
