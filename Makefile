@@ -6,6 +6,7 @@
 # make sbom   what the program is made of, for a release
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
+# make hostile  attacks beside honest accounts for HOSTILE_SECONDS each; `make test` does it shortly
 # make readme-walk   runs the README's own commands, on both databases
 # make operator-walk runs the commands of docs/deploying.md, on both databases
 # make package-walk   installs the Debian package in a copy of this machine; needs root
@@ -14,7 +15,7 @@
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint advisories sbom fuzz bench guard readme-walk operator-walk image-walk package-walk build
+.PHONY: run test test-sqlite lint advisories sbom fuzz bench guard hostile readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -74,6 +75,12 @@ bench: build
 # Statements and allocations per request are counted by `make test`.
 guard: build
 	scripts/count-instructions
+
+# Needs nextest: what is measured must run alone.
+HOSTILE_SECONDS ?= 15
+hostile:
+	SUPERSYNC_HOSTILE_SECONDS=$(HOSTILE_SECONDS) scripts/with-postgres \
+		$(CARGO) nextest run --locked --test hostile --no-fail-fast --success-output immediate
 
 readme-walk:
 	scripts/readme-walk

@@ -1,6 +1,7 @@
 //! The lean path: prebuilt bytes in, raw bytes out. Connections are kept and shared by clones.
 
 use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -78,12 +79,21 @@ impl Raw {
     /// # Errors
     /// [`ClientError::Address`], [`ClientError::Setup`].
     pub fn new(base: &str, ladder: &Ladder) -> Result<Self, ClientError> {
+        Self::from_address(base, ladder, None)
+    }
+
+    /// The same, with connections that come from this address of the machine.
+    ///
+    /// # Errors
+    /// Like [`Raw::new`].
+    pub fn from_address(base: &str, ladder: &Ladder, from: Option<IpAddr>) -> Result<Self, ClientError> {
         let url = url::Url::parse(base).map_err(|error| ClientError::Address(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(ClientError::Address("expected http://HOST[:PORT] or https://HOST[:PORT]".into()));
         }
         use_ring();
-        let mut builder = reqwest::Client::builder().connect_timeout(ladder.connect).tcp_nodelay(true).no_proxy();
+        let mut builder =
+            reqwest::Client::builder().connect_timeout(ladder.connect).tcp_nodelay(true).local_address(from).no_proxy();
         if url.scheme() == "http" {
             // A machine without root certificates can still speak plain HTTP.
             builder = builder.tls_certs_only([]);

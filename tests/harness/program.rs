@@ -44,6 +44,21 @@ impl Program {
         Self::start_on(database, port, Some(format!("127.0.0.1:{}", free_port())), &settings).await
     }
 
+    /// With production's limits and these settings, under limits of the operating system (arguments of `prlimit`).
+    pub async fn start_limited(database: &TestDatabase, limits: &[&str], settings: &[(&str, &str)]) -> Self {
+        let production = [
+            ("TEST_MODE", "false"),
+            ("TEST_MODE_CONFIRM", ""),
+            ("RATE_LIMITS", "on"),
+            ("UPLOADS_PER_USER_PER_MINUTE", "100"),
+        ];
+        let mut command = Command::new("prlimit");
+        command.args(limits).arg("--").arg(PROGRAM);
+        let (port, metrics) = (free_port(), format!("127.0.0.1:{}", free_port()));
+        let settings = [&production, settings].concat();
+        Self::start_by(Self::configure(command, database), port, Some(metrics), &settings).await
+    }
+
     async fn start_with(database: &TestDatabase, metrics: Option<String>, settings: &[(&str, &str)]) -> Self {
         Self::start_on(database, free_port(), metrics, settings).await
     }
@@ -127,6 +142,16 @@ impl Program {
             command.env("DATABASE_URL", url.expose_secret());
         }
         command
+    }
+
+    /// The number of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the program is still running")
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is a child").is_some()
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.

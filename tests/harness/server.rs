@@ -138,24 +138,9 @@ impl Server {
 
     /// A new verified account with a token.
     pub async fn account(&self) -> Account {
-        let email = format!("user-{}@example.org", fresh());
-        let new = NewUser {
-            email: email.clone(),
-            password_hash: None,
-            is_verified: true,
-            created_at: self.clock.now_ms(),
-            terms_accepted_at: None,
-            storage_quota_bytes: self.setup.config.limits.default_quota_bytes,
-        };
-        let id = self.store.create_user(&new).await.expect("the store works").expect("a new address");
-        let token = self.token(id).await;
+        let quota = self.setup.config.limits.default_quota_bytes;
+        let (id, email, token) = register(&*self.store, &self.accounts, self.clock.now_ms(), quota).await;
         Account { id, email, token, base: self.base.clone(), http: self.http.clone() }
-    }
-
-    async fn token(&self, user: UserId) -> String {
-        use secrecy::ExposeSecret as _;
-        let session = self.accounts.session_for(user).await.expect("a session");
-        session.token.expose_secret().to_owned()
     }
 
     /// An account from before a restart.
@@ -272,7 +257,7 @@ impl Server {
 
     /// A further session of the account, as the command line opens one.
     pub async fn signed_in_again(&self, account: &Account) -> Account {
-        Account { token: self.token(account.id).await, ..account.clone() }
+        Account { token: token_of(&self.accounts, account.id).await, ..account.clone() }
     }
 
     /// From now on the account's owner has just given the password in each of its sessions.
@@ -292,11 +277,34 @@ impl Server {
     }
 }
 
+/// A new verified account without a password: its number, address and token.
+pub async fn register(store: &dyn Store, accounts: &Accounts, now_ms: i64, quota: i64) -> (UserId, String, String) {
+    let email = format!("user-{}@example.org", fresh());
+    let new = NewUser {
+        email: email.clone(),
+        password_hash: None,
+        is_verified: true,
+        created_at: now_ms,
+        terms_accepted_at: None,
+        storage_quota_bytes: quota,
+    };
+    let id = store.create_user(&new).await.expect("the store works").expect("a new address");
+    let token = token_of(accounts, id).await;
+    (id, email, token)
+}
+
+async fn token_of(accounts: &Accounts, user: UserId) -> String {
+    use secrecy::ExposeSecret as _;
+    let session = accounts.session_for(user).await.expect("a session");
+    session.token.expose_secret().to_owned()
+}
+
 fn stopped_clock() -> Clock {
     Clock::manual(Clock::System.now_ms())
 }
 
-fn settings(database: &TestDatabase) -> Config {
+/// The settings of tests, on this database.
+pub fn settings(database: &TestDatabase) -> Config {
     let variables = [
         ("DATA_DIR", database.data_dir().to_string_lossy().into_owned()),
         ("JWT_SECRET", JWT_SECRET.to_owned()),
