@@ -57,7 +57,7 @@ mod tests {
         assert!(allowance.take(1) && !allowance.take(1));
         tokio::time::advance(Duration::from_millis(500)).await;
         assert!(allowance.take(1), "nothing is lost to rounding");
-        tokio::time::advance(Duration::from_mins(60)).await;
+        tokio::time::advance(Duration::from_hours(1)).await;
         assert!(!allowance.take(4) && allowance.take(3));
         allowance.give(9);
         assert!(allowance.take(3) && !allowance.take(1));
