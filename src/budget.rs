@@ -39,6 +39,9 @@ pub enum Resource {
     Codecs,
 }
 
+/// What an account holds beside something large: at most its share divided by this.
+const FEW_BESIDE: usize = 4;
+
 /// What one request or answer may occupy without being counted: there are as many as there are connections, and their
 /// number is bounded.
 pub const SMALL_BYTES: usize = 16 * 1024;
@@ -113,8 +116,8 @@ impl Pool {
         Self::with_large(resource, most, most_per_account, most_per_account)
     }
 
-    /// The same, but the only part that an account holds may be larger than the account's share, up to `most_alone`: what
-    /// is allowed at all must be possible for somebody who does one thing at a time.
+    /// The same, but one part may be larger than the account's share, up to `most_alone`, while the account holds little
+    /// beside it: what is allowed at all must be possible for somebody who does one large thing at a time.
     #[must_use]
     pub fn with_large(resource: Resource, most: usize, most_per_account: usize, most_alone: usize) -> Self {
         let label = resource.label();
@@ -165,8 +168,10 @@ impl Pool {
         let inner = &*self.0;
         let mut used = inner.used.lock().unwrap_or_else(PoisonError::into_inner);
         let of_account = used.by_account.get(&account).copied().unwrap_or(0);
-        let share = if of_account == part { inner.most_alone } else { inner.most_per_account };
-        let by_account = share.saturating_sub(of_account) < more;
+        let beside = of_account - part;
+        let is_large = beside <= inner.most_per_account / FEW_BESIDE && part + more <= inner.most_alone;
+        let within_share = inner.most_per_account.saturating_sub(of_account) >= more;
+        let by_account = !within_share && !(is_large && inner.most_alone > inner.most_per_account);
         if by_account || inner.most - used.total < more {
             if by_account { &inner.refused_account } else { &inner.refused_all }.increment(1);
             return Err(Refused { resource: inner.resource, by_account });
@@ -359,6 +364,10 @@ mod tests {
         assert_eq!(pool.take(1, 1).err().map(|refused| refused.by_account), Some(true), "nothing beside it");
         assert_eq!(pool.take(2, 3).err().map(|refused| refused.by_account), Some(false), "all share the rest");
         only.shrink_to(2);
+        let little = pool.take(1, 1).expect("a quarter of the share");
+        only.resize(8).expect("next to nothing beside it");
+        only.shrink_to(2);
+        drop(little);
         let beside = pool.take(1, 2).expect("the share");
         assert!(only.grow_to(3).is_err(), "not alone");
         drop(beside);
