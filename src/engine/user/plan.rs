@@ -25,7 +25,7 @@ use super::heads::{self, HeadCache, SLICE_HEADS, STORE_EVERY};
 use super::requests::{Remembered, RequestCache, RequestKey};
 use super::work::{Answer, Work};
 use crate::engine::QuotaExceeded;
-use crate::protocol::UserId;
+use crate::protocol::{Seq, UserId};
 use crate::store::{AccountState, Commit, EntityHead, EntityKey, SyncState};
 
 /// What an account's writer remembers between batches.
@@ -240,8 +240,18 @@ impl<'a> Draft<'a> {
         waiting.extend(recent.filter(|(_, key)| !planned.contains_key(key)));
         let required = sync.pruned_seq;
         let up_to = heads::slice(&mut waiting, required);
-        let head = |key: EntityKey| planned.get(&key).cloned().or_else(|| before?.get(&key)).map(|head| (key, head));
-        let mut slice: Vec<_> = waiting.into_iter().filter_map(|(_, key)| head(key)).collect();
+        // All heads of an operation share what is unpacked of it, and so the text of its clock.
+        let mut unpacked: HashMap<Seq, EntityHead> = HashMap::default();
+        let mut head = |seq, key: &EntityKey| {
+            if let Some(head) = planned.get(key).or_else(|| unpacked.get(&seq)) {
+                return Some(head.clone());
+            }
+            let head = before?.get(key)?;
+            unpacked.insert(seq, head.clone());
+            Some(head)
+        };
+        let mut slice: Vec<_> =
+            waiting.into_iter().filter_map(|(seq, key)| head(seq, &key).map(|head| (key, head))).collect();
         let up_to = heads::slice_bytes(&mut slice, required).or(up_to);
         sync.heads_seq = up_to.unwrap_or(sync.last_seq);
         // Neighbours in the table one after the other.
