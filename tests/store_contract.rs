@@ -102,6 +102,7 @@ on_both_databases! {
         verifying_installs_the_pending_password_and_voids_the_others,
         passwords_versions_and_quota,
         deleting_an_account_takes_everything_along,
+        a_long_log_goes_with_its_account,
         a_deleted_number_is_not_given_out_again,
         accounts_are_listed_in_pages;
     archives:

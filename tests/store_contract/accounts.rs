@@ -173,6 +173,22 @@ pub async fn deleting_an_account_takes_everything_along(db: Db) {
     assert!(stored_seqs(&db, other).await.is_empty());
 }
 
+pub async fn a_long_log_goes_with_its_account(db: Db) {
+    let user = account(&db, "a").await;
+    let other = account(&db, "b").await;
+    append_many(&db, other, "A", 3).await;
+    for _ in 0..3 {
+        append_many(&db, user, "A", 1000).await;
+    }
+    assert!(db.delete_user(user).await.unwrap());
+    assert!(!db.delete_user(user).await.unwrap(), "it is gone");
+    assert!(db.load_account(user).await.unwrap().is_none());
+    assert!(stored_seqs(&db, user).await.is_empty());
+    assert!(db.load_all_heads(user, 0, 10).await.unwrap().unwrap().is_empty());
+    assert_eq!(stored_seqs(&db, other).await, [1, 2, 3]);
+    assert_eq!(db.load_all_heads(other, 0, 10).await.unwrap().unwrap().len(), 3);
+}
+
 pub async fn a_deleted_number_is_not_given_out_again(db: Db) {
     let user = account(&db, "a").await;
     db.delete_user(user).await.unwrap();

@@ -72,15 +72,7 @@ impl AccountStore for SqliteStore {
     }
 
     async fn delete_user(&self, id: UserId) -> Result<bool> {
-        timed_on("delete_user", "writer", async {
-            let done = sqlx::query("DELETE FROM users WHERE id = ?1")
-                .bind(id)
-                .execute(&mut *self.writer.acquire().await?)
-                .await?;
-            self.checkpointer.wake();
-            Ok(done.rows_affected() > 0)
-        })
-        .await
+        timed_on("delete_user", "writer", self.delete_account(id)).await
     }
 
     async fn delete_all_users(&self) -> Result<()> {

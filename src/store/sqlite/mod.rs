@@ -25,6 +25,7 @@ mod backup;
 mod checkpoint;
 mod columns;
 mod commit;
+mod deletion;
 mod doctor;
 mod error;
 mod events;
