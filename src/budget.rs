@@ -169,9 +169,9 @@ impl Pool {
         let mut used = inner.used.lock().unwrap_or_else(PoisonError::into_inner);
         let of_account = used.by_account.get(&account).copied().unwrap_or(0);
         let beside = of_account - part;
-        let is_large = beside <= inner.most_per_account / FEW_BESIDE && part + more <= inner.most_alone;
         let within_share = inner.most_per_account.saturating_sub(of_account) >= more;
-        let by_account = !within_share && !(is_large && inner.most_alone > inner.most_per_account);
+        let may_be_large = inner.most_alone > inner.most_per_account && beside <= inner.most_per_account / FEW_BESIDE;
+        let by_account = !within_share && (!may_be_large || part + more > inner.most_alone);
         if by_account || inner.most - used.total < more {
             if by_account { &inner.refused_account } else { &inner.refused_all }.increment(1);
             return Err(Refused { resource: inner.resource, by_account });

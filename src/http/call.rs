@@ -17,7 +17,7 @@ use crate::budget::{Held, SMALL_BYTES};
 use crate::config::Environment;
 use crate::protocol::UserId;
 use crate::protocol::request::{Parsed, RequestError};
-use crate::protocol::response::{Issue, Text};
+use crate::protocol::response::{Issue, OutgoingOp, Text};
 use axum::response::Response;
 
 /// Texts larger than this are parsed off the threads that serve requests.
@@ -108,6 +108,14 @@ impl Call {
         cover(&mut held, bytes + beside)?;
         self.held = Some(held);
         Ok(parsed)
+    }
+
+    /// Whether an answer with these operations has a chance to be sent now.
+    #[must_use]
+    pub fn has_room_for(&self, state: &AppState, ops: &[OutgoingOp]) -> bool {
+        let texts: usize = ops.iter().map(|op| 2 * op.json.len()).sum();
+        let bytes = texts + outgoing::reading(ops.iter().any(|op| op.gap.is_some()));
+        bytes <= SMALL_BYTES || state.answers.take(self.user, bytes).is_ok()
     }
 
     /// A 200 with the JSON text that `encode` puts together from about so many bytes in memory, packed when the client

@@ -80,6 +80,11 @@ fn sizes(parts: &Parts) -> (usize, usize) {
     })
 }
 
+/// What an answer takes for payloads that are read while it is sent.
+pub const fn reading(is_large: bool) -> usize {
+    if is_large { 2 * LARGE_PAYLOAD_BYTES } else { 0 }
+}
+
 /// Why sending broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
@@ -177,7 +182,7 @@ pub async fn answer(state: &AppState, mut held: Held, mut parts: Parts, gzip: bo
         let texts = parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(&text[..]) } else { None });
         parts = [Part::Text(texts.collect::<Vec<_>>().concat().into())].into();
     }
-    let reading = if there > 0 { 2 * LARGE_PAYLOAD_BYTES } else { 0 };
+    let reading = reading(there > 0);
     cover(&mut held, here + reading)?;
     let mut packer = None;
     let mut is_gzip = false;

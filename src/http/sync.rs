@@ -48,7 +48,12 @@ async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
     require_encryption(&state, payloads)?;
     call.trace.brings(upload.ops.len());
     match state.engine.upload(call.user, upload, call.trace.deadline()).await? {
-        UploadReply::Done(done) => {
+        UploadReply::Done(mut done) => {
+            if !call.has_room_for(&state, &done.new_ops) {
+                // What is stored is acknowledged all the same; what comes along can be asked for.
+                done.new_ops.clear();
+                done.has_more_piggyback = true;
+            }
             let bytes = done.new_ops.iter().map(|op| op.json.len()).sum();
             call.answer_of(&state, bytes, move || answer::upload(&done)).await
         }

@@ -159,7 +159,7 @@ async fn readers_that_do_not_read_use_up_their_own_share(on: Backend) {
     let server = Server::start(on).await;
     let (hostile, honest) = (server.account().await, server.account().await);
     for account in [&hostile, &honest] {
-        let body = json!({ "ops": [import("A").sized(19 << 20).json()], "clientId": "A" }).to_string();
+        let body = json!({ "ops": [op("A").sized(19 << 20).json()], "clientId": "A" }).to_string();
         account.upload_gzip("/api/sync/ops", body.as_bytes()).await.ok();
     }
     let mut readers = Vec::new();
@@ -173,6 +173,10 @@ async fn readers_that_do_not_read_use_up_their_own_share(on: Backend) {
         }
     }
     assert!(refused >= 20 && !readers.is_empty(), "{refused} refused");
+    // An upload is acknowledged, and what would come along can be asked for later.
+    let piggyback = hostile.upload_from("B", 0, &[op("B")]).await.ok();
+    assert_eq!((piggyback.outcomes(), piggyback.has("newOps")), (vec!["#2".to_owned()], false));
+    assert_eq!(piggyback["hasMorePiggyback"], true);
     // What is small always passes, and others don't notice.
     hostile.get("/api/sync/ops?sinceSeq=1").await.ok();
     let page = honest.get("/api/sync/ops?sinceSeq=0").await.ok();
