@@ -25,7 +25,14 @@ pub(super) enum Admission {
     /// By an invitation (its token's hash), but the address has to be proven.
     Invited { invite: [u8; 32] },
     /// By an invitation that vouches for the address.
-    Vouched { invite: [u8; 32] },
+    Vouched { invite: [u8; 32], makes_admin: bool },
+}
+
+impl Admission {
+    /// Whether the account will be an administrator's.
+    pub(super) const fn makes_admin(&self) -> bool {
+        matches!(self, Self::Vouched { makes_admin: true, .. })
+    }
 }
 
 /// An invitation as given out.
@@ -86,7 +93,7 @@ impl Accounts {
         if found.used_at.is_some() {
             Err(RegisterError::InviteInvalid)
         } else {
-            Ok(Admission::Vouched { invite: hash })
+            Ok(Admission::Vouched { invite: hash, makes_admin: found.makes_admin })
         }
     }
 

@@ -7,18 +7,13 @@ use super::password::{Admission, Verdict};
 use super::{Accounts, Address, Asker, HashError, ManageError, Session, SessionOrigin, pace};
 use crate::store::{SecurityKind, StoreError, UserRow};
 
-/// At this many wrong passwords in a row the account is locked, and again at each further one.
-pub const LOCK_AFTER_FAILURES: i64 = 5;
-/// How long a lock lasts: 15 minutes.
-pub const LOCK_MS: i64 = 15 * 60 * 1000;
-
 /// Why nobody was signed in. The first three are 401 with exactly this text.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// No such account, no password, the wrong one, or the operator has locked the account.
     #[error("Invalid credentials")]
     InvalidCredentials,
-    /// Too many wrong passwords; the right one is refused too.
+    /// Too many wrong passwords for the address, whether or not it is somebody's; the right one is refused too.
     #[error("Account temporarily locked due to too many failed login attempts. Please try again later.")]
     Locked,
     /// The password was right, but the address was never proven.
@@ -33,7 +28,8 @@ pub enum LoginError {
 }
 
 impl Accounts {
-    /// Signs in. A failure takes the same computation and about the same time whether the account exists or not.
+    /// Signs in. A failure says the same, takes the same computation and about the same time whether the account exists or
+    /// not, and whether it is locked or not.
     ///
     /// # Errors
     /// See [`LoginError`].
@@ -56,54 +52,41 @@ impl Accounts {
     ) -> Result<Session, LoginError> {
         let inner = &*self.inner;
         let admission = self.admit_login(address, origin).await?;
-        let Some(user) = inner.store.user_by_email(address.as_str()).await? else {
-            admission.check(password, None).await?;
-            pace::level(Instant::now()).await;
-            return Err(LoginError::InvalidCredentials);
-        };
-        // One at a time per account, and the row is read again in turn: the guess before may have locked it.
-        let _turn = inner.login_turns.take(user.id).await;
-        let Some(user) = inner.store.user_by_id(user.id).await? else {
-            admission.check(password, None).await?;
-            pace::level(Instant::now()).await;
-            return Err(LoginError::InvalidCredentials);
-        };
-        if user.locked_until.is_some_and(|until| until > inner.clock.now_ms()) {
+        // One at a time per address, and what is known is read in turn: the guess before may have locked it.
+        let _turn = inner.login_turns.take(address.as_str()).await;
+        let guess = self.guess(address.as_str(), origin.address_prefix()).await?;
+        let user = guess.standing.user.as_ref();
+        let verdict = admission.check(password, user.and_then(|user| user.password_hash.as_deref())).await?;
+        let checked = Instant::now();
+        if guess.is_locked() {
+            pace::level(checked).await;
             return Err(LoginError::Locked);
         }
-        let verdict = admission.check(password, user.password_hash.as_deref()).await?;
         // What the operator has locked is refused as if the password were wrong, in every respect.
-        let verdict = if user.locked_at.is_some() { Verdict::Mismatch } else { verdict };
-        match verdict {
-            Verdict::Mismatch => {
-                let checked = Instant::now();
-                let lock_until = inner.clock.now_ms() + LOCK_MS;
-                inner.store.count_failed_login(user.id, LOCK_AFTER_FAILURES, lock_until).await?;
-                if user.failed_login_attempts + 1 >= LOCK_AFTER_FAILURES {
-                    metrics::counter!("supersync_lockouts_total").increment(1);
-                }
+        let user = user.filter(|user| user.locked_at.is_none());
+        let (Verdict::Match { outdated }, Some(user)) = (verdict, user) else {
+            self.count_miss(&guess).await?;
+            if let Some(user) = &guess.standing.user {
                 self.note(user.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
-                pace::level(checked).await;
-                Err(LoginError::InvalidCredentials)
             }
-            Verdict::Match { .. } if !user.is_verified => Err(LoginError::NotVerified),
-            Verdict::Match { outdated } => {
-                if user.failed_login_attempts != 0 || user.locked_until.is_some() {
-                    inner.store.clear_failed_logins(user.id).await?;
-                }
-                if outdated && let Err(error) = self.renew_hash(&admission, &user, password).await {
-                    // The password was right all the same; the next login tries again.
-                    tracing::warn!(user_id = user.id, %error, "password hash not renewed");
-                }
-                let opened = self.open_session(user.id, &user.email, user.token_version, origin).await;
-                opened.map_err(|error| match error {
-                    ManageError::Hash(error) => error.into(),
-                    ManageError::Database(error) => error.into(),
-                    // Deleted or locked at this moment.
-                    ManageError::NoAccount | ManageError::Exists => LoginError::InvalidCredentials,
-                })
-            }
+            pace::level(checked).await;
+            return Err(LoginError::InvalidCredentials);
+        };
+        if !user.is_verified {
+            return Err(LoginError::NotVerified);
         }
+        self.forget_misses(&guess).await?;
+        if outdated && let Err(error) = self.renew_hash(&admission, user, password).await {
+            // The password was right all the same; the next login tries again.
+            tracing::warn!(user_id = user.id, %error, "password hash not renewed");
+        }
+        let opened = self.open_session(user.id, &user.email, user.token_version, origin).await;
+        opened.map_err(|error| match error {
+            ManageError::Hash(error) => error.into(),
+            ManageError::Database(error) => error.into(),
+            // Deleted or locked at this moment.
+            ManageError::NoAccount | ManageError::Exists => LoginError::InvalidCredentials,
+        })
     }
 
     /// Replaces an outdated hash by one of the current parameters.

@@ -106,7 +106,7 @@ impl Accounts {
         let hash = self.inner.passwords.admit(Caller::Anybody)?.hash(password).await?;
         let set = self.revoking(user, self.inner.store.set_password(user, &hash, true)).await?;
         set.ok_or(ManageError::NoAccount)?;
-        self.inner.store.clear_failed_logins(user).await?;
+        self.forget_all_misses(user).await?;
         tracing::info!(user_id = user, "password set");
         let operator = Asker::operator();
         self.note_and_tell(user, SecurityKind::PasswordChanged, NoticeKind::PasswordChanged, &operator).await;

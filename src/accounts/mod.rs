@@ -21,11 +21,12 @@ use crate::config::{Config, RegistrationMode};
 use crate::mail::Mailer;
 use crate::protocol::UserId;
 use crate::store::Store;
-use crate::webauthn::RelyingParty;
+use crate::webauthn::Ceremonies;
 
 mod address;
 mod authenticate;
 mod cache;
+mod guesses;
 mod invite;
 mod known;
 mod link;
@@ -53,12 +54,13 @@ mod verify;
 pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
 pub use authenticate::{AuthError, AuthUser};
 pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS, SEEN_EVERY_MS};
+pub use guesses::{LOCK_AFTER_FAILURES, LOCK_MS, MOST_FROM_STRANGERS};
 pub use invite::{INVITE_LIFETIME_MS, Invitation, InviteError, MAX_LISTED_INVITES};
 pub use link::{
     CHANGE_ADDRESS_LIFETIME_MS, LINK_GAP_MS, LinkError, MAGIC_LOGIN_LIFETIME_MS, MAX_LINKS,
     RECOVER_PASSKEY_LIFETIME_MS, RESET_PASSWORD_LIFETIME_MS, VERIFY_EMAIL_LIFETIME_MS,
 };
-pub use login::{LOCK_AFTER_FAILURES, LOCK_MS, LoginError};
+pub use login::LoginError;
 pub use made_up::make_up_password;
 pub use magic::MagicLoginError;
 pub use manage::ManageError;
@@ -70,13 +72,15 @@ pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_CHALLENGES, MAX_PASSKEYS,
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };
-pub use register::{Applicant, MAX_RESENDS_PER_DAY, RegisterError, Registered};
+pub use register::{
+    Applicant, MAX_LINKS_PER_DAY, MAX_RESENDS_PER_DAY, Receipt, RegisterError, Registered, SPARSE_LINK_GAP_MS,
+};
 pub use reset::ResetError;
 pub use security_log::{JOINS_WITHIN_MS, MAX_SECURITY_EVENTS, MAX_SECURITY_FAILURES};
 pub use session::{SESSION_SECONDS, Session};
 pub use session_list::{SessionError, SessionList, SessionRef, TICKET_LIFETIME_MS};
 pub use step_up::{RECENT_MS, ReauthError};
-pub use verify::VerifyError;
+pub use verify::{Verified, VerifyError};
 
 /// Everything about accounts. Cheap to clone.
 #[derive(Clone)]
@@ -99,7 +103,7 @@ struct Inner {
     login_turns: pace::Turns,
     look_ups: known::LookUps,
     registration: RegistrationMode,
-    relying_party: RelyingParty,
+    ceremonies: Ceremonies,
     public_url: String,
     allowed_emails: Vec<String>,
     default_quota_bytes: i64,
@@ -162,7 +166,7 @@ impl Accounts {
                 login_turns: pace::Turns::new(),
                 look_ups: known::LookUps::new(),
                 registration: config.registration,
-                relying_party: config.relying_party.clone(),
+                ceremonies: Ceremonies::new(config.relying_party.clone()),
                 public_url: config.public_url.clone(),
                 allowed_emails: config.allowed_emails.clone(),
                 default_quota_bytes: config.limits.default_quota_bytes,

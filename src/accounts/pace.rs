@@ -1,12 +1,10 @@
-//! Pace: turns for logins of one account, and a floor under the time of neutral answers.
+//! Pace: turns for logins of one address, and a floor under the time of neutral answers.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
-
-use crate::protocol::UserId;
 
 /// How long the database part of a neutral answer takes at least. Covers the difference between one look-up and a few
 /// writes with their disk flushes.
@@ -19,8 +17,8 @@ pub(super) async fn level(began: Instant) {
 
 const LANES: usize = 256;
 
-/// One login of an account at a time, so that guesses in parallel can't all be judged before the first one has been
-/// counted. Accounts share lanes; which ones is secret.
+/// One login of an address at a time, so that guesses in parallel can't all be judged before the first one has been
+/// counted. Addresses share lanes; which ones is secret.
 pub(super) struct Turns {
     lanes: Box<[Mutex<()>]>,
     hasher: RandomState,
@@ -31,8 +29,8 @@ impl Turns {
         Self { lanes: (0..LANES).map(|_| Mutex::new(())).collect(), hasher: RandomState::new() }
     }
 
-    pub(super) async fn take(&self, user: UserId) -> MutexGuard<'_, ()> {
-        let lane = usize::try_from(self.hasher.hash_one(user) % LANES as u64).expect("smaller than LANES");
+    pub(super) async fn take(&self, email: &str) -> MutexGuard<'_, ()> {
+        let lane = usize::try_from(self.hasher.hash_one(email) % LANES as u64).expect("smaller than LANES");
         self.lanes[lane].lock().await
     }
 }

@@ -7,18 +7,19 @@
 
 use super::link::{self, RECOVER_PASSKEY};
 use super::{
-    Accounts, Address, Applicant, Asker, AuthUser, LinkError, ManageError, ReauthError, RegisterError, Registered,
+    Accounts, Address, Applicant, Asker, AuthUser, LinkError, ManageError, ReauthError, Receipt, RegisterError,
     Session, SessionOrigin,
 };
 use crate::language::Language;
 use crate::mail::NoticeKind;
 use crate::protocol::UserId;
 use crate::store::{
-    Ceremony, Challenge, NewPasskey, OneTimeToken, PasskeyRow, SecurityKind, SessionMethod, StoreError, TakenChallenge,
+    Ceremony, Challenge, NewPasskey, OneTimeToken, PasskeyRow, PasskeyUse, SecurityKind, SessionMethod, StoreError,
     TokenPurpose, Unique,
 };
 use crate::webauthn::{
-    self, Assertion, AssertionResponse, RegistrationResponse, RelyingParty, StoredKey, WebauthnError, challenge_of,
+    Assertion, AssertionResponse, Begun, RegistrationResponse, RelyingParty, StoredKey, Verification, WebauthnError,
+    challenge_of,
 };
 
 /// How long a challenge can be used: 5 minutes (accounts contract, section 3).
@@ -43,6 +44,9 @@ pub enum PasskeyError {
     /// Nobody was signed in.
     #[error("Authentication failed")]
     Authentication,
+    /// An administrator's key that did not say who used it.
+    #[error("An administrator's passkey must ask for a PIN, a fingerprint or a face. Please use one that does.")]
+    Unverified,
     /// The key's owner was never verified.
     #[error("Email not verified")]
     NotVerified,
@@ -64,6 +68,9 @@ pub enum PasskeyError {
     /// The account is gone.
     #[error("Account unavailable")]
     NoAccount,
+    /// The library can't begin a ceremony.
+    #[error("Passkeys don't work on this server at the moment")]
+    Broken(WebauthnError),
     /// The applicant may not register.
     #[error(transparent)]
     Register(#[from] RegisterError),
@@ -80,23 +87,33 @@ pub struct Creation {
     pub email: String,
     /// Keys that the authenticator must not have already.
     pub exclude: Vec<Vec<u8>>,
+    /// Whether the authenticator must make sure of who uses it.
+    pub verification: Verification,
+}
+
+/// A challenge that was answered.
+struct Taken {
+    begun: Begun,
+    terms_accepted_at: Option<i64>,
 }
 
 impl Accounts {
     /// Whom passkeys are made for.
     #[must_use]
     pub fn relying_party(&self) -> &RelyingParty {
-        &self.inner.relying_party
+        self.inner.ceremonies.relying_party()
     }
 
     /// Begins a registration. Never looks at the account, so the answer can't tell about it.
     ///
     /// # Errors
     /// When the applicant may not register or the database fails.
-    pub async fn begin_passkey_registration(&self, who: &Applicant) -> Result<[u8; 32], PasskeyError> {
-        self.admit(who).await?;
+    pub async fn begin_passkey_registration(&self, who: &Applicant, as_sent: String) -> Result<Creation, PasskeyError> {
+        let verification = verification(self.admit(who).await?.makes_admin());
         let terms_accepted_at = who.terms_accepted.then(|| self.inner.clock.now_ms());
-        Ok(self.challenge(Ceremony::Register, who.address.as_str(), terms_accepted_at).await?)
+        let begun = self.begin_creation(&[], verification)?;
+        let challenge = self.ask(begun, Ceremony::Register, who.address.as_str(), terms_accepted_at).await?;
+        Ok(Creation { challenge, email: as_sent, exclude: Vec::new(), verification })
     }
 
     /// Registers an address with a passkey, which takes effect with the link that is mailed.
@@ -107,10 +124,10 @@ impl Accounts {
         &self,
         who: &Applicant,
         response: &RegistrationResponse,
-    ) -> Result<Registered, PasskeyError> {
+    ) -> Result<Receipt, PasskeyError> {
         let admission = self.admit(who).await?;
         let taken = self.take(Ceremony::Register, who.address.as_str(), &response.client_data).await?;
-        let key = self.new_key(response, UNNAMED)?;
+        let key = self.new_key(&taken, response, UNNAMED)?;
         Ok(self.register_passkey(who, &admission, key, taken.terms_accepted_at).await?)
     }
 
@@ -119,7 +136,8 @@ impl Accounts {
     /// # Errors
     /// When the database fails.
     pub async fn begin_passkey_login(&self, address: &Address) -> Result<[u8; 32], PasskeyError> {
-        Ok(self.challenge(Ceremony::Login, address.as_str(), None).await?)
+        let begun = self.inner.ceremonies.begin_sign_in(Verification::Preferred).map_err(broken)?;
+        Ok(self.ask(begun, Ceremony::Login, address.as_str(), None).await?)
     }
 
     /// Signs in the owner of the passkey, whatever address the ceremony was begun with: people may choose among the keys
@@ -138,7 +156,7 @@ impl Accounts {
             Ok(_) => "ok",
             Err(PasskeyError::Challenge) => "no_challenge",
             Err(PasskeyError::NotVerified) => "not_verified",
-            Err(PasskeyError::Database(_)) => "error",
+            Err(PasskeyError::Database(_) | PasskeyError::Broken(_)) => "error",
             Err(_) => "invalid_passkey",
         };
         metrics::counter!("supersync_logins_total", "method" => "passkey", "outcome" => outcome).increment(1);
@@ -152,17 +170,23 @@ impl Accounts {
         origin: &SessionOrigin,
     ) -> Result<Session, PasskeyError> {
         let inner = &*self.inner;
-        self.take(Ceremony::Login, address.as_str(), &response.client_data).await?;
+        let taken = self.take(Ceremony::Login, address.as_str(), &response.client_data).await?;
         let found = inner.store.find_passkey(&response.raw_id).await?.ok_or(PasskeyError::Authentication)?;
         let owner = inner.store.user_by_id(found.user).await?.filter(|owner| owner.locked_at.is_none());
         let owner = owner.ok_or(PasskeyError::Authentication)?;
         if !owner.is_verified {
             return Err(PasskeyError::NotVerified);
         }
-        let Some(said) = self.asserted(&found, response).await? else {
+        let Some(said) = self.asserted(&taken.begun, &found, response).await? else {
             self.note(owner.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
             return Err(PasskeyError::Authentication);
         };
+        // Told only to who has the key.
+        if owner.is_admin && !said.user_verified {
+            self.note(owner.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
+            tracing::info!(user_id = owner.id, passkey_id = found.id, "administrator's passkey without verification");
+            return Err(PasskeyError::Unverified);
+        }
         let opened =
             self.open_verified_session(owner.id, &owner.email, owner.token_version, origin, said.user_verified);
         match opened.await {
@@ -175,9 +199,10 @@ impl Accounts {
         }
     }
 
-    /// What the answer to a challenge that has been taken says, if it was made with this key.
+    /// What the answer to a challenge says, if it was made with this key.
     async fn asserted(
         &self,
+        begun: &Begun,
         found: &PasskeyRow,
         response: &AssertionResponse,
     ) -> Result<Option<Assertion>, PasskeyError> {
@@ -187,19 +212,22 @@ impl Accounts {
             public_key: &found.key.public_key,
             counter: found.key.counter,
             backup_eligible: found.key.backup_eligible,
+            user_handle: found.key.user_handle.as_deref(),
         };
-        // The challenge is the right one: it was found by what the client data says.
-        let challenge = challenge_of(&response.client_data).ok_or(PasskeyError::Challenge)?;
         let refused = |error: WebauthnError| {
             tracing::info!(user_id = found.user, passkey_id = found.id, %error, "passkey refused");
             Ok(None)
         };
-        let said = match webauthn::verify_assertion(&inner.relying_party, &challenge, &stored, response) {
+        let said = match inner.ceremonies.sign_in(begun, &stored, response) {
             Ok(said) => said,
             Err(error) => return refused(error),
         };
-        let (counter, now_ms) = (i64::from(said.counter), inner.clock.now_ms());
-        if !inner.store.use_passkey(found.id, counter, said.backup_eligible, now_ms).await? {
+        let used = PasskeyUse {
+            counter: i64::from(said.counter),
+            backup_eligible: said.backup_eligible,
+            user_handle: response.user_handle.as_deref(),
+        };
+        if !inner.store.use_passkey(found.id, &used, inner.clock.now_ms()).await? {
             return refused(WebauthnError::Counter);
         }
         Ok(Some(said))
@@ -211,7 +239,8 @@ impl Accounts {
     /// When the database fails.
     pub async fn begin_step_up(&self, user: &AuthUser) -> Result<([u8; 32], Vec<Vec<u8>>), PasskeyError> {
         let keys = self.inner.store.passkeys_of(user.user_id).await?;
-        let challenge = self.challenge(Ceremony::StepUp, &subject_of(user), None).await?;
+        let begun = self.inner.ceremonies.begin_sign_in(Verification::Required).map_err(broken)?;
+        let challenge = self.ask(begun, Ceremony::StepUp, &subject_of(user), None).await?;
         Ok((challenge, keys.into_iter().map(|row| row.key.credential_id).collect()))
     }
 
@@ -226,10 +255,10 @@ impl Accounts {
         response: &AssertionResponse,
         asker: &Asker,
     ) -> Result<(), PasskeyError> {
-        self.take(Ceremony::StepUp, &subject_of(user), &response.client_data).await?;
+        let taken = self.take(Ceremony::StepUp, &subject_of(user), &response.client_data).await?;
         let found = self.inner.store.find_passkey(&response.raw_id).await?;
         let found = found.filter(|found| found.user == user.user_id).ok_or(PasskeyError::Authentication)?;
-        let said = self.asserted(&found, response).await?;
+        let said = self.asserted(&taken.begun, &found, response).await?;
         if said.is_none_or(|said| !said.user_verified) {
             let asker = Asker { by: Some(SessionMethod::Passkey), ..asker.clone() };
             self.note(user.user_id, SecurityKind::SignInFailed, &asker).await;
@@ -266,8 +295,10 @@ impl Accounts {
     pub async fn begin_passkey_recovery(&self, token: &str) -> Result<Creation, PasskeyError> {
         let link = self.recovery_link(token).await?;
         let user = self.inner.store.user_by_id(link.user).await?.ok_or(PasskeyError::Link)?;
-        let challenge = self.challenge(Ceremony::Recover, &hex::encode(link.hash), None).await?;
-        Ok(Creation { challenge, email: user.email, exclude: Vec::new() })
+        let verification = verification(user.is_admin);
+        let begun = self.begin_creation(&[], verification)?;
+        let challenge = self.ask(begun, Ceremony::Recover, &hex::encode(link.hash), None).await?;
+        Ok(Creation { challenge, email: user.email, exclude: Vec::new(), verification })
     }
 
     /// Replaces all passkeys of an account by a new one, by a link, which is used up; voids every session and every other link.
@@ -282,8 +313,8 @@ impl Accounts {
         asker: &Asker,
     ) -> Result<UserId, PasskeyError> {
         let link = self.recovery_link(token).await?;
-        self.take(Ceremony::Recover, &hex::encode(link.hash), &response.client_data).await?;
-        let key = self.new_key(response, UNNAMED)?;
+        let answered = self.take(Ceremony::Recover, &hex::encode(link.hash), &response.client_data).await?;
+        let key = self.new_key(&answered, response, UNNAMED)?;
         let take = self.inner.store.take_recovery_link(&link.hash, self.inner.clock.now_ms(), &key);
         match self.revoking(link.user, take).await? {
             Unique::Done(user) => {
@@ -321,9 +352,11 @@ impl Accounts {
         if i64::try_from(keys.len()).unwrap_or(i64::MAX) >= MAX_PASSKEYS {
             return Err(PasskeyError::TooMany);
         }
-        let challenge = self.challenge(Ceremony::Add, &subject_of(user), None).await?;
-        let exclude = keys.into_iter().map(|row| row.key.credential_id).collect();
-        Ok(Creation { challenge, email: row.email, exclude })
+        let exclude: Vec<_> = keys.into_iter().map(|row| row.key.credential_id).collect();
+        let verification = verification(row.is_admin);
+        let begun = self.begin_creation(&exclude, verification)?;
+        let challenge = self.ask(begun, Ceremony::Add, &subject_of(user), None).await?;
+        Ok(Creation { challenge, email: row.email, exclude, verification })
     }
 
     /// Adds a passkey to an account.
@@ -337,8 +370,8 @@ impl Accounts {
         name: &str,
         asker: &Asker,
     ) -> Result<i64, PasskeyError> {
-        self.take(Ceremony::Add, &subject_of(user), &response.client_data).await?;
-        let key = self.new_key(response, name)?;
+        let taken = self.take(Ceremony::Add, &subject_of(user), &response.client_data).await?;
+        let key = self.new_key(&taken, response, name)?;
         match self.inner.store.add_passkey(user.user_id, &key, MAX_PASSKEYS).await? {
             Unique::Done(id) => {
                 changed("passkey_added");
@@ -381,36 +414,43 @@ impl Accounts {
         Ok(())
     }
 
-    async fn challenge(
+    fn begin_creation(&self, exclude: &[Vec<u8>], verification: Verification) -> Result<Begun, PasskeyError> {
+        self.inner.ceremonies.begin_registration(exclude, verification).map_err(broken)
+    }
+
+    /// Notes a ceremony; gives its challenge.
+    async fn ask(
         &self,
+        begun: Begun,
         ceremony: Ceremony,
         subject: &str,
         terms_accepted_at: Option<i64>,
     ) -> Result<[u8; 32], StoreError> {
-        let value = rand::random::<[u8; 32]>();
-        let expires_at = self.inner.clock.now_ms() + CHALLENGE_LIFETIME_MS;
-        let challenge = Challenge { value, ceremony, subject: link::hash(subject), terms_accepted_at, expires_at };
+        let challenge = Challenge {
+            value: begun.challenge,
+            ceremony,
+            subject: link::hash(subject),
+            terms_accepted_at,
+            expires_at: self.inner.clock.now_ms() + CHALLENGE_LIFETIME_MS,
+            state: begun.state,
+        };
         self.inner.store.put_challenge(&challenge, MAX_CHALLENGES).await?;
-        Ok(value)
+        Ok(challenge.value)
     }
 
     /// Uses up the challenge that an answer names.
-    async fn take(
-        &self,
-        ceremony: Ceremony,
-        subject: &str,
-        client_data: &[u8],
-    ) -> Result<TakenChallenge, PasskeyError> {
-        let value = challenge_of(client_data).ok_or(PasskeyError::Challenge)?;
+    async fn take(&self, ceremony: Ceremony, subject: &str, client_data: &[u8]) -> Result<Taken, PasskeyError> {
+        let challenge = challenge_of(client_data).ok_or(PasskeyError::Challenge)?;
         let now_ms = self.inner.clock.now_ms();
-        let taken = self.inner.store.take_challenge(&value, ceremony, &link::hash(subject), now_ms).await?;
-        taken.ok_or(PasskeyError::Challenge)
+        let taken = self.inner.store.take_challenge(&challenge, ceremony, &link::hash(subject), now_ms).await?;
+        let taken = taken.ok_or(PasskeyError::Challenge)?;
+        let begun = Begun { challenge, state: taken.state };
+        Ok(Taken { begun, terms_accepted_at: taken.terms_accepted_at })
     }
 
     /// The key in the answer to a challenge that has been taken.
-    fn new_key(&self, response: &RegistrationResponse, name: &str) -> Result<NewPasskey, PasskeyError> {
-        let challenge = challenge_of(&response.client_data).ok_or(PasskeyError::Challenge)?;
-        let key = webauthn::verify_registration(&self.inner.relying_party, &challenge, response).map_err(|error| {
+    fn new_key(&self, taken: &Taken, response: &RegistrationResponse, name: &str) -> Result<NewPasskey, PasskeyError> {
+        let key = self.inner.ceremonies.register(&taken.begun, response).map_err(|error| {
             tracing::info!(%error, "new passkey refused");
             PasskeyError::Verification
         })?;
@@ -422,6 +462,7 @@ impl Accounts {
             backup_eligible: Some(key.backup_eligible),
             name: name.to_owned(),
             created_at: self.inner.clock.now_ms(),
+            user_handle: Some(key.user_handle.to_vec()),
         })
     }
 }
@@ -430,6 +471,16 @@ impl Accounts {
 /// is of no use to another.
 fn subject_of(user: &AuthUser) -> String {
     format!("{} {:?}", user.user_id, user.session.map(|session| session.to_string()))
+}
+
+/// Who runs the server must not be somebody who found a key lying about.
+const fn verification(is_admin: bool) -> Verification {
+    if is_admin { Verification::Required } else { Verification::Preferred }
+}
+
+fn broken(error: WebauthnError) -> PasskeyError {
+    tracing::error!(%error, "no passkey ceremony can be begun");
+    PasskeyError::Broken(error)
 }
 
 fn changed(kind: &'static str) {

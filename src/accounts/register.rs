@@ -8,10 +8,14 @@
 //! mail learns whether the address has an account.
 //!
 //! # Whose password counts
-//! Anybody can register anybody's address. So a password or a passkey is bound to the link that its registration mailed:
-//! what the owner of the mailbox clicks decides what takes effect, and everything else is void. The row of an
-//! unverified account carries the hash of the latest registration only so that a login can answer "Email not verified"
-//! instead of "Invalid credentials"; verification overwrites it.
+//! Anybody can register anybody's address, and the owner of the mailbox may press the button in the mail. So the link
+//! proves the address and nothing else: a password or a passkey is bound to the link that its registration mailed *and* to
+//! a secret that went back to the browser which registered ([`Receipt`]). Who shows both gets what was registered; who
+//! shows the link alone gets the account with no password but one that is given then, and everything else is void. The
+//! row of an unverified account carries the hash of the latest registration only so that a login can answer "Email not
+//! verified" instead of "Invalid credentials"; verification overwrites it.
+
+use std::net::IpAddr;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
@@ -19,15 +23,22 @@ use tokio::time::Instant;
 use super::invite::Admission;
 use super::link::{self, VERIFY_EMAIL_LIFETIME_MS};
 use super::queue::Caller;
-use super::{Accounts, Address, HashError, pace};
+use super::{Accounts, Address, HashError, address_prefix, pace};
 use crate::language::Language;
-use crate::mail::{Letter, Mail};
+use crate::mail::{Asked, Letter, Mail};
 use crate::protocol::UserId;
-use crate::store::{NewPasskey, NewUser, OneTimeToken, StoreError, TokenPurpose, Unique};
+use crate::store::{LinkPace, NewPasskey, NewUser, OneTimeToken, StoreError, TokenPurpose, Unique, VerificationLink};
 
-/// How many verification links an unverified address gets within [`VERIFY_EMAIL_LIFETIME_MS`] after the first one. Old
-/// ones fall out of the count by themselves, so nobody can bar an address for ever.
+/// How many verification links an unverified address gets from one network within [`VERIFY_EMAIL_LIFETIME_MS`] after the
+/// first one.
 pub const MAX_RESENDS_PER_DAY: i64 = 20;
+/// How many from all networks together.
+pub const MAX_LINKS_PER_DAY: i64 = 60;
+/// After that there is one in so many milliseconds all the same, so that nobody can bar an address: an hour.
+pub const SPARSE_LINK_GAP_MS: i64 = 60 * 60 * 1000;
+
+/// Where a registration comes from whose network is not known.
+const NOWHERE: &str = "unknown";
 
 /// Who wants an account.
 #[derive(Debug)]
@@ -40,6 +51,17 @@ pub struct Applicant {
     pub invite: Option<SecretString>,
     /// Of the mail that proves the address.
     pub language: Language,
+    /// Where the registration comes from.
+    pub from: Option<IpAddr>,
+}
+
+/// What a registration leads to. Looks the same for every address.
+#[derive(Debug)]
+pub struct Receipt {
+    /// What became of it.
+    pub registered: Registered,
+    /// For the browser that registered, and for nobody else: what it gave counts with this and the mailed link.
+    pub secret: SecretString,
 }
 
 /// What became of a registration.
@@ -88,7 +110,7 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`RegisterError`].
-    pub async fn register(&self, who: &Applicant, password: &SecretString) -> Result<Registered, RegisterError> {
+    pub async fn register(&self, who: &Applicant, password: &SecretString) -> Result<Receipt, RegisterError> {
         let register = async {
             let admission = self.admit(who).await?;
             let hash = self.inner.passwords.admit(Caller::Anybody)?.hash(password).await?;
@@ -101,7 +123,7 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`RegisterError`].
-    pub async fn register_without_password(&self, who: &Applicant) -> Result<Registered, RegisterError> {
+    pub async fn register_without_password(&self, who: &Applicant) -> Result<Receipt, RegisterError> {
         let register = async {
             let admission = self.admit(who).await?;
             self.enrol(who, &admission, None, None, None).await
@@ -116,7 +138,7 @@ impl Accounts {
         admission: &Admission,
         key: NewPasskey,
         terms_accepted_at: Option<i64>,
-    ) -> Result<Registered, RegisterError> {
+    ) -> Result<Receipt, RegisterError> {
         counted(self.enrol(who, admission, None, Some(key), terms_accepted_at).await)
     }
 
@@ -127,6 +149,21 @@ impl Accounts {
         password_hash: Option<String>,
         passkey: Option<NewPasskey>,
         terms_accepted_at: Option<i64>,
+    ) -> Result<Receipt, RegisterError> {
+        let (secret, secret_hash) = link::new_token();
+        let registered =
+            self.enrol_for(who, admission, password_hash, passkey, terms_accepted_at, &secret_hash).await?;
+        Ok(Receipt { registered, secret })
+    }
+
+    async fn enrol_for(
+        &self,
+        who: &Applicant,
+        admission: &Admission,
+        password_hash: Option<String>,
+        passkey: Option<NewPasskey>,
+        terms_accepted_at: Option<i64>,
+        registrant: &[u8; 32],
     ) -> Result<Registered, RegisterError> {
         let inner = &*self.inner;
         let now_ms = inner.clock.now_ms();
@@ -138,7 +175,7 @@ impl Accounts {
             terms_accepted_at: terms_accepted_at.or(who.terms_accepted.then_some(now_ms)),
             storage_quota_bytes: inner.default_quota_bytes,
         };
-        if let Admission::Vouched { invite } = admission {
+        if let Admission::Vouched { invite, .. } = admission {
             return match inner.store.register_invited(invite, &new, passkey.as_ref(), now_ms).await? {
                 Unique::Done(user) => {
                     tracing::info!(user_id = user, "account registered by invitation");
@@ -149,11 +186,13 @@ impl Accounts {
             };
         }
         let began = Instant::now();
-        let stored = self.store_registration(&new, admission, passkey.as_ref(), now_ms).await?;
+        let network = who.from.map(address_prefix);
+        let place = network.as_deref().unwrap_or(NOWHERE);
+        let stored = self.store_registration(&new, admission, passkey.as_ref(), registrant, place).await?;
         if inner.test_mode {
             let Some((_, token)) = stored else { return Ok(Registered::CheckMail) };
-            let purpose = TokenPurpose::VerifyEmail;
-            inner.store.take_token(&link::hash(token.expose_secret()), purpose, now_ms).await?;
+            let hash = link::hash(token.expose_secret());
+            inner.store.take_verification_link(&hash, now_ms, Some(registrant), None).await?;
             return Ok(Registered::Verified);
         }
         if let Some((user, token)) = stored {
@@ -161,7 +200,7 @@ impl Accounts {
             inner.mailer.send(Mail {
                 user,
                 to: new.email,
-                letter: Letter::VerifyAddress { link },
+                letter: Letter::VerifyAddress { link, asked: Asked { at_ms: now_ms, network } },
                 language: who.language,
             });
         }
@@ -175,9 +214,11 @@ impl Accounts {
         new: &NewUser,
         admission: &Admission,
         passkey: Option<&NewPasskey>,
-        now_ms: i64,
+        registrant: &[u8; 32],
+        network: &str,
     ) -> Result<Option<(UserId, SecretString)>, RegisterError> {
         let inner = &*self.inner;
+        let now_ms = new.created_at;
         let user = if let Some(user) = inner.store.create_user(new).await? {
             tracing::info!(user_id = user, "account registered");
             user
@@ -200,13 +241,16 @@ impl Accounts {
             created_at: now_ms,
             expires_at: now_ms + VERIFY_EMAIL_LIFETIME_MS,
         };
-        let since_ms = now_ms - VERIFY_EMAIL_LIFETIME_MS;
-        // The first link of the day is no resend.
-        let stored = inner
-            .store
-            .put_verification_link(&link, passkey, new.terms_accepted_at, since_ms, MAX_RESENDS_PER_DAY)
-            .await?;
-        if !stored {
+        let pace = LinkPace {
+            since_ms: now_ms - VERIFY_EMAIL_LIFETIME_MS,
+            // The first link of the day is no resend.
+            most_of_network: 1 + MAX_RESENDS_PER_DAY,
+            most: MAX_LINKS_PER_DAY,
+            gap_ms: SPARSE_LINK_GAP_MS,
+        };
+        let terms_accepted_at = new.terms_accepted_at;
+        let new = VerificationLink { link: &link, passkey, terms_accepted_at, registrant, network };
+        if !inner.store.put_verification_link(&new, &pace).await? {
             metrics::counter!("supersync_registrations_capped_total").increment(1);
             return Ok(None);
         }
@@ -214,7 +258,7 @@ impl Accounts {
     }
 }
 
-fn counted(result: Result<Registered, RegisterError>) -> Result<Registered, RegisterError> {
+fn counted(result: Result<Receipt, RegisterError>) -> Result<Receipt, RegisterError> {
     let outcome = match &result {
         Ok(_) => "ok",
         Err(RegisterError::NotAllowed) => "not_allowed",

@@ -7,10 +7,9 @@
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use super::login::LOCK_AFTER_FAILURES;
 use super::password::Verdict;
 use super::queue::Caller;
-use super::{Accounts, Asker, AuthUser, HashError, LOCK_MS, pace};
+use super::{Accounts, Asker, AuthUser, HashError, pace};
 use crate::store::{Authentication, SecurityKind, SessionMethod, StoreError};
 
 /// How long after signing in somebody counts as having just signed in: 15 minutes.
@@ -113,18 +112,20 @@ impl Accounts {
     ) -> Result<bool, ReauthError> {
         let inner = &*self.inner;
         let admission = inner.passwords.admit(Caller::Owner(user.user_id))?;
-        let _turn = inner.login_turns.take(user.user_id).await;
         let row = inner.store.user_by_id(user.user_id).await?.ok_or(ReauthError::NoAccount)?;
-        if row.locked_until.is_some_and(|until| until > inner.clock.now_ms()) {
+        let Some(hash) = row.password_hash.as_deref() else { return Ok(false) };
+        let email = row.email.to_ascii_lowercase();
+        let _turn = inner.login_turns.take(&email).await;
+        let guess = self.guess(&email, asker.address_prefix()).await?;
+        let verdict = admission.check(password, Some(hash)).await?;
+        if guess.is_locked() {
             return Err(ReauthError::Locked);
         }
-        let Some(hash) = row.password_hash.as_deref() else { return Ok(false) };
-        match admission.check(password, Some(hash)).await? {
+        match verdict {
             Verdict::Match { .. } => Ok(true),
             Verdict::Mismatch => {
                 let began = Instant::now();
-                let lock_until = inner.clock.now_ms() + LOCK_MS;
-                inner.store.count_failed_login(row.id, LOCK_AFTER_FAILURES, lock_until).await?;
+                self.count_miss(&guess).await?;
                 let asker = Asker { by: Some(SessionMethod::Password), ..asker.clone() };
                 self.note(row.id, SecurityKind::SignInFailed, &asker).await;
                 pace::level(began).await;

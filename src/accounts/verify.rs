@@ -1,7 +1,10 @@
 //! Proving an address by its mailed link (accounts contract, section 4.2).
 
-use super::{Accounts, Asker, link};
-use crate::store::{SecurityKind, SessionMethod, StoreError, TokenPurpose};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::queue::Caller;
+use super::{Accounts, Asker, HashError, link};
+use crate::store::{PeekedVerification, SecurityKind, SessionMethod, StoreError};
 
 /// Why an address was not verified.
 #[derive(Debug, thiserror::Error)]
@@ -12,21 +15,41 @@ pub enum VerifyError {
     /// Too old.
     #[error("Verification token has expired")]
     Expired,
+    /// No hash was computed.
+    #[error(transparent)]
+    Hash(#[from] HashError),
     /// The database failed.
     #[error("database unavailable, please retry")]
     Database(#[from] StoreError),
 }
 
+/// What an account can be signed in to with, besides mailed links, once it is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// With what was registered, or with nothing if nothing was.
+    AsRegistered,
+    /// With the password that was given now.
+    NewPassword,
+    /// With nothing: what was registered came from another browser.
+    WithoutPassword,
+}
+
 impl Accounts {
-    /// Uses a verification link up: the account is verified, with the password that was given when this link was asked
-    /// for; every other link of the account, and the password bound to it, is void.
+    /// Uses a verification link up: the account is verified. What was given when this link was asked for counts if `secret`
+    /// is what the browser got that gave it ([`super::Receipt`]); a `password` that is given now counts in any case, and has
+    /// passed [`super::check_new_password`]. Everything else is void.
     ///
     /// # Errors
     /// See [`VerifyError`].
-    pub async fn verify_email(&self, token: &str) -> Result<(), VerifyError> {
+    pub async fn verify_email(
+        &self,
+        token: &str,
+        secret: Option<&SecretString>,
+        password: Option<&SecretString>,
+    ) -> Result<Verified, VerifyError> {
         let inner = &*self.inner;
         let hash = link::hash(token);
-        let found = inner.store.peek_token(&hash, TokenPurpose::VerifyEmail).await?.ok_or(VerifyError::Invalid)?;
+        let found = inner.store.peek_verification_link(&hash).await?.ok_or(VerifyError::Invalid)?;
         let now_ms = inner.clock.now_ms();
         if found.expires_at <= now_ms {
             return Err(VerifyError::Expired);
@@ -36,12 +59,40 @@ impl Accounts {
         if inner.store.user_by_id(found.user).await?.is_none_or(|user| user.is_verified) {
             return Err(VerifyError::Invalid);
         }
-        let take = inner.store.take_token(&hash, TokenPurpose::VerifyEmail, now_ms);
+        let password_hash = match password {
+            Some(password) => Some(inner.passwords.admit(Caller::Anybody)?.hash(password).await?),
+            None => None,
+        };
+        let registrant = secret.map(|secret| link::hash(secret.expose_secret()));
+        let take = inner.store.take_verification_link(&hash, now_ms, registrant.as_ref(), password_hash.as_deref());
         self.revoking(found.user, take).await?.ok_or(VerifyError::Invalid)?;
         metrics::counter!("supersync_verifications_total").increment(1);
-        tracing::info!(user_id = found.user, "address verified");
+        let verified = if password.is_some() {
+            Verified::NewPassword
+        } else if counts(&found, registrant.as_ref()) {
+            Verified::AsRegistered
+        } else {
+            Verified::WithoutPassword
+        };
+        tracing::info!(user_id = found.user, ?verified, "address verified");
         let by_link = Asker { by: Some(SessionMethod::MagicLink), ..Asker::default() };
         self.note(found.user, SecurityKind::AddressVerified, &by_link).await;
-        Ok(())
+        Ok(verified)
     }
+
+    /// Whether what was registered with this link counts for who shows this secret; also if the link is no good, which
+    /// its use will tell.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn registered_here(&self, token: &str, secret: Option<&SecretString>) -> Result<bool, StoreError> {
+        let found = self.inner.store.peek_verification_link(&link::hash(token)).await?;
+        let registrant = secret.map(|secret| link::hash(secret.expose_secret()));
+        Ok(found.is_none_or(|found| counts(&found, registrant.as_ref())))
+    }
+}
+
+/// Whether nothing is lost for who shows what has this hash.
+fn counts(link: &PeekedVerification, registrant: Option<&[u8; 32]>) -> bool {
+    !link.has_credential || registrant.is_some_and(|given| link.registrant.as_deref() == Some(given))
 }

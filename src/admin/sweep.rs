@@ -171,7 +171,7 @@ fn table(
     for (count, what) in [
         (rows.devices, format!("devices not seen for {days} days")),
         (rows.tokens, "links that were never used".to_owned()),
-        (rows.sign_in, "ceremonies, pending passkeys and invitations that are over".to_owned()),
+        (rows.sign_in, "ceremonies, pending passkeys, invitations and failed log-ins that are over".to_owned()),
         (rows.unverified, "accounts that nobody has verified for 30 days".to_owned()),
         (rows.sessions, "sessions that have ended".to_owned()),
         (rows.tickets, "tickets for sockets that have ended".to_owned()),

@@ -19,11 +19,12 @@ use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::observe;
 use super::pages::preferred;
+use super::registrant;
 use super::route;
 use super::state::AppState;
 use crate::accounts::{
     Applicant, Asker, AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError,
-    SessionOrigin, VerifyError,
+    SessionOrigin, Verified, VerifyError,
 };
 use crate::store::SessionMethod;
 
@@ -60,7 +61,7 @@ pub fn router() -> Router<AppState> {
         .merge(admin::router())
 }
 
-async fn register(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
+async fn register(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let as_sent = fields.text("email");
     let address = fields.address();
@@ -69,17 +70,20 @@ async fn register(State(state): State<AppState>, headers: HeaderMap, JsonBody(bo
     let invite = fields.invite();
     let (Some(address), Some(password)) = (address, password) else { return Err(fields.refuse()) };
     fields.check()?;
-    let who = Applicant { address, terms_accepted, invite, language: preferred(&headers) };
-    let message = registered(state.accounts.register(&who, &password).await?);
-    Ok(encode::json(StatusCode::CREATED, &json!({ "message": message, "email": as_sent })))
+    let from = address::of(&parts, &state);
+    let who = Applicant { address, terms_accepted, invite, language: preferred(&parts.headers), from };
+    let receipt = state.accounts.register(&who, &password).await?;
+    let body = json!({ "message": registered(receipt.registered), "email": as_sent });
+    Ok(registrant::hand_out(encode::json(StatusCode::CREATED, &body), &state, &receipt.secret))
 }
 
 /// Who registers, in the requests that give no password.
-fn applicant(state: &AppState, headers: &HeaderMap, fields: &mut Fields) -> Option<Applicant> {
+fn applicant(state: &AppState, parts: &Parts, fields: &mut Fields) -> Option<Applicant> {
     let address = fields.address();
     let terms_accepted = fields.consent(state.config.legal.requires_consent());
     let invite = fields.invite();
-    Some(Applicant { address: address?, terms_accepted, invite, language: preferred(headers) })
+    let from = address::of(parts, state);
+    Some(Applicant { address: address?, terms_accepted, invite, language: preferred(&parts.headers), from })
 }
 
 /// The answer to a registration, the same for every address (accounts contract, section 4.1).
@@ -100,11 +104,21 @@ async fn login(State(state): State<AppState>, parts: Parts, JsonBody(body): Json
     Ok(session(&state.accounts.login(&address, &password, &origin).await?))
 }
 
-async fn verify_email(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+/// What was registered counts if the request shows the cookie that the registration's answer set; else `password` does, and
+/// without one the account has none.
+async fn verify_email(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
-    let Some(token) = fields.token() else { return Err(fields.refuse()) };
-    state.accounts.verify_email(token.expose_secret()).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "message": "Email verified successfully" })))
+    let token = fields.token();
+    let password = if fields.has("password") { fields.new_password() } else { None };
+    let Some(token) = token else { return Err(fields.refuse()) };
+    fields.check()?;
+    let secret = registrant::shown(&headers, &state);
+    let verified = state.accounts.verify_email(token.expose_secret(), secret.as_ref(), password.as_ref()).await?;
+    let mut body = json!({ "message": "Email verified successfully" });
+    if verified == Verified::WithoutPassword {
+        body["passwordNeeded"] = true.into();
+    }
+    Ok(encode::json(StatusCode::OK, &body))
 }
 
 /// Voids every session of the account, gives out a new one and closes every socket, the caller's too: which device a
@@ -232,6 +246,7 @@ impl From<VerifyError> for ApiError {
     fn from(error: VerifyError) -> Self {
         match error {
             VerifyError::Invalid | VerifyError::Expired => Self::bad_request(error.to_string()),
+            VerifyError::Hash(error) => error.into(),
             VerifyError::Database(error) => error.into(),
         }
     }

@@ -3,6 +3,7 @@
 //! One layout for all, in `templates/mail/`; the words are in the language catalogues under `mail.<name>.…`.
 
 use askama::Template;
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::language::Language;
@@ -13,8 +14,8 @@ const INFALLIBLE: &str = "a template fails only when its writer does, and a stri
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Letter {
-    /// Prove an address.
-    VerifyAddress { link: SecretString },
+    /// Prove an address that somebody registered.
+    VerifyAddress { link: SecretString, asked: Asked },
     /// Sign in without a password.
     MagicLogin { link: SecretString },
     /// Put a new passkey in the place of lost ones.
@@ -73,6 +74,15 @@ impl NoticeKind {
     }
 }
 
+/// When somebody registered, and from where: so that the owner of an address can tell whether it was them.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Asked {
+    pub at_ms: i64,
+    /// The first part of an IP address, if it is known.
+    pub network: Option<String>,
+}
+
 /// A mail ready to be sent.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -104,6 +114,19 @@ struct Words<'a> {
     otherwise: &'static str,
     copy: &'static str,
     link: &'a str,
+    /// When and from where it was asked for, or nothing.
+    asked: &'a str,
+}
+
+impl Asked {
+    fn words(&self, language: Language) -> String {
+        let at = Timestamp::from_millisecond(self.at_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut words = format!("{} {}", language.text("mail.verify.asked"), at.strftime("%Y-%m-%d %H:%M UTC"));
+        if let Some(network) = &self.network {
+            words = format!("{words} {} {network}", language.text("mail.verify.from"));
+        }
+        words + "."
+    }
 }
 
 impl Letter {
@@ -130,7 +153,7 @@ impl Letter {
     #[must_use]
     pub fn named(name: &str, link: SecretString) -> Option<Self> {
         Some(match name {
-            "verify" => Self::VerifyAddress { link },
+            "verify" => Self::VerifyAddress { link, asked: Asked::default() },
             "magic-login" => Self::MagicLogin { link },
             "recover-passkey" => Self::RecoverPasskey { link },
             "reset-password" => Self::ResetPassword { link },
@@ -165,7 +188,7 @@ impl Letter {
     #[must_use]
     pub const fn link(&self) -> &SecretString {
         match self {
-            Self::VerifyAddress { link }
+            Self::VerifyAddress { link, .. }
             | Self::MagicLogin { link }
             | Self::RecoverPasskey { link }
             | Self::ResetPassword { link }
@@ -183,6 +206,10 @@ impl Letter {
     /// When a catalogue lacks a text, which a test of all letters rules out.
     #[must_use]
     pub fn render(&self, language: Language) -> Rendered {
+        let asked = match self {
+            Self::VerifyAddress { asked, .. } => asked.words(language),
+            _ => String::new(),
+        };
         let word = |part: &str| language.text(&format!("mail.{}.{part}", self.name()));
         let t = Words {
             language,
@@ -193,6 +220,7 @@ impl Letter {
             otherwise: word("otherwise"),
             copy: language.text("mail.copy"),
             link: self.link().expose_secret(),
+            asked: &asked,
         };
         Rendered {
             subject: t.subject,
@@ -209,12 +237,15 @@ mod tests {
     #[test]
     fn both_parts_carry_the_link_and_only_html_escapes_it() {
         let link = "https://sync.example.org/verify-email?token=a&b=\"'<>";
-        let mail = Letter::VerifyAddress { link: link.to_owned().into() }.render(Language::English);
+        let asked = Asked { at_ms: 1_700_000_000_000, network: Some("192.0.2.0/24".to_owned()) };
+        let mail = Letter::VerifyAddress { link: link.to_owned().into(), asked }.render(Language::English);
         assert_eq!(mail.subject, "Verify your SuperSync account");
         assert!(mail.text.contains(&format!("\n{link}\n")), "{}", mail.text);
         let escaped = "https://sync.example.org/verify-email?token=a&#38;b=&#34;&#39;&#60;&#62;";
         assert_eq!(mail.html.matches(escaped).count(), 3, "button, address, text: {}", mail.html);
         assert!(!mail.html.contains(link));
+        let asked = "The address was registered at 2023-11-14 22:13 UTC from the network 192.0.2.0/24.";
+        assert!(mail.text.contains(asked) && mail.html.contains(asked), "{}", mail.text);
     }
 
     #[test]

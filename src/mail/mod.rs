@@ -26,7 +26,7 @@ mod message;
 mod probe;
 mod smtp;
 
-pub use letter::{Letter, NoticeKind, Rendered};
+pub use letter::{Asked, Letter, NoticeKind, Rendered};
 pub use probe::{Step, Trouble, knock, probe};
 
 /// How many mails wait or are under way at most; further ones are dropped.
@@ -255,7 +255,7 @@ mod tests {
         mailer.send(Mail {
             user: 1,
             to: "a@b.co".into(),
-            letter: Letter::VerifyAddress { link: "https://x".to_owned().into() },
+            letter: Letter::VerifyAddress { link: "https://x".to_owned().into(), asked: Asked::default() },
             language: Language::English,
         });
         mailer.drain().await;
@@ -291,7 +291,7 @@ mod tests {
             mailer.send(Mail {
                 user,
                 to: "a@b.co".into(),
-                letter: Letter::VerifyAddress { link: "https://x".to_owned().into() },
+                letter: Letter::VerifyAddress { link: "https://x".to_owned().into(), asked: Asked::default() },
                 language: Language::English,
             });
         }

@@ -98,10 +98,6 @@ pub trait AccountStore: Send + Sync + 'static {
     async fn delete_user(&self, id: UserId) -> Result<bool>;
     /// Deletes every account (test mode).
     async fn delete_all_users(&self) -> Result<()>;
-    /// Counts one failed login in one atomic step; at the `lock_at`-th and each one after it locks until `lock_until`.
-    async fn count_failed_login(&self, id: UserId, lock_at: i64, lock_until: i64) -> Result<()>;
-    /// Forgets failed logins and a lock.
-    async fn clear_failed_logins(&self, id: UserId) -> Result<()>;
     /// Sets the password hash; with `revoke` the token version grows too. Returns the token version.
     async fn set_password(&self, id: UserId, hash: &str, revoke: bool) -> Result<Option<i64>>;
     /// Marks the address as proven.
@@ -115,10 +111,6 @@ pub trait AccountStore: Send + Sync + 'static {
     /// How many tokens of that purpose were given out for the account since `since_ms` and have been neither used nor
     /// removed after their expiry.
     async fn count_tokens(&self, user: UserId, purpose: TokenPurpose, since_ms: i64) -> Result<i64>;
-    /// Uses a token up: it, and for [`TokenPurpose::VerifyEmail`] in the same transaction marks the account verified,
-    /// installs the pending password hash and the pending passkey (or none) and voids the account's other verification
-    /// tokens and what is bound to them. `None`: unknown, expired, used, or the account is verified already.
-    async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>>;
     /// Looks at a token without using it.
     async fn peek_token(&self, hash: &[u8; 32], purpose: TokenPurpose) -> Result<Option<OneTimeToken>>;
     /// Deletes tokens that expired before `now_ms`. Returns how many.

@@ -229,6 +229,8 @@ pub const TABLES: &[Table] = &[
             big("created_at"),
             big("expires_at"),
             or_null(text("new_email")),
+            Column { since: 9, ..or_null(bytes("registrant")) },
+            Column { since: 9, ..or_null(text("network")) },
         ],
     },
     Table {
@@ -278,6 +280,7 @@ pub const TABLES: &[Table] = &[
             text("name"),
             big("created_at"),
             or_null(big("last_used_at")),
+            Column { since: 9, ..or_null(bytes("user_handle")) },
         ],
     },
     Table {
@@ -294,6 +297,7 @@ pub const TABLES: &[Table] = &[
             text("name"),
             big("created_at"),
             big("expires_at"),
+            Column { since: 9, ..or_null(bytes("user_handle")) },
         ],
     },
     Table {
@@ -316,7 +320,8 @@ pub const TABLES: &[Table] = &[
 
 /// Tables that are not backed up and are empty after a restore: they hold what matters for minutes, or only to the
 /// processes that run, or how far an import was. (SQLite's parts of large payloads become whole payloads again.)
-pub const LEFT_OUT: &[&str] = &["leadership", "socket_tickets", "webauthn_challenges", "account_events", "adoptions"];
+pub const LEFT_OUT: &[&str] =
+    &["leadership", "socket_tickets", "webauthn_challenges", "failed_logins", "account_events", "adoptions"];
 
 /// Tables whose numbers are given out by the database and never twice, not even after the row is gone: tokens carry the
 /// account's number.

@@ -106,8 +106,8 @@ pub const OWNED: [&str; 13] = [
 pub const IRREPLACEABLE: [&str; 4] = ["archived_ranges", "operations", "segments", "user_sync_state"];
 
 /// Tables whose rows are void after their `expires_at`, and are then swept away.
-pub(super) const EXPIRING: [&str; 5] =
-    ["one_time_tokens", "pending_passkeys", "sessions", "socket_tickets", "webauthn_challenges"];
+pub(super) const EXPIRING: [&str; 6] =
+    ["failed_logins", "one_time_tokens", "pending_passkeys", "sessions", "socket_tickets", "webauthn_challenges"];
 
 /// Accounts named with [`Orphans`].
 pub(super) const NAMED_ORPHANS: i64 = 10;

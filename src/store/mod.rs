@@ -87,8 +87,8 @@ pub use sessions::{
     SocketTicket, Standing,
 };
 pub use signin::{
-    AddressChange, Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, PasskeyRow, SignInStore, TakenChallenge,
-    UndoLink, Unique,
+    AddressChange, Ceremony, Challenge, FailureRule, InviteRow, LinkPace, LoginStanding, NewInvite, NewPasskey,
+    PasskeyRow, PasskeyUse, PeekedVerification, SignInStore, TakenChallenge, UndoLink, Unique, VerificationLink,
 };
 pub use usage::{KindUsage, Parts, TableSize, UsageStore};
 

@@ -52,7 +52,7 @@ pub struct DueRows {
     pub devices: u64,
     /// One-time tokens.
     pub tokens: u64,
-    /// Ceremonies, pending passkeys, invitations.
+    /// Ceremonies, pending passkeys, invitations, failed log-ins.
     pub sign_in: u64,
     /// Accounts that were never verified.
     pub unverified: u64,
@@ -101,6 +101,7 @@ macro_rules! due_rows_sql {
             "SELECT (SELECT count(*) FROM sync_devices WHERE last_seen_at < $1), \
              (SELECT count(*) FROM one_time_tokens WHERE expires_at < $2), \
              (SELECT count(*) FROM webauthn_challenges WHERE expires_at <= $2) \
+             + (SELECT count(*) FROM failed_logins WHERE expires_at <= $2) \
              + (SELECT count(*) FROM pending_passkeys WHERE expires_at <= $2) \
              + (SELECT count(*) FROM invites WHERE expires_at <= $3), \
              (SELECT count(*) FROM users WHERE is_verified = FALSE AND created_at <= $3 AND NOT EXISTS \

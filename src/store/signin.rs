@@ -4,10 +4,11 @@
 //! finds nothing. What a use changes is changed in that transaction or not at all.
 //!
 //! A passkey given at registration is *pending*: bound to the verification link that was mailed for it. Using a link makes its
-//! passkey and its password the account's only ones ([`super::AccountStore::take_token`]); every other link's are
-//! void (accounts contract, section 4.2).
+//! passkey and its password the account's only ones, for the browser that gave them; every other link's are void (accounts
+//! contract, section 4.2).
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 
 use super::{NewUser, OneTimeToken, Result, SignOut, UserRow};
 use crate::protocol::UserId;
@@ -15,6 +16,11 @@ use crate::protocol::UserId;
 mod steps;
 
 pub(super) use steps::{PASSKEY, decode_invite, decode_passkey, sign_in_steps};
+
+/// What stands for an address where failed log-ins are counted: nobody's address is kept for being guessed at.
+pub(super) fn failure_subject(email: &str) -> Vec<u8> {
+    Sha256::digest(email.to_ascii_lowercase().as_bytes()).to_vec()
+}
 
 /// A passkey as an authenticator made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +37,18 @@ pub struct NewPasskey {
     pub backup_eligible: Option<bool>,
     pub name: String,
     pub created_at: i64,
+    /// Which user handle the key says. `None`: not known yet.
+    pub user_handle: Option<Vec<u8>>,
+}
+
+/// What a good use of a passkey said of it.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct PasskeyUse<'a> {
+    pub counter: i64,
+    pub backup_eligible: bool,
+    /// Kept if none was known.
+    pub user_handle: Option<&'a [u8]>,
 }
 
 /// A passkey of an account.
@@ -85,13 +103,78 @@ pub struct Challenge {
     pub terms_accepted_at: Option<i64>,
     /// Until when it can be used, Unix milliseconds.
     pub expires_at: i64,
+    /// What whoever judges the answer needs to know of the question.
+    pub state: String,
 }
 
 /// What a used challenge says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakenChallenge {
     /// See [`Challenge::terms_accepted_at`].
     pub terms_accepted_at: Option<i64>,
+    /// See [`Challenge::state`].
+    pub state: String,
+}
+
+/// A link that proves an address, and what was registered with it.
+#[derive(Clone, Copy, Debug)]
+pub struct VerificationLink<'a> {
+    /// The link, with the password.
+    pub link: &'a OneTimeToken,
+    /// The passkey.
+    pub passkey: Option<&'a NewPasskey>,
+    /// When the legal documents were accepted, Unix milliseconds.
+    pub terms_accepted_at: Option<i64>,
+    /// SHA-256 of the secret that the browser gets which registered.
+    pub registrant: &'a [u8; 32],
+    /// Where the registration came from.
+    pub network: &'a str,
+}
+
+/// How many verification links an account gets: after so many since then, one in `gap_ms`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct LinkPace {
+    pub since_ms: i64,
+    pub most_of_network: i64,
+    pub most: i64,
+    pub gap_ms: i64,
+}
+
+/// What is known of a verification link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct PeekedVerification {
+    pub user: UserId,
+    pub expires_at: i64,
+    /// See [`VerificationLink::registrant`]. Links of the old server have none.
+    pub registrant: Option<Vec<u8>>,
+    /// Whether a password or a passkey came with it.
+    pub has_credential: bool,
+}
+
+/// What is known of somebody who wants to sign in with a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginStanding {
+    /// The account with the address.
+    pub user: Option<UserRow>,
+    /// How many wrong passwords are remembered from each of the two places that were asked for.
+    pub failures: [i64; 2],
+    /// Whether the account has a session that was opened or last seen in the first of them.
+    pub knows_network: bool,
+}
+
+/// When wrong passwords are too many.
+#[derive(Clone, Copy, Debug)]
+pub struct FailureRule {
+    /// At so many.
+    pub lock_at: i64,
+    /// From then on they are remembered so long.
+    pub lock_ms: i64,
+    /// Before that, so long after the first.
+    pub remembered_ms: i64,
+    /// Of the newest so many counts, over all addresses and places, none is lost.
+    pub most: i64,
 }
 
 /// What became of a key or an address that must be unique.
@@ -166,16 +249,22 @@ pub struct AddressChange {
 #[async_trait]
 pub trait SignInStore: Send + Sync + 'static {
     /// Stores a verification link of an unverified account with the password or passkey that takes effect with it, unless
-    /// the account has been verified or got more than `most` such links since `since_ms`. Also notes the link's password as the
-    /// account's (so that a login with it can say what is missing) and `terms_accepted_at`.
-    async fn put_verification_link(
+    /// the account has been verified or got too many. Also notes the link's password as the account's (so that a login
+    /// with it can say what is missing) and when the legal documents were accepted.
+    async fn put_verification_link(&self, new: &VerificationLink<'_>, pace: &LinkPace) -> Result<bool>;
+    /// Looks at a verification link without using it.
+    async fn peek_verification_link(&self, hash: &[u8; 32]) -> Result<Option<PeekedVerification>>;
+    /// Uses a verification link: the account is verified; its only password is `password_hash`, else what was registered
+    /// with this link if `registrant` says that it was by the same browser, else none; its only passkey is the one
+    /// registered so, or none. Every other verification link of the account is void with what is bound to it. `None`:
+    /// unknown, expired, used, or the account is verified already.
+    async fn take_verification_link(
         &self,
-        link: &OneTimeToken,
-        passkey: Option<&NewPasskey>,
-        terms_accepted_at: Option<i64>,
-        since_ms: i64,
-        most: i64,
-    ) -> Result<bool>;
+        hash: &[u8; 32],
+        now_ms: i64,
+        registrant: Option<&[u8; 32]>,
+        password_hash: Option<&str>,
+    ) -> Result<Option<UserId>>;
     /// Stores a link unless the account got one for the same purpose less than `gap_ms` ago or has `most` unexpired ones.
     /// `new_email`: the address that takes effect with it.
     async fn put_link(&self, link: &OneTimeToken, new_email: Option<&str>, gap_ms: i64, most: i64) -> Result<bool>;
@@ -195,6 +284,14 @@ pub trait SignInStore: Send + Sync + 'static {
     /// Sets a password, forgets failed logins, voids the account's links, and ends the other sessions if asked to.
     /// `false`: there is no such account.
     async fn change_password(&self, user: UserId, password_hash: &str, others: Option<SignOut>) -> Result<bool>;
+
+    /// What is known of an address (in lower case) and of two places from which somebody claims it.
+    async fn login_standing(&self, email: &str, places: [&str; 2], now_ms: i64) -> Result<LoginStanding>;
+    /// Counts a wrong password for an address, whether or not there is an account with it, and a place; in one step, so
+    /// that of many at once none is missed.
+    async fn count_failed_login(&self, email: &str, place: &str, rule: &FailureRule, now_ms: i64) -> Result<()>;
+    /// Forgets the wrong passwords for an address from one place or from everywhere.
+    async fn forget_failed_logins(&self, email: &str, place: Option<&str>) -> Result<()>;
 
     /// Stores a challenge. Of the newest `most` none is lost; older ones are.
     async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()>;
@@ -219,7 +316,7 @@ pub trait SignInStore: Send + Sync + 'static {
     async fn remove_passkey(&self, user: UserId, id: i64) -> Result<bool>;
     /// Notes a use, unless the counter says that the key was copied: it must grow, or always be 0 (accounts contract,
     /// section 6.3). One statement, so that of two uses with the same count one fails.
-    async fn use_passkey(&self, id: i64, counter: i64, backup_eligible: bool, now_ms: i64) -> Result<bool>;
+    async fn use_passkey(&self, id: i64, used: &PasskeyUse<'_>, now_ms: i64) -> Result<bool>;
 
     /// Stores an invitation; a claim replaces older claims. `None`: a claim, and there is an account.
     async fn put_invite(&self, invite: &NewInvite) -> Result<Option<i64>>;

@@ -1,10 +1,15 @@
 //! What the authenticator says: relying party, flags, counter, and at registration the new key (`WebAuthn` level 3,
-//! section 6.1).
+//! sections 6.1 and 6.5). Read strictly, before the library reads it: every byte is accounted for, and CBOR says nothing
+//! twice.
 
-use minicbor::Decoder;
+use serde::Deserialize as _;
+use serde_cbor_2::{Deserializer, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::{MAX_CREDENTIAL_ID_BYTES, MAX_PUBLIC_KEY_BYTES, RelyingParty, WebauthnError};
+
+/// The largest attestation object, in bytes.
+const MAX_ATTESTATION_BYTES: usize = 64 * 1024;
 
 const USER_PRESENT: u8 = 0x01;
 const USER_VERIFIED: u8 = 0x04;
@@ -45,7 +50,7 @@ impl<'a> AuthenticatorData<'a> {
                 return None;
             }
             let (credential_id, after) = after.split_at_checked(length)?;
-            let (public_key, after) = split_item(after)?;
+            let (_, public_key, after) = split_item(after)?;
             if public_key.len() > MAX_PUBLIC_KEY_BYTES {
                 return None;
             }
@@ -53,7 +58,9 @@ impl<'a> AuthenticatorData<'a> {
             rest = after;
         }
         if flags & HAS_EXTENSIONS != 0 {
-            rest = split_item(rest)?.1;
+            let (extensions, _, after) = split_item(rest)?;
+            matches!(extensions, Value::Map(_)).then_some(())?;
+            rest = after;
         }
         let counter = u32::from_be_bytes(*counter);
         rest.is_empty().then_some(Self { rp_id_hash, flags, counter, key })
@@ -67,7 +74,7 @@ impl<'a> AuthenticatorData<'a> {
         if self.flags & USER_PRESENT == 0 {
             return Err(WebauthnError::UserNotPresent);
         }
-        if self.flags & BACKED_UP != 0 && !self.backup_eligible() {
+        if self.backed_up() && !self.backup_eligible() {
             return Err(WebauthnError::BackupFlags);
         }
         Ok(())
@@ -80,11 +87,83 @@ impl<'a> AuthenticatorData<'a> {
     pub(super) const fn backup_eligible(&self) -> bool {
         self.flags & BACKUP_ELIGIBLE != 0
     }
+
+    pub(super) const fn backed_up(&self) -> bool {
+        self.flags & BACKED_UP != 0
+    }
 }
 
-/// The first CBOR item, and what follows it.
-fn split_item(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut decoder = Decoder::new(bytes);
-    decoder.skip().ok()?;
-    bytes.split_at_checked(decoder.position())
+/// The authenticator data within an attestation object.
+pub(super) fn of_attestation(object: &[u8]) -> Result<Vec<u8>, WebauthnError> {
+    if object.len() > MAX_ATTESTATION_BYTES {
+        return Err(WebauthnError::Attestation);
+    }
+    let Some((Value::Map(members), _, [])) = split_item(object) else { return Err(WebauthnError::Attestation) };
+    match members.get(&Value::Text("authData".to_owned())) {
+        Some(Value::Bytes(data)) => Ok(data.clone()),
+        _ => Err(WebauthnError::Attestation),
+    }
+}
+
+/// The first CBOR item, its bytes, and what follows it. `None`: there is none, or it says something twice or in more
+/// bytes than needed.
+///
+/// Written anew, an item leaves out what a map says twice and takes the shortest form of everything, so it gets
+/// shorter if it has either. The order of a map's entries is not judged.
+pub(super) fn split_item(bytes: &[u8]) -> Option<(Value, &[u8], &[u8])> {
+    let mut reader = Deserializer::from_slice(bytes);
+    let item = Value::deserialize(&mut reader).ok()?;
+    let (read, rest) = bytes.split_at_checked(reader.byte_offset())?;
+    (serde_cbor_2::to_vec(&item).ok()?.len() == read.len()).then_some((item, read, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_twice_or_at_length_is_no_item() {
+        for (bytes, fine) in [
+            (&[0xa2, 1, 2, 3, 0x26][..], true),
+            // The order of entries is not judged.
+            (&[0xa2, 3, 0x26, 1, 2], true),
+            // A label twice, with one value or two.
+            (&[0xa2, 1, 2, 1, 2], false),
+            (&[0xa2, 1, 2, 1, 3], false),
+            // The same label in another length.
+            (&[0xa2, 1, 2, 0x18, 1, 3], false),
+            (&[0xa1, 0x18, 1, 2], false),
+            // Within another item.
+            (&[0x81, 0xa2, 1, 2, 1, 2], false),
+            // Of indefinite length.
+            (&[0xbf, 1, 2, 0xff], false),
+            (&[0x5f, 0x41, 1, 0xff], false),
+            // Cut off, and a length that nothing follows.
+            (&[0xa2, 1, 2, 3], false),
+            (&[0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], false),
+            (&[0x9b, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff], false),
+            (&[], false),
+        ] {
+            assert_eq!(split_item(bytes).is_some(), fine, "{bytes:x?}");
+        }
+        let (_, read, rest) = split_item(&[0xa1, 1, 2, 9, 9]).unwrap();
+        assert_eq!((read, rest), (&[0xa1, 1, 2][..], &[9, 9][..]));
+    }
+
+    #[test]
+    fn every_byte_of_authenticator_data_is_accounted_for() {
+        let start = |flags: u8| [&[7; 32][..], &[flags], &[0, 0, 0, 1]].concat();
+        assert!(AuthenticatorData::read(&start(USER_PRESENT)).is_some());
+        assert!(AuthenticatorData::read(&start(USER_PRESENT)[..36]).is_none());
+        assert!(AuthenticatorData::read(&[&start(USER_PRESENT)[..], &[0]].concat()).is_none(), "left over");
+        assert!(AuthenticatorData::read(&start(HAS_EXTENSIONS)).is_none(), "none where some should be");
+        assert!(AuthenticatorData::read(&[&start(HAS_EXTENSIONS)[..], &[0xa0]].concat()).is_some());
+        assert!(AuthenticatorData::read(&[&start(HAS_EXTENSIONS)[..], &[1]].concat()).is_none(), "no map");
+        assert!(AuthenticatorData::read(&[&start(HAS_EXTENSIONS)[..], &[0xa0, 0]].concat()).is_none(), "left over");
+        let key = [&start(HAS_KEY)[..], &[0; 16], &[0, 1, 9], &[0xa0]].concat();
+        assert_eq!(AuthenticatorData::read(&key).unwrap().key.unwrap().credential_id, [9]);
+        assert!(AuthenticatorData::read(&key[..key.len() - 1]).is_none(), "no key");
+        let nameless = [&start(HAS_KEY)[..], &[0; 16], &[0, 0], &[0xa0]].concat();
+        assert!(AuthenticatorData::read(&nameless).is_none(), "no id");
+    }
 }

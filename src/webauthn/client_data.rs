@@ -9,7 +9,7 @@ use super::{RelyingParty, WebauthnError};
 /// The longest accepted text, in bytes.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// The members that are looked at; there may be others.
+/// The members that are looked at; there may be others. One that comes twice makes the text unreadable.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClientData {
@@ -19,6 +19,9 @@ pub(super) struct ClientData {
     origin: String,
     #[serde(default)]
     cross_origin: Option<bool>,
+    /// The page around the one that asked.
+    #[serde(default)]
+    top_origin: Option<String>,
 }
 
 impl ClientData {
@@ -44,7 +47,7 @@ impl ClientData {
         if self.origin != rp.origin {
             return Err(WebauthnError::Origin);
         }
-        if self.cross_origin == Some(true) {
+        if self.cross_origin == Some(true) || self.top_origin.is_some() {
             return Err(WebauthnError::CrossOrigin);
         }
         Ok(())

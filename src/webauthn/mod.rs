@@ -1,24 +1,36 @@
-//! `WebAuthn` as far as this server uses it: whether what an authenticator sent proves what it should.
+//! Passkeys as far as this server uses them: whether what an authenticator sent proves what it should.
 //!
-//! Pure: no database, no clock, no HTTP. Challenges, who owns which key and what follows are the accounts' part. Checks
-//! what the accounts contract, section 6.3, asks for: ceremony, challenge, origin, relying party, user present (user
-//! *verified* is not asked for), algorithm, signature, backup flags, and the counter's rule. No certificate chain is judged: the
-//! server asks for no attestation and derives nothing from one.
+//! `webauthn-rs-core` judges registrations and sign-ins with ES256 and RS256 keys. [`Ceremonies`] is all that calls it, and
+//! adds what the library leaves out or must not do:
 //!
-//! ES256, RS256 and `EdDSA` (Ed25519); signatures are checked by ring.
+//! - What it reads leniently is read strictly before it sees it: client data (one origin, character for character, and
+//!   no other page around it: `client_data.rs`) and CBOR (nothing said twice, nothing left over: `authenticator_data.rs`).
+//! - RSA moduli have all their 2048 bits and exponents are at least 2^16, ES256 keys are on P-256.
+//! - A key's user handle, once known, is the only one that it may say.
+//! - A key's row says nothing about its verification at registration, so that a key that was made with a PIN works
+//!   without one wherever verification is only preferred; a backup flag that is not known is taken from its first use.
+//! - The library logs credentials. It runs without a subscriber, so no setting can make those lines appear.
+//!
+//! Keys of Ed25519, which the library can't read, were made for the old server and by early versions of this one. They
+//! still sign in, through `adopted_ed25519.rs`, and nothing else goes through it; no new ones are made.
+//!
+//! Pure: no database, no clock, no HTTP. Challenges, who owns which key, who must verify themselves and what follows are
+//! the accounts' part. No certificate chain is judged: the server asks for no attestation and derives nothing from one.
 
+mod adopted_ed25519;
 mod authenticator_data;
+mod ceremonies;
 mod client_data;
-mod key;
-mod verify;
 
-pub use verify::{Assertion, Registered, StoredKey, verify_assertion, verify_registration};
+pub use ceremonies::{Assertion, Begun, Ceremonies, Registered, StoredKey, Verification};
 
-/// COSE numbers of the accepted algorithms, the preferred one first: `EdDSA`, ES256, RS256.
-pub const ALGORITHMS: [i64; 3] = [-8, -7, -257];
+use sha2::{Digest as _, Sha256};
+
+/// COSE numbers of the algorithms that new keys may have, the preferred one first: ES256, RS256.
+pub const ALGORITHMS: [i64; 2] = [-7, -257];
 /// The longest credential id, in bytes (`WebAuthn` level 3, section 5.8.3).
 pub const MAX_CREDENTIAL_ID_BYTES: usize = 1023;
-/// The largest public key that is kept, in bytes: RSA with 8192 bits fits.
+/// The largest public key that is kept, in bytes.
 const MAX_PUBLIC_KEY_BYTES: usize = 2048;
 /// Most transports of a key, and the longest of their names, in characters.
 const MAX_TRANSPORTS: usize = 8;
@@ -61,10 +73,12 @@ pub struct AssertionResponse {
     pub client_data: Vec<u8>,
     pub authenticator_data: Vec<u8>,
     pub signature: Vec<u8>,
+    /// `None`: the authenticator said none.
+    pub user_handle: Option<Vec<u8>>,
 }
 
 /// Why something proves nothing. For the log; users are told no more than that it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum WebauthnError {
     #[error("unreadable client data")]
@@ -85,6 +99,8 @@ pub enum WebauthnError {
     UserNotPresent,
     #[error("credential id does not match")]
     CredentialId,
+    #[error("another user handle")]
+    UserHandle,
     #[error("unreadable or unsupported public key")]
     PublicKey,
     #[error("unreadable or unsupported attestation")]
@@ -95,12 +111,27 @@ pub enum WebauthnError {
     BackupFlags,
     #[error("counter did not grow")]
     Counter,
+    #[error("unreadable state of the ceremony")]
+    State,
+    /// What the library says of it; its texts name a kind of fault and never what was sent.
+    #[error("refused by the library: {0}")]
+    Library(webauthn_rs_core::error::WebauthnError),
 }
 
 /// The challenge that client data names: what it is looked up by. Says nothing about whether it is the right one.
 #[must_use]
 pub fn challenge_of(client_data: &[u8]) -> Option<[u8; 32]> {
     client_data::ClientData::parse(client_data).ok()?.challenge()?.try_into().ok()
+}
+
+/// The user handle of a key that is made with this challenge. It has to be as random as the challenge, since a handle that
+/// told accounts apart would tell them to every authenticator; and whoever completes the ceremony, on whatever server,
+/// has to know it.
+#[must_use]
+pub fn user_handle(challenge: &[u8; 32]) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(b"user handle ");
+    hash.update(challenge);
+    hash.finalize().into()
 }
 
 /// Transports as stored: a JSON array of those that could be some, or nothing.

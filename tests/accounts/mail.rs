@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use supersync::config::Smtp;
 use supersync::language::Language;
-use supersync::mail::{Letter, Mail, MailConfigError};
+use supersync::mail::{Asked, Letter, Mail, MailConfigError};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -61,7 +61,7 @@ async fn a_mail_reaches_the_configured_server() {
     mailer.send(Mail {
         user: 1,
         to: "a@b.co".into(),
-        letter: Letter::VerifyAddress { link },
+        letter: Letter::VerifyAddress { link, asked: Asked::default() },
         language: Language::English,
     });
     let dialogue = server.await.unwrap();
@@ -102,8 +102,12 @@ impl std::io::Write for Lines {
 fn without_a_mail_server_the_operator_finds_the_link_in_the_log_but_no_address() {
     let mailer = Mailer::from_config(&config()).unwrap();
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
-    let mail =
-        Mail { user: 42, to: "a@b.co".into(), letter: Letter::VerifyAddress { link }, language: Language::English };
+    let mail = Mail {
+        user: 42,
+        to: "a@b.co".into(),
+        letter: Letter::VerifyAddress { link, asked: Asked::default() },
+        language: Language::English,
+    };
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();

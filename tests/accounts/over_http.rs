@@ -32,6 +32,8 @@ pub(super) struct Server {
     pub(super) world: World,
     engine: Handle,
     router: Router,
+    /// What the last answer that set a cookie set: `POST` shows it again.
+    cookie: Mutex<Option<String>>,
 }
 
 async fn server() -> Server {
@@ -45,19 +47,26 @@ pub(super) async fn server_with(change: impl Fn(&mut Config)) -> Server {
     let store = Arc::clone(&world.store) as Arc<dyn Store>;
     let engine = Handle::start(Arc::clone(&store), world.clock.clone(), Options::from(&config)).await.unwrap();
     let state = AppState::new(Arc::new(config), engine.clone(), world.accounts.clone(), store, world.clock.clone());
-    Server { engine, router: supersync::http::router(state), world }
+    Server { engine, router: supersync::http::router(state), cookie: Mutex::default(), world }
 }
 
 impl Server {
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
         let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        if let Some(cookie) = parts.headers.get(header::SET_COOKIE) {
+            *self.cookie.lock().unwrap() = Some(cookie.to_str().unwrap().to_owned());
+        }
         let cache_control = parts.headers.get(header::CACHE_CONTROL).map(|v| v.to_str().unwrap().to_owned());
         Answer { status: parts.status, cache_control, text: String::from_utf8(bytes.to_vec()).unwrap() }
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Answer {
-        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        let mut request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        let cookie = self.cookie.lock().unwrap().clone();
+        if let Some(cookie) = cookie {
+            request = request.header(header::COOKIE, cookie.split(';').next().unwrap());
+        }
         self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
@@ -105,6 +114,9 @@ async fn register_verify_and_log_in() {
     assert_eq!(answer.status, StatusCode::CREATED);
     let message = "Registration successful. Please check your email to verify your account.";
     assert_eq!(answer.json(), json!({"message": message, "email": "New@b.co"}));
+    let cookie = server.cookie.lock().unwrap().clone().unwrap();
+    let (name, rest) = cookie.split_once('=').unwrap();
+    assert_eq!((name, &rest[64..]), ("__Host-registration", "; Path=/; Max-Age=86400; HttpOnly; SameSite=Lax; Secure"));
 
     let login = json!({"email": "new@b.co", "password": OWNER});
     assert_eq!(server.post("/api/login", &login).await.error(), (401, "Email not verified".into()));
@@ -148,6 +160,64 @@ async fn opening_the_page_changes_nothing_and_its_button_verifies_once() {
     assert!(answer.text.contains("<title>Email Verified</title>") && answer.text.contains("Email Verified!"));
     let again = submit().await;
     assert_eq!((again.status.as_u16(), again.text.as_str()), (400, "Verification failed: Invalid verification token"));
+}
+
+#[tokio::test]
+async fn in_another_browser_the_page_asks_for_a_password() {
+    let server = server().await;
+    let form = |fields: &str, cookie: Option<&str>| {
+        let mut form = Request::post("/verify-email").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(cookie) = cookie {
+            form = form.header(header::COOKIE, cookie);
+        }
+        server.send(form.body(Body::from(fields.to_owned())).unwrap())
+    };
+    for (n, (fields, login)) in [
+        ("&password=a+better+password&repeat=a+better+password", Some("a better password")),
+        ("", None),
+        ("&password=&repeat=", None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let email = format!("victim{n}@b.co");
+        server.world.register(&email, ATTACKER).await.unwrap();
+        let token = server.world.links().await.pop().unwrap();
+        let page = server.get("GET", &format!("/verify-email?token={token}")).await.text;
+        assert!(page.contains("name=\"password\"") && page.contains("Another browser registered"), "{page}");
+        for (wrong, why) in [
+            ("&password=short&repeat=short", "at least 12 characters"),
+            ("&password=a+better+password&repeat=a+bettor+password", "differ"),
+            ("&password=a+better+password", "differ"),
+            ("&repeat=a+better+password", "differ"),
+        ] {
+            let answer = form(&format!("token={token}{wrong}"), None).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
+            assert!(answer.text.contains(why) && answer.text.contains(&token), "{}", answer.text);
+        }
+        assert!(!server.world.accounts.find(&email).await.unwrap().is_verified);
+        let answer = form(&format!("token={token}{fields}"), Some("registration=x; other=y")).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.text.contains("Your account has no password"), login.is_none());
+        assert!(server.world.login(&email, ATTACKER).await.is_err());
+        if let Some(password) = login {
+            server.world.login(&email, password).await.unwrap();
+        }
+    }
+    // The browser that registered has its button, and nothing to choose.
+    server.world.register("owner@b.co", OWNER).await.unwrap();
+    let token = server.world.links().await.pop().unwrap();
+    let secret = server.world.secrets.lock().unwrap().last().unwrap().expose_secret().to_owned();
+    let cookie = format!("a=b; __Host-registration={secret}; c");
+    let page = Request::get(format!("/verify-email?token={token}")).header(header::COOKIE, &cookie);
+    assert!(!server.send(page.body(Body::empty()).unwrap()).await.text.contains("password"));
+    let answer = form(&format!("token={token}"), Some(&cookie)).await;
+    assert!(answer.text.contains("You can now sign in"), "{}", answer.text);
+    server.world.login("owner@b.co", OWNER).await.unwrap();
+    // And so has everybody where there was nothing to lose.
+    server.world.accounts.register_without_password(&applicant("link@b.co")).await.unwrap();
+    let token = server.world.links().await.pop().unwrap();
+    assert!(!server.get("GET", &format!("/verify-email?token={token}")).await.text.contains("password"));
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ async fn a_link_verifies_once_and_then_the_password_signs_in() {
     assert_eq!(links.len(), 1);
     assert_eq!(world.outbox.mails.lock().unwrap()[0].0, "new@example.com");
 
-    let invalid = world.accounts.verify_email("0".repeat(64).as_str()).await.unwrap_err();
+    let invalid = world.verify("0".repeat(64).as_str()).await.unwrap_err();
     assert_eq!(invalid.to_string(), "Invalid verification token");
-    world.accounts.verify_email(&links[0]).await.unwrap();
-    let again = world.accounts.verify_email(&links[0]).await.unwrap_err();
+    world.verify(&links[0]).await.unwrap();
+    let again = world.verify(&links[0]).await.unwrap_err();
     assert_eq!(again.to_string(), "Invalid verification token");
     let token = world.login("new@example.com", OWNER).await.unwrap();
     assert!(world.accounts.authenticate_token(&token).await.is_ok());
@@ -28,10 +28,10 @@ async fn an_old_link_has_expired_and_a_new_one_can_be_had() {
     world.register("a@b.co", OWNER).await.unwrap();
     world.clock.advance_ms(VERIFY_EMAIL_LIFETIME_MS);
     let links = world.links().await;
-    let expired = world.accounts.verify_email(&links[0]).await.unwrap_err();
+    let expired = world.verify(&links[0]).await.unwrap_err();
     assert_eq!(expired.to_string(), "Verification token has expired");
     world.register("a@b.co", OWNER).await.unwrap();
-    world.accounts.verify_email(&world.links().await[1]).await.unwrap();
+    world.verify(&world.links().await[1]).await.unwrap();
     let left = world.store.delete_expired_tokens(i64::MAX).await.unwrap();
     assert_eq!(left, 0, "the account's other links are gone");
 }
@@ -45,11 +45,11 @@ async fn the_password_bound_to_the_clicked_link_is_the_only_one_alive() {
         world.register("owner@b.co", ATTACKER).await.unwrap();
         let links = world.links().await;
         let (clicked, alive, dead) = if owner_clicks { (1, OWNER, ATTACKER) } else { (2, ATTACKER, OWNER) };
-        world.accounts.verify_email(&links[clicked]).await.unwrap();
+        world.verify(&links[clicked]).await.unwrap();
         assert!(world.login("owner@b.co", alive).await.is_ok());
         assert!(matches!(world.login("owner@b.co", dead).await, Err(LoginError::InvalidCredentials)));
         for link in links {
-            assert!(matches!(world.accounts.verify_email(&link).await, Err(VerifyError::Invalid)));
+            assert!(matches!(world.verify(&link).await, Err(VerifyError::Invalid)));
         }
         assert!(world.login("owner@b.co", alive).await.is_ok());
     }
@@ -63,7 +63,7 @@ async fn a_stranger_s_link_can_t_replace_the_password_that_the_operator_set() {
     world.accounts.set_password(user, &secret(OWNER)).await.unwrap();
     world.accounts.set_verified(user).await.unwrap();
     let links = world.links().await;
-    assert!(matches!(world.accounts.verify_email(&links[0]).await, Err(VerifyError::Invalid)));
+    assert!(matches!(world.verify(&links[0]).await, Err(VerifyError::Invalid)));
     assert!(world.login("owner@b.co", OWNER).await.is_ok());
 }
 
@@ -72,7 +72,7 @@ async fn one_of_two_clicks_at_once_wins() {
     let world = world().await;
     world.register("a@b.co", OWNER).await.unwrap();
     let links = world.links().await;
-    let (one, two) = tokio::join!(world.accounts.verify_email(&links[0]), world.accounts.verify_email(&links[0]));
+    let (one, two) = tokio::join!(world.verify(&links[0]), world.verify(&links[0]));
     assert_eq!(usize::from(one.is_ok()) + usize::from(two.is_ok()), 1);
 }
 

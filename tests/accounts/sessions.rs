@@ -64,7 +64,7 @@ async fn a_dead_database_is_never_a_refused_session() {
     assert!(matches!(world.accounts.authenticate_token(&other).await, Err(AuthError::Database(_))));
     assert!(matches!(world.login("a@b.co", OWNER).await, Err(LoginError::Database(_))));
     assert!(matches!(world.register("n@b.co", OWNER).await, Err(RegisterError::Database(_))));
-    assert!(matches!(world.accounts.verify_email("x").await, Err(VerifyError::Database(_))));
+    assert!(matches!(world.verify("x").await, Err(VerifyError::Database(_))));
 }
 
 #[tokio::test]

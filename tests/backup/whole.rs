@@ -19,6 +19,7 @@ fn passkey(name: &str) -> NewPasskey {
         backup_eligible: None,
         name: name.to_owned(),
         created_at: 1,
+        user_handle: Some(vec![9, 0, 255]),
     }
 }
 

@@ -1,9 +1,10 @@
 //! An authenticator in software: makes keys and signs with them, in the shape in which browsers hand it on. Every part of
 //! what it sends can be made wrong.
 
+use std::sync::Mutex;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use minicbor::Encoder;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
@@ -25,6 +26,42 @@ enum Signer {
     Rs256(Box<rsa::pkcs1v15::SigningKey<rsa::sha2::Sha256>>),
 }
 
+/// The start of a CBOR item.
+fn head(kind: u8, n: usize) -> Vec<u8> {
+    match u8::try_from(n) {
+        Ok(n) if n < 24 => vec![kind << 5 | n],
+        Ok(n) => vec![kind << 5 | 24, n],
+        Err(_) => [&[kind << 5 | 25][..], &u16::try_from(n).unwrap().to_be_bytes()].concat(),
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&head(3, text.len())[..], text.as_bytes()].concat()
+}
+
+fn bytes(bytes: &[u8]) -> Vec<u8> {
+    [&head(2, bytes.len())[..], bytes].concat()
+}
+
+fn int(n: i16) -> Vec<u8> {
+    if n < 0 { head(1, usize::try_from(-1 - n).unwrap()) } else { head(0, usize::try_from(n).unwrap()) }
+}
+
+/// A key on P-256 in COSE.
+pub fn es256(x: &[u8], y: &[u8]) -> Vec<u8> {
+    [&[0xa5, 1, 2, 3, 0x26, 0x20, 1, 0x21][..], &bytes(x), &[0x22], &bytes(y)].concat()
+}
+
+/// A key of Ed25519 in COSE.
+pub fn ed25519(point: &[u8]) -> Vec<u8> {
+    [&[0xa4, 1, 1, 3, 0x27, 0x20, 6, 0x21][..], &bytes(point)].concat()
+}
+
+/// An RSA key in COSE.
+pub fn rs256(n: &[u8], e: &[u8]) -> Vec<u8> {
+    [&[0xa4, 1, 3, 3, 0x39, 1, 0, 0x20][..], &bytes(n), &[0x21], &bytes(e)].concat()
+}
+
 /// A key in an authenticator, and how it behaves.
 pub struct Key {
     signer: Signer,
@@ -35,6 +72,17 @@ pub struct Key {
     pub rp_id: String,
     pub ceremony: Option<&'static str>,
     pub cross_origin: bool,
+    pub top_origin: Option<&'static str>,
+    /// Further members of the client data, as they stand in JSON.
+    pub says_more: &'static str,
+    /// What it says whose key it is: what it was told when it made the key, until somebody says otherwise.
+    pub user_handle: Mutex<Value>,
+    /// The public key, if not its own.
+    pub public_key: Option<Vec<u8>>,
+    /// The signature, if not its own.
+    pub signature: Option<Vec<u8>>,
+    /// What follows the authenticator data's parts.
+    pub left_over: Vec<u8>,
     /// Signs at registration too.
     pub attests_itself: bool,
     pub format: &'static str,
@@ -68,6 +116,12 @@ impl Key {
             rp_id: RP_ID.into(),
             ceremony: None,
             cross_origin: false,
+            top_origin: None,
+            says_more: "",
+            user_handle: Mutex::new(Value::Null),
+            public_key: None,
+            signature: None,
+            left_over: Vec::new(),
             attests_itself: false,
             format: "none",
         }
@@ -75,27 +129,21 @@ impl Key {
 
     /// The public key in COSE.
     pub fn cose(&self) -> Vec<u8> {
-        let mut cbor = Encoder::new(Vec::new());
+        if let Some(public_key) = &self.public_key {
+            return public_key.clone();
+        }
         match &self.signer {
             Signer::Es256(pair) => {
                 let point = pair.public_key().as_ref();
-                cbor.map(5).unwrap().i8(1).unwrap().i8(2).unwrap().i8(3).unwrap().i8(-7).unwrap();
-                cbor.i8(-1).unwrap().i8(1).unwrap().i8(-2).unwrap().bytes(&point[1..33]).unwrap();
-                cbor.i8(-3).unwrap().bytes(&point[33..]).unwrap();
+                es256(&point[1..33], &point[33..])
             }
-            Signer::Ed25519(pair) => {
-                cbor.map(4).unwrap().i8(1).unwrap().i8(1).unwrap().i8(3).unwrap().i8(-8).unwrap();
-                cbor.i8(-1).unwrap().i8(6).unwrap().i8(-2).unwrap().bytes(pair.public_key().as_ref()).unwrap();
-            }
+            Signer::Ed25519(pair) => ed25519(pair.public_key().as_ref()),
             Signer::Rs256(key) => {
                 use rsa::traits::PublicKeyParts as _;
                 let key: &rsa::RsaPrivateKey = (**key).as_ref();
-                let (n, e) = (key.n().to_bytes_be(), key.e().to_bytes_be());
-                cbor.map(4).unwrap().i8(1).unwrap().i8(3).unwrap().i8(3).unwrap().i16(-257).unwrap();
-                cbor.i8(-1).unwrap().bytes(&n).unwrap().i8(-2).unwrap().bytes(&e).unwrap();
+                rs256(&key.n().to_bytes_be(), &key.e().to_bytes_be())
             }
         }
-        cbor.into_writer()
     }
 
     fn algorithm(&self) -> i16 {
@@ -107,6 +155,9 @@ impl Key {
     }
 
     fn sign(&self, message: &[u8]) -> Vec<u8> {
+        if let Some(signature) = &self.signature {
+            return signature.clone();
+        }
         match &self.signer {
             Signer::Es256(pair) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
             Signer::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
@@ -119,11 +170,14 @@ impl Key {
 
     fn client_data(&self, ceremony: &str, challenge: &str) -> Vec<u8> {
         let ceremony = self.ceremony.unwrap_or(ceremony);
-        let data = json!({
+        let mut data = json!({
             "type": ceremony, "challenge": challenge, "origin": self.origin, "crossOrigin": self.cross_origin,
             "other_keys_can_be_added_here": "do not compare clientDataJSON against a template",
         });
-        data.to_string().into_bytes()
+        if let Some(top_origin) = self.top_origin {
+            data["topOrigin"] = top_origin.into();
+        }
+        data.to_string().replacen('{', &format!("{{{}", self.says_more), 1).into_bytes()
     }
 
     fn authenticator_data(&self, with_key: bool) -> Vec<u8> {
@@ -136,26 +190,26 @@ impl Key {
             data.extend(&self.id);
             data.extend(self.cose());
         }
+        data.extend(&self.left_over);
         data
     }
 
     /// What `navigator.credentials.create()` gives for these options.
     pub fn create(&self, options: &Value) -> Value {
+        *self.user_handle.lock().unwrap() = options["user"]["id"].clone();
         let client_data = self.client_data("webauthn.create", options["challenge"].as_str().unwrap());
         let data = self.authenticator_data(true);
-        let mut cbor = Encoder::new(Vec::new());
-        cbor.map(3).unwrap().str("fmt").unwrap().str(self.format).unwrap().str("attStmt").unwrap();
-        if self.attests_itself {
+        let statement = if self.attests_itself {
             let signature = self.sign(&[&data[..], &Sha256::digest(&client_data)].concat());
-            cbor.map(2).unwrap().str("alg").unwrap().i16(self.algorithm()).unwrap();
-            cbor.str("sig").unwrap().bytes(&signature).unwrap();
+            [&head(5, 2)[..], &text("alg"), &int(self.algorithm()), &text("sig"), &bytes(&signature)].concat()
         } else {
-            cbor.map(0).unwrap();
-        }
-        cbor.str("authData").unwrap().bytes(&data).unwrap();
+            head(5, 0)
+        };
+        let (format, data) = (text(self.format), bytes(&data));
+        let object = [&head(5, 3)[..], &text("fmt"), &format, &text("attStmt"), &statement, &text("authData"), &data];
         self.credential(&json!({
             "clientDataJSON": URL_SAFE_NO_PAD.encode(client_data),
-            "attestationObject": URL_SAFE_NO_PAD.encode(cbor.into_writer()),
+            "attestationObject": URL_SAFE_NO_PAD.encode(object.concat()),
             "transports": ["internal", "hybrid"],
             "publicKeyAlgorithm": self.algorithm(),
         }))
@@ -170,7 +224,7 @@ impl Key {
             "clientDataJSON": URL_SAFE_NO_PAD.encode(client_data),
             "authenticatorData": URL_SAFE_NO_PAD.encode(data),
             "signature": URL_SAFE_NO_PAD.encode(signature),
-            "userHandle": null,
+            "userHandle": *self.user_handle.lock().unwrap(),
         }))
     }
 

@@ -28,14 +28,17 @@ macro_rules! on_both_databases {
 }
 
 mod authenticator;
+mod guesses;
 mod invites;
 mod links;
 mod matrix;
 mod neutral;
 mod own;
 mod passkeys;
+mod prehijack;
 mod recovery;
 mod revocation;
 mod security_log;
 mod step_up;
+mod vectors;
 mod world;

@@ -6,14 +6,18 @@ use serde_json::{Value, json};
 use supersync::accounts::{CHALLENGE_LIFETIME_MS, MAX_PASSKEYS, RECENT_MS};
 use supersync::store::{Ceremony, Challenge, NewPasskey};
 
-use crate::authenticator::{Key, PRESENT, RP_ID, SYNCED, VERIFIED};
+use crate::authenticator::{Key, PRESENT, RP_ID, SYNCED, VERIFIED, ed25519, es256, rs256};
 use crate::harness::Backend;
 use crate::world::{PASSWORD, World, works, world};
 
 on_both_databases! {
     options_have_exactly_the_shapes_of_the_contract,
     bodies_are_judged_as_the_contract_says,
-    keys_of_all_three_kinds_register_and_sign_in,
+    keys_of_both_kinds_register_and_sign_in,
+    keys_that_could_be_forged_for_don_t_register,
+    adopted_keys_that_could_be_forged_for_don_t_sign_in,
+    a_key_says_whose_it_is,
+    an_administrator_s_key_verifies_its_user,
     nothing_that_is_wrong_registers,
     nothing_that_is_wrong_signs_in,
     a_challenge_works_once_in_time_and_for_what_it_was_made,
@@ -68,7 +72,7 @@ async fn options_have_exactly_the_shapes_of_the_contract(on: Backend) {
                 "challenge": "C", "rp": {"name": RP_ID, "id": RP_ID},
                 "user": {"id": "U", "name": email, "displayName": email},
                 "pubKeyCredParams": [
-                    {"alg": -8, "type": "public-key"}, {"alg": -7, "type": "public-key"}, {"alg": -257, "type": "public-key"},
+                    {"alg": -7, "type": "public-key"}, {"alg": -257, "type": "public-key"},
                 ],
                 "timeout": 60000, "attestation": "none", "excludeCredentials": [],
                 "authenticatorSelection":
@@ -106,9 +110,9 @@ async fn bodies_are_judged_as_the_contract_says(on: Backend) {
     }
 }
 
-async fn keys_of_all_three_kinds_register_and_sign_in(on: Backend) {
+async fn keys_of_both_kinds_register_and_sign_in(on: Backend) {
     let world = world(on).await;
-    for (email, mut key) in [("e@b.co", Key::es256()), ("d@b.co", Key::ed25519()), ("r@b.co", Key::rs256())] {
+    for (email, mut key) in [("e@b.co", Key::es256()), ("r@b.co", Key::rs256())] {
         let answer = world.register_key(email, &key).await.created();
         assert_eq!(
             answer,
@@ -134,13 +138,21 @@ async fn keys_of_all_three_kinds_register_and_sign_in(on: Backend) {
 async fn nothing_that_is_wrong_registers(on: Backend) {
     type Spoil = fn(&mut Key);
     let world = world(on).await;
-    let wrong: [(&str, Spoil); 8] = [
+    let wrong: [(&str, Spoil); 16] = [
         ("origin", |key| key.origin = "https://sync.example.org.evil.example".into()),
         ("port", |key| key.origin = "https://sync.example.org:444".into()),
         ("relying party", |key| key.rp_id = "example.org".into()),
         ("nobody present", |key| key.flags = VERIFIED),
         ("ceremony", |key| key.ceremony = Some("webauthn.get")),
         ("framed", |key| key.cross_origin = true),
+        ("framed by", |key| key.top_origin = Some("https://evil.example")),
+        ("path", |key| key.origin += "/"),
+        ("user in the origin", |key| key.origin = "https://me@sync.example.org".into()),
+        ("two origins", |key| key.says_more = r#""origin":"https://evil.example","#),
+        ("two challenges", |key| key.says_more = r#""challenge":"AAAA","#),
+        ("Ed25519", |key| *key = Key::ed25519()),
+        ("left over", |key| key.left_over = vec![0]),
+        ("extensions that are not announced", |key| key.left_over = vec![0xa0]),
         ("backed up but not eligible", |key| key.flags = PRESENT | 0x10),
         ("format", |key| key.format = "made-up"),
     ];
@@ -155,6 +167,9 @@ async fn nothing_that_is_wrong_registers(on: Backend) {
     let mut unsigned = Key::es256();
     unsigned.format = "packed";
     world.register_key("a@b.co", &unsigned).await.refused(400, BAD_KEY);
+    let mut itself = Key::es256();
+    (itself.attests_itself, itself.format, itself.signature) = (true, "packed", Some(vec![0x30, 0]));
+    world.register_key("a@b.co", &itself).await.refused(400, BAD_KEY);
     // Another credential's id.
     let options = register_options(&world, "a@b.co").await;
     let mut credential = Key::es256().create(&options);
@@ -196,8 +211,19 @@ async fn nothing_that_is_wrong_signs_in(on: Backend) {
     world.login_key("a@b.co", &key).await.refused(401, REFUSED);
     (key.flags, key.ceremony) = (PRESENT, Some("webauthn.create"));
     world.login_key("a@b.co", &key).await.refused(401, REFUSED);
+    (key.ceremony, key.top_origin) = (None, Some("https://sync.example.org"));
+    world.login_key("a@b.co", &key).await.refused(401, REFUSED);
+    (key.top_origin, key.cross_origin) = (None, true);
+    world.login_key("a@b.co", &key).await.refused(401, REFUSED);
+    (key.cross_origin, key.left_over) = (false, vec![0]);
+    world.login_key("a@b.co", &key).await.refused(401, REFUSED);
+    (key.left_over, key.says_more) = (Vec::new(), r#""type":"webauthn.create","#);
+    world.login_key("a@b.co", &key).await.refused(401, REFUSED);
+    (key.says_more, key.signature) = ("", Some(Vec::new()));
+    world.login_key("a@b.co", &key).await.refused(401, REFUSED);
+    key.signature = None;
     // A key that could not leave its device can't have been copied.
-    (key.ceremony, key.flags) = (None, PRESENT | SYNCED);
+    key.flags = PRESENT | SYNCED;
     world.login_key("a@b.co", &key).await.refused(401, REFUSED);
     key.flags = PRESENT;
     world.login_key("a@b.co", &key).await.ok();
@@ -293,6 +319,7 @@ async fn adopt(world: &World, email: &str, key: &Key) {
         backup_eligible: None,
         name: "Passkey".into(),
         created_at: 1,
+        user_handle: None,
     };
     world.store.add_passkey(user, &row, 20).await.unwrap();
 }
@@ -316,9 +343,165 @@ async fn adopted_keys_sign_in_and_their_backup_flag_is_learned(on: Backend) {
     assert_eq!(row.key.backup_eligible, Some(false));
 }
 
+/// Keys with which somebody could sign in who does not have them, in the form in which honest ones come.
+fn forgeable() -> Vec<(&'static str, Vec<u8>)> {
+    let modulus = |top: u8, last: u8| [&[top][..], &[0x55; 254], &[last]].concat();
+    let honest = Key::es256().cose();
+    let mut off_curve = honest.clone();
+    *off_curve.last_mut().unwrap() ^= 1;
+    let twice = [&[0xa6, 1, 2], &honest[1..]].concat();
+    // The base point of P-384.
+    let x = "aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7";
+    let y = "3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f";
+    let p384 = es256(&hex::decode(x).unwrap(), &hex::decode(y).unwrap());
+    let p384 = [&p384[..6], &[2], &p384[7..]].concat();
+    vec![
+        ("off the curve", off_curve),
+        ("no point", es256(&[0; 32], &[0; 32])),
+        ("too large a number", es256(&[0xff; 32], &[0xff; 32])),
+        ("half a point", es256(&[1; 32], &[1; 31])),
+        ("exponent 1", rs256(&modulus(0xc0, 1), &[0, 0, 1])),
+        ("exponent 1, short", rs256(&modulus(0xc0, 1), &[1])),
+        ("exponent 2", rs256(&modulus(0xc0, 1), &[0, 0, 2])),
+        ("exponent 3", rs256(&modulus(0xc0, 1), &[0, 0, 3])),
+        ("exponent 65536", rs256(&modulus(0xc0, 1), &[1, 0, 0])),
+        ("exponent 0", rs256(&modulus(0xc0, 1), &[0, 0, 0])),
+        ("no exponent", rs256(&modulus(0xc0, 1), &[])),
+        ("even modulus", rs256(&modulus(0xc0, 2), &[1, 0, 1])),
+        ("short modulus", rs256(&modulus(0, 1), &[1, 0, 1])),
+        ("1024 bits", rs256(&modulus(0xc0, 1)[..128], &[1, 0, 1])),
+        ("a label twice", twice),
+        ("another curve", p384),
+        ("something after it", [&honest[..], &[0]].concat()),
+        ("nothing", vec![0xa0]),
+        ("no map", vec![0x80]),
+    ]
+}
+
+async fn keys_that_could_be_forged_for_don_t_register(on: Backend) {
+    let world = world(on).await;
+    for (what, cose) in forgeable() {
+        let mut key = Key::es256();
+        key.public_key = Some(cose);
+        let answer = world.register_key("a@b.co", &key).await;
+        assert_eq!((answer.status, answer.body["error"].as_str()), (400, Some(BAD_KEY)), "{what}");
+    }
+    // Said twice in what is around the key.
+    let options = register_options(&world, "a@b.co").await;
+    let mut credential = Key::es256().create(&options);
+    let object = URL_SAFE_NO_PAD.decode(credential["response"]["attestationObject"].as_str().unwrap()).unwrap();
+    let twice = [&[0xa4][..], &object[1..], b"\x63fmt\x64none"].concat();
+    credential["response"]["attestationObject"] = json!(URL_SAFE_NO_PAD.encode(twice));
+    let body = json!({"email": "a@b.co", "credential": credential});
+    world.post("/api/register/passkey/verify", body).await.refused(400, BAD_KEY);
+    assert_eq!(world.mails().await, 0);
+}
+
+async fn adopted_keys_that_could_be_forged_for_don_t_sign_in(on: Backend) {
+    let world = world(on).await;
+    let number = |n: u8| [&[n][..], &[0; 31]].concat();
+    let neutral = [&number(1)[..], &[0; 32]].concat();
+    let mut bad = forgeable();
+    let honest = Key::ed25519().cose();
+    bad.extend([
+        ("Ed25519, small order", ed25519(&number(1))),
+        ("Ed25519, 0", ed25519(&number(0))),
+        ("Ed25519, off the curve", ed25519(&number(2))),
+        ("Ed25519, 1 as p + 1", ed25519(&[&[0xee][..], &[0xff; 30], &[0x7f]].concat())),
+        ("Ed25519, 31 bytes", ed25519(&[7; 31])),
+        ("Ed25519, a label twice", [&[0xa5, 1, 1], &honest[1..]].concat()),
+        ("Ed25519, at length", [&[0xa4, 1, 1, 3, 0x38, 7], &honest[5..]].concat()),
+    ]);
+    for (n, (what, cose)) in bad.into_iter().enumerate() {
+        let email = format!("a{n}@b.co");
+        // A signature that fits the neutral point whatever was signed, and what exponents 1 to 3 make easy.
+        for signature in [neutral.clone(), vec![0; 256], Vec::new()] {
+            let mut key = Key::es256();
+            (key.public_key, key.signature) = (Some(cose.clone()), Some(signature));
+            if world.store.user_by_email(&email).await.unwrap().is_none() {
+                adopt(&world, &email, &key).await;
+            } else {
+                key.id = world.store.passkeys_of(world.accounts.find(&email).await.unwrap().id).await.unwrap()[0]
+                    .key
+                    .credential_id
+                    .clone();
+            }
+            let answer = world.login_key(&email, &key).await;
+            assert_eq!((answer.status, answer.body["error"].as_str()), (401, Some(REFUSED)), "{what}");
+        }
+    }
+}
+
+async fn a_key_says_whose_it_is(on: Backend) {
+    let world = world(on).await;
+    let key = Key::es256();
+    world.with_key("a@b.co", &key).await;
+    let right = key.user_handle.lock().unwrap().clone();
+    let row = world.store.find_passkey(&key.id).await.unwrap().unwrap();
+    assert_eq!(row.key.user_handle.map(|handle| json!(URL_SAFE_NO_PAD.encode(handle))), Some(right.clone()));
+    let says = |key: &Key, handle: Value| *key.user_handle.lock().unwrap() = handle;
+    for wrong in [json!(URL_SAFE_NO_PAD.encode([7; 32])), json!(""), json!("*"), json!(7), json!([])] {
+        says(&key, wrong.clone());
+        let answer = world.login_key("a@b.co", &key).await;
+        assert_eq!(answer.status, 401, "{wrong}: {}", answer.text);
+    }
+    for fine in [Value::Null, right] {
+        says(&key, fine);
+        world.login_key("a@b.co", &key).await.ok();
+    }
+    // What an adopted key says first is what it is held to, of either path.
+    for (email, key) in [("e@b.co", Key::es256()), ("d@b.co", Key::ed25519())] {
+        adopt(&world, email, &key).await;
+        world.login_key(email, &key).await.ok();
+        says(&key, json!(URL_SAFE_NO_PAD.encode([1; 65])));
+        world.login_key(email, &key).await.refused(401, REFUSED);
+        says(&key, json!(URL_SAFE_NO_PAD.encode([1; 64])));
+        world.login_key(email, &key).await.ok();
+        says(&key, json!(URL_SAFE_NO_PAD.encode([2; 64])));
+        world.login_key(email, &key).await.refused(401, REFUSED);
+        says(&key, json!(URL_SAFE_NO_PAD.encode([1; 64])));
+        world.login_key(email, &key).await.ok();
+    }
+}
+
+async fn an_administrator_s_key_verifies_its_user(on: Backend) {
+    const UNVERIFIED: &str =
+        "An administrator's passkey must ask for a PIN, a fingerprint or a face. Please use one that does.";
+    let world = world(on).await;
+    let mut key = Key::es256();
+    let user = world.with_key("a@b.co", &key).await;
+    world.login_key("a@b.co", &key).await.ok();
+    world.accounts.set_admin(user, true).await.unwrap();
+    world.login_key("a@b.co", &key).await.refused(401, UNVERIFIED);
+    // Only to who has the key.
+    let mut pretender = Key::es256();
+    pretender.id.clone_from(&key.id);
+    world.login_key("a@b.co", &pretender).await.refused(401, REFUSED);
+    key.flags = PRESENT | VERIFIED;
+    world.login_key("a@b.co", &key).await.ok();
+
+    // Keys that can't are not added.
+    let token = world.token(user).await;
+    let options = world.post_as(&token, "/api/passkeys/options", json!({})).await.ok();
+    assert_eq!(options["authenticatorSelection"]["userVerification"], "required");
+    let mut other = Key::es256();
+    let body = json!({"credential": other.create(&options), "name": "Other"});
+    world.post_as(&token, "/api/passkeys/verify", body).await.refused(400, BAD_KEY);
+    other.flags = PRESENT | VERIFIED;
+    add(&world, &token, &other, "Other").await.created();
+    world.post("/api/recover/passkey", json!({"email": "a@b.co"})).await.ok();
+    let link = world.link("a@b.co", "recover-passkey").await;
+    let asked = world.post("/api/recover/passkey/options", json!({ "token": link })).await.ok();
+    assert_eq!(asked["options"]["authenticatorSelection"]["userVerification"], "required");
+    let body = json!({"token": link, "credential": Key::es256().create(&asked["options"])});
+    world.post("/api/recover/passkey/complete", body).await.refused(400, BAD_KEY);
+    // Nothing of this shows in what strangers are asked for.
+    assert_eq!(login_options(&world, "a@b.co").await["userVerification"], "preferred");
+}
+
 async fn the_key_decides_who_is_signed_in(on: Backend) {
     let world = world(on).await;
-    let (mine, yours) = (Key::es256(), Key::ed25519());
+    let (mine, yours) = (Key::es256(), Key::rs256());
     world.with_key("me@b.co", &mine).await;
     world.with_key("you@b.co", &yours).await;
     let session = world.login_key("me@b.co", &yours).await.ok();
@@ -340,6 +523,7 @@ async fn an_unverified_owner_is_told_so(on: Backend) {
         backup_eligible: None,
         name: "Passkey".into(),
         created_at: 1,
+        user_handle: None,
     };
     world.store.add_passkey(user, &row, 20).await.unwrap();
     world.login_key("a@b.co", &key).await.refused(401, "Email not verified");
@@ -359,7 +543,7 @@ async fn only_the_key_of_the_clicked_link_lives(on: Backend) {
     let world = world(on).await;
     for clicked in 0..4 {
         let email = format!("owner{clicked}@b.co");
-        let keys = [Key::es256(), Key::ed25519()];
+        let keys = [Key::es256(), Key::es256()];
         for key in &keys {
             world.register_key(&email, key).await.created();
         }
@@ -407,7 +591,7 @@ async fn keys_are_added_named_and_removed(on: Backend) {
     let world = world(on).await;
     let user = world.verified("a@b.co").await;
     let token = world.token(user).await;
-    let (first, mut second) = (Key::es256(), Key::ed25519());
+    let (first, mut second) = (Key::es256(), Key::es256());
     second.flags = PRESENT | SYNCED;
     let id = add(&world, &token, &first, " Laptop ").await.created()["id"].as_str().unwrap().to_owned();
     add(&world, &token, &second, "Phone").await.created();
@@ -483,7 +667,8 @@ async fn the_last_way_in_stays(on: Backend) {
     let world = crate::world::world_with(on, false, |_| ()).await;
     let link = world.accounts.claim_link().await.unwrap().unwrap();
     let invite = secrecy::ExposeSecret::expose_secret(&link).rsplit_once('=').unwrap().1.to_owned();
-    let key = Key::es256();
+    let mut key = Key::es256();
+    key.flags = PRESENT | VERIFIED;
     let options = world.post("/api/register/passkey/options", json!({"email": "a@b.co", "invite": invite})).await.ok();
     let body = json!({"email": "a@b.co", "invite": invite, "credential": key.create(&options)});
     world.post("/api/register/passkey/verify", body).await.created();
@@ -492,7 +677,8 @@ async fn the_last_way_in_stays(on: Backend) {
     let id = world.get_as(token, "/api/passkeys").await.ok()["passkeys"][0]["id"].as_str().unwrap().to_owned();
     let remove = || async { world.send("DELETE", &format!("/api/passkeys/{id}"), Some(token), None).await };
     assert_eq!(remove().await.status, 409);
-    let other = Key::ed25519();
+    let mut other = Key::es256();
+    other.flags = PRESENT | VERIFIED;
     add(&world, token, &other, "Other").await.created();
     remove().await.ok();
     world.login_key("a@b.co", &other).await.ok();
@@ -503,7 +689,7 @@ async fn an_account_has_so_many_keys_and_no_more(on: Backend) {
     let token = world.token(world.verified("a@b.co").await).await;
     let options = world.post_as(&token, "/api/passkeys/options", json!({})).await.ok();
     for n in 0..MAX_PASSKEYS {
-        add(&world, &token, &Key::ed25519(), &format!("Key {n}")).await.created();
+        add(&world, &token, &Key::es256(), &format!("Key {n}")).await.created();
     }
     let full = "This account has as many passkeys as it can have. Please remove one first.";
     world.post_as(&token, "/api/passkeys/options", json!({})).await.refused(409, full);
@@ -520,6 +706,7 @@ async fn the_oldest_challenges_go_when_there_are_too_many(on: Backend) {
             subject: [0; 32],
             terms_accepted_at: None,
             expires_at: 1_000,
+            state: "{}".into(),
         };
         world.store.put_challenge(&challenge, 3).await.unwrap();
     };

@@ -14,6 +14,7 @@ use supersync::clock::Clock;
 use supersync::config::{Config, Controller};
 use supersync::engine::{Handle, Options};
 use supersync::http::AppState;
+use supersync::http::address::Peer;
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
 use supersync::store::{self, Store};
@@ -86,6 +87,8 @@ pub struct World {
     pub clock: Clock,
     pub outbox: Arc<Outbox>,
     router: Router,
+    /// What the browsers got that registered.
+    cookies: Mutex<Vec<String>>,
     // Last, so that it goes last.
     pub database: Arc<TestDatabase>,
 }
@@ -124,7 +127,15 @@ async fn open(
     let accounts = Accounts::with_passwords(Arc::clone(&store), &config, clock.clone(), mailer, passwords);
     let engine = Handle::start(Arc::clone(&store), clock.clone(), Options::from(&config)).await.unwrap();
     let state = AppState::new(Arc::new(config), engine, accounts.clone(), Arc::clone(&store), clock.clone());
-    World { accounts, store, clock, outbox, router: supersync::http::router(state), database }
+    World {
+        accounts,
+        store,
+        clock,
+        outbox,
+        router: supersync::http::router(state),
+        cookies: Mutex::default(),
+        database,
+    }
 }
 
 impl World {
@@ -133,18 +144,63 @@ impl World {
         open(Arc::clone(&self.database), self.clock.clone(), Arc::clone(&self.outbox), true, |_| ()).await
     }
 
+    /// A link is used in the browser that registered, if any did.
     pub async fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        let cookie = match body.and_then(|body| body["token"].as_str()) {
+            Some(link) if path == "/api/verify-email" => self.cookie_of(link).await,
+            _ => None,
+        };
+        self.send_from(None, cookie.as_deref(), method, path, token, body).await
+    }
+
+    /// The cookie that came with the registration whose link this is.
+    pub async fn cookie_of(&self, link: &str) -> Option<String> {
+        let cookies = self.cookies.lock().unwrap().clone();
+        for cookie in cookies {
+            let secret = cookie.split_once('=').unwrap().1.to_owned().into();
+            if self.accounts.registered_here(link, Some(&secret)).await.unwrap() {
+                return Some(cookie);
+            }
+        }
+        None
+    }
+
+    /// The same from an address, with a cookie.
+    pub async fn send_from(
+        &self,
+        address: Option<&str>,
+        cookie: Option<&str>,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
+        if let Some(address) = address {
+            request = request.extension(Peer(address.parse().unwrap()));
+        }
+        if let Some(cookie) = cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let request = request.header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
         let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        if let Some(cookie) = parts.headers.get(header::SET_COOKIE) {
+            let cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+            self.cookies.lock().unwrap().push(cookie);
+        }
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Answer { status: parts.status.as_u16(), body, text }
+    }
+
+    /// How many registrations have set a cookie.
+    pub fn cookies_given(&self) -> usize {
+        self.cookies.lock().unwrap().len()
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {

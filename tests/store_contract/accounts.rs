@@ -1,7 +1,10 @@
 //! Accounts and one-time tokens.
 
 use supersync::protocol::UserId;
-use supersync::store::{ArchiveReason, ArchivedRange, OneTimeToken, SnapshotBlob, SnapshotChange, TokenPurpose};
+use supersync::store::{
+    ArchiveReason, ArchivedRange, FailureRule, LinkPace, OneTimeToken, SnapshotBlob, SnapshotChange, TokenPurpose,
+    VerificationLink,
+};
 
 use super::fixture::*;
 
@@ -34,34 +37,97 @@ pub async fn a_new_account_has_an_empty_log(db: Db) {
     assert!(found.sync.clock.is_empty() && found.sync.full_state.is_none() && found.sync.snapshot.is_none());
 }
 
+const RULE: FailureRule = FailureRule { lock_at: 20, lock_ms: 50, remembered_ms: 100, most: 1_000 };
+
+async fn failures(db: &Db, email: &str, places: [&str; 2], now_ms: i64) -> [i64; 2] {
+    db.login_standing(email, places, now_ms).await.unwrap().failures
+}
+
 pub async fn twenty_failed_logins_at_once_are_all_counted(db: Db) {
     let user = account(&db, "a").await;
-    let attempts: Vec<_> = (0..20)
-        .map(|_| {
-            let db = db.clone();
-            tokio::spawn(async move { db.count_failed_login(user, 20, 777).await.unwrap() })
-        })
-        .collect();
-    for attempt in attempts {
-        attempt.await.unwrap();
+    // For nobody's address as for somebody's.
+    for email in ["a@example.org", "nobody@example.org"] {
+        let attempts: Vec<_> = (0..20)
+            .map(|_| {
+                let db = db.clone();
+                tokio::spawn(async move { db.count_failed_login(email, "x", &RULE, 1_000).await.unwrap() })
+            })
+            .collect();
+        for attempt in attempts {
+            attempt.await.unwrap();
+        }
+        assert_eq!(failures(&db, email, ["x", ""], 1_000).await, [20, 0]);
+        assert_eq!(failures(&db, &email.to_uppercase(), ["", "x"], 1_000).await, [0, 20]);
+        assert_eq!(failures(&db, email, ["y", ""], 1_000).await, [0, 0]);
     }
-    let row = db.user_by_id(user).await.unwrap().unwrap();
-    assert_eq!((row.failed_login_attempts, row.locked_until), (20, Some(777)));
-    db.clear_failed_logins(user).await.unwrap();
-    db.count_failed_login(user, 2, 888).await.unwrap();
-    let row = db.user_by_id(user).await.unwrap().unwrap();
-    assert_eq!((row.failed_login_attempts, row.locked_until), (1, None));
+    let standing = db.login_standing("a@example.org", ["x", ""], 1_000).await.unwrap();
+    assert_eq!((standing.user.unwrap().id, standing.knows_network), (user, false));
+    assert_eq!(db.login_standing("nobody@example.org", ["x", ""], 1_000).await.unwrap().user, None);
+}
+
+pub async fn failed_logins_are_forgotten_in_time_and_the_oldest_when_there_are_too_many(db: Db) {
+    let miss =
+        async |email: &str, place: &str, now_ms| db.count_failed_login(email, place, &RULE, now_ms).await.unwrap();
+    // A day after the first, however many came later.
+    miss("a@b.co", "x", 1_000).await;
+    miss("a@b.co", "x", 1_099).await;
+    assert_eq!(failures(&db, "a@b.co", ["x", ""], 1_099).await, [2, 0]);
+    assert_eq!(failures(&db, "a@b.co", ["x", ""], 1_100).await, [0, 0]);
+    miss("a@b.co", "x", 1_100).await;
+    assert_eq!(failures(&db, "a@b.co", ["x", ""], 1_199).await, [1, 0]);
+    // The one that locks decides how long.
+    for _ in 0..19 {
+        miss("a@b.co", "x", 1_190).await;
+    }
+    assert_eq!(failures(&db, "a@b.co", ["x", ""], 1_239).await, [20, 0]);
+    assert_eq!(failures(&db, "a@b.co", ["x", ""], 1_240).await, [0, 0]);
+
+    miss("a@b.co", "", 1_300).await;
+    miss("a@b.co", "x", 1_300).await;
+    db.forget_failed_logins("A@b.co", Some("x")).await.unwrap();
+    assert_eq!(failures(&db, "a@b.co", ["x", ""], 1_300).await, [0, 1]);
+    db.forget_failed_logins("a@b.co", None).await.unwrap();
+    assert_eq!(failures(&db, "a@b.co", ["x", ""], 1_300).await, [0, 0]);
+
+    for n in 0..5 {
+        let few = FailureRule { most: 3, ..RULE };
+        db.count_failed_login(&format!("{n}@b.co"), "x", &few, 2_000).await.unwrap();
+    }
+    for n in 0..5 {
+        assert_eq!(failures(&db, &format!("{n}@b.co"), ["x", ""], 2_000).await[0], i64::from(n > 1), "{n}");
+    }
+    assert_eq!(db.delete_expired_sign_in(2_100, 0).await.unwrap(), 3);
+}
+
+/// A verification link with a password, registered by the browser whose secret has this hash.
+async fn register(db: &Db, user: UserId, n: u8) {
+    let pace = LinkPace { since_ms: 0, most_of_network: 100, most: 100, gap_ms: 0 };
+    let link = token(user, n, TokenPurpose::VerifyEmail);
+    let new = VerificationLink {
+        link: &link,
+        passkey: None,
+        terms_accepted_at: None,
+        registrant: &[100 + n; 32],
+        network: "x",
+    };
+    assert!(db.put_verification_link(&new, &pace).await.unwrap());
+}
+
+async fn unverified(db: &Db, email: &str) -> UserId {
+    let mut new = new_user(email);
+    new.is_verified = false;
+    db.create_user(&new).await.unwrap().unwrap()
 }
 
 pub async fn a_token_works_once(db: Db) {
-    let user = account(&db, "a").await;
-    db.put_token(&token(user, 1, TokenPurpose::MagicLogin)).await.unwrap();
-    assert!(db.take_token(&[1; 32], TokenPurpose::ResetPassword, 500).await.unwrap().is_none(), "another purpose");
-    assert_eq!(db.peek_token(&[1; 32], TokenPurpose::MagicLogin).await.unwrap().unwrap().user, user);
+    let user = unverified(&db, "a@example.org").await;
+    register(&db, user, 1).await;
+    assert!(db.peek_token(&[1; 32], TokenPurpose::MagicLogin).await.unwrap().is_none(), "another purpose");
+    assert_eq!(db.peek_token(&[1; 32], TokenPurpose::VerifyEmail).await.unwrap().unwrap().user, user);
     let takers: Vec<_> = (0..8)
         .map(|_| {
             let db = db.clone();
-            tokio::spawn(async move { db.take_token(&[1; 32], TokenPurpose::MagicLogin, 500).await.unwrap() })
+            tokio::spawn(async move { db.take_verification_link(&[1; 32], 500, None, None).await.unwrap() })
         })
         .collect();
     let mut won = 0;
@@ -69,55 +135,58 @@ pub async fn a_token_works_once(db: Db) {
         won += usize::from(taker.await.unwrap().is_some());
     }
     assert_eq!(won, 1);
-    assert!(db.peek_token(&[1; 32], TokenPurpose::MagicLogin).await.unwrap().is_none());
-    let row = db.user_by_id(user).await.unwrap().unwrap();
-    assert_eq!(row.password_hash.as_deref(), Some("hash"), "signing in changes no password");
+    assert!(db.peek_token(&[1; 32], TokenPurpose::VerifyEmail).await.unwrap().is_none());
 }
 
 pub async fn an_expired_token_does_not_work(db: Db) {
-    let user = account(&db, "a").await;
+    let user = unverified(&db, "a@example.org").await;
     for n in 1..=3 {
-        db.put_token(&token(user, n, TokenPurpose::ResetPassword)).await.unwrap();
+        register(&db, user, n).await;
     }
-    assert!(db.take_token(&[1; 32], TokenPurpose::ResetPassword, 1_000).await.unwrap().is_none());
-    assert!(db.take_token(&[1; 32], TokenPurpose::ResetPassword, 999).await.unwrap().is_some());
-    assert_eq!(db.count_tokens(user, TokenPurpose::ResetPassword, 102).await.unwrap(), 2);
-    assert_eq!(db.count_tokens(user, TokenPurpose::ResetPassword, 103).await.unwrap(), 1);
+    assert_eq!(db.count_tokens(user, TokenPurpose::VerifyEmail, 102).await.unwrap(), 2);
+    assert_eq!(db.count_tokens(user, TokenPurpose::VerifyEmail, 103).await.unwrap(), 1);
     assert_eq!(db.count_tokens(user, TokenPurpose::MagicLogin, 0).await.unwrap(), 0);
+    assert_eq!(db.take_verification_link(&[1; 32], 1_000, None, None).await.unwrap(), None);
     assert_eq!(db.delete_expired_tokens(1_000).await.unwrap(), 0);
-    assert_eq!(db.delete_expired_tokens(1_001).await.unwrap(), 2);
+    assert_eq!(db.take_verification_link(&[1; 32], 999, None, None).await.unwrap(), Some(user));
+    db.put_token(&token(user, 4, TokenPurpose::ResetPassword)).await.unwrap();
+    assert_eq!(db.delete_expired_tokens(1_001).await.unwrap(), 1);
 }
 
-pub async fn verifying_installs_the_pending_password_and_voids_the_others(db: Db) {
-    let mut unverified = new_user("a@example.org");
-    unverified.is_verified = false;
-    let user = db.create_user(&unverified).await.unwrap().unwrap();
+pub async fn what_was_registered_counts_for_the_browser_that_registered(db: Db) {
+    let user = unverified(&db, "a@example.org").await;
     let other = account(&db, "b").await;
     for n in 1..=2 {
-        db.put_token(&token(user, n, TokenPurpose::VerifyEmail)).await.unwrap();
+        register(&db, user, n).await;
     }
     db.put_token(&token(user, 3, TokenPurpose::MagicLogin)).await.unwrap();
     db.put_token(&token(other, 4, TokenPurpose::VerifyEmail)).await.unwrap();
 
-    let taken = db.take_token(&[2; 32], TokenPurpose::VerifyEmail, 500).await.unwrap().unwrap();
-    assert_eq!((taken.user, taken.pending_password_hash.as_deref()), (user, Some("pending 2")));
+    let found = db.peek_verification_link(&[2; 32]).await.unwrap().unwrap();
+    assert_eq!((found.user, found.has_credential, found.registrant), (user, true, Some(vec![102; 32])));
+    let taken = db.take_verification_link(&[2; 32], 500, Some(&[102; 32]), None).await.unwrap();
+    assert_eq!(taken, Some(user));
     let row = db.user_by_id(user).await.unwrap().unwrap();
     assert_eq!((row.is_verified, row.password_hash.as_deref()), (true, Some("pending 2")));
-    assert!(db.take_token(&[1; 32], TokenPurpose::VerifyEmail, 500).await.unwrap().is_none());
+    assert_eq!(db.take_verification_link(&[1; 32], 500, Some(&[101; 32]), None).await.unwrap(), None);
     assert!(db.peek_token(&[3; 32], TokenPurpose::MagicLogin).await.unwrap().is_some());
     assert!(db.peek_token(&[4; 32], TokenPurpose::VerifyEmail).await.unwrap().is_some());
+    assert_eq!(db.take_verification_link(&[4; 32], 500, None, Some("x")).await.unwrap(), None, "verified already");
+    assert_eq!(db.user_by_id(other).await.unwrap().unwrap().password_hash.as_deref(), Some("hash"));
 
-    let mut without = token(user, 5, TokenPurpose::VerifyEmail);
-    without.pending_password_hash = None;
-    db.put_token(&without).await.unwrap();
-    assert!(db.take_token(&[5; 32], TokenPurpose::VerifyEmail, 500).await.unwrap().is_none(), "verified already");
-    assert_eq!(db.user_by_id(user).await.unwrap().unwrap().password_hash.as_deref(), Some("pending 2"));
-    without.hash = [6; 32];
-    unverified.email = "c@example.org".into();
-    without.user = db.create_user(&unverified).await.unwrap().unwrap();
-    db.put_token(&without).await.unwrap();
-    db.take_token(&[6; 32], TokenPurpose::VerifyEmail, 500).await.unwrap().unwrap();
-    assert_eq!(db.user_by_id(without.user).await.unwrap().unwrap().password_hash, None);
+    // Another browser, none, and one that gives a password of its own.
+    for (n, registrant, given, left) in [
+        (10, Some([111; 32]), None, None),
+        (11, None, None, None),
+        (12, None, Some("new"), Some("new")),
+        (13, Some([113; 32]), Some("new"), Some("new")),
+    ] {
+        let user = unverified(&db, &format!("{n}@example.org")).await;
+        register(&db, user, n).await;
+        let taken = db.take_verification_link(&[n; 32], 500, registrant.as_ref(), given).await.unwrap();
+        assert_eq!(taken, Some(user));
+        assert_eq!(db.user_by_id(user).await.unwrap().unwrap().password_hash.as_deref(), left, "{n}");
+    }
 }
 
 pub async fn passwords_versions_and_quota(db: Db) {

@@ -333,7 +333,6 @@ pub async fn what_is_not_done_is_not_announced(db: Db) {
     assert!(!db.set_quota(999_999, 1).await.unwrap());
     assert_eq!(db.bump_token_version(999_999).await.unwrap(), None);
     assert!(!db.delete_user(999_999).await.unwrap());
-    db.count_failed_login(user, 1, 7).await.unwrap();
     db.set_verified(user).await.unwrap();
     assert_eq!(db.last_event().await.unwrap(), 0);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use supersync::store::{NewPasskey, OneTimeToken, TokenPurpose, UndoLink, Unique};
+use supersync::store::{NewPasskey, OneTimeToken, PasskeyUse, TokenPurpose, UndoLink, Unique};
 
 use super::{export, exported, partly};
 use crate::harness::{Account, Backend, Program, Server, op};
@@ -29,7 +29,8 @@ async fn passwords_go_back_if_the_old_server_can_check_them(from: Backend) {
     }
     server.store.bump_token_version(argon.id).await.expect("the store works");
     let version = server.store.user_by_id(argon.id).await.expect("the store works").expect("there").token_version;
-    server.store.count_failed_login(none.id, 1, FAR).await.expect("the store works");
+    let locked = format!("UPDATE users SET failed_login_attempts = 1, locked_until = {FAR} WHERE id = {}", none.id);
+    server.database.tamper(&locked).await;
     let old = OldDatabase::create(State::Head).await;
     let report = exported(&server.database, &old, &[]).await;
     assert_eq!(old.user(&bcrypt).await["password_hash"], old_hash);
@@ -64,6 +65,7 @@ fn passkey(credential: u8) -> NewPasskey {
         backup_eligible: None,
         name: "key".to_owned(),
         created_at: 1_600_000_000_123,
+        user_handle: None,
     }
 }
 
@@ -88,7 +90,8 @@ async fn passkeys_follow_what_they_are_here(from: Backend) {
     assert_eq!((&before[0]["created"], &before[0]["used"]), (&json!(1_600_000_000_123_i64), &json!(null)));
     assert_eq!(before[0]["user_id"], account.id);
 
-    assert!(server.store.use_passkey(keys[0], 8, true, 1_700_000_000_456).await.expect("the store works"));
+    let used = PasskeyUse { counter: 8, backup_eligible: true, user_handle: None };
+    assert!(server.store.use_passkey(keys[0], &used, 1_700_000_000_456).await.expect("the store works"));
     server.store.remove_passkey(account.id, keys[1]).await.expect("the store works");
     let report = exported(&server.database, &old, &[]).await;
     assert_eq!(report["passkeys"], json!({ "written": 1, "removed": 1 }));

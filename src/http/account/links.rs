@@ -27,12 +27,13 @@ pub(super) fn router() -> Router<AppState> {
         .route("/api/reset-password", post(reset_password))
 }
 
-async fn register(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
+async fn register(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
-    let Some(who) = applicant(&state, &headers, &mut fields) else { return Err(fields.refuse()) };
+    let Some(who) = applicant(&state, &parts, &mut fields) else { return Err(fields.refuse()) };
     fields.check()?;
-    let done = state.accounts.register_without_password(&who).await?;
-    Ok(encode::json(StatusCode::CREATED, &json!({ "message": registered(done) })))
+    // There is nothing that could count in this browser only, so it gets no cookie.
+    let receipt = state.accounts.register_without_password(&who).await?;
+    Ok(encode::json(StatusCode::CREATED, &json!({ "message": registered(receipt.registered) })))
 }
 
 async fn request_login(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {

@@ -23,13 +23,15 @@ use super::{
     CLOSE_REVOKED, applicant, asker, encode, no_store, origin, proof, proven_sender, registered, sender, session,
     to_the_end,
 };
-use crate::accounts::{Creation, PasskeyError, ReauthError};
+use crate::accounts::{Applicant, Creation, PasskeyError, ReauthError};
+use crate::http::address;
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::pages::preferred;
+use crate::http::registrant;
 use crate::http::state::AppState;
 use crate::store::{PasskeyRow, SessionMethod};
-use crate::webauthn::{ALGORITHMS, AssertionResponse, RegistrationResponse, RelyingParty};
+use crate::webauthn::{ALGORITHMS, AssertionResponse, RegistrationResponse, RelyingParty, user_handle};
 
 /// How long browsers wait for the authenticator, milliseconds (accounts contract, section 6.1).
 pub(super) const TIMEOUT_MS: u32 = 60_000;
@@ -49,29 +51,30 @@ pub(super) fn router() -> Router<AppState> {
         .route("/api/passkeys/{id}", patch(rename).delete(remove))
 }
 
-async fn register_options(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
+async fn register_options(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
     let as_sent = fields.text("email").unwrap_or_default();
-    let Some(who) = applicant(&state, &headers, &mut fields) else { return Err(fields.refuse()) };
+    let Some(who) = applicant(&state, &parts, &mut fields) else { return Err(fields.refuse()) };
     fields.check()?;
-    let challenge = state.accounts.begin_passkey_registration(&who).await?;
-    let creation = Creation { challenge, email: as_sent, exclude: Vec::new() };
+    let creation = state.accounts.begin_passkey_registration(&who, as_sent).await?;
     let options = creation_options(state.accounts.relying_party(), &creation, true);
     Ok(no_store(encode::json(StatusCode::OK, &options)))
 }
 
-async fn register(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
+async fn register(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let mut fields = Fields::of(body)?;
-    let address = fields.address();
+    let email = fields.address();
     let credential = fields.credential();
     let invite = fields.invite();
-    let (Some(address), Some(credential)) = (address, credential) else { return Err(fields.refuse()) };
+    let (Some(email), Some(credential)) = (email, credential) else { return Err(fields.refuse()) };
     fields.check()?;
     // Consent was given, or not, when the ceremony began.
-    let who = crate::accounts::Applicant { address, terms_accepted: false, invite, language: preferred(&headers) };
+    let (language, from) = (preferred(&parts.headers), address::of(&parts, &state));
+    let who = Applicant { address: email, terms_accepted: false, invite, language, from };
     let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
-    let done = state.accounts.register_with_passkey(&who, &response).await?;
-    Ok(encode::json(StatusCode::CREATED, &json!({ "message": registered(done) })))
+    let receipt = state.accounts.register_with_passkey(&who, &response).await?;
+    let body = json!({ "message": registered(receipt.registered) });
+    Ok(registrant::hand_out(encode::json(StatusCode::CREATED, &body), &state, &receipt.secret))
 }
 
 async fn login_options(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
@@ -212,9 +215,8 @@ fn creation_options(rp: &RelyingParty, creation: &Creation, discoverable: bool) 
     json!({
         "challenge": URL_SAFE_NO_PAD.encode(creation.challenge),
         "rp": { "name": rp.name, "id": rp.id },
-        // Random and not stored: a handle that told accounts apart would tell them to every authenticator.
         "user": {
-            "id": URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()),
+            "id": URL_SAFE_NO_PAD.encode(user_handle(&creation.challenge)),
             "name": creation.email,
             "displayName": creation.email,
         },
@@ -224,7 +226,7 @@ fn creation_options(rp: &RelyingParty, creation: &Creation, discoverable: bool) 
         "excludeCredentials": exclude,
         "authenticatorSelection": {
             "residentKey": if discoverable { "required" } else { "preferred" },
-            "userVerification": "preferred",
+            "userVerification": creation.verification.as_str(),
             "requireResidentKey": discoverable,
         },
         "extensions": { "credProps": true },
@@ -257,11 +259,16 @@ fn registration_response(credential: &Map<String, Value>) -> Option<Registration
 
 pub(super) fn assertion_response(credential: &Map<String, Value>) -> Option<AssertionResponse> {
     let (raw_id, members) = parts_of(credential)?;
+    let user_handle = match members.get("userHandle") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(bytes(members, "userHandle")?),
+    };
     Some(AssertionResponse {
         raw_id,
         client_data: bytes(members, "clientDataJSON")?,
         authenticator_data: bytes(members, "authenticatorData")?,
         signature: bytes(members, "signature")?,
+        user_handle,
     })
 }
 
@@ -269,12 +276,14 @@ impl From<PasskeyError> for ApiError {
     fn from(error: PasskeyError) -> Self {
         let status = match error {
             PasskeyError::Challenge | PasskeyError::Verification | PasskeyError::Link => StatusCode::BAD_REQUEST,
-            PasskeyError::Authentication | PasskeyError::NotVerified | PasskeyError::NoAccount => {
-                StatusCode::UNAUTHORIZED
-            }
+            PasskeyError::Authentication
+            | PasskeyError::Unverified
+            | PasskeyError::NotVerified
+            | PasskeyError::NoAccount => StatusCode::UNAUTHORIZED,
             PasskeyError::NoSession => return ReauthError::Required.into(),
             PasskeyError::TooMany | PasskeyError::LastWayIn => StatusCode::CONFLICT,
             PasskeyError::NoPasskey => StatusCode::NOT_FOUND,
+            PasskeyError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
             PasskeyError::Register(error) => return error.into(),
             PasskeyError::Database(error) => return error.into(),
         };

@@ -8,16 +8,18 @@ use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
+use secrecy::SecretString;
 
 use super::{Frame, Notice, html, language, no_store, parameter, query_of, refuse};
-use crate::accounts::VerifyError;
+use crate::accounts::{PasswordRuleError, Verified, VerifyError, check_new_password};
 use crate::http::body;
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::registrant;
 use crate::http::state::AppState;
 use crate::language::Language;
 
-/// The form holds one short token.
-const MAX_FORM_BYTES: usize = 4 * 1024;
+/// The form holds a short token and a password, twice.
+const MAX_FORM_BYTES: usize = 8 * 1024;
 
 /// The routes of these pages.
 pub(super) fn router() -> Router<AppState> {
@@ -53,7 +55,6 @@ macro_rules! link_page {
     };
 }
 
-link_page!(VerifyEmail, "verify.html");
 link_page!(MagicLogin, "magic-login.html");
 link_page!(RecoverPasskey, "recover-passkey.html");
 link_page!(ResetPassword, "reset-password.html");
@@ -70,9 +71,28 @@ async fn page<P: LinkPage>(State(state): State<AppState>, RawQuery(query): RawQu
     Ok(no_store(html(StatusCode::OK, &P::new(t, frame, token))?))
 }
 
+#[derive(Template)]
+#[template(path = "verify.html")]
+struct VerifyEmail {
+    t: Language,
+    frame: Frame,
+    token: String,
+    /// Another browser registered: what it gave does not count, so this one may choose a password.
+    asks_for_password: bool,
+    /// What is wrong with the one that was chosen.
+    wrong: Option<&'static str>,
+}
+
 /// `GET /verify-email?token=…`.
-async fn verify_email(state: State<AppState>, query: RawQuery, headers: HeaderMap) -> ApiResult {
-    page::<VerifyEmail>(state, query, headers).await
+async fn verify_email(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+    let t = language(query.as_deref(), &headers);
+    let Some(token) = parameter(query.unwrap_or_default().as_bytes(), "token") else {
+        return refuse(&state, t, &headers, "Token is required");
+    };
+    let secret = registrant::shown(&headers, &state);
+    let asks_for_password = !state.accounts.registered_here(&token, secret.as_ref()).await?;
+    let frame = Frame::new(&state.config.legal, query_of("token", &token));
+    Ok(no_store(html(StatusCode::OK, &VerifyEmail { t, frame, token, asks_for_password, wrong: None })?))
 }
 
 /// `POST /verify-email` with the page's form.
@@ -84,14 +104,32 @@ async fn verify_email_confirmed(State(state): State<AppState>, request: Request)
     let Some(token) = parameter(&form, "token") else {
         return refuse(&state, t, &parts.headers, "Token is required");
     };
-    match state.accounts.verify_email(&token).await {
-        Ok(()) => {
+    let password = parameter(&form, "password");
+    let wrong = match password.as_deref().map(check_new_password) {
+        Some(Err(PasswordRuleError::TooShort)) => Some(t.text("verify.short")),
+        Some(Err(PasswordRuleError::TooLong)) => Some(t.text("verify.long")),
+        _ if password != parameter(&form, "repeat") => Some(t.text("verify.repeat")),
+        _ => None,
+    };
+    if wrong.is_some() {
+        let frame = Frame::new(&state.config.legal, query_of("token", &token));
+        let page = VerifyEmail { t, frame, token, asks_for_password: true, wrong };
+        return Ok(no_store(html(StatusCode::BAD_REQUEST, &page)?));
+    }
+    let secret = registrant::shown(&parts.headers, &state);
+    let password = password.map(SecretString::from);
+    match state.accounts.verify_email(&token, secret.as_ref(), password.as_ref()).await {
+        Ok(verified) => {
+            let words = match verified {
+                Verified::AsRegistered | Verified::NewPassword => "verified.explain",
+                Verified::WithoutPassword => "verified.by-link",
+            };
             let notice = Notice {
                 t,
                 frame: Frame::new(&state.config.legal, String::new()),
                 title: t.text("verified.title"),
                 heading: t.text("verified.heading"),
-                words: t.text("verified.explain").to_owned(),
+                words: t.text(words).to_owned(),
                 is_error: false,
             };
             Ok(no_store(html(StatusCode::OK, &notice)?))
@@ -99,7 +137,7 @@ async fn verify_email_confirmed(State(state): State<AppState>, request: Request)
         Err(error @ (VerifyError::Invalid | VerifyError::Expired)) => {
             refuse(&state, t, &parts.headers, &format!("Verification failed: {error}"))
         }
-        Err(VerifyError::Database(error)) => Err(ApiError::from(error)),
+        Err(error @ (VerifyError::Hash(_) | VerifyError::Database(_))) => Err(ApiError::from(error)),
     }
 }
 

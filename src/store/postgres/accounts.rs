@@ -5,7 +5,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _};
 
-use super::signin::adopt_pending_passkey;
 use super::{Pool, PostgresStore, on_connection, placed, sql};
 use crate::protocol::UserId;
 use crate::store::error::is_unique_violation;
@@ -74,32 +73,6 @@ impl AccountStore for PostgresStore {
     async fn delete_all_users(&self) -> Result<()> {
         on_connection!(self.requests, self.patience, "delete_all_users", |db| {
             sqlx::query("DELETE FROM users").execute(&mut *db).await?;
-            Ok(())
-        })
-    }
-
-    async fn count_failed_login(&self, id: UserId, lock_at: i64, lock_until: i64) -> Result<()> {
-        on_connection!(self.requests, self.patience, "count_failed_login", |db| {
-            sqlx::query(
-                "UPDATE users SET failed_login_attempts = failed_login_attempts + 1, \
-                 locked_until = CASE WHEN failed_login_attempts + 1 >= $2 THEN $3 ELSE locked_until END \
-                 WHERE id = $1",
-            )
-            .bind(id)
-            .bind(lock_at)
-            .bind(lock_until)
-            .execute(&mut *db)
-            .await?;
-            Ok(())
-        })
-    }
-
-    async fn clear_failed_logins(&self, id: UserId) -> Result<()> {
-        on_connection!(self.requests, self.patience, "clear_failed_logins", |db| {
-            sqlx::query("UPDATE users SET failed_login_attempts = 0, locked_until = NULL WHERE id = $1")
-                .bind(id)
-                .execute(&mut *db)
-                .await?;
             Ok(())
         })
     }
@@ -175,44 +148,6 @@ impl AccountStore for PostgresStore {
             .bind(since_ms)
             .fetch_one(&mut *db)
             .await?)
-        })
-    }
-
-    async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>> {
-        on_connection!(self.requests, self.patience, "take_token", |db| {
-            let mut tx = db.begin().await?;
-            let rows = sqlx::query(
-                "DELETE FROM one_time_tokens WHERE token_hash = $1 AND purpose = $2 AND expires_at > $3 \
-                 RETURNING token_hash, purpose, user_id, pending_password_hash, created_at, expires_at",
-            )
-            .bind(hash.to_vec())
-            .bind(purpose.as_str())
-            .bind(now_ms)
-            .fetch_all(&mut *tx)
-            .await?;
-            let Some(row) = rows.first() else { return Ok(None) };
-            let token: OneTimeToken = decode_token!(row)?;
-            if purpose == TokenPurpose::VerifyEmail {
-                let claimed = sqlx::query(
-                    "UPDATE users SET is_verified = TRUE, password_hash = $2, failed_login_attempts = 0, \
-                     locked_until = NULL WHERE id = $1 AND NOT is_verified",
-                )
-                .bind(token.user)
-                .bind(token.pending_password_hash.clone())
-                .execute(&mut *tx)
-                .await?;
-                if claimed.rows_affected() == 0 {
-                    return Ok(None);
-                }
-                adopt_pending_passkey(&mut tx, hash, token.user).await?;
-                sqlx::query("DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2")
-                    .bind(token.user)
-                    .bind(purpose.as_str())
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            tx.commit().await?;
-            Ok(Some(token))
         })
     }
 

@@ -14,18 +14,35 @@ sign_in_steps!(PgConnection, " FOR NO KEY UPDATE");
 
 #[async_trait]
 impl SignInStore for PostgresStore {
-    async fn put_verification_link(
-        &self,
-        link: &OneTimeToken,
-        passkey: Option<&NewPasskey>,
-        terms_accepted_at: Option<i64>,
-        since_ms: i64,
-        most: i64,
-    ) -> Result<bool> {
+    async fn put_verification_link(&self, new: &VerificationLink<'_>, pace: &LinkPace) -> Result<bool> {
         on_connection!(self.requests, self.patience, "put_verification_link", |db| {
             let mut tx = db.begin().await?;
-            let done = put_verification_link(&mut tx, link, passkey, terms_accepted_at, since_ms, most).await?;
+            let done = put_verification_link(&mut tx, new, pace).await?;
             tx.commit().await?;
+            Ok(done)
+        })
+    }
+
+    async fn peek_verification_link(&self, hash: &[u8; 32]) -> Result<Option<PeekedVerification>> {
+        on_connection!(self.requests, self.patience, "peek_verification_link", |db| {
+            peek_verification_link(db, hash).await
+        })
+    }
+
+    async fn take_verification_link(
+        &self,
+        hash: &[u8; 32],
+        now_ms: i64,
+        registrant: Option<&[u8; 32]>,
+        password_hash: Option<&str>,
+    ) -> Result<Option<UserId>> {
+        on_connection!(self.requests, self.patience, "take_verification_link", |db| {
+            let mut tx = db.begin().await?;
+            let done = take_verification_link(&mut tx, hash, now_ms, registrant, password_hash).await?;
+            // Dropped without a commit, the transaction undoes everything.
+            if done.is_some() {
+                tx.commit().await?;
+            }
             Ok(done)
         })
     }
@@ -102,6 +119,27 @@ impl SignInStore for PostgresStore {
         })
     }
 
+    async fn login_standing(&self, email: &str, places: [&str; 2], now_ms: i64) -> Result<LoginStanding> {
+        on_connection!(self.requests, self.patience, "login_standing", |db| {
+            login_standing(db, email, places, now_ms).await
+        })
+    }
+
+    async fn count_failed_login(&self, email: &str, place: &str, rule: &FailureRule, now_ms: i64) -> Result<()> {
+        on_connection!(self.requests, self.patience, "count_failed_login", |db| {
+            let mut tx = db.begin().await?;
+            count_failed_login(&mut tx, email, place, rule, now_ms).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    async fn forget_failed_logins(&self, email: &str, place: Option<&str>) -> Result<()> {
+        on_connection!(self.requests, self.patience, "forget_failed_logins", |db| {
+            forget_failed_logins(db, email, place).await
+        })
+    }
+
     async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()> {
         on_connection!(self.requests, self.patience, "put_challenge", |db| {
             let mut tx = db.begin().await?;
@@ -164,10 +202,10 @@ impl SignInStore for PostgresStore {
         })
     }
 
-    async fn use_passkey(&self, id: i64, counter: i64, backup_eligible: bool, now_ms: i64) -> Result<bool> {
+    async fn use_passkey(&self, id: i64, used: &PasskeyUse<'_>, now_ms: i64) -> Result<bool> {
         on_connection!(self.requests, self.patience, "use_passkey", |db| {
             let mut tx = db.begin().await?;
-            let done = use_passkey(&mut tx, id, counter, backup_eligible, now_ms).await?;
+            let done = use_passkey(&mut tx, id, used, now_ms).await?;
             tx.commit().await?;
             Ok(done)
         })

@@ -6,7 +6,8 @@
 /// A passkey's columns, in the order in which [`decode_passkey`] reads them.
 macro_rules! passkey_columns {
     () => {
-        "id, user_id, credential_id, public_key, counter, transports, backup_eligible, name, created_at, last_used_at"
+        "id, user_id, credential_id, public_key, counter, transports, backup_eligible, name, created_at, last_used_at, \
+         user_handle"
     };
 }
 
@@ -32,6 +33,7 @@ macro_rules! decode_passkey {
                     backup_eligible: row.try_get(6)?,
                     name: row.try_get(7)?,
                     created_at: row.try_get(8)?,
+                    user_handle: row.try_get(10)?,
                 },
                 last_used_at: row.try_get(9)?,
             })
@@ -63,11 +65,12 @@ macro_rules! decode_invite {
 macro_rules! sign_in_steps {
     ($Connection:ty, $lock:literal) => {
         use $crate::store::error::is_unique_violation;
-        use $crate::store::signin::{PASSKEY, decode_invite, decode_passkey};
+        use $crate::store::signin::{PASSKEY, decode_invite, decode_passkey, failure_subject};
         use $crate::store::row::{decode_user, user_columns};
         use $crate::store::{
-            AddressChange, Ceremony, Challenge, InviteRow, NewInvite, NewPasskey, NewUser, OneTimeToken, PasskeyRow,
-            SignOut, TakenChallenge, TokenPurpose, UndoLink, Unique, UserRow,
+            AddressChange, Ceremony, Challenge, FailureRule, InviteRow, LinkPace, LoginStanding, NewInvite, NewPasskey,
+            NewUser, OneTimeToken, PasskeyRow, PasskeyUse, PeekedVerification, SignOut, TakenChallenge, TokenPurpose,
+            UndoLink, Unique, UserRow, VerificationLink,
         };
 
         const INVITES: &str = "SELECT id, email, makes_admin, is_claim, created_by, created_at, expires_at, used_at, \
@@ -133,9 +136,18 @@ macro_rules! sign_in_steps {
             Ok(())
         }
 
+        /// After a new proof of who somebody is, wrong passwords count for nothing.
+        async fn end_locks(db: &mut $Connection, user: UserId) -> Result<()> {
+            let email = sqlx::query_scalar::<_, String>("SELECT email FROM users WHERE id = $1").bind(user);
+            if let Some(email) = email.fetch_optional(&mut *db).await? {
+                forget_failed_logins(db, &email, None).await?;
+            }
+            Ok(())
+        }
+
         /// The passkey bound to a verification link becomes the account's only one. One that somebody else has already
         /// is left out.
-        pub(super) async fn adopt_pending_passkey(
+        async fn adopt_pending_passkey(
             db: &mut $Connection,
             hash: &[u8; 32],
             user: UserId,
@@ -143,8 +155,8 @@ macro_rules! sign_in_steps {
             sqlx::query("DELETE FROM passkeys WHERE user_id = $1").bind(user).execute(&mut *db).await?;
             sqlx::query(
                 "INSERT INTO passkeys (user_id, credential_id, public_key, counter, transports, backup_eligible, name, \
-                 created_at) SELECT user_id, credential_id, public_key, counter, transports, backup_eligible, name, \
-                 created_at FROM pending_passkeys WHERE token_hash = $1 AND user_id = $2 ON CONFLICT DO NOTHING",
+                 created_at, user_handle) SELECT user_id, credential_id, public_key, counter, transports, \
+                 backup_eligible, name, created_at, user_handle FROM pending_passkeys WHERE token_hash = $1 AND user_id = $2 ON CONFLICT DO NOTHING",
             )
             .bind(hash.to_vec())
             .bind(user)
@@ -158,7 +170,8 @@ macro_rules! sign_in_steps {
         async fn insert_passkey(db: &mut $Connection, user: UserId, key: &NewPasskey) -> Result<Option<i64>> {
             let inserted = sqlx::query_scalar::<_, i64>(
                 "INSERT INTO passkeys (user_id, credential_id, public_key, counter, transports, backup_eligible, name, \
-                 created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING id",
+                 created_at, user_handle) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING \
+                 RETURNING id",
             )
             .bind(user)
             .bind(key.credential_id.clone())
@@ -168,6 +181,7 @@ macro_rules! sign_in_steps {
             .bind(key.backup_eligible)
             .bind(key.name.clone())
             .bind(key.created_at)
+            .bind(key.user_handle.clone())
             .fetch_all(&mut *db)
             .await?;
             Ok(inserted.first().copied())
@@ -180,7 +194,8 @@ macro_rules! sign_in_steps {
         ) -> Result<()> {
             sqlx::query(
                 "INSERT INTO pending_passkeys (token_hash, user_id, credential_id, public_key, counter, transports, \
-                 backup_eligible, name, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 backup_eligible, name, created_at, expires_at, user_handle) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             )
             .bind(link.hash.to_vec())
             .bind(link.user)
@@ -192,6 +207,7 @@ macro_rules! sign_in_steps {
             .bind(key.name.clone())
             .bind(key.created_at)
             .bind(link.expires_at)
+            .bind(key.user_handle.clone())
             .execute(&mut *db)
             .await?;
             Ok(())
@@ -199,24 +215,26 @@ macro_rules! sign_in_steps {
 
         async fn put_verification_link(
             db: &mut $Connection,
-            link: &OneTimeToken,
-            passkey: Option<&NewPasskey>,
-            terms_accepted_at: Option<i64>,
-            since_ms: i64,
-            most: i64,
+            new: &VerificationLink<'_>,
+            pace: &LinkPace,
         ) -> Result<bool> {
+            let link = new.link;
             if lock_user(db, link.user).await? != Some(false) {
                 return Ok(false);
             }
-            let links: i64 = sqlx::query_scalar(
-                "SELECT COUNT(*) FROM one_time_tokens WHERE user_id = $1 AND purpose = $2 AND created_at >= $3",
+            let row = sqlx::query(
+                "SELECT COUNT(*), COUNT(CASE WHEN network = $4 THEN 1 END), MAX(created_at) FROM one_time_tokens \
+                 WHERE user_id = $1 AND purpose = $2 AND created_at >= $3",
             )
             .bind(link.user)
             .bind(link.purpose.as_str())
-            .bind(since_ms)
+            .bind(pace.since_ms)
+            .bind(new.network.to_owned())
             .fetch_one(&mut *db)
             .await?;
-            if links > most {
+            let (all, of_network, newest): (i64, i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let is_many = all >= pace.most || of_network >= pace.most_of_network;
+            if is_many && newest.is_some_and(|newest| (0..pace.gap_ms).contains(&(link.created_at - newest))) {
                 return Ok(false);
             }
             sqlx::query(
@@ -225,14 +243,90 @@ macro_rules! sign_in_steps {
             )
             .bind(link.user)
             .bind(link.pending_password_hash.clone())
-            .bind(terms_accepted_at)
+            .bind(new.terms_accepted_at)
             .execute(&mut *db)
             .await?;
-            if let Some(key) = passkey {
+            if let Some(key) = new.passkey {
                 insert_pending_passkey(db, link, key).await?;
             }
             insert_link(db, link, None).await?;
+            sqlx::query("UPDATE one_time_tokens SET registrant = $2, network = $3 WHERE token_hash = $1")
+                .bind(link.hash.to_vec())
+                .bind(new.registrant.to_vec())
+                .bind(new.network.to_owned())
+                .execute(&mut *db)
+                .await?;
             Ok(true)
+        }
+
+        async fn peek_verification_link(db: &mut $Connection, hash: &[u8; 32]) -> Result<Option<PeekedVerification>> {
+            let row = sqlx::query(
+                "SELECT user_id, expires_at, registrant, pending_password_hash IS NOT NULL OR EXISTS \
+                 (SELECT 1 FROM pending_passkeys p WHERE p.token_hash = t.token_hash) \
+                 FROM one_time_tokens t WHERE token_hash = $1 AND purpose = $2",
+            )
+            .bind(hash.to_vec())
+            .bind(TokenPurpose::VerifyEmail.as_str())
+            .fetch_optional(&mut *db)
+            .await?;
+            row.map(|row| {
+                Ok(PeekedVerification {
+                    user: row.try_get(0)?,
+                    expires_at: row.try_get(1)?,
+                    registrant: row.try_get(2)?,
+                    has_credential: row.try_get(3)?,
+                })
+            })
+            .transpose()
+        }
+
+        async fn take_verification_link(
+            db: &mut $Connection,
+            hash: &[u8; 32],
+            now_ms: i64,
+            registrant: Option<&[u8; 32]>,
+            password_hash: Option<&str>,
+        ) -> Result<Option<UserId>> {
+            let owner = sqlx::query_scalar("SELECT user_id FROM one_time_tokens WHERE token_hash = $1");
+            let Some(owner) = owner.bind(hash.to_vec()).fetch_optional(&mut *db).await? else { return Ok(None) };
+            // First the account's row: who voids its links at the same time waits here, and not for this link.
+            lock_user(db, owner).await?;
+            let rows = sqlx::query(
+                "DELETE FROM one_time_tokens WHERE token_hash = $1 AND purpose = $2 AND expires_at > $3 \
+                 RETURNING user_id, registrant, pending_password_hash",
+            )
+            .bind(hash.to_vec())
+            .bind(TokenPurpose::VerifyEmail.as_str())
+            .bind(now_ms)
+            .fetch_all(&mut *db)
+            .await?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            let (user, registered_by, pending): (UserId, Option<Vec<u8>>, Option<String>) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            // What came with the registration counts for who has the secret that went back with it.
+            let is_theirs = registrant.is_some_and(|given| registered_by.as_deref() == Some(given));
+            let claimed = sqlx::query(
+                "UPDATE users SET is_verified = TRUE, password_hash = $2, failed_login_attempts = 0, \
+                 locked_until = NULL WHERE id = $1 AND is_verified = FALSE",
+            )
+            .bind(user)
+            .bind(password_hash.map(str::to_owned).or(pending.filter(|_| is_theirs)))
+            .execute(&mut *db)
+            .await?;
+            if claimed.rows_affected() == 0 {
+                return Ok(None);
+            }
+            if !is_theirs {
+                sqlx::query("DELETE FROM pending_passkeys WHERE user_id = $1").bind(user).execute(&mut *db).await?;
+            }
+            adopt_pending_passkey(db, hash, user).await?;
+            end_locks(db, user).await?;
+            sqlx::query("DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2")
+                .bind(user)
+                .bind(TokenPurpose::VerifyEmail.as_str())
+                .execute(&mut *db)
+                .await?;
+            Ok(Some(user))
         }
 
         async fn put_link(
@@ -276,6 +370,7 @@ macro_rules! sign_in_steps {
             .bind(user)
             .fetch_all(&mut *db)
             .await?;
+            end_locks(db, user).await?;
             rows.first().map(|row| decode_user!(row)).transpose()
         }
 
@@ -300,6 +395,7 @@ macro_rules! sign_in_steps {
                 return Ok(None);
             }
             void_links(db, user).await?;
+            end_locks(db, user).await?;
             Ok(Some(user))
         }
 
@@ -432,19 +528,103 @@ macro_rules! sign_in_steps {
             } else {
                 void_links(db, user).await?;
             }
+            end_locks(db, user).await?;
             Ok(set.rows_affected() > 0)
+        }
+
+        async fn login_standing(
+            db: &mut $Connection,
+            email: &str,
+            places: [&str; 2],
+            now_ms: i64,
+        ) -> Result<LoginStanding> {
+            let query = concat!("SELECT ", user_columns!(), " FROM users WHERE lower(email) = $1");
+            let user = sqlx::query(query).bind(email.to_ascii_lowercase()).fetch_optional(&mut *db).await?;
+            let user = user.map(|row| decode_user!(&row)).transpose()?;
+            let rows = sqlx::query(
+                "SELECT network, failures FROM failed_logins WHERE subject = $1 AND network IN ($2, $3) \
+                 AND expires_at > $4",
+            )
+            .bind(failure_subject(email))
+            .bind(places[0].to_owned())
+            .bind(places[1].to_owned())
+            .bind(now_ms)
+            .fetch_all(&mut *db)
+            .await?;
+            let mut failures = [0; 2];
+            for row in rows {
+                let (place, count): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+                failures[usize::from(place != places[0])] = count;
+            }
+            // Asked for nobody as well: the work must not tell.
+            let known = sqlx::query(
+                "SELECT 1 FROM sessions WHERE user_id = $1 AND last_address = $2 AND expires_at > $3 LIMIT 1",
+            )
+            .bind(user.as_ref().map_or(0, |user| user.id))
+            .bind(places[0].to_owned())
+            .bind(now_ms)
+            .fetch_optional(&mut *db)
+            .await?;
+            Ok(LoginStanding { user, failures, knows_network: known.is_some() })
+        }
+
+        async fn count_failed_login(
+            db: &mut $Connection,
+            email: &str,
+            place: &str,
+            rule: &FailureRule,
+            now_ms: i64,
+        ) -> Result<()> {
+            let subject = failure_subject(email);
+            let counted = sqlx::query(
+                "UPDATE failed_logins SET failures = CASE WHEN expires_at <= $3 THEN 1 ELSE failures + 1 END, \
+                 expires_at = CASE WHEN expires_at <= $3 THEN $4 WHEN failures + 1 = $5 THEN $6 ELSE expires_at END \
+                 WHERE subject = $1 AND network = $2",
+            )
+            .bind(subject.clone())
+            .bind(place.to_owned())
+            .bind(now_ms)
+            .bind(now_ms + rule.remembered_ms)
+            .bind(rule.lock_at)
+            .bind(now_ms + rule.lock_ms)
+            .execute(&mut *db)
+            .await?;
+            if counted.rows_affected() > 0 {
+                return Ok(());
+            }
+            let id: i64 = sqlx::query_scalar(
+                "INSERT INTO failed_logins (subject, network, failures, expires_at) VALUES ($1, $2, 1, $3) \
+                 ON CONFLICT (subject, network) DO UPDATE SET failures = failed_logins.failures + 1 RETURNING id",
+            )
+            .bind(subject)
+            .bind(place.to_owned())
+            .bind(now_ms + rule.remembered_ms)
+            .fetch_one(&mut *db)
+            .await?;
+            sqlx::query("DELETE FROM failed_logins WHERE id <= $1").bind(id.saturating_sub(rule.most)).execute(&mut *db).await?;
+            Ok(())
+        }
+
+        async fn forget_failed_logins(db: &mut $Connection, email: &str, place: Option<&str>) -> Result<()> {
+            sqlx::query("DELETE FROM failed_logins WHERE subject = $1 AND network = COALESCE($2, network)")
+                .bind(failure_subject(email))
+                .bind(place.map(str::to_owned))
+                .execute(&mut *db)
+                .await?;
+            Ok(())
         }
 
         async fn put_challenge(db: &mut $Connection, challenge: &Challenge, most: i64) -> Result<()> {
             let id: i64 = sqlx::query_scalar(
-                "INSERT INTO webauthn_challenges (challenge, ceremony, subject, terms_accepted_at, expires_at) \
-                 VALUES ($1, $2, $3, $4, $5) RETURNING id",
+                "INSERT INTO webauthn_challenges (challenge, ceremony, subject, terms_accepted_at, expires_at, state) \
+                 VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
             )
             .bind(challenge.value.to_vec())
             .bind(challenge.ceremony.as_str())
             .bind(challenge.subject.to_vec())
             .bind(challenge.terms_accepted_at)
             .bind(challenge.expires_at)
+            .bind(challenge.state.clone())
             .fetch_one(&mut *db)
             .await?;
             sqlx::query("DELETE FROM webauthn_challenges WHERE id <= $1")
@@ -463,7 +643,7 @@ macro_rules! sign_in_steps {
         ) -> Result<Option<TakenChallenge>> {
             let rows = sqlx::query(
                 "DELETE FROM webauthn_challenges WHERE challenge = $1 AND ceremony = $2 AND subject = $3 \
-                 AND expires_at > $4 RETURNING terms_accepted_at",
+                 AND expires_at > $4 RETURNING terms_accepted_at, state",
             )
             .bind(value.to_vec())
             .bind(ceremony.as_str())
@@ -471,7 +651,9 @@ macro_rules! sign_in_steps {
             .bind(now_ms)
             .fetch_all(&mut *db)
             .await?;
-            rows.first().map(|row| Ok(TakenChallenge { terms_accepted_at: row.try_get(0)? })).transpose()
+            rows.first()
+                .map(|row| Ok(TakenChallenge { terms_accepted_at: row.try_get(0)?, state: row.try_get(1)? }))
+                .transpose()
         }
 
         async fn find_passkey(db: &mut $Connection, credential_id: &[u8]) -> Result<Option<PasskeyRow>> {
@@ -513,18 +695,19 @@ macro_rules! sign_in_steps {
         async fn use_passkey(
             db: &mut $Connection,
             id: i64,
-            counter: i64,
-            backup_eligible: bool,
+            used: &PasskeyUse<'_>,
             now_ms: i64,
         ) -> Result<bool> {
             let done = sqlx::query(
-                "UPDATE passkeys SET counter = $2, backup_eligible = $3, last_used_at = $4 \
+                "UPDATE passkeys SET counter = $2, backup_eligible = $3, last_used_at = $4, \
+                 user_handle = COALESCE(user_handle, $5) \
                  WHERE id = $1 AND (counter < $2 OR (counter = 0 AND $2 = 0))",
             )
             .bind(id)
-            .bind(counter)
-            .bind(backup_eligible)
+            .bind(used.counter)
+            .bind(used.backup_eligible)
             .bind(now_ms)
+            .bind(used.user_handle.map(<[u8]>::to_vec))
             .execute(&mut *db)
             .await?;
             Ok(done.rows_affected() > 0)
@@ -646,6 +829,7 @@ macro_rules! sign_in_steps {
             for query in [
                 "DELETE FROM webauthn_challenges WHERE expires_at <= $1",
                 "DELETE FROM pending_passkeys WHERE expires_at <= $1",
+                "DELETE FROM failed_logins WHERE expires_at <= $1",
             ] {
                 rows += sqlx::query(query).bind(now_ms).execute(&mut *db).await?.rows_affected();
             }

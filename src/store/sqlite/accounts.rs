@@ -4,7 +4,6 @@ use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _};
 
 use super::SqliteStore;
-use super::signin::adopt_pending_passkey;
 use crate::protocol::UserId;
 use crate::store::error::{is_unique_violation, timed_on};
 use crate::store::row::{bound, decode_token, decode_user, user_columns};
@@ -79,34 +78,6 @@ impl AccountStore for SqliteStore {
         timed_on("delete_all_users", "writer", async {
             sqlx::query("DELETE FROM users").execute(&mut *self.writer.acquire().await?).await?;
             self.checkpointer.wake();
-            Ok(())
-        })
-        .await
-    }
-
-    async fn count_failed_login(&self, id: UserId, lock_at: i64, lock_until: i64) -> Result<()> {
-        timed_on("count_failed_login", "writer", async {
-            sqlx::query(
-                "UPDATE users SET failed_login_attempts = failed_login_attempts + 1, \
-                 locked_until = CASE WHEN failed_login_attempts + 1 >= ?2 THEN ?3 ELSE locked_until END \
-                 WHERE id = ?1",
-            )
-            .bind(id)
-            .bind(lock_at)
-            .bind(lock_until)
-            .execute(&mut *self.writer.acquire().await?)
-            .await?;
-            Ok(())
-        })
-        .await
-    }
-
-    async fn clear_failed_logins(&self, id: UserId) -> Result<()> {
-        timed_on("clear_failed_logins", "writer", async {
-            sqlx::query("UPDATE users SET failed_login_attempts = 0, locked_until = NULL WHERE id = ?1")
-                .bind(id)
-                .execute(&mut *self.writer.acquire().await?)
-                .await?;
             Ok(())
         })
         .await
@@ -188,46 +159,6 @@ impl AccountStore for SqliteStore {
             .bind(since_ms)
             .fetch_one(&self.readers)
             .await?)
-        })
-        .await
-    }
-
-    async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>> {
-        timed_on("take_token", "writer", async {
-            let mut writer = self.writer.acquire().await?;
-            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-            let rows = sqlx::query(
-                "DELETE FROM one_time_tokens WHERE token_hash = ?1 AND purpose = ?2 AND expires_at > ?3 \
-                 RETURNING token_hash, purpose, user_id, pending_password_hash, created_at, expires_at",
-            )
-            .bind(hash.to_vec())
-            .bind(purpose.as_str())
-            .bind(now_ms)
-            .fetch_all(&mut *tx)
-            .await?;
-            let Some(row) = rows.first() else { return Ok(None) };
-            let token: OneTimeToken = decode_token!(row)?;
-            if purpose == TokenPurpose::VerifyEmail {
-                let claimed = sqlx::query(
-                    "UPDATE users SET is_verified = 1, password_hash = ?2, failed_login_attempts = 0, \
-                     locked_until = NULL WHERE id = ?1 AND is_verified = 0",
-                )
-                .bind(token.user)
-                .bind(token.pending_password_hash.clone())
-                .execute(&mut *tx)
-                .await?;
-                if claimed.rows_affected() == 0 {
-                    return Ok(None);
-                }
-                adopt_pending_passkey(&mut tx, hash, token.user).await?;
-                sqlx::query("DELETE FROM one_time_tokens WHERE user_id = ?1 AND purpose = ?2")
-                    .bind(token.user)
-                    .bind(purpose.as_str())
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            tx.commit().await?;
-            Ok(Some(token))
         })
         .await
     }

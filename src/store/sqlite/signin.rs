@@ -16,19 +16,39 @@ sign_in_steps!(SqliteConnection, "");
 
 #[async_trait]
 impl SignInStore for SqliteStore {
-    async fn put_verification_link(
-        &self,
-        link: &OneTimeToken,
-        passkey: Option<&NewPasskey>,
-        terms_accepted_at: Option<i64>,
-        since_ms: i64,
-        most: i64,
-    ) -> Result<bool> {
+    async fn put_verification_link(&self, new: &VerificationLink<'_>, pace: &LinkPace) -> Result<bool> {
         timed_on("put_verification_link", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-            let done = put_verification_link(&mut tx, link, passkey, terms_accepted_at, since_ms, most).await?;
+            let done = put_verification_link(&mut tx, new, pace).await?;
             tx.commit().await?;
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn peek_verification_link(&self, hash: &[u8; 32]) -> Result<Option<PeekedVerification>> {
+        timed_on("peek_verification_link", "readers", async {
+            peek_verification_link(&mut *self.readers.acquire().await?, hash).await
+        })
+        .await
+    }
+
+    async fn take_verification_link(
+        &self,
+        hash: &[u8; 32],
+        now_ms: i64,
+        registrant: Option<&[u8; 32]>,
+        password_hash: Option<&str>,
+    ) -> Result<Option<UserId>> {
+        timed_on("take_verification_link", "writer", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let done = take_verification_link(&mut tx, hash, now_ms, registrant, password_hash).await?;
+            // Dropped without a commit, the transaction undoes everything.
+            if done.is_some() {
+                tx.commit().await?;
+            }
             Ok(done)
         })
         .await
@@ -120,6 +140,31 @@ impl SignInStore for SqliteStore {
         .await
     }
 
+    async fn login_standing(&self, email: &str, places: [&str; 2], now_ms: i64) -> Result<LoginStanding> {
+        timed_on("login_standing", "readers", async {
+            login_standing(&mut *self.readers.acquire().await?, email, places, now_ms).await
+        })
+        .await
+    }
+
+    async fn count_failed_login(&self, email: &str, place: &str, rule: &FailureRule, now_ms: i64) -> Result<()> {
+        timed_on("count_failed_login", "writer", async {
+            let mut writer = self.writer.acquire().await?;
+            let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+            count_failed_login(&mut tx, email, place, rule, now_ms).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget_failed_logins(&self, email: &str, place: Option<&str>) -> Result<()> {
+        timed_on("forget_failed_logins", "writer", async {
+            forget_failed_logins(&mut *self.writer.acquire().await?, email, place).await
+        })
+        .await
+    }
+
     async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()> {
         timed_on("put_challenge", "writer", async {
             let mut writer = self.writer.acquire().await?;
@@ -195,11 +240,11 @@ impl SignInStore for SqliteStore {
         .await
     }
 
-    async fn use_passkey(&self, id: i64, counter: i64, backup_eligible: bool, now_ms: i64) -> Result<bool> {
+    async fn use_passkey(&self, id: i64, used: &PasskeyUse<'_>, now_ms: i64) -> Result<bool> {
         timed_on("use_passkey", "writer", async {
             let mut writer = self.writer.acquire().await?;
             let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-            let done = use_passkey(&mut tx, id, counter, backup_eligible, now_ms).await?;
+            let done = use_passkey(&mut tx, id, used, now_ms).await?;
             tx.commit().await?;
             Ok(done)
         })

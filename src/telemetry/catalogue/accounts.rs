@@ -14,7 +14,7 @@ pub(super) const METRICS: &[Metric] = &[
         "supersync_lockouts_total",
         "log-ins",
         &[],
-        "Wrong passwords that locked an account for a quarter of an hour, or went on doing so.",
+        "Wrong passwords that locked an address, of an account or not, for the network they came from, or for all that the account does not know.",
         "A jump: somebody tries passwords.",
     ),
     counter(

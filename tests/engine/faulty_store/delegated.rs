@@ -11,11 +11,12 @@ use supersync::store::backup::{BackupStore, LoadOutcome, Piece};
 use supersync::store::doctor::{NextRows, NumbersBehind, Orphans, Selection, VitalSigns};
 use supersync::store::{
     AccountOverview, AccountStore, AddressChange, ArchiveStore, ArchivedRange, Authentication, Ceremony, Challenge,
-    Charge, DatabaseFacts, DoctorStore, DueBefore, DueRows, GaugeStore, Holdings, InviteRow, KindUsage, NewInvite,
-    NewPasskey, NewUser, OlderTokens, OneTimeToken, OverviewStore, Parts, PasskeyRow, PoolUse, RecountStore, Result,
-    RetentionRow, RetentionStore, SchemaDifference, SecurityEvent, SecurityStore, SessionId, SessionRow, SessionSeen,
-    SessionStore, SignInStore, SignOut, SocketTicket, StagedPart, Standing, TableSize, TakenChallenge, TestStore,
-    TokenPurpose, UndoLink, Unique, UsageStore, UserRow,
+    Charge, DatabaseFacts, DoctorStore, DueBefore, DueRows, FailureRule, GaugeStore, Holdings, InviteRow, KindUsage,
+    LinkPace, LoginStanding, NewInvite, NewPasskey, NewUser, OlderTokens, OneTimeToken, OverviewStore, Parts,
+    PasskeyRow, PasskeyUse, PeekedVerification, PoolUse, RecountStore, Result, RetentionRow, RetentionStore,
+    SchemaDifference, SecurityEvent, SecurityStore, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore,
+    SignOut, SocketTicket, StagedPart, Standing, TableSize, TakenChallenge, TestStore, TokenPurpose, UndoLink, Unique,
+    UsageStore, UserRow, VerificationLink,
 };
 use tokio::sync::mpsc;
 
@@ -124,14 +125,6 @@ impl AccountStore for FaultyStore {
         self.count();
         self.inner.delete_all_users().await
     }
-    async fn count_failed_login(&self, id: UserId, lock_at: i64, lock_until: i64) -> Result<()> {
-        self.count();
-        self.inner.count_failed_login(id, lock_at, lock_until).await
-    }
-    async fn clear_failed_logins(&self, id: UserId) -> Result<()> {
-        self.count();
-        self.inner.clear_failed_logins(id).await
-    }
     async fn set_password(&self, id: UserId, hash: &str, revoke: bool) -> Result<Option<i64>> {
         self.count();
         self.inner.set_password(id, hash, revoke).await
@@ -155,10 +148,6 @@ impl AccountStore for FaultyStore {
     async fn count_tokens(&self, user: UserId, purpose: TokenPurpose, since_ms: i64) -> Result<i64> {
         self.count();
         self.inner.count_tokens(user, purpose, since_ms).await
-    }
-    async fn take_token(&self, hash: &[u8; 32], purpose: TokenPurpose, now_ms: i64) -> Result<Option<OneTimeToken>> {
-        self.count();
-        self.inner.take_token(hash, purpose, now_ms).await
     }
     async fn peek_token(&self, hash: &[u8; 32], purpose: TokenPurpose) -> Result<Option<OneTimeToken>> {
         self.count();
@@ -270,16 +259,23 @@ impl SecurityStore for FaultyStore {
 
 #[async_trait]
 impl SignInStore for FaultyStore {
-    async fn put_verification_link(
-        &self,
-        link: &OneTimeToken,
-        passkey: Option<&NewPasskey>,
-        terms_accepted_at: Option<i64>,
-        since_ms: i64,
-        most: i64,
-    ) -> Result<bool> {
+    async fn put_verification_link(&self, new: &VerificationLink<'_>, pace: &LinkPace) -> Result<bool> {
         self.count();
-        self.inner.put_verification_link(link, passkey, terms_accepted_at, since_ms, most).await
+        self.inner.put_verification_link(new, pace).await
+    }
+    async fn peek_verification_link(&self, hash: &[u8; 32]) -> Result<Option<PeekedVerification>> {
+        self.count();
+        self.inner.peek_verification_link(hash).await
+    }
+    async fn take_verification_link(
+        &self,
+        hash: &[u8; 32],
+        now_ms: i64,
+        registrant: Option<&[u8; 32]>,
+        password_hash: Option<&str>,
+    ) -> Result<Option<UserId>> {
+        self.count();
+        self.inner.take_verification_link(hash, now_ms, registrant, password_hash).await
     }
     async fn put_link(&self, link: &OneTimeToken, new_email: Option<&str>, gap_ms: i64, most: i64) -> Result<bool> {
         self.count();
@@ -308,6 +304,18 @@ impl SignInStore for FaultyStore {
     async fn change_password(&self, user: UserId, password_hash: &str, others: Option<SignOut>) -> Result<bool> {
         self.count();
         self.inner.change_password(user, password_hash, others).await
+    }
+    async fn login_standing(&self, email: &str, places: [&str; 2], now_ms: i64) -> Result<LoginStanding> {
+        self.count();
+        self.inner.login_standing(email, places, now_ms).await
+    }
+    async fn count_failed_login(&self, email: &str, place: &str, rule: &FailureRule, now_ms: i64) -> Result<()> {
+        self.count();
+        self.inner.count_failed_login(email, place, rule, now_ms).await
+    }
+    async fn forget_failed_logins(&self, email: &str, place: Option<&str>) -> Result<()> {
+        self.count();
+        self.inner.forget_failed_logins(email, place).await
     }
     async fn put_challenge(&self, challenge: &Challenge, most: i64) -> Result<()> {
         self.count();
@@ -343,9 +351,9 @@ impl SignInStore for FaultyStore {
         self.count();
         self.inner.remove_passkey(user, id).await
     }
-    async fn use_passkey(&self, id: i64, counter: i64, backup_eligible: bool, now_ms: i64) -> Result<bool> {
+    async fn use_passkey(&self, id: i64, used: &PasskeyUse<'_>, now_ms: i64) -> Result<bool> {
         self.count();
-        self.inner.use_passkey(id, counter, backup_eligible, now_ms).await
+        self.inner.use_passkey(id, used, now_ms).await
     }
     async fn put_invite(&self, invite: &NewInvite) -> Result<Option<i64>> {
         self.count();

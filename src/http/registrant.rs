@@ -1,0 +1,38 @@
+//! What a browser keeps between its registration and the mailed link: a secret in a cookie that no script reads. What was
+//! registered counts for who shows it ([`crate::accounts::Receipt`]); the link alone proves an address and nothing else.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::state::AppState;
+use crate::accounts::VERIFY_EMAIL_LIFETIME_MS;
+
+/// Of cookies called so browsers promise that nobody set them but this host itself, over HTTPS.
+const NAME: &str = "__Host-registration";
+/// Without HTTPS there is nothing to promise.
+const PLAIN_NAME: &str = "registration";
+
+fn is_secure(state: &AppState) -> bool {
+    state.config.public_url.starts_with("https://")
+}
+
+/// Gives the secret to who registers, for as long as the link works.
+pub(super) fn hand_out(mut response: Response, state: &AppState, secret: &SecretString) -> Response {
+    let (name, secure) = if is_secure(state) { (NAME, "; Secure") } else { (PLAIN_NAME, "") };
+    let (secret, seconds) = (secret.expose_secret(), VERIFY_EMAIL_LIFETIME_MS / 1000);
+    // Lax: the link is opened from a mail program, which is another site.
+    let cookie = format!("{name}={secret}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The secret that comes with a request.
+pub(super) fn shown(headers: &HeaderMap, state: &AppState) -> Option<SecretString> {
+    let name = if is_secure(state) { NAME } else { PLAIN_NAME };
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, secret)| secret.to_owned().into())
+}
