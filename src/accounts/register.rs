@@ -113,7 +113,7 @@ impl Accounts {
     pub async fn register(&self, who: &Applicant, password: &SecretString) -> Result<Receipt, RegisterError> {
         let register = async {
             let admission = self.admit(who).await?;
-            let hash = self.inner.passwords.admit(Caller::Anybody)?.hash(password).await?;
+            let hash = self.inner.passwords.admit(Caller::at(who.from))?.hash(password).await?;
             self.enrol(who, &admission, Some(hash), None, None).await
         };
         counted(register.await)
