@@ -482,10 +482,10 @@ async fn an_administrator_s_key_verifies_its_user(on: Backend) {
     pretender.id.clone_from(&key.id);
     world.login_key("a@b.co", &pretender).await.refused(401, REFUSED);
     key.flags = PRESENT | VERIFIED;
-    world.login_key("a@b.co", &key).await.ok();
+    let session = world.login_key("a@b.co", &key).await.ok();
 
     // Keys that can't are not added.
-    let token = world.token(user).await;
+    let token = session["token"].as_str().unwrap().to_owned();
     let options = world.post_as(&token, "/api/passkeys/options", json!({})).await.ok();
     assert_eq!(options["authenticatorSelection"]["userVerification"], "required");
     let mut other = Key::es256();
@@ -593,8 +593,8 @@ async fn add(world: &World, token: &str, key: &Key, name: &str) -> crate::world:
 
 async fn keys_are_added_named_and_removed(on: Backend) {
     let world = world(on).await;
-    let user = world.verified("a@b.co").await;
-    let token = world.token(user).await;
+    world.verified("a@b.co").await;
+    let token = world.signed_in("a@b.co").await;
     let (first, mut second) = (Key::es256(), Key::es256());
     second.flags = PRESENT | SYNCED;
     let id = add(&world, &token, &first, " Laptop ").await.created()["id"].as_str().unwrap().to_owned();
@@ -630,8 +630,8 @@ async fn keys_are_added_named_and_removed(on: Backend) {
 
 async fn a_change_needs_a_fresh_session_or_the_password(on: Backend) {
     let world = world(on).await;
-    let user = world.verified("a@b.co").await;
-    let token = world.token(user).await;
+    world.verified("a@b.co").await;
+    let token = world.signed_in("a@b.co").await;
     let id = add(&world, &token, &Key::es256(), "Laptop").await.created()["id"].as_str().unwrap().to_owned();
     let path = format!("/api/passkeys/{id}");
     world.clock.advance_ms(RECENT_MS);
@@ -652,8 +652,9 @@ async fn a_change_needs_a_fresh_session_or_the_password(on: Backend) {
 async fn somebody_elses_keys_can_t_be_touched(on: Backend) {
     let world = world(on).await;
     let key = Key::es256();
-    let mine = world.token(world.verified("me@b.co").await).await;
-    let yours = world.token(world.verified("you@b.co").await).await;
+    world.verified("me@b.co").await;
+    world.verified("you@b.co").await;
+    let (mine, yours) = (world.signed_in("me@b.co").await, world.signed_in("you@b.co").await);
     let id = add(&world, &mine, &key, "Mine").await.created()["id"].as_str().unwrap().to_owned();
     let path = format!("/api/passkeys/{id}");
     world.send("DELETE", &path, Some(&yours), None).await.refused(404, "No such passkey");
@@ -690,7 +691,8 @@ async fn the_last_way_in_stays(on: Backend) {
 
 async fn an_account_has_so_many_keys_and_no_more(on: Backend) {
     let world = world(on).await;
-    let token = world.token(world.verified("a@b.co").await).await;
+    world.verified("a@b.co").await;
+    let token = world.signed_in("a@b.co").await;
     let options = world.post_as(&token, "/api/passkeys/options", json!({})).await.ok();
     for n in 0..MAX_PASSKEYS {
         add(&world, &token, &Key::es256(), &format!("Key {n}")).await.created();
