@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tracing::subscriber::NoSubscriber;
+use tracing::{Dispatch, dispatcher};
 use url::Url;
 use webauthn_rs_core::WebauthnCore;
 use webauthn_rs_core::error::WebauthnError as LibraryError;
@@ -278,9 +278,10 @@ impl Ceremonies {
     }
 }
 
-/// Runs the library without a subscriber: it logs credentials, at every level.
+/// Runs the library with nobody to log to: it logs credentials, at every level. (No subscriber is made for that, which
+/// would make every other log line ask anew whether it is wanted.)
 fn quietly<T>(work: impl FnOnce() -> T) -> T {
-    tracing::subscriber::with_default(NoSubscriber::default(), work)
+    dispatcher::with_default(&Dispatch::none(), work)
 }
 
 const fn policy(verification: Verification) -> UserVerificationPolicy {
