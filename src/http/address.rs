@@ -15,6 +15,14 @@ use crate::config::{TrustedProxies, network_of};
 #[derive(Clone, Debug)]
 pub struct Peer(pub IpAddr, pub(super) Option<Arc<Connection>>);
 
+impl Peer {
+    /// For a request that came through no connection of this server's own.
+    #[must_use]
+    pub const fn at(address: IpAddr) -> Self {
+        Self(address, None)
+    }
+}
+
 const FORWARDED_FOR: &str = "x-forwarded-for";
 /// No request passes more proxies than this.
 const MAX_HOPS: usize = 32;

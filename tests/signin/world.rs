@@ -177,7 +177,7 @@ impl World {
     ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(address) = address {
-            request = request.extension(Peer(address.parse().unwrap()));
+            request = request.extension(Peer::at(address.parse().unwrap()));
         }
         if let Some(cookie) = cookie {
             request = request.header(header::COOKIE, cookie);
