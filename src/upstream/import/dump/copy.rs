@@ -145,7 +145,8 @@ impl<R: BufRead> Copies<R> {
 fn header(text: &[u8], line: u64) -> Result<Option<Header>, DumpError> {
     let Some(text) = text.strip_suffix(b" FROM stdin;") else { return Ok(None) };
     let wrong = || DumpError::malformed(line, "a COPY statement that pg_dump does not write");
-    let mut rest = std::str::from_utf8(&text[b"COPY ".len()..]).map_err(|_| DumpError::Encoding(line))?;
+    let text = text.strip_prefix(b"COPY ").ok_or_else(wrong)?;
+    let mut rest = std::str::from_utf8(text).map_err(|_| DumpError::Encoding(line))?;
     let mut table = name(&mut rest).ok_or_else(wrong)?;
     if let Some(after) = rest.strip_prefix('.') {
         rest = after;
@@ -266,6 +267,7 @@ mod tests {
             ("COPY a.b (id name) FROM stdin;\n", "line 1: a COPY statement"),
             ("COPY a.b (\"id) FROM stdin;\n", "line 1: a COPY statement"),
             ("COPY a.b FROM stdin;\n", "line 1: a COPY statement"),
+            ("COPY FROM stdin;\n", "line 1: a COPY statement"),
         ] {
             let error = all(text).unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
