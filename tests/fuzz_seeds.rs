@@ -147,4 +147,14 @@ macro_rules! targets {
     };
 }
 
-targets!(upload_body, snapshot_body, wrappers, json_scanner, replay, segment, backup_reader, dump_import);
+targets!(
+    upload_body,
+    snapshot_body,
+    wrappers,
+    json_scanner,
+    replay,
+    segment,
+    backup_reader,
+    dump_import,
+    authenticator_data,
+);

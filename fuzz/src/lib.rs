@@ -4,6 +4,8 @@
 
 use std::io::Cursor;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use supersync::http::inflate;
 use supersync::protocol::json::{digest, scan, tree};
@@ -13,6 +15,7 @@ use supersync::protocol::{OpType, StoredOp, VectorClock, op, validate};
 use supersync::replay::{Limits, Replayer};
 use supersync::store::segment::{self, Segment};
 use supersync::upstream::import::dump::{Copies, Row};
+use supersync::webauthn::{AssertionResponse, Ceremonies, RegistrationResponse, RelyingParty, StoredKey, Verification};
 
 /// Runs `work` and fails when it held more memory at once than `most`.
 fn within<T>(most: usize, work: impl FnOnce() -> T) -> T {
@@ -201,6 +204,59 @@ pub fn dump_import(data: &[u8]) {
                     row.instant(column).ok();
                     row.texts(column).ok();
                 }
+            }
+        }
+    });
+}
+
+/// COSE keys that sign in: ES256, and Ed25519 as only old accounts have it.
+const KEYS: [&[u8]; 2] = [
+    b"\xa5\x01\x02\x03\x26\x20\x01\x21\x58\x20\x6b\x17\xd1\xf2\xe1\x2c\x42\x47\xf8\xbc\xe6\xe5\x63\xa4\x40\xf2\x77\x03\x7d\x81\
+    \x2d\xeb\x33\xa0\xf4\xa1\x39\x45\xd8\x98\xc2\x96\x22\x58\x20\x4f\xe3\x42\xe2\xfe\x1a\x7f\x9b\x8e\xe7\xeb\x4a\x7c\x0f\x9e\x16\x2b\
+    \xce\x33\x57\x6b\x31\x5e\xce\xcb\xb6\x40\x68\x37\xbf\x51\xf5",
+    b"\xa4\x01\x01\x03\x27\x20\x06\x21\x58\x20\xd7\x5a\x98\x01\x82\xb1\x0a\xb7\xd5\x4b\xfe\xd3\xc9\x64\x07\x3a\x0e\xe1\x72\xf3\xda\
+    \xa6\x23\x25\xaf\x02\x1a\x68\xf7\x07\x51\x1a",
+];
+
+/// What an authenticator sends, with client data as they should be: kind (1: sign-in, 2: with the old kind of key), length of
+/// the credential id, the id, and the attestation or the authenticator data. No signature is right.
+pub fn authenticator_data(data: &[u8]) {
+    let Some((&[kind, len], rest)) = data.split_first_chunk() else { return };
+    let Some((raw_id, object)) = rest.split_at_checked(usize::from(len)) else { return };
+    let rp = RelyingParty { id: "example.org".into(), name: "Fuzz".into(), origin: "https://example.org".into() };
+    let ceremonies = Ceremonies::new(rp);
+    let signs_in = kind & 1 == 1;
+    let begun = if signs_in {
+        ceremonies.begin_sign_in(Verification::Preferred)
+    } else {
+        ceremonies.begin_registration(&[], Verification::Preferred)
+    };
+    let begun = begun.expect("a ceremony begins");
+    let (ceremony, challenge) = (if signs_in { "get" } else { "create" }, URL_SAFE_NO_PAD.encode(begun.challenge));
+    let client_data = format!(
+        r#"{{"type":"webauthn.{ceremony}","challenge":"{challenge}","origin":"https://example.org","crossOrigin":false}}"#
+    );
+    let (raw_id, client_data) = (raw_id.to_vec(), client_data.into_bytes());
+    within(64 * data.len() + (4 << 20), || {
+        if signs_in {
+            let public_key = KEYS[usize::from(kind >> 1 & 1)];
+            let stored =
+                StoredKey { credential_id: &raw_id, public_key, counter: 0, backup_eligible: None, user_handle: None };
+            let response = AssertionResponse {
+                raw_id: raw_id.clone(),
+                client_data,
+                authenticator_data: object.to_vec(),
+                signature: vec![1; 64],
+                user_handle: None,
+            };
+            assert!(ceremonies.sign_in(&begun, &stored, &response).is_err(), "nobody has signed that");
+        } else {
+            let attestation_object = object.to_vec();
+            let response =
+                RegistrationResponse { raw_id: raw_id.clone(), client_data, attestation_object, transports: None };
+            if let Ok(registered) = ceremonies.register(&begun, &response) {
+                assert_eq!(registered.credential_id, raw_id);
+                assert!(object.windows(registered.public_key.len()).any(|part| part == registered.public_key));
             }
         }
     });
