@@ -71,7 +71,7 @@ async fn log_ins(backend: Backend) {
     let own = Tally::default();
     arena
         .attack("addresses: log-ins of invented accounts from everywhere", async |stage| {
-            let flood = stage.again(16, async |n| {
+            let flood = stage.again(8, async |n| {
                 let status = log_in(stage, &format!("nobody-{n}@example.org"), "wrong password").await;
                 // Of a password that is wrong the attacker may be told.
                 stage.tally.note(if status == 401 { 200 } else { status });
@@ -89,7 +89,7 @@ async fn log_ins(backend: Backend) {
                 let body = plain(&json!({ "email": email, "password": PASSWORD, "termsAccepted": true }));
                 stage.send(Method::POST, "/api/register", Some(&body)).await;
             };
-            stage.again(8, register).await;
+            stage.again(4, register).await;
         })
         .await;
     arena.close().await;

@@ -20,15 +20,20 @@ use crate::verdict;
 /// The memory that systemd and compose give the server.
 const LIMIT: &str = "--data=805306368";
 /// How long the honest accounts are alone; before that they open connections, which is not counted.
-const WARM_UP: Duration = Duration::from_millis(750);
-const ALONE: Duration = Duration::from_secs(2);
+const WARM_UP: Duration = Duration::from_millis(500);
+const ALONE: Duration = Duration::from_millis(1500);
 /// How much longer an attack may take to be prepared and to end.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(8);
 
 /// How long one attack lasts.
 fn seconds() -> Duration {
     let told = std::env::var("SUPERSYNC_HOSTILE_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(told.unwrap_or(2))
+}
+
+/// Whether there is time for attacks that are like others and take long.
+pub fn thorough() -> bool {
+    std::env::var_os("SUPERSYNC_HOSTILE_SECONDS").is_some()
 }
 
 /// A running server with honest accounts.
@@ -52,7 +57,7 @@ impl Arena {
     pub async fn open_with(backend: Backend, limits: &[&str], more: &[(&str, &str)]) -> Self {
         let database = TestDatabase::create(backend).await;
         // Nobody is a proxy here: an address is what the connection comes from.
-        let more = [&[("TRUSTED_PROXIES", "0")], more].concat();
+        let more = [&[("TRUSTED_PROXIES", "none")], more].concat();
         let program = Program::start_limited(&database, &[&[LIMIT], limits].concat(), &more).await;
         let config = settings(&database);
         let store = store::open_beside(&config.database, config.timeouts.statement).await.expect("the store opens");
@@ -137,7 +142,7 @@ impl Arena {
         let devices = crew.stop().await;
         program.kill().await;
         let grown = size_of(&database).await.saturating_sub(bytes_before);
-        let program = Program::start_limited(&database, &[LIMIT], &[("TRUSTED_PROXIES", "0")]).await;
+        let program = Program::start_limited(&database, &[LIMIT], &[("TRUSTED_PROXIES", "none")]).await;
         let foes = std::mem::take(&mut *stage.foes.lock().expect("nobody panicked"));
         let charged_to_foes = charged(&program.base, &foes).await;
         let charged_to_honest = charged(&program.base, crew::accounts(&devices)).await;

@@ -146,6 +146,23 @@ impl Foe {
         let results = body["results"].as_array().map(Vec::as_slice).unwrap_or_default();
         results.iter().filter(|result| result["accepted"] == true).count()
     }
+
+    /// A request's head, to be sent by hand.
+    pub fn head(&self, method: &str, path: &str, more: &str) -> String {
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: sync.example.org\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\n{more}\r\n",
+            self.account.token
+        )
+    }
+
+    /// Sends a request's head and `body` over a new connection that takes in little at a time.
+    pub async fn begin(&self, method: &str, path: &str, more: &str, body: &[u8]) -> Option<Line> {
+        let mut line = self.stage.line().await?;
+        line.send(self.head(method, path, more).as_bytes()).await?;
+        line.send(body).await?;
+        Some(line)
+    }
 }
 
 /// The device of attackers.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, interval, timeout, timeout_at};
 
 /// What the kernel keeps for a reader that does not read; the rest stays with the server.
 const RECEIVE_BUFFER_BYTES: u32 = 4096;
@@ -26,6 +26,31 @@ impl Line {
     /// Sends bytes; `None` when the server has hung up.
     pub async fn send(&mut self, bytes: &[u8]) -> Option<()> {
         timeout(PATIENCE, self.0.write_all(bytes)).await.ok()?.ok()
+    }
+
+    /// Sends `piece` again and again until the time is over or the server hangs up.
+    pub async fn trickle(&mut self, piece: &[u8], every: Duration, until: Instant) {
+        let mut ticks = interval(every);
+        while Instant::now() < until {
+            ticks.tick().await;
+            if self.send(piece).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Reads up to `piece` bytes at a time, so slowly. Returns how much came, and whether the server has ended it.
+    pub async fn sip(&mut self, piece: usize, every: Duration, until: Instant) -> (usize, bool) {
+        let (mut ticks, mut buffer, mut total) = (interval(every), vec![0; piece], 0);
+        while Instant::now() < until {
+            ticks.tick().await;
+            match timeout_at(until, self.0.read(&mut buffer)).await {
+                Err(_) => break,
+                Ok(Ok(0) | Err(_)) => return (total, true),
+                Ok(Ok(read)) => total += read,
+            }
+        }
+        (total, false)
     }
 
     /// The status of the answer; 0 when none comes in time.

@@ -44,9 +44,15 @@ macro_rules! on_both_databases {
 mod addresses;
 mod archive;
 mod arena;
+mod bodies;
 mod crew;
+mod exports;
 mod foe;
+mod heads;
 mod line;
 mod metadata;
+mod readers;
+mod replay;
 mod rows;
+mod sockets;
 mod verdict;

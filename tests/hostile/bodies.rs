@@ -1,0 +1,69 @@
+//! Bodies that are announced and do not come, or trickle.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::arena::Arena;
+use crate::foe::{Foe, Stage};
+use crate::harness::Backend;
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// Requests with this head that send `first`, and then `piece` again and again.
+async fn trickle(foe: &Foe, count: usize, path: &str, more: &str, first: &[u8], piece: &[u8]) {
+    let until = foe.stage.until();
+    let one = async || {
+        let Some(mut line) = foe.begin("POST", path, more, first).await else { return foe.stage.tally.note(0) };
+        line.trickle(piece, TICK, until).await;
+    };
+    join_all((0..count).map(|_| one())).await;
+}
+
+/// Full states of all sizes, the largest first, that are announced and of which one byte comes: whatever announcements
+/// reserve is taken to the last byte.
+async fn announce(foe: &Foe) {
+    let announced = |bytes: usize| format!("Content-Length: {bytes}\r\n");
+    let sizes = [31_457_280, 4_000_000, 250_000, 16_000, 1000].map(announced);
+    join_all(sizes.iter().map(|size| trickle(foe, 8, "/api/sync/snapshot", size, b"{", b""))).await;
+}
+
+async fn foes(stage: &Stage, count: usize) -> Vec<Foe> {
+    let mut foes = Vec::new();
+    for _ in 0..count {
+        foes.push(stage.foe().await);
+    }
+    stage.ready();
+    foes
+}
+
+async fn announced(backend: Backend) {
+    let mut arena = Arena::open(backend).await;
+    arena
+        .attack("bodies: eight snapshots of 30 MB announced and 32 smaller ones, one byte each", async |stage| {
+            announce(&stage.foe().await).await;
+        })
+        .await;
+    arena
+        .attack("bodies: the same from eight accounts", async |stage| {
+            let foes = foes(stage, 8).await;
+            join_all(foes.iter().map(announce)).await;
+        })
+        .await;
+    arena
+        .attack("bodies: 100 uploads in chunks of one byte", async |stage| {
+            let foe = stage.foe().await;
+            let chunked = "Transfer-Encoding: chunked\r\n";
+            trickle(&foe, 100, "/api/sync/ops", chunked, b"1\r\n{\r\n", b"1\r\n \r\n").await;
+        })
+        .await;
+    arena
+        .attack("bodies: 100 log-ins that announce 1 MB and trickle", async |stage| {
+            let foe = stage.foe().await;
+            trickle(&foe, 100, "/api/login", "Content-Length: 1000000\r\n", b"{", b" ").await;
+        })
+        .await;
+    arena.close().await;
+}
+
+on_both_databases!(announced);
