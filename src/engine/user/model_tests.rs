@@ -14,6 +14,7 @@ use super::plan::{Plan, UserState, plan};
 use super::requests::RequestCache;
 use super::work::{Answer, Work};
 use crate::engine::{SnapshotReply, invariants};
+use crate::protocol::charge::charged_bytes;
 use crate::protocol::request::SnapshotReason;
 use crate::protocol::validate::{CheckedOp, CheckedSnapshot, CheckedUpload};
 use crate::protocol::{ClockOrdering, ErrorCode, OpType, Seq, StoredOp, ValidOp, VectorClock, identity};
@@ -110,8 +111,7 @@ impl Model {
         self.last_seq += 1;
         self.is_empty = false;
         let clock = op.vector_clock.clone();
-        let storage_bytes = i64::try_from(op.payload.len() + clock.as_json().len()).unwrap();
-        self.ops.push(StoredOp {
+        let mut stored = StoredOp {
             server_seq: self.last_seq,
             id: op.id.clone(),
             client_id: op.client_id.clone(),
@@ -121,7 +121,7 @@ impl Model {
             entity_id: op.entity_id.clone(),
             entity_ids: op.stored_entity_ids(),
             payload: op.payload.clone(),
-            storage_bytes,
+            storage_bytes: 0,
             vector_clock: clock,
             timestamp: op.timestamp,
             schema_version: op.schema_version,
@@ -129,7 +129,9 @@ impl Model {
             import_reason: op.import_reason,
             repair_base_server_seq: op.repair_base_server_seq,
             received_at: NOW,
-        });
+        };
+        stored.storage_bytes = charged_bytes(&stored);
+        self.ops.push(stored);
         self.last_seq
     }
 
