@@ -29,7 +29,7 @@ mod outgoing;
 mod pace;
 mod pages;
 pub mod registrant;
-mod route;
+pub mod route;
 mod serve;
 pub mod state;
 mod sync;
