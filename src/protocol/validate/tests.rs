@@ -515,7 +515,7 @@ fn no_refusal_reads_as_try_again() {
         assert!(!message.is_empty() && existing_clock.is_none());
         assert_ne!(code, ErrorCode::InternalError);
     }
-    assert_eq!(Refusal::BatchShape as usize + 1, Refusal::ALL.len());
+    assert_eq!(Refusal::RequestMetadata as usize + 1, Refusal::ALL.len());
     for rejection in [duplicate_operation(), id_taken()] {
         assert!(!reads_as_transient(&rejection.message), "{}", rejection.message);
     }
