@@ -98,11 +98,9 @@ fn amplifiers() -> Vec<(&'static str, Vec<Op>)> {
         op("A").kind("BATCH").payload(json!({ "entities": entities }))
     };
     let array: Vec<_> = (0..400).collect();
-    let list = op("A").kind("BATCH").payload(json!({ "entities": vec![text.clone(); 40] }));
     let each = |payload: &Value| (0..60).map(|n| op("A").task(&format!("t{n}")).payload(payload.clone())).collect();
     vec![
         ("strings", vec![batch(&json!(text))]),
-        ("a list of strings", vec![list]),
         (
             "many members",
             (0..8)
