@@ -143,11 +143,11 @@ impl<'a> Reader<'a> {
             let shown = self.shown.get(variable.name).cloned();
             let value = match (given, variable.default) {
                 (Some(_), _) if variable.secret => Some(shown.unwrap_or_else(|| "********".to_owned())),
-                (Some(text), _) | (None, Default::Value(text)) => Some(text.to_owned()),
+                (Some(text), _) | (None, Default::Value(text)) => Some(masked(text)),
                 (None, Default::Computed(how)) => Some(shown.unwrap_or_else(|| how.to_owned())),
                 (None, Default::Unset) => None,
             };
-            Setting { name: variable.name, value: value.as_deref().map(masked), given: given.is_some() }
+            Setting { name: variable.name, value, given: given.is_some() }
         });
         Ok((settings.collect(), self.warnings))
     }

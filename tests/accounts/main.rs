@@ -236,9 +236,9 @@ impl World {
         let mails = self.outbox.mails.lock().unwrap();
         mails
             .iter()
-            .map(|(_, text)| {
-                let start = text.find("https://sync.example.org/verify-email?token=").unwrap();
-                text[start..].lines().next().unwrap().rsplit_once('=').unwrap().1.to_owned()
+            .filter_map(|(_, text)| {
+                let start = text.find("https://sync.example.org/verify-email?token=")?;
+                Some(text[start..].lines().next()?.rsplit_once('=')?.1.to_owned())
             })
             .collect()
     }

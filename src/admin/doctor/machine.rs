@@ -147,6 +147,7 @@ mod tests {
     #[test]
     fn rights_are_looked_at() {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("set");
         let config = config(folder.path());
         assert_eq!(files(&config)[0].0, Verdict::Ok);
         let secret = folder.path().join("jwt-secret");
