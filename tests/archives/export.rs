@@ -59,7 +59,7 @@ async fn an_export_holds_everything(on: Backend) {
     account.upload("A", &[op("A").sized(1_200_000)]).await.ok();
     let mut export = Export::of(&account).await;
     let names = export.names();
-    assert_eq!(names, ["README.txt", "account.json", "state.json", "operations.ndjson"]);
+    assert_eq!(names, ["README.txt", "account.json", "security-log.json", "state.json", "operations.ndjson"]);
     assert!(export.text("README.txt").contains("operations.ndjson"));
     assert_eq!(export.operations(), contents_since(&account, 0).await);
     let state = export.json("state.json");
@@ -80,7 +80,7 @@ async fn what_is_encrypted_is_exported_as_it_is(on: Backend) {
     account.upload("A", &[op("A"), import("A")]).await.ok();
     account.snapshot(&snapshot("A").encrypted(50)).await.ok();
     let mut export = Export::of(&account).await;
-    assert_eq!(export.names(), ["README.txt", "account.json", "operations.ndjson"]);
+    assert_eq!(export.names(), ["README.txt", "account.json", "security-log.json", "operations.ndjson"]);
     assert_eq!(export.operations().len(), 4, "also what the newest full state supersedes");
     assert!(export.json("account.json").get("stateSeq").is_none());
 }
@@ -88,6 +88,6 @@ async fn what_is_encrypted_is_exported_as_it_is(on: Backend) {
 async fn an_empty_account_has_an_export(on: Backend) {
     let server = Server::start(on).await;
     let mut export = Export::of(&server.account().await).await;
-    assert_eq!(export.names(), ["README.txt", "account.json", "operations.ndjson"]);
+    assert_eq!(export.names(), ["README.txt", "account.json", "security-log.json", "operations.ndjson"]);
     assert_eq!(export.operations(), Vec::<Value>::new());
 }
