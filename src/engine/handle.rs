@@ -47,6 +47,8 @@ const MAX_DEVICES: usize = 100;
 const BLOCKING_BYTES: usize = 256 * 1024;
 /// How long looking at an account anew may take: revocations wait behind it, and they have a second.
 const CATCH_UP_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a request waits until what the account's archive has given up is deleted.
+const RECLAIM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long stopping waits for requests under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -504,6 +506,7 @@ impl Handle {
         deadline: Instant,
     ) -> Result<Answered, EngineError> {
         let work = Arc::new(work);
+        let mut failure = EngineError::Unavailable;
         for _ in 0..2 {
             let lease = self.lease(user, deadline).await?;
             let permit = self.admission.admit(user, &lease.slot().waiting, bytes)?;
@@ -522,12 +525,20 @@ impl Handle {
                 continue;
             }
             match within(deadline, answer).await? {
-                Ok(Ok(Answered { answer: Answer::Busy, .. })) => return Err(EngineError::Busy),
+                // What the archive has given up has to be deleted first.
+                Ok(Ok(Answered { answer: Answer::Busy, .. })) => {
+                    let patience = deadline.min(Instant::now() + RECLAIM_PATIENCE);
+                    let freed = timeout_at(patience, self.context.reclaimer.free(user)).await;
+                    if !matches!(freed, Ok(Ok(()))) {
+                        return Err(EngineError::Busy);
+                    }
+                    failure = EngineError::Busy;
+                }
                 Ok(answered) => return answered,
                 Err(_dropped) => {}
             }
         }
-        Err(EngineError::Unavailable)
+        Err(failure)
     }
 }
 

@@ -23,13 +23,15 @@ pub struct Reclaimer {
     store: Arc<dyn Store>,
     waiting: Mutex<BTreeSet<UserId>>,
     arrived: Notify,
+    /// Held by whoever deletes: two at once would do the same twice.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Reclaimer {
     /// Nothing to do yet.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, waiting: Mutex::default(), arrived: Notify::new() }
+        Self { store, waiting: Mutex::default(), arrived: Notify::new(), turn: tokio::sync::Mutex::default() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeSet<UserId>> {
@@ -62,7 +64,12 @@ impl Reclaimer {
         cancel.run_until_cancelled(work).await;
     }
 
-    async fn free(&self, user: UserId) -> Result<(), StoreError> {
+    /// Deletes what an account's archive has given up, now.
+    ///
+    /// # Errors
+    /// The store's trouble; what is left is left to the clean-up.
+    pub async fn free(&self, user: UserId) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
         for range in self.store.archived(user).await? {
             if is_due(range.reason) {
                 delete_range(&*self.store, user, &range, BATCH).await?;

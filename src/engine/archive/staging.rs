@@ -119,10 +119,9 @@ impl Handle {
             return Err(ArchiveError::NotRestorable(obstacle));
         }
         let view = self.fresh_view(user, deadline).await?;
-        // The commit would be refused; so nothing is written for it.
+        // Otherwise the commit would be refused.
         if due_bytes(&self.context().store.archived(user).await?) > view.account.storage_quota_bytes {
-            self.context().reclaimer.wake(user);
-            return Err(EngineError::Busy.into());
+            within(deadline, self.context().reclaimer.free(user)).await??;
         }
         let plan = Plan::make(self, user, &view, &archive).await?;
         let staged_from = plan.staged.from_seq;
