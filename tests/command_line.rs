@@ -119,7 +119,7 @@ fn credentials_in_addresses_are_not_shown() {
     let output = run(&directory(), &given, &["--print-config"]);
     let printed = String::from_utf8(output.stdout).expect("UTF-8");
     for line in [
-        "OTEL_EXPORTER_OTLP_ENDPOINT=http://***@collector:4318/?***",
+        "OTEL_EXPORTER_OTLP_ENDPOINT='http://***@collector:4318/?***'",
         "PUBLIC_URL=https://***@sync.example.org",
         "CORS_ORIGINS=https://app.example.org",
     ] {

@@ -35,6 +35,9 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     }
     all.extend(secret_files(config));
     if !all.iter().any(|finding| finding.check == "files") {
+        all.extend(visitors(&config.data_dir));
+    }
+    if !all.iter().any(|finding| finding.check == "files") {
         all.push(Finding::ok("files", "DATA_DIR can be written; what is secret is readable by its owner only"));
     }
     all.push(open_files(config, descriptors::limit_after_raise()));
@@ -49,17 +52,21 @@ fn folder(path: &Path, about: &Metadata) -> Option<Finding> {
         let advice = "Take that right away (chmod o-w): whoever may write there can put another secret in place.";
         return Some(Finding::fault("files", "everybody on this machine may write into DATA_DIR", advice));
     }
-    if about.permissions().mode() & GROUP_AND_OTHERS != 0 {
-        let advice =
-            format!("Take that right away (chmod 700 {}); the server makes a new DATA_DIR like that.", path.display());
-        return Some(Finding::warning("files", "others than its owner may look into DATA_DIR", advice));
-    }
     access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).err().map(|error| {
         Finding::fault(
             "files",
             format!("DATA_DIR can't be written by the user who asks: {error}"),
             "Run the doctor as the user that the server runs as; if this is that user, give it DATA_DIR (chown -R).",
         )
+    })
+}
+
+/// Whoever else may enter the folder sees what is there; its secret files have rights of their own.
+fn visitors(path: &Path) -> Option<Finding> {
+    let about = fs::metadata(path).ok()?;
+    (about.permissions().mode() & GROUP_AND_OTHERS != 0).then(|| {
+        let path = path.display();
+        Finding::note("files", format!("others than its owner may enter DATA_DIR; chmod 700 {path} ends that"))
     })
 }
 
@@ -158,7 +165,7 @@ mod tests {
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("set");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o750)).expect("set");
         let found = files(&config);
-        assert!(found.len() == 1 && found[0].0 == Verdict::Warning && found[0].1.contains("DATA_DIR"), "{found:?}");
+        assert!(found.len() == 1 && found[0].0 == Verdict::Note && found[0].1.contains("DATA_DIR"), "{found:?}");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("set");
         assert_eq!(files(&config)[0].0, Verdict::Fault);
     }
