@@ -2,8 +2,8 @@
 //!
 //! A connection costs a file descriptor and some memory before anything is known about who holds it. So their number is
 //! bounded, in all and per address ([`Bounds`]); addresses of trusted proxies are one's own crowd and not bounded apart.
-//! When all places are taken, who does nothing makes room: first whoever has stalled in the middle of a request's head,
-//! then whoever waits between requests, at last whoever has only begun to speak. Requests under way and sockets are left
+//! When all places are taken, who does nothing makes room: first whoever has stalled before a request's head was
+//! complete, then whoever waits between requests, at last whoever has only just come. Requests under way and sockets are left
 //! alone. If nobody can go, a newcomer gets one of a few spare places, where only probes are answered; and when these are
 //! taken too, it is turned away. Nothing here looks at what is said.
 
@@ -55,7 +55,9 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Phase {
-    /// A request's head is awaited or arrives.
+    /// Nothing has come yet. Clients open connections that they may use later.
+    Silent,
+    /// A request's head arrives.
     Head,
     /// A request is being answered.
     Busy,
@@ -80,14 +82,14 @@ pub struct Connection {
 impl Connection {
     fn new(began: Instant) -> Self {
         let connection = Self {
-            phase: AtomicU8::new(Phase::Head as u8),
+            phase: AtomicU8::new(Phase::Silent as u8),
             since_ms: AtomicU64::new(0),
             began,
             is_told: AtomicBool::new(false),
             told: Notify::new(),
             is_flooded: AtomicBool::new(false),
         };
-        connection.enter(Phase::Head);
+        connection.enter(Phase::Silent);
         connection
     }
 
@@ -120,7 +122,7 @@ impl Connection {
         self.is(Phase::Busy)
     }
 
-    /// Whether a request's head is awaited or arrives, and since when.
+    /// Whether a request's head arrives, and since when.
     pub fn head_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
         self.is(Phase::Head).then(|| self.began + since)
@@ -146,7 +148,7 @@ impl Connection {
             return Some((1, since_ms));
         }
         let is_stalled = now_ms.saturating_sub(since_ms) >= millis(STALLED);
-        self.is(Phase::Head).then_some((if is_stalled { 0 } else { 2 }, since_ms))
+        (self.is(Phase::Silent) || self.is(Phase::Head)).then_some((if is_stalled { 0 } else { 2 }, since_ms))
     }
 }
 
@@ -401,7 +403,7 @@ impl<S> Watched<S> {
         let connection = &self.place.connection;
         if connection.is(Phase::Busy) {
             self.head_bytes = 0;
-        } else if connection.is(Phase::Waiting) {
+        } else if connection.is(Phase::Silent) || connection.is(Phase::Waiting) {
             connection.enter(Phase::Head);
             self.head_bytes = bytes;
         } else if connection.is(Phase::Head) {

@@ -36,7 +36,8 @@ use crate::descriptors::{METRICS_CONNECTIONS, METRICS_SPARE, SPARE_CONNECTIONS};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How often such failures are logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(1);
-/// A request's head has to arrive within this time, from its first byte on, or from the connection's beginning.
+/// A request's head has to arrive within this time, from its first byte on. A connection on which nothing comes ends with
+/// `SOCKET_TIMEOUT_SECONDS`, or when its place is needed: proxies keep such connections for later requests.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Who was told to go, and takes no answer, is cut off after this time.
 const LEAVING_TIME: Duration = Duration::from_secs(1);
