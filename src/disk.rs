@@ -83,6 +83,7 @@ impl Disk {
     /// Looks now and then until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
         if self.0.is_none() {
+            metrics::gauge!("supersync_disk_refuses_data").set(0.0);
             return;
         }
         let mut looks = interval(LOOK_EVERY);

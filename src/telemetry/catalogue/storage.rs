@@ -142,7 +142,7 @@ pub(super) const METRICS: &[Metric] = &[
         "supersync_disk_refuses_data",
         "0 or 1",
         &[],
-        "Whether uploads are refused because the embedded database's disk has less room than MIN_FREE_DISK_BYTES; missing with PostgreSQL, whose disk is not seen from here.",
+        "Whether uploads are refused because the embedded database's disk has less room than MIN_FREE_DISK_BYTES; always 0 with PostgreSQL, whose disk is not seen from here.",
         "1: nobody can upload.",
     ),
     gauge(
