@@ -188,9 +188,11 @@ async fn a_password_given_once_counts_for_a_while_in_that_session_only(on: Backe
     assert_eq!(world.post_as(&token, "/api/account/step-up", proof).await.ok(), json!({ "success": true }));
     options(token.clone()).await.ok();
     assert!(wants_proof(&options(other).await));
-    // At any server on the database.
-    let beside = world.beside().await;
-    beside.post_as(&token, "/api/passkeys/options", json!({})).await.ok();
+    // At any server on the database; SQLite serves one at a time.
+    if on == Backend::Postgres {
+        let beside = world.beside().await;
+        beside.post_as(&token, "/api/passkeys/options", json!({})).await.ok();
+    }
     world.clock.advance_ms(RECENT_MS);
     assert!(wants_proof(&options(token).await));
 }

@@ -88,7 +88,7 @@ pub struct World {
     pub outbox: Arc<Outbox>,
     router: Router,
     /// What the browsers got that registered.
-    cookies: Mutex<Vec<String>>,
+    cookies: Arc<Mutex<Vec<String>>>,
     // Last, so that it goes last.
     pub database: Arc<TestDatabase>,
 }
@@ -127,21 +127,14 @@ async fn open(
     let accounts = Accounts::with_passwords(Arc::clone(&store), &config, clock.clone(), mailer, passwords);
     let engine = Handle::start(Arc::clone(&store), clock.clone(), Options::from(&config)).await.unwrap();
     let state = AppState::new(Arc::new(config), engine, accounts.clone(), Arc::clone(&store), clock.clone());
-    World {
-        accounts,
-        store,
-        clock,
-        outbox,
-        router: supersync::http::router(state),
-        cookies: Mutex::default(),
-        database,
-    }
+    World { accounts, store, clock, outbox, router: supersync::http::router(state), cookies: Arc::default(), database }
 }
 
 impl World {
-    /// A second server on the same database, with the same mailbox and clock.
+    /// A second server on the same database, with the same mailbox, clock and browsers.
     pub async fn beside(&self) -> World {
-        open(Arc::clone(&self.database), self.clock.clone(), Arc::clone(&self.outbox), true, |_| ()).await
+        let other = open(Arc::clone(&self.database), self.clock.clone(), Arc::clone(&self.outbox), true, |_| ()).await;
+        World { cookies: Arc::clone(&self.cookies), ..other }
     }
 
     /// A link is used in the browser that registered, if any did.
