@@ -17,7 +17,7 @@ use super::{StoredOp, ValidOp};
 /// Bytes beside payload and clock that every operation may have uncharged, and as many again as its payload has.
 pub const FREE_METADATA_BYTES: usize = 256;
 /// Entities that every operation may name uncharged,
-pub const FREE_ENTITIES: usize = 2;
+pub const FREE_ENTITIES: usize = 10;
 /// and one more for so many bytes of payload.
 pub const PAYLOAD_BYTES_PER_ENTITY: usize = 24;
 /// What each further entity is charged: about the room of the row that says who touched it last.
@@ -147,9 +147,9 @@ mod tests {
         let ids_of_255 = ids(1000, 255);
         let attack = op(4, Some(&ids_of_255[0]), &ids_of_255);
         let metadata: i64 = 36 + 8 + 25 + 255 + 1000 * 258;
-        assert_eq!(charged_bytes(&attack), plain(&attack) + metadata - (256 + 4) + 998 * 128);
+        assert_eq!(charged_bytes(&attack), plain(&attack) + metadata - (256 + 4) + 990 * 128);
         // The scalar id counts when it is not among the others.
-        let one_more = op(4, Some("other"), &ids(3, 1));
+        let one_more = op(4, Some("other"), &ids(11, 2));
         assert_eq!(charged_bytes(&one_more), plain(&one_more) + 2 * 128);
         let long_names =
             StoredOp { id: "i".repeat(255).into(), action_type: "a".repeat(255).into(), ..op(4, None, &[]) };

@@ -188,7 +188,7 @@ async fn m22_what_it_never_sends_costs_its_room(on: Backend) {
     let many = ids(1000, 200);
     let attack = naming(op("A").kind("DEL").payload(Value::Null), &many);
     let long = op("A").id(&"i".repeat(255)).with("actionType", "a".repeat(255));
-    for (what, one, at_least) in [("entities", attack, 1000 * 200 + 998 * 128), ("names", long, 2 * 255 - 256 - 13)] {
+    for (what, one, at_least) in [("entities", attack, 1000 * 200 + 990 * 128), ("names", long, 2 * 255 - 256 - 13)] {
         let before = used(&account).await;
         assert!(account.upload("A", std::slice::from_ref(&one)).await.outcomes()[0].starts_with('#'));
         let charged = used(&account).await - before;
