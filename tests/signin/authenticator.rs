@@ -30,8 +30,8 @@ enum Signer {
 fn head(kind: u8, n: usize) -> Vec<u8> {
     match u8::try_from(n) {
         Ok(n) if n < 24 => vec![kind << 5 | n],
-        Ok(n) => vec![kind << 5 | 24, n],
-        Err(_) => [&[kind << 5 | 25][..], &u16::try_from(n).unwrap().to_be_bytes()].concat(),
+        Ok(n) => vec![kind << 5 | 0x18, n],
+        Err(_) => [&[kind << 5 | 0x19][..], &u16::try_from(n).unwrap().to_be_bytes()].concat(),
     }
 }
 
