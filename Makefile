@@ -6,7 +6,7 @@
 # make sbom   what the program is made of, for a release
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
-# make hostile  attacks beside honest accounts for HOSTILE_SECONDS each; `make test` does it shortly
+# make hostile  attacks beside honest accounts for HOSTILE_SECONDS each; not yet a part of `make test`
 # make readme-walk   runs the README's own commands, on both databases
 # make operator-walk runs the commands of docs/deploying.md, on both databases
 # make package-walk   installs the Debian package in a copy of this machine; needs root
@@ -80,7 +80,7 @@ guard: build
 HOSTILE_SECONDS ?= 15
 hostile:
 	SUPERSYNC_HOSTILE_SECONDS=$(HOSTILE_SECONDS) scripts/with-postgres \
-		$(CARGO) nextest run --locked --test hostile --no-fail-fast --success-output immediate
+		$(CARGO) nextest run --ignore-default-filter --locked --test hostile --no-fail-fast --success-output immediate
 
 readme-walk:
 	scripts/readme-walk
