@@ -76,11 +76,10 @@ bench: build
 guard: build
 	scripts/count-instructions
 
-# Needs nextest: what is measured must run alone.
-HOSTILE_SECONDS ?= 15
-hostile:
-	SUPERSYNC_HOSTILE_SECONDS=$(HOSTILE_SECONDS) scripts/with-postgres \
-		$(CARGO) nextest run --ignore-default-filter --locked --test hostile --no-fail-fast --success-output immediate
+# Against the program that `make build` makes, one test after the other: they compare times.
+hostile: build
+	SUPERSYNC_TEST_PROGRAM=$(abspath $(BUILT)) SUPERSYNC_HOSTILE_SECONDS=$(HOSTILE_SECONDS) scripts/with-postgres \
+		$(CARGO) test --locked --test hostile -- --nocapture --test-threads 1
 
 readme-walk:
 	scripts/readme-walk

@@ -11,6 +11,7 @@
 
 pub mod accounts;
 pub mod admin;
+pub mod aside;
 pub mod backup;
 pub mod bench;
 pub mod budget;

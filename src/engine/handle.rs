@@ -29,6 +29,7 @@ use super::view::UserView;
 use super::{
     DownloadReply, EngineError, RestoreError, Restored, SnapshotReply, Status, UploadDone, UploadReply, store_trouble,
 };
+use crate::aside::{LARGE_BYTES, aside};
 use crate::budget::Memory;
 use crate::clock::Clock;
 use crate::protocol::limits::PIGGYBACK_LIMIT;
@@ -43,8 +44,6 @@ use crate::store::{Device, FullStateRow, Store};
 const ONLINE_MS: i64 = 5 * 60 * 1000;
 /// Devices listed.
 const MAX_DEVICES: usize = 100;
-/// Requests this large are validated off the async threads.
-const BLOCKING_BYTES: usize = 256 * 1024;
 /// How long looking at an account anew may take: revocations wait behind it, and they have a second.
 const CATCH_UP_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a request waits until what the account's archive has given up is deleted.
@@ -133,7 +132,8 @@ impl Handle {
         let bytes = request.ops.iter().filter_map(|op| op.payload.as_ref()).map(bytes::Bytes::len).sum();
         let cursor = request.last_known_server_seq;
         let client_id = request.client_id.clone();
-        let checked = blocking_if(bytes >= BLOCKING_BYTES, move || validate::check_upload(request)).await?;
+        let is_large = bytes + request.metadata_bytes() > LARGE_BYTES;
+        let checked = aside(is_large, || validate::check_upload(request)).await;
         let Answered { answer, view } = self.submit(user, Work::Upload(checked), bytes, deadline).await?;
         let outcome = match answer {
             Answer::Upload(outcome) => outcome,
@@ -176,7 +176,7 @@ impl Handle {
         let now_ms = self.context.clock.now_ms();
         let op_id = uuid::Uuid::now_v7().to_string().into();
         let check = move || validate::check_snapshot(request, op_id, now_ms);
-        let checked = blocking_if(bytes >= BLOCKING_BYTES, check).await?;
+        let checked = aside(bytes > LARGE_BYTES, check).await;
         match self.submit(user, Work::Snapshot(Box::new(checked)), bytes, deadline).await?.answer {
             Answer::Snapshot(reply) => Ok(reply),
             Answer::Quota(exceeded) => Ok(SnapshotReply::QuotaExceeded(exceeded)),
@@ -545,18 +545,6 @@ impl Handle {
 /// The work's result, or [`EngineError::Deadline`].
 pub(super) async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, EngineError> {
     timeout_at(deadline, work).await.map_err(|_| EngineError::Deadline)
-}
-
-async fn blocking_if<T: Send + 'static>(
-    large: bool,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, EngineError> {
-    if large {
-        let died = |e: tokio::task::JoinError| EngineError::Internal(format!("validation died: {e}"));
-        tokio::task::spawn_blocking(work).await.map_err(died)
-    } else {
-        Ok(work())
-    }
 }
 
 fn wrong_answer() -> EngineError {

@@ -23,7 +23,8 @@ use super::devices::SeenDevices;
 use super::download::READS_AT_ONCE;
 use super::peers::Peers;
 use super::single_flight::SingleFlight;
-use super::user::actor::{Arguments, Context, Message, UserActor, load_state};
+use super::user::actor::{Arguments, Context, Message, UserActor};
+use super::user::lookup;
 use super::user::plan::UserState;
 use super::view::UserView;
 use crate::budget::{Kept, Memory};
@@ -345,7 +346,7 @@ impl Registry {
         }
         let started = Instant::now();
         let epoch = self.context.peers.epoch();
-        let loaded = load_state(self.context.store.as_ref(), slot.user).await?;
+        let loaded = lookup::account(self.context.store.as_ref(), slot.user).await?;
         slot.read_in(epoch);
         slot.unsaved.store(loaded.unsaved, Ordering::Release);
         slot.live.fetch_add(1, Ordering::Relaxed);

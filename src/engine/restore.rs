@@ -3,7 +3,7 @@
 //!
 //! A replay starts at the newest causal full state at or before the target (or at a cached state after it): what came
 //! before is superseded, so encrypted operations there are no hindrance (section 17.14). What it reads and makes counts
-//! against its [`replay::Limits`] before it is in memory.
+//! against its [`Limits`](crate::replay::Limits) before it is in memory.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use super::error::{ApiError, ApiResult};
 use super::observe::{self, Phase, Trace};
 use super::outgoing;
 use super::state::AppState;
+use crate::aside::{LARGE_BYTES, aside};
 use crate::budget::{Held, SMALL_BYTES};
 use crate::config::Environment;
 use crate::protocol::UserId;
@@ -20,11 +21,8 @@ use crate::protocol::request::{Parsed, RequestError};
 use crate::protocol::response::{Issue, OutgoingOp, Text};
 use axum::response::Response;
 
-/// Texts larger than this are parsed off the threads that serve requests.
-const PARSE_ELSEWHERE_ABOVE_BYTES: usize = 256 * 1024;
-
-/// Answers larger than this are put together there too.
-const ENCODE_ELSEWHERE_ABOVE_BYTES: usize = 1024 * 1024;
+/// Answers larger than this are put together aside: that only copies.
+const ENCODE_ASIDE_ABOVE_BYTES: usize = 1024 * 1024;
 
 /// An authenticated request.
 pub struct Call {
@@ -77,7 +75,7 @@ impl Call {
     ///
     /// # Errors
     /// Everything that can be wrong with a body (contract, section 2.2), and its structure (5.2, 7.1).
-    pub async fn parse<T: Parsed + Send + 'static>(
+    pub async fn parse<T: Parsed + Send>(
         &mut self,
         state: &AppState,
         caps: Caps,
@@ -96,13 +94,12 @@ impl Call {
         self.trace.received(text.len());
         let bytes = text.len();
         let parse = move |text: Bytes| parse(&text).map(|parsed| (parsed.bytes_beside(&text), parsed));
-        let parsed = if bytes > PARSE_ELSEWHERE_ABOVE_BYTES {
+        let is_large = bytes > LARGE_BYTES;
+        if is_large {
             // Payloads with white space are copied without it.
             cover(&mut held, 2 * bytes)?;
-            tokio::task::spawn_blocking(move || parse(text)).await.map_err(ApiError::internal)?
-        } else {
-            parse(text)
-        };
+        }
+        let parsed = aside(is_large, || parse(text)).await;
         self.trace.enter(Phase::Engine);
         let (beside, parsed) = parsed.map_err(|error| refuse(state, error, compressed))?;
         cover(&mut held, bytes + beside)?;
@@ -119,7 +116,7 @@ impl Call {
     }
 
     /// A 200 with the JSON text that `encode` puts together from about so many bytes in memory, packed when the client
-    /// asked for it. Large texts are put together off the threads that serve requests.
+    /// asked for it.
     ///
     /// # Errors
     /// 503 when too many answers wait to be read; 500 when packing failed.
@@ -127,17 +124,13 @@ impl Call {
         self,
         state: &AppState,
         bytes: usize,
-        encode: impl FnOnce() -> Text + Send + 'static,
+        encode: impl FnOnce() -> Text + Send,
     ) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
         let mut held = state.answers.take(self.user, 0)?;
         // The operations, and the text that they become.
         cover(&mut held, 2 * bytes)?;
-        let text = if bytes > ENCODE_ELSEWHERE_ABOVE_BYTES {
-            tokio::task::spawn_blocking(encode).await.map_err(ApiError::internal)?
-        } else {
-            encode()
-        };
+        let text = aside(bytes > ENCODE_ASIDE_ABOVE_BYTES, encode).await;
         self.send(state, held, text).await
     }
 

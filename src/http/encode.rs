@@ -54,7 +54,7 @@ pub fn accepts_gzip(request: &HeaderMap) -> bool {
 }
 
 /// A 200 with this JSON text, packed when the client takes it (`gzip`) and it pays. For texts that are small enough to be
-/// packed here and now; [`super::outgoing`] has the others.
+/// packed here and now; `outgoing` has the others.
 ///
 /// # Errors
 /// 500 when packing failed.

@@ -45,10 +45,17 @@ fn copied(payload: Option<&Bytes>, body: &Bytes) -> usize {
 
 impl Parsed for UploadRequest {
     fn bytes_beside(&self, body: &Bytes) -> usize {
+        self.metadata_bytes() + self.ops.iter().map(|op| copied(op.payload.as_ref(), body)).sum::<usize>()
+    }
+}
+
+impl UploadRequest {
+    /// About what its ids and clocks take in memory, in bytes.
+    #[must_use]
+    pub fn metadata_bytes(&self) -> usize {
         let of_op = |op: &UploadedOp| {
             let ids = op.entity_ids.iter().flatten().map(|id| TEXT_BYTES + id.len()).sum::<usize>();
-            let clock = op.vector_clock.iter().map(|(client, _)| TEXT_BYTES + client.len()).sum::<usize>();
-            ids + clock + copied(op.payload.as_ref(), body)
+            ids + op.vector_clock.iter().map(|(client, _)| TEXT_BYTES + client.len()).sum::<usize>()
         };
         self.ops.iter().map(of_op).sum()
     }

@@ -13,7 +13,7 @@
 //! deleted at that moment, so it is as cheap for a million operations as for one. An op id is unique within
 //! (account, generation). `entity_heads` hold the latest operation per entity among those up to `heads_seq`; the few
 //! after it are in the log only ([`LogStore::heads_of_log`]). A head with `seq ≤ base_seq` belongs to an older
-//! generation and counts as absent. Heads of one operation may share a row for its clock ([`heads`]).
+//! generation and counts as absent. Heads of one operation may share a row for its clock (`heads`).
 //!
 //! Old operations are packed into *segments* ([`segment`]); the others, full states, and what is too large are rows of
 //! `operations`. `sealed_seq` says how far packing has come. An operation is either in a row or in a segment, never in

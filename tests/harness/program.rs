@@ -1,6 +1,7 @@
 //! The program itself, started as an operator starts it, to be killed as an operator would rather not.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -17,7 +18,10 @@ use super::server::JWT_SECRET;
 /// Longest wait for what must happen. Never waited out when all is well.
 pub const LONG_PATIENCE: Duration = Duration::from_mins(1);
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_supersync");
+/// The program under test: what was built with the tests, or what `SUPERSYNC_TEST_PROGRAM` names.
+fn program() -> PathBuf {
+    std::env::var_os("SUPERSYNC_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_supersync").into()).into()
+}
 
 /// The program under test, in a process of its own.
 pub struct Program {
@@ -53,7 +57,7 @@ impl Program {
             ("UPLOADS_PER_USER_PER_MINUTE", "100"),
         ];
         let mut command = Command::new("prlimit");
-        command.args(limits).arg("--").arg(PROGRAM);
+        command.args(limits).arg("--").arg(program());
         let (port, metrics) = (free_port(), format!("127.0.0.1:{}", free_port()));
         let settings = [&production, settings].concat();
         Self::start_by(Self::configure(command, database), port, Some(metrics), &settings).await
@@ -66,7 +70,7 @@ impl Program {
     /// With metrics, further settings, and no more than so many files and sockets that it may have open.
     pub async fn start_with_files(database: &TestDatabase, files: usize, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n \"$1\" && exec \"$0\"", PROGRAM, &files.to_string()]);
+        command.args(["-c", "ulimit -n \"$1\" && exec \"$0\""]).arg(program()).arg(files.to_string());
         let (port, metrics) = (free_port(), format!("127.0.0.1:{}", free_port()));
         Self::start_by(Self::configure(command, database), port, Some(metrics), settings).await
     }
@@ -122,7 +126,7 @@ impl Program {
     }
 
     fn command(database: &TestDatabase) -> Command {
-        Self::configure(Command::new(PROGRAM), database)
+        Self::configure(Command::new(program()), database)
     }
 
     fn configure(mut command: Command, database: &TestDatabase) -> Command {

@@ -1,5 +1,6 @@
 //! Addresses that clients claim, and floods of log-ins.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -38,28 +39,45 @@ async fn ask(line: Option<Line>, request: &str) -> u16 {
     }
 }
 
-/// Who is nobody's proxy can't count as another address for each request.
+/// Requests to a route that answers 30 a minute of an address, each with another `X-Forwarded-For`; how many were answered.
+async fn claim(stage: &Stage, from: IpAddr, claimed: impl Fn(usize) -> String) -> usize {
+    let answered = AtomicUsize::new(0);
+    let one = async |n: usize| {
+        let claimed = claimed(n);
+        let request = format!("GET /api/sync/devices HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {claimed}\r\n\r\n");
+        match ask(Line::open(&stage.base, from).await, &request).await {
+            // That there is no token.
+            401 => _ = answered.fetch_add(1, Ordering::Relaxed),
+            status => stage.tally.note(status),
+        }
+    };
+    stage.again(8, one).await;
+    answered.into_inner()
+}
+
 async fn claimed(backend: Backend) {
-    let mut arena = Arena::open(backend).await;
-    let looked_at = AtomicUsize::new(0);
+    let proxy = address(79, 2);
+    let mut arena = Arena::open_with(backend, &[], &[("TRUSTED_PROXIES", &proxy.to_string())]).await;
+    let mut answered = [0; 3];
     arena
-        .attack("addresses: requests from one address that each claim another", async |stage| {
-            let one = async |n: usize| {
-                let claimed = format!("198.51.{}.{}", n / 250 % 250, n % 250);
-                let request =
-                    format!("GET /api/sync/devices HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {claimed}\r\n\r\n");
-                match ask(Line::open(&stage.base, address(79, 1)).await, &request).await {
-                    // That there is no token.
-                    401 => _ = looked_at.fetch_add(1, Ordering::Relaxed),
-                    status => stage.tally.note(status),
-                }
-            };
-            stage.again(4, one).await;
+        .attack("addresses: a client that is no proxy claims another for each request", async |stage| {
+            answered[0] = claim(stage, address(79, 1), |n| format!("198.51.{}.{}", n / 250 % 250, n % 250)).await;
         })
         .await;
-    let looked_at = looked_at.into_inner();
-    // 30 a minute, and a minute may end meanwhile.
-    arena.demand(looked_at <= 60, || format!("{looked_at} requests of one address were looked at"));
+    arena
+        .attack("addresses: a client behind a proxy claims another for each request", async |stage| {
+            answered[1] = claim(stage, proxy, |n| format!("203.0.113.{}, 198.51.100.7", n % 250)).await;
+        })
+        .await;
+    arena
+        .attack("addresses: a client behind a proxy has a /48 of its own", async |stage| {
+            answered[2] = claim(stage, proxy, |n| format!("2001:db8:7:{n:x}::1")).await;
+        })
+        .await;
+    // A minute may end meanwhile.
+    for (most, answered) in [60, 60, 8 * 60].into_iter().zip(answered) {
+        arena.demand(answered <= most, || format!("{answered} requests of one client were answered, not {most}"));
+    }
     arena.close().await;
 }
 

@@ -19,6 +19,8 @@ use crate::verdict;
 
 /// The memory that systemd and compose give the server.
 const LIMIT: &str = "--data=805306368";
+/// An address is what the connection comes from.
+const NO_PROXY: (&str, &str) = ("TRUSTED_PROXIES", "none");
 /// How long the honest accounts are alone; before that they open connections, which is not counted.
 const WARM_UP: Duration = Duration::from_millis(500);
 const ALONE: Duration = Duration::from_millis(1500);
@@ -56,8 +58,7 @@ impl Arena {
     /// The same with further limits (arguments of `prlimit`) and settings.
     pub async fn open_with(backend: Backend, limits: &[&str], more: &[(&str, &str)]) -> Self {
         let database = TestDatabase::create(backend).await;
-        // Nobody is a proxy here: an address is what the connection comes from.
-        let more = [&[("TRUSTED_PROXIES", "none")], more].concat();
+        let more = [&[NO_PROXY], more].concat();
         let program = Program::start_limited(&database, &[&[LIMIT], limits].concat(), &more).await;
         let config = settings(&database);
         let store = store::open_beside(&config.database, config.timeouts.statement).await.expect("the store opens");
@@ -142,7 +143,7 @@ impl Arena {
         let devices = crew.stop().await;
         program.kill().await;
         let grown = size_of(&database).await.saturating_sub(bytes_before);
-        let program = Program::start_limited(&database, &[LIMIT], &[("TRUSTED_PROXIES", "none")]).await;
+        let program = Program::start_limited(&database, &[LIMIT], &[NO_PROXY]).await;
         let foes = std::mem::take(&mut *stage.foes.lock().expect("nobody panicked"));
         let charged_to_foes = charged(&program.base, &foes).await;
         let charged_to_honest = charged(&program.base, crew::accounts(&devices)).await;

@@ -1,11 +1,12 @@
-//! Bodies that are announced and do not come, or trickle.
+//! Bodies that are announced and do not come, trickle, or become large.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use supersync::client::raw::{Body, Encoding};
 
 use crate::arena::Arena;
-use crate::foe::{Foe, Stage};
+use crate::foe::{CLIENT, Foe, Stage};
 use crate::harness::Backend;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -39,6 +40,7 @@ async fn foes(stage: &Stage, count: usize) -> Vec<Foe> {
 
 async fn announced(backend: Backend) {
     let mut arena = Arena::open(backend).await;
+    let announced = "Content-Length: 31457280\r\n";
     arena
         .attack("bodies: eight snapshots of 30 MB announced and 32 smaller ones, one byte each", async |stage| {
             announce(&stage.foe().await).await;
@@ -63,7 +65,47 @@ async fn announced(backend: Backend) {
             trickle(&foe, 100, "/api/login", "Content-Length: 1000000\r\n", b"{", b" ").await;
         })
         .await;
+    arena
+        .attack("bodies: 20 MB each of four snapshots, and then nothing", async |stage| {
+            let foe = stage.foe().await;
+            trickle(&foe, 4, "/api/sync/snapshot", announced, &vec![b' '; 20_000_000], b"").await;
+        })
+        .await;
     arena.close().await;
 }
 
-on_both_databases!(announced);
+async fn inflated(backend: Backend) {
+    let mut arena = Arena::open(backend).await;
+    arena
+        .attack("bodies: 60 MB of spaces in 60 KB of gzip", async |stage| {
+            let foe = stage.foe().await;
+            let body = Body::new(&vec![b' '; 62_000_000], Encoding::Gzip);
+            stage.ready();
+            stage
+                .again(8, async |_| _ = foe.send(reqwest::Method::POST, "/api/sync/snapshot", Some(&body)).await)
+                .await;
+        })
+        .await;
+    arena
+        .attack("bodies: 30 MB of operation, too large as one, in gzip and base64", async |stage| {
+            let foe = stage.foe().await;
+            let ops = [crate::harness::op(CLIENT).payload("x".repeat(29_000_000))];
+            let json = crate::harness::upload(CLIENT, None, &ops).to_string();
+            let body = Body::new(json.as_bytes(), Encoding::GzipBase64);
+            stage.ready();
+            stage.again(8, async |_| _ = foe.send(reqwest::Method::POST, "/api/sync/ops", Some(&body)).await).await;
+        })
+        .await;
+    arena
+        .attack("bodies: the same from eight accounts", async |stage| {
+            let foes = foes(stage, 8).await;
+            let body = Body::new(&vec![b'['; 30_000_000], Encoding::Gzip);
+            stage.ready();
+            let send = async |n: usize| _ = foes[n % 8].send(reqwest::Method::POST, "/api/sync/ops", Some(&body)).await;
+            stage.again(8, send).await;
+        })
+        .await;
+    arena.close().await;
+}
+
+on_both_databases!(announced, inflated);

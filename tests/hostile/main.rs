@@ -45,6 +45,7 @@ mod addresses;
 mod archive;
 mod arena;
 mod bodies;
+mod connections;
 mod crew;
 mod exports;
 mod foe;

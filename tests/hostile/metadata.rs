@@ -28,6 +28,38 @@ fn many_heads(kind: &str, ops: usize, entities: usize, length: usize) -> Vec<Op>
     (0..ops).map(|_| one()).collect()
 }
 
+async fn bombs(backend: Backend) {
+    let mut arena = Arena::open(backend).await;
+    arena
+        .attack("metadata: 100 DEL × 1,000 entityIds, 19 clock keys × 255 characters", async |stage| {
+            let foe = stage.foe().await;
+            stage.again(3, async |_| _ = foe.upload(&many_heads("DEL", 100, 1000, 10)).await).await;
+        })
+        .await;
+    arena
+        .attack("metadata: one UPD at a time × 1,000 entityIds of 255 characters", async |stage| {
+            let foe = stage.foe().await;
+            stage.again(3, async |_| _ = foe.upload(&many_heads("UPD", 1, 1000, 255)).await).await;
+        })
+        .await;
+    arena
+        .attack("metadata: 100 operations with ids, names and clocks as long as they may be", async |stage| {
+            let foe = stage.foe().await;
+            stage.again(3, async |_| _ = foe.upload(&long_names()).await).await;
+        })
+        .await;
+    arena
+        .attack("metadata: the same from five accounts", async |stage| {
+            let mut foes = Vec::new();
+            for _ in 0..5 {
+                foes.push(stage.foe().await);
+            }
+            stage.again(5, async |n| _ = foes[n % 5].upload(&many_heads("DEL", 100, 100, 10)).await).await;
+        })
+        .await;
+    arena.close().await;
+}
+
 fn long_names() -> Vec<Op> {
     let one = || {
         op(CLIENT)
@@ -78,4 +110,4 @@ async fn log(foe: &Foe) -> Vec<Value> {
     }
 }
 
-on_both_databases!(packed);
+on_both_databases!(bombs, packed);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::arena::{Arena, thorough};
+use crate::arena::Arena;
 use crate::foe::{CLIENT, Foe, Stage};
 use crate::harness::{Backend, Op, op};
 
@@ -38,15 +38,22 @@ async fn bombs(backend: Backend) {
             stage.again(2, async |_| _ = foe.get("/api/sync/snapshot").await).await;
         })
         .await;
-    if thorough() {
-        arena
-            .attack("replay: 40 restores at once of one account", async |stage| {
-                let ops: Vec<Op> = (0..4).map(|_| strings(2, 60_000)).collect();
-                let foe = with(stage, &ops).await;
-                stage.again(40, async |n| _ = foe.get(&format!("/api/sync/restore/{}", n % 4 + 1)).await).await;
-            })
-            .await;
-    }
+    arena
+        .attack("replay: 40 restores at once of one account", async |stage| {
+            let ops: Vec<Op> = (0..4).map(|_| strings(2, 60_000)).collect();
+            let foe = with(stage, &ops).await;
+            stage.again(40, async |n| _ = foe.get(&format!("/api/sync/restore/{}", n % 4 + 1)).await).await;
+        })
+        .await;
+    arena
+        .attack("replay: of eight accounts at once", async |stage| {
+            let mut foes = Vec::new();
+            for _ in 0..8 {
+                foes.push(with(stage, &[strings(40, CHARACTERS)]).await);
+            }
+            stage.again(8, async |n| _ = foes[n % 8].get("/api/sync/snapshot").await).await;
+        })
+        .await;
     arena.close().await;
 }
 

@@ -1,4 +1,4 @@
-//! Sockets that talk too much.
+//! Sockets that talk too much, and too many upgrades.
 
 use std::time::Duration;
 
@@ -59,4 +59,42 @@ async fn floods(backend: Backend) {
     arena.close().await;
 }
 
-on_both_databases!(floods);
+async fn upgrades(backend: Backend) {
+    // An address has ten times what a device has.
+    let mut arena = Arena::open_with(backend, &[], &[("RATE_LIMIT_WS_PER_MINUTE", "12")]).await;
+    let statuses = crate::foe::Tally::default();
+    arena
+        .attack("sockets: upgrades of cycling clients from one address", async |stage| {
+            let foe = stage.foe().await;
+            let here = crate::foe::address(77, 1);
+            let one = async |n: usize| {
+                let line = Line::open(&stage.base, here).await;
+                _ = upgrade(&foe, &format!("B_cycle{n}"), line).await;
+            };
+            stage.again(10, one).await;
+            let seen = stage.tally.take();
+            for (status, count) in &seen {
+                (0..*count).for_each(|_| {
+                    stage.tally.note(*status);
+                    statuses.note(*status);
+                });
+            }
+        })
+        .await;
+    let statuses = statuses.take();
+    let admitted = statuses.get(&101).copied().unwrap_or(0);
+    let total: usize = statuses.values().sum();
+    arena.demand(admitted <= 125 || total < 200, || {
+        format!("{admitted} of {total} upgrades from one address were admitted")
+    });
+    arena
+        .attack("sockets: upgrades of nobody from everywhere", async |stage| {
+            let mut foe = stage.foe().await;
+            "nobody".clone_into(&mut foe.account.token);
+            stage.again(10, async |n| _ = upgrade(&foe, &format!("B_cycle{n}"), stage.line().await).await).await;
+        })
+        .await;
+    arena.close().await;
+}
+
+on_both_databases!(floods, upgrades);

@@ -5,7 +5,7 @@
 //! accounts. A commit that fails leaves the state untouched or, where the database may have moved on, throws it away:
 //! the next batch starts from what the database says.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,10 +15,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::facts::{ArchiveFacts, CleanupStep, Facts, Needs, Stored};
-use super::heads::{self, HeadCache};
+use super::facts::Facts;
 use super::plan::{self, After, Plan, UserState};
 use super::work::{Answer, Answered, UploadOutcome, Work};
+use super::{heads, lookup};
+use crate::aside::{LARGE_BYTES, aside};
 use crate::budget::Memory;
 use crate::clock::Clock;
 use crate::engine::admission::Permit;
@@ -36,9 +37,7 @@ use crate::engine::{EngineError, SnapshotReply, store_trouble};
 use crate::protocol::response::{OpResult, Rejection};
 use crate::protocol::{ErrorCode, Seq, UserId};
 use crate::spans;
-use crate::store::{
-    AccountState, Commit, CommitOutcome, EntityHead, EntityKey, LogRange, Store, StoreError, heads_of_ops,
-};
+use crate::store::{Commit, CommitOutcome, Store, StoreError};
 
 /// Operations planned into one commit of an account.
 const MAX_BATCH_OPS: usize = 1000;
@@ -46,20 +45,12 @@ const MAX_BATCH_OPS: usize = 1000;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Entities that one commit of an account touches.
 const MAX_BATCH_ENTITIES: usize = 2000;
-/// Heads looked up by one statement.
-const MAX_LOOK_UP: usize = 1000;
-/// Operations read at once for their heads.
-const READ_OPS: usize = 500;
-/// And bytes of them.
-const READ_BYTES: usize = 1024 * 1024;
+/// So many bytes of text are as much work as an entity.
+const ENTITY_BYTES: usize = 256;
 /// How often a batch is planned anew because another instance was faster.
 const MAX_ATTEMPTS: u32 = 5;
 /// Rounds of fetching facts for one plan. Each kind is asked for at most once or twice.
 const MAX_FACT_ROUNDS: u32 = 8;
-/// Full states looked at when room must be made (section 11.3).
-const MAX_CLEANUP_STEPS: usize = 50;
-/// Full states looked through for the newest replacement when a log says nothing of it.
-const MAX_UNRESOLVED_FULL_STATES: usize = 1000;
 
 /// What every actor shares.
 pub struct Context {
@@ -204,53 +195,6 @@ pub struct Writer {
     _guard: ActorGuard,
 }
 
-/// The heads that operations make of which some are packed: a data set was brought back, and its heads were not all
-/// stored yet when their keeper went.
-async fn heads_of_packed_log(
-    store: &dyn Store,
-    user: UserId,
-    after: Seq,
-    up_to: Seq,
-) -> Result<Vec<(EntityKey, EntityHead)>, StoreError> {
-    let mut heads = HashMap::new();
-    let mut range = LogRange { user, after, up_to, exclude_client: None, limit: READ_OPS, max_bytes: READ_BYTES };
-    loop {
-        let page = store.read_log(range).await?;
-        heads.extend(heads_of_ops(&page.ops));
-        match page.ops.last() {
-            Some(last) => range.after = last.server_seq,
-            None => return Ok(heads.into_iter().collect()),
-        }
-    }
-}
-
-/// Loads what an account's writer starts from.
-///
-/// # Errors
-/// [`EngineError::NoAccount`], or the store's trouble.
-pub async fn load_state(store: &dyn Store, user: UserId) -> Result<UserState, EngineError> {
-    let account = store.load_account(user).await.map_err(store_trouble)?.ok_or(EngineError::NoAccount)?;
-    state_of(store, user, account).await.map_err(store_trouble)
-}
-
-async fn state_of(store: &dyn Store, user: UserId, mut account: AccountState) -> Result<UserState, StoreError> {
-    let sync = &account.sync;
-    invariants::check_state(sync).map_err(StoreError::Corrupt)?;
-    let unsaved = sync.replacement_seq.is_none();
-    if unsaved {
-        // Never resolved, as in a log that another program wrote: find the newest import once and keep it (section
-        // 5.6).
-        let newest = if sync.last_seq == sync.pruned_seq {
-            0
-        } else {
-            let rows = store.full_states(user, sync.pruned_seq, sync.last_seq, MAX_UNRESOLVED_FULL_STATES).await?;
-            rows.iter().find(|row| row.op_type.is_state_replacement()).map_or(0, |row| row.seq)
-        };
-        account.sync.replacement_seq = Some(newest);
-    }
-    Ok(UserState::loaded(user, account, unsaved))
-}
-
 impl Writer {
     /// Starts what can be started.
     async fn pump(&mut self) {
@@ -337,7 +281,7 @@ impl Writer {
         {
             state.account.storage_quota_bytes = loaded.storage_quota_bytes;
         } else {
-            let state = state_of(store, self.user, loaded).await.map_err(store_trouble)?;
+            let state = lookup::state_of(store, self.user, loaded).await.map_err(store_trouble)?;
             self.slot.devices().clear();
             self.state = Some(state);
         }
@@ -394,17 +338,19 @@ impl Writer {
                 if commit.clear_devices {
                     self.context.touches.forget(self.user).await;
                 }
-                self.submit(commit, batch, answers, authors, after, attempt);
+                let is_large = is_large(&batch);
+                aside(is_large, || self.submit(commit, batch, answers, authors, after, attempt)).await;
             }
         }
     }
 
     async fn plan(&mut self, batch: &[Pending], facts: &mut Facts) -> Option<Plan> {
         let work: Vec<&Work> = batch.iter().map(|pending| &*pending.work).collect();
+        let is_large = is_large(batch);
         let now_ms = self.context.clock.now_ms();
         for _ in 0..MAX_FACT_ROUNDS {
             let state = self.state.as_ref()?;
-            let needs = match plan::plan(state, facts, &work, now_ms) {
+            let needs = match aside(is_large, || plan::plan(state, facts, &work, now_ms)).await {
                 Ok(plan) => return Some(plan),
                 Err(needs) => needs,
             };
@@ -417,9 +363,14 @@ impl Writer {
                 continue;
             }
             let state = self.state.as_ref()?;
-            let fetched =
-                if needs.load_heads { self.load_heads().await } else { self.fetch(needs, facts, state).await };
-            if let Err(error) = fetched {
+            let store = self.context.store.as_ref();
+            let found = if needs.load_heads {
+                let heads = lookup::heads(store, self.user, &state.account.sync).await;
+                heads.map(|heads| self.state.as_mut().map_or((), |state| state.heads = heads))
+            } else {
+                lookup::facts(store, state, needs, facts, self.context.options.archive_percent).await
+            };
+            if let Err(error) = found {
                 store_trouble(error);
                 return None;
             }
@@ -435,92 +386,6 @@ impl Writer {
             state.account.storage_quota_bytes = quota_bytes;
         }
         Ok(())
-    }
-
-    /// Loads the heads on an account's first upload, for readers don't need them: those that are not stored yet, and all
-    /// the stored ones of an account that has few.
-    async fn load_heads(&mut self) -> Result<(), StoreError> {
-        if let Some(state) = &mut self.state {
-            let sync = &state.account.sync;
-            let store = self.context.store.as_ref();
-            let recent = if sync.heads_seq < sync.sealed_seq {
-                heads_of_packed_log(store, self.user, sync.heads_seq, sync.last_seq).await?
-            } else if sync.heads_seq < sync.last_seq {
-                store.heads_of_log(self.user, sync.heads_seq, sync.last_seq).await?
-            } else {
-                Vec::new()
-            };
-            let stored = if sync.heads_seq > sync.base_seq {
-                store.load_all_heads(self.user, sync.base_seq, heads::LOADED_WHOLE).await?
-            } else {
-                Some(Vec::new())
-            };
-            state.heads = HeadCache::loaded(stored, recent, sync.heads_seq);
-        }
-        Ok(())
-    }
-
-    async fn fetch(&self, needs: Needs, facts: &mut Facts, state: &UserState) -> Result<(), StoreError> {
-        let store = self.context.store.as_ref();
-        let sync = &state.account.sync;
-        for keys in needs.heads.chunks(MAX_LOOK_UP) {
-            let found = store.load_heads(self.user, sync.base_seq, keys).await?;
-            facts.heads.extend(keys.iter().map(|key| (*key, None)));
-            facts.heads.extend(found.into_iter().map(|(key, head)| (key, Some(head))));
-        }
-        if !needs.ids.is_empty() {
-            let found = store.find_ops(self.user, sync.generation, &needs.ids).await?;
-            facts.ids.extend(needs.ids.into_iter().map(|id| (id, None)));
-            facts.ids.extend(found.into_iter().map(|op| (op.id.to_string(), Some(op))));
-        }
-        if needs.newest_full_state {
-            let rows = store.full_states(self.user, sync.pruned_seq, sync.last_seq, 1).await?;
-            facts.newest_full_state = Some(rows.into_iter().next());
-        }
-        if needs.recount {
-            let (bytes, operations) = store.measure(self.user, sync.pruned_seq, sync.last_seq).await?;
-            let bytes = bytes + sync.snapshot.map_or(0, |snapshot| snapshot.bytes);
-            facts.recount = Some(Stored { bytes, operations });
-        }
-        if needs.cleanup {
-            facts.cleanup = Some(self.cleanup_steps(state).await?);
-        }
-        if needs.archive {
-            let ranges = store.archived(self.user).await?;
-            facts.archive = Some(ArchiveFacts { ranges, percent: self.context.options.archive_percent });
-        }
-        Ok(())
-    }
-
-    /// Ways to make room, smallest first: up to and with the oldest restore point, the next one, …, and at last
-    /// everything before the newest one, which itself always stays (sections 11.3, 17.5).
-    async fn cleanup_steps(&self, state: &UserState) -> Result<Vec<CleanupStep>, StoreError> {
-        let store = self.context.store.as_ref();
-        let sync = &state.account.sync;
-        let rows = store.full_states(self.user, sync.pruned_seq, sync.last_seq, 1000).await?;
-        let mut points: Vec<Seq> = rows
-            .iter()
-            .filter(|row| crate::protocol::op::is_causal_full_state(row.op_type, row.repair_base_server_seq))
-            .map(|row| row.seq)
-            .collect();
-        points.reverse();
-        let Some(newest) = points.pop() else { return Ok(Vec::new()) };
-        points.truncate(MAX_CLEANUP_STEPS);
-        let mut ends: Vec<(Seq, i64)> = points.iter().zip(1..).map(|(seq, count)| (*seq, count)).collect();
-        let last_count = i64::try_from(points.len()).unwrap_or(i64::MAX);
-        if newest - 1 > ends.last().map_or(sync.pruned_seq, |(seq, _)| *seq) {
-            ends.push((newest - 1, last_count));
-        }
-        let mut steps = Vec::with_capacity(ends.len());
-        let (mut from, mut freed_bytes, mut deleted_ops) = (sync.pruned_seq, 0, 0);
-        for (prune_to, deleted_restore_points) in ends {
-            let (bytes, ops) = store.measure(self.user, from, prune_to).await?;
-            freed_bytes += bytes;
-            deleted_ops += ops;
-            from = prune_to;
-            steps.push(CleanupStep { prune_to, freed_bytes, deleted_ops, deleted_restore_points });
-        }
-        Ok(steps)
     }
 
     fn submit(
@@ -559,7 +424,7 @@ impl Writer {
     async fn committed(&mut self, result: CommitResult) {
         let Some(flight) = self.in_flight.take() else { return };
         match result {
-            Ok(CommitOutcome::Committed) => self.applied(flight),
+            Ok(CommitOutcome::Committed) => aside(is_large(&flight.batch), || self.applied(flight)).await,
             Ok(CommitOutcome::Stale) => {
                 self.state = None;
                 let facts = Facts { distrust_heads: true, ..Facts::default() };
@@ -588,7 +453,7 @@ impl Writer {
             StoreError::Unknown(_) => match self.was_applied(&flight.probe).await {
                 Some(true) => {
                     self.state = state;
-                    self.applied(flight);
+                    aside(is_large(&flight.batch), || self.applied(flight)).await;
                     // Others may have committed since: the next batch finds out by the fence.
                 }
                 Some(false) => self.again(flight, Facts::default()).await,
@@ -681,6 +546,12 @@ impl Writer {
             }
         }
     }
+}
+
+/// Whether going through it takes so long that others should not wait.
+fn is_large(batch: &[Pending]) -> bool {
+    let weight = |work: &Work| ENTITY_BYTES * work.entities() + work.bytes();
+    batch.iter().fold(0, |sum: usize, pending| sum.saturating_add(weight(&pending.work))) > LARGE_BYTES
 }
 
 fn count_outcomes(answer: &Answer) {

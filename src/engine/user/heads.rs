@@ -6,7 +6,7 @@
 //! the log: whoever takes an account up reads it there ([`crate::store::LogStore::heads_of_log`]).
 //!
 //! One operation may touch a thousand entities. So no commit carries much more than a slice of [`SLICE_HEADS`]: the
-//! oldest operations first, each with all its heads, and the next commits carry the rest ([`slice`]).
+//! oldest operations first, each with all its heads, and the next commits carry the rest ([`slice()`]).
 //!
 //! In memory heads are packed ([`stamps`]), and an account's stored ones take at most [`MOST_BYTES`].
 

@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod facts;
 pub mod heads;
+pub mod lookup;
 pub mod plan;
 pub mod requests;
 pub mod work;
