@@ -1,10 +1,10 @@
 //! Limits per account on resources that a request holds: memory, replays, exports.
 //!
-//! A [`Pool`] is an amount shared by all accounts, with a maximum per account. A request takes a part and holds it until its
-//! work is done: [`Held`] returns it on drop. A pool never waits: on refusal ([`Refused`] tells whose limit was reached) the
-//! caller fails or waits for a limited time. [`Memory`] counts the memory of accounts between requests: it refuses nothing,
-//! but signals an excess, and the least recently used accounts are evicted. [`Resource`] labels a pool for logs and
-//! metrics. `docs/security.md` lists all limits.
+//! A [`Pool`] is an amount shared by all accounts, with a maximum per account. A request takes a part and holds it
+//! until its work is done: [`Held`] returns it on drop. A pool never waits: on refusal ([`Refused`] tells whose limit
+//! was reached) the caller fails or waits for a limited time. [`Memory`] counts the memory of accounts between
+//! requests: it refuses nothing, but signals an excess, and the least recently used accounts are evicted. [`Resource`]
+//! labels a pool for logs and metrics. `docs/security.md` lists all limits.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Free space on the disk of the embedded database: when it runs low new data is refused, so that existing data can still
-//! be read, exported and deleted. A full disk would stop all of that.
+//! Free space on the disk of the embedded database: when it runs low new data is refused, so that existing data can
+//! still be read, exported and deleted. A full disk would stop all of that.
 //!
 //! Checked every few seconds, never during a request. The disk of a PostgreSQL server is not monitored: on a full one
 //! the database refuses writes.

@@ -1,10 +1,10 @@
 //! Connection limits: admission of connections, and eviction of idle ones.
 //!
-//! An unauthenticated connection costs a file descriptor and memory. So their number is limited, in total and per address
-//! ([`Bounds`]); trusted proxies are exempt from the limit per address. When all places are taken, an idle connection is
-//! evicted: first those stalled in a request's head, then those between requests, last those just opened. Running requests
-//! and sockets are never evicted. If none can be, a new connection gets one of a few places reserved for probes, or is
-//! refused. The contents of requests play no part.
+//! An unauthenticated connection costs a file descriptor and memory. So their number is limited, in total and per
+//! address ([`Bounds`]); trusted proxies are exempt from the limit per address. When all places are taken, an idle
+//! connection is evicted: first those stalled in a request's head, then those between requests, last those just opened.
+//! Running requests and sockets are never evicted. If none can be, a new connection gets one of a few places reserved
+//! for probes, or is refused. The contents of requests play no part.
 
 use std::collections::HashMap;
 use std::io;

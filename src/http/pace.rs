@@ -1,8 +1,8 @@
 //! Minimum speed of the other side of a connection.
 //!
-//! Slow peers occupy memory, a connection and often a queue slot. So each peer has an amount of patience: waiting uses it
-//! up, and each byte transferred buys some of it back, up to the initial amount. A silent peer is cut after that time, one
-//! below the rate after a multiple of it, and one at the rate never.
+//! Slow peers occupy memory, a connection and often a queue slot. So each peer has an amount of patience: waiting uses
+//! it up, and each byte transferred buys some of it back, up to the initial amount. A silent peer is cut after that
+//! time, one below the rate after a multiple of it, and one at the rate never.
 
 use std::time::Duration;
 

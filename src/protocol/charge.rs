@@ -1,14 +1,15 @@
 //! Charges of operations to the quota, and the limit on metadata per request.
 //!
-//! An operation of the app is charged its payload and its clock, both as compact JSON (contract, section 11.1): the same
-//! number as on the old server, so nothing jumps at a take-over. Metadata beyond what the app sends costs a surcharge, so
-//! that it can't be used as free storage. The charge is stored with the operation: recounts sum up stored charges, and
-//! imported operations keep the old server's charge.
+//! An operation of the app is charged its payload and its clock, both as compact JSON (contract, section 11.1): the
+//! same number as on the old server, so nothing jumps at a take-over. Metadata beyond what the app sends costs a
+//! surcharge, so that it can't be used as free storage. The charge is stored with the operation: recounts sum up stored
+//! charges, and imported operations keep the old server's charge.
 //!
-//! Requests of the released app (its source as of August 2026, `src/app/op-log`, and the wire contract that it shares with
-//! the old server): at most 25 operations; ids of 36 characters, client ids of 8, action types of less than 64,
-//! entity ids of 21 (the longest, of repeated tasks, below 64). Bulk actions name up to 1000 entities, and their payload
-//! holds the same ids again, each at least 24 bytes long with its quotes and comma. Clocks have at most 20 entries.
+//! Requests of the released app (its source as of August 2026, `src/app/op-log`, and the wire contract that it shares
+//! with the old server): at most 25 operations; ids of 36 characters, client ids of 8, action types of less than 64,
+//! entity ids of 21 (the longest, of repeated tasks, below 64). Bulk actions name up to 1000 entities, and their
+//! payload holds the same ids again, each at least 24 bytes long with its quotes and comma. Clocks have at most 20
+//! entries.
 
 use std::sync::Arc;
 
