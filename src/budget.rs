@@ -1,12 +1,10 @@
-//! What one account may hold of the server at once: the one place that shares memory, replays, exports and whatever else
-//! a request occupies for longer than a moment.
+//! Limits per account on resources that a request holds: memory, replays, exports.
 //!
-//! A [`Pool`] is an amount that all accounts share, and the most that one of them may hold of it. Whoever works for an
-//! account takes a part and holds it until the work is done: [`Held`] gives it back on drop, whichever way the work ends.
-//! Nothing waits here: a pool answers at once, and the caller refuses ([`Refused`] says whose bound was reached) or
-//! waits in a bounded way. [`Memory`] is what is kept for accounts between their requests: nothing of it is refused, but
-//! when it is too much somebody is told, and lets go of what was used longest ago. Pools know amounts, not what they are amounts of; [`Resource`] names it for people and
-//! metrics. `docs/security.md` has the table of all bounds.
+//! A [`Pool`] is an amount shared by all accounts, with a maximum per account. A request takes a part and holds it
+//! until its work is done: [`Held`] returns it on drop. A pool never waits: on refusal ([`Refused`] tells whose limit
+//! was reached) the caller fails or waits for a limited time. [`Memory`] counts the memory of accounts between
+//! requests: it refuses nothing, but signals an excess, and the least recently used accounts are evicted. [`Resource`]
+//! labels a pool for logs and metrics. `docs/security.md` lists all limits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,32 +16,31 @@ use tokio::sync::Notify;
 
 use crate::protocol::UserId;
 
-/// What a pool is a pool of.
+/// The resource of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resource {
-    /// Bytes of request bodies, while they arrive and are worked on.
+    /// Bytes of request bodies being received or processed.
     Bodies,
-    /// Encoded bytes of answers, until they have left.
+    /// Encoded bytes of answers not yet sent.
     Answers,
-    /// Downloads of whole data sets under way.
+    /// Running downloads of whole data sets.
     Exports,
-    /// Bytes that replays may occupy.
+    /// Memory of replays, in bytes.
     Replays,
-    /// Bytes kept in memory for accounts that nobody asks for at the moment.
+    /// Memory of accounts between requests, in bytes.
     Memory,
-    /// Bytes of requests whose sender is not known: those of account routes.
+    /// Bytes of requests from unknown senders, on account routes.
     AccountBodies,
-    /// Bytes of requests that wait in the engine.
+    /// Bytes of requests waiting in the engine.
     Queued,
-    /// Turns at packing and unpacking, waited for or taken.
+    /// Compressions and decompressions, queued or running.
     Codecs,
 }
 
-/// What an account holds beside something large: at most its share divided by this.
+/// An account may hold its share divided by this in addition to one large part.
 const FEW_BESIDE: usize = 4;
 
-/// What one request or answer may occupy without being counted: there are as many as there are connections, and their
-/// number is bounded.
+/// Requests and answers up to this size are not counted: the limit on connections limits their number.
 pub const SMALL_BYTES: usize = 16 * 1024;
 
 impl Resource {
@@ -63,13 +60,13 @@ impl Resource {
     }
 }
 
-/// A part of a pool could not be had. Nothing was taken.
+/// A pool's refusal. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no room for more {} of {}", resource.label(), if *by_account { "this account" } else { "all accounts" })]
 pub struct Refused {
     /// What there was no room for.
     pub resource: Resource,
-    /// Whether the account's own share was used up, not what all share.
+    /// Whether the account's share was used up, not the total.
     pub by_account: bool,
 }
 
@@ -90,7 +87,7 @@ struct Inner {
     refused_all: Counter,
 }
 
-/// An amount that accounts share. Cheap to clone; clones share it.
+/// An amount shared by accounts. Cheap to clone; clones share it.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
@@ -100,7 +97,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A part of a pool; given back on drop.
+/// A part of a pool, returned on drop.
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
 pub struct Held {
@@ -116,8 +113,8 @@ impl Pool {
         Self::with_large(resource, most, most_per_account, most_per_account)
     }
 
-    /// The same, but one part may be larger than the account's share, up to `most_alone`, while the account holds little
-    /// beside it: what is allowed at all must be possible for somebody who does one large thing at a time.
+    /// The same, but one part may exceed the account's share, up to `most_alone`, while the account holds little
+    /// else: a single request of the maximum size must be possible.
     #[must_use]
     pub fn with_large(resource: Resource, most: usize, most_per_account: usize, most_alone: usize) -> Self {
         let label = resource.label();
@@ -163,7 +160,7 @@ impl Pool {
         self.0.most_per_account
     }
 
-    /// Adds to a part of which the account holds `part` already.
+    /// Adds `more` to a part that is now `part`.
     fn add(&self, account: UserId, part: usize, more: usize) -> Result<(), Refused> {
         let inner = &*self.0;
         let mut used = inner.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,16 +205,16 @@ impl Held {
         self.amount
     }
 
-    /// Who holds it.
+    /// The account that holds it.
     #[must_use]
     pub const fn account(&self) -> UserId {
         self.account
     }
 
-    /// Takes what is missing to `amount`; holds no less than before.
+    /// Grows to `amount`; never shrinks.
     ///
     /// # Errors
-    /// [`Refused`] when there is no room for it; what was held before stays held.
+    /// [`Refused`] when there is no room for it; the part stays as it was.
     pub fn grow_to(&mut self, amount: usize) -> Result<(), Refused> {
         if amount > self.amount {
             self.pool.add(self.account, self.amount, amount - self.amount)?;
@@ -226,7 +223,7 @@ impl Held {
         Ok(())
     }
 
-    /// Holds `amount` from now on, whether that is more or less.
+    /// Grows or shrinks to `amount`.
     ///
     /// # Errors
     /// Like [`Held::grow_to`].
@@ -236,7 +233,7 @@ impl Held {
         Ok(())
     }
 
-    /// Gives back what exceeds `amount`.
+    /// Shrinks to `amount`; never grows.
     pub fn shrink_to(&mut self, amount: usize) {
         if amount < self.amount {
             self.pool.give_back(self.account, self.amount - amount);
@@ -258,48 +255,48 @@ struct Keeping {
     excess: Notify,
 }
 
-/// What is kept in memory for all accounts. Cheap to clone; clones share it.
+/// The memory of all accounts between requests. Cheap to clone; clones share it.
 #[derive(Clone)]
 pub struct Memory(Arc<Keeping>);
 
-/// What is kept for one of them; nothing any more on drop.
+/// The memory of one account; released on drop.
 pub struct Kept {
     memory: Memory,
     amount: AtomicUsize,
 }
 
 impl Memory {
-    /// A bound in bytes.
+    /// A limit in bytes.
     #[must_use]
     pub fn new(most: usize) -> Self {
         let gauge = metrics::gauge!("supersync_budget_held", "resource" => Resource::Memory.label());
         Self(Arc::new(Keeping { most, kept: AtomicUsize::new(0), gauge, excess: Notify::new() }))
     }
 
-    /// The bound.
+    /// The limit.
     #[must_use]
     pub fn most(&self) -> usize {
         self.0.most
     }
 
-    /// What is kept now.
+    /// Bytes in use.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.0.kept.load(Ordering::Relaxed)
     }
 
-    /// By how much that is too much.
+    /// Bytes beyond the limit.
     #[must_use]
     pub fn excess(&self) -> usize {
         self.kept().saturating_sub(self.0.most)
     }
 
-    /// Returns when it has become too much.
+    /// Waits until the limit is exceeded.
     pub async fn exceeded(&self) {
         self.0.excess.notified().await;
     }
 
-    /// A place for what is kept for one account.
+    /// The counter of one account.
     #[must_use]
     pub fn of_account(&self) -> Kept {
         Kept { memory: self.clone(), amount: AtomicUsize::new(0) }
@@ -307,17 +304,17 @@ impl Memory {
 }
 
 impl Kept {
-    /// Bytes that are kept.
+    /// Bytes in use.
     #[must_use]
     pub fn amount(&self) -> usize {
         self.amount.load(Ordering::Relaxed)
     }
 
-    /// So many bytes are kept from now on.
+    /// Sets the bytes in use.
     pub fn set(&self, amount: usize) {
         let all = &*self.memory.0;
         let before = self.amount.swap(amount, Ordering::Relaxed);
-        // Each takes away what it has added, so that the sum is right whatever the order.
+        // Each call applies its own difference, so the sum is right in any order.
         let kept = if amount >= before {
             all.kept.fetch_add(amount - before, Ordering::Relaxed) + (amount - before)
         } else {

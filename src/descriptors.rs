@@ -1,7 +1,7 @@
-//! How many files and sockets the process may have open, and what is to come of them.
+//! The limit of open files (and sockets), and how it is divided.
 //!
-//! A process that has none left can't accept connections, open its database's files or answer a probe. So what clients
-//! may take is derived from the limit, and the rest is kept for everything else.
+//! A process without free descriptors can't accept connections, open its database's files or answer a probe. So the
+//! limit on client connections is derived from it, and the rest is reserved for everything else.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Database};
 
-/// More than this is never needed, whatever the limit says.
+/// More than this is never needed.
 const PLENTY: usize = 1 << 20;
-/// Connections that are no sockets: requests, and those that wait for the next one.
+/// Connections other than sockets: busy or idle.
 const HTTP_CONNECTIONS: usize = 4096;
-/// Connections beyond [`Room::connections`] that get an answer from probes only.
+/// Connections beyond [`Room::connections`], reserved for probes.
 pub const SPARE_CONNECTIONS: usize = 32;
 /// Connections to the metrics listener.
 pub const METRICS_CONNECTIONS: usize = 16;
@@ -30,8 +30,7 @@ const ADDRESS_SHARE: usize = 8;
 /// Even if that is less.
 const FEW: usize = 32;
 
-/// Lets the process open as many files as it is allowed to at most; many systems give less to begin with. What fails
-/// leaves the limit as it was.
+/// Raises the soft limit of open files to the hard limit. On failure the limit stays as it was.
 ///
 /// # Errors
 /// When the system refuses.
@@ -43,13 +42,13 @@ pub fn raise() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }
 
-/// How many files and sockets may be open now.
+/// The soft limit of open files.
 #[must_use]
 pub fn limit() -> usize {
     known(getrlimit(Resource::Nofile).current)
 }
 
-/// How many may be open after [`raise`].
+/// The limit after [`raise`].
 #[must_use]
 pub fn limit_after_raise() -> usize {
     known(getrlimit(Resource::Nofile).maximum)
@@ -59,26 +58,26 @@ fn known(limit: Option<u64>) -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(PLENTY).min(PLENTY)
 }
 
-/// What clients may hold at once.
+/// Limits on clients' connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Connections, sockets among them.
     pub connections: usize,
     /// Connections from one address.
     pub connections_per_address: usize,
-    /// Sockets; the rest of the connections is left to requests.
+    /// Sockets; the other connections are left to requests.
     pub sockets: usize,
     /// Sockets of clients at one address.
     pub sockets_per_address: usize,
 }
 
 impl Room {
-    /// As much as is configured, if so many files may be open; else what is left of them.
+    /// The configured limits, or lower ones if the limit of open files, `files`, is too low for them.
     #[must_use]
     pub fn within(config: &Config, files: usize) -> Self {
         let wanted = config.limits.max_sockets.saturating_add(HTTP_CONNECTIONS);
         let left = files.saturating_sub(set_aside(config));
-        // With next to nothing something has to be shared all the same.
+        // Even a tiny limit leaves a few.
         let connections = wanted.min(left.max(files / 4).max(4));
         let sockets = config.limits.max_sockets.min(connections - connections.div_ceil(4).min(HTTP_CONNECTIONS));
         let share = |all: usize| (all / ADDRESS_SHARE).max(FEW).min(all);
@@ -86,7 +85,7 @@ impl Room {
     }
 }
 
-/// Files that are open, or may have to be opened, besides clients' connections.
+/// Files reserved for everything but clients' connections.
 fn set_aside(config: &Config) -> usize {
     let database = match &config.database {
         Database::Postgres { max_connections, .. } => {
@@ -97,7 +96,7 @@ fn set_aside(config: &Config) -> usize {
     database.saturating_add(OTHER_FILES + METRICS_CONNECTIONS + METRICS_SPARE + SPARE_CONNECTIONS)
 }
 
-/// How many files must be allowed for everything that is configured.
+/// The limit of open files needed for the configured limits.
 #[must_use]
 pub fn needed(config: &Config) -> usize {
     config.limits.max_sockets.saturating_add(HTTP_CONNECTIONS).saturating_add(set_aside(config))

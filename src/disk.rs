@@ -1,8 +1,8 @@
-//! Room on the disk of the embedded database: with too little of it new data is refused, so that what is there can still
-//! be read, deleted and taken away. A full disk would stop all of that.
+//! Free space on the disk of the embedded database: when it runs low new data is refused, so that existing data can
+//! still be read, exported and deleted. A full disk would stop all of that.
 //!
-//! Looked at every few seconds, never for a request. The disk of a PostgreSQL server is not seen from here: its own
-//! operator watches it, and a full one refuses what is to be written.
+//! Checked every few seconds, never during a request. The disk of a PostgreSQL server is not monitored: on a full one
+//! the database refuses writes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Database};
 
-/// How often the disk is looked at. As fast as requests may come, they bring less than the least room in that time.
+/// How often the disk is checked. Requests can't write the minimum of free space in that time.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// What is known of the disk. Cheap to clone; clones share it.
+/// The state of the disk. Cheap to clone; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Option<Arc<Watched>>);
 
@@ -29,7 +29,7 @@ struct Watched {
 }
 
 impl Disk {
-    /// The disk of the database that is configured, looked at once.
+    /// The disk of the configured database, checked once.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         match &config.database {
@@ -41,7 +41,7 @@ impl Disk {
         }
     }
 
-    /// The disk of a folder; new data is refused with less room than this. 0: never.
+    /// The disk of a folder; new data is refused with less free space than this. 0: never.
     #[must_use]
     pub fn watched(folder: &Path, least_bytes: u64) -> Self {
         if least_bytes == 0 {
@@ -53,13 +53,13 @@ impl Disk {
         disk
     }
 
-    /// Whether there is too little room for new data.
+    /// Whether there is too little free space for new data.
     #[must_use]
     pub fn is_low(&self) -> bool {
         self.0.as_ref().is_some_and(|disk| disk.is_low.load(Ordering::Relaxed))
     }
 
-    /// Looks. What can't be looked at counts as it did before.
+    /// Checks. On failure the state stays as it was.
     fn look(&self) {
         let Some(disk) = &self.0 else { return };
         let free_bytes = match rustix::fs::statvfs(&disk.folder) {
@@ -80,7 +80,7 @@ impl Disk {
         }
     }
 
-    /// Looks now and then until cancelled.
+    /// Checks periodically until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
         if self.0.is_none() {
             metrics::gauge!("supersync_disk_refuses_data").set(0.0);
@@ -92,7 +92,7 @@ impl Disk {
             loop {
                 looks.tick().await;
                 let disk = self.clone();
-                // The folder may lie on a network; a look that panics is told by the panic hook.
+                // The folder may be on a network; the panic hook reports a panic.
                 let _ = tokio::task::spawn_blocking(move || disk.look()).await;
             }
         };

@@ -22,7 +22,7 @@ pub const CACHE_ENTRIES: usize = 65_536;
 /// A session's last sign of life is written down at most this often, milliseconds.
 pub const SEEN_EVERY_MS: i64 = 5 * 60 * 1000;
 
-/// What an entry takes, with its place in the table.
+/// Memory of an entry, with its slot in the table.
 const ENTRY_BYTES: usize = size_of::<((UserId, Option<SessionId>), Entry)>() + 64;
 
 /// Accounts share invalidation counters, so that these need no bound of their own; a clash merely costs a query.
@@ -30,7 +30,7 @@ const COUNTERS: usize = 4096;
 
 pub(super) struct KnownSessions {
     state: Mutex<State>,
-    /// What the entries take, counted together with what else is kept for accounts.
+    /// The entries' memory, as a part of the memory of accounts.
     kept: OnceLock<Kept>,
 }
 
@@ -88,7 +88,7 @@ impl KnownSessions {
         Self { state, kept: OnceLock::new() }
     }
 
-    /// From now on what the entries take is counted there.
+    /// Counts the entries' memory there from now on.
     pub(super) fn count_in(&self, memory: &Memory) {
         self.kept.get_or_init(|| memory.of_account());
     }

@@ -1,38 +1,37 @@
-//! Wrong passwords: how many are too many (accounts contract, section 8.2).
+//! Locks after wrong passwords (accounts contract, section 8.2).
 //!
-//! They are counted by address and by network ([`super::address_prefix`]: IPv4 /24, IPv6 /48), for addresses that nobody
-//! has as for others, so that neither answer nor work tells whether an account exists.
+//! Wrong passwords are counted by address and by network ([`super::address_prefix`]: IPv4 /24, IPv6 /48), for unknown
+//! addresses too, so that neither answer nor work tells whether an account exists.
 //!
-//! - [`LOCK_AFTER_FAILURES`] from one network within [`REMEMBERED_MS`] lock the address for that network, for [`LOCK_MS`].
-//!   After that the count starts at nothing. Who guesses elsewhere keeps nobody out here.
-//! - [`MOST_FROM_STRANGERS`] from all networks that the account does not know, together, within [`REMEMBERED_MS`] lock it
-//!   for all of those for as long: many networks get no more guesses than that. A network is known while the account has
-//!   a session that was opened or last seen there, so the owner's own devices are not kept out by this.
+//! - [`LOCK_AFTER_FAILURES`] from one network within [`REMEMBERED_MS`] lock the address for that network, for
+//!   [`LOCK_MS`]. Then the count restarts. Guesses from elsewhere don't affect this network.
+//! - [`MOST_FROM_STRANGERS`] from all unknown networks together within [`REMEMBERED_MS`] lock it for all of them for as
+//!   long, which limits distributed guessing. A network is known while the account has a session that was opened or
+//!   last seen there, so this does not lock out the owner's devices.
 //!
-//! While an address is locked, nothing is counted. A password that is right, a mailed link that is used, and a new password
-//! end locks.
+//! During a lock nothing is counted. The right password, a used mailed link, and a new password end locks.
 
 use super::Accounts;
 use crate::protocol::UserId;
 use crate::store::{FailureRule, LoginStanding, StoreError};
 
-/// At this many wrong passwords from a network the address is locked for it.
+/// Wrong passwords from one network that lock the address for it.
 pub const LOCK_AFTER_FAILURES: i64 = 5;
 /// How long such a lock lasts: 15 minutes.
 pub const LOCK_MS: i64 = 15 * 60 * 1000;
-/// At this many wrong passwords from networks that the account does not know it is locked for all of those.
+/// Wrong passwords from unknown networks that lock the address for all of them.
 pub const MOST_FROM_STRANGERS: i64 = 50;
 /// How long wrong passwords are remembered after the first of them: a day.
 const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1000;
-/// How many counts are kept; the oldest go first.
+/// Maximum number of counters; the oldest are dropped.
 const MAX_COUNTS: i64 = 100_000;
 
-/// Where somebody whose address is not known comes from.
+/// The network of clients without a known address.
 const NOWHERE: &str = "unknown";
-/// All networks that an account does not know. No network is called that.
+/// All networks unknown to an account. Not the name of any network.
 const STRANGERS: &str = "";
 
-/// Somebody who says a password, before it is judged.
+/// An attempt to sign in, before the password is checked.
 pub(super) struct Guess<'a> {
     /// The account's address in lower case.
     email: &'a str,
@@ -41,7 +40,7 @@ pub(super) struct Guess<'a> {
 }
 
 impl Accounts {
-    /// What is known of an address and of where somebody comes from who claims it. The caller holds the address's turn.
+    /// Reads the counters of an address and a network. The caller holds the address's turn.
     pub(super) async fn guess<'a>(&self, email: &'a str, network: Option<String>) -> Result<Guess<'a>, StoreError> {
         let network = network.unwrap_or_else(|| NOWHERE.to_owned());
         let standing = self.inner.store.login_standing(email, [&network, STRANGERS], self.inner.clock.now_ms()).await?;
@@ -69,7 +68,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// After a password that was right: forgets the wrong ones from there. Those of strangers are theirs.
+    /// After the right password: resets the network's counter, not that of unknown networks.
     pub(super) async fn forget_misses(&self, guess: &Guess<'_>) -> Result<(), StoreError> {
         if guess.standing.failures[0] != 0 {
             self.inner.store.forget_failed_logins(guess.email, Some(&guess.network)).await?;
@@ -87,7 +86,7 @@ impl Accounts {
 }
 
 impl Guess<'_> {
-    /// Whether no password is good enough at the moment.
+    /// Whether the address is locked for this network.
     pub(super) const fn is_locked(&self) -> bool {
         let [here, strangers] = self.standing.failures;
         here >= LOCK_AFTER_FAILURES || (strangers >= MOST_FROM_STRANGERS && !self.standing.knows_network)

@@ -1,8 +1,8 @@
 //! Who may register: everybody, who is invited, or nobody; invitations; and the claim link of a new server.
 //!
-//! An invitation is a one-time token in a link. Where somebody vouches for its user (it names an address, or makes an administrator,
-//! or there is no mail to prove an address with), the account is verified at once; otherwise the address is proven
-//! by mail as usual.
+//! An invitation is a one-time token in a link. Where somebody vouches for its user (it names an address, or makes an
+//! administrator, or there is no mail to prove an address with), the account is verified at once; otherwise the address
+//! is proven by mail as usual.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -97,8 +97,8 @@ impl Accounts {
         }
     }
 
-    /// Makes an invitation, and mails it if it is for an address and there is mail. `by`: the administrator; `None`: the
-    /// command line.
+    /// Makes an invitation, and mails it if it is for an address and there is mail. `by`: the administrator; `None`:
+    /// the command line.
     ///
     /// # Errors
     /// When registration is closed, or the database fails.

@@ -1,4 +1,4 @@
-//! Who is let in to sign in while a crowd of strangers waits: owners of accounts, from where they were last.
+//! Lets owners sign in from a known network while strangers fill the queue.
 
 use tokio::sync::Semaphore;
 
@@ -6,11 +6,11 @@ use super::password::Admission;
 use super::queue::Caller;
 use super::{Accounts, Address, HashError, LoginError, SessionOrigin};
 
-/// How many callers are looked up at once. A look is short and cheap, so that many can wait for theirs.
+/// Concurrent look-ups. They are short and cheap, so many can wait.
 const AT_ONCE: usize = 8;
 const MOST_WAITING: usize = 1024;
 
-/// Callers who are looked up because strangers have taken all places.
+/// Look-ups while strangers have taken all places.
 pub(super) struct LookUps {
     waiting: Semaphore,
     running: Semaphore,
@@ -23,9 +23,9 @@ impl LookUps {
 }
 
 impl Accounts {
-    /// A place to check a password. When strangers have taken all of theirs, one that has a session from the same part of
-    /// the network, and so is probably the owner, has a place among owners. That is looked up then only: as long as there
-    /// is room, everybody is served alike.
+    /// A place to check a password. When the strangers' places are taken, a caller from the network of one of the
+    /// account's sessions, so probably its owner, gets an owner's place. The look-up happens only then: otherwise all
+    /// callers are treated alike.
     pub(super) async fn admit_login(
         &self,
         address: &Address,

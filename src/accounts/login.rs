@@ -13,7 +13,7 @@ pub enum LoginError {
     /// No such account, no password, the wrong one, or the operator has locked the account.
     #[error("Invalid credentials")]
     InvalidCredentials,
-    /// Too many wrong passwords for the address, whether or not it is somebody's; the right one is refused too.
+    /// Too many wrong passwords for the address, registered or not; the right one is refused too.
     #[error("Account temporarily locked due to too many failed login attempts. Please try again later.")]
     Locked,
     /// The password was right, but the address was never proven.
@@ -28,8 +28,8 @@ pub enum LoginError {
 }
 
 impl Accounts {
-    /// Signs in. A failure says the same, takes the same computation and about the same time whether the account exists or
-    /// not, and whether it is locked or not.
+    /// Signs in. A failure has the same answer, the same computation and about the same time whether or not the account
+    /// exists or is locked.
     ///
     /// # Errors
     /// See [`LoginError`].
@@ -52,7 +52,7 @@ impl Accounts {
     ) -> Result<Session, LoginError> {
         let inner = &*self.inner;
         let admission = self.admit_login(address, origin).await?;
-        // One at a time per address, and what is known is read in turn: the guess before may have locked it.
+        // One at a time per address, with a fresh read: the previous guess may have locked it.
         let _turn = inner.login_turns.take(address.as_str()).await;
         let guess = self.guess(address.as_str(), origin.address_prefix()).await?;
         let user = guess.standing.user.as_ref();

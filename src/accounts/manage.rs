@@ -26,7 +26,8 @@ pub enum ManageError {
 }
 
 impl Accounts {
-    /// Voids every session and every mailed link of the account, for the operator. Returns the new token version. The caller closes the account's sockets.
+    /// Voids every session and every mailed link of the account, for the operator. Returns the new token version. The
+    /// caller closes the account's sockets.
     ///
     /// # Errors
     /// When there is no such account or the database fails.
@@ -98,7 +99,8 @@ impl Accounts {
         self.inner.store.list_users(after, limit).await
     }
 
-    /// Sets a password, voids every session and every mailed link, and ends a lock, for the operator. The caller closes the account's sockets.
+    /// Sets a password, voids every session and every mailed link, and ends a lock, for the operator. The caller closes
+    /// the account's sockets.
     ///
     /// # Errors
     /// When there is no such account, hashing is refused, or the database fails.
@@ -134,8 +136,8 @@ impl Accounts {
         if self.inner.store.set_quota(user, bytes).await? { Ok(()) } else { Err(ManageError::NoAccount) }
     }
 
-    /// Locks the account: its sessions and every attempt to sign in are refused until it is unlocked. Its mailed links are
-    /// void. The caller closes its sockets.
+    /// Locks the account: its sessions and every attempt to sign in are refused until it is unlocked. Its mailed links
+    /// are void. The caller closes its sockets.
     ///
     /// # Errors
     /// When there is no such account or the database fails.
@@ -168,8 +170,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Tells other processes that the account's data was deleted. They would find out by themselves when they next write
-    /// to its log; until then they would answer from memory.
+    /// Tells other processes that the account's data was deleted. They would find out by themselves when they next
+    /// write to its log; until then they would answer from memory.
     ///
     /// # Errors
     /// When the database fails.

@@ -92,7 +92,7 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Clock,
     mailer: Mailer,
-    /// For what owners are only told. The command line mails nothing else.
+    /// For notices to owners, the only mails of the command line.
     notices: Mailer,
     passwords: Passwords,
     sessions: session::Tokens,
@@ -111,7 +111,7 @@ struct Inner {
 }
 
 impl Accounts {
-    /// From now on what is remembered of tokens is counted there.
+    /// Counts the memory of tokens there from now on.
     pub fn count_in(&self, memory: &Memory) {
         self.inner.sessions.count_in(memory);
         self.inner.cache.count_in(memory);
@@ -124,7 +124,7 @@ impl Accounts {
         Self::with_passwords(store, config, clock, mailer, passwords)
     }
 
-    /// The same for the command line: it mails no links, but tells owners of changes through `notices`.
+    /// The same for the command line: it mails no links, but notices of changes, through `notices`.
     #[must_use]
     pub fn of_operator(store: Arc<dyn Store>, config: &Config, clock: Clock, notices: Mailer) -> Self {
         let passwords = Passwords::new(HashParams::default(), config.limits.password_hash_parallelism);
@@ -217,8 +217,8 @@ impl Accounts {
         self.inner.notices.drain().await;
     }
 
-    /// Makes `write`, a change of an account's sessions, token version, verification, lock or existence, known to the cache before and
-    /// after it, also when the caller is cancelled in between.
+    /// Makes `write`, a change of an account's sessions, token version, verification, lock or existence, known to the
+    /// cache before and after it, also when the caller is cancelled in between.
     async fn revoking<T>(&self, user: UserId, write: impl Future<Output = T> + Send) -> T {
         let _guard = self.inner.cache.invalidating(user);
         write.await

@@ -24,7 +24,7 @@ impl Accounts {
         self.open_verified_session(user, email, token_version, origin, false).await
     }
 
-    /// The same for somebody of whom an authenticator has made sure, or not.
+    /// The same after a passkey, with or without user verification.
     pub(super) async fn open_verified_session(
         &self,
         user: UserId,
@@ -47,8 +47,8 @@ impl Accounts {
     }
 
     /// Voids every session of the account and gives out a new one, whose token names the same address as the presented
-    /// one and which is called as the presented one's session was (accounts contract, section 4.8). The caller closes the
-    /// account's sockets. Nothing is proven hereby: the new session takes over when and how that was last done.
+    /// one and which is called as the presented one's session was (accounts contract, section 4.8). The caller closes
+    /// the account's sockets. The new session inherits the last proof, with its time.
     ///
     /// # Errors
     /// When the account is gone or locked, or the database fails.

@@ -22,16 +22,16 @@ pub struct SessionOrigin {
     pub address: Option<IpAddr>,
 }
 
-/// Who asks for a change, as far as the security log and mails tell of it.
+/// The origin of a change, for the security log and mails.
 #[derive(Clone, Debug, Default)]
 pub struct Asker {
-    /// By what they have proven who they are, where that is not just their session.
+    /// The method of authentication, if more than the session.
     pub by: Option<SessionMethod>,
     /// What the program calls itself.
     pub user_agent: Option<String>,
     /// The client's address.
     pub address: Option<IpAddr>,
-    /// Of mails that the change leads to.
+    /// The language of mails about the change.
     pub language: Language,
 }
 
@@ -42,7 +42,7 @@ impl Asker {
         Self { by: Some(SessionMethod::Operator), ..Self::default() }
     }
 
-    /// Who opens a session.
+    /// The origin of a new session.
     pub(super) fn opening(origin: &SessionOrigin) -> Self {
         Self {
             by: Some(origin.method),
@@ -52,7 +52,7 @@ impl Asker {
         }
     }
 
-    /// The program and system, if it says what it is.
+    /// Browser and system, by the user agent.
     pub(super) fn device(&self) -> Option<String> {
         self.user_agent.as_deref().map(device_name)
     }

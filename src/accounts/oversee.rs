@@ -13,7 +13,7 @@ pub enum AdminRefusal {
     /// The account is no administrator's.
     #[error("Administrators only")]
     NotAdmin,
-    /// Signed in by a passkey whose authenticator did not make sure of its user: for an administrator not enough.
+    /// Signed in by a passkey without user verification, which administrators need.
     #[error("Please sign in again to do this")]
     NotVerified,
     /// The database failed.

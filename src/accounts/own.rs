@@ -11,8 +11,7 @@ use crate::store::{SecurityKind, SignOut, StoreError, TokenPurpose, UndoLink, Un
 
 /// How long the link that undoes a change of address works: 7 days.
 pub const UNDO_ADDRESS_LIFETIME_MS: i64 = 7 * 24 * 60 * 60 * 1000;
-/// How often an account's address changes within that time. Each change has an undo link that must not make room for
-/// later ones.
+/// Changes of address within that time. Each has an undo link, which is never evicted.
 pub const MAX_ADDRESS_CHANGES: i64 = 5;
 
 /// Why an address was not changed.
@@ -21,7 +20,7 @@ pub enum AddressChangeError {
     /// Unknown, expired, used; or somebody else has the address by now.
     #[error("Invalid or expired link")]
     Invalid,
-    /// The address was changed [`MAX_ADDRESS_CHANGES`] times within the last days.
+    /// The address was changed [`MAX_ADDRESS_CHANGES`] times within that time.
     #[error("This account's address was changed too often. Please try again in a few days.")]
     TooOften,
     /// The allow-list does not have the address.
@@ -47,9 +46,9 @@ pub struct AccountFacts {
 }
 
 impl Accounts {
-    /// Sets a password, voids the account's mailed links, ends a lock after failed logins, and signs everything else out
-    /// if asked to. The password has passed [`super::check_new_password`], the owner [`Accounts::reauthenticate`]. The
-    /// caller closes the sockets of the others.
+    /// Sets a password, voids the account's mailed links, ends a lock after failed logins, and, if requested, voids all
+    /// other sessions. The password has passed [`super::check_new_password`], the owner [`Accounts::reauthenticate`].
+    /// The caller closes the other sessions' sockets.
     ///
     /// # Errors
     /// When the account is gone, hashing is refused, or the database fails.
@@ -72,8 +71,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Mails a link to the address that the account is to have, unless somebody has it, and a notice to the address that
-    /// it has: who got hold of a session must not move the account away unseen. The answer does not tell.
+    /// Mails a link to the address that the account is to have, unless somebody has it, and a notice to the address
+    /// that it has: who got hold of a session must not move the account away unseen. The answer does not tell.
     ///
     /// # Errors
     /// See [`AddressChangeError`].
@@ -100,8 +99,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Gives an account the address that a link was mailed to; the link is used up, and the account's others, which went
-    /// to the old address, are void. The old address gets a link that undoes it. Sessions stay.
+    /// Gives an account the address that a link was mailed to; the link is used up, and the account's others, which
+    /// went to the old address, are void. The old address gets a link that undoes it. Sessions stay.
     ///
     /// # Errors
     /// See [`AddressChangeError`].
@@ -127,9 +126,9 @@ impl Accounts {
         Ok(user)
     }
 
-    /// Puts back the address that a link was mailed to when it was replaced. The link is used up; every session, every
-    /// other link and every passkey that was added since is void. A link to set a new password goes to the address: who
-    /// took the account knows the present one. The caller closes the account's sockets.
+    /// Restores the replaced address by its undo link, which is used up. Every session, every other link and every
+    /// passkey added since is void. A link to reset the password is mailed to the address, since the attacker may know
+    /// the present one. The caller closes the account's sockets.
     ///
     /// # Errors
     /// See [`AddressChangeError`].

@@ -1,4 +1,4 @@
-//! Pace: turns for logins of one address, and a floor under the time of neutral answers.
+//! Pace: sequential logins per address, and a minimum time for neutral answers.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -17,8 +17,8 @@ pub(super) async fn level(began: Instant) {
 
 const LANES: usize = 256;
 
-/// One login of an address at a time, so that guesses in parallel can't all be judged before the first one has been
-/// counted. Addresses share lanes; which ones is secret.
+/// One login of an address at a time, so that parallel guesses can't all be checked before the first is counted.
+/// Addresses share lanes, by a secret hash.
 pub(super) struct Turns {
     lanes: Box<[Mutex<()>]>,
     hasher: RandomState,

@@ -1,9 +1,9 @@
 //! Passkeys: registering, signing in and recovering with one (accounts contract, sections 4.5 to 4.7 and 6), and those
 //! of somebody signed in.
 //!
-//! A ceremony has two requests, and any instance may serve either: what the second one needs to know of the first is in the
-//! store, found by the challenge itself. So nobody can void anybody else's ceremony, and an address can have several under
-//! way. A challenge is used up by the first answer that names it, right or wrong.
+//! A ceremony has two requests, and any instance may serve either: what the second one needs to know of the first is in
+//! the store, found by the challenge itself. So nobody can void anybody else's ceremony, and an address can have
+//! several under way. A challenge is used up by the first answer that names it, right or wrong.
 
 use super::link::{self, RECOVER_PASSKEY};
 use super::{
@@ -44,13 +44,13 @@ pub enum PasskeyError {
     /// Nobody was signed in.
     #[error("Authentication failed")]
     Authentication,
-    /// An administrator's key that did not say who used it.
+    /// An administrator's key used without user verification.
     #[error("An administrator's passkey must ask for a PIN, a fingerprint or a face. Please use one that does.")]
     Unverified,
     /// The key's owner was never verified.
     #[error("Email not verified")]
     NotVerified,
-    /// The token belongs to no session (any more), so there is nothing to note it in.
+    /// The token belongs to no session (any more), so the proof can't be recorded.
     #[error("Please sign in again to do this")]
     NoSession,
     /// The recovery link is unknown, expired, or used.
@@ -87,7 +87,7 @@ pub struct Creation {
     pub email: String,
     /// Keys that the authenticator must not have already.
     pub exclude: Vec<Vec<u8>>,
-    /// Whether the authenticator must make sure of who uses it.
+    /// Whether user verification is required.
     pub verification: Verification,
 }
 
@@ -140,8 +140,8 @@ impl Accounts {
         Ok(self.ask(begun, Ceremony::Login, address.as_str(), None).await?)
     }
 
-    /// Signs in the owner of the passkey, whatever address the ceremony was begun with: people may choose among the keys
-    /// that their authenticator holds.
+    /// Signs in the owner of the passkey, whatever address the ceremony was begun with: people may choose among the
+    /// keys that their authenticator holds.
     ///
     /// # Errors
     /// See [`PasskeyError`].
@@ -181,7 +181,7 @@ impl Accounts {
             self.note(owner.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
             return Err(PasskeyError::Authentication);
         };
-        // Told only to who has the key.
+        // Revealed only to the holder of the key.
         if owner.is_admin && !said.user_verified {
             self.note(owner.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
             tracing::info!(user_id = owner.id, passkey_id = found.id, "administrator's passkey without verification");
@@ -199,7 +199,7 @@ impl Accounts {
         }
     }
 
-    /// What the answer to a challenge says, if it was made with this key.
+    /// The content of an answer to a challenge, if made with this key.
     async fn asserted(
         &self,
         begun: &Begun,
@@ -233,7 +233,7 @@ impl Accounts {
         Ok(Some(said))
     }
 
-    /// Begins proving once more, by a passkey, who the sender is. Returns the challenge and the keys that will do.
+    /// Begins a step-up by passkey. Returns the challenge and the account's keys.
     ///
     /// # Errors
     /// When the database fails.
@@ -244,8 +244,7 @@ impl Accounts {
         Ok((challenge, keys.into_iter().map(|row| row.key.credential_id).collect()))
     }
 
-    /// Notes in the sender's session that its owner has just proven, by a passkey of the account whose authenticator made
-    /// sure of its user, who they are.
+    /// Completes a step-up by passkey, with user verification, and records it in the sender's session.
     ///
     /// # Errors
     /// See [`PasskeyError`].
@@ -271,8 +270,8 @@ impl Accounts {
         }
     }
 
-    /// Mails a recovery link to the address if a verified account has it and a passkey; with a password too. The answer does
-    /// not tell.
+    /// Mails a recovery link to the address if a verified account has it and a passkey; with a password too. The answer
+    /// does not tell.
     ///
     /// # Errors
     /// See [`LinkError`].
@@ -301,8 +300,8 @@ impl Accounts {
         Ok(Creation { challenge, email: user.email, exclude: Vec::new(), verification })
     }
 
-    /// Replaces all passkeys of an account by a new one, by a link, which is used up; voids every session and every other link.
-    /// The caller closes the account's sockets.
+    /// Replaces all passkeys of an account by a new one, by a link, which is used up; voids every session and every
+    /// other link. The caller closes the account's sockets.
     ///
     /// # Errors
     /// See [`PasskeyError`].
@@ -418,7 +417,7 @@ impl Accounts {
         self.inner.ceremonies.begin_registration(exclude, verification).map_err(broken)
     }
 
-    /// Notes a ceremony; gives its challenge.
+    /// Stores a ceremony; returns its challenge.
     async fn ask(
         &self,
         begun: Begun,
@@ -467,13 +466,13 @@ impl Accounts {
     }
 }
 
-/// Whom the challenge of somebody signed in is for: the session that asks. What was given to one that has been revoked since
-/// is of no use to another.
+/// The subject of a signed-in user's challenge: the session. After its revocation no other session can use the
+/// challenge.
 fn subject_of(user: &AuthUser) -> String {
     format!("{} {:?}", user.user_id, user.session.map(|session| session.to_string()))
 }
 
-/// Who runs the server must not be somebody who found a key lying about.
+/// A found key must not suffice for an administrator.
 const fn verification(is_admin: bool) -> Verification {
     if is_admin { Verification::Required } else { Verification::Preferred }
 }

@@ -7,7 +7,7 @@
 //! # Bounds
 //! At most `parallelism` hashes are computed at once, each with 32 MiB of memory. At most [`QUEUED_PER_SLOT`] times as
 //! many strangers wait, and as many owners ([`Caller`]); a further one is [`HashError::Busy`] at once, so nobody waits
-//! longer than about two seconds. Whose turn comes when is [`super::queue`]'s business.
+//! longer than about two seconds. [`super::queue`] decides the order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,7 +165,7 @@ impl Admission<'_> {
     ) -> Result<T, HashError> {
         let turn = self.place.turn().await.ok_or_else(refused)?;
         let computed = Arc::clone(&self.passwords.computed);
-        // The turn moves along: a caller that goes away leaves the computation running, and it still counts.
+        // Moves the turn: if the caller goes away, the computation continues and still counts.
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
             computed.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,10 @@
-//! Who may compute a password hash, and when.
+//! The queue for password hashes.
 //!
-//! A hash takes tens of milliseconds of a core, so few are computed at once and few may wait. Who waits is served in turn,
-//! one of each network after the other: a network that asks for many delays its own. When all places are taken, a network
-//! that has fewer of them than another gets one of the other's. That does not help against a crowd of networks that ask
-//! once each; so accounts whose callers are known to be theirs, because they have signed in from there before or hold a
-//! link or a session, have places of their own and go first, three times out of four. Each of them has few places: who has
-//! an account can't take those of the others.
+//! A hash takes tens of milliseconds of a core, so few are computed at once and few may wait. Networks are served round
+//! robin, so a network with many callers delays only its own. When all places are taken, a network with fewer places
+//! gets one from a network with more. Against many networks with one caller each, owners have a separate queue: callers
+//! known to own an account, by a sign-in from the same network, a link or a session. They go first, three times out of
+//! four, with few places per account, so no account can take those of others.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -16,24 +15,24 @@ use tokio::sync::oneshot;
 use crate::config::network_of;
 use crate::protocol::UserId;
 
-/// Of so many turns one is a stranger's, if one waits.
+/// One in this many turns is a stranger's, if one waits.
 const STRANGERS_TURN: u32 = 4;
-/// Places of one account.
+/// Maximum places of one account.
 const MOST_OF_ACCOUNT: usize = 4;
 
-/// For whom a hash is computed.
+/// The party for which a hash is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
-    /// Whoever is at an address, as part of a network: the first 24 bits of IPv4, the first 48 of IPv6.
+    /// A network: the first 24 bits of IPv4, the first 48 of IPv6.
     Network(IpAddr),
-    /// Everybody of whom nothing is known, as one.
+    /// All clients without a known address, as one.
     Anybody,
-    /// The owner of an account, as far as can be told before.
+    /// The probable owner of an account.
     Owner(UserId),
 }
 
 impl Caller {
-    /// Whoever is at this address.
+    /// The network of this address.
     #[must_use]
     pub fn at(address: Option<IpAddr>) -> Self {
         address.map_or(Self::Anybody, |address| {
@@ -43,22 +42,22 @@ impl Caller {
     }
 }
 
-/// Somebody who has a place.
+/// The holder of a place.
 #[derive(Debug)]
 struct Guest {
     number: u64,
-    /// Whether its turn has come already.
+    /// Whether its turn has come.
     has_begun: bool,
     waiting: Option<oneshot::Sender<Turn>>,
 }
 
-/// Places of one kind of callers.
+/// The places of owners or of strangers.
 #[derive(Debug, Default)]
 struct Places {
     most: usize,
     held: usize,
     guests: HashMap<Caller, Vec<Guest>>,
-    /// Callers of whom somebody waits, in the order of their turns.
+    /// Callers with waiting guests, in the order of their turns.
     rotation: VecDeque<Caller>,
 }
 
@@ -67,8 +66,7 @@ impl Places {
         self.guests.get(&caller).map_or(0, Vec::len)
     }
 
-    /// Makes room for one more of this caller, at the cost of one who has more and whose turn has not come. `false`:
-    /// nobody has.
+    /// Evicts a waiting guest of a caller with more places than this one. `false`: there is none.
     fn displace_for(&mut self, caller: Caller) -> bool {
         let own = self.of(caller);
         let waits = |guests: &[Guest]| guests.iter().rposition(|guest| !guest.has_begun);
@@ -80,7 +78,7 @@ impl Places {
             .max_by_key(|(held, ..)| *held);
         let Some((_, greedy, at)) = greediest else { return false };
         if let Some(guests) = self.guests.get_mut(&greedy) {
-            // Whoever waits hears that there is nothing to wait for.
+            // Dropping the sender wakes the waiting guest.
             guests.remove(at);
             self.held -= 1;
         }
@@ -91,7 +89,7 @@ impl Places {
         self.guests.get_mut(&caller)?.iter_mut().find(|guest| guest.number == number)
     }
 
-    /// The next who waits.
+    /// The next waiting guest.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         while let Some(caller) = self.rotation.pop_front() {
             let Some(guests) = self.guests.get_mut(&caller) else { continue };
@@ -133,14 +131,14 @@ impl State {
     }
 }
 
-/// The queue. Nothing in it is ever more than the places that there are.
+/// The queue. Its size never exceeds the number of places.
 #[derive(Debug)]
 pub struct Queue {
     at_once: usize,
     state: Mutex<State>,
 }
 
-/// A place in the queue; given back on drop.
+/// A place in the queue; returned on drop.
 #[derive(Debug)]
 pub struct Place {
     queue: Arc<Queue>,
@@ -148,14 +146,14 @@ pub struct Place {
     number: u64,
 }
 
-/// Leave to compute, until dropped.
+/// Permission to compute, until dropped.
 #[derive(Debug)]
 pub struct Turn {
     queue: Option<Arc<Queue>>,
 }
 
 impl Queue {
-    /// A queue in which `at_once` have their turn at once, with so many places for owners and as many for strangers.
+    /// A queue with `at_once` concurrent turns, and `places` each for owners and for strangers.
     pub fn new(at_once: usize, places: usize) -> Arc<Self> {
         let kind = || Places { most: places, ..Places::default() };
         Arc::new(Self { at_once, state: Mutex::new(State { owners: kind(), strangers: kind(), ..State::default() }) })
@@ -165,7 +163,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place, unless there is none.
+    /// A place; `None`: all are taken.
     pub fn enter(self: &Arc<Self>, caller: Caller) -> Option<Place> {
         let mut state = self.state();
         state.numbers += 1;
@@ -183,13 +181,13 @@ impl Queue {
         Some(Place { queue: Arc::clone(self), caller, number })
     }
 
-    /// Hands the turn that has ended to the next.
+    /// Hands a finished turn to the next guest.
     fn pass_on(self: &Arc<Self>) {
         let mut state = self.state();
         while let Some(next) = state.next() {
             match next.send(Turn { queue: Some(Arc::clone(self)) }) {
                 Ok(()) => return,
-                // It has stopped waiting. What comes back must not pass itself on.
+                // It has stopped waiting. The returned turn must not pass itself on when dropped.
                 Err(mut turn) => drop(turn.queue.take()),
             }
         }
@@ -198,7 +196,7 @@ impl Queue {
 }
 
 impl Place {
-    /// Waits for a turn. `None`: the place has gone to somebody who had fewer.
+    /// Waits for a turn. `None`: the place was evicted.
     pub async fn turn(&self) -> Option<Turn> {
         let turn = {
             let mut state = self.queue.state();
@@ -257,7 +255,7 @@ mod tests {
         Caller::at(Some(IpAddr::from([192, 0, n, 7])))
     }
 
-    /// Waits for a turn in a task of its own, says its name when it has come, and passes it on at once.
+    /// Waits for a turn in a separate task, reports its name, and passes the turn on at once.
     fn wait(place: Place, name: u8, said: &mpsc::UnboundedSender<u8>) -> JoinHandle<bool> {
         let said = said.clone();
         tokio::spawn(async move {
@@ -270,7 +268,7 @@ mod tests {
     }
 
     async fn all_wait() {
-        // With paused time this goes on when nobody has anything to do.
+        // With paused time this continues when all tasks are idle.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 
@@ -346,7 +344,7 @@ mod tests {
         all_wait().await;
         drop(turn);
         assert!(waiting.await.unwrap());
-        // An account has few places, and leaves the others theirs.
+        // An account's places are limited, so others get theirs.
         let own: Vec<_> = std::iter::from_fn(|| queue.enter(Caller::Owner(1))).collect();
         assert_eq!(own.len(), MOST_OF_ACCOUNT);
         assert!(queue.enter(Caller::Owner(2)).is_some());

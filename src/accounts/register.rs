@@ -9,11 +9,11 @@
 //!
 //! # Whose password counts
 //! Anybody can register anybody's address, and the owner of the mailbox may press the button in the mail. So the link
-//! proves the address and nothing else: a password or a passkey is bound to the link that its registration mailed *and* to
-//! a secret that went back to the browser which registered ([`Receipt`]). Who shows both gets what was registered; who
-//! shows the link alone gets the account with no password but one that is given then, and everything else is void. The
-//! row of an unverified account carries the hash of the latest registration only so that a login can answer "Email not
-//! verified" instead of "Invalid credentials"; verification overwrites it.
+//! proves the address only: a password or a passkey is bound to the link that its registration mailed *and* to a secret
+//! in the registering browser's cookie ([`Receipt`]). With both, the registered credentials count. With the link alone,
+//! only a password sent with it counts. Everything else becomes void. The row of an unverified account carries the hash of
+//! the latest registration only so that a login can answer "Email not verified" instead of "Invalid credentials";
+//! verification overwrites it.
 
 use std::net::IpAddr;
 
@@ -29,15 +29,14 @@ use crate::mail::{Asked, Letter, Mail};
 use crate::protocol::UserId;
 use crate::store::{LinkPace, NewPasskey, NewUser, OneTimeToken, StoreError, TokenPurpose, Unique, VerificationLink};
 
-/// How many verification links an unverified address gets from one network within [`VERIFY_EMAIL_LIFETIME_MS`] after the
-/// first one.
+/// Further verification links of an unverified address from one network within [`VERIFY_EMAIL_LIFETIME_MS`].
 pub const MAX_RESENDS_PER_DAY: i64 = 20;
-/// How many from all networks together.
+/// Links from all networks together.
 pub const MAX_LINKS_PER_DAY: i64 = 60;
-/// After that there is one in so many milliseconds all the same, so that nobody can bar an address: an hour.
+/// Beyond these limits one link per hour is still sent, so that nobody can block an address.
 pub const SPARSE_LINK_GAP_MS: i64 = 60 * 60 * 1000;
 
-/// Where a registration comes from whose network is not known.
+/// The network of registrations without a known address.
 const NOWHERE: &str = "unknown";
 
 /// Who wants an account.
@@ -51,16 +50,16 @@ pub struct Applicant {
     pub invite: Option<SecretString>,
     /// Of the mail that proves the address.
     pub language: Language,
-    /// Where the registration comes from.
+    /// The client's address.
     pub from: Option<IpAddr>,
 }
 
-/// What a registration leads to. Looks the same for every address.
+/// The result of a registration. Looks the same for every address.
 #[derive(Debug)]
 pub struct Receipt {
-    /// What became of it.
+    /// The outcome.
     pub registered: Registered,
-    /// For the browser that registered, and for nobody else: what it gave counts with this and the mailed link.
+    /// For the registering browser only: with this and the mailed link its credentials count.
     pub secret: SecretString,
 }
 

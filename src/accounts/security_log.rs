@@ -1,21 +1,21 @@
-//! The security log, and the mails that tell an account's owner of changes that decide who can sign in.
+//! The security log, and mails to owners about changes of their credentials.
 //!
-//! Promises that what was done stays done when the log can't be written or no mail leaves, and that both are bounded: see
-//! [`crate::store::SecurityStore`], and the mailer's queue.
+//! A failure of log or mail never undoes the change. Both are bounded: see [`crate::store::SecurityStore`], and the
+//! mailer's queue.
 
 use super::{Accounts, Asker};
 use crate::mail::{Letter, Mail, NoticeKind};
 use crate::protocol::UserId;
 use crate::store::{SecurityEvent, SecurityKind, StoreError};
 
-/// Entries that an account's log has of what was done, at most.
+/// Maximum entries of an account's log, without failures.
 pub const MAX_SECURITY_EVENTS: usize = 400;
-/// And of what failed.
+/// Maximum failures in it.
 pub const MAX_SECURITY_FAILURES: usize = 100;
-/// What happens again from the same place within an hour is counted with the entry that there is.
+/// Repetitions from the same place within an hour are counted in one entry.
 pub const JOINS_WITHIN_MS: i64 = 60 * 60 * 1000;
 
-/// Whether what anybody, or anybody with a token, can do at will fills the log with one entry instead of many.
+/// Whether repetitions are counted in one entry, so that strangers or a stolen token can't flood the log.
 const fn joins(kind: SecurityKind) -> bool {
     use SecurityKind as Kind;
     matches!(

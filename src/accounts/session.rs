@@ -1,10 +1,9 @@
 //! Sessions: year-long JWTs in the form that the app's existing tokens have (accounts contract, section 5.1).
 //!
-//! A token names the session that it belongs to (`jti`), which can be revoked alone; tokens of the old server name none. Of
-//! several secrets the first signs and all verify; a token names the one that it was signed with (`kid`), so that others
-//! need not be tried.
-//! Tokens whose signature was found good are remembered for a while: a device shows the same one with every request for
-//! a year, and checking it is half of the work of a poll.
+//! A token names its session (`jti`), which can be revoked alone; tokens of the old server name none. Of several
+//! secrets the first signs and all verify; a token names its secret (`kid`), so that others need not be tried. Tokens
+//! whose signature was found good are remembered for a while: a device shows the same one with every request for a
+//! year, and checking it is half of the work of a poll.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -55,9 +54,9 @@ struct IssuedClaims<'a> {
     jti: String,
 }
 
-/// Parts of the memory of tokens with a lock each, so that cores seldom wait for each other.
+/// Shards of the cache of tokens, with a lock each, to reduce contention.
 const PARTS: usize = 16;
-/// Bytes of each part: some 30,000 tokens in all, least recently shown out first.
+/// Bytes per shard: some 30,000 tokens in total, least recently used out first.
 const PART_BYTES: usize = 1024 * 1024;
 /// Longer tokens, which this server never issues, are checked each time.
 const MAX_REMEMBERED_CHARS: usize = 1024;
@@ -99,9 +98,9 @@ impl Claims {
 /// Issues and checks tokens with the operator's secrets.
 pub(super) struct Tokens {
     encoding: EncodingKey,
-    /// Of new tokens.
+    /// The header of new tokens.
     header: Header,
-    /// By what tokens call them, the one that signs first.
+    /// By `kid`; the first one signs.
     decoding: Vec<(String, DecodingKey)>,
     validation: Validation,
     verified: VerifiedTokens,
@@ -118,12 +117,12 @@ struct Verified {
     used_at_ms: i64,
 }
 
-/// One of several, so that requests don't wait for each other.
+/// A shard.
 struct Part {
     tokens: LruCache<Box<str>, Verified>,
-    /// What they take.
+    /// Their memory.
     bytes: usize,
-    /// Counts them together with what else is kept for accounts.
+    /// Counts it as a part of the memory of accounts.
     kept: Option<Kept>,
 }
 
@@ -133,7 +132,7 @@ impl Part {
     }
 
     fn weight(token: &str, verified: &Verified) -> usize {
-        /// Its place in the table, and what the allocator rounds up.
+        /// Its slot in the table, and the allocator's rounding.
         const PLACE: usize = 96;
         token.len() + verified.claims.email.len() + size_of::<(Box<str>, Verified)>() + PLACE
     }
@@ -197,7 +196,7 @@ impl VerifiedTokens {
                 forgotten += 1;
             }
             if forgotten > 0 {
-                // Shrinks the table as well; it takes no other wish for that.
+                // The only way to shrink the table as well.
                 let left = NonZeroUsize::new(part.tokens.len()).unwrap_or(NonZeroUsize::MIN);
                 part.tokens.resize(left);
                 part.tokens.resize(NonZeroUsize::MAX);
@@ -217,7 +216,7 @@ fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What tokens call a secret: enough to tell a few apart. A guess at the secret is checked by a token as well as by this.
+/// The `kid` of a secret, long enough to tell a few apart. It helps guessing the secret no more than a token does.
 fn key_id(secret: &str) -> String {
     let mut hash = Sha256::new_with_prefix(b"supersync kid ");
     hash.update(secret.as_bytes());
@@ -254,7 +253,7 @@ impl Tokens {
         Session { token: token.into(), id, user, email: email.to_owned() }
     }
 
-    /// From now on what is remembered is counted there.
+    /// Counts the memory of tokens there from now on.
     pub(super) fn count_in(&self, memory: &Memory) {
         self.verified.count_in(memory);
     }
@@ -268,7 +267,7 @@ impl Tokens {
     fn decode(&self, token: &str) -> Option<Claims> {
         let head = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
         let head: serde_json::Map<String, Value> = serde_json::from_slice(&head).ok()?;
-        // Names what must be understood; nothing of that sort is.
+        // Lists extensions that must be understood; none is.
         if head.contains_key("crit") {
             return None;
         }

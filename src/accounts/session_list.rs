@@ -64,8 +64,8 @@ impl Accounts {
         if self.inner.store.rename_session(user, id, &name).await? { Ok(()) } else { Err(SessionError::NoSession) }
     }
 
-    /// Voids one session, or all older tokens, and the account's mailed links: whoever used the session may have asked for
-    /// one. The caller closes their sockets.
+    /// Voids one session, or all older tokens, and the account's mailed links, which the session may have requested.
+    /// The caller closes their sockets.
     ///
     /// # Errors
     /// When the account has no such session, or the database fails.
@@ -85,8 +85,9 @@ impl Accounts {
         Ok(())
     }
 
-    /// Voids every session of the sender's account but its own, and its mailed links. Who comes with an older token can't be told from others
-    /// that do, so those stay then. The caller closes the sockets. Returns how many sessions went.
+    /// Voids every session of the sender's account but its own, and its mailed links. If the sender has an older token,
+    /// all older tokens stay, since they can't be told apart. The caller closes the sockets. Returns the number of
+    /// voided sessions.
     ///
     /// # Errors
     /// When the database fails.
@@ -112,8 +113,8 @@ impl Accounts {
         Ok(ticket)
     }
 
-    /// Uses a ticket up. `None`: unknown, used, or expired. Whether the token that it was asked for with still counts is
-    /// the caller's to check ([`Accounts::recheck`]).
+    /// Uses a ticket up. `None`: unknown, used, or expired. Whether the token that it was asked for with still counts
+    /// is the caller's to check ([`Accounts::recheck`]).
     ///
     /// # Errors
     /// When the database fails.

@@ -1,8 +1,8 @@
-//! Step-up: who has held a token for a while proves once more who they are before changing what decides who can sign in.
+//! Step-up: changes of credentials require a recent proof of identity in addition to the token.
 //!
-//! What counts is when a password, a passkey or a mailed link was last given *in that session*, and not when the session
-//! was opened: a token that replaced another, or that the operator made, proves nothing. A passkey counts if the
-//! authenticator made sure of its user. Which routes ask for it says the table of routes.
+//! A proof is a password, a passkey or a mailed link used *in that session*. Opening the session is not: a token that
+//! replaced another, or that the operator made, proves nothing. A passkey counts with user verification. The table of
+//! routes marks those that require it.
 
 use secrecy::SecretString;
 use tokio::time::Instant;
@@ -12,16 +12,16 @@ use super::queue::Caller;
 use super::{Accounts, Asker, AuthUser, HashError, pace};
 use crate::store::{Authentication, SecurityKind, SessionMethod, StoreError};
 
-/// How long after signing in somebody counts as having just signed in: 15 minutes.
+/// How long a proof counts: 15 minutes.
 pub const RECENT_MS: i64 = 15 * 60 * 1000;
 
-/// Why somebody signed in may not do something yet.
+/// Why a step-up failed or is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReauthError {
-    /// Nothing was given in this session for a while, and no password now.
+    /// No recent proof in this session, and no password in the request.
     #[error("Please sign in again to do this")]
     Required,
-    /// The password that was given is wrong.
+    /// Wrong password.
     #[error("The current password is wrong")]
     WrongPassword,
     /// Too many wrong passwords.
@@ -39,8 +39,8 @@ pub enum ReauthError {
 }
 
 impl Accounts {
-    /// Makes sure that it is the owner who asks: by the current password, or by what was given in this session within
-    /// [`RECENT_MS`]. A password that is given has to be right. Wrong ones count as failed logins.
+    /// Requires the current password, or a proof in this session within [`RECENT_MS`]. A given password has to be
+    /// right. Wrong ones count as failed logins.
     ///
     /// # Errors
     /// See [`ReauthError`].
@@ -58,8 +58,8 @@ impl Accounts {
         if self.has_just_authenticated(user).await? { Ok(()) } else { Err(ReauthError::Required) }
     }
 
-    /// Notes in the sender's session that its owner has just given the password, so that nothing asks for it again for a
-    /// while. Older tokens belong to no session: theirs has to be given each time.
+    /// Checks the password and records the proof in the sender's session. Older tokens belong to no session: they need
+    /// the password each time.
     ///
     /// # Errors
     /// See [`ReauthError`].
@@ -75,7 +75,7 @@ impl Accounts {
         self.step_up(user, SessionMethod::Password, false, asker).await
     }
 
-    /// Notes in the sender's session that its owner has just proven who they are. The caller has made sure of it.
+    /// Records a proof in the sender's session. The caller has checked it.
     pub(super) async fn step_up(
         &self,
         user: &AuthUser,
@@ -92,7 +92,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Read anew each time: it is seldom asked, and another server may have changed it.
+    /// Not cached: seldom needed, and another server may have changed it.
     async fn has_just_authenticated(&self, user: &AuthUser) -> Result<bool, StoreError> {
         let Some(session) = user.session else { return Ok(false) };
         let found = self.inner.store.authentication(user.user_id, session).await?;

@@ -23,21 +23,21 @@ pub enum VerifyError {
     Database(#[from] StoreError),
 }
 
-/// What an account can be signed in to with, besides mailed links, once it is verified.
+/// The credentials of a verified account, besides mailed links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verified {
-    /// With what was registered, or with nothing if nothing was.
+    /// Those registered, if any.
     AsRegistered,
-    /// With the password that was given now.
+    /// The password given now.
     NewPassword,
-    /// With nothing: what was registered came from another browser.
+    /// None: the registered ones came from another browser.
     WithoutPassword,
 }
 
 impl Accounts {
-    /// Uses a verification link up: the account is verified. What was given when this link was asked for counts if `secret`
-    /// is what the browser got that gave it ([`super::Receipt`]); a `password` that is given now counts in any case, and has
-    /// passed [`super::check_new_password`]. Everything else is void.
+    /// Uses a verification link up: the account is verified. The link's registered credentials count if `secret` is
+    /// that of the registering browser ([`super::Receipt`]); a `password` given now counts in any case, and has passed
+    /// [`super::check_new_password`]. All other credentials become void.
     ///
     /// # Errors
     /// See [`VerifyError`].
@@ -80,8 +80,8 @@ impl Accounts {
         Ok(verified)
     }
 
-    /// Whether what was registered with this link counts for who shows this secret; also if the link is no good, which
-    /// its use will tell.
+    /// Whether the link's registered credentials count with this secret; also `true` for an invalid link, which fails
+    /// when used.
     ///
     /// # Errors
     /// When the database fails.
@@ -92,7 +92,7 @@ impl Accounts {
     }
 }
 
-/// Whether nothing is lost for who shows what has this hash.
+/// Whether the link's credentials, if any, count with the secret of this hash.
 fn counts(link: &PeekedVerification, registrant: Option<&[u8; 32]>) -> bool {
     !link.has_credential || registrant.is_some_and(|given| link.registrant.as_deref() == Some(given))
 }

@@ -1,29 +1,29 @@
-//! Whose word about a client's address counts: the networks of the reverse proxies in front of the server
-//! (`TRUSTED_PROXIES`). A request that comes from elsewhere is from who it seems to be from, whatever its headers say.
+//! Trusted reverse proxies (`TRUSTED_PROXIES`): only their `X-Forwarded-For` counts. Other requests come from the
+//! connection's own address, whatever their headers say.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What is expected of the variable.
+/// The expected form of the variable.
 pub(super) const EXPECTED: &str = "expected the networks of the reverse proxies, such as 127.0.0.1, ::1, 10.0.0.0/8, loopback, private or none; or, as \
                                    before, their number from 0 to 16";
-/// The most proxies that are counted.
+/// The maximum number of proxies.
 const MAX_HOPS: usize = 16;
 const LOOPBACK: &str = "127.0.0.1, ::1";
-/// What no router of the internet passes on. This machine is part of it.
+/// Networks not routed on the internet, this machine among them.
 const PRIVATE: &str = "127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7";
 
-/// A part of the network: addresses that begin alike.
+/// A network: addresses with a common prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its first address.
     first: IpAddr,
-    /// How many bits its addresses have in common.
+    /// The length of the prefix, in bits.
     prefix: u32,
 }
 
 impl Network {
-    /// An address, or one with the length of its prefix behind a slash.
+    /// Parses an address, or one with a slash and a prefix length.
     fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => {
@@ -40,26 +40,26 @@ impl Network {
         }
         let canonical = address.to_canonical();
         if canonical.is_ipv4() && address.is_ipv6() {
-            // An IPv4 address in IPv6's clothes.
+            // An IPv4-mapped IPv6 address.
             prefix = prefix.checked_sub(96)?;
         }
         Some(Self { first: network_of(canonical, prefix), prefix })
     }
 
-    /// Whether it has this address, in whichever spelling.
+    /// Whether it contains this address; IPv4-mapped ones count as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.first.is_ipv4() && network_of(address, self.prefix) == self.first
     }
 
-    /// Whether it has every address there is.
+    /// Whether it contains every address.
     const fn is_everything(&self) -> bool {
         self.prefix == 0
     }
 }
 
-/// The address with nothing but its first bits.
+/// The address with all bits after the prefix cleared.
 #[must_use]
 pub fn network_of(address: IpAddr, prefix: u32) -> IpAddr {
     match address {
@@ -81,17 +81,17 @@ impl fmt::Display for Network {
     }
 }
 
-/// Which reverse proxies are believed.
+/// The trusted reverse proxies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustedProxies {
     /// Those in these networks.
     Networks(Vec<Network>),
-    /// So many, whoever they are. The old meaning of the variable: any client that reaches the port is believed.
+    /// This many, at any address. The variable's old meaning: any client that reaches the port is trusted.
     Hops(usize),
 }
 
 impl TrustedProxies {
-    /// Networks and words for them, separated by commas; or a number. `None`: neither.
+    /// Parses comma-separated networks and keywords, or a number. `None`: neither.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -114,7 +114,7 @@ impl TrustedProxies {
         Some(Self::Networks(networks))
     }
 
-    /// Whether a proxy at this address is believed.
+    /// Whether a proxy at this address is trusted.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
         match self {
@@ -123,13 +123,13 @@ impl TrustedProxies {
         }
     }
 
-    /// Whether an address is known to be one's own proxy's; never so by a number.
+    /// Whether an address is a listed proxy's; never with a number.
     #[must_use]
     pub fn is_among(&self, address: IpAddr) -> bool {
         matches!(self, Self::Networks(_)) && self.trusts(address)
     }
 
-    /// What works but is probably not meant.
+    /// A warning about a setting that is probably a mistake.
     pub(super) fn warning(&self) -> Option<String> {
         match self {
             Self::Hops(hops) if *hops > 0 => Some(format!(

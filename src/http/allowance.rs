@@ -1,11 +1,11 @@
-//! An amount that grows with time up to a bound and shrinks with use.
+//! A token bucket: an amount that grows with time up to a maximum and shrinks with use.
 
 use tokio::time::Instant;
 
-/// How finely amounts are kept, so that even a slow rate makes up for short times.
+/// Amounts are in thousandths, so that low rates work over short times.
 const PER_UNIT: u64 = 1000;
 
-/// See the module's documentation. Nobody waits: who asks is told whether there is enough.
+/// See the module's documentation. Never waits.
 #[derive(Clone, Debug)]
 pub struct Allowance {
     most: u64,
@@ -15,13 +15,13 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// A full one of `most`, to which `per_second` is added.
+    /// A full bucket of `most`, refilled by `per_second`.
     pub fn new(most: u32, per_second: u32) -> Self {
         let most = u64::from(most) * PER_UNIT;
         Self { most, per_second: per_second.into(), left: most, counted_at: Instant::now() }
     }
 
-    /// Takes so much, if there is so much.
+    /// Takes `amount` if available; else returns `false`.
     pub fn take(&mut self, amount: u32) -> bool {
         let wanted = u64::from(amount) * PER_UNIT;
         let now = Instant::now();
@@ -37,7 +37,7 @@ impl Allowance {
         is_enough
     }
 
-    /// Adds to it, up to its bound.
+    /// Adds `amount`, up to the maximum.
     pub fn give(&mut self, amount: u32) {
         self.left = self.left.saturating_add(u64::from(amount) * PER_UNIT).min(self.most);
     }

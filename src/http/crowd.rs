@@ -1,4 +1,4 @@
-//! How many of something the clients at one address hold at once.
+//! A concurrent limit per address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ pub struct Crowd {
     held: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One of them; leaves on drop.
+/// A place in it, returned on drop.
 #[derive(Debug)]
 pub struct Member {
     crowd: Arc<Crowd>,
@@ -19,7 +19,7 @@ pub struct Member {
 }
 
 impl Crowd {
-    /// An empty one with room for `most` of each address.
+    /// An empty one with `most` places per address.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, held: Mutex::default() })
     }
@@ -28,7 +28,7 @@ impl Crowd {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more of this address, unless it has as many as it may have.
+    /// A place for this address; `None` at its limit.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Member> {
         let mut held = self.held();
         let of_address = held.get(&address).copied().unwrap_or(0);

@@ -1,11 +1,10 @@
-//! Who may hold a connection, and who has to go when there are too many.
+//! Connection limits: admission of connections, and eviction of idle ones.
 //!
-//! A connection costs a file descriptor and some memory before anything is known about who holds it. So their number is
-//! bounded, in all and per address ([`Bounds`]); addresses of trusted proxies are one's own crowd and not bounded apart.
-//! When all places are taken, who does nothing makes room: first whoever has stalled before a request's head was
-//! complete, then whoever waits between requests, at last whoever has only just come. Requests under way and sockets are left
-//! alone. If nobody can go, a newcomer gets one of a few spare places, where only probes are answered; and when these are
-//! taken too, it is turned away. Nothing here looks at what is said.
+//! An unauthenticated connection costs a file descriptor and memory. So their number is limited, in total and per
+//! address ([`Bounds`]); trusted proxies are exempt from the limit per address. When all places are taken, an idle
+//! connection is evicted: first those stalled in a request's head, then those between requests, last those just opened.
+//! Running requests and sockets are never evicted. If none can be, a new connection gets one of a few places reserved
+//! for probes, or is refused. The contents of requests play no part.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,46 +23,46 @@ use tokio::time::{Instant, timeout};
 use super::address;
 use super::allowance::Allowance;
 
-/// A head that is not complete after this time has stalled.
+/// A head still incomplete after this time counts as stalled.
 const STALLED: Duration = Duration::from_secs(2);
-/// How many connections are looked at to find one that can go, and how many that could are enough to choose from.
+/// Connections examined for an eviction, and candidates after which the search ends.
 const LOOK_AT: usize = 2048;
 const CHOOSE_FROM: usize = 64;
-/// So many connections of an address may be about to close while others take their places.
+/// Connections of an address that may still be closing while new ones take their places.
 const LEAVING_OF_ADDRESS: usize = 8;
-/// How long a newcomer waits for somebody to be gone.
+/// How long a new connection waits for a free place.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A request's head has no more bytes than this; the app's have a few hundred.
+/// Maximum size of a request's head; the app's have a few hundred bytes.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// What a socket's client may send: what one message may be at the most, and then more than ten times what an app sends.
+/// Traffic allowed from a socket's client: the maximum message size, then over ten times the app's rate.
 const SOCKET_BURST_BYTES: u32 = 20 * 1024;
 const SOCKET_BYTES_PER_SECOND: u32 = 256;
 
-/// How many connections there may be.
+/// Limits on connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// In all.
+    /// In total.
     pub most: usize,
-    /// Beyond that for probes.
+    /// Further ones, for probes.
     pub spare: usize,
     /// From one address.
     pub per_address: usize,
 }
 
-/// What a connection does.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Phase {
-    /// Nothing has come yet. Clients open connections that they may use later.
+    /// Nothing received yet. Clients open connections for later use.
     Silent,
-    /// A request's head arrives.
+    /// Receiving a request's head.
     Head,
-    /// A request is being answered.
+    /// Answering a request.
     Busy,
-    /// The answer is made; nothing has followed yet.
+    /// Idle after an answer.
     Waiting,
-    /// It is a socket.
+    /// Upgraded to a socket.
     Socket,
 }
 
@@ -71,7 +70,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Connection {
     phase: AtomicU8,
-    /// Since when, in milliseconds after the doors were opened.
+    /// Start of the phase, in milliseconds since the listener's start.
     since_ms: AtomicU64,
     began: Instant,
     is_told: AtomicBool,
@@ -102,17 +101,17 @@ impl Connection {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// A request has come.
+    /// A request's head is complete.
     pub fn asked(&self) {
         self.phase.store(Phase::Busy as u8, Ordering::Relaxed);
     }
 
-    /// Its answer is made.
+    /// The request has been answered.
     pub fn answered(&self) {
         self.enter(Phase::Waiting);
     }
 
-    /// It is a socket from now on.
+    /// The connection has become a socket.
     pub fn upgraded(&self) {
         self.enter(Phase::Socket);
     }
@@ -122,23 +121,23 @@ impl Connection {
         self.is(Phase::Busy)
     }
 
-    /// Whether a request's head arrives, and since when.
+    /// Since when a request's head is being received; `None`: it is not.
     pub fn head_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
         self.is(Phase::Head).then(|| self.began + since)
     }
 
-    /// Whether the client of a socket has sent more than it may.
+    /// Whether the client of a socket has exceeded its traffic limit.
     pub fn is_flooded(&self) -> bool {
         self.is_flooded.load(Ordering::Relaxed)
     }
 
-    /// Waits until it is told to make room for another one.
+    /// Waits until the connection is evicted.
     pub async fn told_to_leave(&self) {
         self.told.notified().await;
     }
 
-    /// How much it would be missed at `now_ms`: the less, the smaller. `None`: it stays.
+    /// Order of eviction at `now_ms`, smallest first. `None`: never.
     fn worth(&self, now_ms: u64) -> Option<(u8, u64)> {
         if self.is_told.load(Ordering::Relaxed) {
             return None;
@@ -164,17 +163,17 @@ struct Guest {
 
 #[derive(Debug, Default)]
 struct Guests {
-    /// Everybody; `None` is a place that is free.
+    /// `None`: a free place.
     places: Vec<Option<Guest>>,
     free: Vec<usize>,
     open: usize,
     by_address: HashMap<IpAddr, usize>,
-    /// Where the next look begins.
+    /// Where the next search begins.
     hand: usize,
 }
 
 impl Guests {
-    /// Tells somebody to go, of this address or of any. `false`: nobody can.
+    /// Evicts a connection, of this address or of any. `false`: there is no candidate.
     fn make_room(&mut self, of: Option<IpAddr>, now_ms: u64) -> bool {
         let (count, mut found, mut least) = (self.places.len(), 0, None);
         for _ in 0..count.min(LOOK_AT) {
@@ -199,25 +198,25 @@ impl Guests {
     }
 }
 
-/// What a newcomer gets.
+/// Service for a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Welcome {
-    /// Everything.
+    /// All requests.
     Served,
-    /// An answer from probes; for all else it should come again.
+    /// Probes; other requests are told to retry.
     ProbesOnly,
 }
 
-/// Who has no place left.
+/// The limit that was reached.
 enum Full {
     Address,
     All,
 }
 
-/// The doors of a listener.
+/// The connection limits of a listener.
 pub struct Doors {
     bounds: Bounds,
-    /// Which peers are not bounded apart.
+    /// Peers exempt from the limit per address.
     exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     guests: Mutex<Guests>,
     gone: Notify,
@@ -236,7 +235,7 @@ impl std::fmt::Debug for Doors {
 }
 
 impl Doors {
-    /// Doors of the listener with this name.
+    /// For the listener with this name.
     pub fn new(
         listener: &'static str,
         bounds: Bounds,
@@ -264,7 +263,7 @@ impl Doors {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a newcomer in, or says that it has to be turned away. Waits a moment if somebody is about to go.
+    /// Admits a new connection; `None`: refused. Waits a moment for an eviction.
     pub async fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<(Place, Welcome)> {
         let waiting = Instant::now() + PATIENCE;
         loop {
@@ -272,7 +271,7 @@ impl Doors {
             match self.try_enter(peer) {
                 Ok(entered) => return Some(entered),
                 Err(Full::Address) => {
-                    // Waiting for an address to behave would keep everybody else waiting.
+                    // Waiting here would delay all other addresses.
                     self.refused_address.increment(1);
                     return None;
                 }
@@ -333,7 +332,7 @@ impl Doors {
         somebody_goes
     }
 
-    /// The process has no descriptor left for a newcomer: somebody has to go.
+    /// The process has no free descriptor: evicts a connection.
     pub fn out_of_files(&self) {
         self.refused_files.increment(1);
         self.make_room(&mut self.guests(), None, millis(self.began.elapsed()));
@@ -361,7 +360,7 @@ impl Doors {
     }
 }
 
-/// A connection's place; given back on drop.
+/// A connection's place; returned on drop.
 #[derive(Debug)]
 pub struct Place {
     doors: Arc<Doors>,
@@ -370,7 +369,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Who has it.
+    /// The connection.
     pub const fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -382,9 +381,8 @@ impl Drop for Place {
     }
 }
 
-/// A stream that has its place for as long as it lives, tells when something is heard, and ends a socket whose client
-/// sends more than it may: in bytes, because what frames and fragments they are is known only further up, message by
-/// message.
+/// A stream with its place. Tracks the connection's phase, and ends sockets that exceed their traffic limit. It counts
+/// bytes, because only upper layers see messages, and those only when complete.
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
@@ -407,7 +405,7 @@ impl<S> Watched<S> {
             connection.enter(Phase::Head);
             self.head_bytes = bytes;
         } else if connection.is(Phase::Head) {
-            // What has come before was not all of it. A body may come along with its end.
+            // The bytes before were not the whole head; these may include a part of the body.
             if self.head_bytes > MAX_HEAD_BYTES {
                 return Err(io::Error::other("a request's head is too long"));
             }
@@ -479,7 +477,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// An address of its own for each.
+    /// A different address for each.
     fn nth(n: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, n])
     }
@@ -546,7 +544,7 @@ mod tests {
         for _ in 0..10 {
             places.push(doors.enter(address("127.0.0.1")).await.unwrap().0);
         }
-        // One's own idle connection goes for a new one.
+        // The address's own idle connection is evicted.
         places[0].connection.answered();
         places.push(doors.enter(address("2001:db8::3")).await.unwrap().0);
         assert!(is_told(&places[0]).await && !is_told(&places[1]).await);

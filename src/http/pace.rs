@@ -1,24 +1,23 @@
-//! How slow the other side of a connection may be.
+//! Minimum speed of the other side of a connection.
 //!
-//! Whoever sends or reads slowly occupies memory, a connection and often a turn at something for as long as it likes. So
-//! each side has an amount of patience: waiting uses it up, and each byte that comes through buys some of it back, never
-//! beyond what there was at first. A peer that is silent is given up after that time, one that moves fewer bytes than the
-//! rate after a multiple of it, and one that keeps up with the rate never, however long it takes in all.
+//! Slow peers occupy memory, a connection and often a queue slot. So each peer has an amount of patience: waiting uses
+//! it up, and each byte transferred buys some of it back, up to the initial amount. A silent peer is cut after that
+//! time, one below the rate after a multiple of it, and one at the rate never.
 
 use std::time::Duration;
 
-/// A body may pause for so long. A phone that loses its network for a moment comes through.
+/// Longest pause of a body. Survives a phone's brief loss of network.
 const BODY_PATIENCE: Duration = Duration::from_secs(20);
-/// What a body must bring in a second, on average. The slowest mobile networks still carry twice as much, and the app gives
+/// Minimum rate of a body, on average. The slowest mobile networks still carry twice as much, and the app gives
 /// up after 75 seconds: it can't send more than 300 KB at this rate.
 const BODY_BYTES_PER_SECOND: u32 = 4 * 1024;
-/// A reader may pause for so long.
+/// Longest pause of a reader.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
-/// What a reader must take in a second, on average, while more is ready than the system keeps for it. At half of this a
+/// Minimum rate of a reader, on average, while more is ready than fits the system's send buffer. At half this rate a
 /// page of the app's usual size (half a megabyte) still gets through before the patience is used up.
 const READER_BYTES_PER_SECOND: u32 = 32 * 1024;
 
-/// What is left of the patience with one peer.
+/// The remaining patience with one peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     patience: Duration,
@@ -27,13 +26,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// For somebody who sends a body.
+    /// For the sender of a body.
     #[must_use]
     pub const fn of_body() -> Self {
         Self::new(BODY_PATIENCE, BODY_BYTES_PER_SECOND)
     }
 
-    /// For somebody who reads an answer.
+    /// For the reader of an answer.
     #[must_use]
     pub const fn of_reader() -> Self {
         Self::new(READER_PATIENCE, READER_BYTES_PER_SECOND)
@@ -43,26 +42,26 @@ impl Pace {
         Self { patience, bytes_per_second, left: patience }
     }
 
-    /// For how long it may still be waited.
+    /// How long to wait at most.
     #[must_use]
     pub const fn left(&self) -> Duration {
         self.left
     }
 
-    /// Something has come through after this time.
+    /// `bytes` were transferred after waiting for `waited`.
     pub fn moved(&mut self, bytes: usize, waited: Duration) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let bought = Duration::from_secs(bytes.into()) / self.bytes_per_second;
         self.left = (self.left.saturating_sub(waited) + bought).min(self.patience);
     }
 
-    /// Nothing was waited for during this time: patience comes back as it went.
+    /// The peer was not waited for during `time`: patience recovers by as much.
     pub fn rested(&mut self, time: Duration) {
         self.left = (self.left + time).min(self.patience);
     }
 }
 
-/// Counts a connection that was cut because the other side was too slow.
+/// Counts a connection cut for slowness.
 pub fn count_cut(because: &'static str) {
     metrics::counter!("supersync_slow_connections_total", "because" => because).increment(1);
 }
@@ -71,7 +70,7 @@ pub fn count_cut(because: &'static str) {
 mod tests {
     use super::*;
 
-    /// After how many seconds a peer is given up that moves so many bytes each second.
+    /// Seconds until a peer with this rate is cut.
     fn given_up_after(mut pace: Pace, bytes: usize) -> Option<u32> {
         let second = Duration::from_secs(1);
         (1..=86_400).find(|_| {

@@ -1,5 +1,5 @@
-//! What a browser keeps between its registration and the mailed link: a secret in a cookie that no script reads. What was
-//! registered counts for who shows it ([`crate::accounts::Receipt`]); the link alone proves an address and nothing else.
+//! A secret in an `HttpOnly` cookie that ties the browser of a registration to the mailed link. Registered credentials
+//! count only with it ([`crate::accounts::Receipt`]); the link alone proves the address only.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
@@ -8,16 +8,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::state::AppState;
 use crate::accounts::VERIFY_EMAIL_LIFETIME_MS;
 
-/// Of cookies called so browsers promise that nobody set them but this host itself, over HTTPS.
+/// With this prefix browsers guarantee that this host itself set the cookie, over HTTPS.
 const NAME: &str = "__Host-registration";
-/// Without HTTPS there is nothing to promise.
+/// Without HTTPS.
 const PLAIN_NAME: &str = "registration";
 
 fn is_secure(state: &AppState) -> bool {
     state.config.public_url.starts_with("https://")
 }
 
-/// Gives the secret to who registers, for as long as the link works.
+/// Sets the cookie in the answer to a registration, for the lifetime of the link.
 pub(super) fn hand_out(mut response: Response, state: &AppState, secret: &SecretString) -> Response {
     let (name, secure) = if is_secure(state) { (NAME, "; Secure") } else { (PLAIN_NAME, "") };
     let (secret, seconds) = (secret.expose_secret(), VERIFY_EMAIL_LIFETIME_MS / 1000);
@@ -29,7 +29,7 @@ pub(super) fn hand_out(mut response: Response, state: &AppState, secret: &Secret
     response
 }
 
-/// The secret that comes with a request.
+/// The secret in a request's cookie.
 pub(super) fn shown(headers: &HeaderMap, state: &AppState) -> Option<SecretString> {
     let name = if is_secure(state) { NAME } else { PLAIN_NAME };
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());

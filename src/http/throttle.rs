@@ -1,4 +1,4 @@
-//! Rate limits per address, in front of everything that costs something (contract, section 2.4).
+//! Rate limits per address, ahead of any expensive work (contract, section 2.4).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -35,7 +35,7 @@ fn describe(headers: &mut HeaderMap, verdict: &Verdict) {
     headers.insert(RESET, verdict.reset_seconds().into());
 }
 
-/// Counts the request, and refuses it when there were too many.
+/// Counts the request, and refuses it beyond the limit.
 pub async fn throttled(state: &AppState, request: Request, next: Next) -> Response {
     let Some(verdict) = count(state, &request) else { return next.run(request).await };
     let mut response = if verdict.allowed {

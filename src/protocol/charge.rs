@@ -1,35 +1,36 @@
-//! What an operation is charged to its account's quota, and how much one request may carry beside its payloads.
+//! Charges of operations to the quota, and the limit on metadata per request.
 //!
-//! An operation of the app is charged its payload and its clock, both as compact JSON (contract, section 11.1): the same
-//! number as on the old server, so nothing jumps at a take-over. What the app never sends costs its room on top, so that
-//! nobody stores much for little. The charge is stored with the operation: whatever is counted anew is a sum of stored
-//! charges, and what an import took over keeps the old server's number.
+//! An operation of the app is charged its payload and its clock, both as compact JSON (contract, section 11.1): the
+//! same number as on the old server, so nothing jumps at a take-over. Metadata beyond what the app sends costs a
+//! surcharge, so that it can't be used as free storage. The charge is stored with the operation: recounts sum up stored
+//! charges, and imported operations keep the old server's charge.
 //!
-//! What the released app sends (its source as of August 2026, `src/app/op-log`, and the wire contract that it shares with
-//! the old server): at most 25 operations a request; ids of 36 characters, client ids of 8, action types of less than 64,
-//! entity ids of 21 (the longest, of repeated tasks, below 64). Bulk actions name up to 1000 entities, and their payload
-//! holds the same ids again, each at least 24 bytes long with its quotes and comma. Clocks have at most 20 entries.
+//! Requests of the released app (its source as of August 2026, `src/app/op-log`, and the wire contract that it shares
+//! with the old server): at most 25 operations; ids of 36 characters, client ids of 8, action types of less than 64,
+//! entity ids of 21 (the longest, of repeated tasks, below 64). Bulk actions name up to 1000 entities, and their
+//! payload holds the same ids again, each at least 24 bytes long with its quotes and comma. Clocks have at most 20
+//! entries.
 
 use std::sync::Arc;
 
 use super::{StoredOp, ValidOp};
 
-/// Bytes beside payload and clock that every operation may have uncharged, and as many again as its payload has.
+/// Free bytes of ids and names per operation, in addition to the payload's size.
 pub const FREE_METADATA_BYTES: usize = 256;
-/// Entities that every operation may name uncharged,
+/// Free entities per operation.
 pub const FREE_ENTITIES: usize = 10;
-/// and one more for so many bytes of payload.
+/// Bytes of payload per additional free entity.
 pub const PAYLOAD_BYTES_PER_ENTITY: usize = 24;
-/// What each further entity is charged: about the room of the row that says who touched it last.
+/// Charge per further entity: about the size of its head's row.
 pub const ENTITY_BYTES: usize = 128;
 
-/// Bytes that the operations of one upload may have beside their payloads: ids, names, entity ids, clocks. Twice what 25
-/// operations with 1000 entities each come to, and more than the largest single operation that is valid.
+/// Metadata of one upload's operations, in bytes: ids, names, entity ids, clocks. Twice that of 25 operations with
+/// 1000 entities each, and more than that of the largest valid operation.
 pub const MAX_UPLOAD_METADATA_BYTES: usize = 2 * 1024 * 1024;
-/// Entities that the operations of one upload may name: more than 25 operations with 1000 each.
+/// Entities named by one upload's operations: more than 25 operations with 1000 each.
 pub const MAX_UPLOAD_ENTITIES: usize = 30_000;
 
-/// What an operation is charged.
+/// The charge of an operation.
 #[must_use]
 pub fn charged_bytes(op: &StoredOp) -> i64 {
     let free_bytes = FREE_METADATA_BYTES + op.payload.len();
@@ -47,14 +48,14 @@ fn count(entity_id: Option<&Arc<str>>, entity_ids: &[Arc<str>]) -> usize {
     entity_ids.len() + usize::from(entity_id.is_some_and(|id| !entity_ids.contains(id)))
 }
 
-/// What is left of what one upload may carry beside its payloads.
+/// The remaining metadata of one upload.
 #[derive(Debug)]
 pub struct Allowance {
     metadata_bytes: usize,
     entities: usize,
 }
 
-/// What an upload has too much of.
+/// The limit that an upload exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
     /// More than [`MAX_UPLOAD_METADATA_BYTES`].
@@ -70,10 +71,10 @@ impl Allowance {
         Self { metadata_bytes: MAX_UPLOAD_METADATA_BYTES, entities: MAX_UPLOAD_ENTITIES }
     }
 
-    /// Takes an operation's part.
+    /// Takes an operation's share.
     ///
     /// # Errors
-    /// When there is not enough left for it; what is left stays for others.
+    /// When too little is left; then nothing is taken.
     pub fn take(&mut self, op: &ValidOp) -> Result<(), Excess> {
         let metadata = op.metadata_bytes();
         let entities = count(op.entity_id.as_ref(), &op.entity_ids);

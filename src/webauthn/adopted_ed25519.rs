@@ -1,16 +1,16 @@
-//! Keys of Ed25519, which were made before this server asked for others: the one way for their signatures to be judged, and
-//! nothing else goes through it. Everything besides key and signature is judged by [`super::ceremonies`], as for all keys.
+//! Checks keys and signatures of existing Ed25519 keys; new ones are not made. Everything else is checked by
+//! [`super::ceremonies`], as for all keys.
 
 use ring::signature::{ED25519, UnparsedPublicKey};
 
 use super::WebauthnError;
 
-/// A key of this kind in COSE, up to the point: `{1: 1 (OKP), 3: -8 (EdDSA), -1: 6 (Ed25519), -2: h'…'}`. CBOR in its
-/// canonical form (CTAP 2.1, section 8) has no other way to say that, and no optional member may be there.
+/// An Ed25519 key in COSE, up to the point: `{1: 1 (OKP), 3: -8 (EdDSA), -1: 6 (Ed25519), -2: h'…'}`. This is its only
+/// canonical encoding (CTAP 2.1, section 8), without optional members.
 const START: [u8; 10] = [0xa4, 0x01, 0x01, 0x03, 0x27, 0x20, 0x06, 0x21, 0x58, 0x20];
 
-/// The y coordinates, little-endian, of the eight points of small order: multiples of such a point take so few values
-/// that a signature made without any secret fits. (The points' x coordinates differ in sign only.)
+/// The y coordinates, little-endian, of the eight points of small order: they have so few multiples that signatures
+/// can be forged. (The points' x coordinates differ in sign only.)
 const SMALL_ORDER: [[u8; 32]; 5] = [
     [0; 32],
     number(1),
@@ -35,16 +35,16 @@ const fn number(n: u8) -> [u8; 32] {
     bytes
 }
 
-/// Such a key.
+/// An Ed25519 key.
 pub(super) struct AdoptedEd25519<'a>(&'a [u8; 32]);
 
 impl<'a> AdoptedEd25519<'a> {
-    /// `None`: the key is of another kind, or not in the one form that it may have.
+    /// `None`: the key is of another kind, or not canonically encoded.
     pub(super) fn of(cose: &'a [u8]) -> Option<Self> {
         cose.strip_prefix(&START)?.try_into().ok().map(Self)
     }
 
-    /// Whether the key's owner signed this. A key off the curve fits no signature: ring looks.
+    /// Whether the signature is valid. ring rejects keys off the curve.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), WebauthnError> {
         if !is_sound(self.0) {
             return Err(WebauthnError::PublicKey);
@@ -53,7 +53,7 @@ impl<'a> AdoptedEd25519<'a> {
     }
 }
 
-/// Whether the bytes are the one form of a number below p = 2^255 - 19, and no point of small order.
+/// Whether the bytes are canonical, below p = 2^255 - 19, and no point of small order.
 fn is_sound(point: &[u8; 32]) -> bool {
     let mut y = *point;
     // The top bit is the sign of x.

@@ -1,6 +1,5 @@
 //! What the authenticator says: relying party, flags, counter, and at registration the new key (`WebAuthn` level 3,
-//! sections 6.1 and 6.5). Read strictly, before the library reads it: every byte is accounted for, and CBOR says nothing
-//! twice.
+//! sections 6.1 and 6.5). Parsed strictly, before the library: no trailing bytes, no duplicate CBOR labels.
 
 use serde::Deserialize as _;
 use serde_cbor_2::{Deserializer, Value};
@@ -105,11 +104,10 @@ pub(super) fn of_attestation(object: &[u8]) -> Result<Vec<u8>, WebauthnError> {
     }
 }
 
-/// The first CBOR item, its bytes, and what follows it. `None`: there is none, or it says something twice or in more
-/// bytes than needed.
+/// The first CBOR item, its bytes, and the rest. `None`: there is none, or it has duplicate labels or overlong
+/// encodings.
 ///
-/// Written anew, an item leaves out what a map says twice and takes the shortest form of everything, so it gets
-/// shorter if it has either. The order of a map's entries is not judged.
+/// Either makes an item shorter when re-encoded. The order of a map's entries is not checked.
 pub(super) fn split_item(bytes: &[u8]) -> Option<(Value, &[u8], &[u8])> {
     let mut reader = Deserializer::from_slice(bytes);
     let item = Value::deserialize(&mut reader).ok()?;
@@ -125,9 +123,9 @@ mod tests {
     fn what_is_said_twice_or_at_length_is_no_item() {
         for (bytes, fine) in [
             (&[0xa2, 1, 2, 3, 0x26][..], true),
-            // The order of entries is not judged.
+            // The order of entries is not checked.
             (&[0xa2, 3, 0x26, 1, 2], true),
-            // A label twice, with one value or two.
+            // Duplicate labels, with one value or two.
             (&[0xa2, 1, 2, 1, 2], false),
             (&[0xa2, 1, 2, 1, 3], false),
             // The same label in another length.

@@ -24,20 +24,20 @@ use super::{AssertionResponse, RegistrationResponse, RelyingParty, WebauthnError
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest user handle, in bytes (`WebAuthn` level 3, section 5.4.3).
 const MAX_USER_HANDLE_BYTES: usize = 64;
-/// What the library wants to hear in places that don't reach its verdict.
+/// A placeholder for the library, without influence on its result.
 const UNUSED: &str = "-";
 
-/// Whether the authenticator has to make sure of who uses it: by a PIN, a finger, a face.
+/// User verification by the authenticator: PIN, fingerprint, face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// If it can.
+    /// If possible.
     Preferred,
     /// Or the ceremony fails.
     Required,
 }
 
 impl Verification {
-    /// As browsers are told.
+    /// The value for browsers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,12 +47,12 @@ impl Verification {
     }
 }
 
-/// A ceremony that waits for its answer.
+/// A ceremony awaiting its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
     /// What the authenticator is to sign.
     pub challenge: [u8; 32],
-    /// The library's own notes, to be kept with the challenge and shown to nobody.
+    /// The library's state, stored with the challenge; confidential.
     pub state: String,
 }
 
@@ -65,13 +65,13 @@ pub struct Registered {
     pub public_key: Vec<u8>,
     pub counter: u32,
     pub backup_eligible: bool,
-    /// Which handle the key will say when it signs in.
+    /// The user handle that the key will present at sign-in.
     pub user_handle: [u8; 32],
     /// A JSON array of texts.
     pub transports: Option<String>,
 }
 
-/// What is known about a key.
+/// A stored key.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct StoredKey<'a> {
@@ -85,13 +85,13 @@ pub struct StoredKey<'a> {
     pub user_handle: Option<&'a [u8]>,
 }
 
-/// What a good assertion says; to be stored.
+/// The content of a valid assertion, to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Assertion {
     pub counter: u32,
     pub backup_eligible: bool,
-    /// Whether the authenticator made sure of who used it.
+    /// Whether the authenticator verified the user.
     pub user_verified: bool,
 }
 
@@ -102,7 +102,7 @@ pub struct Ceremonies {
 }
 
 impl Ceremonies {
-    /// For this relying party. One whose origin is no URL has no ceremony that succeeds.
+    /// For this relying party. If its origin is no URL, all ceremonies fail.
     #[must_use]
     pub fn new(rp: RelyingParty) -> Self {
         let origins = Url::parse(&rp.origin).into_iter().collect();
@@ -111,7 +111,7 @@ impl Ceremonies {
         Self { rp, library }
     }
 
-    /// Whom keys are made for.
+    /// The relying party.
     #[must_use]
     pub const fn relying_party(&self) -> &RelyingParty {
         &self.rp
@@ -134,8 +134,8 @@ impl Ceremonies {
         .and_then(|(options, state)| begun(&options.public_key.challenge, &state))
     }
 
-    /// Begins signing in, with whatever key. The caller looks at [`Assertion::user_verified`] where that is required: of
-    /// keys that it does not judge the library knows nothing.
+    /// Begins a sign-in with any key. The caller checks [`Assertion::user_verified`] where required, since the library
+    /// does not check all keys.
     ///
     /// # Errors
     /// When the library is not what it was.
@@ -213,7 +213,7 @@ impl Ceremonies {
         if data.key.is_some() {
             return Err(WebauthnError::AuthenticatorData);
         }
-        // A key can't become one that may leave its device, nor the other way round.
+        // Backup eligibility of a key can't change.
         if stored.backup_eligible.is_some_and(|known| known != data.backup_eligible()) {
             return Err(WebauthnError::BackupFlags);
         }
@@ -234,7 +234,7 @@ impl Ceremonies {
         })
     }
 
-    /// The library's verdict on a sign-in, with the key as our row knows it.
+    /// The library's check of a sign-in, with the stored key.
     fn ask_library(
         &self,
         begun: &Begun,
@@ -248,10 +248,10 @@ impl Ceremonies {
             cred: sound_key(stored.public_key)?,
             counter: u32::try_from(stored.counter).map_err(|_| WebauthnError::Counter)?,
             transports: None,
-            // Who must verify themselves is decided at each use, not by what happened when the key was made.
+            // User verification is required by each ceremony's policy, not by the key's registration.
             user_verified: false,
             registration_policy: policy(Verification::Preferred),
-            // Not known of a key of the old server: then its own word counts, once.
+            // Unknown for keys of the old server: taken from their first answer.
             backup_eligible: stored.backup_eligible.unwrap_or(data.backup_eligible()),
             backup_state: data.backed_up(),
             extensions: RegisteredExtensions::none(),
@@ -278,8 +278,8 @@ impl Ceremonies {
     }
 }
 
-/// Runs the library with nobody to log to: it logs credentials, at every level. (No subscriber is made for that, which
-/// would make every other log line ask anew whether it is wanted.)
+/// Runs the library without a log subscriber: it logs credentials, at every level. (A new subscriber would
+/// invalidate the cached filters of all other log lines.)
 fn quietly<T>(work: impl FnOnce() -> T) -> T {
     dispatcher::with_default(&Dispatch::none(), work)
 }
@@ -296,14 +296,14 @@ fn begun(challenge: &[u8], state: &impl Serialize) -> Result<Begun, WebauthnErro
     Ok(Begun { challenge, state: serde_json::to_string(state).map_err(|_| WebauthnError::State)? })
 }
 
-/// A key that the library can judge by, unless it is one that could be forged for. The library has looked that a point
+/// A key for the library, unless its signatures could be forged. The library has checked that a point
 /// is on its curve, and that an RSA modulus and exponent are odd.
 fn sound_key(cose: &[u8]) -> Result<COSEKey, WebauthnError> {
     let Some((item, _, [])) = split_item(cose) else { return Err(WebauthnError::PublicKey) };
     let key = quietly(|| COSEKey::try_from(&item)).map_err(|_| WebauthnError::PublicKey)?;
     let is_sound = match (&key.type_, &key.key) {
         (COSEAlgorithm::ES256, COSEKeyType::EC_EC2(point)) => point.curve == ECDSACurve::SECP256R1,
-        // 2048 bits, none of them for show, and no exponent below 2^16.
+        // 2048 significant bits, and no exponent below 2^16.
         (COSEAlgorithm::RS256, COSEKeyType::RSA(rsa)) => rsa.n.first().is_some_and(|top| *top >= 0x80) && rsa.e[0] != 0,
         _ => false,
     };

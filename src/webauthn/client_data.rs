@@ -9,7 +9,7 @@ use super::{RelyingParty, WebauthnError};
 /// The longest accepted text, in bytes.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// The members that are looked at; there may be others. One that comes twice makes the text unreadable.
+/// The members that are checked; others are allowed. A duplicate is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClientData {
@@ -19,7 +19,7 @@ pub(super) struct ClientData {
     origin: String,
     #[serde(default)]
     cross_origin: Option<bool>,
-    /// The page around the one that asked.
+    /// The origin of an embedding page.
     #[serde(default)]
     top_origin: Option<String>,
 }

@@ -1,21 +1,21 @@
-//! Passkeys as far as this server uses them: whether what an authenticator sent proves what it should.
+//! Passkeys as far as this server uses them: checks of authenticators' answers.
 //!
-//! `webauthn-rs-core` judges registrations and sign-ins with ES256 and RS256 keys. [`Ceremonies`] is all that calls it, and
-//! adds what the library leaves out or must not do:
+//! `webauthn-rs-core` checks registrations and sign-ins with ES256 and RS256 keys. Only [`Ceremonies`] calls it, and
+//! makes up for its gaps:
 //!
-//! - What it reads leniently is read strictly before it sees it: client data (one origin, character for character, and
-//!   no other page around it: `client_data.rs`) and CBOR (nothing said twice, nothing left over: `authenticator_data.rs`).
-//! - RSA moduli have all their 2048 bits and exponents are at least 2^16, ES256 keys are on P-256.
-//! - A key's user handle, once known, is the only one that it may say.
-//! - A key's row says nothing about its verification at registration, so that a key that was made with a PIN works
-//!   without one wherever verification is only preferred; a backup flag that is not known is taken from its first use.
+//! - Strict parsers run before its lenient ones: client data (exact origin, no embedding page: `client_data.rs`) and
+//!   CBOR (no duplicates, no trailing bytes: `authenticator_data.rs`).
+//! - RSA keys have 2048 significant bits and an exponent of at least 2^16, ES256 keys are on P-256.
+//! - A key's user handle, once known, must not change.
+//! - The library is not told of user verification at registration, so that a key made with a PIN works
+//!   without one where verification is only preferred; an unknown backup flag is taken from the key's first use.
 //! - The library logs credentials. It runs without a subscriber, so no setting can make those lines appear.
 //!
-//! Keys of Ed25519, which the library can't read, were made for the old server and by early versions of this one. They
-//! still sign in, through `adopted_ed25519.rs`, and nothing else goes through it; no new ones are made.
+//! Ed25519 keys, which the library can't read, were made for the old server and by early versions of this one. They
+//! still sign in, through `adopted_ed25519.rs`, which has no other use; no new ones are made.
 //!
-//! Pure: no database, no clock, no HTTP. Challenges, who owns which key, who must verify themselves and what follows are
-//! the accounts' part. No certificate chain is judged: the server asks for no attestation and derives nothing from one.
+//! Pure: no database, no clock, no HTTP. Challenges, ownership of keys, and policy are the accounts' part. Certificate
+//! chains are not checked: the server requests no attestation and does not use it.
 
 mod adopted_ed25519;
 mod authenticator_data;
@@ -73,7 +73,7 @@ pub struct AssertionResponse {
     pub client_data: Vec<u8>,
     pub authenticator_data: Vec<u8>,
     pub signature: Vec<u8>,
-    /// `None`: the authenticator said none.
+    /// `None`: the authenticator sent none.
     pub user_handle: Option<Vec<u8>>,
 }
 
@@ -113,7 +113,7 @@ pub enum WebauthnError {
     Counter,
     #[error("unreadable state of the ceremony")]
     State,
-    /// What the library says of it; its texts name a kind of fault and never what was sent.
+    /// The library's error; its text names a kind of fault and never any input.
     #[error("refused by the library: {0}")]
     Library(webauthn_rs_core::error::WebauthnError),
 }
@@ -124,9 +124,8 @@ pub fn challenge_of(client_data: &[u8]) -> Option<[u8; 32]> {
     client_data::ClientData::parse(client_data).ok()?.challenge()?.try_into().ok()
 }
 
-/// The user handle of a key that is made with this challenge. It has to be as random as the challenge, since a handle that
-/// told accounts apart would tell them to every authenticator; and whoever completes the ceremony, on whatever server,
-/// has to know it.
+/// The user handle of a key made with this challenge. It is as random as the challenge, so that it does not identify
+/// the account to authenticators, and any server can compute it to complete the ceremony.
 #[must_use]
 pub fn user_handle(challenge: &[u8; 32]) -> [u8; 32] {
     let mut hash = Sha256::new_with_prefix(b"user handle ");
