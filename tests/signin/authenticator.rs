@@ -78,7 +78,7 @@ pub struct Key {
     /// What it says whose key it is: what it was told when it made the key, until somebody says otherwise.
     pub user_handle: Mutex<Value>,
     /// The public key, if not its own.
-    pub public_key: Option<Vec<u8>>,
+    pub public: Option<Vec<u8>>,
     /// The signature, if not its own.
     pub signature: Option<Vec<u8>>,
     /// What follows the authenticator data's parts.
@@ -119,7 +119,7 @@ impl Key {
             top_origin: None,
             says_more: "",
             user_handle: Mutex::new(Value::Null),
-            public_key: None,
+            public: None,
             signature: None,
             left_over: Vec::new(),
             attests_itself: false,
@@ -129,8 +129,8 @@ impl Key {
 
     /// The public key in COSE.
     pub fn cose(&self) -> Vec<u8> {
-        if let Some(public_key) = &self.public_key {
-            return public_key.clone();
+        if let Some(public) = &self.public {
+            return public.clone();
         }
         match &self.signer {
             Signer::Es256(pair) => {
@@ -196,7 +196,7 @@ impl Key {
 
     /// What `navigator.credentials.create()` gives for these options.
     pub fn create(&self, options: &Value) -> Value {
-        *self.user_handle.lock().unwrap() = options["user"]["id"].clone();
+        self.user_handle.lock().unwrap().clone_from(&options["user"]["id"]);
         let client_data = self.client_data("webauthn.create", options["challenge"].as_str().unwrap());
         let data = self.authenticator_data(true);
         let statement = if self.attests_itself {

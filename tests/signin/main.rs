@@ -1,5 +1,4 @@
 //! Ways to sign in, through the routes, on both databases: mailed links, passkeys, invitations, changes of the own account.
-#![allow(clippy::struct_field_names, clippy::assigning_clones, clippy::needless_pass_by_value)]
 #![allow(clippy::unwrap_used, reason = "a test that can't set its stage has failed")]
 
 #[path = "../harness/mod.rs"]

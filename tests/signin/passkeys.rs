@@ -197,7 +197,7 @@ async fn nothing_that_is_wrong_signs_in(on: Backend) {
     // A key nobody registered, and one that says it is the registered one.
     login(other.get(&login_options(&world, "a@b.co").await)).await.refused(401, REFUSED);
     let mut pretender = Key::es256();
-    pretender.id = key.id.clone();
+    pretender.id.clone_from(&key.id);
     login(pretender.get(&login_options(&world, "a@b.co").await)).await.refused(401, REFUSED);
     // The right signature under other data.
     let mut tampered = key.get(&login_options(&world, "a@b.co").await);
@@ -386,7 +386,7 @@ async fn keys_that_could_be_forged_for_don_t_register(on: Backend) {
     let world = world(on).await;
     for (what, cose) in forgeable() {
         let mut key = Key::es256();
-        key.public_key = Some(cose);
+        key.public = Some(cose);
         let answer = world.register_key("a@b.co", &key).await;
         assert_eq!((answer.status, answer.body["error"].as_str()), (400, Some(BAD_KEY)), "{what}");
     }
@@ -421,14 +421,12 @@ async fn adopted_keys_that_could_be_forged_for_don_t_sign_in(on: Backend) {
         // A signature that fits the neutral point whatever was signed, and what exponents 1 to 3 make easy.
         for signature in [neutral.clone(), vec![0; 256], Vec::new()] {
             let mut key = Key::es256();
-            (key.public_key, key.signature) = (Some(cose.clone()), Some(signature));
+            (key.public, key.signature) = (Some(cose.clone()), Some(signature));
             if world.store.user_by_email(&email).await.unwrap().is_none() {
                 adopt(&world, &email, &key).await;
             } else {
-                key.id = world.store.passkeys_of(world.accounts.find(&email).await.unwrap().id).await.unwrap()[0]
-                    .key
-                    .credential_id
-                    .clone();
+                let user = world.accounts.find(&email).await.unwrap().id;
+                key.id.clone_from(&world.store.passkeys_of(user).await.unwrap()[0].key.credential_id);
             }
             let answer = world.login_key(&email, &key).await;
             assert_eq!((answer.status, answer.body["error"].as_str()), (401, Some(REFUSED)), "{what}");
@@ -579,7 +577,7 @@ async fn a_key_that_somebody_has_is_not_taken_over(on: Backend) {
     let key = Key::es256();
     world.with_key("owner@b.co", &key).await;
     let mut copy = Key::es256();
-    copy.id = key.id.clone();
+    copy.id.clone_from(&key.id);
     world.with_key("thief@b.co", &copy).await;
     world.login_key("owner@b.co", &copy).await.refused(401, REFUSED);
     let session = world.login_key("thief@b.co", &key).await.ok();
