@@ -9,6 +9,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use supersync::store::NewPasskey;
 
 pub const ORIGIN: &str = "https://sync.example.org";
 pub const RP_ID: &str = "sync.example.org";
@@ -143,6 +144,20 @@ impl Key {
                 let key: &rsa::RsaPrivateKey = (**key).as_ref();
                 rs256(&key.n().to_bytes_be(), &key.e().to_bytes_be())
             }
+        }
+    }
+
+    /// The key as the old server stored it: nothing is known about its flags.
+    pub fn adopted(&self) -> NewPasskey {
+        NewPasskey {
+            credential_id: self.id.clone(),
+            public_key: self.cose(),
+            counter: i64::from(self.counter),
+            transports: None,
+            backup_eligible: None,
+            name: "Passkey".into(),
+            created_at: 1,
+            user_handle: None,
         }
     }
 
