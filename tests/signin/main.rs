@@ -4,7 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-/// Makes one test per database of each function: `sqlite::name` and `postgres::name`.
+/// Makes one test per database of each function, as the harness does, but on one thread: there is no socket.
 macro_rules! on_both_databases {
     ($($name:ident),+ $(,)?) => {
         mod sqlite {
