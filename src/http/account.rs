@@ -143,7 +143,7 @@ async fn delete_account(State(state): State<AppState>, parts: Parts, JsonBody(bo
         Ok(())
     })
     .await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 /// Runs `work` to its end even if the client goes away meanwhile: a revocation without closed sockets would be half of

@@ -65,7 +65,7 @@ async fn take_back(
     proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
     let id = id.parse().map_err(|_| InviteError::NoInvite)?;
     state.accounts.delete_invite(id).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 impl From<InviteError> for ApiError {

@@ -187,7 +187,7 @@ async fn rename(
     let Some(name) = fields.name() else { return Err(fields.refuse()) };
     let user = sender(&state, &parts).await?;
     state.accounts.rename_passkey(user.user_id, number(&id)?, &name).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 async fn remove(
@@ -198,7 +198,7 @@ async fn remove(
 ) -> ApiResult {
     let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
     state.accounts.remove_passkey(user.user_id, number(&id)?, &asker(&state, &parts)).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 /// A passkey's number. What is none names none.

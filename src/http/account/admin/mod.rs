@@ -240,7 +240,7 @@ async fn revoke(
         Ok(())
     })
     .await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 async fn delete(
@@ -260,5 +260,5 @@ async fn delete(
         Ok(())
     })
     .await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
