@@ -135,7 +135,7 @@ async fn replace_token(State(state): State<AppState>, parts: Parts, _body: JsonB
 }
 
 async fn delete_account(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
+    let user = confirmed_sender(&state, &parts, body).await?;
     to_the_end(async move {
         state.accounts.delete(user.user_id).await?;
         state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Account deleted");
@@ -173,13 +173,13 @@ async fn proven_sender(state: &AppState, parts: &Parts, password: Option<&Secret
     Ok(user)
 }
 
-/// `currentPassword`, in the body of a request that needs none and may have any.
-fn proof(body: Option<Value>) -> ApiResult<Option<SecretString>> {
-    let Some(body @ Value::Object(_)) = body else { return Ok(None) };
+/// The same with `currentPassword` in the body of a request that needs no body and may have any.
+async fn confirmed_sender(state: &AppState, parts: &Parts, body: Option<Value>) -> ApiResult<AuthUser> {
+    let Some(body @ Value::Object(_)) = body else { return sender(state, parts).await };
     let mut fields = Fields::of(Some(body))?;
     let password = fields.current_password();
     fields.check()?;
-    Ok(password)
+    proven_sender(state, parts, password.as_ref()).await
 }
 
 /// Who asks, as far as the security log and mails tell.
