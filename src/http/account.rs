@@ -26,6 +26,7 @@ use crate::accounts::{
     Applicant, Asker, AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError,
     SessionOrigin, Verified, VerifyError,
 };
+use crate::protocol::UserId;
 use crate::store::SessionMethod;
 
 mod admin;
@@ -136,14 +137,16 @@ async fn replace_token(State(state): State<AppState>, parts: Parts, _body: JsonB
 
 async fn delete_account(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
     let user = confirmed_sender(&state, &parts, body).await?;
-    to_the_end(async move {
-        state.accounts.delete(user.user_id).await?;
-        state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Account deleted");
-        state.engine.forget(user.user_id);
-        Ok(())
-    })
-    .await?;
+    to_the_end(async move { Ok(delete_for_good(&state, user.user_id).await?) }).await?;
     Ok(encode::success())
+}
+
+/// Deletes an account with all that this server holds of it: its rows, open sockets and what is cached.
+async fn delete_for_good(state: &AppState, user: UserId) -> Result<(), ManageError> {
+    state.accounts.delete(user).await?;
+    state.engine.notifier().close_user(user, CLOSE_REVOKED, "Account deleted");
+    state.engine.forget(user);
+    Ok(())
 }
 
 /// Runs `work` to its end even if the client goes away meanwhile: a revocation without closed sockets would be half of
