@@ -149,21 +149,6 @@ impl Accounts {
         passkey: Option<NewPasskey>,
         terms_accepted_at: Option<i64>,
     ) -> Result<Receipt, RegisterError> {
-        let (secret, secret_hash) = link::new_token();
-        let registered =
-            self.enrol_for(who, admission, password_hash, passkey, terms_accepted_at, &secret_hash).await?;
-        Ok(Receipt { registered, secret })
-    }
-
-    async fn enrol_for(
-        &self,
-        who: &Applicant,
-        admission: &Admission,
-        password_hash: Option<String>,
-        passkey: Option<NewPasskey>,
-        terms_accepted_at: Option<i64>,
-        registrant: &[u8; 32],
-    ) -> Result<Registered, RegisterError> {
         let inner = &*self.inner;
         let now_ms = inner.clock.now_ms();
         let new = NewUser {
@@ -174,6 +159,21 @@ impl Accounts {
             terms_accepted_at: terms_accepted_at.or(who.terms_accepted.then_some(now_ms)),
             storage_quota_bytes: inner.default_quota_bytes,
         };
+        let (secret, secret_hash) = link::new_token();
+        let registered = self.enrol_for(who, admission, new, passkey, &secret_hash).await?;
+        Ok(Receipt { registered, secret })
+    }
+
+    async fn enrol_for(
+        &self,
+        who: &Applicant,
+        admission: &Admission,
+        new: NewUser,
+        passkey: Option<NewPasskey>,
+        registrant: &[u8; 32],
+    ) -> Result<Registered, RegisterError> {
+        let inner = &*self.inner;
+        let now_ms = new.created_at;
         if let Admission::Vouched { invite, .. } = admission {
             return match inner.store.register_invited(invite, &new, passkey.as_ref(), now_ms).await? {
                 Unique::Done(user) => {

@@ -232,13 +232,16 @@ impl Sweeper {
         report.note("archives beyond their limit", trimmed);
         let archives = self.delete_archives(now_ms, &mut report).await;
         report.note("archives", archives);
-        report.devices_deleted = report.note("devices", self.delete_devices(due.devices_ms).await);
+        let deleted = self.in_batches(|batch| self.store.delete_stale_devices(due.devices_ms, batch)).await;
+        report.devices_deleted = report.note("devices", deleted);
         report.tokens_deleted = report.note("tokens", self.store.delete_expired_tokens(due.now_ms).await);
         let sign_in = self.store.delete_expired_sign_in(due.now_ms, due.unverified_ms).await;
         report.tokens_deleted += report.note("sign-in", sign_in);
-        report.sessions_deleted = report.note("sessions", self.delete_sessions(due.now_ms).await);
+        let deleted = self.in_batches(|batch| self.store.delete_expired_sessions(due.now_ms, batch)).await;
+        report.sessions_deleted = report.note("sessions", deleted);
         report.tickets_deleted = report.note("tickets", self.store.delete_expired_tickets(due.now_ms).await);
-        report.security_deleted = report.note("security log", self.delete_security(due.security_ms).await);
+        let deleted = self.in_batches(|batch| self.store.delete_old_security_events(due.security_ms, batch)).await;
+        report.security_deleted = report.note("security log", deleted);
         report.events_deleted = report.note("events", self.store.delete_old_events(due.events).await);
         report.sealed = report.note("packing", self.seal_old(now_ms).await);
         report.measured(now_ms, started.elapsed());
@@ -437,35 +440,15 @@ impl Sweeper {
         sealer::seal(&self.store, &self.engine, scope).await
     }
 
-    async fn delete_sessions(&self, now_ms: i64) -> Result<u64, StoreError> {
+    /// Deletes batch after batch, until one is not full. Returns how many rows.
+    async fn in_batches<F>(&self, delete: impl Fn(usize) -> F) -> Result<u64, StoreError>
+    where
+        F: Future<Output = Result<u64, StoreError>>,
+    {
         let batch = self.retention.delete_batch.max(1);
         let mut total = 0;
         loop {
-            let deleted = self.store.delete_expired_sessions(now_ms, batch).await?;
-            total += deleted;
-            if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
-                return Ok(total);
-            }
-        }
-    }
-
-    async fn delete_security(&self, before_ms: i64) -> Result<u64, StoreError> {
-        let batch = self.retention.delete_batch.max(1);
-        let mut total = 0;
-        loop {
-            let deleted = self.store.delete_old_security_events(before_ms, batch).await?;
-            total += deleted;
-            if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
-                return Ok(total);
-            }
-        }
-    }
-
-    async fn delete_devices(&self, before_ms: i64) -> Result<u64, StoreError> {
-        let batch = self.retention.delete_batch.max(1);
-        let mut total = 0;
-        loop {
-            let deleted = self.store.delete_stale_devices(before_ms, batch).await?;
+            let deleted = delete(batch).await?;
             total += deleted;
             if deleted < u64::try_from(batch).unwrap_or(u64::MAX) {
                 return Ok(total);

@@ -26,6 +26,7 @@ use crate::accounts::{
     Applicant, Asker, AuthUser, HashError, LoginError, ManageError, RegisterError, Registered, Session, SessionError,
     SessionOrigin, Verified, VerifyError,
 };
+use crate::protocol::UserId;
 use crate::store::SessionMethod;
 
 mod admin;
@@ -135,15 +136,17 @@ async fn replace_token(State(state): State<AppState>, parts: Parts, _body: JsonB
 }
 
 async fn delete_account(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
-    to_the_end(async move {
-        state.accounts.delete(user.user_id).await?;
-        state.engine.notifier().close_user(user.user_id, CLOSE_REVOKED, "Account deleted");
-        state.engine.forget(user.user_id);
-        Ok(())
-    })
-    .await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    let user = confirmed_sender(&state, &parts, body).await?;
+    to_the_end(async move { Ok(delete_for_good(&state, user.user_id).await?) }).await?;
+    Ok(encode::success())
+}
+
+/// Deletes an account with all that this server holds of it: its rows, open sockets and what is cached.
+async fn delete_for_good(state: &AppState, user: UserId) -> Result<(), ManageError> {
+    state.accounts.delete(user).await?;
+    state.engine.notifier().close_user(user, CLOSE_REVOKED, "Account deleted");
+    state.engine.forget(user);
+    Ok(())
 }
 
 /// Runs `work` to its end even if the client goes away meanwhile: a revocation without closed sockets would be half of
@@ -173,13 +176,13 @@ async fn proven_sender(state: &AppState, parts: &Parts, password: Option<&Secret
     Ok(user)
 }
 
-/// `currentPassword`, in the body of a request that needs none and may have any.
-fn proof(body: Option<Value>) -> ApiResult<Option<SecretString>> {
-    let Some(body @ Value::Object(_)) = body else { return Ok(None) };
+/// The same with `currentPassword` in the body of a request that needs no body and may have any.
+async fn confirmed_sender(state: &AppState, parts: &Parts, body: Option<Value>) -> ApiResult<AuthUser> {
+    let Some(body @ Value::Object(_)) = body else { return sender(state, parts).await };
     let mut fields = Fields::of(Some(body))?;
     let password = fields.current_password();
     fields.check()?;
-    Ok(password)
+    proven_sender(state, parts, password.as_ref()).await
 }
 
 /// Who asks, as far as the security log and mails tell.

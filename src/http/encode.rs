@@ -24,6 +24,12 @@ pub fn json(status: StatusCode, body: &Value) -> Response {
     with_type(status, JSON, Body::from(body.to_string()))
 }
 
+/// The answer to a request that asks for nothing but to be done.
+#[must_use]
+pub(super) fn success() -> Response {
+    json(StatusCode::OK, &serde_json::json!({ "success": true }))
+}
+
 /// An answer of this media type.
 #[must_use]
 pub fn with_type(status: StatusCode, media_type: &'static str, body: Body) -> Response {

@@ -138,7 +138,7 @@ async fn wipe(State(state): State<AppState>, request: Request) -> ApiResult {
         // It is deleted all the same, and other servers find out when they next write.
         tracing::warn!(%error, user_id = call.user, "other servers were not told that the account's data is gone");
     }
-    Ok(encode::json(StatusCode::OK, &serde_json::json!({ "success": true })))
+    Ok(encode::success())
 }
 
 async fn restore_points(State(state): State<AppState>, request: Request) -> ApiResult {

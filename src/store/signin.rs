@@ -13,9 +13,21 @@ use sha2::{Digest as _, Sha256};
 use super::{NewUser, OneTimeToken, Result, SignOut, UserRow};
 use crate::protocol::UserId;
 
+mod address;
+mod guesses;
+mod invites;
+mod links;
+mod passkeys;
 mod steps;
+mod verification;
 
-pub(super) use steps::{PASSKEY, decode_invite, decode_passkey, sign_in_steps};
+pub(super) use address::address_steps;
+pub(super) use guesses::guess_steps;
+pub(super) use invites::{decode_invite, invite_steps};
+pub(super) use links::link_steps;
+pub(super) use passkeys::{PASSKEY, decode_passkey, passkey_steps};
+pub(super) use steps::sign_in_steps;
+pub(super) use verification::verification_steps;
 
 /// What stands for an address where failed log-ins are counted: nobody's address is kept for being guessed at.
 pub(super) fn failure_subject(email: &str) -> Vec<u8> {

@@ -1,30 +1,9 @@
 //! Archived data sets through HTTP, on both databases: what is listed, what is downloaded, and that every device ends up
 //! with the same data after one has been brought back.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
-
-/// Makes one test per database of each scenario: `sqlite::name` and `postgres::name`.
-macro_rules! on_both_databases {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Sqlite).await;
-                }
-            )+
-        }
-        mod postgres {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Postgres).await;
-                }
-            )+
-        }
-    };
-}
 
 mod bring_back;
 mod command;

@@ -1,6 +1,7 @@
 //! Backups: everything comes back, from either database into either, made while a server is busy; what is not whole is
 //! refused and changes nothing.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
 

@@ -3,19 +3,6 @@
 use super::{contents, done, refused, text};
 use crate::harness::{Backend, Program, Server, TestDatabase, import, op};
 
-macro_rules! on_both_databases {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name($crate::harness::Backend::Sqlite).await; })+
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name($crate::harness::Backend::Postgres).await; })+
-        }
-    };
-}
-
 on_both_databases! {
     a_database_that_is_not_empty_or_in_use_is_left_alone,
     a_file_that_is_not_whole_changes_nothing,

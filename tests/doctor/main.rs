@@ -1,30 +1,9 @@
 //! `supersync doctor`, as an operator calls it: beside running servers and without, on both databases. Every fault is
 //! made for real; what is found says what and whose, what can be mended is, and nothing else is changed.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
-
-/// Makes one test per database of each function: `sqlite::name` and `postgres::name`.
-macro_rules! on_both_databases {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Sqlite).await;
-                }
-            )+
-        }
-        mod postgres {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Postgres).await;
-                }
-            )+
-        }
-    };
-}
 
 mod backups;
 mod contents;

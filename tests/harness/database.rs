@@ -15,6 +15,28 @@ pub enum Backend {
     Postgres,
 }
 
+/// Makes one test per database of each function: `sqlite::name` and `postgres::name`.
+macro_rules! on_both_databases {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name($crate::harness::Backend::Sqlite).await;
+                }
+            )+
+        }
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name($crate::harness::Backend::Postgres).await;
+                }
+            )+
+        }
+    };
+}
+
 /// An empty database and a data directory of the test's own.
 pub struct TestDatabase {
     directory: TempDir,

@@ -1,8 +1,9 @@
 //! A real server per test, and clients that speak to it as devices do.
 
-#![allow(dead_code, unused_imports, reason = "every test program uses a part of it")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "every test program uses a part of it")]
 
 mod account;
+#[macro_use]
 mod database;
 mod op;
 #[path = "../support/postgres.rs"]

@@ -16,30 +16,9 @@
 //! - the database has not grown by more than three times what attackers are charged for, archived data included;
 //! - after `kill -9` and a new start each acknowledged operation is in the log, at its place, once, without holes.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
-
-/// Makes one test per database of each attack: `sqlite::name` and `postgres::name`.
-macro_rules! on_both_databases {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Sqlite).await;
-                }
-            )+
-        }
-        mod postgres {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Postgres).await;
-                }
-            )+
-        }
-    };
-}
 
 mod addresses;
 mod archive;

@@ -4,30 +4,9 @@
 //! Only where a scenario needs a state that no request can make (rows of older servers, a pruned prefix) does it reach
 //! into the store. Nothing here waits for time to pass: the server's clock is moved by hand, and events are awaited.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
-
-/// Makes one test per database of each scenario: `sqlite::name` and `postgres::name`.
-macro_rules! on_both_databases {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Sqlite).await;
-                }
-            )+
-        }
-        mod postgres {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Postgres).await;
-                }
-            )+
-        }
-    };
-}
 
 mod conflict;
 mod device;

@@ -9,6 +9,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use supersync::store::NewPasskey;
 
 pub const ORIGIN: &str = "https://sync.example.org";
 pub const RP_ID: &str = "sync.example.org";
@@ -78,7 +79,7 @@ pub struct Key {
     /// What it says whose key it is: what it was told when it made the key, until somebody says otherwise.
     pub user_handle: Mutex<Value>,
     /// The public key, if not its own.
-    pub public_key: Option<Vec<u8>>,
+    pub public: Option<Vec<u8>>,
     /// The signature, if not its own.
     pub signature: Option<Vec<u8>>,
     /// What follows the authenticator data's parts.
@@ -119,7 +120,7 @@ impl Key {
             top_origin: None,
             says_more: "",
             user_handle: Mutex::new(Value::Null),
-            public_key: None,
+            public: None,
             signature: None,
             left_over: Vec::new(),
             attests_itself: false,
@@ -129,8 +130,8 @@ impl Key {
 
     /// The public key in COSE.
     pub fn cose(&self) -> Vec<u8> {
-        if let Some(public_key) = &self.public_key {
-            return public_key.clone();
+        if let Some(public) = &self.public {
+            return public.clone();
         }
         match &self.signer {
             Signer::Es256(pair) => {
@@ -143,6 +144,20 @@ impl Key {
                 let key: &rsa::RsaPrivateKey = (**key).as_ref();
                 rs256(&key.n().to_bytes_be(), &key.e().to_bytes_be())
             }
+        }
+    }
+
+    /// The key as the old server stored it: nothing is known about its flags.
+    pub fn adopted(&self) -> NewPasskey {
+        NewPasskey {
+            credential_id: self.id.clone(),
+            public_key: self.cose(),
+            counter: i64::from(self.counter),
+            transports: None,
+            backup_eligible: None,
+            name: "Passkey".into(),
+            created_at: 1,
+            user_handle: None,
         }
     }
 
@@ -196,7 +211,7 @@ impl Key {
 
     /// What `navigator.credentials.create()` gives for these options.
     pub fn create(&self, options: &Value) -> Value {
-        *self.user_handle.lock().unwrap() = options["user"]["id"].clone();
+        self.user_handle.lock().unwrap().clone_from(&options["user"]["id"]);
         let client_data = self.client_data("webauthn.create", options["challenge"].as_str().unwrap());
         let data = self.authenticator_data(true);
         let statement = if self.attests_itself {

@@ -1,11 +1,10 @@
 //! Ways to sign in, through the routes, on both databases: mailed links, passkeys, invitations, changes of the own account.
-#![allow(clippy::struct_field_names, clippy::assigning_clones, clippy::needless_pass_by_value)]
 #![allow(clippy::unwrap_used, reason = "a test that can't set its stage has failed")]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
-/// Makes one test per database of each function: `sqlite::name` and `postgres::name`.
+/// Makes one test per database of each function, as the harness does, but on one thread: there is no socket.
 macro_rules! on_both_databases {
     ($($name:ident),+ $(,)?) => {
         mod sqlite {
@@ -34,6 +33,9 @@ mod links;
 mod matrix;
 mod neutral;
 mod own;
+mod passkey_forgery;
+mod passkey_registration;
+mod passkey_sign_in;
 mod passkeys;
 mod prehijack;
 mod recovery;

@@ -121,9 +121,7 @@ async fn set_stage(world: &World) -> Stage {
     let first = log_in(world, "first@b.co").await;
     let mut key = Key::es256();
     key.flags = PRESENT | VERIFIED;
-    let options = world.post_as(&first, "/api/passkeys/options", json!({})).await.ok();
-    let body = json!({ "credential": key.create(&options), "name": "key" });
-    world.post_as(&first, "/api/passkeys/verify", body).await.created();
+    world.add_key(&first, &key, "key").await.created();
     // So that there is a link that undoes it, later than the key.
     world.clock.advance_ms(1);
     world.post_as(&first, "/api/account/email", json!({ "email": email })).await.ok();
@@ -285,9 +283,7 @@ async fn a_changed_address_is_put_back_by_the_old_one(on: Backend) {
     let taken = log_in(&world, "new@b.co").await;
     let mut key = Key::es256();
     key.flags = PRESENT | VERIFIED;
-    let options = world.post_as(&taken, "/api/passkeys/options", json!({})).await.ok();
-    let body = json!({ "credential": key.create(&options), "name": "the thief's" });
-    world.post_as(&taken, "/api/passkeys/verify", body).await.created();
+    world.add_key(&taken, &key, "the thief's").await.created();
     // What was never verified holds no address.
     world.post("/api/register", json!({ "email": "old@b.co", "password": OTHER_PASSWORD })).await.created();
 
@@ -384,9 +380,7 @@ async fn changes_are_told_by_mail(on: Backend) {
     };
     world.post_as(&own, "/api/account/password", json!({ "newPassword": OTHER_PASSWORD })).await.ok();
     expect("The password of your SuperSync account was changed").await;
-    let options = world.post_as(&own, "/api/passkeys/options", json!({})).await.ok();
-    let body = json!({ "credential": Key::es256().create(&options), "name": "key" });
-    let id = text(&world.post_as(&own, "/api/passkeys/verify", body).await.created(), "id");
+    let id = text(&world.add_key(&own, &Key::es256(), "key").await.created(), "id");
     expect("A passkey was added").await;
     world.send("DELETE", &format!("/api/passkeys/{id}"), Some(&own), None).await.ok();
     expect("A passkey was removed").await;

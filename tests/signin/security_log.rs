@@ -41,9 +41,7 @@ async fn it_tells_what_was_done_and_by_what(on: Backend) {
     let token = log_in(&world).await;
     let mut key = Key::es256();
     key.flags = PRESENT | VERIFIED;
-    let options = world.post_as(&token, "/api/passkeys/options", json!({})).await.ok();
-    let body = json!({ "credential": key.create(&options), "name": "key" });
-    world.post_as(&token, "/api/passkeys/verify", body).await.created();
+    world.add_key(&token, &key, "key").await.created();
     world.login_key("a@b.co", &key).await.ok();
     world.post_as(&token, "/api/account/password", json!({ "newPassword": OTHER_PASSWORD })).await.ok();
     let user = world.accounts.find("a@b.co").await.unwrap().id;

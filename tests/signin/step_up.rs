@@ -81,7 +81,7 @@ async fn token(world: &World, user: i64, email: &str, kind: Kind) -> String {
         Kind::FreshVerifiedKey | Kind::UnverifiedKey => {
             let mut key = Key::es256();
             let proven = by_password().await;
-            add_key(world, &proven, &key).await;
+            world.add_key(&proven, &key, "key").await.created();
             key.flags = if kind == Kind::UnverifiedKey { PRESENT } else { PRESENT | VERIFIED };
             token_of(&world.login_key(email, &key).await.ok())
         }
@@ -99,12 +99,6 @@ async fn token(world: &World, user: i64, email: &str, kind: Kind) -> String {
         Kind::Operator => world.token(user).await,
         Kind::WithoutSession => without_session(world, user, email),
     }
-}
-
-async fn add_key(world: &World, token: &str, key: &Key) {
-    let options = world.post_as(token, "/api/passkeys/options", json!({})).await.ok();
-    let body = json!({ "credential": key.create(&options), "name": "key" });
-    world.post_as(token, "/api/passkeys/verify", body).await.created();
 }
 
 fn checked() -> impl Iterator<Item = &'static Route> {

@@ -18,7 +18,7 @@ fn ceremonies() -> Ceremonies {
 }
 
 /// A ceremony that was begun with this challenge.
-fn with_challenge(begun: Begun, challenge: &[u8]) -> Begun {
+fn with_challenge(begun: &Begun, challenge: &[u8]) -> Begun {
     let mut state: Value = serde_json::from_str(&begun.state).unwrap();
     assert_eq!(state["challenge"], URL_SAFE_NO_PAD.encode(begun.challenge), "the library's state is as it was");
     state["challenge"] = URL_SAFE_NO_PAD.encode(challenge).into();
@@ -47,7 +47,7 @@ impl Vector {
             attestation_object: self.bytes("registration", "attestationObject"),
             transports: None,
         };
-        (with_challenge(begun, &self.bytes("registration", "challenge")), response)
+        (with_challenge(&begun, &self.bytes("registration", "challenge")), response)
     }
 
     fn sign_in(&self) -> (Begun, AssertionResponse) {
@@ -58,13 +58,8 @@ impl Vector {
             signature: self.bytes("authentication", "signature"),
             user_handle: None,
         };
-        (
-            with_challenge(
-                ceremonies().begin_sign_in(Verification::Preferred).unwrap(),
-                &self.bytes("authentication", "challenge"),
-            ),
-            response,
-        )
+        let begun = ceremonies().begin_sign_in(Verification::Preferred).unwrap();
+        (with_challenge(&begun, &self.bytes("authentication", "challenge")), response)
     }
 
     /// The key in COSE: what follows the credential's id in the attestation object. All of these have no extensions, and

@@ -25,6 +25,12 @@ use crate::harness::{Backend, TestDatabase};
 
 pub const PASSWORD: &str = "the owner's password";
 pub const OTHER_PASSWORD: &str = "another good password";
+
+/// What answers say of a challenge, a new key, and a key to sign in with.
+pub const GONE: &str = "Challenge expired or not found. Please try again.";
+pub const BAD_KEY: &str = "Passkey verification failed. Please try again.";
+pub const REFUSED: &str = "Authentication failed";
+
 const CHEAP: HashParams = HashParams { memory_kib: 8, passes: 1 };
 
 /// Publishes a privacy policy, which registration then asks consent to.
@@ -264,9 +270,17 @@ impl World {
         self.post("/api/login", json!({ "email": email, "password": password })).await
     }
 
+    pub async fn register_options(&self, email: &str) -> Value {
+        self.post("/api/register/passkey/options", json!({ "email": email })).await.ok()
+    }
+
+    pub async fn login_options(&self, email: &str) -> Value {
+        self.post("/api/login/passkey/options", json!({ "email": email })).await.ok()
+    }
+
     /// Registers with this key, up to the mail.
     pub async fn register_key(&self, email: &str, key: &Key) -> Answer {
-        let options = self.post("/api/register/passkey/options", json!({ "email": email })).await.ok();
+        let options = self.register_options(email).await;
         let body = json!({ "email": email, "credential": key.create(&options) });
         self.post("/api/register/passkey/verify", body).await
     }
@@ -279,8 +293,20 @@ impl World {
         self.accounts.find(email).await.unwrap().id
     }
 
+    /// A verified account with a password and this key, as the old server stored it.
+    pub async fn adopt(&self, email: &str, key: &Key) {
+        let user = self.verified(email).await;
+        self.store.add_passkey(user, &key.adopted(), 20).await.unwrap();
+    }
+
+    /// Adds this key to the account that the token is for.
+    pub async fn add_key(&self, token: &str, key: &Key, name: &str) -> Answer {
+        let options = self.post_as(token, "/api/passkeys/options", json!({})).await.ok();
+        self.post_as(token, "/api/passkeys/verify", json!({ "credential": key.create(&options), "name": name })).await
+    }
+
     pub async fn login_key(&self, email: &str, key: &Key) -> Answer {
-        let options = self.post("/api/login/passkey/options", json!({ "email": email })).await.ok();
+        let options = self.login_options(email).await;
         let body = json!({ "email": email, "credential": key.get(&options) });
         self.post("/api/login/passkey/verify", body).await
     }

@@ -8,7 +8,7 @@ use super::{export, exported, partly};
 use crate::harness::{Account, Backend, Program, Server, op};
 use crate::old_schema::{OldDatabase, State};
 
-from_both_databases! {
+on_both_databases! {
     passwords_go_back_if_the_old_server_can_check_them,
     passkeys_follow_what_they_are_here,
     links_that_were_used_here_are_void_there,

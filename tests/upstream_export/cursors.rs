@@ -9,7 +9,7 @@ use super::exported;
 use crate::harness::{Account, Backend, Server, import, op, snapshot};
 use crate::old_schema::{OldDatabase, State};
 
-from_both_databases! {
+on_both_databases! {
     every_cursor_gets_the_same_answer,
 }
 

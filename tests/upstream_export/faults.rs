@@ -7,7 +7,7 @@ use super::{export, exported, partly, refused};
 use crate::harness::{Account, Backend, Server, import, op};
 use crate::old_schema::{OldDatabase, State};
 
-from_both_databases! {
+on_both_databases! {
     an_id_that_another_account_has_there,
     what_the_old_columns_cannot_hold,
     what_only_the_target_has_is_not_given_up_by_itself,

@@ -1,21 +1,8 @@
 //! The way back: what this server holds, in the old server's database. From either of our databases; what is refused first.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
-
-/// Makes a test for each database that the data comes from.
-macro_rules! from_both_databases {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name($crate::harness::Backend::Sqlite).await; })+
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name($crate::harness::Backend::Postgres).await; })+
-        }
-    };
-}
 
 mod accounts;
 mod cursors;

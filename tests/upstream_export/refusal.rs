@@ -4,7 +4,7 @@ use super::{export, exported, refused};
 use crate::harness::{Backend, Program, Server, TestDatabase, free_port, import, op};
 use crate::old_schema::{OldDatabase, State};
 
-from_both_databases! {
+on_both_databases! {
     what_is_no_old_database_is_refused,
     an_older_schema_is_refused_with_what_it_lacks,
     a_database_in_use_is_refused_unless_forced,

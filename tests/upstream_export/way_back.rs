@@ -7,7 +7,7 @@ use super::{export, exported};
 use crate::harness::{Account, Backend, Op, Server, ciphertext, import, op, snapshot};
 use crate::old_schema::{OldDatabase, State};
 
-from_both_databases! {
+on_both_databases! {
     everything_arrives,
     the_second_time_only_the_difference,
     a_dry_run_changes_nothing,

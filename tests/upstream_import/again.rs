@@ -7,7 +7,7 @@ use super::old_schema::OldDatabase;
 use super::{failed, imported, in_order, run, said};
 use crate::harness::{Backend, Program, TestDatabase};
 
-into_both! {
+on_both_databases! {
     a_second_run_takes_what_has_changed,
     an_address_may_have_gone_to_another_account,
     what_has_changed_here_is_not_overwritten,

@@ -11,7 +11,7 @@ use super::whole::device;
 use super::{complained, imported, in_order};
 use crate::harness::{Backend, Program, TestDatabase, op};
 
-into_both! {
+on_both_databases! {
     what_only_the_cached_state_holds_comes_along,
     one_that_can_not_be_read_is_named,
     one_that_is_not_needed_is_left_out,

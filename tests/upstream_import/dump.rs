@@ -16,7 +16,7 @@ use super::old_schema::{OldDatabase, State, account};
 use super::{complained, in_order, said};
 use crate::harness::{Backend, Program, TestDatabase};
 
-into_both! {
+on_both_databases! {
     what_is_no_dump_in_sql_is_refused,
     what_is_not_complete_is_refused,
     the_same_arrives_as_from_the_database,

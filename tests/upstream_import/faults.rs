@@ -6,7 +6,7 @@ use super::old_schema::OldDatabase;
 use super::{failed, imported, in_order};
 use crate::harness::{Backend, TestDatabase};
 
-into_both! {
+on_both_databases! {
     a_counter_below_the_log_is_mended_when_told_to,
     an_older_passkey_of_an_unverified_address_waits,
     of_addresses_equal_but_for_case_one_is_taken,

@@ -1,30 +1,9 @@
 //! Taking over the old server's database: what can't be taken is refused and changes nothing; what can is all there, and
 //! devices go on; a second run takes what has changed.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
-
-/// Makes a test for each database that is imported into.
-macro_rules! into_both {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Sqlite).await;
-                }
-            )+
-        }
-        mod postgres {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::harness::Backend::Postgres).await;
-                }
-            )+
-        }
-    };
-}
 
 mod again;
 mod cached;

@@ -8,7 +8,7 @@ use super::old_schema::{OldDatabase, State};
 use super::{complained, failed, imported, run};
 use crate::harness::{Backend, Program, TestDatabase};
 
-into_both! {
+on_both_databases! {
     what_is_not_the_old_servers_is_refused,
     a_source_that_somebody_works_on_is_refused,
     what_somebody_writes_at_last_is_taken_too,

@@ -6,7 +6,7 @@ use super::old_schema::{OldDatabase, State, account};
 use super::{complained, failed, in_order};
 use crate::harness::{Backend, Program, TestDatabase};
 
-into_both! {
+on_both_databases! {
     there_and_back_changes_nothing,
 }
 

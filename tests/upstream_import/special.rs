@@ -6,7 +6,7 @@ use super::old_schema::{OldDatabase, State, account};
 use super::{complained, in_order, said};
 use crate::harness::{Backend, Program, TestDatabase};
 
-into_both! {
+on_both_databases! {
     the_newest,
     pushed_in_january,
     migrated_until_may,

@@ -8,7 +8,7 @@ use super::whole::device;
 use super::{complained, imported, in_order};
 use crate::harness::{Backend, Program, TestDatabase, op};
 
-into_both! {
+on_both_databases! {
     nothing_is_lost_and_devices_go_on,
     they_can_be_packed_replayed_and_brought_back,
     what_is_lost_later_is_found,

@@ -7,7 +7,7 @@ use super::old_schema::{OldDatabase, PASSWORD};
 use super::{imported, in_order, run};
 use crate::harness::{Account, Backend, Program, TestDatabase, http_client, op};
 
-into_both! {
+on_both_databases! {
     a_device_goes_on,
     what_is_downloaded_is_what_the_source_holds,
     a_password_of_the_old_server_signs_in,

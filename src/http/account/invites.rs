@@ -15,7 +15,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::{encode, no_store, proof, proven_sender, sender};
+use super::{confirmed_sender, encode, no_store, proven_sender, sender};
 use crate::accounts::InviteError;
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ApiResult};
@@ -62,10 +62,10 @@ async fn take_back(
     parts: Parts,
     JsonBody(body): JsonBody,
 ) -> ApiResult {
-    proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
+    confirmed_sender(&state, &parts, body).await?;
     let id = id.parse().map_err(|_| InviteError::NoInvite)?;
     state.accounts.delete_invite(id).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 impl From<InviteError> for ApiError {

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
 use super::{
-    CLOSE_REVOKED, applicant, asker, encode, no_store, origin, proof, proven_sender, registered, sender, session,
+    CLOSE_REVOKED, applicant, asker, confirmed_sender, encode, no_store, origin, registered, sender, session,
     to_the_end,
 };
 use crate::accounts::{Applicant, Creation, PasskeyError, ReauthError};
@@ -159,7 +159,7 @@ fn one(row: &PasskeyRow) -> Value {
 }
 
 async fn add_options(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
+    let user = confirmed_sender(&state, &parts, body).await?;
     let creation = state.accounts.begin_adding_passkey(&user).await?;
     let options = creation_options(state.accounts.relying_party(), &creation, true);
     Ok(no_store(encode::json(StatusCode::OK, &options)))
@@ -187,7 +187,7 @@ async fn rename(
     let Some(name) = fields.name() else { return Err(fields.refuse()) };
     let user = sender(&state, &parts).await?;
     state.accounts.rename_passkey(user.user_id, number(&id)?, &name).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 async fn remove(
@@ -196,9 +196,9 @@ async fn remove(
     parts: Parts,
     JsonBody(body): JsonBody,
 ) -> ApiResult {
-    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
+    let user = confirmed_sender(&state, &parts, body).await?;
     state.accounts.remove_passkey(user.user_id, number(&id)?, &asker(&state, &parts)).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 /// A passkey's number. What is none names none.

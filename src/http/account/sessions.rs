@@ -94,7 +94,7 @@ async fn rename(
     // Older tokens have no name of their own.
     let SessionRef::One(id) = named(&id)? else { return Err(SessionError::NoSession.into()) };
     state.accounts.rename_session(user.user_id, id, &name).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 async fn revoke(State(state): State<AppState>, Path(id): Path<String>, parts: Parts, _body: JsonBody) -> ApiResult {
@@ -110,7 +110,7 @@ async fn revoke(State(state): State<AppState>, Path(id): Path<String>, parts: Pa
         Ok(())
     })
     .await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 async fn revoke_others(State(state): State<AppState>, parts: Parts, _body: JsonBody) -> ApiResult {

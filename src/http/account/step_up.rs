@@ -61,5 +61,5 @@ async fn step_up(State(state): State<AppState>, parts: Parts, JsonBody(body): Js
             error => error.into(),
         })?;
     }
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }

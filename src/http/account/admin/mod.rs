@@ -22,7 +22,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::{CLOSE_REVOKED, no_store, proof, proven_sender, sender, to_the_end};
+use super::{CLOSE_REVOKED, confirmed_sender, delete_for_good, no_store, proven_sender, sender, to_the_end};
 use crate::accounts::{AdminRefusal, AuthUser, ManageError, ReauthError, make_up_password};
 use crate::http::body::JsonBody;
 use crate::http::encode;
@@ -231,7 +231,7 @@ async fn revoke(
     parts: Parts,
     JsonBody(body): JsonBody,
 ) -> ApiResult {
-    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
+    let user = confirmed_sender(&state, &parts, body).await?;
     let target = number(&id)?;
     tracing::info!(user_id = target, by = user.user_id, audit = "ADMIN_REVOKE", "tokens voided by an administrator");
     to_the_end(async move {
@@ -240,7 +240,7 @@ async fn revoke(
         Ok(())
     })
     .await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    Ok(encode::success())
 }
 
 async fn delete(
@@ -249,16 +249,10 @@ async fn delete(
     parts: Parts,
     JsonBody(body): JsonBody,
 ) -> ApiResult {
-    let user = proven_sender(&state, &parts, proof(body)?.as_ref()).await?;
+    let user = confirmed_sender(&state, &parts, body).await?;
     let target = number(&id)?;
     not_oneself(&user, target)?;
     tracing::info!(user_id = target, by = user.user_id, audit = "ADMIN_DELETE", "account deleted by an administrator");
-    to_the_end(async move {
-        state.accounts.delete(target).await.map_err(missing)?;
-        state.engine.notifier().close_user(target, CLOSE_REVOKED, "Account deleted");
-        state.engine.forget(target);
-        Ok(())
-    })
-    .await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "success": true })))
+    to_the_end(async move { delete_for_good(&state, target).await.map_err(missing) }).await?;
+    Ok(encode::success())
 }
