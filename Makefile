@@ -6,7 +6,7 @@
 # make sbom   what the program is made of, for a release
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
-# make hostile  attacks beside honest accounts for HOSTILE_SECONDS each; not yet a part of `make test`
+# make hostile  the attacks of tests/hostile on the release build, for HOSTILE_SECONDS each
 # make readme-walk   runs the README's own commands, on both databases
 # make operator-walk runs the commands of docs/deploying.md, on both databases
 # make package-walk   installs the Debian package in a copy of this machine; needs root
@@ -76,7 +76,8 @@ bench: build
 guard: build
 	scripts/count-instructions
 
-# Against the program that `make build` makes, one test after the other: they compare times.
+# One test after the other: they compare times.
+HOSTILE_SECONDS ?= 15
 hostile: build
 	SUPERSYNC_TEST_PROGRAM=$(abspath $(BUILT)) SUPERSYNC_HOSTILE_SECONDS=$(HOSTILE_SECONDS) scripts/with-postgres \
 		$(CARGO) test --locked --test hostile -- --nocapture --test-threads 1

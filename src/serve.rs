@@ -18,7 +18,7 @@ use supersync::mail::Mailer;
 use supersync::telemetry::metrics;
 use supersync::telemetry::recent::Recent;
 use supersync::{descriptors, engine, http, store};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,9 @@ use crate::Failure;
 
 /// How long each part may take to stop once requests have ended.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Connections that the kernel keeps until they are accepted. Of the usual 128 a wave of devices that come back would lose
+/// some, and those try again after a second. `net.core.somaxconn` bounds it.
+const BACKLOG: u32 = 4096;
 /// How often it is written down which sessions have been seen.
 const RECORD_SESSIONS_EVERY: Duration = Duration::from_secs(10);
 
@@ -46,7 +49,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let stopping = CancellationToken::new();
     // Before the store, which records metrics from its first statement on.
     let recent = Arc::new(Recent::default());
-    start_metrics(&config, Arc::clone(&recent), &background, &stopping).await?;
+    start_metrics(&config, Arc::clone(&recent), &background, &stopping)?;
     let mailer = Mailer::from_config(&config)?;
     // A start that waits for a database that does not answer must still be stoppable.
     let store = tokio::select! {
@@ -73,7 +76,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     background.spawn(follower.run(stopping.clone()));
     background.spawn(accounts.clone().run_recorder(RECORD_SESSIONS_EVERY, stopping.clone()));
 
-    let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port)).await?;
+    let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port))?;
     let state =
         AppState::watched(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock, recent);
     let room = state.room;
@@ -152,7 +155,7 @@ impl Signals {
     }
 }
 
-async fn start_metrics(
+fn start_metrics(
     config: &Config,
     recent: Arc<Recent>,
     background: &TaskTracker,
@@ -160,7 +163,7 @@ async fn start_metrics(
 ) -> Result<(), Failure> {
     let handle = metrics::install()?;
     if let Some(address) = config.metrics_addr {
-        let listener = bind("METRICS_ADDR", address).await?;
+        let listener = bind("METRICS_ADDR", address)?;
         let router = metrics::router(handle.clone(), recent);
         let serving = http::serve_few("metrics", listener, router, stopping.clone());
         background.spawn(async {
@@ -173,8 +176,14 @@ async fn start_metrics(
     Ok(())
 }
 
-async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
+fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error: io::Error| {
         let advice = match error.kind() {
             ErrorKind::AddrInUse => "another program listens there, maybe a second supersync".to_owned(),
             ErrorKind::PermissionDenied => "permission denied; ports below 1024 need privileges".to_owned(),

@@ -2,7 +2,8 @@
 //!
 //! An unauthenticated connection costs a file descriptor and memory. So their number is limited, in total and per
 //! address ([`Bounds`]); trusted proxies are exempt from the limit per address. When all places are taken, an idle
-//! connection is evicted: first those stalled in a request's head, then those between requests, last those just opened.
+//! connection is evicted: first those stalled in a request's head, then those between requests, then those just opened, and
+//! last those that were in use a moment ago.
 //! Running requests and sockets are never evicted. If none can be, a new connection gets one of a few places reserved
 //! for probes, or is refused. The contents of requests play no part.
 
@@ -25,6 +26,8 @@ use super::allowance::Allowance;
 
 /// A head still incomplete after this time counts as stalled.
 const STALLED: Duration = Duration::from_secs(2);
+/// A connection that was idle for less counts as in use: its client may be sending the next request in this moment.
+const IN_USE: Duration = Duration::from_secs(1);
 /// Connections examined for an eviction, and candidates after which the search ends.
 const LOOK_AT: usize = 2048;
 const CHOOSE_FROM: usize = 64;
@@ -143,11 +146,15 @@ impl Connection {
             return None;
         }
         let since_ms = self.since_ms.load(Ordering::Relaxed);
-        if self.is(Phase::Waiting) {
-            return Some((1, since_ms));
-        }
-        let is_stalled = now_ms.saturating_sub(since_ms) >= millis(STALLED);
-        (self.is(Phase::Silent) || self.is(Phase::Head)).then_some((if is_stalled { 0 } else { 2 }, since_ms))
+        let age_ms = now_ms.saturating_sub(since_ms);
+        let class = if self.is(Phase::Waiting) {
+            if age_ms >= millis(IN_USE) { 1 } else { 3 }
+        } else if self.is(Phase::Silent) || self.is(Phase::Head) {
+            if age_ms >= millis(STALLED) { 0 } else { 2 }
+        } else {
+            return None;
+        };
+        Some((class, since_ms))
     }
 }
 
@@ -504,20 +511,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_stalled_goes_first_then_who_waits_then_who_has_just_come() {
+    async fn the_stalled_go_first_then_the_idle_then_newcomers_then_those_in_use() {
         let doors = doors(5, 8, 2);
         let mut places = Vec::new();
         for n in 0..5 {
             places.push(doors.enter(nth(n)).await.unwrap().0);
         }
-        let [stalled, waiting, longer, fresh, socket] = &places[..] else { panic!() };
+        let [stalled, in_use, idle, fresh, socket] = &places[..] else { panic!() };
         socket.connection.upgraded();
-        longer.connection.answered();
+        idle.connection.answered();
         tokio::time::advance(STALLED).await;
-        waiting.connection.answered();
+        in_use.connection.answered();
         fresh.connection.enter(Phase::Head);
         let mut newcomers = Vec::new();
-        for (n, leaves) in (10..).zip([stalled, longer, waiting, fresh]) {
+        for (n, leaves) in (10..).zip([stalled, idle, fresh, in_use]) {
             assert!(!is_told(leaves).await);
             let (place, welcome) = doors.enter(nth(n)).await.unwrap();
             assert_eq!(welcome, Welcome::Served);

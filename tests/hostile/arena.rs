@@ -10,6 +10,7 @@ use supersync::clock::Clock;
 use supersync::config::Database;
 use supersync::mail::Mailer;
 use supersync::store;
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout_at};
 
 use crate::crew::{self, Crew, Pace};
@@ -33,11 +34,6 @@ fn seconds() -> Duration {
     Duration::from_secs(told.unwrap_or(2))
 }
 
-/// Whether there is time for attacks that are like others and take long.
-pub fn thorough() -> bool {
-    std::env::var_os("SUPERSYNC_HOSTILE_SECONDS").is_some()
-}
-
 /// A running server with honest accounts.
 pub struct Arena {
     backend: Backend,
@@ -48,7 +44,11 @@ pub struct Arena {
     bytes_before: u64,
     pub stage: Stage,
     wrong: Vec<String>,
+    _turn: MutexGuard<'static, ()>,
 }
+
+/// One arena at a time, also where tests run as threads of one process: they compare times.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 impl Arena {
     pub async fn open(backend: Backend) -> Self {
@@ -57,6 +57,7 @@ impl Arena {
 
     /// The same with further limits (arguments of `prlimit`) and settings.
     pub async fn open_with(backend: Backend, limits: &[&str], more: &[(&str, &str)]) -> Self {
+        let turn = TURN.lock().await;
         let database = TestDatabase::create(backend).await;
         let more = [&[NO_PROXY], more].concat();
         let program = Program::start_limited(&database, &[&[LIMIT], limits].concat(), &more).await;
@@ -85,7 +86,7 @@ impl Arena {
         let baseline = crew.pace(begin, end).await;
         let bytes_before = size_of(&database).await;
         let wrong = baseline.refusals.iter().map(|refusal| format!("without any attack: {refusal}")).collect();
-        Self { backend, database, program, crew, baseline, bytes_before, stage, wrong }
+        Self { backend, database, program, crew, baseline, bytes_before, stage, wrong, _turn: turn }
     }
 
     /// Lets an attack run until [`Stage::until`], which counts from [`Stage::ready`] if there is something to prepare, and judges what the others noticed of it.
@@ -136,7 +137,7 @@ impl Arena {
     }
 
     async fn end(self) -> Vec<String> {
-        let Self { backend, database, mut program, crew, bytes_before, stage, mut wrong, .. } = self;
+        let Self { backend, database, mut program, crew, bytes_before, stage, mut wrong, _turn: turn, .. } = self;
         if program.has_ended() {
             return wrong;
         }
@@ -154,6 +155,7 @@ impl Arena {
         print(backend, "all of them", &told, &broken);
         wrong.extend(broken);
         stage.store.close().await;
+        drop(turn);
         wrong
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::arena::{Arena, thorough};
+use crate::arena::Arena;
 use crate::foe::{CLIENT, Foe, Stage, full_state};
 use crate::harness::{Backend, Op, op, snapshot, upload};
 
@@ -41,18 +41,16 @@ async fn slow(backend: Backend) {
             readers(&foe, 40, 1, "GET", "/api/sync/ops?sinceSeq=0&limit=1", b"").await;
         })
         .await;
-    if thorough() {
-        arena
-            .attack("readers: the same of eight accounts", async |stage| {
-                let mut foes = Vec::new();
-                for _ in 0..8 {
-                    foes.push(with(stage, &[op(CLIENT).payload("x".repeat(LARGE / 2))]).await);
-                }
-                let path = "/api/sync/ops?sinceSeq=0&limit=1";
-                join_all(foes.iter().map(|foe| readers(foe, 8, 1, "GET", path, b""))).await;
-            })
-            .await;
-    }
+    arena
+        .attack("readers: the same of eight accounts", async |stage| {
+            let mut foes = Vec::new();
+            for _ in 0..8 {
+                foes.push(with(stage, &[op(CLIENT).payload("x".repeat(LARGE / 2))]).await);
+            }
+            let path = "/api/sync/ops?sinceSeq=0&limit=1";
+            join_all(foes.iter().map(|foe| readers(foe, 8, 1, "GET", path, b""))).await;
+        })
+        .await;
     arena
         .attack("readers: uploads that let 20 MB come along and read nothing", async |stage| {
             let foe = with(stage, &[op(CLIENT).payload("x".repeat(LARGE))]).await;

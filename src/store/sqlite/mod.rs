@@ -58,6 +58,10 @@ const WAL_KEPT: u32 = 96 << 20;
 /// A reading connection of the driver that has not been used for so long is closed, and its page cache with it.
 const IDLE: Duration = Duration::from_mins(1);
 
+/// The page cache of each connection but the commits' own: 4 MiB. There are ten, and one large payload fills any of them; what
+/// they miss the operating system has.
+const SMALL_CACHE: &str = "-4096";
+
 /// How to open the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SqliteOptions {
@@ -145,7 +149,7 @@ impl SqliteStore {
         let writing = connect_options(path, options)
             .pragma("wal_autocheckpoint", "0")
             .pragma("journal_size_limit", WAL_KEPT.to_string())
-            .pragma("cache_size", "-16384");
+            .pragma("cache_size", SMALL_CACHE);
         let mut driver = writing.connect().await?;
         if lock.is_some() {
             migrate::run_sqlite(&mut driver, path).await?;
@@ -155,7 +159,7 @@ impl SqliteStore {
             payload::purge(&open_writer(&file, options.busy_timeout)?)?;
         }
         let writer = Arc::new(Writer::new(driver, move || open_writer(&file, options.busy_timeout))?);
-        let reading = connect_options(path, options).pragma("query_only", "1").pragma("cache_size", "-16384");
+        let reading = connect_options(path, options).pragma("query_only", "1").pragma("cache_size", SMALL_CACHE);
         let file = path.to_owned();
         let count = usize::try_from(options.readers.max(1)).unwrap_or(1);
         let logs = Threads::start("sqlite-reader", count, move || open_reader(&file, options.busy_timeout))?;
@@ -230,7 +234,7 @@ fn open_writer(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connecti
     connection.set_prepared_statement_cache_capacity(commit::STATEMENTS);
     // The state row that each commit changes first is the proof that the account exists; a look-up for each row more would
     // tell nothing new. Accounts are deleted by the driver's connection, which does take along what hangs on them.
-    connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF;")?;
+    connection.execute_batch("PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF;")?;
     Ok(connection)
 }
 
@@ -238,7 +242,8 @@ fn open_writer(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connecti
 fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     let connection = open_direct(path, busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(reader::STATEMENTS);
-    connection.execute_batch("PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY; PRAGMA query_only = 1;")?;
+    connection.pragma_update(None, "cache_size", SMALL_CACHE)?;
+    connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA query_only = 1;")?;
     Ok(connection)
 }
 
