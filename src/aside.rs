@@ -28,3 +28,24 @@ pub async fn aside<T>(large: bool, work: impl FnOnce() -> T) -> T {
     }
     tokio::task::block_in_place(work)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn others_go_on_while_large_work_keeps_the_only_thread() {
+        let (told, hears) = mpsc::channel();
+        let large = tokio::spawn(aside(true, move || hears.recv_timeout(Duration::from_mins(1))));
+        tokio::spawn(aside(false, move || told.send(()))).await.unwrap().unwrap();
+        large.await.unwrap().expect("the small work was done meanwhile");
+    }
+
+    #[tokio::test]
+    async fn a_runtime_of_one_thread_does_it_there() {
+        assert_eq!(aside(true, || 7).await, 7);
+    }
+}
