@@ -1,5 +1,6 @@
 //! The program itself, started as an operator starts it, to be killed as an operator would rather not.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Output, Stdio};
@@ -181,8 +182,10 @@ pub fn ladder() -> Ladder {
     Ladder { request: LONG_PATIENCE, sync_wait: LONG_PATIENCE, ..Ladder::default() }
 }
 
-/// A port that nobody listens on. Somebody else could take it before the program does; then the start fails.
+/// A port on which nobody listens. Not one of those that the system gives to connections: such a one may be taken again
+/// before it is used.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    let random = || RandomState::new().hash_one(());
+    let ports = std::iter::repeat_with(|| u16::try_from(10_000 + random() % 20_000).expect("below 30,000"));
+    ports.take(1000).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).expect("a free port")
 }
