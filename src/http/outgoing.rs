@@ -34,8 +34,8 @@ use crate::store::{LARGE_PAYLOAD_BYTES, Store, StoreError};
 
 /// How long it may take until an answer has left: the app has given up long before, after 75 seconds.
 const SENDING_TIME: Duration = Duration::from_mins(2);
-/// What is handed over at once.
-const SLICE_BYTES: usize = 256 * 1024;
+/// What is handed over at once: the usual page of 500 operations.
+const SLICE_BYTES: usize = 512 * 1024;
 /// Answers up to this size are packed as a whole, larger ones while they are sent.
 const PACK_WHOLE_BYTES: usize = 1024 * 1024;
 /// Larger answers are packed off the threads that serve requests.

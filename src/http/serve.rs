@@ -46,7 +46,7 @@ const METRICS_SILENCE: Duration = Duration::from_secs(30);
 
 /// What the system keeps of an answer that it can't send yet. Without a bound it would be megabytes for each connection, and
 /// how fast the other side reads could be seen only each time that they have gone.
-const UNSENT_BYTES: u32 = 256 * 1024;
+const UNSENT_BYTES: u32 = 512 * 1024;
 
 /// Serves until `shutdown` is cancelled, then stops. For `timeouts.linger` everything is served as before, but readiness
 /// says no and answers end their connections, so that a balancer goes elsewhere without meeting a closed door. Then: no

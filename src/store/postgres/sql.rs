@@ -153,7 +153,7 @@ WITH s AS MATERIALIZED (
 SELECT server_seq, op_id, client_id, action_type, op_type, entity_type, entity_id, entity_ids, storage_bytes,
     vector_clock, client_timestamp, schema_version, is_payload_encrypted, sync_import_reason, repair_base_server_seq,
     received_at, CASE WHEN fits AND octet_length(payload) < $9 THEN payload END, fits, NULL::int8 AS first_seq,
-    octet_length(payload)
+    CASE WHEN octet_length(payload) >= $9 THEN octet_length(payload) END
 FROM (
     SELECT p.*, nth <= $5 AND (nth = 1 OR running <= $6) AS fits
     FROM (

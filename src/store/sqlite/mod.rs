@@ -58,8 +58,10 @@ const WAL_KEPT: u32 = 96 << 20;
 /// A reading connection of the driver that has not been used for so long is closed, and its page cache with it.
 const IDLE: Duration = Duration::from_mins(1);
 
-/// The page cache of each connection but the commits' own: 4 MiB. There are ten, and one large payload fills any of them; what
-/// they miss the operating system has.
+/// The page cache of each connection that reads logs: 8 MiB.
+const LOG_CACHE: &str = "-8192";
+/// That of each other one but the commits' own: 4 MiB. One large payload fills any of them; what they miss the operating system
+/// has.
 const SMALL_CACHE: &str = "-4096";
 
 /// How to open the file.
@@ -242,7 +244,7 @@ fn open_writer(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connecti
 fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     let connection = open_direct(path, busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(reader::STATEMENTS);
-    connection.pragma_update(None, "cache_size", SMALL_CACHE)?;
+    connection.pragma_update(None, "cache_size", LOG_CACHE)?;
     connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA query_only = 1;")?;
     Ok(connection)
 }

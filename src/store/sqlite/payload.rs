@@ -36,8 +36,9 @@ macro_rules! outgoing_op_columns {
             $crate::store::row::op_columns!(
                 "CASE WHEN payload_id IS NULL AND length(payload) < 1048576 THEN payload END"
             ),
-            ", NULL, CASE WHEN payload_id IS NULL THEN length(payload) ELSE \
-             (SELECT SUM(length(p.data)) FROM payload_parts p WHERE p.payload_id = operations.payload_id) END"
+            ", NULL, CASE WHEN payload_id IS NOT NULL THEN \
+             (SELECT SUM(length(p.data)) FROM payload_parts p WHERE p.payload_id = operations.payload_id) \
+             WHEN length(payload) >= 1048576 THEN length(payload) END"
         )
     };
 }
