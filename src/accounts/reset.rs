@@ -26,7 +26,7 @@ pub enum ResetError {
 
 impl Accounts {
     /// Mails a link to the address if a verified account has it. The answer does not tell. An account without a
-    /// password gets one too: whoever reads its mail can sign in anyway.
+    /// password gets one too: anybody who reads its mail can sign in anyway.
     ///
     /// # Errors
     /// See [`LinkError`].

@@ -23,7 +23,7 @@ pub struct Reclaimer {
     store: Arc<dyn Store>,
     waiting: Mutex<BTreeSet<UserId>>,
     arrived: Notify,
-    /// Held by whoever deletes: two at once would do the same twice.
+    /// Held during a deletion: two at once would do the same work twice.
     turn: tokio::sync::Mutex<()>,
 }
 

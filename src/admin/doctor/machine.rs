@@ -61,7 +61,7 @@ fn folder(path: &Path, about: &Metadata) -> Option<Finding> {
     })
 }
 
-/// Whoever else may enter the folder sees what is there; its secret files have rights of their own.
+/// Other users with access to the folder see its file names; secret files have permissions of their own.
 fn visitors(path: &Path) -> Option<Finding> {
     let about = fs::metadata(path).ok()?;
     (about.permissions().mode() & GROUP_AND_OTHERS != 0).then(|| {

@@ -45,7 +45,7 @@ const MAX_BATCH_OPS: usize = 1000;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Entities that one commit of an account touches.
 const MAX_BATCH_ENTITIES: usize = 2000;
-/// So many bytes of text are as much work as an entity.
+/// Bytes of text that take as much work as one entity.
 const ENTITY_BYTES: usize = 256;
 /// How often a batch is planned anew because another instance was faster.
 const MAX_ATTEMPTS: u32 = 5;
@@ -366,7 +366,11 @@ impl Writer {
             let store = self.context.store.as_ref();
             let found = if needs.load_heads {
                 let heads = lookup::heads(store, self.user, &state.account.sync).await;
-                heads.map(|heads| self.state.as_mut().map_or((), |state| state.heads = heads))
+                heads.map(|heads| {
+                    if let Some(state) = &mut self.state {
+                        state.heads = heads;
+                    }
+                })
             } else {
                 lookup::facts(store, state, needs, facts, self.context.options.archive_percent).await
             };
@@ -548,7 +552,7 @@ impl Writer {
     }
 }
 
-/// Whether going through it takes so long that others should not wait.
+/// Whether its work takes so long that other accounts must not wait for it.
 fn is_large(batch: &[Pending]) -> bool {
     let weight = |work: &Work| ENTITY_BYTES * work.entities() + work.bytes();
     batch.iter().fold(0, |sum: usize, pending| sum.saturating_add(weight(&pending.work))) > LARGE_BYTES

@@ -90,7 +90,7 @@ macro_rules! invite_steps {
             passkey: Option<&NewPasskey>,
             now_ms: i64,
         ) -> Result<Unique<UserId>> {
-            // First: whoever uses the same invitation at the same time waits here.
+            // First, so that a concurrent use of the same invitation waits here.
             let taken = sqlx::query(
                 "UPDATE invites SET used_at = $2 WHERE token_hash = $1 AND expires_at > $2 AND used_at IS NULL \
                  RETURNING makes_admin, is_claim",
