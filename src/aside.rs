@@ -34,14 +34,21 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn others_go_on_while_large_work_keeps_the_only_thread() {
-        let (told, hears) = mpsc::channel();
-        let large = tokio::spawn(aside(true, move || hears.recv_timeout(Duration::from_mins(1))));
-        tokio::spawn(aside(false, move || told.send(()))).await.unwrap().unwrap();
-        large.await.unwrap().expect("the small work was done meanwhile");
+        let (begun, has_begun) = oneshot::channel();
+        let (finish, finished) = mpsc::channel();
+        let large = tokio::spawn(aside(true, move || {
+            begun.send(()).expect("the test waits");
+            finished.recv_timeout(Duration::from_mins(1))
+        }));
+        has_begun.await.expect("it begins");
+        tokio::spawn(async move { finish.send(()) });
+        large.await.expect("no panic").expect("the other task ran meanwhile");
     }
 
     #[tokio::test]
