@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::{Counter, counter};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -232,11 +233,19 @@ impl Connections {
         };
         self.running.spawn(self.cut.clone().run_until_cancelled_owned(async move {
             let mut connection = pin!(connection);
+            // What the system has already received, but not yet reported, is heard first.
+            let mut told = pin!(async {
+                attended.guest.told_to_leave().await;
+                let is_in_head = attended.guest.head_since().is_some();
+                yield_now().await;
+                is_in_head
+            });
             let mut is_told = false;
             let mut is_finishing = false;
             let mut look_at = Instant::now() + attended.head_time;
             loop {
                 tokio::select! {
+                    biased;
                     ended = connection.as_mut() => {
                         if let Err(error) = ended {
                             tracing::debug!(%error, "connection ended");
@@ -247,9 +256,9 @@ impl Connections {
                         is_finishing = true;
                         connection.as_mut().graceful_shutdown();
                     }
-                    () = attended.guest.told_to_leave(), if !is_told => {
+                    was_in_head = told.as_mut(), if !is_told => {
                         is_told = true;
-                        if attended.guest.head_since().is_some() {
+                        if was_in_head && !attended.guest.is_busy() {
                             return;
                         }
                         connection.as_mut().graceful_shutdown();

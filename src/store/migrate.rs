@@ -2,16 +2,51 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
-use sqlx::Row as _;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::{Row as _, SqlStr};
 
 use super::{Result, StoreError};
 
-static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+/// The migrations of a database. Not `sqlx::migrate!`, which makes cargo compile sqlx with its drivers a second time.
+macro_rules! migrator {
+    ($database:literal) => {
+        migrator!(
+            $database:
+            "0001_sync_core",
+            "0002_speed",
+            "0003_sessions",
+            "0004_sign_in",
+            "0005_mail_language",
+            "0006_adoptions",
+            "0007_sparse_logs",
+            "0008_step_up",
+            "0009_sign_in_again",
+            "0011_device_rows",
+        )
+    };
+    ($database:literal: $($name:literal,)+) => {
+        LazyLock::new(|| {
+            Migrator::with_migrations(vec![
+                $(migration($name, include_str!(concat!("../../migrations/", $database, "/", $name, ".sql"))),)+
+            ])
+        })
+    };
+}
+
+static SQLITE: LazyLock<Migrator> = migrator!("sqlite");
+static POSTGRES: LazyLock<Migrator> = migrator!("postgres");
+
+/// A migration with the version and the description that its file's name gives.
+fn migration(name: &'static str, sql: &'static str) -> Migration {
+    let (version, description) = name.split_once('_').expect("a number, then a description");
+    let version = version.parse().expect("a number");
+    let description = description.replace('_', " ").into();
+    Migration::new(version, description, MigrationType::Simple, SqlStr::from_static(sql), false)
+}
 
 /// One version of the schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,5 +141,22 @@ fn refused(error: MigrateError, database: &str) -> StoreError {
         )),
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         other => StoreError::Refused(format!("migrating the database {database} failed: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_file_is_a_migration() {
+        for (database, migrator) in [("sqlite", &SQLITE), ("postgres", &POSTGRES)] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(database);
+            let found = Migrator::new(folder).await.expect("the folder is read");
+            let all = |migrator: &Migrator| -> Vec<_> {
+                migrator.iter().map(|one| (one.version, one.description.clone(), one.checksum.clone())).collect()
+            };
+            assert_eq!(all(migrator), all(&found), "{database}");
+        }
     }
 }

@@ -43,6 +43,12 @@ macro_rules! user_columns {
 macro_rules! decode_op {
     ($row:expr) => {{
         let row = $row;
+        row.try_get::<Vec<u8>, _>(16)
+            .map_err($crate::store::StoreError::from)
+            .and_then(|payload| $crate::store::row::decode_op!(row, payload))
+    }};
+    ($row:expr, $payload:expr) => {{
+        let row = $row;
         (|| -> $crate::store::Result<$crate::protocol::StoredOp> {
             Ok($crate::protocol::StoredOp {
                 server_seq: row.try_get(0)?,
@@ -61,7 +67,7 @@ macro_rules! decode_op {
                 import_reason: $crate::store::row::import_reason(row.try_get(13)?)?,
                 repair_base_server_seq: row.try_get(14)?,
                 received_at: row.try_get(15)?,
-                payload: ::bytes::Bytes::from(row.try_get::<Vec<u8>, _>(16)?),
+                payload: ::bytes::Bytes::from($payload),
             })
         })()
     }};

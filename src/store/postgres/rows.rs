@@ -7,15 +7,37 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::postgres::{PgHasArrayType, PgTypeInfo, Postgres};
+use sqlx::encode::{Encode, IsNull};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::PgRecordEncoder;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, Postgres};
 
 use crate::protocol::{ImportReason, StoredOp, UserId};
 use crate::store::row::entity_ids_text;
 use crate::store::{Commit, heads};
 
-/// Says that a struct is a row of a table.
+/// Defines a struct that is a row of a table.
 macro_rules! row_of {
-    ($row:ident, $table:literal) => {
+    (
+        $(#[$doc:meta])*
+        $table:literal => struct $row:ident<$life:lifetime> {
+            $($field:ident: $type:ty,)+
+        }
+    ) => {
+        $(#[$doc])*
+        pub(super) struct $row<$life> {
+            $($field: $type,)+
+        }
+
+        impl Encode<'_, Postgres> for $row<'_> {
+            fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                let mut record = PgRecordEncoder::new(buffer);
+                $(record.encode(&self.$field)?;)+
+                record.finish();
+                Ok(IsNull::No)
+            }
+        }
+
         impl sqlx::Type<Postgres> for $row<'_> {
             fn type_info() -> PgTypeInfo {
                 PgTypeInfo::with_name($table)
@@ -30,33 +52,29 @@ macro_rules! row_of {
     };
 }
 
-row_of!(StateRow, "user_sync_state");
-row_of!(OperationRow, "operations");
-row_of!(HeadRow, "entity_heads");
-row_of!(DeviceRow, "sync_devices");
-
-/// A row of `user_sync_state`.
-#[derive(sqlx::Encode)]
-pub(super) struct StateRow<'a> {
-    user_id: i64,
-    revision: i64,
-    generation: i64,
-    base_seq: i64,
-    pruned_seq: i64,
-    last_seq: i64,
-    vector_clock: &'a str,
-    full_state_seq: Option<i64>,
-    full_state_client_id: Option<&'a str>,
-    full_state_clock: Option<&'a str>,
-    replacement_seq: Option<i64>,
-    storage_used_bytes: i64,
-    snapshot_seq: Option<i64>,
-    snapshot_at: Option<i64>,
-    snapshot_bytes: Option<i64>,
-    heads_seq: i64,
-    sealed_seq: i64,
-    sealed_max_op_id: Option<&'a str>,
-    sparse_up_to: i64,
+row_of! {
+    /// A row of `user_sync_state`.
+    "user_sync_state" => struct StateRow<'a> {
+        user_id: i64,
+        revision: i64,
+        generation: i64,
+        base_seq: i64,
+        pruned_seq: i64,
+        last_seq: i64,
+        vector_clock: &'a str,
+        full_state_seq: Option<i64>,
+        full_state_client_id: Option<&'a str>,
+        full_state_clock: Option<&'a str>,
+        replacement_seq: Option<i64>,
+        storage_used_bytes: i64,
+        snapshot_seq: Option<i64>,
+        snapshot_at: Option<i64>,
+        snapshot_bytes: Option<i64>,
+        heads_seq: i64,
+        sealed_seq: i64,
+        sealed_max_op_id: Option<&'a str>,
+        sparse_up_to: i64,
+    }
 }
 
 impl<'a> StateRow<'a> {
@@ -88,28 +106,29 @@ impl<'a> StateRow<'a> {
     }
 }
 
-/// A row of `operations`.
-#[derive(sqlx::Encode)]
-pub(super) struct OperationRow<'a> {
-    user_id: i64,
-    server_seq: i64,
-    generation: i64,
-    storage_bytes: i64,
-    client_timestamp: i64,
-    received_at: i64,
-    repair_base_server_seq: Option<i64>,
-    schema_version: i16,
-    is_payload_encrypted: bool,
-    op_id: &'a str,
-    client_id: &'a str,
-    action_type: &'a str,
-    op_type: &'a str,
-    entity_type: &'a str,
-    entity_id: Option<&'a str>,
-    entity_ids: Option<String>,
-    sync_import_reason: Option<&'a str>,
-    vector_clock: &'a str,
-    payload: &'a [u8],
+row_of! {
+    /// A row of `operations`.
+    "operations" => struct OperationRow<'a> {
+        user_id: i64,
+        server_seq: i64,
+        generation: i64,
+        storage_bytes: i64,
+        client_timestamp: i64,
+        received_at: i64,
+        repair_base_server_seq: Option<i64>,
+        schema_version: i16,
+        is_payload_encrypted: bool,
+        op_id: &'a str,
+        client_id: &'a str,
+        action_type: &'a str,
+        op_type: &'a str,
+        entity_type: &'a str,
+        entity_id: Option<&'a str>,
+        entity_ids: Option<String>,
+        sync_import_reason: Option<&'a str>,
+        vector_clock: &'a str,
+        payload: &'a [u8],
+    }
 }
 
 impl<'a> OperationRow<'a> {
@@ -138,15 +157,16 @@ impl<'a> OperationRow<'a> {
     }
 }
 
-/// A row of `entity_heads`.
-#[derive(sqlx::Encode)]
-pub(super) struct HeadRow<'a> {
-    user_id: i64,
-    server_seq: i64,
-    is_time_delta: bool,
-    entity_key: &'a [u8],
-    client_id: &'a str,
-    vector_clock: &'a str,
+row_of! {
+    /// A row of `entity_heads`.
+    "entity_heads" => struct HeadRow<'a> {
+        user_id: i64,
+        server_seq: i64,
+        is_time_delta: bool,
+        entity_key: &'a [u8],
+        client_id: &'a str,
+        vector_clock: &'a str,
+    }
 }
 
 impl<'a> HeadRow<'a> {
@@ -162,13 +182,14 @@ impl<'a> HeadRow<'a> {
     }
 }
 
-/// A row of `sync_devices`.
-#[derive(sqlx::Encode)]
-pub(super) struct DeviceRow<'a> {
-    user_id: i64,
-    client_id: &'a str,
-    last_seen_at: i64,
-    created_at: i64,
+row_of! {
+    /// A row of `sync_devices`.
+    "sync_devices" => struct DeviceRow<'a> {
+        user_id: i64,
+        client_id: &'a str,
+        last_seen_at: i64,
+        created_at: i64,
+    }
 }
 
 impl<'a> DeviceRow<'a> {

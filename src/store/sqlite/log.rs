@@ -8,7 +8,7 @@ use rusqlite::params;
 use sqlx::{Connection as _, Row as _};
 
 use super::columns::Columns;
-use super::payload::{PART, READ_PIECE, outgoing_op_columns, stored_op_columns};
+use super::payload::{self, PART, READ_PIECE, outgoing_op_columns, parted_op_columns, stored_op_columns};
 use super::reader::Reader;
 use super::{SqliteStore, overwrite, test_mode};
 use crate::protocol::response::{IdsPart, OpParts, OutgoingOp};
@@ -107,19 +107,22 @@ const ARCHIVED: &str = "SELECT generation, from_seq, to_seq, reason, bytes, arch
 
 /// How an operation's row gets into a page.
 trait FromRow: PageOp {
-    /// The statement that reads them: columns 0 to 16 are an operation's, 17 is a segment's first sequence, 18 the size of
-    /// a payload that is left out.
+    /// The statement that reads them: columns 0 to 16 are an operation's, 17 is a segment's first sequence, 18 says
+    /// of a payload that is left out where it is, or its size.
     const READ: &'static str;
 
     /// `false`: no more rows are needed.
-    fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool>;
+    fn take(reader: &Reader<'_>, row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool>;
 }
 
 impl FromRow for StoredOp {
-    const READ: &'static str = read_log!(concat!(stored_op_columns!(), ", NULL, NULL"));
+    const READ: &'static str = read_log!(parted_op_columns!());
 
-    fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
-        let op: Self = decode_op!(row)?;
+    fn take(reader: &Reader<'_>, row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
+        let op: Self = match row.try_get(18)? {
+            None => decode_op!(row)?,
+            Some(payload_id) => decode_op!(row, payload::read_parts(reader, payload_id)?)?,
+        };
         page.row(op.server_seq, op)
     }
 }
@@ -128,7 +131,7 @@ impl FromRow for OutgoingOp {
     const READ: &'static str = read_log!(outgoing_op_columns!());
 
     /// Encodes it from where it lies: what is text in the database and JSON for clients is not taken apart in between.
-    fn take(row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
+    fn take(_: &Reader<'_>, row: Columns<'_>, page: &mut Builder<'_, Self>) -> Result<bool> {
         let seq = row.try_get(0)?;
         let payload: Option<&[u8]> = row.try_get(16)?;
         let parts = OpParts {
@@ -417,7 +420,7 @@ impl SqliteStore {
                             page.segment(first_seq, row.try_get(0)?, row.try_get(16)?)?;
                             Ok(true)
                         }
-                        None => T::take(row, &mut page),
+                        None => T::take(reader, row, &mut page),
                     })?;
                     page.end_stretch()?;
                 }

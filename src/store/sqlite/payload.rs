@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use super::reader::Reader;
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::{Commit, Result};
 
@@ -29,6 +30,12 @@ macro_rules! stored_op_columns {
         $crate::store::row::op_columns!($crate::store::sqlite::payload::payload!())
     };
 }
+/// The same without the payloads that are in parts, and behind them those payloads' numbers.
+macro_rules! parted_op_columns {
+    () => {
+        concat!($crate::store::row::op_columns!("CASE WHEN payload_id IS NULL THEN payload END"), ", NULL, payload_id")
+    };
+}
 /// The same without large payloads, and behind them the payload's size.
 macro_rules! outgoing_op_columns {
     () => {
@@ -42,13 +49,15 @@ macro_rules! outgoing_op_columns {
         )
     };
 }
-pub(super) use {outgoing_op_columns, payload, stored_op_columns};
+pub(super) use {outgoing_op_columns, parted_op_columns, payload, stored_op_columns};
 
 /// A piece of a payload: one of the parts that it is stored in, or as much of it.
 pub(super) const READ_PIECE: &str = "SELECT CASE WHEN payload_id IS NULL THEN substr(payload, ?3 * ?4 + 1, ?4) ELSE \
      (SELECT p.data FROM payload_parts p WHERE p.payload_id = operations.payload_id AND p.part = ?3) END \
      FROM operations WHERE user_id = ?1 AND server_seq = ?2";
 
+const PARTS_SIZE: &str = "SELECT SUM(length(data)) FROM payload_parts WHERE payload_id = ?1";
+const PARTS: &str = "SELECT data FROM payload_parts WHERE payload_id = ?1 ORDER BY part";
 const NEXT: &str = "SELECT COALESCE(MAX(payload_id), 0) + 1 FROM payload_parts";
 const PUT: &str = "INSERT INTO payload_parts (payload_id, part, data) VALUES (?1, ?2, ?3)";
 const DISCARD: &str = "DELETE FROM payload_parts WHERE payload_id = ?1 \
@@ -89,6 +98,18 @@ impl Staged {
 /// A payload's parts, in order.
 pub(super) fn parts(payload: &Bytes) -> impl Iterator<Item = Bytes> {
     (0..payload.len()).step_by(PART).map(|start| payload.slice(start..payload.len().min(start + PART)))
+}
+
+/// A payload from its parts, each of which goes straight to its place: the database would hold the whole several times.
+pub(super) fn read_parts(reader: &Reader<'_>, id: i64) -> Result<Vec<u8>> {
+    // No parts at all are a fault: their sum is NULL, which is no size.
+    let size = reader.first(PARTS_SIZE, [id], |row| row.try_get::<i64, _>(0))?.unwrap_or(0);
+    let mut payload = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    reader.rows(PARTS, [id], |row| {
+        payload.extend_from_slice(row.try_get(0)?);
+        Ok(true)
+    })?;
+    Ok(payload)
 }
 
 /// Writes the next part of a payload; the first one if it has no number yet. Returns its number.

@@ -17,7 +17,7 @@ use crate::store::error::waited;
 use crate::store::{PoolUse, Result, StoreError};
 
 /// Prepared statements that stay ready on each connection: all that logs are read with.
-pub(super) const STATEMENTS: usize = 16;
+pub(super) const STATEMENTS: usize = 18;
 
 /// The threads, each of which has one reader at most.
 #[derive(Debug)]
