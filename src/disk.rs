@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Database};
 
-/// How often the disk is checked. Requests can't write the minimum of free space in that time.
+/// How often the disk is checked: often enough that requests don't use up the required free space in between.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The state of the disk. Cheap to clone; clones share it.

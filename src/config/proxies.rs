@@ -133,12 +133,12 @@ impl TrustedProxies {
     pub(super) fn warning(&self) -> Option<String> {
         match self {
             Self::Hops(hops) if *hops > 0 => Some(format!(
-                "TRUSTED_PROXIES: {hops} believes whoever reaches the port about where a request comes from. Name the proxies' \
-                 addresses or networks instead: {LOOPBACK} for a proxy on this machine, 10.0.0.0/8 or private for one in a network \
-                 of your own"
+                "TRUSTED_PROXIES: with {hops}, any client that reaches the port directly can claim any address. List the proxies' \
+                 addresses or networks instead: {LOOPBACK} for a proxy on this machine, 10.0.0.0/8 or private for one in a private \
+                 network"
             )),
             Self::Networks(networks) if networks.iter().any(Network::is_everything) => Some(
-                "TRUSTED_PROXIES: a network of all addresses believes everybody; name those of the proxies".to_owned(),
+                "TRUSTED_PROXIES: this network contains every address, so every client is trusted; list the proxies only".to_owned(),
             ),
             _ => None,
         }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_believes_too_much_warns() {
+    fn settings_that_trust_too_much_warn() {
         let warns = |text: &str| TrustedProxies::parse(text).expect("valid").warning().is_some();
         assert!(warns("1") && warns("16") && warns("::/0") && warns("127.0.0.1, 0.0.0.0/0"));
         assert!(!warns("0") && !warns("none") && !warns("private") && !warns("loopback"));

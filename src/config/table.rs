@@ -83,7 +83,7 @@ pub const GROUPS: &[Group] = &[
             value(
                 "TRUSTED_PROXIES",
                 "127.0.0.1, ::1",
-                "Addresses and networks of the reverse proxies before the server, such as `10.0.0.0/8`; `loopback`, `private`, `none`. Only they are believed about the client's address: the rightmost entry of `X-Forwarded-For` that is none of them. A number, as before, believes that many entries of whoever reaches the port, and warns.",
+                "Addresses and networks of the reverse proxies in front of the server, such as `10.0.0.0/8`; or `loopback`, `private`, `none`. The client's address is taken from `X-Forwarded-For` only when the request comes from one of them: its rightmost entry that is not itself a proxy. A number, as in the old server, trusts that many entries from any peer, exempts every peer from the limit of connections per address, and logs a warning.",
             ),
             value(
                 "CORS_ENABLED",
@@ -254,7 +254,7 @@ pub const GROUPS: &[Group] = &[
             value(
                 "RATE_LIMIT_CREDENTIALS_PER_15_MINUTES",
                 "20",
-                "Each of `POST /api/account/password`, `/api/account/email`, `/api/account/email/verify`; `/api/passkeys` with what is below it; `/api/invites` with what is below it.",
+                "Each of `POST /api/account/password`, `/api/account/email`, `/api/account/email/verify` and `/undo`, `/api/account/step-up` and `/options`; `/api/passkeys` and `/api/invites` with all routes below them.",
             ),
             value("RATE_LIMIT_REPLACE_TOKEN_PER_15_MINUTES", "5", "`POST /api/replace-token`."),
             value("RATE_LIMIT_DELETE_ACCOUNT_PER_15_MINUTES", "3", "`DELETE /api/account`."),

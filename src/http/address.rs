@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_believes_that_many_entries_of_whoever_it_is() {
+    fn a_number_trusts_that_many_entries_from_any_peer() {
         assert_eq!(from(&["6.6.6.6, 1.1.1.1"], "1"), "1.1.1.1");
         assert_eq!(from(&["6.6.6.6", "1.1.1.1"], "1"), "1.1.1.1");
         assert_eq!(from(&["6.6.6.6, 1.1.1.1, 2.2.2.2"], "2"), "1.1.1.1");

@@ -9,7 +9,7 @@ use crate::harness::{Backend, Server};
 
 on_both_databases! {
     who_is_no_proxy_can_not_say_where_it_comes_from,
-    a_number_still_believes_everybody,
+    a_number_still_trusts_every_peer,
     an_ipv6_network_is_counted_as_a_whole,
     going_round_among_addresses_resets_nobody,
 }
@@ -71,7 +71,7 @@ async fn who_is_no_proxy_can_not_say_where_it_comes_from(on: Backend) {
     assert_eq!(allowed(&nobody, &from("127.0.0.1"), claims(10)).await, 3);
 }
 
-async fn a_number_still_believes_everybody(on: Backend) {
+async fn a_number_still_trusts_every_peer(on: Backend) {
     let server = Server::start_with(on, trusting("1")).await;
     assert_eq!(allowed(&server, &from("127.0.0.2"), claims(10)).await, 10);
     assert_eq!(allowed(&server, &from("127.0.0.2"), (0..10).map(|n| format!("203.0.113.{n}, 192.0.2.1"))).await, 3);

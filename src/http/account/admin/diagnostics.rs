@@ -150,7 +150,7 @@ fn proxies(config: &Config, seen: &Seen) -> Finding {
     let advice = match trusted {
         TrustedProxies::Networks(_) => unlikely_networks(trusted, seen, entries).map(str::to_owned),
         TrustedProxies::Hops(hops) => unlikely_count(*hops, seen, entries).map(|advice| {
-            format!("{advice} Better name the addresses or networks of the proxies: a number believes whoever reaches the port.")
+            format!("{advice} Better list the addresses or networks of the proxies: with a number, any client that reaches the port directly is trusted.")
         }),
     };
     match advice {
