@@ -1,5 +1,6 @@
 # make run    starts the server on the embedded database
 # make test   runs every test; starts a private PostgreSQL server, a browser and a proxy for them
+# make test-postgres-versions  the store's contract and the scenarios on PostgreSQL 16, 17 and 18; needs npm
 # make lint   formatting, clippy, documentation, licences and sources of dependencies; needs cargo-deny
 # make advisories known weaknesses of dependencies; needs the network
 # make fuzz   every fuzz target for 60 s; FUZZ_SECONDS=600 for longer
@@ -15,7 +16,7 @@
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite lint advisories sbom fuzz bench guard hostile readme-walk operator-walk image-walk package-walk build
+.PHONY: run test test-sqlite test-postgres-versions lint advisories sbom fuzz bench guard hostile readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -42,6 +43,12 @@ test:
 test-sqlite:
 	$(WITH_PROGRAMS) $(CARGO) test --locked --all-targets -- --skip postgres
 	$(CARGO) test --locked --doc
+
+test-postgres-versions:
+	for version in 16 17 18; do \
+		scripts/with-postgres-version $$version \
+			$(CARGO) test --locked --test store_contract --test scenarios -- --test-threads 8 postgres || exit 1; \
+	done
 
 lint:
 	$(CARGO) fmt --check
