@@ -417,6 +417,29 @@ async fn plaintext_is_refused_where_encryption_is_required() {
 }
 
 #[tokio::test]
+async fn test_mode_makes_plaintext_that_older_servers_stored_in_accounts_that_encrypt() {
+    for policy in ["optional", "required"] {
+        let test_mode = [("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")];
+        let world = world(&[&test_mode[..], &[("ENCRYPTION_POLICY", policy)]].concat(), |_| ()).await;
+        let token = world.token().await;
+        let import = json!({
+            "id": "1", "clientId": "A", "actionType": "x", "opType": "SYNC_IMPORT", "entityType": "ALL",
+            "payload": "A".repeat(40), "isPayloadEncrypted": true, "vectorClock": {}, "timestamp": NOW_MS, "schemaVersion": 1,
+        });
+        let import = json!({ "ops": [import], "clientId": "A" }).to_string();
+        assert_eq!(world.post(&token, &[], import).await.body["results"][0]["serverSeq"], 1);
+        assert_eq!(world.post(&token, &[], upload("2", "A")).await.status, 400, "{policy}");
+        let upload: Value = serde_json::from_slice(&upload("2", "A")).unwrap();
+        let mut op = upload["ops"][0].clone();
+        op["isPayloadEncrypted"] = json!(false);
+        let path = "/api/test/user/1/legacy-plaintext-ops";
+        let seed = request("POST", path, &[("content-type", "application/json")], json!({ "op": op }).to_string());
+        let seeded = world.send(seed).await;
+        assert_eq!((seeded.status.as_u16(), &seeded.body["serverSeq"]), (201, &json!(2)), "{policy}");
+    }
+}
+
+#[tokio::test]
 async fn limits_and_sequences_are_read_as_javascript_reads_them() {
     let world = plain_world().await;
     let bearer = format!("Bearer {}", world.token().await);
