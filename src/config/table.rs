@@ -98,7 +98,7 @@ pub const GROUPS: &[Group] = &[
             value(
                 "ENCRYPTION_POLICY",
                 "optional",
-                "`optional` or `required`: whether accounts must use end-to-end encryption.",
+                "`optional` or `required`: whether accounts must use end-to-end encryption. Accounts whose newest full state is encrypted must in any case.",
             ),
             unset(
                 "TEST_MODE",

@@ -71,7 +71,13 @@ pub async fn read_page(
     let _turn = reads.acquire().await.ok();
     let read = store.read_outgoing(range).await?;
     let first_seq = read.ops.first().map(|op| op.seq);
-    Ok(Page { first_seq, ops: read.ops, has_more: read.has_more, after, fast_forwarded })
+    let mut has_more = read.has_more;
+    // The counter of a log that was taken over may be ahead of its last operation, behind which nothing follows.
+    if let Some(last) = read.ops.last().filter(|_| has_more && sync.may_lack(latest_seq)) {
+        let rest = LogRange { after: last.seq, exclude_client: None, limit: 1, max_bytes: 1, ..range };
+        has_more = !store.read_outgoing(rest).await?.ops.is_empty();
+    }
+    Ok(Page { first_seq, ops: read.ops, has_more, after, fast_forwarded })
 }
 
 /// `GET /api/sync/ops` (contract, section 6).

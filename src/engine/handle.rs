@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,7 +35,8 @@ use crate::clock::Clock;
 use crate::protocol::limits::PIGGYBACK_LIMIT;
 use crate::protocol::op::is_causal_full_state;
 use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
-use crate::protocol::{Seq, UserId, validate};
+use crate::protocol::validate::{self, CheckedUpload};
+use crate::protocol::{Seq, UserId};
 use crate::replay::{self, ReplayError};
 use crate::spans;
 use crate::store::{Device, FullStateRow, Store};
@@ -46,6 +47,8 @@ const ONLINE_MS: i64 = 5 * 60 * 1000;
 const MAX_DEVICES: usize = 100;
 /// How long looking at an account anew may take: revocations wait behind it, and they have a second.
 const CATCH_UP_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a restore waits until the state that it has rebuilt is kept for the next one.
+const KEEP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a request waits until what the account's archive has given up is deleted.
 const RECLAIM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long stopping waits for requests under way.
@@ -128,16 +131,47 @@ impl Handle {
         request: UploadRequest,
         deadline: Instant,
     ) -> Result<UploadReply, EngineError> {
+        self.upload_checked(user, request, deadline, |_| {}).await
+    }
+
+    /// The same as if nobody had to encrypt: what older servers stored can be made again, in test mode.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn seed(
+        &self,
+        user: UserId,
+        request: UploadRequest,
+        deadline: Instant,
+    ) -> Result<UploadReply, EngineError> {
+        self.upload_checked(user, request, deadline, |upload| {
+            upload.ops.iter_mut().for_each(|op| op.is_plain = false);
+        })
+        .await
+    }
+
+    async fn upload_checked(
+        &self,
+        user: UserId,
+        request: UploadRequest,
+        deadline: Instant,
+        adjust: impl FnOnce(&mut CheckedUpload) + Send,
+    ) -> Result<UploadReply, EngineError> {
         self.check_room()?;
         let bytes = request.ops.iter().filter_map(|op| op.payload.as_ref()).map(bytes::Bytes::len).sum();
         let cursor = request.last_known_server_seq;
         let client_id = request.client_id.clone();
         let is_large = bytes + request.metadata_bytes() > LARGE_BYTES;
-        let checked = aside(is_large, || validate::check_upload(request)).await;
+        let mut checked = aside(is_large, || validate::check_upload(request)).await;
+        adjust(&mut checked);
+        if self.context.options.encrypted_only && checked.ops.iter().any(|op| op.is_plain) {
+            return Ok(UploadReply::EncryptionRequired);
+        }
         let Answered { answer, view } = self.submit(user, Work::Upload(checked), bytes, deadline).await?;
         let outcome = match answer {
             Answer::Upload(outcome) => outcome,
             Answer::Quota(exceeded) => return Ok(UploadReply::QuotaExceeded(exceeded)),
+            Answer::EncryptionRequired => return Ok(UploadReply::EncryptionRequired),
             Answer::Snapshot(_) | Answer::Done(_) | Answer::Busy => return Err(wrong_answer()),
         };
         let (mut new_ops, mut has_more_piggyback) = (Vec::new(), false);
@@ -177,9 +211,13 @@ impl Handle {
         let op_id = uuid::Uuid::now_v7().to_string().into();
         let check = move || validate::check_snapshot(request, op_id, now_ms);
         let checked = aside(bytes > LARGE_BYTES, check).await;
+        if self.context.options.encrypted_only && checked.is_plain {
+            return Ok(SnapshotReply::EncryptionRequired);
+        }
         match self.submit(user, Work::Snapshot(Box::new(checked)), bytes, deadline).await?.answer {
             Answer::Snapshot(reply) => Ok(reply),
             Answer::Quota(exceeded) => Ok(SnapshotReply::QuotaExceeded(exceeded)),
+            Answer::EncryptionRequired => Ok(SnapshotReply::EncryptionRequired),
             Answer::Upload(_) | Answer::Done(_) | Answer::Busy => Err(wrong_answer()),
         }
     }
@@ -350,7 +388,9 @@ impl Handle {
         let latest_seq = view.sync().latest_seq();
         let target = seq.unwrap_or(latest_seq);
         if target > latest_seq || (target < 1 && seq.is_some()) {
-            return Err(RestoreError::BeyondLatest);
+            // After a wipe the counter still tells what there has been.
+            let was_there = (1..=view.sync().last_seq).contains(&target);
+            return Err(if was_there { RestoreError::Gone } else { RestoreError::BeyondLatest });
         }
         if target == 0 {
             return Ok(Restored {
@@ -393,7 +433,9 @@ impl Handle {
                 return Ok(restored);
             }
             let work = Work::KeepState { generation: view.sync().generation, meta, blob };
-            if let Err(error) = self.submit(user, work, bytes, deadline).await {
+            // The state is there: its reader does not wait long for a database that can't take it.
+            let soon = deadline.min(Instant::now() + KEEP_PATIENCE);
+            if let Err(error) = self.submit(user, work, bytes, soon).await {
                 tracing::info!(%error, user_id = user, "rebuilt state not kept");
             }
         }
@@ -408,7 +450,9 @@ impl Handle {
         size: Size,
     ) -> Result<(Restored, Option<Keep>), Failed> {
         let place = self.replays.place(user, size).await?;
-        restore::rebuild(&self.context, user, view, target, place).await
+        let rebuilding = restore::rebuild(&self.context, user, view, target, place);
+        // Whatever it waits for, others get the place then.
+        timeout(self.context.options.replay_time, rebuilding).await.map_err(|_| EngineError::Busy)?
     }
 
     /// Drops what is cached of an account whose rows were changed or deleted behind the engine's back.

@@ -89,6 +89,8 @@ pub enum UploadReply {
     Done(UploadDone),
     /// Nothing was stored.
     QuotaExceeded(QuotaExceeded),
+    /// Nothing was stored: an operation is not encrypted, and here every one has to be (contract, sections 5.3, 17.18).
+    EncryptionRequired,
 }
 
 /// What became of an upload (contract, section 5.11).
@@ -123,6 +125,8 @@ pub enum SnapshotReply {
     },
     /// Nothing was stored.
     QuotaExceeded(QuotaExceeded),
+    /// Nothing was stored: see [`UploadReply::EncryptionRequired`].
+    EncryptionRequired,
 }
 
 /// A page of operations (contract, section 6).
@@ -179,6 +183,9 @@ pub enum RestoreError {
     /// Encrypted operations stand in the way: 400.
     #[error("operations are end-to-end encrypted")]
     Encrypted,
+    /// Operations of a newer schema than the server knows stand in the way: 400.
+    #[error("operations are of a newer schema")]
+    NewerSchema,
     /// What the state was made of is not in the data set any more: 400.
     #[error("the operations before it are gone")]
     Gone,

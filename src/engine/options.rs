@@ -10,6 +10,9 @@ use super::notifier::NotifierOptions;
 /// Seldom enough that a crowd of polls becomes few statements, and often enough that other instances hardly notice.
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
 
+/// Far less than the client of a restore waits, so that others get a turn.
+const REPLAY_TIME: Duration = Duration::from_secs(15);
+
 /// What the engine may use and how long it keeps what.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -33,6 +36,8 @@ pub struct Options {
     pub max_replay_ops: usize,
     /// Bytes of a state while it is replayed.
     pub max_replay_state_bytes: usize,
+    /// How long a replay may take.
+    pub replay_time: Duration,
     /// Compressed bytes of a cached state.
     pub max_snapshot_blob_bytes: usize,
     /// Devices not seen for so long are not listed.
@@ -68,6 +73,7 @@ impl From<&Config> for Options {
             page_bytes: config.limits.page_bytes,
             max_replay_ops: config.limits.max_replay_ops,
             max_replay_state_bytes: config.limits.max_replay_state_bytes,
+            replay_time: REPLAY_TIME,
             max_snapshot_blob_bytes: config.limits.max_snapshot_blob_bytes,
             device_retention: config.retention.superseded,
             archive_retention: config.retention.archive,

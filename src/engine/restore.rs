@@ -8,7 +8,7 @@
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -33,8 +33,6 @@ const BATCH_MEMORY: usize = 3 * 1024 * 1024;
 const MAX_FULL_STATES: usize = 1000;
 /// A rebuilt state is worth keeping when rebuilding took so many operations.
 const KEEP_FROM_OPS: Seq = 500;
-/// How long a replay may take: far less than its client waits, so that others get a turn.
-const REPLAY_TIME: Duration = Duration::from_secs(15);
 
 /// A state worth keeping for the next restore.
 pub struct Keep {
@@ -69,6 +67,7 @@ impl From<ReplayError> for Failed {
             E::OutOfMemory => return Self::Outgrown,
             E::Hole { .. } => return Self::Hole(error),
             E::Encrypted { .. } => RestoreError::Encrypted,
+            E::NewerSchema { .. } => RestoreError::NewerSchema,
             E::TooManyOps { .. } | E::TooLarge { .. } | E::TooManyMembers { .. } | E::TooMuchWork => {
                 RestoreError::TooLarge(why)
             }
@@ -125,10 +124,10 @@ pub async fn rebuild(
     };
     let wanted = Wanted(Arc::new(AtomicBool::new(true)));
     let start = |base: Seq, place: Place| {
-        let (wanted, until) = (Arc::clone(&wanted.0), started + REPLAY_TIME);
+        let wanted = Arc::clone(&wanted.0);
         let replayer = Replayer::new(base, target, place.limits)
             .sparse_up_to(sync.sparse_up_to)
-            .stop_when(move || !wanted.load(Ordering::Relaxed) || Instant::now() >= until);
+            .stop_when(move || !wanted.load(Ordering::Relaxed));
         Run { replayer, place }
     };
     let cached = sync.snapshot.filter(|meta| meta.bytes > 0 && meta.seq <= target && Some(meta.seq) > full_state_seq);
@@ -142,26 +141,32 @@ pub async fn rebuild(
             base = match full_state_seq {
                 // The replay's one allowed gap: the full state itself is the first operation.
                 Some(seq) => seq - 1,
-                None if sync.pruned_seq > 0 => return Err(Failed::For(RestoreError::Gone)),
-                None => 0,
+                None if sync.pruned_seq == 0 => 0,
+                // The data was deleted, and what came since is whole, but begins with changes to what devices had.
+                None if target > sync.base_seq && sync.pruned_seq == sync.base_seq => {
+                    return Err(Failed::For(RestoreError::NotReplayable("no full state before it".to_owned())));
+                }
+                None => return Err(Failed::For(RestoreError::Gone)),
             };
             start(base, place)
         }
     };
     let span = usize::try_from(target - base).unwrap_or(usize::MAX);
     let max = run.place.limits.max_ops;
-    if span > max {
+    // Of numbers that may belong to no operation the replay counts those that do.
+    if span > max && !sync.may_lack(target) {
         return Err(ReplayError::TooManyOps { max }.into());
     }
     let run = read_all(context, user, target, run).await?;
     let generated_at = context.clock.now_ms();
     let max_blob = context.options.max_snapshot_blob_bytes;
     let keep_it = target - base >= KEEP_FROM_OPS && target == sync.last_seq;
+    let is_wanted = Arc::clone(&wanted.0);
     let (json, blob) = blocking(move || {
         let Run { replayer, place } = run;
         let Rebuilt { json, memory_left } = replayer.finish()?;
         // What it is written to grows by a quarter, and is there twice meanwhile.
-        let blob = if keep_it { deflate_state(&json, max_blob.min(memory_left / 9 * 4)) } else { None };
+        let blob = if keep_it { deflate_state(&json, max_blob.min(memory_left / 9 * 4), &is_wanted) } else { None };
         drop(place);
         Ok((json, blob))
     })
@@ -179,7 +184,7 @@ pub async fn rebuild(
 /// What became of a cached state.
 enum Cached {
     Loaded(Box<Run>),
-    /// It is damaged or gone; the log has everything as well, or else says that it has not.
+    /// It is damaged, gone or of a newer schema; the log has everything as well, or else says that it has not.
     Unusable(Place),
 }
 
@@ -191,9 +196,11 @@ async fn start_with_cached(
 ) -> Result<Cached, Failed> {
     let packed = usize::try_from(meta.bytes).unwrap_or(usize::MAX);
     run.replayer.take(packed)?;
-    let Some((_, blob)) = context.store.load_snapshot(user).await?.filter(|(found, _)| *found == meta) else {
-        return Ok(Cached::Unusable(run.place));
-    };
+    let found = context.store.load_snapshot(user).await?;
+    // A newer server that was here before knew more schemas.
+    let is_usable =
+        |(found, blob): &(SnapshotMeta, SnapshotBlob)| *found == meta && blob.schema_version <= CURRENT_SCHEMA_VERSION;
+    let Some((_, blob)) = found.filter(is_usable) else { return Ok(Cached::Unusable(run.place)) };
     blocking(move || {
         let size = inflated_size(&blob.data);
         let max = run.place.limits.max_state_bytes;
@@ -257,16 +264,17 @@ fn inflate(packed: &[u8], size: usize) -> Option<Vec<u8>> {
     matches!(decoder.read(&mut [0]), Ok(0)).then_some(json)
 }
 
-/// Bytes, up to a bound.
-struct Bounded {
+/// Bytes, up to a bound, and as long as somebody wants them.
+struct Bounded<'a> {
     data: Vec<u8>,
     max: usize,
+    wanted: &'a AtomicBool,
 }
 
-impl std::io::Write for Bounded {
+impl std::io::Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let len = self.data.len() + bytes.len();
-        if len > self.max {
+        if len > self.max || !self.wanted.load(Ordering::Relaxed) {
             return Err(std::io::ErrorKind::StorageFull.into());
         }
         if len > self.data.capacity() {
@@ -282,8 +290,8 @@ impl std::io::Write for Bounded {
 }
 
 /// The state packed, if that takes no more than so many bytes.
-fn deflate_state(json: &[bytes::Bytes], max: usize) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Bounded { data: Vec::new(), max }, Compression::fast());
+fn deflate_state(json: &[bytes::Bytes], max: usize, wanted: &AtomicBool) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Bounded { data: Vec::new(), max, wanted }, Compression::fast());
     json.iter().try_for_each(|piece| encoder.write_all(piece)).ok()?;
     encoder.finish().ok().map(|out| out.data)
 }
@@ -295,7 +303,8 @@ mod tests {
     #[test]
     fn a_packed_state_comes_back_and_a_damaged_one_does_not() {
         let json = [bytes::Bytes::from_static(b"{\"a\":"), bytes::Bytes::from_static(b"1}")];
-        let packed = deflate_state(&json, 1000).expect("small");
+        let wanted = AtomicBool::new(true);
+        let packed = deflate_state(&json, 1000, &wanted).expect("small");
         assert_eq!(inflated_size(&packed), 7);
         assert_eq!(inflate(&packed, 7).as_deref(), Some(&b"{\"a\":1}"[..]));
         for size in [6, 8] {
@@ -307,6 +316,7 @@ mod tests {
             // The header's flags, time and system are of no account.
             assert!((3..10).contains(&at) || inflate(&bad, 7).is_none(), "{at}");
         }
-        assert_eq!(deflate_state(&json, packed.len() - 1), None);
+        assert_eq!(deflate_state(&json, packed.len() - 1, &wanted), None);
+        assert_eq!(deflate_state(&json, 1000, &AtomicBool::new(false)), None);
     }
 }

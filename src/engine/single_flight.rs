@@ -88,6 +88,7 @@ impl Again for Result<Restored, RestoreError> {
             Ok(restored) => Ok(restored.clone()),
             Err(RestoreError::BeyondLatest) => Err(RestoreError::BeyondLatest),
             Err(RestoreError::Encrypted) => Err(RestoreError::Encrypted),
+            Err(RestoreError::NewerSchema) => Err(RestoreError::NewerSchema),
             Err(RestoreError::Gone) => Err(RestoreError::Gone),
             Err(RestoreError::TooLarge(why)) => Err(RestoreError::TooLarge(why.clone())),
             Err(RestoreError::NotReplayable(why)) => Err(RestoreError::NotReplayable(why.clone())),

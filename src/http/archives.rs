@@ -2,6 +2,7 @@
 //! this; the account's page and the operator do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,6 +13,7 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::account::asker;
 use super::call::Call;
@@ -52,7 +54,8 @@ async fn download(State(state): State<AppState>, Path(id): Path<String>, request
     let pieces = Pieces::new(Arc::clone(&state.store), call.user, lines(&reader.next_page().await?));
     state.accounts.note(call.user, SecurityKind::Exported, &asker(&state, call.parts())).await;
     metrics::counter!("supersync_exports_total", "kind" => "archive").increment(1);
-    let stream = stream::try_unfold(Lines { reader, pieces, _held: held }, Lines::next);
+    let patience = state.config.timeouts.handler;
+    let stream = stream::try_unfold(Lines { reader, pieces, patience, _held: held }, Lines::next);
     Ok(attachment(Body::from_stream(stream), NDJSON, &format!("supersync-archive-{id}.ndjson")))
 }
 
@@ -70,6 +73,7 @@ async fn bring_back(State(state): State<AppState>, Path(id): Path<String>, reque
 struct Lines {
     reader: LogReader,
     pieces: Pieces,
+    patience: Duration,
     _held: Held,
 }
 
@@ -85,24 +89,31 @@ pub(super) enum ReadError {
 impl Lines {
     /// A failure ends the connection without the end of the body, so that nobody takes a part for the whole.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, ReadError> {
-        let next = next_lines(&mut self.reader, &mut self.pieces).await;
+        let next = next_lines(&mut self.reader, &mut self.pieces, self.patience).await;
         let piece = next.inspect_err(|error| tracing::warn!(%error, "a download of archived data breaks off"))?;
         Ok(piece.map(|piece| (piece, self)))
     }
 }
 
-/// The next piece of a log as lines; `None` at its end.
-pub(super) async fn next_lines(reader: &mut LogReader, pieces: &mut Pieces) -> Result<Option<Bytes>, ReadError> {
-    loop {
-        if let Some(piece) = pieces.next().await? {
-            return Ok(Some(piece));
+/// The next piece of a log as lines; `None` at its end. Given up after `patience`: a download keeps others waiting.
+pub(super) async fn next_lines(
+    reader: &mut LogReader,
+    pieces: &mut Pieces,
+    patience: Duration,
+) -> Result<Option<Bytes>, ReadError> {
+    let read = async {
+        loop {
+            if let Some(piece) = pieces.next().await? {
+                return Ok(Some(piece));
+            }
+            let page = reader.next_page().await?;
+            if page.is_empty() {
+                return Ok(None);
+            }
+            pieces.refill(lines(&page));
         }
-        let page = reader.next_page().await?;
-        if page.is_empty() {
-            return Ok(None);
-        }
-        pieces.refill(lines(&page));
-    }
+    };
+    timeout(patience, read).await.map_err(|_| Broken::Stalled)?
 }
 
 /// Operations as lines. JSON has line breaks only between its tokens, where a space does as well; in payloads, which are

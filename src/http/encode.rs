@@ -39,9 +39,24 @@ pub fn with_type(status: StatusCode, media_type: &'static str, body: Body) -> Re
     response
 }
 
-/// Whether the client takes gzip.
+/// Whether the client takes gzip: asks for it, and unpacks it.
+///
+/// The app's background poller on Android asks for gzip itself, which turns off the unpacking of its HTTP library, OkHttp,
+/// and reads the packed bytes as text (contract, section 17.17). On the wire it can't be told from others that use OkHttp,
+/// so none of them gets gzip. Every other released client either leaves the header to what unpacks as well (browsers,
+/// Electron, the HTTP stacks of Android and iOS under the app itself), or does not send it.
 #[must_use]
 pub fn accepts_gzip(request: &HeaderMap) -> bool {
+    !is_okhttp(request) && asks_for_gzip(request)
+}
+
+fn is_okhttp(request: &HeaderMap) -> bool {
+    const NAME: &[u8] = b"okhttp/";
+    let agents = request.get_all(header::USER_AGENT);
+    agents.iter().any(|agent| agent.as_bytes().windows(NAME.len()).any(|part| part.eq_ignore_ascii_case(NAME)))
+}
+
+fn asks_for_gzip(request: &HeaderMap) -> bool {
     let (mut named, mut any) = (None, None);
     let values = request.get_all(header::ACCEPT_ENCODING);
     for item in values.iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(',')) {
@@ -110,6 +125,26 @@ mod tests {
         assert!(!accepts("identity, gzip; q=0.0"));
         assert!(accepts("deflate, GZip;q=0.5"));
         assert!(accepts("*"));
+    }
+
+    #[test]
+    fn clients_that_ask_for_gzip_without_unpacking_it_never_get_it() {
+        let accepts = |agent: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(header::USER_AGENT, HeaderValue::from_str(agent).unwrap());
+            accepts_gzip(&headers)
+        };
+        for poller in ["okhttp/4.12.0", "okhttp/3.14.9", "okhttp/5.0.0-alpha.14", "OkHttp/4.12.0", "x/1 (okhttp/4.9.3)"]
+        {
+            assert!(!accepts(poller), "{poller}");
+        }
+        let browser =
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+        let phone = "Dalvik/2.1.0 (Linux; U; Android 14; Pixel 7 Build/AP2A.240905.003)";
+        for other in [browser, &browser.replace("Chrome", "superProductivity/18.0.0 Chrome"), phone, "okhttp", ""] {
+            assert!(accepts(other), "{other}");
+        }
     }
 
     async fn answer(len: usize, gzip: bool) -> (HeaderMap, Vec<u8>) {

@@ -257,6 +257,11 @@ impl From<RestoreError> for ApiError {
                 ErrorCode::EncryptedOpsNotSupported,
             ),
             // Not the server's fault, and nothing that trying again would change.
+            RestoreError::NewerSchema => Self::with_code(
+                StatusCode::BAD_REQUEST,
+                "The app that wrote this state is newer than the server, which can't rebuild it",
+                ErrorCode::StateSchemaTooNew,
+            ),
             RestoreError::Gone => Self::with_code(
                 StatusCode::BAD_REQUEST,
                 "The operations that this state was made of are gone",
@@ -264,7 +269,7 @@ impl From<RestoreError> for ApiError {
             ),
             RestoreError::TooLarge(_) => Self::with_code(
                 StatusCode::BAD_REQUEST,
-                "This state is too large to be rebuilt by the server",
+                "Rebuilding this state is beyond the server's limits",
                 ErrorCode::StateTooLarge,
             )
             .detail(error),

@@ -4,6 +4,7 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -77,7 +78,7 @@ async fn export(State(state): State<AppState>, request: Request) -> ApiResult {
     }
     metrics::counter!("supersync_exports_total", "kind" => "account").increment(1);
     let pieces = Pieces::new(Arc::clone(&state.store), user, Parts::new());
-    let zip = Zip::new(files, pieces, reader, held);
+    let zip = Zip::new(files, pieces, reader, state.config.timeouts.handler, held);
     Ok(attachment(Body::from_stream(stream::try_unfold(zip, Zip::next)), "application/zip", "supersync-export.zip"))
 }
 
@@ -147,6 +148,7 @@ struct Zip {
     pieces: Pieces,
     reader: LogReader,
     operations_begun: bool,
+    patience: Duration,
     _held: Held,
 }
 
@@ -163,11 +165,17 @@ enum ZipError {
 }
 
 impl Zip {
-    fn new(mut files: Vec<(&'static str, Parts)>, pieces: Pieces, reader: LogReader, held: Held) -> Self {
+    fn new(
+        mut files: Vec<(&'static str, Parts)>,
+        pieces: Pieces,
+        reader: LogReader,
+        patience: Duration,
+        held: Held,
+    ) -> Self {
         files.reverse();
         let sink = Sink::default();
         let writer = Some(ZipWriter::new_stream(sink.clone()));
-        Self { writer, sink, files, pieces, reader, operations_begun: false, _held: held }
+        Self { writer, sink, files, pieces, reader, operations_begun: false, patience, _held: held }
     }
 
     /// The next bytes. A failure ends the connection without the end of the body: the file is not complete, and no program
@@ -190,7 +198,7 @@ impl Zip {
     async fn step(&mut self) -> Result<(), ZipError> {
         let mut begin = None;
         let data = if self.operations_begun {
-            next_lines(&mut self.reader, &mut self.pieces).await?
+            next_lines(&mut self.reader, &mut self.pieces, self.patience).await?
         } else {
             self.pieces.next().await.map_err(ReadError::from)?
         };

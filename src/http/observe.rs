@@ -276,6 +276,8 @@ impl Record<'_> {
         let duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(user_id, method, route, status, duration_ms, error = failure, "request failed");
+        } else if let Some(reason) = failure.filter(|_| self.status.is_client_error()) {
+            tracing::info!(user_id, method, route, status, duration_ms, reason, "request refused");
         } else if let Some(error) = failure {
             tracing::warn!(user_id, method, route, status, duration_ms, error, "request refused");
         } else if PROBES.contains(&route) {

@@ -20,7 +20,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::body::cover;
 use super::encode;
@@ -97,6 +97,9 @@ pub enum Broken {
     /// The reader took too long.
     #[error("the answer was not read in time")]
     Slow,
+    /// The store took too long.
+    #[error("what was to be sent could not be read in time")]
+    Stalled,
     /// It could not be packed.
     #[error("packing failed: {0}")]
     Packing(BoxError),
@@ -250,12 +253,11 @@ impl Sending {
     /// A failure ends the connection without the end of the answer, so that nobody takes a part for the whole.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Broken> {
         while !self.is_over {
-            let next = match self.pieces.next().await {
-                Ok(_) if Instant::now() > self.until => {
-                    pace::count_cut("slow_reader");
-                    Err(Broken::Slow)
-                }
-                next => next,
+            let next = if Instant::now() > self.until {
+                pace::count_cut("slow_reader");
+                Err(Broken::Slow)
+            } else {
+                timeout_at(self.until, self.pieces.next()).await.unwrap_or(Err(Broken::Stalled))
             };
             let piece = next.inspect_err(|error| tracing::info!(%error, "an answer breaks off"))?;
             self.is_over = piece.is_none();

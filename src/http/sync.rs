@@ -12,11 +12,10 @@ use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use super::ws;
-use crate::config::EncryptionPolicy;
 use crate::engine::{SnapshotReply, UploadReply};
 use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
 use crate::protocol::response::encode_snapshot_response;
-use crate::protocol::{ErrorCode, Seq, validate};
+use crate::protocol::{ErrorCode, Seq};
 
 /// Restore points listed when the client names no limit, and at most.
 const RESTORE_POINTS: usize = 30;
@@ -44,8 +43,6 @@ async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
     if verdict.is_some_and(|verdict| !verdict.allowed) {
         return Err(ApiError::with_code(StatusCode::TOO_MANY_REQUESTS, "Rate limited", ErrorCode::RateLimited));
     }
-    let payloads = upload.ops.iter().map(|op| (op.is_payload_encrypted, op.payload.as_deref()));
-    require_encryption(&state, payloads)?;
     call.trace.brings(upload.ops.len());
     match state.engine.upload(call.user, upload, call.trace.deadline()).await? {
         UploadReply::Done(mut done) => {
@@ -58,25 +55,13 @@ async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
             call.answer_of(&state, bytes, move || answer::upload(&done)).await
         }
         UploadReply::QuotaExceeded(quota) => Err(ApiError::quota_exceeded(&quota)),
+        UploadReply::EncryptionRequired => Err(encryption_required()),
     }
 }
 
-/// Refuses the whole request when a payload is not a ciphertext and the server takes nothing else (contract, section
-/// 5.3).
-fn require_encryption<'a>(
-    state: &AppState,
-    payloads: impl IntoIterator<Item = (Option<bool>, Option<&'a [u8]>)>,
-) -> ApiResult<()> {
-    let required = state.config.encryption_policy == EncryptionPolicy::Required;
-    let violates = |(flag, payload)| validate::violates_e2ee_gate(flag, payload);
-    if required && payloads.into_iter().any(violates) {
-        return Err(ApiError::with_code(
-            StatusCode::BAD_REQUEST,
-            "This server accepts end-to-end encrypted data only",
-            ErrorCode::E2eeRequired,
-        ));
-    }
-    Ok(())
+fn encryption_required() -> ApiError {
+    let text = "Only end-to-end encrypted data is accepted for this account";
+    ApiError::with_code(StatusCode::BAD_REQUEST, text, ErrorCode::E2eeRequired)
 }
 
 async fn download(State(state): State<AppState>, request: Request) -> ApiResult {
@@ -92,7 +77,6 @@ async fn upload_snapshot(State(state): State<AppState>, request: Request) -> Api
     let limits = &state.config.limits;
     let caps = Caps { wire: limits.snapshot_body_bytes, inflated: limits.snapshot_inflated_bytes };
     let snapshot = call.parse(&state, caps, SnapshotRequest::parse).await?;
-    require_encryption(&state, [(snapshot.is_payload_encrypted, snapshot.state.as_deref())])?;
     match state.engine.upload_snapshot(call.user, snapshot, call.trace.deadline()).await? {
         SnapshotReply::Accepted { seq, clean_slate } => {
             if clean_slate {
@@ -108,6 +92,7 @@ async fn upload_snapshot(State(state): State<AppState>, request: Request) -> Api
                 .extra("existingImportId", existing_import_id))
         }
         SnapshotReply::QuotaExceeded(quota) => Err(ApiError::quota_exceeded(&quota)),
+        SnapshotReply::EncryptionRequired => Err(encryption_required()),
     }
 }
 

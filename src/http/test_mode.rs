@@ -144,7 +144,7 @@ async fn seed_plaintext(
     let failed = |detail: &dyn std::fmt::Display| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed to seed operation").detail(detail)
     };
-    match state.engine.upload(user, request, deadline).await {
+    match state.engine.seed(user, request, deadline).await {
         Ok(UploadReply::Done(done)) => match done.results.first() {
             Some(result) => match &result.outcome {
                 Ok(seq) => Ok(encode::json(StatusCode::CREATED, &json!({ "id": result.op_id, "serverSeq": seq }))),
@@ -153,6 +153,7 @@ async fn seed_plaintext(
             None => Err(failed(&"no result")),
         },
         Ok(UploadReply::QuotaExceeded(_)) => Err(failed(&"quota exceeded")),
+        Ok(UploadReply::EncryptionRequired) => Err(failed(&"encryption required")),
         Err(EngineError::NoAccount) => Err(ApiError::new(StatusCode::NOT_FOUND, "User not found")),
         Err(error) => Err(failed(&error)),
     }

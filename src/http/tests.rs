@@ -330,11 +330,113 @@ async fn request_ids_are_echoed_and_large_answers_packed() {
 }
 
 #[tokio::test]
+async fn the_background_poller_of_the_android_app_gets_plain_text_and_browsers_do_not() {
+    let world = plain_world().await;
+    let token = world.token().await;
+    let op = |id: &str| {
+        json!({
+            "id": id, "clientId": "A", "actionType": "x", "opType": "UPD", "entityType": "TASK", "entityId": id,
+            "payload": { "title": "t".repeat(2_000_000) }, "vectorClock": {}, "timestamp": NOW_MS, "schemaVersion": 1,
+        })
+    };
+    let small = json!({ "id": "0", "clientId": "A", "actionType": "x", "opType": "UPD", "entityType": "TASK",
+        "entityId": "0", "payload": { "title": "t".repeat(2000) }, "vectorClock": {}, "timestamp": NOW_MS, "schemaVersion": 1 });
+    for ops in [json!([small]), json!([op("1"), op("2")])] {
+        let body = json!({ "ops": ops, "clientId": "A" }).to_string();
+        assert_eq!(world.post(&token, &[], body).await.status, 200);
+        // Small and large answers, and those that are packed while they are sent.
+        for path in ["/api/sync/ops?sinceSeq=0&limit=100", "/api/sync/snapshot"] {
+            let bearer = format!("Bearer {token}");
+            let ask = |agent| {
+                let headers = [("authorization", &*bearer), ("accept-encoding", "gzip"), ("user-agent", agent)];
+                world.send(request("GET", path, &headers, Body::empty()))
+            };
+            let poller = ask("okhttp/4.12.0").await;
+            assert_eq!(poller.headers.get("content-encoding"), None, "{path}");
+            assert!(poller.status == 200 && poller.body.is_object(), "{path}");
+            assert_eq!(ask("Mozilla/5.0 Chrome/140.0.0.0").await.headers["content-encoding"], "gzip", "{path}");
+        }
+    }
+}
+
+/// Keeps log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_rebuilt_is_told_to_the_client_and_not_to_the_operator() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let world = world(&[], |options| options.max_replay_ops = 2).await;
+    let token = world.token().await;
+    let bearer = format!("Bearer {token}");
+    let send = |method, path| world.send(request(method, path, &[("authorization", &*bearer)], Body::empty()));
+    let upload_each = async |ids: &[&str]| {
+        for id in ids {
+            assert_eq!(world.post(&token, &[], upload(id, "A")).await.status, 200);
+        }
+    };
+    upload_each(&["1", "2", "3"]).await;
+    let mut codes = Vec::new();
+    for path in ["/api/sync/snapshot", "/api/sync/restore/3"] {
+        codes.push(send("GET", path).await);
+    }
+    assert_eq!(send("DELETE", "/api/sync/data").await.status, 200);
+    codes.push(send("GET", "/api/sync/restore/2").await);
+    upload_each(&["4"]).await;
+    for path in ["/api/sync/snapshot", "/api/sync/restore/4"] {
+        codes.push(send("GET", path).await);
+    }
+    for reply in codes {
+        assert_eq!(reply.status, 400);
+        assert!(reply.body["errorCode"].is_string(), "{}", reply.body);
+    }
+    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("more than 2 operations"), "what the matter is can be found: {log}");
+    assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+}
+
+#[tokio::test]
 async fn plaintext_is_refused_where_encryption_is_required() {
     let world = world(&[("ENCRYPTION_POLICY", "required")], |_| ()).await;
     let token = world.token().await;
     let reply = world.post(&token, &[], upload("1", "A")).await;
     assert_eq!((reply.status.as_u16(), &reply.body["errorCode"]), (400, &json!("E2EE_REQUIRED")));
+}
+
+#[tokio::test]
+async fn test_mode_makes_plaintext_that_older_servers_stored_in_accounts_that_encrypt() {
+    for policy in ["optional", "required"] {
+        let test_mode = [("TEST_MODE", "true"), ("TEST_MODE_CONFIRM", "yes-i-understand-the-risks")];
+        let world = world(&[&test_mode[..], &[("ENCRYPTION_POLICY", policy)]].concat(), |_| ()).await;
+        let token = world.token().await;
+        let import = json!({
+            "id": "1", "clientId": "A", "actionType": "x", "opType": "SYNC_IMPORT", "entityType": "ALL",
+            "payload": "A".repeat(40), "isPayloadEncrypted": true, "vectorClock": {}, "timestamp": NOW_MS, "schemaVersion": 1,
+        });
+        let import = json!({ "ops": [import], "clientId": "A" }).to_string();
+        assert_eq!(world.post(&token, &[], import).await.body["results"][0]["serverSeq"], 1);
+        assert_eq!(world.post(&token, &[], upload("2", "A")).await.status, 400, "{policy}");
+        let upload: Value = serde_json::from_slice(&upload("2", "A")).unwrap();
+        let mut op = upload["ops"][0].clone();
+        op["isPayloadEncrypted"] = json!(false);
+        let path = "/api/test/user/1/legacy-plaintext-ops";
+        let seed = request("POST", path, &[("content-type", "application/json")], json!({ "op": op }).to_string());
+        let seeded = world.send(seed).await;
+        assert_eq!((seeded.status.as_u16(), &seeded.body["serverSeq"]), (201, &json!(2)), "{policy}");
+    }
 }
 
 #[tokio::test]

@@ -41,6 +41,8 @@ pub enum ErrorCode {
     StateTooLarge,
     /// Ours: the operations can't be replayed.
     StateNotReplayable,
+    /// Ours: a state, or an operation after it, is of a newer schema than the server knows.
+    StateSchemaTooNew,
 }
 
 impl ErrorCode {
@@ -77,6 +79,7 @@ impl ErrorCode {
             Self::RestorePointGone => "RESTORE_POINT_GONE",
             Self::StateTooLarge => "STATE_TOO_LARGE",
             Self::StateNotReplayable => "STATE_NOT_REPLAYABLE",
+            Self::StateSchemaTooNew => "STATE_SCHEMA_TOO_NEW",
         }
     }
 }

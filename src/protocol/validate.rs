@@ -46,6 +46,8 @@ pub struct CheckedOp {
     pub op_id: Arc<str>,
     /// Whether it says that it is a `REPAIR`, valid or not: that decides over the whole request (section 5.7).
     pub is_repair: bool,
+    /// Whether it may not enter where end-to-end encryption is required (section 5.3), valid or not.
+    pub is_plain: bool,
     /// The verdict.
     pub check: Result<Box<ValidOp>, Rejection>,
 }
@@ -55,6 +57,8 @@ pub struct CheckedOp {
 pub struct CheckedSnapshot {
     /// The operation, or why it can't be stored.
     pub op: Result<Box<ValidOp>, Rejection>,
+    /// Whether it may not enter where end-to-end encryption is required (section 5.3), valid or not.
+    pub is_plain: bool,
     /// The operation's id, valid or not.
     pub op_id: Arc<str>,
     /// Whether the client chose the id, so that a retry can be recognised.
@@ -94,6 +98,7 @@ pub fn check_upload(request: UploadRequest) -> CheckedUpload {
         .map(|(op, repeated)| CheckedOp {
             op_id: op.id.clone(),
             is_repair: &*op.op_type == OpType::Repair.as_str(),
+            is_plain: violates_e2ee_gate(op.is_payload_encrypted, op.payload.as_deref()),
             check: match repeated {
                 Some(rejection) => Err(rejection),
                 None => check(op),
@@ -112,6 +117,7 @@ pub fn check_snapshot(request: SnapshotRequest, new_op_id: Arc<str>, now_ms: i64
     let op_id_given = request.op_id.is_some();
     let op_id = request.op_id.unwrap_or(new_op_id);
     let state_bytes = request.state.as_ref().map_or(0, Bytes::len);
+    let is_plain = violates_e2ee_gate(request.is_payload_encrypted, request.state.as_deref());
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of this era are far below 2^53")]
     let timestamp = now_ms as f64;
     let op = UploadedOp {
@@ -134,6 +140,7 @@ pub fn check_snapshot(request: SnapshotRequest, new_op_id: Arc<str>, now_ms: i64
     };
     CheckedSnapshot {
         op: check_op(op, &request.client_id).map(Box::new),
+        is_plain,
         op_id,
         op_id_given,
         client_id: request.client_id,
@@ -436,7 +443,7 @@ pub(super) fn valid_entries(entries: &[(Arc<str>, f64)]) -> VectorClock {
 /// Whether an operation or a state may not enter where end-to-end encryption is required (section 5.3): it does not
 /// claim to be encrypted, or does not look like ciphertext. A check of the outer shape only.
 #[must_use]
-pub fn violates_e2ee_gate(encrypted: Option<bool>, payload: Option<&[u8]>) -> bool {
+fn violates_e2ee_gate(encrypted: Option<bool>, payload: Option<&[u8]>) -> bool {
     encrypted != Some(true) || !payload.is_some_and(is_ciphertext)
 }
 

@@ -34,6 +34,14 @@ pub enum ReplayError {
         /// Its place in the log.
         seq: Seq,
     },
+    /// An operation of a newer schema than this program knows: what it means is not known.
+    #[error("operation {seq} is of schema {version}, newer than {CURRENT_SCHEMA_VERSION}")]
+    NewerSchema {
+        /// Its place in the log.
+        seq: Seq,
+        /// Its schema.
+        version: u8,
+    },
     /// A REPAIR that does not say which history it covers: what came before may have to be kept or dropped.
     #[error("operation {seq} is a repair without a base")]
     LegacyRepair {

@@ -107,7 +107,7 @@ impl Replayer {
     /// `schema_version`.
     ///
     /// # Errors
-    /// [`ReplayError::InvalidState`] when the text is no JSON object, or the version is below 1; what exceeds a bound.
+    /// [`ReplayError::InvalidState`] when the text is no JSON object, or the version is not known; what exceeds a bound.
     pub fn start_with(&mut self, json: Bytes, schema_version: u8) -> Result<(), ReplayError> {
         self.take(json.len())?;
         self.state = State::from_json(json, schema_version, &mut self.room)?;

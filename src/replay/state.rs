@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::object::Object;
 use super::room::{Problem, Room, heap};
 use super::text::{self, Fields, Value, is_object, is_truthy, spread};
-use super::{ReplayError, migrate};
+use super::{CURRENT_SCHEMA_VERSION, ReplayError, migrate};
 use crate::protocol::{OpType, Seq, StoredOp, op};
 
 /// Names that are never written: an app that assigns them would change its own object model.
@@ -33,7 +33,7 @@ impl State {
         let range = text::only_value(&json, room)?;
         let mut state = Self { base: json, root: Object::default() };
         state.fill(range, |_| true, room)?;
-        if schema_version == 0 {
+        if !(1..=CURRENT_SCHEMA_VERSION).contains(&schema_version) {
             return Err(Problem::Unreadable);
         }
         let config = state.root.text("globalConfig", &state.base)?;
@@ -82,6 +82,9 @@ impl State {
         let seq = op.server_seq;
         if op.is_payload_encrypted {
             return Err(ReplayError::Encrypted { seq });
+        }
+        if op.schema_version > CURRENT_SCHEMA_VERSION {
+            return Err(ReplayError::NewerSchema { seq, version: op.schema_version });
         }
         if op.op_type == OpType::Repair && !op.is_causal_full_state() {
             return Err(ReplayError::LegacyRepair { seq });

@@ -50,7 +50,7 @@ impl App {
     }
 
     fn seal(&self, payload: &Value) -> Value {
-        if self.is_encrypted { STANDARD.encode(format!("{payload:<40}")).into() } else { payload.clone() }
+        if self.is_encrypted { STANDARD.encode(format!("{:<40}", payload.to_string())).into() } else { payload.clone() }
     }
 
     fn open(payload: &Value) -> Value {

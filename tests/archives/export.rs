@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zip::ZipArchive;
 
 use super::contents_since;
-use crate::harness::{Account, Backend, Server, import, op, snapshot};
+use crate::harness::{Account, Backend, Server, ciphertext, import, op, snapshot};
 
 on_both_databases! {
     an_export_holds_everything,
@@ -77,7 +77,8 @@ async fn what_is_encrypted_is_exported_as_it_is(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
     account.snapshot(&snapshot("A").encrypted(40)).await.ok();
-    account.upload("A", &[op("A"), import("A")]).await.ok();
+    let ops = [op("A").encrypted(ciphertext(30)), import("A").encrypted(ciphertext(40))];
+    account.upload("A", &ops).await.ok();
     account.snapshot(&snapshot("A").encrypted(50)).await.ok();
     let mut export = Export::of(&account).await;
     assert_eq!(export.names(), ["README.txt", "account.json", "security-log.json", "operations.ndjson"]);

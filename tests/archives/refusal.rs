@@ -133,8 +133,10 @@ async fn plain_data_does_not_come_back_among_encrypted(on: Backend) {
 }
 
 async fn a_server_that_wants_encrypted_data_brings_back_nothing_else(on: Backend) {
-    let server = Server::start_setup(on, |setup| setup.options.encrypted_only = true).await;
+    let server = Server::start(on).await;
     let (account, id) = replaced(&server).await;
+    let server = server.restart_with(|config| config.encryption_policy = EncryptionPolicy::Required).await;
+    let account = server.known(&account);
     cannot_come_back(&account, &id, "NOT_ENCRYPTED").await;
     let required = Server::start_with(on, |config| config.encryption_policy = EncryptionPolicy::Required).await;
     let account = required.account().await;

@@ -37,6 +37,7 @@ pub fn options() -> Options {
         page_bytes: 8 << 20,
         max_replay_ops: 100_000,
         max_replay_state_bytes: 100 << 20,
+        replay_time: Duration::from_secs(15),
         max_snapshot_blob_bytes: 50 << 20,
         device_retention: Duration::from_hours(45 * 24),
         archive_retention: Duration::from_hours(30 * 24),
@@ -128,7 +129,7 @@ impl Setup {
 pub fn done(reply: UploadReply) -> UploadDone {
     match reply {
         UploadReply::Done(done) => done,
-        UploadReply::QuotaExceeded(exceeded) => panic!("{exceeded:?}"),
+        refused => panic!("{refused:?}"),
     }
 }
 

@@ -1,17 +1,23 @@
 //! Overload and a database that misbehaves: nothing acknowledged is lost, nothing is stored twice, and everything that
 //! waits is bounded.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
+use secrecy::ExposeSecret as _;
 use supersync::accounts::Accounts;
 use supersync::config::Config;
-use supersync::engine::{EngineError, UploadReply};
+use supersync::engine::{EngineError, RestoreError, UploadReply};
 use supersync::events::Follower;
+use supersync::http::{self, AppState};
 use supersync::mail::Mailer;
 use supersync::protocol::ErrorCode;
 use supersync::store::AccountStore as _;
 use tokio::time::Instant;
+use tower::ServiceExt as _;
 
 use super::faulty_store::Fault;
 use super::setup::{Setup, deadline, done, eventually, new_user, op, options, outcomes, setup, since, upload};
@@ -168,6 +174,62 @@ async fn an_upload_with_known_heads_costs_one_commit_and_no_read() {
     let before = t.store.calls.load(Ordering::SeqCst);
     assert_eq!(outcomes(&t.upload(vec![op("2"), op("3")]).await), [Ok(2), Ok(3)]);
     assert_eq!(t.store.calls.load(Ordering::SeqCst), before + 1);
+}
+
+#[tokio::test]
+async fn a_replay_of_which_nothing_comes_gives_its_place_up_when_its_time_is_over() {
+    let replay_time = Duration::from_secs(1);
+    let t = setup(supersync::engine::Options { replay_time, ..options() }).await;
+    let mut users = vec![t.user];
+    for n in 0..3 {
+        users.push(new_user(t.store.as_ref(), &format!("{n}@example.com"), 1 << 20).await);
+    }
+    for user in &users {
+        done(t.engine.upload(*user, upload(vec![op("1")]), deadline()).await.expect("the engine answers"));
+    }
+    t.store.reads_hang.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    // More than there are places: the last ones get theirs when the first ones give up.
+    let restores = users.iter().map(|user| t.engine.restore(*user, None, deadline()));
+    for result in futures_util::future::join_all(restores).await {
+        assert!(matches!(result, Err(RestoreError::Engine(EngineError::Busy))), "{result:?}");
+    }
+    assert!(started.elapsed() < 10 * replay_time, "long before their callers' time is up");
+    t.store.reads_hang.store(false, Ordering::SeqCst);
+    for user in users {
+        t.engine.restore(user, None, deadline()).await.expect("places are free");
+    }
+}
+
+#[tokio::test]
+async fn a_download_of_which_nothing_comes_breaks_off_and_makes_room() {
+    let t = setup(options()).await;
+    let variables = [
+        ("DATA_DIR", "data"),
+        ("JWT_SECRET", "a secret of the tests, long enough to be one"),
+        ("REQUEST_TIMEOUT_SECONDS", "3"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Arc::new(Config::parse(&variables.into()).expect("the settings are right"));
+    let accounts = Accounts::new(t.store.clone(), &config, t.clock.clone(), Mailer::unavailable());
+    let token = accounts.session_for(t.user).await.expect("a session").token;
+    let state = AppState::new(config, t.engine.clone(), accounts, t.store.clone(), t.clock.clone());
+    let export = async || {
+        let bearer = format!("Bearer {}", token.expose_secret());
+        let request = Request::get("/api/account/export").header("authorization", bearer);
+        let request = request.body(Body::empty()).expect("a request");
+        let response = http::router(state.clone()).oneshot(request).await.expect("an answer");
+        (response.status().as_u16(), axum::body::to_bytes(response.into_body(), usize::MAX).await)
+    };
+    t.upload(vec![op("1")]).await;
+    t.store.reads_hang.store(true, Ordering::SeqCst);
+    let (status, body) = export().await;
+    assert_eq!(status, 200);
+    body.expect_err("it ends without its end");
+    t.store.reads_hang.store(false, Ordering::SeqCst);
+    let (status, body) = export().await;
+    assert_eq!(status, 200, "the account's only place is free again");
+    assert!(body.expect("whole").len() > 500);
 }
 
 #[tokio::test]

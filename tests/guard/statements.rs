@@ -87,8 +87,16 @@ async fn costs(backend: Backend) {
     expect("full state", &["commit", "find_ops"]);
     account.upload("A", &[import("A")]).await.ok();
     expect("full state among operations", &["commit", "find_ops"]);
+    account.upload("A", &[op("A")]).await.ok();
+    expect("upload after a full state", &["commit"]);
     account.get("/api/sync/status").await.ok();
     expect("status", &["devices"]);
+    // Whether the full state is encrypted is looked up once.
+    server.engine.forget(account.id);
+    account.upload("A", &[op("A")]).await.ok();
+    expect("first upload after a full state", &["commit", "full_states", "heads_of_log", "load_account"]);
+    account.upload("A", &[op("A")]).await.ok();
+    expect("the next one", &["commit"]);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

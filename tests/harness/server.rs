@@ -155,9 +155,18 @@ impl Server {
 
     /// Changes the account's state row behind the server's back.
     pub async fn change_state(&self, account: &Account, change: impl FnOnce(&mut SyncState)) {
+        let change = |state: &mut SyncState| {
+            change(state);
+            SnapshotChange::Keep
+        };
+        self.change_state_with(account, change).await;
+    }
+
+    /// The same, with what becomes of the cached state.
+    pub async fn change_state_with(&self, account: &Account, change: impl FnOnce(&mut SyncState) -> SnapshotChange) {
         let mut state = self.state(account).await;
         let expected_revision = state.revision;
-        change(&mut state);
+        let snapshot = change(&mut state);
         state.revision = expected_revision + 1;
         let commit = Commit {
             user: account.id,
@@ -169,7 +178,7 @@ impl Server {
             clear_devices: false,
             devices: Vec::new(),
             archived: Vec::new(),
-            snapshot: SnapshotChange::Keep,
+            snapshot,
             seal: Vec::new(),
             adoption: None,
         };

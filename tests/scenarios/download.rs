@@ -14,6 +14,7 @@ on_both_databases! {
     s47_a_cursor_beyond_the_log_is_a_gap,
     s48_a_pruned_prefix_is_a_gap_unless_a_full_state_covers_it,
     s49_leaving_out_own_ops_is_no_gap,
+    nothing_follows_the_last_operation_of_a_log_whose_counter_is_ahead,
     s50_metadata_comes_back_whole_and_nothing_is_null,
     m10_pages_are_bounded_in_bytes,
 }
@@ -175,6 +176,54 @@ async fn s49_leaving_out_own_ops_is_no_gap(on: Backend) {
     assert!(!page.has("gapDetected"));
     let page = account.get("/api/sync/ops?sinceSeq=0&excludeClient=B&limit=1").await.ok();
     assert_eq!((page.seqs(), &page["hasMore"]), (vec![2], &json!(true)));
+}
+
+async fn nothing_follows_the_last_operation_of_a_log_whose_counter_is_ahead(on: Backend) {
+    let server = Server::start(on).await;
+    let account = server.account().await;
+    for sealed in [false, true] {
+        for _ in 0..5 {
+            account.upload("A", &(0..100).map(|_| op("A")).collect::<Vec<_>>()).await.ok();
+        }
+        if sealed {
+            server.seal().await;
+        }
+        let end = server.state(&account).await.last_seq;
+        let start = end - 500;
+        // As after taking over from a server that gave numbers to operations which it then refused.
+        server
+            .change_state(&account, |state| {
+                state.last_seq += 30_000;
+                state.sparse_up_to = state.last_seq;
+            })
+            .await;
+        for exclude in ["", "&excludeClient=B"] {
+            let page = |since: i64, limit: i64| {
+                let path = format!("/api/sync/ops?sinceSeq={since}&limit={limit}{exclude}");
+                let account = &account;
+                async move { account.get(&path).await.ok() }
+            };
+            for (since, limit, has_more) in [
+                (start, 500, false),
+                (start, 499, true),
+                (start + 499, 1, false),
+                (start + 498, 1, true),
+                (end, 10, false),
+            ] {
+                let page = page(since, limit).await;
+                assert_eq!(page["hasMore"], has_more, "{sealed} {exclude} {limit} after {since}");
+                assert_eq!(page["latestSeq"], end + 30_000);
+                assert_eq!(page.seqs().len(), usize::try_from(limit.min(end - since)).expect("few"));
+            }
+        }
+        let refused = account.upload_from("B", start, &[op("B").kind("NOPE")]).await.ok();
+        assert_eq!((refused.new_seqs().len(), refused.has("hasMorePiggyback")), (500, false));
+        let accepted = account.upload_from("B", start, &[op("B")]).await.ok();
+        assert_eq!(
+            (accepted.new_seqs().len(), accepted["results"][0]["serverSeq"].as_i64()),
+            (500, Some(end + 30_001))
+        );
+    }
 }
 
 async fn s50_metadata_comes_back_whole_and_nothing_is_null(on: Backend) {

@@ -1,8 +1,10 @@
-//! Scenarios 62 and 63: restore points, and the state as of one of them.
+//! Scenarios 62 and 63, points 19 and 20 of section 17: restore points, and the state as of one of them.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Op, Server, ciphertext, import, op, snapshot};
+use supersync::store::{SnapshotBlob, SnapshotChange, SnapshotMeta};
+
+use crate::harness::{Account, Backend, Op, Server, ciphertext, import, op, snapshot};
 
 on_both_databases! {
     s62_a_plain_import_is_restored_as_it_was,
@@ -12,6 +14,9 @@ on_both_databases! {
     the_current_state_is_rebuilt_by_replay,
     a_state_that_would_grow_beyond_its_bounds_is_refused_for_good,
     what_cannot_be_rebuilt_is_no_fault_of_the_server,
+    m19_what_was_replaced_or_wiped_is_gone_and_says_so,
+    m19_more_operations_than_a_replay_takes_are_refused_for_good,
+    m20_newer_schemas_are_neither_replayed_nor_kept,
     a_flood_of_restores_leaves_room_for_others,
 }
 
@@ -146,6 +151,94 @@ async fn what_cannot_be_rebuilt_is_no_fault_of_the_server(on: Backend) {
         let refused = repaired.get(&format!("/api/sync/{path}")).await.expect(400);
         assert_eq!(refused["errorCode"], "STATE_NOT_REPLAYABLE", "{path}");
     }
+}
+
+/// Asserts that a state can't be rebuilt, for this reason, and that the client is not told to try again.
+async fn refused(account: &Account, path: &str, code: &str) {
+    let reply = account.get(&format!("/api/sync/{path}")).await.expect(400);
+    assert_eq!(reply["errorCode"], code, "{path}");
+    let text = reply["error"].as_str().expect("a reason");
+    assert!(!text.is_empty() && !text.contains("retry") && !text.contains(|c: char| c.is_ascii_digit()), "{text}");
+}
+
+async fn m19_what_was_replaced_or_wiped_is_gone_and_says_so(on: Backend) {
+    let server = Server::start(on).await;
+    let account = server.account().await;
+    account.upload("A", &[import("A"), op("A")]).await.ok();
+    account.snapshot(&snapshot("A").clean_slate()).await.ok();
+    for path in ["restore/1", "restore/2"] {
+        refused(&account, path, "RESTORE_POINT_GONE").await;
+    }
+    account.get("/api/sync/restore/3").await.ok();
+    account.delete("/api/sync/data").await.ok();
+    for path in ["restore/1", "restore/3"] {
+        refused(&account, path, "RESTORE_POINT_GONE").await;
+    }
+    assert!(!account.get("/api/sync/restore/4").await.expect(400).has("errorCode"), "there has never been one");
+    assert_eq!(account.get("/api/sync/snapshot").await.ok()["serverSeq"], 0);
+    // It goes on without a full state.
+    account.upload("A", &[op("A")]).await.ok();
+    refused(&account, "restore/3", "RESTORE_POINT_GONE").await;
+    for path in ["restore/4", "snapshot"] {
+        refused(&account, path, "STATE_NOT_REPLAYABLE").await;
+    }
+    account.upload("A", &[import("A")]).await.ok();
+    account.get("/api/sync/snapshot").await.ok();
+}
+
+async fn m19_more_operations_than_a_replay_takes_are_refused_for_good(on: Backend) {
+    let server = Server::start_with(on, |config| config.limits.max_replay_ops = 3).await;
+    let account = server.account().await;
+    account.upload("A", &[import("A"), op("A"), op("A")]).await.ok();
+    account.get("/api/sync/snapshot").await.ok();
+    account.upload("A", &[op("A")]).await.ok();
+    for path in ["restore/4", "snapshot"] {
+        refused(&account, path, "STATE_TOO_LARGE").await;
+    }
+    account.get("/api/sync/restore/3").await.ok();
+}
+
+async fn m20_newer_schemas_are_neither_replayed_nor_kept(on: Backend) {
+    let server = Server::start(on).await;
+    let account = server.account().await;
+    account.snapshot(&snapshot("A")).await.ok();
+    let kept = server.state(&account).await.snapshot;
+    assert!(kept.is_some(), "a state of a schema that the server knows");
+    account.upload("A", &[op("A").schema(5)]).await.ok();
+    account.snapshot(&snapshot("A").with("schemaVersion", 5)).await.ok();
+    account.upload("A", &[op("A")]).await.ok();
+    account.upload("A", &[import("A").schema(100)]).await.ok();
+    account.get("/api/sync/restore/1").await.ok();
+    for path in ["restore/2", "restore/3", "restore/4", "restore/5", "snapshot"] {
+        refused(&account, path, "STATE_SCHEMA_TOO_NEW").await;
+    }
+    assert_eq!(server.state(&account).await.snapshot, kept, "none of them is kept");
+    assert_eq!(account.op_at(5).await["schemaVersion"], 100, "devices get it as it is");
+
+    // A newer server was here and kept a state of its schema; the log is all that this one understands.
+    let account = server.account().await;
+    let ops: Vec<_> =
+        (0..100).map(|n| op("A").task("t").payload(json!({ "n": n })).clock(json!({ "A": n + 1 }))).collect();
+    account.upload("A", &[import("A")]).await.ok();
+    for at in 0..6 {
+        let later = |op: &Op| op.clone().id(&format!("{at}-{}", op.get("id"))).task(&format!("t{at}"));
+        account.upload("A", &ops.iter().map(later).collect::<Vec<_>>()).await.ok();
+    }
+    let rebuilt = account.get("/api/sync/snapshot").await.ok();
+    assert!(server.state(&account).await.snapshot.is_some_and(|kept| kept.seq == 601), "it was worth keeping");
+    let packed = crate::harness::gzip(br#"{"of":"a newer server"}"#);
+    let mut kept = None;
+    server
+        .change_state_with(&account, |state| {
+            let meta =
+                SnapshotMeta { bytes: i64::try_from(packed.len()).expect("small"), ..state.snapshot.expect("kept") };
+            state.snapshot = Some(meta);
+            kept = Some(meta);
+            SnapshotChange::Set(SnapshotBlob { data: packed, schema_version: 5 })
+        })
+        .await;
+    assert_eq!(server.state(&account).await.snapshot, kept);
+    assert_eq!(account.get("/api/sync/snapshot").await.ok()["state"], rebuilt["state"]);
 }
 
 async fn a_flood_of_restores_leaves_room_for_others(on: Backend) {

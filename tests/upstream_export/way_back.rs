@@ -50,7 +50,7 @@ impl Filled {
             .await;
 
         let secret = |n| op("X").encrypted(ciphertext(n));
-        put(&encrypted, "X", &[import("X").encrypted(ciphertext(5_000)), secret(99), secret(1)]).await;
+        put(&encrypted, "X", &[import("X").encrypted(ciphertext(5_000)), secret(99), secret(28)]).await;
         put(&encrypted, "Y", &[op("Y").encrypted(ciphertext(64)).entity_ids(&["one", "two"])]).await;
 
         put(&clean, "A", &[import("A"), op("A"), op("A")]).await;
@@ -58,7 +58,7 @@ impl Filled {
             .snapshot(&snapshot("D").encrypted(300).with("syncImportReason", "PASSWORD_CHANGED").clean_slate())
             .await
             .ok();
-        put(&clean, "D", &[op("D").encrypted(ciphertext(9))]).await;
+        put(&clean, "D", &[op("D").encrypted(ciphertext(29))]).await;
 
         for account in [&wiped, &begun_again] {
             put(account, "A", &[import("A"), op("A")]).await;

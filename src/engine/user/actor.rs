@@ -585,6 +585,8 @@ fn count_outcomes(answer: &Answer) {
         Answer::Quota(_) => {
             metrics::counter!("supersync_quota_rejections_total").increment(1);
         }
+        // Counted with other requests that are refused as a whole.
+        Answer::Snapshot(SnapshotReply::EncryptionRequired) | Answer::EncryptionRequired => {}
         Answer::Done(_) | Answer::Busy => {}
     }
 }

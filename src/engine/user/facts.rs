@@ -58,6 +58,8 @@ pub struct Facts {
     pub distrust_heads: bool,
     /// The newest full state of any kind; `Some(None)` = there is none.
     pub newest_full_state: Option<Option<FullStateRow>>,
+    /// Where the newest causal full state lies, and whether it is encrypted.
+    pub encryption: Option<(Seq, bool)>,
     /// The quota has been read again for this batch.
     pub quota_checked: bool,
     /// What is stored and charged, counted from the rows.
@@ -80,6 +82,8 @@ pub struct Needs {
     pub ids: Vec<String>,
     /// [`Facts::newest_full_state`].
     pub newest_full_state: bool,
+    /// [`Facts::encryption`].
+    pub encryption: bool,
     /// [`Facts::recount`].
     pub recount: bool,
     /// [`Facts::cleanup`].
@@ -96,6 +100,7 @@ impl Needs {
             && self.heads.is_empty()
             && self.ids.is_empty()
             && !self.newest_full_state
+            && !self.encryption
             && !self.recount
             && !self.cleanup
             && !self.archive

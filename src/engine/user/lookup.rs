@@ -118,6 +118,11 @@ pub async fn facts(
         let rows = store.full_states(user, sync.pruned_seq, sync.last_seq, 1).await?;
         facts.newest_full_state = Some(rows.into_iter().next());
     }
+    if let Some(mark) = sync.full_state.as_ref().filter(|_| needs.encryption) {
+        let rows = store.full_states(user, mark.seq - 1, mark.seq, 1).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Corrupt(format!("full state {} is missing", mark.seq)))?;
+        facts.encryption = Some((row.seq, row.is_payload_encrypted));
+    }
     if needs.recount {
         let (bytes, operations) = store.measure(user, sync.pruned_seq, sync.last_seq).await?;
         let bytes = bytes + sync.snapshot.map_or(0, |snapshot| snapshot.bytes);

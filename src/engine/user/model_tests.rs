@@ -58,6 +58,11 @@ impl Model {
         self.ops.iter().filter(|op| op.server_seq > self.pruned_seq)
     }
 
+    /// Whether devices start from an encrypted full state.
+    fn is_encrypted(&self) -> bool {
+        self.retained().filter(|op| op.is_causal_full_state()).last().is_some_and(|op| op.is_payload_encrypted)
+    }
+
     /// The latest operation that touched an entity, by searching the whole data set; pruned ones count (they keep their
     /// heads).
     fn latest_on(&self, entity_type: &str, id: &str) -> Option<&StoredOp> {
@@ -199,6 +204,10 @@ impl Model {
             });
             facts.newest_full_state = Some(newest);
         }
+        if needs.encryption {
+            let points = self.retained().filter(|op| op.is_causal_full_state());
+            facts.encryption = points.last().map(|op| (op.server_seq, op.is_payload_encrypted));
+        }
         if needs.recount {
             let operations = i64::try_from(self.retained().count()).unwrap();
             facts.recount = Some(Stored { bytes: self.used(), operations });
@@ -282,10 +291,16 @@ fn random_op(rng: &mut StdRng, client: &str, model: &Model) -> ValidOp {
         vector_clock: random_clock(rng),
         timestamp: NOW - 1000,
         schema_version: if rng.random_bool(0.3) { 1 } else { 4 },
-        is_payload_encrypted: false,
+        is_payload_encrypted: rng.random_bool(if full_state { 0.3 } else { 0.8 }),
         import_reason: None,
         repair_base_server_seq: None,
     }
+}
+
+/// An operation that claims to be encrypted is not always.
+fn checked(rng: &mut StdRng, op: ValidOp) -> CheckedOp {
+    let is_plain = !op.is_payload_encrypted || rng.random_bool(0.1);
+    CheckedOp { op_id: op.id.clone(), is_repair: false, is_plain, check: Ok(Box::new(op)) }
 }
 
 fn random_upload(rng: &mut StdRng, model: &Model) -> CheckedUpload {
@@ -299,10 +314,7 @@ fn random_upload(rng: &mut StdRng, model: &Model) -> CheckedUpload {
         last_known_server_seq: cursor,
         request_id: rng.random_bool(0.5).then(|| format!("r-{}", rng.random::<u64>()).into()),
         fingerprint: None,
-        ops: ops
-            .into_iter()
-            .map(|op| CheckedOp { op_id: op.id.clone(), is_repair: false, check: Ok(Box::new(op)) })
-            .collect(),
+        ops: ops.into_iter().map(|op| checked(rng, op)).collect(),
     }
 }
 
@@ -336,51 +348,66 @@ fn random_snapshot(rng: &mut StdRng, model: &Model) -> CheckedSnapshot {
         fingerprint: None,
         client_id: client.into(),
         state_bytes: op.payload.len(),
+        is_plain: !op.is_payload_encrypted || rng.random_bool(0.2),
         op: Ok(Box::new(op)),
     }
 }
 
-/// What the model says of an upload: per operation a sequence or a code; `None`: the quota is exceeded.
-fn expect_upload(model: &mut Model, upload: &CheckedUpload) -> Option<Vec<Result<Seq, ErrorCode>>> {
-    if upload.last_known_server_seq.is_some_and(|cursor| cursor < model.fence()) {
-        return Some(upload.ops.iter().map(|_| Err(ErrorCode::InternalError)).collect());
-    }
-    let mut next = model.clone();
-    let results: Vec<_> = upload
-        .ops
-        .iter()
-        .map(|checked| {
-            let op = checked.check.as_ref().expect("the generator makes valid ones");
-            next.verdict(op, upload.request_id.is_some()).map(|()| next.append(op))
-        })
-        .collect();
-    if results.iter().any(Result::is_ok) {
-        // Room is made at the expense of what was there before the request only.
-        next.pruned_seq = model.prune_for(next.used() - model.used())?;
-    }
-    *model = next;
-    Some(results)
+/// Why a request is refused as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    Quota,
+    Encryption,
 }
 
-fn expect_snapshot(model: &mut Model, snapshot: &CheckedSnapshot) -> Option<Result<Seq, &'static str>> {
+/// What the model says of an upload: per operation a sequence or a code.
+fn expect_upload(model: &mut Model, upload: &CheckedUpload) -> Result<Vec<Result<Seq, ErrorCode>>, Refused> {
+    if model.is_encrypted() && upload.ops.iter().any(|op| op.is_plain) {
+        return Err(Refused::Encryption);
+    }
+    if upload.last_known_server_seq.is_some_and(|cursor| cursor < model.fence()) {
+        return Ok(upload.ops.iter().map(|_| Err(ErrorCode::InternalError)).collect());
+    }
+    let mut next = model.clone();
+    let mut results = Vec::new();
+    for checked in &upload.ops {
+        if next.last_seq > model.last_seq && next.is_encrypted() && checked.is_plain {
+            return Err(Refused::Encryption);
+        }
+        let op = checked.check.as_ref().expect("the generator makes valid ones");
+        results.push(next.verdict(op, upload.request_id.is_some()).map(|()| next.append(op)));
+    }
+    if results.iter().any(Result::is_ok) {
+        // Room is made at the expense of what was there before the request only.
+        next.pruned_seq = model.prune_for(next.used() - model.used()).ok_or(Refused::Quota)?;
+    }
+    *model = next;
+    Ok(results)
+}
+
+fn expect_snapshot(model: &mut Model, snapshot: &CheckedSnapshot) -> Result<Result<Seq, &'static str>, Refused> {
     let op = snapshot.op.as_ref().expect("the generator makes valid ones");
+    let turns_off = !op.is_payload_encrypted && !snapshot.legacy_repair;
+    if model.is_encrypted() && snapshot.is_plain && !snapshot.clean_slate && !turns_off {
+        return Err(Refused::Encryption);
+    }
     let full = |op: &&StoredOp| op.op_type.is_full_state();
     if snapshot.reason == SnapshotReason::Initial
         && !snapshot.clean_slate
         && model.retained().any(|op| op.op_type.is_full_state())
     {
         let own = model.ops.iter().filter(full).find(|stored| snapshot.op_id_given && stored.id == op.id);
-        return Some(own.map_or(Err("exists"), |own| Ok(own.server_seq)));
+        return Ok(own.map_or(Err("exists"), |own| Ok(own.server_seq)));
     }
     if snapshot.op_id_given
         && let Some(stored) = model.ops.iter().find(|stored| stored.id == op.id)
     {
         let same = stored.op_type.is_full_state() && identity::same_operation_ignoring_time(stored, op);
-        return Some(if same { Ok(stored.server_seq) } else { Err("INVALID_OP_ID") });
+        return Ok(if same { Ok(stored.server_seq) } else { Err("INVALID_OP_ID") });
     }
     if op.op_type == OpType::Repair && !snapshot.legacy_repair && op.repair_base_server_seq != Some(model.latest_seq())
     {
-        return Some(Err("REPAIR_STALE"));
+        return Ok(Err("REPAIR_STALE"));
     }
     let mut next = model.clone();
     if snapshot.clean_slate {
@@ -390,11 +417,11 @@ fn expect_snapshot(model: &mut Model, snapshot: &CheckedSnapshot) -> Option<Resu
     let seq = next.append(op);
     let added = next.used() - old.used();
     if snapshot.clean_slate && added > QUOTA {
-        return None;
+        return Err(Refused::Quota);
     }
-    next.pruned_seq = old.prune_for(added)?;
+    next.pruned_seq = old.prune_for(added).ok_or(Refused::Quota)?;
     *model = next;
-    Some(Ok(seq))
+    Ok(Ok(seq))
 }
 
 fn state() -> UserState {
@@ -405,6 +432,7 @@ fn state() -> UserState {
         unsaved: false,
         heads: HeadCache::unknown(),
         requests: RequestCache::default(),
+        encryption: None,
     }
 }
 
@@ -444,25 +472,27 @@ fn settle(state: &mut UserState, store: &Model, stored: &Heads, batch: &[&Work],
     panic!("planning does not settle");
 }
 
-fn compare_upload(answer: &Answer, expected: Option<&Vec<Result<Seq, ErrorCode>>>) {
+fn compare_upload(answer: &Answer, expected: &Result<Vec<Result<Seq, ErrorCode>>, Refused>) {
     match (answer, expected) {
-        (Answer::Upload(outcome), Some(expected)) => {
+        (Answer::Upload(outcome), Ok(expected)) => {
             let found: Vec<_> =
                 outcome.results.iter().map(|r| r.outcome.as_ref().map(|seq| *seq).map_err(|e| e.code)).collect();
             assert_eq!(&found, expected);
         }
-        (Answer::Quota(_), None) => {}
+        (Answer::Quota(_), Err(Refused::Quota)) | (Answer::EncryptionRequired, Err(Refused::Encryption)) => {}
         (answer, expected) => panic!("{answer:?} instead of {expected:?}"),
     }
 }
 
-fn compare_snapshot(answer: &Answer, expected: Option<&Result<Seq, &'static str>>) {
+fn compare_snapshot(answer: &Answer, expected: &Result<Result<Seq, &'static str>, Refused>) {
     match (answer, expected) {
-        (Answer::Snapshot(SnapshotReply::Accepted { seq, .. }), Some(Ok(expected))) => assert_eq!(seq, expected),
-        (Answer::Snapshot(SnapshotReply::Rejected(rejection)), Some(Err(code))) => {
+        (Answer::Snapshot(SnapshotReply::Accepted { seq, .. }), Ok(Ok(expected))) => assert_eq!(seq, expected),
+        (Answer::Snapshot(SnapshotReply::Rejected(rejection)), Ok(Err(code))) => {
             assert_eq!(rejection.code.as_str(), *code);
         }
-        (Answer::Snapshot(SnapshotReply::ImportExists { .. }), Some(Err("exists"))) | (Answer::Quota(_), None) => {}
+        (Answer::Snapshot(SnapshotReply::ImportExists { .. }), Ok(Err("exists")))
+        | (Answer::Quota(_), Err(Refused::Quota))
+        | (Answer::EncryptionRequired, Err(Refused::Encryption)) => {}
         (answer, expected) => panic!("{answer:?} instead of {expected:?}"),
     }
 }
@@ -529,11 +559,11 @@ fn run_sequence(seed: u64) {
             match work {
                 Work::Upload(upload) => {
                     let expected = expect_upload(&mut model, upload);
-                    compare_upload(answer, expected.as_ref());
+                    compare_upload(answer, &expected);
                 }
                 Work::Snapshot(snapshot) => {
                     let expected = expect_snapshot(&mut model, snapshot);
-                    compare_snapshot(answer, expected.as_ref());
+                    compare_snapshot(answer, &expected);
                 }
                 _ => model.clear(),
             }
@@ -558,6 +588,7 @@ fn run_sequence(seed: u64) {
         if rng.random_bool(0.1) {
             // As after a passivation.
             state.heads = HeadCache::unknown();
+            state.encryption = None;
         }
         check_state(&state, &model);
     }
@@ -596,7 +627,7 @@ fn made_up_client_ids_do_not_grow_the_state_without_bound() {
             last_known_server_seq: None,
             request_id: None,
             fingerprint: None,
-            ops: vec![CheckedOp { op_id: op.id.clone(), is_repair: false, check: Ok(Box::new(op)) }],
+            ops: vec![checked(&mut rng, op)],
         };
         let plan = settle(&mut state, &model, &Heads::new(), &[&Work::Upload(upload)], &mut rng);
         state.apply(plan.after);

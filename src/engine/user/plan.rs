@@ -41,6 +41,8 @@ pub struct UserState {
     pub heads: HeadCache,
     /// Recent answers.
     pub requests: RequestCache,
+    /// Where the newest causal full state lies, and whether it is encrypted; `None`, or of another one: not known.
+    pub encryption: Option<(Seq, bool)>,
 }
 
 /// Why there is no room for an upload.
@@ -87,6 +89,7 @@ pub struct After {
     heads: HashMap<EntityKey, EntityHead>,
     new_data_set: bool,
     answers: Vec<(RequestKey, Remembered)>,
+    encryption: Option<(Seq, bool)>,
     now_ms: i64,
     /// The commit leaves something in the archive that is to be deleted.
     pub reclaim: bool,
@@ -104,7 +107,8 @@ impl UserState {
     /// An account of which nothing but its row is known.
     #[must_use]
     pub fn loaded(user: UserId, account: AccountState, unsaved: bool) -> Self {
-        Self { user, account, unsaved, heads: HeadCache::unknown(), requests: RequestCache::default() }
+        let (heads, requests) = (HeadCache::unknown(), RequestCache::default());
+        Self { user, account, unsaved, heads, requests, encryption: None }
     }
 
     /// Bytes that this keeps, beside what a view of the account keeps.
@@ -124,6 +128,7 @@ impl UserState {
     /// Makes a committed plan's change the state.
     pub fn apply(&mut self, after: After) {
         self.account.sync = after.sync;
+        self.encryption = after.encryption;
         self.unsaved = false;
         if after.new_data_set {
             self.heads = HeadCache::of_empty_data_set();
@@ -175,6 +180,7 @@ impl<'a> Draft<'a> {
     fn new(state: &'a UserState, facts: &'a Facts, now_ms: i64) -> Self {
         let mut sum = Addition::on(state.account.sync.clone());
         sum.changed = state.unsaved;
+        sum.encryption = state.encryption;
         Self { state, facts, now_ms, sum, heads_to_store: Vec::new(), reclaim: false, needs: Needs::default() }
     }
 
@@ -191,11 +197,14 @@ impl<'a> Draft<'a> {
             clear_devices,
             devices,
             new_data_set,
+            answers: remembered,
             authors,
+            encryption,
+            changed,
             ..
         } = self.sum;
         let expected_revision = sync.revision;
-        let (commit, devices) = if self.sum.changed {
+        let (commit, devices) = if changed {
             sync.revision += 1;
             let commit = Commit {
                 user: self.state.user,
@@ -215,8 +224,15 @@ impl<'a> Draft<'a> {
         } else {
             (None, devices)
         };
-        let after =
-            After { sync, heads, new_data_set, answers: self.sum.answers, reclaim: self.reclaim, now_ms: self.now_ms };
+        let after = After {
+            sync,
+            heads,
+            new_data_set,
+            answers: remembered,
+            encryption,
+            now_ms: self.now_ms,
+            reclaim: self.reclaim,
+        };
         Plan { commit, devices, answers, authors, after }
     }
 
@@ -269,6 +285,15 @@ impl<'a> Draft<'a> {
             Work::BringBack(set) => self.bring_back(set),
             Work::KeepState { generation, meta, blob } => self.keep_state(*generation, *meta, blob),
         }
+    }
+
+    /// Whether the newest causal full state, which devices start from, is encrypted. `None`: it has to be looked up.
+    fn is_encrypted(&mut self) -> Option<bool> {
+        let Some(mark) = &self.sum.sync.full_state else { return Some(false) };
+        let known = self.sum.encryption.into_iter().chain(self.facts.encryption).find(|(seq, _)| *seq == mark.seq);
+        self.needs.encryption |= known.is_none();
+        self.sum.encryption = known;
+        known.map(|(_, is_encrypted)| is_encrypted)
     }
 
     /// The answer to the same request, from earlier in the batch or before it.

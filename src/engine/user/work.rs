@@ -101,6 +101,8 @@ pub enum Answer {
     Upload(UploadOutcome),
     /// To either upload: no room.
     Quota(QuotaExceeded),
+    /// To either upload: it is not encrypted, and the newest full state is.
+    EncryptionRequired,
     /// Nothing was done: too much of what the account has given up waits to be deleted.
     Busy,
     /// To [`Work::Snapshot`].

@@ -179,7 +179,7 @@ fn honest_states_fit_however_much_of_them_is_changed() {
 proptest! {
     #[test]
     fn no_history_takes_more_than_it_may(
-        ops in prop::collection::vec(any_op(prop_oneof![any_object(), any_json()], 0..=5), 0..12),
+        ops in prop::collection::vec(any_op(prop_oneof![any_object(), any_json()], 0..=4), 0..12),
         most in 80_000_usize..120_000,
     ) {
         let ops: Vec<_> = (1..).zip(ops).map(|(seq, op)| StoredOp { server_seq: seq, ..op }).collect();

@@ -37,7 +37,8 @@ impl Reference {
     }
 
     pub(super) fn apply(&mut self, op: &StoredOp) -> Result<(), Problem> {
-        if op.is_payload_encrypted || (op.op_type == OpType::Repair && !op.is_causal_full_state()) {
+        let is_unreadable = op.is_payload_encrypted || op.schema_version > CURRENT_SCHEMA_VERSION;
+        if is_unreadable || (op.op_type == OpType::Repair && !op.is_causal_full_state()) {
             return Err(Problem);
         }
         let payload: Box<RawValue> = serde_json::from_slice(&op.payload).map_err(|_| Problem)?;

@@ -36,6 +36,8 @@ pub struct FaultyStore {
     /// Commits take a permit each while the gate is in use.
     pub gate: Semaphore,
     pub gated: AtomicBool,
+    /// Whether nothing comes of reading the log, neither operations nor an error.
+    pub reads_hang: AtomicBool,
     /// Commits that have reached the gate.
     pub arrived: AtomicUsize,
     /// The next one is the last.
@@ -68,6 +70,7 @@ impl FaultyStore {
             inner,
             gate: Semaphore::new(0),
             gated: AtomicBool::new(false),
+            reads_hang: AtomicBool::new(false),
             arrived: AtomicUsize::new(0),
             faults: std::sync::Mutex::new(Vec::new()),
             panics: AtomicUsize::new(0),
@@ -90,6 +93,12 @@ impl FaultyStore {
     fn maybe_panic(&self) {
         let fewer = |left: usize| left.checked_sub(1);
         assert!(self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_err(), "injected panic");
+    }
+
+    async fn maybe_hang(&self) {
+        if self.reads_hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn commit_with_faults(&self, group: Arc<[Commit]>) -> Result<Vec<CommitOutcome>> {
@@ -152,10 +161,12 @@ impl LogStore for FaultyStore {
     }
     async fn read_log(&self, range: LogRange<'_>) -> Result<LogPage> {
         self.count();
+        self.maybe_hang().await;
         self.inner.read_log(range).await
     }
     async fn read_outgoing(&self, range: LogRange<'_>) -> Result<LogPage<OutgoingOp>> {
         self.count();
+        self.maybe_hang().await;
         self.inner.read_outgoing(range).await
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Addition {
     pub(super) new_data_set: bool,
     pub(super) answers: Vec<(RequestKey, Remembered)>,
     pub(super) authors: Vec<Arc<str>>,
+    /// Where the newest causal full state that is known lies, and whether it is encrypted.
+    pub(super) encryption: Option<(Seq, bool)>,
     pub(super) changed: bool,
 }
 
@@ -74,6 +76,7 @@ impl Addition {
             new_data_set: false,
             answers: Vec::new(),
             authors: Vec::new(),
+            encryption: None,
             changed: false,
         }
     }
@@ -111,6 +114,7 @@ impl Addition {
         self.new_data_set |= next.new_data_set;
         self.answers.extend(next.answers);
         self.authors.extend(next.authors);
+        self.encryption = next.encryption.or(self.encryption);
         self.changed |= next.changed;
     }
 
@@ -134,6 +138,7 @@ impl Addition {
             merged.merge(&op.vector_clock);
             merged = bounded_history(merged, &op.client_id);
             sync.full_state = Some(FullStateMark { seq, client_id: op.client_id.to_string(), clock: merged });
+            self.encryption = Some((seq, op.is_payload_encrypted));
         }
         if op.op_type.is_state_replacement() {
             sync.replacement_seq = Some(seq);

@@ -9,10 +9,22 @@ use crate::protocol::request::SnapshotReason;
 use crate::protocol::response::Rejection;
 use crate::protocol::validate::CheckedSnapshot;
 use crate::protocol::{ErrorCode, OpType, StoredOp, identity, validate};
+use crate::replay::CURRENT_SCHEMA_VERSION;
 use crate::store::{ArchiveReason, SnapshotMeta};
+
+/// Whether devices could not go on from an encrypted full state with this: a repair that they would meet after it, or a
+/// state that says it is encrypted and is not. Anything else that is not encrypted takes its place and so turns encryption
+/// off (section 17.18).
+fn breaks_encryption(snapshot: &CheckedSnapshot) -> bool {
+    let claims = snapshot.op.as_ref().is_ok_and(|op| op.is_payload_encrypted);
+    snapshot.is_plain && !snapshot.clean_slate && (snapshot.legacy_repair || claims)
+}
 
 impl Draft<'_> {
     pub(super) fn snapshot(&mut self, snapshot: &CheckedSnapshot) -> Answer {
+        if breaks_encryption(snapshot) && self.is_encrypted() == Some(true) {
+            return Answer::EncryptionRequired;
+        }
         let reply = self.snapshot_reply(snapshot);
         match reply {
             Ok(reply) => Answer::Snapshot(reply),
@@ -88,7 +100,7 @@ impl Draft<'_> {
                 return Ok(pending);
             }
         }
-        if !op.is_payload_encrypted && !snapshot.legacy_repair {
+        if !op.is_payload_encrypted && !snapshot.legacy_repair && op.schema_version <= CURRENT_SCHEMA_VERSION {
             // The operation itself is the state at its sequence: restores start from its row, so no second copy is
             // stored or charged.
             next.drop_snapshot();

@@ -39,6 +39,12 @@ impl Draft<'_> {
         let replacement_seq = self.sum.sync.replacement_seq.unwrap_or(0);
         let outcome = |results, deduplicated, fenced| Answer::Upload(UploadOutcome { results, deduplicated, fenced });
 
+        // A device that starts from an encrypted full state refuses the whole download over one operation that is not
+        // (section 17.18).
+        if upload.ops.iter().any(|op| op.is_plain) && self.is_encrypted() == Some(true) {
+            return Answer::EncryptionRequired;
+        }
+
         let key = request_key(upload.request_id.as_ref(), upload.fingerprint, false);
         let remembered = key.as_ref().and_then(|key| self.remembered(key));
         if let Some(outcomes) = remembered.and_then(|answer| answer.outcomes(upload.ops.len())) {
@@ -80,6 +86,10 @@ impl Draft<'_> {
         let mut results = Vec::with_capacity(upload.ops.len());
         let used_before = next.sync.storage_used_bytes;
         for checked in &upload.ops {
+            let follows_encrypted = next.encryption.is_some_and(|(_, is_encrypted)| is_encrypted);
+            if checked.is_plain && follows_encrypted {
+                return Answer::EncryptionRequired;
+            }
             let verdict = match &checked.check {
                 Err(rejection) => Err(rejection.clone()),
                 Ok(op) => {
