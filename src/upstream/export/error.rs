@@ -143,11 +143,10 @@ pub enum AccountFault {
         /// The first one.
         seq: Seq,
     },
-    /// What the target has comes before all that we have, but can't be what was there.
+    /// What the target has comes before all that we have, but is not known to have been here.
     #[error(
         "the target's operations up to {seq} are none that this server is known to have had: its numbering has started \
-         again there, or nothing is left here to compare them with; else {}",
-        WENT_ON
+         again there after the take-over, or nothing is left here to compare them with. --overwrite gives them up"
     )]
     Restarted {
         /// The last one.
