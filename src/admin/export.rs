@@ -1,6 +1,6 @@
 //! `supersync export --upstream`: what this server holds, back into the old server's database.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,11 +11,12 @@ use clap::Args;
 use super::backup_file::{self, FileError, check, of};
 use super::progress;
 use super::report::time;
-use crate::backup::BackupError;
+use crate::backup::{self, BackupError, Draft};
 use crate::config::Config;
 use crate::protocol::UserId;
+use crate::store::adopt::AdoptionRow;
 use crate::store::{self, StoreError};
-use crate::upstream::export::{ExportError, Options, Refusal, Report, Target};
+use crate::upstream::export::{ExportError, Options, Refusal, Report, Taken, Target};
 
 /// Write this server's data into the old (Node) server's database: the way back.
 ///
@@ -48,9 +49,13 @@ pub struct ExportArgs {
     /// Go on even if other sessions work on the target.
     #[arg(long)]
     force: bool,
-    /// Where the target has operations that this server never had, give them up.
+    /// Where the target has operations, passkeys or revoked tokens that this server never had, give them up.
     #[arg(long)]
     overwrite: bool,
+    /// Where a payload holds what the old server's database can't (the character U+0000, half of a character, a number
+    /// beyond numeric), write the nearest that it can.
+    #[arg(long)]
+    replace_values: bool,
     /// Delete accounts of the target that were deleted here.
     #[arg(long)]
     delete_missing: bool,
@@ -119,6 +124,7 @@ pub async fn export(
         force: args.force,
         overwrite: args.overwrite,
         delete_missing: args.delete_missing,
+        replace: args.replace_values,
         taken: None,
         verify: !args.no_verify,
     };
@@ -159,13 +165,13 @@ pub async fn export(
 enum Copy {
     /// A backup that there was.
     Given(PathBuf),
-    /// Made for this, gone with this.
+    /// Made for this, gone with this: it never gets a name of its own.
     Made {
-        path: PathBuf,
+        draft: Box<Draft>,
         /// Whether a server was working on the database.
         is_served: bool,
-        /// The accounts that were taken over from the old server.
-        taken: HashSet<UserId>,
+        /// What was taken over from the old server.
+        taken: HashMap<UserId, Taken>,
     },
 }
 
@@ -175,25 +181,25 @@ impl Copy {
             return Err(ExportCommandError::OtherSchema);
         }
         let store = store::open_beside(&config.database, config.timeouts.statement).await?;
-        let path = directory.join(format!("supersync-export-{}.ssb", std::process::id()));
+        remove_abandoned(directory)?;
+        let path = directory.join(format!("{}{}.ssb", backup::WORKING_COPY, std::process::id()));
         let is_served = store.is_in_use().await?;
         let (taken, _) = store.adoptions().await?;
-        let taken = taken.into_iter().map(|row| row.user).collect();
+        let taken = taken.into_iter().map(|row| (row.user, taken_of(row))).collect();
         let draft = backup_file::write(&store, &path).await;
         store.close().await;
-        draft?.finish().map_err(of(&path))?;
-        Ok(Self::Made { path, is_served, taken })
+        Ok(Self::Made { draft: Box::new(draft?), is_served, taken })
     }
 
     fn path(&self) -> &Path {
         match self {
-            Self::Given(path) | Self::Made { path, .. } => path,
+            Self::Given(path) => path,
+            Self::Made { draft, .. } => draft.path(),
         }
     }
 
-    /// Which accounts were taken over, as far as that is known: a backup doesn't say it, nor does a server that has taken
-    /// over nothing.
-    fn taken(&self) -> Option<HashSet<UserId>> {
+    /// What was taken over, as far as that is known: a backup doesn't say it, nor does a server that has taken over nothing.
+    fn taken(&self) -> Option<HashMap<UserId, Taken>> {
         match self {
             Self::Made { taken, .. } if !taken.is_empty() => Some(taken.clone()),
             _ => None,
@@ -205,19 +211,24 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if let Self::Made { path, .. } = self
-            && let Err(error) = std::fs::remove_file(&*path)
-        {
-            tracing::warn!(%error, "the working copy of the data can't be removed; it is as secret as the database");
-        }
+fn taken_of(row: AdoptionRow) -> Taken {
+    let AdoptionRow { first_seq, last_seq, op_count, digest, finished_at: at, .. } = row;
+    Taken { at, first_seq, last_seq, op_count, digest }
+}
+
+/// Deletes the working copies of exports that were killed: all that the server holds, and nobody else looks for them.
+fn remove_abandoned(directory: &Path) -> Result<(), FileError> {
+    let found = backup::abandoned(directory).map_err(|error| of(directory)(error.into()))?;
+    for path in found.into_iter().filter(|path| backup::is_working_copy(path)) {
+        std::fs::remove_file(&path).map_err(|error| of(&path)(error.into()))?;
+        tracing::warn!(file = %path.display(), "deleted the working copy of an export that was killed");
     }
+    Ok(())
 }
 
 /// What a person is told.
 fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
-    let Report { accounts, operations, passkeys, devices, lost, missing, .. } = report;
+    let Report { accounts, operations, passkeys, devices, lost, missing, beyond_restoring, .. } = report;
     let (did, state) =
         if report.dry_run { ("Would be done (nothing was changed)", "would be") } else { ("Done", "were") };
     writeln!(output, "{did}, with the data as of {} UTC:", time(report.taken_at))?;
@@ -241,10 +252,21 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         (lost.passwords_without_passkey, "of them have no passkey, so only a link by mail remains"),
         (lost.links, "link(s) that were mailed and not used yet are void there"),
         (lost.locks, "account(s) are locked here; the old server knows no such lock, so they are open there"),
+        (lost.values, "operation(s) hold a value that JSONB can't; the nearest one that it can takes its place there"),
     ] {
         if count > 0 {
             writeln!(output, "note: {count} {what}")?;
         }
+    }
+    if beyond_restoring.count > 0 {
+        let first: Vec<_> = beyond_restoring.first.iter().map(ToString::to_string).collect();
+        writeln!(
+            output,
+            "note: {} account(s) have restore points that the old server can't restore (\"Too many operations to process\"), \
+             because their numbers are above 100000, as after a bring-back; restore here what is wanted of them: {}",
+            beyond_restoring.count,
+            first.join(", ")
+        )?;
     }
     if missing.deleted_here.count > 0 {
         let done = if missing.deleted_there > 0 {

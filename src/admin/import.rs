@@ -92,6 +92,7 @@ impl ImportCommandError {
                 ImportError::Address
                 | ImportError::NotUpstream(_)
                 | ImportError::OtherType { .. }
+                | ImportError::Rights(_)
                 | ImportError::SourceInUse(_)
                 | ImportError::TargetInUse
                 | ImportError::Strangers(_)

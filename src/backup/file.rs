@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::BackupError;
@@ -22,6 +24,12 @@ const QUEUE: usize = 4;
 
 /// What a backup with faulty contents is called in addition.
 const FAULTY: &str = ".faulty";
+
+/// What the name of an unfinished backup ends with, behind the number of its process.
+const PARTIAL: &str = ".partial";
+
+/// What the names of backups begin with that are made only to be read once and never finished.
+pub const WORKING_COPY: &str = "supersync-export-";
 
 /// What was written.
 #[derive(Clone, Debug)]
@@ -92,6 +100,46 @@ pub fn may_replace(path: &Path) -> std::io::Result<bool> {
     let mut beginning = Vec::new();
     File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut beginning)?;
     Ok(beginning.is_empty() || beginning == MAGIC)
+}
+
+/// Whether a file is named like a working copy.
+#[must_use]
+pub fn is_working_copy(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(WORKING_COPY))
+}
+
+/// Unfinished backups of a folder whose programs have ended without deleting them (`kill -9`, a power failure). They hold
+/// all that was written until then, and nothing reads them any more.
+///
+/// # Errors
+/// When the folder can't be read.
+pub fn abandoned(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        // What can't be read is somebody else's, or has just got its name.
+        if is_unfinished(&path) && is_unlocked(&path).unwrap_or(false) && may_replace(&path).unwrap_or(false) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let process = name.strip_suffix(PARTIAL).and_then(|name| name.rsplit_once('.')).map(|(_, process)| process);
+    // Earlier versions finished their working copies.
+    process.is_some_and(|process| process.parse::<u32>().is_ok()) || is_working_copy(path)
+}
+
+/// Whether no program writes it or reads it as its own.
+fn is_unlocked(path: &Path) -> std::io::Result<bool> {
+    match flock(File::open(path)?, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes a backup: under another name in the same folder, readable by its owner only, until [`Draft::finish`].
@@ -173,13 +221,18 @@ struct Partial {
 impl Partial {
     fn create(target: &Path) -> Result<Self, BackupError> {
         let mut name = target.as_os_str().to_owned();
-        name.push(format!(".{}.partial", std::process::id()));
+        name.push(format!(".{}{PARTIAL}", std::process::id()));
         let path = PathBuf::from(name);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(Self { file: options.open(&path)?, path, is_renamed: false })
+        let partial = Self { file: options.open(&path)?, path, is_renamed: false };
+        // As long as the lock is held nobody takes it for abandoned ([`abandoned`]). Where there are no locks nobody does.
+        if let Err(error) = flock(&partial.file, FlockOperation::NonBlockingLockExclusive) {
+            tracing::debug!(%error, "the unfinished backup can't be locked");
+        }
+        Ok(partial)
     }
 
     /// Gives it its name, for good: the folder is on the disk too.

@@ -19,5 +19,5 @@ mod writer;
 pub use check::{Checked, check};
 pub(crate) use cursor::Cursor;
 pub use error::BackupError;
-pub use file::{Draft, Progress, Written, may_replace, restore, write};
+pub use file::{Draft, Progress, WORKING_COPY, Written, abandoned, is_working_copy, may_replace, restore, write};
 pub use format::Header;

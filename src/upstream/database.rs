@@ -72,6 +72,43 @@ pub async fn columns(connection: &mut PgConnection) -> sqlx::Result<Vec<Found>> 
     found.collect()
 }
 
+/// What is to be done with the old server's database, in rights of PostgreSQL.
+#[derive(Clone, Copy, Debug)]
+pub struct Needed {
+    /// Tables, those that are there, and what is done with them.
+    pub tables: &'static [(&'static str, &'static [&'static str])],
+    /// What is done with the sequence that numbers accounts. Of rights in one text any will do.
+    pub numbers: &'static [&'static str],
+    /// Whether there are temporary tables.
+    pub temporary: bool,
+}
+
+/// The statements that give the session's role the rights which it lacks.
+///
+/// # Errors
+/// The database's.
+pub async fn missing_rights(connection: &mut PgConnection, needed: &Needed) -> sqlx::Result<Vec<String>> {
+    let rights = needed.tables.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
+    let (tables, rights): (Vec<_>, Vec<_>) = rights.unzip();
+    sqlx::query_scalar(
+        "SELECT format('GRANT %s ON TABLE %s TO %I', string_agg(r, ', '), c, current_user) \
+         FROM unnest($1::text[], $2::text[]) AS n(t, r), to_regclass(quote_ident(t)) AS c \
+         WHERE c IS NOT NULL AND NOT has_table_privilege(c, r) GROUP BY c \
+         UNION ALL SELECT format('GRANT %s ON SEQUENCE %s TO %I', string_agg(r, ', '), s, current_user) \
+         FROM unnest($3::text[]) AS r, \
+         COALESCE(pg_get_serial_sequence('users', 'id')::regclass, to_regclass('users_id_seq')) AS s \
+         WHERE s IS NOT NULL AND NOT has_sequence_privilege(s, r) GROUP BY s \
+         UNION ALL SELECT format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), current_user) \
+         WHERE $4 AND NOT has_database_privilege(current_database(), 'TEMPORARY')",
+    )
+    .bind(tables)
+    .bind(rights)
+    .bind(needed.numbers.to_vec())
+    .bind(needed.temporary)
+    .fetch_all(connection)
+    .await
+}
+
 /// Who else has a session, in words; empty if nobody, but for sessions of this kind. Waits a moment for them to leave.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ on_both_databases! {
     m02_op_ids_of_different_accounts_are_apart,
     m04_nul_characters_fail_at_most_their_own_op,
     m04_lone_surrogates_fail_at_most_their_own_op,
+    m04_numbers_beyond_every_range_are_kept,
     m04_odd_clock_keys_are_stripped_like_other_invalid_ones,
     m04_large_integers_are_no_trouble,
     m11_a_cursor_that_is_no_count_is_refused,
@@ -23,14 +24,15 @@ async fn m02_op_ids_of_different_accounts_are_apart(on: Backend) {
     assert_eq!(account.op_at(1).await["payload"], *shared.get("payload"));
 }
 
-/// Each odd value is kept and served as it came, or fails its own operation with a permanent code; siblings are
-/// accepted.
+/// Each odd value of a payload is kept and served as it came: clients give up for good what is refused. In an id or a name
+/// it fails its own operation with a permanent code. Siblings are accepted.
 async fn survives(on: Backend, odd: &[(&str, &str)]) {
     let server = Server::start(on).await;
     for (member, value) in odd {
         let account = server.account().await;
         let outcomes = upload_odd(&account, member, value).await;
         let odd_one_accepted = outcomes[1] == "#2";
+        assert_eq!(odd_one_accepted, *member == "payload", "{member} {value}: {outcomes:?}");
         assert!(odd_one_accepted || outcomes[1].starts_with("INVALID_"), "{member} {value}: {outcomes:?}");
         let stored = if odd_one_accepted { 3 } else { 2 };
         assert_eq!((outcomes[0].as_str(), outcomes[2].clone()), ("#1", format!("#{stored}")), "{member} {value}");
@@ -76,6 +78,10 @@ async fn m04_lone_surrogates_fail_at_most_their_own_op(on: Backend) {
         ],
     )
     .await;
+}
+
+async fn m04_numbers_beyond_every_range_are_kept(on: Backend) {
+    survives(on, &[("payload", r#"{"numbers":[1e400,-1e999999,0.5e-99999]}"#)]).await;
 }
 
 async fn m04_odd_clock_keys_are_stripped_like_other_invalid_ones(on: Backend) {

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::exported;
+use super::{export, exported};
 use crate::harness::{Account, Backend, Server, import, op, snapshot};
 use crate::old_schema::{OldDatabase, State};
 
@@ -177,6 +177,12 @@ async fn every_cursor_gets_the_same_answer(from: Backend) {
     }
     let report = exported(&server.database, &old, &[]).await;
     assert_eq!(report["accounts"]["failed"]["count"], 0, "{report}");
+    // The old server counts from 1 to a restore point.
+    let brought_back = accounts.iter().find(|(name, _)| *name == "brought back").map(|(_, account)| account.id);
+    assert_eq!(report["beyondRestoring"], json!({ "count": 1, "first": [brought_back] }));
+    let said = export(&server.database, &old, &["--dry-run"]).await;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("1 account(s) have restore points that the old server can't restore"), "{said}");
     compare(&server, &old, &accounts).await;
     // And into an empty database.
     let another = OldDatabase::create(State::Head).await;

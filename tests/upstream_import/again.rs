@@ -4,7 +4,8 @@ use serde_json::json;
 use sqlx::Connection as _;
 
 use super::old_schema::OldDatabase;
-use super::{failed, imported, in_order, run, said};
+use super::whole::device;
+use super::{complained, failed, imported, in_order, run, said};
 use crate::harness::{Backend, Program, TestDatabase};
 
 on_both_databases! {
@@ -52,7 +53,7 @@ async fn what_has_changed_here_is_not_overwritten(target: Backend) {
     imported(&old, &target, &[]).await;
     let quota = ["user", "quota", "bob@example.org", "1GiB"];
     let output = Program::run(&target, &quota).await;
-    assert!(output.status.success(), "{}", super::complained(&output));
+    assert!(output.status.success(), "{}", complained(&output));
     // The source has not: nothing to do, nothing to complain of.
     assert_eq!(imported(&old, &target, &[]).await["unchanged"], 3);
     old.ops(1, 41, 44).await;
@@ -97,9 +98,9 @@ async fn a_long_log_is_written_in_parts(target: Backend) {
     assert!(!said(&output).contains("cy@example.org"), "{}", said(&output));
     // No server serves that, and no backup is made of it.
     let output = Program::run(&target, &["backup", "half.ssb"]).await;
-    assert!(!output.status.success() && super::complained(&output).contains("a part of the accounts"));
+    assert!(!output.status.success() && complained(&output).contains("a part of the accounts"));
     let output = Program::run(&target, &[]).await;
-    assert!(!output.status.success() && super::complained(&output).contains("was broken off"));
+    assert!(!output.status.success() && complained(&output).contains("was broken off"));
     let output = Program::run(&target, &["doctor"]).await;
     assert!(said(&output).contains("an import of the old server's database is under way, or was broken off"));
     let report = imported(&old, &target, &[]).await;
@@ -112,7 +113,7 @@ async fn what_was_left_can_be_accepted(target: Backend) {
     let target = TestDatabase::create(target).await;
     let old = OldDatabase::with_data().await;
     let output = Program::run(&target, &["import", "--accept-partial"]).await;
-    assert!(said(&output).contains("No import was broken off"), "{}", super::complained(&output));
+    assert!(said(&output).contains("No import was broken off"), "{}", complained(&output));
     imported(&old, &target, &[]).await;
     Program::start(&target).await.kill().await;
     target
@@ -123,7 +124,7 @@ async fn what_was_left_can_be_accepted(target: Backend) {
         .await;
     assert!(!Program::run(&target, &[]).await.status.success());
     let output = Program::run(&target, &["import", "--accept-partial"]).await;
-    assert!(said(&output).contains("A server may start"), "{}", super::complained(&output));
+    assert!(said(&output).contains("A server may start"), "{}", complained(&output));
     Program::start(&target).await.kill().await;
     in_order(&target).await;
 }
@@ -163,7 +164,20 @@ async fn a_comparison_finds_what_differs(target: Backend) {
     let text = said(&output);
     assert!(text.contains("account 1: its operations differ"), "{text}");
     assert!(text.contains("account 2: its last sequence is 25 here, but 26 in the source"), "{text}");
-    assert!(text.contains("account 7: its address, password, quota, token version or passkeys differ"), "{text}");
+    assert!(text.contains("account 7: other here than in the source: token version"), "{text}");
+    // What has happened here is told as what it is.
+    old.run("UPDATE users SET token_version = 0 WHERE id = 7").await;
+    let server = Program::start(&target).await;
+    device(&server, 2, None).delete("/api/sync/data").await.ok();
+    server.kill().await;
+    for command in [&["user", "quota", "cy@example.org", "1GiB"] as &[&str], &["user", "revoke", "cy@example.org"]] {
+        let output = Program::run(&target, command).await;
+        assert!(output.status.success(), "{}", complained(&output));
+    }
+    let output = run(&old, &target, &["--verify-only"]).await;
+    let text = said(&output);
+    assert!(text.contains("account 2: its data was wiped or replaced here\n"), "{text}");
+    assert!(text.contains("account 7: other here than in the source: token version, quota"), "{text}");
 }
 
 async fn housekeeping_is_no_change(target: Backend) {
@@ -172,7 +186,7 @@ async fn housekeeping_is_no_change(target: Backend) {
     old.ops(1, 41, 1_300).await;
     imported(&old, &target, &[]).await;
     let output = Program::run(&target, &["data", "seal"]).await;
-    assert!(output.status.success(), "{}", super::complained(&output));
+    assert!(output.status.success(), "{}", complained(&output));
     assert!(in_order(&target).await.contains("3 accounts, 1320 operations"));
     assert_eq!(imported(&old, &target, &["--verify-only"]).await["differences"], json!([]));
     old.ops(1, 1_301, 1_301).await;

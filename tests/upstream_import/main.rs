@@ -6,6 +6,7 @@
 mod harness;
 
 mod again;
+mod back;
 mod cached;
 mod dump;
 mod faults;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use crate::backup;
 use crate::config::{Config, Database, Environment};
 use crate::descriptors;
 use crate::diagnosis::{self, Finding};
@@ -31,6 +32,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             all.extend(folder(&config.data_dir, &about));
             all.push(diagnosis::disk(&config.data_dir));
             all.extend(elsewhere(config));
+            all.extend(abandoned(&config.data_dir));
         }
     }
     all.extend(secret_files(config));
@@ -68,6 +70,21 @@ fn visitors(path: &Path) -> Option<Finding> {
         let path = path.display();
         Finding::note("files", format!("others than its owner may enter DATA_DIR; chmod 700 {path} ends that"))
     })
+}
+
+/// What commands left behind that were killed.
+pub(super) fn abandoned(folder: &Path) -> Vec<Finding> {
+    // Whoever calls says what is wrong with a folder that can't be read.
+    let found = backup::abandoned(folder).unwrap_or_default();
+    let told = found.into_iter().map(|file| {
+        let file = file.display();
+        let found = format!(
+            "{file} was left behind by an export or a backup that was killed; it holds what the database held, and nothing \
+             reads it any more"
+        );
+        Finding::warning("files", found, format!("rm '{file}'. The next export from this folder deletes its own by itself."))
+    });
+    told.collect()
 }
 
 /// The disk of a database that lies elsewhere than the rest.

@@ -103,7 +103,12 @@ async fn check(args: &DoctorArgs, config: &Config, clock: &Clock, report: &mut R
         checked?;
     }
     match args.backups.as_ref().or(config.backup_dir.as_ref()) {
-        Some(folder) => report.tell_all(backups::check(folder, clock.now_ms()).await)?,
+        Some(folder) => {
+            if *folder != config.data_dir {
+                report.tell_all(machine::abandoned(folder))?;
+            }
+            report.tell_all(backups::check(folder, clock.now_ms()).await)?;
+        }
         None => report.tell(Finding::note(
             "backups",
             "not looked at: neither --backups nor BACKUP_DIR says where they are (docs/backup.md)",

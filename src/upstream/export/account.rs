@@ -2,24 +2,16 @@
 
 use sqlx::{Connection as _, PgConnection, Row as _};
 
+use super::Options;
 use super::error::{AccountFault, Stop};
+use super::known::Taken;
 use super::operations::{self, Stream};
 use super::report::{Operations, Rows};
 use super::rows::{Fingerprint, READ_BACK, small};
 use super::source::{Account, Device};
+use crate::upstream::import::raw_id;
 use futures_util::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
-
-/// How accounts are written.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct How {
-    /// Operations are only compared. (Everything else is written, in a transaction that is rolled back.)
-    pub(super) dry_run: bool,
-    /// What only the target has gives way.
-    pub(super) overwrite: bool,
-    /// What was written is read back and compared before it is committed.
-    pub(super) verify: bool,
-}
 
 /// What became of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +37,10 @@ pub(super) struct Done {
     /// Whether its password can't be checked there.
     pub(super) password_lost: bool,
     pub(super) has_passkey: bool,
+    /// Operations of which a value was replaced.
+    pub(super) replaced: u64,
+    /// Whether it has a restore point that the old server can't restore.
+    pub(super) is_beyond_restoring: bool,
 }
 
 /// Writes an account. When it is left as it was, some of its operations may not have been taken from the stream.
@@ -52,11 +48,11 @@ pub(super) async fn write(
     connection: &mut PgConnection,
     account: &Account,
     ops: &mut Stream<'_>,
-    how: How,
+    options: &Options,
 ) -> Result<Done, Stop> {
     let id = small("number", account.id)?;
     let mut tx = connection.begin().await?;
-    let done = inside(&mut tx, id, account, ops, how).await;
+    let done = inside(&mut tx, id, account, ops, options).await;
     match &done {
         Ok(_) => tx.commit().await?,
         Err(_) => tx.rollback().await?,
@@ -69,21 +65,25 @@ async fn inside(
     id: i32,
     account: &Account,
     ops: &mut Stream<'_>,
-    how: How,
+    options: &Options,
 ) -> Result<Done, Stop> {
     small("last sequence", account.last_seq)?;
     let password = account.password_hash.as_deref().filter(|hash| is_bcrypt(hash));
     let mut done = Done { password_lost: account.password_hash.is_some() && password.is_none(), ..Done::default() };
-    done.fate = user(tx, id, account, password).await?;
+    done.fate = user(tx, id, account, password, options).await?;
+    if !options.overwrite {
+        new_passkeys(tx, id, options.taken_of(account.id)).await?;
+    }
     done.passkeys = passkeys(tx, id, &mut done.has_passkey).await?;
     let links_changed = links(tx, id, &mut done.links).await?;
-    let ours;
-    (done.operations, ours) = operations::write(tx, id, account, ops, how).await?;
+    let written = operations::write(tx, id, account, ops, options).await?;
+    (done.operations, done.replaced) = (written.operations, written.replaced);
+    done.is_beyond_restoring = written.is_beyond_restoring;
     let ops_changed = done.operations.added + done.operations.removed > 0;
     let state_changed = state(tx, id, account, ops_changed).await?;
     done.devices = devices(tx, id, &account.devices).await?;
-    if how.verify && !how.dry_run {
-        verify(tx, id, ours).await?;
+    if options.verify && !options.dry_run {
+        verify(tx, id, written.fingerprint).await?;
     }
     let changed = links_changed
         || ops_changed
@@ -102,20 +102,36 @@ fn is_bcrypt(hash: &str) -> bool {
 }
 
 /// Writes the account itself.
-async fn user(tx: &mut PgConnection, id: i32, account: &Account, password: Option<&str>) -> Result<Fate, Stop> {
-    let theirs: Option<(String, bool)> = sqlx::query_as(
-        "SELECT email, created_at = TIMESTAMP 'epoch' + $2 * INTERVAL '1 millisecond' FROM users WHERE id = $1 FOR UPDATE",
+async fn user(
+    tx: &mut PgConnection,
+    id: i32,
+    account: &Account,
+    password: Option<&str>,
+    options: &Options,
+) -> Result<Fate, Stop> {
+    let theirs: Option<(String, bool, bool, i32)> = sqlx::query_as(
+        "SELECT email, created_at = TIMESTAMP 'epoch' + $2 * INTERVAL '1 millisecond', is_verified <> 0, token_version \
+         FROM users WHERE id = $1 FOR UPDATE",
     )
     .bind(id)
     .bind(account.created_at)
     .fetch_optional(&mut *tx)
     .await?;
     let (has_address, is_same) = match &theirs {
-        Some((email, is_of_the_same_time)) => (*email == account.email, *is_of_the_same_time),
+        Some((email, is_of_the_same_time, ..)) => (*email == account.email, *is_of_the_same_time),
         None => (false, true),
     };
     if !has_address && !is_same {
         return Err(AccountFault::OtherAccount.into());
+    }
+    if let Some((.., is_verified, token_version)) = theirs.as_ref().filter(|_| !options.overwrite) {
+        // Neither is ever taken back.
+        if *is_verified && !account.is_verified {
+            return Err(AccountFault::Verified.into());
+        }
+        if i64::from(*token_version) > account.token_version {
+            return Err(AccountFault::Revoked.into());
+        }
     }
     if !has_address {
         let holder: Option<(i32, bool)> = sqlx::query_as(
@@ -161,6 +177,38 @@ async fn user(tx: &mut PgConnection, id: i32, account: &Account, password: Optio
     })
 }
 
+/// The id of a passkey there that was made here: of the authenticator's id, so that it is the same next time; as long as
+/// those that the old server makes.
+const MADE_HERE: &str = "'ss' || left(encode(sha256(credential_id), 'hex'), 23)";
+
+/// Fails if the target has a passkey that was never here: neither taken over nor written by an export.
+async fn new_passkeys(tx: &mut PgConnection, id: i32, taken: Option<&Taken>) -> Result<(), Stop> {
+    let sql = format!(
+        "SELECT credential_id, id = {MADE_HERE} OR (extract(epoch FROM created_at) * 1000)::bigint <= $2 FROM passkeys p \
+         WHERE user_id = $1 AND NOT EXISTS (SELECT FROM pg_temp.our_passkeys s \
+         WHERE s.user_id = $1 AND s.credential_id = p.credential_id)"
+    );
+    let only_there: Vec<(Vec<u8>, Option<bool>)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(id)
+        .bind(taken.and_then(|taken| taken.at))
+        .fetch_all(&mut *tx)
+        .await?;
+    for (credential, was_here) in only_there {
+        // Its id may have been repaired when it was taken over.
+        let is_repaired = match raw_id(&credential) {
+            Some(raw) => {
+                let sql = "SELECT EXISTS (SELECT FROM pg_temp.our_passkeys WHERE user_id = $1 AND credential_id = $2)";
+                sqlx::query_scalar(sql).bind(id).bind(raw).fetch_one(&mut *tx).await?
+            }
+            None => false,
+        };
+        if was_here != Some(true) && !is_repaired {
+            return Err(AccountFault::NewPasskey.into());
+        }
+    }
+    Ok(())
+}
+
 /// Writes the passkeys: those that we don't have are gone. They are the same if the authenticator's id is.
 async fn passkeys(tx: &mut PgConnection, id: i32, has_passkey: &mut bool) -> Result<Rows, Stop> {
     let removed = sqlx::query(
@@ -170,17 +218,17 @@ async fn passkeys(tx: &mut PgConnection, id: i32, has_passkey: &mut bool) -> Res
     .bind(id)
     .execute(&mut *tx)
     .await?;
-    // Made of the authenticator's id, so that it is the same next time; as long as those that the old server makes.
-    let written = sqlx::query(
+    // Constant names.
+    let written = sqlx::query(sqlx::AssertSqlSafe(format!(
         "INSERT INTO passkeys (id, user_id, credential_id, public_key, counter, transports, created_at, last_used_at) \
-         SELECT 'ss' || left(encode(sha256(credential_id), 'hex'), 23), user_id, credential_id, public_key, counter, \
+         SELECT {MADE_HERE}, user_id, credential_id, public_key, counter, \
          transports, created_at, last_used_at FROM pg_temp.our_passkeys WHERE user_id = $1 \
          ON CONFLICT (credential_id) DO UPDATE SET public_key = EXCLUDED.public_key, counter = EXCLUDED.counter, \
          transports = EXCLUDED.transports, created_at = EXCLUDED.created_at, last_used_at = EXCLUDED.last_used_at \
          WHERE passkeys.user_id = EXCLUDED.user_id AND (passkeys.public_key, passkeys.counter, passkeys.transports, \
          passkeys.created_at, passkeys.last_used_at) IS DISTINCT FROM (EXCLUDED.public_key, EXCLUDED.counter, \
-         EXCLUDED.transports, EXCLUDED.created_at, EXCLUDED.last_used_at)",
-    )
+         EXCLUDED.transports, EXCLUDED.created_at, EXCLUDED.last_used_at)"
+    )))
     .bind(id)
     .execute(&mut *tx)
     .await?;
@@ -256,9 +304,7 @@ async fn state(tx: &mut PgConnection, id: i32, account: &Account, ops_changed: b
             Some((seq, clock)) => (Some(small("newest full state", *seq)?), Some(clock.as_str())),
             None => (None, None),
         };
-        // One that was taken over stands for operations that are nowhere else.
-        let snapshot_seq = account.snapshot_seq.filter(|_| account.pruned_seq > account.base_seq);
-        let kept = snapshot_seq.map(|seq| small("cached state", seq)).transpose()?;
+        let kept = account.kept_snapshot().map(|seq| small("cached state", seq)).transpose()?;
         sqlx::query(
             "INSERT INTO user_sync_state (user_id, last_seq, latest_full_state_seq, latest_full_state_vector_clock) \
              VALUES ($1, $2, $3, $4::jsonb) ON CONFLICT (user_id) DO UPDATE SET last_seq = EXCLUDED.last_seq, \
@@ -284,7 +330,9 @@ async fn state(tx: &mut PgConnection, id: i32, account: &Account, ops_changed: b
     if changed || ops_changed {
         sqlx::query(
             "UPDATE users SET storage_used_bytes = \
-             COALESCE((SELECT sum(payload_bytes)::int8 FROM operations WHERE user_id = $1), 0) + \
+             COALESCE((SELECT sum(CASE WHEN payload_bytes > 0 THEN payload_bytes \
+             ELSE octet_length(payload::text) + octet_length(vector_clock::text) END)::int8 \
+             FROM operations WHERE user_id = $1), 0) + \
              COALESCE((SELECT octet_length(snapshot_data) FROM user_sync_state WHERE user_id = $1), 0) WHERE id = $1",
         )
         .bind(id)

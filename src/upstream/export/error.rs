@@ -1,5 +1,7 @@
 //! Why there is no way back.
 
+use std::fmt::{self, Display, Formatter};
+
 use crate::backup::BackupError;
 use crate::protocol::{Seq, UserId};
 use crate::store::StoreError;
@@ -62,6 +64,9 @@ pub enum Refusal {
     /// Account numbers that were given out here could be given out there again.
     #[error("the target has no sequence users_id_seq, from which the old server numbers its accounts")]
     NoNumbers,
+    /// The role may not do what is to be done.
+    #[error("the role of --to lacks rights in the target: {}", .0.join("; "))]
+    Rights(Vec<String>),
     /// A column holds something else.
     #[error("the target's column {column} is of type {found}, not {expected}: this is not the old server's schema")]
     OtherType {
@@ -133,14 +138,29 @@ pub enum AccountFault {
     #[error("in the target a passkey of it belongs to another account")]
     Passkey,
     /// The target has operations that we never had.
-    #[error(
-        "the target's operation {seq} is none that this server has: the old server has gone on working after the \
-         take-over. --overwrite gives up what only the target has"
-    )]
+    #[error("the target's operation {seq} is none that this server has: {}", WENT_ON)]
     Diverged {
         /// The first one.
         seq: Seq,
     },
+    /// What the target has comes before all that we have, but is not known to have been here.
+    #[error(
+        "the target's operations up to {seq} are none that this server is known to have had: its numbering has started \
+         again there after the take-over, or nothing is left here to compare them with. --overwrite gives them up"
+    )]
+    Restarted {
+        /// The last one.
+        seq: Seq,
+    },
+    /// The target has a passkey that we never had.
+    #[error("in the target it has a passkey that this server never had: {}", WENT_ON)]
+    NewPasskey,
+    /// Its address was verified there.
+    #[error("in the target its address has been verified, which it is not here: {}", WENT_ON)]
+    Verified,
+    /// Its tokens were revoked there.
+    #[error("in the target its tokens have been revoked, which are good here: {}", WENT_ON)]
+    Revoked,
     /// An op id is taken. The old server has one space of ids for all accounts.
     #[error("its operation {seq} has the id {id}, which in the target belongs to {}", match .holder {
         Some(holder) => format!("account {holder}: the old server can't store an id twice"),
@@ -154,14 +174,9 @@ pub enum AccountFault {
         /// Whose it is there.
         holder: Option<UserId>,
     },
-    /// An operation can't be stored as the old server stores them.
-    #[error("its operation {seq} can't be stored by the old server: {what}")]
-    Unstorable {
-        /// Which one.
-        seq: Seq,
-        /// Why.
-        what: &'static str,
-    },
+    /// Operations can't be stored as the old server stores them.
+    #[error("its {0}")]
+    Unstorable(#[from] Unstorable),
     /// The database refused something.
     #[error("the target refused operations {first} to {last}: {what}")]
     Refused {
@@ -175,6 +190,52 @@ pub enum AccountFault {
     /// What was written is not what stands there.
     #[error("what the target holds after writing is not what this server has: {0}")]
     Unverified(String),
+}
+
+/// What is there that is not ours, and what can be done about it.
+const WENT_ON: &str =
+    "the old server has gone on working after the take-over. --overwrite gives up what only the target has";
+
+/// So many are named.
+const NAMED: usize = 20;
+
+/// Operations that the old server can't store, and why.
+#[derive(Clone, Debug, Default, thiserror::Error)]
+pub struct Unstorable {
+    first: Vec<(Seq, &'static str)>,
+    count: u64,
+    /// Whether an option of the command helps.
+    pub(super) can_be_replaced: bool,
+}
+
+impl Unstorable {
+    pub(super) fn add(&mut self, seq: Seq, what: &'static str) {
+        self.count += 1;
+        if self.first.len() < NAMED {
+            self.first.push((seq, what));
+        }
+    }
+
+    pub(super) const fn is_some(&self) -> bool {
+        self.count > 0
+    }
+}
+
+impl Display for Unstorable {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        for (at, (seq, what)) in self.first.iter().enumerate() {
+            let before = if at == 0 { "" } else { "; its " };
+            write!(out, "{before}operation {seq} can't be stored by the old server: {what}")?;
+        }
+        let more = self.count.saturating_sub(self.first.len() as u64);
+        if more > 0 {
+            write!(out, "; nor can {more} more of its operations")?;
+        }
+        if self.can_be_replaced {
+            write!(out, ". --replace-values writes the nearest values that it can store")?;
+        }
+        Ok(())
+    }
 }
 
 /// What ends the work on one account.

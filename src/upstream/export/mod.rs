@@ -17,7 +17,7 @@
 //! they mean here: a device that has seen less than the first operation gets the full state that follows, or hears of a
 //! gap. An account whose data was wiped has neither operations nor a counter there.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +30,8 @@ use crate::protocol::UserId;
 
 mod account;
 mod error;
+mod jsonb;
+mod known;
 mod operations;
 mod report;
 mod rows;
@@ -38,10 +40,11 @@ mod source;
 mod stage;
 mod target;
 
-pub use error::{AccountFault, ExportError, Refusal};
+pub use error::{AccountFault, ExportError, Refusal, Unstorable};
+pub use known::Taken;
 pub use report::{Accounts, FailedAccount, Lost, Missing, MissingAccount, Named, Operations, Report, Rows};
 
-use account::{Fate, How};
+use account::Fate;
 use error::Stop;
 use operations::Stream;
 
@@ -62,10 +65,19 @@ pub struct Options {
     pub overwrite: bool,
     /// Delete the target's accounts that were deleted here.
     pub delete_missing: bool,
-    /// The accounts that were taken over from the old server, if that is known.
-    pub taken: Option<HashSet<UserId>>,
+    /// Values that JSONB can't hold are replaced.
+    pub replace: bool,
+    /// What was taken over from the old server, by account, if that is known.
+    pub taken: Option<HashMap<UserId, Taken>>,
     /// Read back what was written before it is committed.
     pub verify: bool,
+}
+
+impl Options {
+    /// What was taken over of an account, if that is known.
+    fn taken_of(&self, user: UserId) -> Option<&Taken> {
+        self.taken.as_ref().and_then(|taken| taken.get(&user))
+    }
 }
 
 /// A target that is one to write to.
@@ -78,7 +90,7 @@ impl Target {
     /// # Errors
     /// When it is not one to write to.
     pub async fn open(url: &str, options: &Options) -> Result<Self, Refusal> {
-        Ok(Self(target::open(url, options.force).await?))
+        Ok(Self(target::open(url, options).await?))
     }
 
     /// Writes what a backup of this server holds. `progress` counts its operations.
@@ -147,11 +159,10 @@ async fn all(
     report.lost.links = links.await?;
     report.missing = stage::missing(connection, highest, options.taken.as_ref(), options.delete_missing).await?;
     stage::addresses(connection).await?;
-    let how = How { dry_run: options.dry_run, overwrite: options.overwrite, verify: options.verify };
     let accounts = source.read(QUEUE, source::accounts, async |from| {
         let mut stream = Stream::new(from, progress);
         while let Some(account) = stream.account().await? {
-            let done = account::write(connection, &account, &mut stream, how).await;
+            let done = account::write(connection, &account, &mut stream, options).await;
             note(&mut report, &account, done)?;
         }
         Ok(())
@@ -187,5 +198,9 @@ fn note(report: &mut Report, account: &source::Account, done: Result<account::Do
     report.lost.passwords_without_passkey += u64::from(done.password_lost && !done.has_passkey);
     report.lost.links = report.lost.links.saturating_sub(done.links);
     report.lost.locks += u64::from(account.is_locked);
+    report.lost.values += done.replaced;
+    if done.is_beyond_restoring {
+        report.beyond_restoring.add(account.id);
+    }
     Ok(())
 }

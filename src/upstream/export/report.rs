@@ -27,6 +27,9 @@ pub struct Report {
     pub devices: Rows,
     /// What does not survive the way back.
     pub lost: Lost,
+    /// Accounts with restore points that the old server can't restore: they are too far from the beginning of the numbers,
+    /// above all behind a bring-back.
+    pub beyond_restoring: Named<UserId>,
     /// Accounts that only the target has.
     pub missing: Missing,
     /// Whether the target's counter of account numbers was raised.
@@ -81,6 +84,8 @@ pub struct Lost {
     pub links: u64,
     /// Accounts that the operator locked here. There they are open.
     pub locks: u64,
+    /// Operations of which a value was replaced.
+    pub values: u64,
 }
 
 /// Accounts that only the target has.

@@ -4,7 +4,8 @@ use sha2::{Digest as _, Sha256};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
-use super::error::{AccountFault, Stop};
+use super::error::{AccountFault, Stop, Unstorable};
+use super::jsonb::storable;
 use crate::protocol::json::digest::json_digest;
 use crate::protocol::{Seq, StoredOp};
 
@@ -30,31 +31,37 @@ pub(super) fn small(what: &'static str, value: i64) -> Result<i32, AccountFault>
     i32::try_from(value).map_err(|_| AccountFault::Number { what, value })
 }
 
-/// Refuses what the columns can't hold, so that the operation can be named.
-pub(super) fn check(op: &StoredOp) -> Result<(), AccountFault> {
-    let seq = op.server_seq;
-    small("last sequence", seq)?;
+const NO_TEXT: &str = "its payload is no text";
+
+/// Whether the columns can hold an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Storable {
+    AsItIs,
+    /// With a value of its payload replaced, for this reason.
+    Replaced(&'static str),
+    /// Not at all, for this reason.
+    Not(&'static str),
+}
+
+/// Says what the columns can't hold, so that the operation can be named.
+pub(super) fn check(op: &StoredOp) -> Result<Storable, AccountFault> {
+    small("last sequence", op.server_seq)?;
     if let Some(base) = op.repair_base_server_seq {
         small("base of a repair", base)?;
     }
-    let unstorable = |what| Err(AccountFault::Unstorable { seq, what });
     let texts = [&op.id, &op.client_id, &op.action_type];
-    if texts.into_iter().chain(&op.entity_id).chain(&op.entity_ids).any(|text| text.contains('\0')) {
-        return unstorable("a text of it holds a character with the code 0, which PostgreSQL knows no text for");
+    let mut texts = texts.into_iter().chain(&op.entity_id).chain(&op.entity_ids);
+    if texts.any(|text| text.contains('\0')) || storable(op.vector_clock.as_json()).1.is_some() {
+        return Ok(Storable::Not("an id or a name of it holds a character with the code 0"));
     }
-    let Ok(payload) = std::str::from_utf8(&op.payload) else { return unstorable("its payload is no text") };
-    if names_nul(payload) || names_nul(op.vector_clock.as_json()) {
-        return unstorable("its payload holds a character with the code 0 (\\u0000), which JSONB can't hold");
-    }
-    Ok(())
+    let Ok(payload) = std::str::from_utf8(&op.payload) else { return Ok(Storable::Not(NO_TEXT)) };
+    Ok(storable(payload).1.map_or(Storable::AsItIs, Storable::Replaced))
 }
 
-/// Whether a JSON text holds the escape `\u0000`.
-fn names_nul(json: &str) -> bool {
-    json.match_indices("\\u0000").any(|(at, _)| {
-        // Behind an odd number of backslashes it is an escaped backslash and the letters behind it.
-        json.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
-    })
+fn unstorable(op: &StoredOp, what: &'static str) -> AccountFault {
+    let mut unstorable = Unstorable::default();
+    unstorable.add(op.server_seq, what);
+    unstorable.into()
 }
 
 /// Writes operations of one account.
@@ -87,7 +94,8 @@ fn put(out: &mut Vec<u8>, user: i32, op: &StoredOp) -> Result<(), AccountFault> 
     tuple.text(op.entity_type);
     tuple.text_or_null(op.entity_id.as_deref());
     tuple.texts(&op.entity_ids);
-    tuple.jsonb(&op.payload);
+    let payload = std::str::from_utf8(&op.payload).map_err(|_| unstorable(op, NO_TEXT))?;
+    tuple.jsonb(storable(payload).0.as_bytes());
     // Nothing measured is 0 there, and an operation of 0 bytes can't be.
     tuple.field(&op.storage_bytes.max(1).to_be_bytes());
     tuple.jsonb(op.vector_clock.as_json().as_bytes());
@@ -100,11 +108,7 @@ fn put(out: &mut Vec<u8>, user: i32, op: &StoredOp) -> Result<(), AccountFault> 
         Some(base) => tuple.field(&small("base of a repair", base)?.to_be_bytes()),
         None => tuple.null(),
     }
-    if tuple.fits {
-        Ok(())
-    } else {
-        Err(AccountFault::Unstorable { seq: op.server_seq, what: "a value of it is larger than PostgreSQL takes" })
-    }
+    if tuple.fits { Ok(()) } else { Err(unstorable(op, "a value of it is larger than PostgreSQL takes")) }
 }
 
 /// A row of a binary `COPY`.
@@ -180,10 +184,10 @@ pub(super) struct Fingerprint {
 impl Fingerprint {
     /// Adds an operation of ours.
     pub(super) fn add(&mut self, op: &StoredOp) -> Result<(), AccountFault> {
-        let payload = std::str::from_utf8(&op.payload).ok().and_then(json_digest);
+        let payload = std::str::from_utf8(&op.payload).ok().and_then(|payload| json_digest(&storable(payload).0));
         let clock = json_digest(op.vector_clock.as_json());
         let (Some(payload), Some(clock)) = (payload, clock) else {
-            return Err(AccountFault::Unstorable { seq: op.server_seq, what: "its payload or its clock is no JSON" });
+            return Err(unstorable(op, "its payload or its clock is no JSON, or nested too deep"));
         };
         self.begin(op.server_seq);
         for text in [&*op.id, &op.client_id, &op.action_type, op.op_type.as_str(), op.entity_type] {
@@ -268,22 +272,5 @@ impl Fingerprint {
             return Err(AccountFault::Unverified("an operation differs in what it says".to_owned()));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::names_nul;
-
-    #[test]
-    fn the_code_0_is_found_and_only_that() {
-        for json in [r#""\u0000""#, r#""\\\u0000""#, r#"{"a":"x\u0000"}"#, r#""\\u0000\u0000""#] {
-            assert!(names_nul(json), "{json}");
-        }
-        for json in
-            [r#""\\u0000""#, r#""\\\\u0000""#, r#""u0000""#, r#""\u00001""#.replace("\\u0000", "\\u0001").as_str()]
-        {
-            assert!(!names_nul(json), "{json}");
-        }
     }
 }

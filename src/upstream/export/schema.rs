@@ -3,24 +3,46 @@
 
 use sqlx::PgConnection;
 
-use super::Refusal;
-use crate::upstream::database;
+use super::{Options, Refusal};
+use crate::upstream::database::{self, Needed};
 use crate::upstream::schema::{COLUMNS, Column, Found, OURS, PASSKEYS, TABLES, column};
 
 /// Columns that must be allowed to hold nothing, and the migration since which they are.
 const NULLABLE: [(&str, &str, &str); 1] = [("users", "password_hash", PASSKEYS)];
+/// What is done there. The sequence is read and raised at the end, when everything else is written.
+const NEEDED: Needed = Needed {
+    tables: &[
+        ("users", &["SELECT", "INSERT", "UPDATE"]),
+        ("operations", &["SELECT", "INSERT", "DELETE"]),
+        ("user_sync_state", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+        ("sync_devices", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+        ("passkeys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+        (NEVER_FILLED, &["SELECT", "DELETE"]),
+    ],
+    numbers: &["USAGE, SELECT", "UPDATE"],
+    temporary: true,
+};
+/// For accounts that were deleted here.
+const NEEDED_TO_DELETE: Needed = Needed { tables: &[("users", &["DELETE"])], numbers: &[], temporary: false };
 /// Nothing is put into it; rows are only deleted.
 const NEVER_FILLED: &str = "pending_passkey_registrations";
 
-/// Refuses every database but one of the old server at its newest schema.
-pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Refusal> {
+/// Refuses every database but one of the old server at its newest schema, in which the role may do what is to be done.
+pub(super) async fn check(connection: &mut PgConnection, options: &Options) -> Result<(), Refusal> {
     judge(&database::columns(connection).await?)?;
     let counts: bool = sqlx::query_scalar(
         "SELECT COALESCE(pg_get_serial_sequence('users', 'id')::regclass, to_regclass('users_id_seq')) IS NOT NULL",
     )
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await?;
-    if counts { Ok(()) } else { Err(Refusal::NoNumbers) }
+    if !counts {
+        return Err(Refusal::NoNumbers);
+    }
+    let mut lacking = database::missing_rights(connection, &NEEDED).await?;
+    if options.delete_missing {
+        lacking.extend(database::missing_rights(connection, &NEEDED_TO_DELETE).await?);
+    }
+    if lacking.is_empty() { Ok(()) } else { Err(Refusal::Rights(lacking)) }
 }
 
 fn judge(found: &[Found]) -> Result<(), Refusal> {

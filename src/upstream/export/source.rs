@@ -3,6 +3,7 @@
 //! Reads the tables side by side on a thread of its own; memory is bounded by a segment and a batch, however much there is.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -50,6 +51,12 @@ impl Account {
     pub(super) const fn is_empty(&self) -> bool {
         self.base_seq >= self.last_seq
     }
+
+    /// Up to where a cached state is complete that was taken over: it stands for operations that are nowhere else. Others
+    /// the old server makes anew.
+    pub(super) fn kept_snapshot(&self) -> Option<Seq> {
+        self.snapshot_seq.filter(|_| self.pruned_seq > self.base_seq)
+    }
 }
 
 /// A device of an account.
@@ -81,10 +88,12 @@ pub(super) struct Link {
     pub(super) expires_at: i64,
 }
 
-/// A piece of the stream: an account, then its operations; at last the end.
+/// A piece of the stream: an account, then what is known of operations that its data set no longer holds, then its
+/// operations; at last the end.
 #[derive(Debug)]
 pub(super) enum Piece {
     Account(Box<Account>),
+    Archived(Vec<(Seq, Arc<str>)>),
     Operations(Vec<StoredOp>),
     End,
 }
@@ -172,7 +181,7 @@ pub(super) fn accounts(checked: &Checked, path: &Path, to: &mpsc::Sender<Piece>)
         if to.blocking_send(Piece::Account(Box::new(account))).is_err() {
             return Ok(());
         }
-        let mut batch = Batch { ops: Vec::new(), bytes: 0, to };
+        let mut batch = Batch { archived: Vec::new(), ops: Vec::new(), bytes: 0, to };
         loop {
             let of_segment = segments.peek(id, "first_seq");
             let of_row = rows.peek(id, "server_seq");
@@ -181,19 +190,24 @@ pub(super) fn accounts(checked: &Checked, path: &Path, to: &mpsc::Sender<Piece>)
                 (Some(segment), row) if row.is_none_or(|row| segment <= row) => {
                     let Some(row) = segments.take(id)? else { break };
                     let fields = Fields::of(segments.columns(), &row);
-                    // What is archived need not be unpacked.
-                    if fields.int("last_seq")? < *data_set.start() || segment > *data_set.end() {
+                    if segment > *data_set.end() {
                         continue;
                     }
-                    operations_of_segment(fields)?
+                    let is_archived = fields.int("last_seq")? < *data_set.start();
+                    match operations_of_segment(fields) {
+                        // The check has told of it, and it is not to be written.
+                        Err(_) if is_archived => continue,
+                        unpacked => unpacked?,
+                    }
                 }
                 _ => {
                     let Some(row) = rows.take(id)? else { break };
                     vec![operation(Fields::of(rows.columns(), &row))?]
                 }
             };
-            for op in ops.into_iter().filter(|op| data_set.contains(&op.server_seq)) {
-                if !batch.add(op) {
+            for op in ops.into_iter().filter(|op| op.server_seq <= *data_set.end()) {
+                let is_taken = if data_set.contains(&op.server_seq) { batch.add(op) } else { batch.add_archived(&op) };
+                if !is_taken {
                     return Ok(());
                 }
             }
@@ -236,8 +250,9 @@ fn skip_to(rows: &mut Cursor, id: UserId) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// Operations on their way.
+/// Operations on their way. Those of archives come first.
 struct Batch<'a> {
+    archived: Vec<(Seq, Arc<str>)>,
     ops: Vec<StoredOp>,
     bytes: usize,
     to: &'a mpsc::Sender<Piece>,
@@ -251,9 +266,15 @@ impl Batch<'_> {
         (self.ops.len() < BATCH_OPS && self.bytes < BATCH_BYTES) || self.send()
     }
 
+    fn add_archived(&mut self, op: &StoredOp) -> bool {
+        self.archived.push((op.server_seq, Arc::clone(&op.id)));
+        self.archived.len() < BATCH_OPS || self.send()
+    }
+
     fn send(&mut self) -> bool {
         self.bytes = 0;
-        let ops = std::mem::take(&mut self.ops);
-        ops.is_empty() || self.to.blocking_send(Piece::Operations(ops)).is_ok()
+        let (archived, ops) = (std::mem::take(&mut self.archived), std::mem::take(&mut self.ops));
+        (archived.is_empty() || self.to.blocking_send(Piece::Archived(archived)).is_ok())
+            && (ops.is_empty() || self.to.blocking_send(Piece::Operations(ops)).is_ok())
     }
 }

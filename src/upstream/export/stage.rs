@@ -2,12 +2,13 @@
 //!
 //! Addresses and passkeys are unique among all accounts there, so that what one account may have depends on the others.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::sync::mpsc;
 
 use super::ExportError;
+use super::known::Taken;
 use super::report::{Missing, MissingAccount};
 use super::source::{Account, Link, Passkey};
 use crate::protocol::UserId;
@@ -136,7 +137,7 @@ pub(super) async fn links(
 pub(super) async fn missing(
     connection: &mut PgConnection,
     highest: i64,
-    taken: Option<&HashSet<UserId>>,
+    taken: Option<&HashMap<UserId, Taken>>,
     delete: bool,
 ) -> Result<Missing, ExportError> {
     let mut missing = Missing::default();
@@ -155,7 +156,7 @@ pub(super) async fn missing(
             let (id, operations): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
             after = id;
             let account = MissingAccount { account: id.into(), operations };
-            let was_here = taken.is_none_or(|taken| taken.contains(&i64::from(id)));
+            let was_here = taken.is_none_or(|taken| taken.contains_key(&i64::from(id)));
             if i64::from(id) > highest || !was_here {
                 missing.unknown.add(account);
             } else {

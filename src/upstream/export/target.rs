@@ -3,7 +3,7 @@
 use sqlx::postgres::PgConnection;
 use tokio::time::Instant;
 
-use super::{Refusal, schema};
+use super::{Options, Refusal, schema};
 use crate::upstream::database::{LEAVING, LOOK_EVERY, address, connect, others};
 
 /// By this name the target knows our session.
@@ -11,10 +11,10 @@ const APPLICATION: &str = "supersync-export";
 /// Whoever holds this lock of the target exports into it.
 const LOCK: i64 = 0x7375_7065_7262_6b31;
 
-/// Connects and makes sure that the database is one to write to. Changes nothing. `force`: even if others work on it.
-pub(super) async fn open(url: &str, force: bool) -> Result<PgConnection, Refusal> {
+/// Connects and makes sure that the database is one to write to. Changes nothing.
+pub(super) async fn open(url: &str, options: &Options) -> Result<PgConnection, Refusal> {
     let mut connection = connect(address(url, APPLICATION).ok_or(Refusal::Address)?).await?;
-    schema::check(&mut connection).await?;
+    schema::check(&mut connection, options).await?;
     let until = Instant::now() + LEAVING;
     while !lock(&mut connection).await? {
         if Instant::now() >= until {
@@ -22,7 +22,7 @@ pub(super) async fn open(url: &str, force: bool) -> Result<PgConnection, Refusal
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    if !force {
+    if !options.force {
         let others = others(&mut connection, APPLICATION).await?;
         if !others.is_empty() {
             return Err(Refusal::InUse(others));

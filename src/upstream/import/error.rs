@@ -28,6 +28,9 @@ pub enum ImportError {
         /// What it should be.
         expected: &'static str,
     },
+    /// The role may not read what is to be read.
+    #[error("the role of --from lacks rights in the source: {}", .0.join("; "))]
+    Rights(Vec<String>),
     /// Somebody works on the source.
     #[error(
         "others work on the source: {0}. Stop the old server first, or what it writes from now on is lost; \

@@ -29,9 +29,10 @@ mod verify;
 
 pub use dump::{Dump, DumpError, DumpSource};
 pub use error::ImportError;
-pub use postgres::LiveSource;
+pub use postgres::{LiveSource, log_digest};
 pub use report::{Duplicate, Noted, Report};
 pub use source::Source;
+pub use transform::raw_id;
 
 use source::SourceOp;
 use take::{Outcome, Sink};

@@ -6,17 +6,32 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::mpsc;
 
-use super::ImportError;
 use super::shape::Shape;
 use super::source::{
     BATCH_BYTES, BATCH_OPS, Source, SourceDevice, SourceLog, SourceMarks, SourceOp, SourcePasskey, SourcePending,
     SourceUser,
 };
+use super::take::LogDigest;
+use super::{ImportError, transform};
 use crate::protocol::UserId;
-use crate::upstream::database;
+use crate::upstream::database::{self, Needed};
 
 /// By this name the source knows our session.
 const APPLICATION: &str = "supersync-import";
+
+/// What is done there.
+const NEEDED: Needed = Needed {
+    tables: &[
+        ("users", &["SELECT"]),
+        ("operations", &["SELECT"]),
+        ("user_sync_state", &["SELECT"]),
+        ("sync_devices", &["SELECT"]),
+        ("passkeys", &["SELECT"]),
+        ("pending_passkey_registrations", &["SELECT"]),
+    ],
+    numbers: &["USAGE, SELECT"],
+    temporary: false,
+};
 
 /// The old server's database.
 #[derive(Debug)]
@@ -47,6 +62,36 @@ impl LiveSource {
     }
 }
 
+/// An account's operations, for [`operation`]. Constant names.
+fn operations_sql(shape: &Shape) -> String {
+    let column = |name| shape.sql("o", "operations", name);
+    format!(
+        "SELECT o.id, o.client_id, o.server_seq::bigint, o.action_type, o.op_type, o.entity_type, o.entity_id, {}, \
+         o.payload::text, {}, o.vector_clock::text, o.schema_version::bigint, o.client_timestamp, o.received_at, {}, \
+         {}, {}::bigint FROM operations o WHERE o.user_id = $1 ORDER BY o.server_seq",
+        column("entity_ids"),
+        column("payload_bytes"),
+        column("is_payload_encrypted"),
+        column("sync_import_reason"),
+        column("repair_base_server_seq"),
+    )
+}
+
+/// How many operations an account has there, and the digest of them that taking it over would give. `None`: they can't all
+/// be taken. The schema is the newest.
+///
+/// # Errors
+/// The database's.
+pub async fn log_digest(connection: &mut PgConnection, user: i32) -> sqlx::Result<Option<(i64, String)>> {
+    let mut digest = LogDigest::default();
+    let mut rows = sqlx::query(AssertSqlSafe(operations_sql(&Shape::newest()))).bind(user).fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        let Ok(op) = transform::operation(operation(&row)?) else { return Ok(None) };
+        digest.add(&op);
+    }
+    Ok(Some((digest.count, digest.done())))
+}
+
 /// An instant in UTC, as Unix milliseconds.
 fn ms(sql: &str) -> String {
     format!("(extract(epoch FROM {sql}) * 1000)::bigint")
@@ -58,17 +103,11 @@ impl Source for LiveSource {
         // From here on it is seen as it is now, so everybody else has to be gone.
         sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut self.connection).await?;
         self.shape = Shape::of(database::columns(&mut self.connection).await?)?;
-        let column = |name| self.shape.sql("o", "operations", name);
-        self.operations = format!(
-            "SELECT o.id, o.client_id, o.server_seq::bigint, o.action_type, o.op_type, o.entity_type, o.entity_id, {}, \
-             o.payload::text, {}, o.vector_clock::text, o.schema_version::bigint, o.client_timestamp, o.received_at, {}, \
-             {}, {}::bigint FROM operations o WHERE o.user_id = $1 ORDER BY o.server_seq",
-            column("entity_ids"),
-            column("payload_bytes"),
-            column("is_payload_encrypted"),
-            column("sync_import_reason"),
-            column("repair_base_server_seq"),
-        );
+        let lacking = database::missing_rights(&mut self.connection, &NEEDED).await?;
+        if !lacking.is_empty() {
+            return Err(ImportError::Rights(lacking));
+        }
+        self.operations = operations_sql(&self.shape);
         Ok(self.shape.missing.clone())
     }
 

@@ -233,9 +233,9 @@ pub(super) async fn log(
         }
         log.skip_to(account.last_seq());
     }
+    // It names more than an operation's clock, which is cut when it is stored, and than what is left of the log.
     if let (Some(seq), Some(clock)) = (marks.full_state_seq, &marks.full_state_clock)
         && let Ok(clock) = VectorClock::from_json(clock)
-        && extent.first_seq > 1
     {
         log.covers(seq, &clock);
     }

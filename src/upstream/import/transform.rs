@@ -15,7 +15,7 @@ use crate::protocol::op::{entity_type, normalised_entity_ids};
 use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
 use crate::store::adopt::{Marked, Portion, mark};
 use crate::store::backup::Value;
-use crate::store::{MAX_DEVICES, TokenPurpose};
+use crate::store::{MAX_DEVICES, TokenPurpose, UserRow};
 
 /// What a passkey is called whose owner has not named it.
 const UNNAMED: &str = "Passkey";
@@ -167,8 +167,9 @@ fn distinct(users: Vec<SourceUser>, logs: &HashMap<UserId, SourceLog>, report: &
     distinct
 }
 
-/// The raw id behind one that was stored as its base64url text.
-fn raw_id(stored: &[u8]) -> Option<Vec<u8>> {
+/// The raw id of a passkey behind one that was stored as its base64url text.
+#[must_use]
+pub fn raw_id(stored: &[u8]) -> Option<Vec<u8>> {
     let is_text = stored.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     // Shorter ones are not made; a real id of 16 bytes looks like text once in four thousand million.
     (is_text && stored.len() >= 16).then(|| URL_SAFE_NO_PAD.decode(stored).ok()).flatten()
@@ -404,6 +405,25 @@ impl Links<'_> {
         self.report.links += 1;
         Some((hash, expires_at))
     }
+}
+
+/// What of an account is other here than it was taken.
+#[must_use]
+pub fn changed_here(account: &Account, row: &UserRow, mut credentials: Vec<Vec<u8>>) -> Vec<&'static str> {
+    let user = &account.user;
+    let mut taken: Vec<_> = account.passkeys.iter().map(|key| key.credential_id.clone()).collect();
+    taken.sort_unstable();
+    credentials.sort_unstable();
+    let all = [
+        ("address", user.email != row.email),
+        // Also a sign-in changes it.
+        ("password hash", user.password_hash != row.password_hash),
+        ("verification", user.is_verified != row.is_verified),
+        ("token version", user.token_version != row.token_version),
+        ("quota", user.storage_quota_bytes != row.storage_quota_bytes),
+        ("passkeys", taken != credentials),
+    ];
+    all.into_iter().filter(|(_, is_changed)| *is_changed).map(|(what, _)| what).collect()
 }
 
 /// What the account looks like here once it is taken.

@@ -9,7 +9,7 @@ use super::transform::Account;
 use super::{Expected, ImportError, Noted, Progress, Report, Source, has_log, ops_of, read_all, transform};
 use crate::protocol::{Seq, UserId};
 use crate::store::adopt::{AdoptionRow, Portion};
-use crate::store::{LogRange, Store};
+use crate::store::{LogRange, Store, SyncState};
 
 /// Operations of one page,
 const PAGE: usize = 2_000;
@@ -27,32 +27,64 @@ pub(super) async fn compare(
     let marks: HashMap<UserId, String> = here.into_iter().map(|resident| (resident.user, resident.mark)).collect();
     for account in expected {
         report.verified += 1;
-        let found = differences(store, account, marks.get(&account.user), &progress.compared).await?;
+        let found = differences(store, account, marks.get(&account.user), None, &progress.compared).await?;
         report.differences.extend(found.map(|what| Noted { user: account.user, what }));
     }
     Ok(())
 }
 
+/// `account`: as the source has it, if it is to be told what of it differs.
 async fn differences(
     store: &dyn Store,
     expected: &Expected,
     mark: Option<&String>,
+    account: Option<&Account>,
     compared: &AtomicU64,
 ) -> Result<Option<String>, ImportError> {
     let state = if mark.is_some() { store.load_account(expected.user).await? } else { None };
     let (Some(mark), Some(state)) = (mark, state) else { return Ok(Some("it is not here".to_owned())) };
-    let (pruned, last_seq) = (state.sync.pruned_seq, state.sync.last_seq);
+    let mut all = Vec::new();
+    if state.sync.generation > 0 {
+        all.push("its data was wiped or replaced here".to_owned());
+    } else {
+        all.extend(difference_of_log(store, expected, &state.sync, compared).await?);
+    }
+    if *mark != expected.mark {
+        let changed = match account {
+            Some(account) => changed_here(store, account).await?,
+            None => Vec::new(),
+        };
+        if !changed.is_empty() {
+            all.push(format!("other here than in the source: {}", changed.join(", ")));
+        } else if all.is_empty() {
+            all.push("its address, password, quota, token version or passkeys differ".to_owned());
+        }
+    }
+    Ok((!all.is_empty()).then(|| all.join("; ")))
+}
+
+async fn difference_of_log(
+    store: &dyn Store,
+    expected: &Expected,
+    sync: &SyncState,
+    compared: &AtomicU64,
+) -> Result<Option<String>, ImportError> {
+    let last_seq = sync.last_seq;
     if last_seq != expected.last_seq {
         return Ok(Some(format!("its last sequence is {last_seq} here, but {} in the source", expected.last_seq)));
     }
-    let (op_count, digest) = read_back(store, expected.user, pruned, last_seq, compared).await?;
+    let (op_count, digest) = read_back(store, expected.user, sync.pruned_seq, last_seq, compared).await?;
     if op_count != expected.op_count {
         return Ok(Some(format!("it has {op_count} operations here, but {} in the source", expected.op_count)));
     }
-    if digest != expected.digest {
-        return Ok(Some("its operations differ".to_owned()));
-    }
-    Ok((*mark != expected.mark).then(|| "its address, password, quota, token version or passkeys differ".to_owned()))
+    Ok((digest != expected.digest).then(|| "its operations differ".to_owned()))
+}
+
+async fn changed_here(store: &dyn Store, account: &Account) -> Result<Vec<&'static str>, ImportError> {
+    let user = account.user.id;
+    let Some(row) = store.user_by_id(user).await? else { return Ok(Vec::new()) };
+    let credentials = store.passkeys_of(user).await?.into_iter().map(|row| row.key.credential_id).collect();
+    Ok(transform::changed_here(account, &row, credentials))
 }
 
 async fn read_back(
@@ -115,7 +147,7 @@ pub(super) async fn only(
                     digest: log.digest,
                     mark: transform::mark_of(account, state.last_seq),
                 };
-                differences(store, &expected, marks.get(&user), &progress.compared).await?
+                differences(store, &expected, marks.get(&user), Some(account), &progress.compared).await?
             }
         };
         report.differences.extend(what.map(|what| Noted { user, what }));
