@@ -316,6 +316,9 @@ impl Store for FaultyStore {
         self.count();
         self.inner.ping().await
     }
+    async fn try_room(&self) -> Result<()> {
+        self.inner.try_room().await
+    }
     fn kind(&self) -> &'static str {
         self.inner.kind()
     }
