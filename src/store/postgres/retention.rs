@@ -7,6 +7,7 @@ use sqlx::Row as _;
 
 use super::{PostgresStore, on_connection};
 use crate::protocol::UserId;
+use crate::store::PING_TIMEOUT;
 use crate::store::retention::{
     BEGIN_SWEEP, END_SWEEP, RETENTION_ROWS, SWEEPING, decode_due_rows, decode_retention_row, due_rows_sql,
 };
@@ -33,7 +34,8 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn begin_sweep(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
-        on_connection!(self.housekeeping, self.patience, "begin_sweep", |db| {
+        // Not behind what the clean-up itself is doing.
+        on_connection!(self.probe, PING_TIMEOUT, "begin_sweep", |db| {
             let query = sqlx::query(BEGIN_SWEEP).bind(SWEEPING).bind(owner.to_owned()).bind(now_ms);
             let done = query.bind(now_ms.saturating_add(ttl_ms(ttl))).execute(&mut *db).await?;
             Ok(done.rows_affected() > 0)
@@ -41,7 +43,7 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn end_sweep(&self, owner: &str) -> Result<()> {
-        on_connection!(self.housekeeping, self.patience, "end_sweep", |db| {
+        on_connection!(self.probe, PING_TIMEOUT, "end_sweep", |db| {
             sqlx::query(END_SWEEP).bind(SWEEPING).bind(owner.to_owned()).execute(&mut *db).await?;
             Ok(())
         })
