@@ -503,7 +503,7 @@ impl Listener {
         self.others.values_mut().for_each(|heard| *heard = None);
         self.heard_up_to = joining;
         let mut alone_until = joining;
-        let mut looking = Box::pin(self.look(Duration::ZERO));
+        let mut looking = self.look(Duration::ZERO);
         let mut ticks = interval(JUDGE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -513,6 +513,7 @@ impl Listener {
                     None => return Ok(Ended::Broken),
                 },
                 look = &mut looking => {
+                    let Ok(look) = look else { return Ok(Ended::Broken) };
                     self.found(&look);
                     match &look.found {
                         Some(present) if !present.contains(&self.peers.me) => return Ok(Ended::Broken),
@@ -522,7 +523,7 @@ impl Listener {
                         }
                         None => {}
                     }
-                    looking = Box::pin(self.look(LOOK_EVERY));
+                    looking = self.look(LOOK_EVERY);
                 }
                 _ = ticks.tick() => {}
             }
@@ -535,15 +536,15 @@ impl Listener {
         }
     }
 
-    /// The next look, after a pause.
-    fn look(&self, pause: Duration) -> impl Future<Output = Look> + use<> {
+    /// The next look, after a pause. A task of its own: it speaks, and so does whoever listens meanwhile, in turn.
+    fn look(&self, pause: Duration) -> AbortOnDropHandle<Look> {
         let known = self.others.iter().filter(|(_, heard)| heard.is_some()).map(|(peer, _)| *peer).collect();
         let greeting = Greeting { known, is_tested: self.is_tested };
         let (store, peers) = (Arc::clone(&self.store), Arc::clone(&self.peers));
-        async move {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             sleep(pause).await;
             Look::take(store, peers, Some(greeting)).await
-        }
+        }))
     }
 
     /// Trusts the memory as far as there is proof.

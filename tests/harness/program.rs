@@ -179,7 +179,8 @@ impl Program {
     pub async fn metric_becomes(&self, name: &str, wanted: f64) {
         let becomes = async {
             while (self.metric(name).await - wanted).abs() > f64::EPSILON {
-                tokio::task::yield_now().await;
+                // To make the page of metrics takes the server some time.
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         timeout(LONG_PATIENCE, becomes).await.unwrap_or_else(|_| panic!("{name} never was {wanted}"));
