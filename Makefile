@@ -8,6 +8,7 @@
 # make bench  measures everything on both databases; BENCH="upload poll --quick" for less
 # make guard  instructions per request against their budget; needs valgrind
 # make hostile  the attacks of tests/hostile on the release build, for HOSTILE_SECONDS each
+# make prove  three processes on one database, on the release build, while everything fails that can; some minutes
 # make readme-walk   runs the README's own commands, on both databases
 # make operator-walk runs the commands of docs/deploying.md, on both databases
 # make package-walk   installs the Debian package in a copy of this machine; needs root
@@ -16,7 +17,7 @@
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite test-postgres-versions lint advisories sbom fuzz bench guard hostile readme-walk operator-walk image-walk package-walk build
+.PHONY: run test test-sqlite test-postgres-versions lint advisories sbom fuzz bench guard hostile prove readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -88,6 +89,11 @@ HOSTILE_SECONDS ?= 15
 hostile: build
 	SUPERSYNC_TEST_PROGRAM=$(abspath $(BUILT)) SUPERSYNC_HOSTILE_SECONDS=$(HOSTILE_SECONDS) scripts/with-postgres \
 		$(CARGO) test --locked --test hostile -- --nocapture --test-threads 1
+
+# The long form of tests/cluster; SUPERSYNC_CLUSTER_SEED repeats a run.
+prove: build
+	ulimit -n $$(ulimit -Hn); SUPERSYNC_TEST_PROGRAM=$(abspath $(BUILT)) SUPERSYNC_CLUSTER=long scripts/with-postgres \
+		$(CARGO) test --locked --test cluster -- --nocapture --test-threads 1
 
 readme-walk:
 	scripts/readme-walk

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use harness::{Account, Backend, Reply, Server, gzip, receive};
+use harness::{Account, Backend, Reply, Server, gzip, op, receive};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -110,7 +110,8 @@ async fn send(account: &Account, step: &Value, start_ms: i64) -> Reply {
 }
 
 async fn replay(backend: Backend, recording: &str) {
-    let server = Server::start(backend).await;
+    // In test mode, in which the app's own tests drive a server; it serves from memory there as well.
+    let server = Server::start_with(backend, |config| config.test_mode = true).await;
     let start_ms = server.clock.now_ms();
     let mut accounts: HashMap<String, Account> = HashMap::new();
     let mut failed = Vec::new();
@@ -135,9 +136,31 @@ async fn replay(backend: Backend, recording: &str) {
     assert!(failed.is_empty(), "{} of {steps} steps differ:\n{}", failed.len(), failed.join("\n"));
 }
 
+/// What production serves from memory, test mode serves from memory; its own routes change that too.
+async fn test_mode_serves_from_memory(backend: Backend) {
+    let server = Server::start_with(backend, |config| config.test_mode = true).await;
+    let account = server.account().await;
+    account.upload("A", &[op("A"), op("A"), op("A")]).await.ok();
+    assert_eq!(account.download(3).await.ok()["latestSeq"], 3);
+    server.database.tamper("UPDATE user_sync_state SET last_seq = 9").await;
+    assert_eq!(account.download(3).await.ok()["latestSeq"], 3, "nobody has told of it");
+    server.database.tamper("UPDATE user_sync_state SET last_seq = 3").await;
+    let path = format!("/api/test/user/{}/ops-after/1", account.id);
+    assert_eq!(account.delete(&path).await.ok()["deleted"], 2);
+    let page = account.download(0).await.ok();
+    assert_eq!((page.seqs(), &page["latestSeq"]), (vec![1], &1.into()), "what it does itself it knows");
+    account.upload("A", &[op("A")]).await.ok();
+    account.post("/api/test/cleanup", &json!({})).await.ok();
+    assert_eq!(account.get("/api/sync/ops?sinceSeq=0").await.status, 401);
+}
+
 macro_rules! recordings {
     ($($name:ident: $file:literal;)+) => {
         mod sqlite {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn test_mode_serves_from_memory() {
+                super::test_mode_serves_from_memory(super::Backend::Sqlite).await;
+            }
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
@@ -146,6 +169,10 @@ macro_rules! recordings {
             )+
         }
         mod postgres {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn test_mode_serves_from_memory() {
+                super::test_mode_serves_from_memory(super::Backend::Postgres).await;
+            }
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {

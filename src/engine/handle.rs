@@ -114,6 +114,20 @@ impl Handle {
         Ok(Self { context, registry, admission, replays, turns: Turns::default(), tasks, cancel })
     }
 
+    /// Refuses at once what would wait for a database that does not answer.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`].
+    pub fn check_reachable(&self) -> Result<(), EngineError> {
+        self.context.peers.check_reachable()
+    }
+
+    /// How many processes serve the database, this one included, as far as it knows.
+    #[must_use]
+    pub fn processes(&self) -> u32 {
+        self.context.peers.processes()
+    }
+
     /// What is kept for accounts, for others who keep something as well.
     #[must_use]
     pub fn memory(&self) -> &Memory {
@@ -235,7 +249,7 @@ impl Handle {
         let lease = self.lease(user, deadline).await?;
         let mut view = self.view(&lease, deadline).await?;
         // A cursor ahead of the view proves that another instance has committed.
-        if query.since_seq > view.sync().latest_seq() && !self.context.options.distrust_cache {
+        if query.since_seq > view.sync().latest_seq() {
             view = self.refresh(&lease, deadline).await?;
         }
         if let Some(client_id) = &query.exclude_client {
@@ -460,6 +474,27 @@ impl Handle {
         self.registry.evict(user);
     }
 
+    /// The same after a change with a new revision, of which the other processes are told.
+    ///
+    /// # Errors
+    /// When the account can't be looked at; it is no error that there is none.
+    pub async fn changed_behind(&self, user: UserId, deadline: Instant) -> Result<(), EngineError> {
+        self.forget(user);
+        match self.fresh_view(user, deadline).await {
+            Ok(view) => {
+                self.context.peers.committed(user, view.sync(), &[]);
+                Ok(())
+            }
+            Err(EngineError::NoAccount) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Drops what is cached of every account.
+    pub fn forget_all(&self) {
+        self.registry.evict_all();
+    }
+
     /// Looks at what another process has made of an account that is in use here, and tells every device with an open socket
     /// how far its log goes now. Requests under way go on; a device that hears nothing finds out when it polls.
     pub async fn catch_up(&self, user: UserId) {
@@ -523,13 +558,14 @@ impl Handle {
     }
 
     async fn lease(&self, user: UserId, deadline: Instant) -> Result<Lease, EngineError> {
+        self.check_reachable()?;
         within(deadline, self.registry.lease(user)).await?
     }
 
     async fn view(&self, lease: &Lease, deadline: Instant) -> Result<Arc<UserView>, EngineError> {
         match lease.slot().current(&self.context.peers) {
-            Some(view) if !self.context.options.distrust_cache => Ok(view),
-            _ => self.refresh(lease, deadline).await,
+            Some(view) => Ok(view),
+            None => self.refresh(lease, deadline).await,
         }
     }
 

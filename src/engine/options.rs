@@ -54,8 +54,6 @@ pub struct Options {
     pub quarantine_after: u32,
     /// How long a quarantine lasts.
     pub quarantine_for: Duration,
-    /// Whether rows may be changed behind the engine's back (test mode): then every request checks the revision first.
-    pub distrust_cache: bool,
     /// Socket timings.
     pub notifier: NotifierOptions,
 }
@@ -82,7 +80,6 @@ impl From<&Config> for Options {
             encrypted_only: config.encryption_policy == EncryptionPolicy::Required,
             quarantine_after: 3,
             quarantine_for: Duration::from_mins(1),
-            distrust_cache: config.test_mode,
             notifier: NotifierOptions {
                 max_sockets_per_user: config.limits.max_sockets_per_user,
                 ..NotifierOptions::default()

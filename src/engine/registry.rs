@@ -455,6 +455,14 @@ impl Registry {
         }
     }
 
+    /// The same for every account.
+    pub fn evict_all(&self) {
+        let users: Vec<UserId> = self.slots.iter().map(|slot| slot.user).collect();
+        for user in users {
+            self.evict(user);
+        }
+    }
+
     /// Refuses new leases, waits until the given ones are back or time is up, then stops every actor.
     pub async fn shutdown(&self, patience: Duration) {
         self.stopping.store(true, Ordering::Release);
@@ -462,10 +470,7 @@ impl Registry {
         while self.slots.iter().any(|slot| slot.leases.load(Ordering::Acquire) > 0) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let users: Vec<UserId> = self.slots.iter().map(|slot| slot.user).collect();
-        for user in users {
-            self.evict(user);
-        }
+        self.evict_all();
         let supervisor: ActorCell = self.supervisor.get_cell();
         supervisor.stop(None);
     }

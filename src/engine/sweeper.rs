@@ -1,13 +1,15 @@
 //! Housekeeping (contract, section 11.4): gives up superseded history, deletes what is due in the archive, forgets
 //! devices, sessions and tokens, packs old operations. In small steps, one instance at a time.
 //!
-//! Trouble with one account never stops the others, nor does one step that fails keep the next ones from being taken. A
-//! server takes a turn at most once an hour whichever instance it is; that a run is under way is marked in the database
-//! besides, so that a run that an operator asks for and a server's never meet.
+//! Trouble with one account never stops the others, nor does one step that fails keep the next ones from being taken. That
+//! a run is under way is marked in the database, so that two never meet; the mark of a process that has died is good for
+//! [`LEASE`] only. After a run in which every step was taken no server begins another one within the hour, whichever
+//! instance it is.
 //!
 //! Everything here goes by age, so nothing is done while the clock is in doubt ([`crate::timekeeper`]).
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,8 +39,8 @@ const SEAL_CONCURRENCY: usize = 4;
 /// So many accounts in a row that fail are the database's trouble, not theirs: the step ends.
 const MAX_FAILURES_IN_A_ROW: u32 = 10;
 /// How long a run counts as under way after it was last heard of, and how often it says so.
-const LEASE: Duration = Duration::from_mins(2);
-const RENEW_EVERY: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(20);
+const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// How long an account's actor may take to give up a prefix.
 const RETIRE_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -51,10 +53,12 @@ const SECURITY_LOG_FOR: Duration = Duration::from_hours(90 * 24);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct SweepReport {
-    /// Whether this instance may sweep now; if not, another one does, or has just done so.
+    /// Whether this instance has swept; if not, another one does, or has just done so.
     pub led: bool,
     /// Why nothing was done although it may.
     pub held_back: Option<Doubt>,
+    /// Whether another one does.
+    pub under_way: bool,
     /// Steps that ended early because the database failed.
     pub steps_failed: u64,
     pub accounts_pruned: u64,
@@ -183,10 +187,12 @@ impl Sweeper {
                     tracing::error!(advice = Doubt::ADVICE, "the clean-up is held back: {doubt}");
                     next = self.turn();
                 }
-                Ok(_) => {
-                    tracing::debug!("another instance sweeps");
-                    // It may be one that has been stopped in the middle of it.
-                    next = self.turn();
+                Ok(report) => {
+                    tracing::debug!("another instance sweeps, or has just done so");
+                    if report.under_way {
+                        // It may be one that has been killed in the middle of it.
+                        next = LEASE;
+                    }
                 }
                 Err(error) => {
                     metrics::counter!("supersync_sweeps_total", "outcome" => "error").increment(1);
@@ -197,18 +203,27 @@ impl Sweeper {
         }
     }
 
-    /// One run, if it is this instance's turn.
+    /// One run, unless another one is under way, or another instance has just finished one.
     ///
     /// # Errors
-    /// When the database does not say whose turn it is; what fails later is counted in the report.
+    /// When the database does not say so, or another instance has taken over from this one because it was not heard of for
+    /// so long; what else fails is counted in the report.
     pub async fn sweep(&self) -> Result<SweepReport, StoreError> {
         if let Some(held_back) = self.hold_back().await? {
             return Ok(held_back);
         }
-        if !self.lead(self.now_ms()).await? {
-            return Ok(SweepReport::default());
-        }
-        self.sweep_now().await
+        self.run_once(Box::pin(async {
+            if !self.store.try_lead(&self.owner, self.now_ms(), Duration::ZERO).await? {
+                return Ok(SweepReport::default());
+            }
+            let report = self.take_steps().await;
+            // What has failed, whoever comes next may try again at once.
+            if report.steps_failed == 0 {
+                self.store.try_lead(&self.owner, self.now_ms(), self.turn()).await?;
+            }
+            Ok(report)
+        }))
+        .await
     }
 
     /// Why nothing may be deleted now, if so.
@@ -224,28 +239,32 @@ impl Sweeper {
         }))
     }
 
-    /// One run, whoever's turn it is, unless another one is under way.
+    /// One run, whoever has just finished one, unless another one is under way.
     ///
     /// # Errors
-    /// When the database does not say whether another run is under way, or that has taken over from this one because it
-    /// was not heard of for so long; what else fails is counted in the report.
+    /// Like [`Sweeper::sweep`].
     pub async fn sweep_now(&self) -> Result<SweepReport, StoreError> {
         if let Some(held_back) = self.hold_back().await? {
             return Ok(held_back);
         }
+        self.run_once(Box::pin(async { Ok(self.take_steps().await) })).await
+    }
+
+    async fn run_once(
+        &self,
+        mut run: Pin<Box<impl Future<Output = Result<SweepReport, StoreError>>>>,
+    ) -> Result<SweepReport, StoreError> {
         if !self.store.begin_sweep(&self.owner, self.now_ms(), LEASE).await? {
-            return Ok(SweepReport::default());
+            return Ok(SweepReport { under_way: true, ..SweepReport::default() });
         }
-        let run = self.take_steps();
-        tokio::pin!(run);
         let mut renewals = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
         loop {
             tokio::select! {
                 report = &mut run => {
                     if let Err(error) = self.store.end_sweep(&self.owner).await {
-                        tracing::warn!(%error, "the end of the clean-up could not be noted: for two minutes nobody begins another");
+                        tracing::warn!(%error, "the end of the clean-up could not be noted: for some seconds nobody begins another");
                     }
-                    return Ok(report);
+                    return report;
                 }
                 _ = renewals.tick() => match self.store.begin_sweep(&self.owner, self.now_ms(), LEASE).await {
                     Ok(true) => {}
@@ -311,11 +330,7 @@ impl Sweeper {
         }
     }
 
-    async fn lead(&self, now_ms: i64) -> Result<bool, StoreError> {
-        self.store.try_lead(&self.owner, now_ms, self.turn()).await
-    }
-
-    /// For so long it is nobody else's turn.
+    /// For so long nobody else begins a run after a whole one.
     fn turn(&self) -> Duration {
         (self.retention.sweep_every / 2).min(Duration::from_hours(1))
     }

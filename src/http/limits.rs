@@ -4,6 +4,7 @@
 //! Counters are process-local hints against abuse, so their number is fixed. What makes room never forgets what was
 //! counted: a key for which there is no counter takes over the lowest one of a few, *with its count*. So a crowd of
 //! made-up keys can make new keys seem busier than they are, but it can't make a busy one seem new, its own included.
+//! Of several processes each allows its share.
 //! This module counts; who is counted under which key is [`super::address`]'s and [`super::state`]'s business.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -75,6 +76,12 @@ pub struct FixedWindow<K> {
     keys: PhantomData<fn(&K)>,
 }
 
+/// One part in so many of a limit, which is never nothing.
+#[must_use]
+pub fn share(max: u32, parts: u32) -> u32 {
+    (max / parts.max(1)).max(1)
+}
+
 impl<K: Hash> FixedWindow<K> {
     /// A limiter with this rule.
     #[must_use]
@@ -115,8 +122,9 @@ impl<K: Hash> FixedWindow<K> {
         (hash.max(1), group * WAYS..(group + 1) * WAYS)
     }
 
-    /// Counts a request of `key` at `now_ms` (Unix milliseconds). `None`: the limit is switched off.
-    pub fn hit(&self, key: &K, now_ms: i64) -> Option<Verdict> {
+    /// Counts a request of `key` at `now_ms` (Unix milliseconds), of which this process allows one part in so many. `None`:
+    /// the limit is switched off.
+    pub fn hit(&self, key: &K, now_ms: i64, parts: u32) -> Option<Verdict> {
         if self.rule.max == 0 {
             return None;
         }
@@ -137,11 +145,12 @@ impl<K: Hash> FixedWindow<K> {
             (counter.opened_ms, counter.count) = (now_ms, 0);
         }
         counter.count = counter.count.saturating_add(1);
-        Some(self.verdict(counter, counter.count <= self.rule.max, now_ms))
+        let most = share(self.rule.max, parts);
+        Some(self.verdict(counter, most, counter.count <= most, now_ms))
     }
 
     /// What a further request of `key` would be told; counts nothing.
-    pub fn look(&self, key: &K, now_ms: i64) -> Option<Verdict> {
+    pub fn look(&self, key: &K, now_ms: i64, parts: u32) -> Option<Verdict> {
         if self.rule.max == 0 {
             return None;
         }
@@ -150,15 +159,16 @@ impl<K: Hash> FixedWindow<K> {
         let known = counters[place].iter().find(|counter| counter.key == key);
         let fresh = Counter { key, opened_ms: now_ms, count: 0 };
         let counter = *known.filter(|counter| !counter.is_over(now_ms, self.window_ms)).unwrap_or(&fresh);
-        Some(self.verdict(&counter, counter.count < self.rule.max, now_ms))
+        let most = share(self.rule.max, parts);
+        Some(self.verdict(&counter, most, counter.count < most, now_ms))
     }
 
-    fn verdict(&self, counter: &Counter, allowed: bool, now_ms: i64) -> Verdict {
+    fn verdict(&self, counter: &Counter, most: u32, allowed: bool, now_ms: i64) -> Verdict {
         let left_ms = self.window_ms - (now_ms - counter.opened_ms);
         Verdict {
             allowed,
-            limit: self.rule.max,
-            remaining: self.rule.max.saturating_sub(counter.count),
+            limit: most,
+            remaining: most.saturating_sub(counter.count),
             reset: Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)),
         }
     }
@@ -189,15 +199,15 @@ mod tests {
     fn the_window_starts_at_the_first_request_and_does_not_slide() {
         let limiter = limiter(2);
         let hits: Vec<bool> =
-            [0, 30_000, 59_999, 60_000].into_iter().map(|t| limiter.hit(&1, t).unwrap().allowed).collect();
+            [0, 30_000, 59_999, 60_000].into_iter().map(|t| limiter.hit(&1, t, 1).unwrap().allowed).collect();
         assert_eq!(hits, [true, true, false, true]);
     }
 
     #[test]
     fn refused_requests_report_nothing_left_and_the_time_to_wait() {
         let limiter = limiter(1);
-        limiter.hit(&1, 0).unwrap();
-        let verdict = limiter.hit(&1, 58_500).unwrap();
+        limiter.hit(&1, 0, 1).unwrap();
+        let verdict = limiter.hit(&1, 58_500, 1).unwrap();
         assert_eq!(verdict, Verdict { allowed: false, limit: 1, remaining: 0, reset: Duration::from_millis(1500) });
         assert_eq!((verdict.reset_seconds(), verdict.reset_text().as_str()), (2, "2 seconds"));
     }
@@ -206,59 +216,71 @@ mod tests {
     fn a_look_counts_nothing() {
         let limiter = limiter(1);
         for _ in 0..3 {
-            assert!(limiter.look(&1, 0).unwrap().allowed);
+            assert!(limiter.look(&1, 0, 1).unwrap().allowed);
         }
-        assert!(limiter.hit(&1, 0).unwrap().allowed);
-        assert!(!limiter.look(&1, 59_999).unwrap().allowed && limiter.look(&2, 59_999).unwrap().allowed);
-        assert!(limiter.look(&1, 60_000).unwrap().allowed);
-        assert_eq!(self::limiter(0).look(&1, 0), None);
+        assert!(limiter.hit(&1, 0, 1).unwrap().allowed);
+        assert!(!limiter.look(&1, 59_999, 1).unwrap().allowed && limiter.look(&2, 59_999, 1).unwrap().allowed);
+        assert!(limiter.look(&1, 60_000, 1).unwrap().allowed);
+        assert_eq!(self::limiter(0).look(&1, 0, 1), None);
     }
 
     #[test]
     fn honest_keys_are_counted_apart() {
         let limiter = limiter(1);
-        let refused = (0..3_000).filter(|key| !limiter.hit(key, 0).unwrap().allowed).count();
+        let refused = (0..3_000).filter(|key| !limiter.hit(key, 0, 1).unwrap().allowed).count();
         assert_eq!(refused, 0);
-        assert!(!limiter.hit(&4, 1).unwrap().allowed);
+        assert!(!limiter.hit(&4, 1, 1).unwrap().allowed);
     }
 
     #[test]
     fn a_crowd_of_keys_resets_nobody() {
         let limiter = FixedWindow::<u32>::with_counters(RateLimit { max: 10, window: Duration::from_mins(1) }, 256);
         for _ in 0..20 {
-            limiter.hit(&1, 0).unwrap();
+            limiter.hit(&1, 0, 1).unwrap();
         }
         for key in 2..2_000 {
-            limiter.hit(&key, 30_000).unwrap();
+            limiter.hit(&key, 30_000, 1).unwrap();
         }
-        assert!(!limiter.hit(&1, 59_999).unwrap().allowed, "it was busy before");
+        assert!(!limiter.hit(&1, 59_999, 1).unwrap().allowed, "it was busy before");
         // Who goes round among more keys than there are counters has their counts all the same.
         let allowed =
-            (0..10).flat_map(|_| 10_000..12_000).filter(|key| limiter.hit(key, 59_999).unwrap().allowed).count();
+            (0..10).flat_map(|_| 10_000..12_000).filter(|key| limiter.hit(key, 59_999, 1).unwrap().allowed).count();
         assert!(allowed <= 256 * 10, "{allowed}");
-        assert!(limiter.hit(&3, 120_000).unwrap().allowed, "and all is over with its window");
+        assert!(limiter.hit(&3, 120_000, 1).unwrap().allowed, "and all is over with its window");
     }
 
     #[test]
     fn a_forgotten_key_starts_anew_and_zero_switches_off() {
         let limited = limiter(1);
-        limited.hit(&1, 0).unwrap();
+        limited.hit(&1, 0, 1).unwrap();
         limited.forget(&2);
-        assert!(!limited.hit(&1, 1).unwrap().allowed);
+        assert!(!limited.hit(&1, 1, 1).unwrap().allowed);
         limited.forget(&1);
-        assert!(limited.hit(&1, 1).unwrap().allowed);
+        assert!(limited.hit(&1, 1, 1).unwrap().allowed);
         limited.clear();
-        assert!(limited.hit(&1, 1).unwrap().allowed);
-        assert_eq!(limiter(0).hit(&1, 0), None);
+        assert!(limited.hit(&1, 1, 1).unwrap().allowed);
+        assert_eq!(limiter(0).hit(&1, 0, 1), None);
     }
 
     #[test]
     fn a_clock_set_back_opens_a_new_window() {
         let limiter = limiter(1);
-        limiter.hit(&1, 1_000_000).unwrap();
-        let verdict = limiter.hit(&1, 0).unwrap();
+        limiter.hit(&1, 1_000_000, 1).unwrap();
+        let verdict = limiter.hit(&1, 0, 1).unwrap();
         assert!(verdict.allowed);
         assert_eq!(verdict.reset, Duration::from_mins(1));
+    }
+
+    #[test]
+    fn several_processes_share_a_limit() {
+        let limiter = limiter(7);
+        let allowed = |parts| (0..9).filter(|_| limiter.hit(&parts, 0, parts).unwrap().allowed).count();
+        assert_eq!((allowed(1), allowed(3), allowed(20)), (7, 2, 1));
+        // Those who come or go change what is left at once.
+        assert!(!limiter.look(&3, 0, 2).unwrap().allowed);
+        assert!(limiter.hit(&4, 0, 3).unwrap().allowed && limiter.look(&4, 0, 3).unwrap().allowed);
+        assert_eq!(limiter.look(&4, 0, 7).unwrap().limit, 1);
+        assert!(!limiter.look(&4, 0, 7).unwrap().allowed);
     }
 
     #[test]

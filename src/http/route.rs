@@ -33,6 +33,28 @@ macro_rules! classes {
     };
 }
 
+impl Class {
+    /// Whether several processes count its requests together, exactly, which asks the database each time: what hashes
+    /// passwords, sends mail, replays or replaces a data set. Of all others each process allows its share.
+    #[must_use]
+    pub const fn is_counted_together(self) -> bool {
+        !matches!(
+            self,
+            Self::Upload
+                | Self::Download
+                | Self::Status
+                | Self::Devices
+                | Self::RestorePoints
+                | Self::Socket
+                | Self::SocketTicket
+                | Self::Archives
+                | Self::Sessions
+                | Self::Admin
+                | Self::Other
+        )
+    }
+}
+
 classes! {
     Upload: upload,
     Download: download,

@@ -12,7 +12,7 @@ use super::codecs::Codecs;
 use super::cors::CorsPolicy;
 use super::crowd::Crowd;
 use super::headers::SecurityHeaders;
-use super::limits::{FixedWindow, Verdict};
+use super::limits::{FixedWindow, Verdict, share};
 use super::meter::Meters;
 use super::route::Class;
 use crate::accounts::Accounts;
@@ -23,6 +23,7 @@ use crate::descriptors::{self, Room};
 use crate::engine::Handle;
 use crate::protocol::UserId;
 use crate::store::Store;
+use crate::store::peers::CountedTogether;
 use crate::telemetry::recent::Recent;
 
 /// How many times the requests of one address a whole IPv6 network (/48) has, whichever of its addresses asks.
@@ -56,6 +57,7 @@ fn answers(limits: &Limits) -> Pool {
 /// The limits of one class of routes.
 #[derive(Debug)]
 struct Tiers {
+    rule: RateLimit,
     /// Of an address, for sockets together with the device's id.
     own: FixedWindow<(IpAddr, Option<String>)>,
     /// Of an address, whatever the id; for sockets only.
@@ -64,7 +66,7 @@ struct Tiers {
     network: FixedWindow<IpAddr>,
 }
 
-/// Every rate limiter.
+/// Every rate limiter. Of several processes each allows its share; what is expensive is counted together, in the database.
 #[derive(Debug)]
 pub struct Limiters {
     per_address: Option<Vec<Tiers>>,
@@ -83,6 +85,7 @@ impl Limiters {
         let tiers = |class: Class| {
             let rule = class.rule(rules);
             Tiers {
+                rule,
                 own: FixedWindow::new(rule),
                 address: (class == Class::Socket).then(|| FixedWindow::times(rule, PER_ADDRESS)),
                 network: FixedWindow::times(rule, PER_NETWORK * if class == Class::Socket { PER_ADDRESS } else { 1 }),
@@ -97,26 +100,39 @@ impl Limiters {
 
     /// Counts a request from an address, for a socket with the device's id; `None` when there is no limit. What one tier
     /// refuses is not counted by those behind it, so that one address can't use up what its neighbours have.
-    pub fn count(&self, class: Class, address: IpAddr, client_id: Option<String>, now_ms: i64) -> Option<Verdict> {
+    pub async fn count(
+        &self,
+        class: Class,
+        address: IpAddr,
+        client_id: Option<String>,
+        now_ms: i64,
+        others: Others<'_>,
+    ) -> Option<Verdict> {
         let tiers = self.per_address.as_ref()?.get(class as usize)?;
         let counted = address::counted(address);
+        let parts = others.processes;
         if class == Class::Socket
-            && let Some(verdict) = self.failed_sockets.as_ref()?.look(&counted, now_ms)
+            && let Some(verdict) = self.failed_sockets.as_ref()?.look(&counted, now_ms, parts)
             && !verdict.allowed
         {
             return Some(refused("failed", verdict));
         }
-        let own = tiers.own.hit(&(counted, client_id), now_ms)?;
+        // What is counted together is counted here as well, so that nobody asks the database more often than is allowed.
+        let is_together = class.is_counted_together() && parts > 1;
+        let mut own = tiers.own.hit(&(counted, client_id), now_ms, if is_together { 1 } else { parts })?;
+        if own.allowed && is_together {
+            own = others.verdict(class, counted, tiers.rule, own).await;
+        }
         if !own.allowed {
             return Some(refused("own", own));
         }
-        if let Some(verdict) = tiers.address.as_ref().and_then(|tier| tier.hit(&counted, now_ms))
+        if let Some(verdict) = tiers.address.as_ref().and_then(|tier| tier.hit(&counted, now_ms, parts))
             && !verdict.allowed
         {
             return Some(refused("address", verdict));
         }
         if let Some(network) = address::network(address)
-            && let Some(verdict) = tiers.network.hit(&network, now_ms)
+            && let Some(verdict) = tiers.network.hit(&network, now_ms, parts)
             && !verdict.allowed
         {
             return Some(refused("network", verdict));
@@ -127,7 +143,37 @@ impl Limiters {
     /// Notes that an upgrade from this address led to nothing.
     pub fn socket_failed(&self, address: IpAddr, now_ms: i64) {
         if let Some(failed) = &self.failed_sockets {
-            failed.hit(&address::counted(address), now_ms);
+            failed.hit(&address::counted(address), now_ms, 1);
+        }
+    }
+}
+
+/// Who else counts.
+#[derive(Clone, Copy)]
+pub struct Others<'a> {
+    /// Where the processes count together.
+    pub store: &'a dyn Store,
+    /// How many there are, this one included.
+    pub processes: u32,
+}
+
+impl Others<'_> {
+    /// What all processes together say of a request that this one alone would allow.
+    async fn verdict(self, class: Class, address: IpAddr, rule: RateLimit, own: Verdict) -> Verdict {
+        match self.store.count_together(&format!("{class:?} {address}"), rule.window).await {
+            Ok(Some(CountedTogether { count, left })) => Verdict {
+                allowed: count <= rule.max,
+                limit: rule.max,
+                remaining: rule.max.saturating_sub(count),
+                reset: left,
+            },
+            Ok(None) => own,
+            Err(error) => {
+                tracing::debug!(%error, "requests can't be counted together: each process allows its share");
+                let most = share(rule.max, self.processes);
+                let count = own.limit - own.remaining;
+                Verdict { allowed: count <= most, limit: most, remaining: most.saturating_sub(count), ..own }
+            }
         }
     }
 }

@@ -39,7 +39,7 @@ async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
     let limits = &state.config.limits;
     let caps = Caps { wire: limits.upload_body_bytes, inflated: limits.upload_inflated_bytes };
     let upload = call.parse(&state, caps, UploadRequest::parse).await?;
-    let verdict = state.limiters.uploads.hit(&call.user, state.clock.now_ms());
+    let verdict = state.limiters.uploads.hit(&call.user, state.clock.now_ms(), state.engine.processes());
     if verdict.is_some_and(|verdict| !verdict.allowed) {
         return Err(ApiError::with_code(StatusCode::TOO_MANY_REQUESTS, "Rate limited", ErrorCode::RateLimited));
     }

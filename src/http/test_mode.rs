@@ -64,7 +64,7 @@ async fn create_user(State(state): State<AppState>, JsonBody(body): JsonBody) ->
         Err(ManageError::Exists) => {
             let user = state.accounts.find(address.as_str()).await.map_err(|error| failed(&error))?.id;
             state.store.reset_log(user).await?;
-            state.engine.forget(user);
+            state.engine.changed_behind(user, Instant::now() + state.config.timeouts.handler).await?;
             state.limiters.uploads.forget(&user);
             user
         }
@@ -77,6 +77,7 @@ async fn create_user(State(state): State<AppState>, JsonBody(body): JsonBody) ->
 
 async fn cleanup(State(state): State<AppState>) -> ApiResult {
     state.accounts.delete_all().await?;
+    state.engine.forget_all();
     state.limiters.uploads.clear();
     Ok(encode::json(StatusCode::OK, &json!({ "cleaned": true })))
 }
@@ -165,6 +166,6 @@ async fn delete_ops_after(State(state): State<AppState>, Path((user, seq)): Path
         return Err(ApiError::bad_request("Invalid userId or serverSeq"));
     };
     let deleted = state.store.truncate_log(user, seq).await?;
-    state.engine.forget(user);
+    state.engine.changed_behind(user, Instant::now() + state.config.timeouts.handler).await?;
     Ok(encode::json(StatusCode::OK, &json!({ "deleted": deleted, "revertedToSeq": seq })))
 }

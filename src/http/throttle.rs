@@ -12,21 +12,22 @@ use super::body;
 use super::error::ApiError;
 use super::limits::Verdict;
 use super::route::{self, Class};
-use super::state::AppState;
+use super::state::{AppState, Others};
 use super::ws;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-fn count(state: &AppState, request: &Request) -> Option<Verdict> {
+/// What the request is counted under, and whose it is; `None`: it is not counted.
+fn counted(state: &AppState, request: &Request) -> Option<(Class, IpAddr, Option<String>)> {
     let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let class = route::class(request.method(), template)?;
     // A request that came through no socket comes from this process.
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0);
     let client = address::client(request.headers(), peer, &state.config.trusted_proxies);
     let client_id = (class == Class::Socket).then(|| ws::client_id(request.uri().query())).flatten();
-    state.limiters.count(class, client, client_id, state.clock.now_ms())
+    Some((class, client, client_id))
 }
 
 fn describe(headers: &mut HeaderMap, verdict: &Verdict) {
@@ -37,7 +38,18 @@ fn describe(headers: &mut HeaderMap, verdict: &Verdict) {
 
 /// Counts the request, and refuses it beyond the limit.
 pub async fn throttled(state: &AppState, request: Request, next: Next) -> Response {
-    let Some(verdict) = count(state, &request) else { return next.run(request).await };
+    let Some((class, client, client_id)) = counted(state, &request) else { return next.run(request).await };
+    // Pages need no database.
+    if request.uri().path().starts_with("/api/")
+        && let Err(error) = state.engine.check_reachable()
+    {
+        let (parts, body) = request.into_parts();
+        body::discard(&parts.headers, body).await;
+        return ApiError::from(error).into_response();
+    }
+    let others = Others { store: state.store.as_ref(), processes: state.engine.processes() };
+    let verdict = state.limiters.count(class, client, client_id, state.clock.now_ms(), others).await;
+    let Some(verdict) = verdict else { return next.run(request).await };
     let mut response = if verdict.allowed {
         next.run(request).await
     } else {

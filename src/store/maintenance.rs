@@ -115,6 +115,7 @@ pub trait MaintenanceStore: Send + Sync + 'static {
     /// Deletes devices not seen since `before_ms`, at most `limit`. Returns how many.
     async fn delete_stale_devices(&self, before_ms: i64, limit: usize) -> Result<u64>;
 
-    /// Tries to become the one instance that does housekeeping for about `ttl`. `owner` names this process.
+    /// Keeps every other instance from a clean-up for `ttl`, unless one of them keeps this one from it. `owner` names this
+    /// process.
     async fn try_lead(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool>;
 }

@@ -26,6 +26,7 @@ macro_rules! migrator {
             "0008_step_up",
             "0009_sign_in_again",
             "0011_device_rows",
+            "0012_request_counts",
         )
     };
     ($database:literal: $($name:literal,)+) => {

@@ -3,6 +3,8 @@
 //!
 //! Only a database that several processes may serve has such a channel; the embedded one is served by one process.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::Result;
@@ -18,7 +20,16 @@ pub trait PeerLine: Send {
     async fn hear(&mut self) -> Option<String>;
 }
 
-/// The channel.
+/// Requests of all processes under one key, within a window that begins with the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedTogether {
+    /// How many, this one included.
+    pub count: u32,
+    /// Until the window ends.
+    pub left: Duration,
+}
+
+/// The channel, and what is counted together.
 #[async_trait]
 pub trait PeerStore: Send + Sync + 'static {
     /// Joins the others: from the return on this process is present and hears everything, until the line is dropped or breaks.
@@ -28,6 +39,10 @@ pub trait PeerStore: Send + Sync + 'static {
     async fn tell_peers(&self, said: &[String]) -> Result<()>;
     /// Who is present. A process whose line breaks, or that dies, is present no more.
     async fn present_peers(&self) -> Result<Vec<PeerId>>;
+    /// Whether the database refuses every connection, as it does when it is down; not if it is silent.
+    async fn refuses_everybody(&self) -> bool;
+    /// Counts a request under a key that all processes share. `None`: no other process may serve this database.
+    async fn count_together(&self, key: &str, window: Duration) -> Result<Option<CountedTogether>>;
 }
 
 /// What PostgreSQL carries in one notification is a little more.

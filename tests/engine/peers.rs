@@ -10,7 +10,7 @@ use supersync::clock::Clock;
 use supersync::engine::Handle;
 use supersync::protocol::{Seq, UserId};
 use supersync::store::postgres::{PostgresOptions, PostgresStore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::faulty_store::FaultyStore;
 use super::postgres::TestDatabase;
@@ -114,6 +114,33 @@ async fn postgres_a_process_that_does_not_answer_is_never_trusted() {
     for process in [first, second, mute] {
         process.stop().await;
     }
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_a_process_that_falls_silent_is_trusted_for_three_seconds() {
+    let (database, first, second, user) = two().await;
+    first.trusts_its_memory(user, 0).await;
+    second.trusts_its_memory(user, 0).await;
+    second.store.mute.store(true, Ordering::SeqCst);
+    second.upload(user, "1").await;
+    let acknowledged = Instant::now();
+    // Its lock says that it is there, so nothing but its silence tells.
+    let shown = async { while first.seqs(user, 0).await.is_empty() {} };
+    timeout(PATIENCE, shown).await.expect("memory is not served for ever");
+    assert!(acknowledged.elapsed() < Duration::from_secs(4), "{:?}", acknowledged.elapsed());
+    for n in 2..=20 {
+        second.upload(user, &n.to_string()).await;
+        assert_eq!(first.seqs(user, n - 1).await, [n], "at once");
+        assert_eq!(second.seqs(user, n).await, [] as [Seq; 0]);
+    }
+    let noticed = async { while second.asked_for_polls(user, 20).await < 20 {} };
+    timeout(PATIENCE, noticed).await.expect("it does not hear itself either");
+    second.store.mute.store(false, Ordering::SeqCst);
+    first.trusts_its_memory(user, 20).await;
+    second.trusts_its_memory(user, 20).await;
+    first.stop().await;
+    second.stop().await;
     database.remove().await;
 }
 

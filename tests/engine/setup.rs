@@ -46,7 +46,6 @@ pub fn options() -> Options {
         encrypted_only: false,
         quarantine_after: 3,
         quarantine_for: Duration::from_mins(1),
-        distrust_cache: false,
         notifier: supersync::engine::notifier::NotifierOptions::default(),
     }
 }

@@ -7,7 +7,7 @@ use supersync::config::Retention;
 use supersync::engine::SnapshotReply;
 use supersync::engine::sweeper::{SweepReport, Sweeper};
 use supersync::protocol::OpType;
-use supersync::store::LogStore as _;
+use supersync::store::{LogStore as _, RetentionStore as _};
 
 use super::setup::{Setup, deadline, import, new_user, op, options, outcomes, setup, since};
 
@@ -123,6 +123,24 @@ async fn one_instance_sweeps_at_a_time() {
     assert!(sweeper(&t, "one").sweep().await.expect("the sweep runs").led);
     assert!(!sweeper(&t, "two").sweep().await.expect("the sweep runs").led);
     assert!(sweeper(&t, "one").sweep().await.expect("the sweep runs").led);
+}
+
+#[tokio::test]
+async fn who_died_in_the_middle_of_it_or_failed_keeps_the_others_from_it_for_seconds() {
+    let t = setup(options()).await;
+    let begun = t.store.begin_sweep("died", t.clock.now_ms(), Duration::from_secs(20)).await;
+    assert!(begun.expect("the store works"));
+    let report = sweeper(&t, "two").sweep().await.expect("an answer");
+    assert_eq!((report.led, report.under_way), (false, true));
+    t.clock.advance_ms(20_000);
+    t.store.prunable_fails.store(true, Ordering::SeqCst);
+    let report = sweeper(&t, "two").sweep().await.expect("the sweep runs");
+    assert_eq!((report.led, report.steps_failed), (true, 1));
+    t.store.prunable_fails.store(false, Ordering::SeqCst);
+    let report = sweeper(&t, "three").sweep().await.expect("the sweep runs");
+    assert_eq!((report.led, report.steps_failed), (true, 0));
+    let report = sweeper(&t, "two").sweep().await.expect("an answer");
+    assert_eq!((report.led, report.under_way), (false, false), "it has just been done");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod postgres;
 mod program;
 mod server;
 mod socket;
+mod wire;
 
 pub use account::{Account, Reply, gzip, gzip_at, receive};
 pub use database::{Backend, TestDatabase};
@@ -18,3 +19,4 @@ pub use op::{Op, ciphertext, fresh, fresh_uuid, import, nested, op, snapshot, ti
 pub use program::{LONG_PATIENCE, Program, free_port, ladder};
 pub use server::{Server, Setup, http_client, register, settings};
 pub use socket::{Ended, PATIENCE, RawSocket, Socket};
+pub use wire::{Cut, Mode, Wire};

@@ -43,6 +43,11 @@ impl Program {
         Self::start_with(database, Some(format!("127.0.0.1:{}", free_port())), settings).await
     }
 
+    /// In test mode, with metrics, on this port.
+    pub async fn start_again(database: &TestDatabase, port: u16, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(database, port, Some(format!("127.0.0.1:{}", free_port())), settings).await
+    }
+
     /// As in production, at least as far as test mode goes, on this port.
     pub async fn start_at(database: &TestDatabase, port: u16, settings: &[(&str, &str)]) -> Self {
         let settings = [settings, &[("TEST_MODE", "false"), ("TEST_MODE_CONFIRM", "")]].concat();
@@ -159,6 +164,39 @@ impl Program {
     /// The number of the process.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("the program is still running")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    /// The sum of a metric's series.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://{}/metrics", self.metrics.as_deref().expect("metrics are on"));
+        let text = super::server::http_client().get(url).send().await.expect("metrics").text().await.expect("whole");
+        let of_name =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of_name).map(|line| value(line).expect("a number")).sum()
+    }
+
+    /// Waits until a metric has this value.
+    pub async fn metric_becomes(&self, name: &str, wanted: f64) {
+        let becomes = async {
+            while (self.metric(name).await - wanted).abs() > f64::EPSILON {
+                // To make the page of metrics takes the server some time.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LONG_PATIENCE, becomes).await.unwrap_or_else(|_| panic!("{name} never was {wanted}"));
+    }
+
+    /// Waits until it trusts its memory, and knows so many others.
+    pub async fn settles(&self, others: f64) {
+        self.metric_becomes("supersync_peers", others).await;
+        self.metric_becomes("supersync_memory_trusted", 1.0).await;
     }
 
     /// Whether it has ended by itself.

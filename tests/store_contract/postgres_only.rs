@@ -51,6 +51,38 @@ async fn several_instances_may_start_at_once() {
     database.remove().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_counted_together_until_their_window_ends() {
+    let database = TestDatabase::create().await;
+    let (one, two) = (open_postgres(&database).await, open_postgres(&database).await);
+    let count = async |db: &Db, key: &str, window| db.count_together(key, window).await.unwrap().unwrap();
+    let long = Duration::from_mins(15);
+    let mut counting = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let db = if n % 2 == 0 { one.clone() } else { two.clone() };
+        counting.spawn(async move { db.count_together("Login ::1", long).await.unwrap().unwrap().count });
+    }
+    let mut counts = counting.join_all().await;
+    counts.sort_unstable();
+    assert_eq!(counts, (1..=40).collect::<Vec<_>>(), "each once");
+    let other = count(&two, "Login ::2", long).await;
+    assert!(other.count == 1 && other.left <= long && other.left > long / 2, "{other:?}");
+    // Windows that are over begin anew, and those of others go.
+    for key in ["a", "b", "c"] {
+        assert_eq!(count(&one, key, Duration::ZERO).await.count, 1);
+    }
+    assert_eq!(count(&one, "c", long).await.count, 1);
+    let mut session = database.session().await;
+    let keys: Vec<String> =
+        sqlx::query_scalar("SELECT key FROM request_counts ORDER BY key").fetch_all(&mut session).await.unwrap();
+    assert_eq!(keys, ["Login ::1", "Login ::2", "c"]);
+    session.close().await.unwrap();
+    for db in [one, two] {
+        db.close().await;
+    }
+    database.remove().await;
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
     let database = TestDatabase::create().await;

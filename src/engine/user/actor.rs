@@ -267,7 +267,7 @@ impl Writer {
     /// Whether somebody else may have changed the account. A plan on an old state would be fenced, but an answer without a
     /// commit (a conflict, a duplicate) would not.
     fn is_doubtful(&self) -> bool {
-        self.context.options.distrust_cache || self.slot.current(&self.context.peers).is_none()
+        self.slot.current(&self.context.peers).is_none()
     }
 
     /// Brings the state in line with the database. What is cached stays when the row has not changed.
@@ -428,7 +428,7 @@ impl Writer {
     async fn committed(&mut self, result: CommitResult) {
         let Some(flight) = self.in_flight.take() else { return };
         match result {
-            Ok(CommitOutcome::Committed) => aside(is_large(&flight.batch), || self.applied(flight)).await,
+            Ok(CommitOutcome::Committed) => self.applied(flight).await,
             Ok(CommitOutcome::Stale) => {
                 self.state = None;
                 let facts = Facts { distrust_heads: true, ..Facts::default() };
@@ -457,7 +457,7 @@ impl Writer {
             StoreError::Unknown(_) => match self.was_applied(&flight.probe).await {
                 Some(true) => {
                     self.state = state;
-                    aside(is_large(&flight.batch), || self.applied(flight)).await;
+                    self.applied(flight).await;
                     // Others may have committed since: the next batch finds out by the fence.
                 }
                 Some(false) if flight.attempt < MAX_ATTEMPTS => self.again(flight, Facts::default()).await,
@@ -506,7 +506,19 @@ impl Writer {
         self.start(flight.batch, facts, flight.attempt + 1).await;
     }
 
-    fn applied(&mut self, flight: InFlight) {
+    /// The commit is in the database: shows it, tells the others, answers.
+    async fn applied(&mut self, flight: InFlight) {
+        let (batch, answers) = aside(is_large(&flight.batch), || self.show(flight)).await;
+        match self.context.peers.tell_unless_missed(self.context.store.as_ref()).await {
+            Ok(()) => self.answer(batch, answers),
+            Err(error) => {
+                tracing::warn!(%error, "a commit that other processes can't be told of yet is not acknowledged");
+                fail(batch, &self.slot.view(), "Connection to the database lost, please retry");
+            }
+        }
+    }
+
+    fn show(&mut self, flight: InFlight) -> (Vec<Pending>, Vec<Answer>) {
         if flight.after.starts_data_set() {
             self.context.tidier.replaced(self.user);
         }
@@ -527,7 +539,7 @@ impl Writer {
             self.context.notifier.committed(self.user, author, latest_seq);
         }
         self.context.peers.committed(self.user, self.slot.view().sync(), &flight.authors);
-        self.answer(flight.batch, flight.answers);
+        (flight.batch, flight.answers)
     }
 
     fn answer(&self, batch: Vec<Pending>, answers: Vec<Answer>) {

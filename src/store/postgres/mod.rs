@@ -241,7 +241,7 @@ impl PostgresStore {
             // The sweep has time: it takes turns with itself.
             housekeeping: pool("housekeeping", 1, patience),
             probe: pool("probe", 1, super::PING_TIMEOUT),
-            peers: pool("peers", 1, super::PING_TIMEOUT),
+            peers: pool("peers", 1, peers::PATIENCE),
             accounts: Gather::new(MAX_LOOKED_UP),
             users: Gather::new(MAX_LOOKED_UP),
             standings: Gather::new(MAX_LOOKED_UP),

@@ -1,20 +1,47 @@
 //! Peers by `LISTEN` and `NOTIFY`; present is who holds an advisory lock, which PostgreSQL takes away with the session.
 
-use async_trait::async_trait;
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
+use std::io::ErrorKind;
+use std::time::Duration;
 
-use super::{PostgresStore, on_connection};
-use crate::store::peers::{PeerId, PeerLine, PeerStore};
-use crate::store::{PING_TIMEOUT, Result, StoreError};
+use async_trait::async_trait;
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
+use tokio::time::timeout;
+
+use super::{PostgresStore, on_connection, silent};
+use crate::store::error::timed_on;
+use crate::store::peers::{CountedTogether, PeerId, PeerLine, PeerStore};
+use crate::store::{Result, StoreError, ttl_ms};
+
+/// How long what processes say, and a look at who is present, may wait for a connection and for the answer each.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// And a process that joins. With a pause it is over before a proof that the database is down has lost its force.
+const JOIN_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Schemas of one database are separate servers' business.
 const CHANNEL: &str = "SELECT 'supersync_peers_' || md5(current_schema())";
 /// The first half of the lock's key says what it is for and of which schema, the second one whose it is.
 const LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('supersync_peers_' || md5(current_schema())), $1)";
+/// The lock of a process whose machine is gone must not be held for hours.
+const NOTICE_LOSS: &str = "SELECT set_config('tcp_keepalives_idle', '5', false), \
+     set_config('tcp_keepalives_interval', '2', false), set_config('tcp_keepalives_count', '3', false), \
+     set_config('tcp_user_timeout', '10000', false)";
 const PRESENT: &str = "SELECT objid::bigint::int FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
      AND classid = hashtext('supersync_peers_' || md5(current_schema()))::oid \
      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND granted";
 const TELL: &str = "SELECT pg_notify('supersync_peers_' || md5(current_schema()), said) FROM unnest($1::text[]) said";
+
+/// Each request takes up to two windows away that are over, so that they don't pile up. A window that ends later than it
+/// could is one from before the clock was set back.
+const COUNT: &str = "WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 AS ms), \
+     over AS (DELETE FROM request_counts WHERE key IN (SELECT key FROM request_counts, now \
+     WHERE ends_at <= ms AND key <> $1 ORDER BY ends_at LIMIT 2 FOR UPDATE OF request_counts SKIP LOCKED)) \
+     INSERT INTO request_counts AS c (key, count, ends_at) SELECT $1, 1, ms + $2 FROM now \
+     ON CONFLICT (key) DO UPDATE SET (count, ends_at) = (SELECT \
+     CASE WHEN is_open THEN c.count + 1 ELSE 1 END, CASE WHEN is_open THEN c.ends_at ELSE excluded.ends_at END \
+     FROM (SELECT c.ends_at > excluded.ends_at - $2 AND c.ends_at < excluded.ends_at + 60000 AS is_open) AS state) \
+     RETURNING count, ends_at - (SELECT ms FROM now)";
 
 struct Line {
     listener: PgListener,
@@ -42,7 +69,7 @@ impl PeerStore for PostgresStore {
         let session = self.session.clone();
         let connection = PgPoolOptions::new()
             .max_connections(1)
-            .acquire_timeout(PING_TIMEOUT)
+            .acquire_timeout(JOIN_PATIENCE)
             .idle_timeout(None)
             .max_lifetime(None)
             .after_connect(move |connection, _| {
@@ -53,25 +80,60 @@ impl PeerStore for PostgresStore {
         let mut listener = PgListener::connect_with(&connection).await?;
         // A new connection would have neither the lock nor what was said meanwhile: whoever listens must notice.
         listener.eager_reconnect(false);
-        let channel: String = sqlx::query_scalar(CHANNEL).fetch_one(&mut listener).await?;
-        listener.listen(&channel).await?;
+        sqlx::query(NOTICE_LOSS).execute(&mut listener).await?;
+        // Before it listens: whoever is heard speaks to somebody who is present.
         let locked: bool = sqlx::query_scalar(LOCK).bind(me).fetch_one(&mut listener).await?;
         if !locked {
             return Err(StoreError::Unavailable(sqlx::Error::Protocol("another process has this number".to_owned())));
         }
+        let channel: String = sqlx::query_scalar(CHANNEL).fetch_one(&mut listener).await?;
+        listener.listen(&channel).await?;
         Ok(Some(Box::new(Line { listener, _connection: connection })))
     }
 
     async fn tell_peers(&self, said: &[String]) -> Result<()> {
-        on_connection!(self.peers, PING_TIMEOUT, "tell_peers", |db| {
+        on_connection!(self.peers, PATIENCE, "tell_peers", |db| {
             sqlx::query(TELL).bind(said).execute(&mut *db).await?;
             Ok(())
         })
     }
 
     async fn present_peers(&self) -> Result<Vec<PeerId>> {
-        on_connection!(self.peers, PING_TIMEOUT, "present_peers", |db| {
+        on_connection!(self.peers, PATIENCE, "present_peers", |db| {
             Ok(sqlx::query_scalar(PRESENT).fetch_all(&mut *db).await?)
         })
+    }
+
+    async fn count_together(&self, key: &str, window: Duration) -> Result<Option<CountedTogether>> {
+        timed_on("count_together", self.requests.name(), async {
+            // A request that is counted must not wait as long as one that is answered.
+            let acquired = timeout(PATIENCE, self.requests.acquire()).await;
+            let mut db = acquired.map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))??;
+            let counting = sqlx::query_as(COUNT).bind(key.to_owned()).bind(ttl_ms(window)).fetch_one(&mut *db);
+            let Ok(counted) = timeout(PATIENCE, counting).await else {
+                db.close_on_drop();
+                return Err(StoreError::Unavailable(silent()));
+            };
+            let (count, left_ms): (i64, i64) = counted?;
+            Ok(Some(CountedTogether {
+                count: u32::try_from(count).unwrap_or(u32::MAX),
+                left: Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)),
+            }))
+        })
+        .await
+    }
+
+    async fn refuses_everybody(&self) -> bool {
+        // Not by a pool, which goes on trying and says in the end that time is up.
+        match timeout(PATIENCE, self.connecting.connect()).await {
+            Ok(Err(sqlx::Error::Io(error))) => {
+                matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound)
+            }
+            // It starts, or shuts down.
+            Ok(Err(error)) => {
+                error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57P03")
+            }
+            Ok(Ok(_)) | Err(_) => false,
+        }
     }
 }

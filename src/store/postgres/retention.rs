@@ -7,6 +7,7 @@ use sqlx::Row as _;
 
 use super::{PostgresStore, on_connection};
 use crate::protocol::UserId;
+use crate::store::PING_TIMEOUT;
 use crate::store::retention::{
     BEGIN_SWEEP, END_SWEEP, NOTE_RIGHT_TIME, RETENTION_ROWS, RIGHT_TIME, SWEEPING, decode_due_rows, decode_known_time,
     decode_retention_row, due_rows_sql, known_time_sql,
@@ -35,7 +36,8 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn begin_sweep(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool> {
-        on_connection!(self.housekeeping, self.patience, "begin_sweep", |db| {
+        // Not behind what the clean-up itself is doing.
+        on_connection!(self.probe, PING_TIMEOUT, "begin_sweep", |db| {
             let query = sqlx::query(BEGIN_SWEEP).bind(SWEEPING).bind(owner.to_owned()).bind(now_ms);
             let done = query.bind(now_ms.saturating_add(ttl_ms(ttl))).execute(&mut *db).await?;
             Ok(done.rows_affected() > 0)
@@ -43,7 +45,7 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn end_sweep(&self, owner: &str) -> Result<()> {
-        on_connection!(self.housekeeping, self.patience, "end_sweep", |db| {
+        on_connection!(self.probe, PING_TIMEOUT, "end_sweep", |db| {
             sqlx::query(END_SWEEP).bind(SWEEPING).bind(owner.to_owned()).execute(&mut *db).await?;
             Ok(())
         })

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use supersync::protocol::response::OutgoingOp;
 use supersync::protocol::{Seq, StoredOp, UserId};
-use supersync::store::peers::{PeerId, PeerLine, PeerStore};
+use supersync::store::peers::{CountedTogether, PeerId, PeerLine, PeerStore};
 use supersync::store::{
     AccountEvent, AccountState, ArchiveSize, ArchivedRange, Commit, CommitOutcome, Device, EntityHead, EntityKey,
     EventKind, EventStore, FullStateRow, LogPage, LogRange, LogStore, MaintenanceStore, Result, Sealable, SnapshotBlob,
@@ -307,6 +307,12 @@ impl PeerStore for FaultyStore {
     }
     async fn present_peers(&self) -> Result<Vec<PeerId>> {
         self.inner.present_peers().await
+    }
+    async fn count_together(&self, key: &str, window: Duration) -> Result<Option<CountedTogether>> {
+        self.inner.count_together(key, window).await
+    }
+    async fn refuses_everybody(&self) -> bool {
+        self.inner.refuses_everybody().await
     }
 }
 
