@@ -13,7 +13,8 @@ use crate::config;
 pub async fn migration_status(database: &config::Database) -> Result<Vec<MigrationStatus>> {
     match database {
         config::Database::Sqlite { path } => sqlite::SqliteStore::migration_status(path).await,
-        config::Database::Postgres { url, schema, .. } => {
+        config::Database::Postgres { url, direct_url, schema, .. } => {
+            let url = direct_url.as_ref().unwrap_or(url);
             postgres::PostgresStore::migration_status(url, schema.as_deref()).await
         }
     }
@@ -93,9 +94,11 @@ async fn open_for(what: Use, database: &config::Database, statement_timeout: Dur
             };
             Ok(Arc::new(store))
         }
-        config::Database::Postgres { url, max_connections, acquire_timeout, schema } => {
+        config::Database::Postgres { url, direct_url, pgbouncer, max_connections, acquire_timeout, schema } => {
             let options = postgres::PostgresOptions {
                 url: url.clone(),
+                direct_url: direct_url.clone(),
+                pgbouncer: *pgbouncer,
                 max_connections: *max_connections,
                 acquire_timeout: *acquire_timeout,
                 schema: schema.clone(),

@@ -76,6 +76,8 @@ impl Process {
 async fn connect(database: &TestDatabase) -> Arc<FaultyStore> {
     let options = PostgresOptions {
         url: database.url().into(),
+        direct_url: None,
+        pgbouncer: false,
         max_connections: 4,
         acquire_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(10),
