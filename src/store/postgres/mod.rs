@@ -81,6 +81,10 @@ pub struct PostgresOptions {
     pub schema: Option<String>,
     /// After this time the server stops a statement.
     pub statement_timeout: Duration,
+    /// No connection is used for longer, or half as long again: what has moved meanwhile (names, roles, balancers) is found.
+    pub lifetime: Duration,
+    /// Whether a server that can't be reached is waited for, however long.
+    pub waits: bool,
 }
 
 /// A PostgreSQL database.
@@ -199,6 +203,8 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// Between two tries of a start that waits for the database.
+const WAITING_PAUSE: Duration = Duration::from_millis(500);
 /// How long a migration keeps others waiting,
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// and how long it lets them pass.
@@ -217,8 +223,12 @@ impl PostgresStore {
             lock_timeout: MIGRATION_LOCK_TIMEOUT,
             schema: options.schema.clone(),
         };
-        let direct = Arc::new(Server::new(options.direct_url.as_ref().unwrap_or(&options.url), false)?);
+        let direct =
+            Arc::new(Server::new(options.direct_url.as_ref().unwrap_or(&options.url), false, options.lifetime)?);
         let pooled = through_pooler(&options, &direct, &migrating).await?;
+        if options.waits {
+            wait_for(&direct, &migrating, Access::Writes).await?;
+        }
         let mut connection = direct.connect(&migrating, Access::Writes).await?.connection;
         if let Some(schema) = &options.schema {
             create_schema(&mut connection, schema).await?;
@@ -268,17 +278,32 @@ impl PostgresStore {
             lock_timeout: Duration::ZERO,
             schema: schema.map(str::to_owned),
         };
-        let mut connection = Server::new(url, false)?.connect(&session, Access::Reads).await?.connection;
+        let mut connection =
+            Server::new(url, false, Duration::ZERO)?.connect(&session, Access::Reads).await?.connection;
         let status = migrate::status_postgres(&mut connection).await;
         connection.close().await?;
         status
     }
 }
 
+/// Waits until a server lets somebody in. Why it does not is in the log.
+async fn wait_for(server: &Server, session: &Session, access: Access) -> Result<()> {
+    loop {
+        match server.connect(session, access).await {
+            Ok(made) => return Ok(made.connection.close().await?),
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(WAITING_PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// The pooler that `DATABASE_URL` leads through, if it hands sessions round; else `DATABASE_URL` is as good as the direct
 /// address.
 async fn through_pooler(options: &PostgresOptions, direct: &Server, session: &Session) -> Result<Option<Arc<Server>>> {
-    let pooled = Server::new(&options.url, true)?;
+    let pooled = Server::new(&options.url, true, options.lifetime)?;
+    if options.waits {
+        wait_for(&pooled, session, Access::Reads).await?;
+    }
     if !options.pgbouncer && !pooled.hands_sessions_round(session).await? {
         return Ok(None);
     }

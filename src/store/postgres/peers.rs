@@ -4,7 +4,6 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::pool::LIFETIME;
 use super::server::takes_no_writes;
 use super::{PostgresStore, on_connection};
 use crate::store::peers::{PeerId, PeerLine, PeerStore};
@@ -66,7 +65,7 @@ impl PostgresStore {
             let busy = "a former session of this process is being ended";
             return Err(StoreError::Unavailable(sqlx::Error::Protocol(busy.to_owned())));
         }
-        let ends = Instant::now() + LIFETIME.mul_f32(rand::random_range(1.0..1.5));
+        let ends = Instant::now() + self.direct.lifetime();
         Ok(Line { listener, ends, _connection: connection })
     }
 }

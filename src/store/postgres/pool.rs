@@ -11,16 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::Session;
-use super::server::{Access, PATIENCE, PING_LIMIT, Server, check};
+use super::server::{Access, Connected, PATIENCE, PING_LIMIT, Server, check};
 use crate::store::error::waited;
 use crate::store::{PoolUse, Result, StoreError};
 
 /// A connection is asked before it is used, unless it has been asked within this time.
 const TRUST: Duration = Duration::from_secs(5);
-/// No connection is used for longer, or half as long again: what has moved meanwhile (names, roles, balancers) is found.
-pub(super) const LIFETIME: Duration = Duration::from_mins(20);
-/// Where no writes are taken, a connection is for the moment only: its session would stay so.
-const LIFETIME_READ_ONLY: Duration = Duration::from_secs(1);
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -109,18 +105,21 @@ impl Pool {
         self.0.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The one that was used last. Those that are too old are closed, also where they are never needed.
     fn unpark(&self) -> Option<Parked> {
-        self.parked().pop()
+        let now = Instant::now();
+        let mut parked = self.parked();
+        let old: Vec<_> = parked.extract_if(.., |parked| now - parked.born > parked.lifetime).collect();
+        let newest = parked.pop();
+        drop(parked);
+        part_from(old);
+        newest
     }
 
     /// A connection that is good, parked or new.
     async fn find(&self) -> Result<Parked> {
         let Inner { server, access, .. } = &*self.0;
         while let Some(mut parked) = self.unpark() {
-            if parked.born.elapsed() > parked.lifetime {
-                part_from(vec![parked]);
-                continue;
-            }
             if parked.checked.elapsed() <= TRUST && server.trusts(parked.checked) {
                 return Ok(parked);
             }
@@ -147,13 +146,8 @@ impl Pool {
         let start = Instant::now();
         loop {
             match server.connect(session, *access).await {
-                Ok(made) => {
-                    let lifetime = if made.is_read_only {
-                        LIFETIME_READ_ONLY
-                    } else {
-                        LIFETIME.mul_f32(rand::random_range(1.0..1.5))
-                    };
-                    let (connection, pid, now) = (made.connection, made.pid, Instant::now());
+                Ok(Connected { connection, pid, lifetime, .. }) => {
+                    let now = Instant::now();
                     return Ok(Parked { connection, pid, born: now, lifetime, checked: now });
                 }
                 Err(StoreError::Unavailable(_)) if start.elapsed() < PATIENCE && !server.is_given_up() => {

@@ -23,6 +23,8 @@ use crate::store::{Result, StoreError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection that has rested may take to answer.
 pub(super) const PING_LIMIT: Duration = Duration::from_secs(1);
+/// Where no writes are taken, a connection is for the moment only: its session would stay so.
+const LIFETIME_READ_ONLY: Duration = Duration::from_secs(1);
 /// For so long a call tries to connect, and so long after the first failure it is tried only now and then.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// What "now and then" is. Whoever comes in between is refused at once.
@@ -63,6 +65,8 @@ pub(super) struct Connected {
     /// Its process in the server; `None` behind a pooler, where it changes.
     pub pid: Option<i32>,
     pub is_read_only: bool,
+    /// How long it is used at most.
+    pub lifetime: Duration,
 }
 
 /// The hosts of one address.
@@ -71,6 +75,7 @@ pub(super) struct Server {
     hosts: Vec<PgConnectOptions>,
     /// Whether a pooler in between hands sessions round, so that nothing lasts longer than a transaction.
     pub pooled: bool,
+    lifetime: Duration,
     /// The place of the host that was good last.
     preferred: AtomicUsize,
     state: Mutex<State>,
@@ -98,7 +103,7 @@ struct Trouble {
 }
 
 impl Server {
-    pub(super) fn new(url: &SecretString, pooled: bool) -> Result<Self> {
+    pub(super) fn new(url: &SecretString, pooled: bool, lifetime: Duration) -> Result<Self> {
         let refused = |error: &dyn std::fmt::Display| {
             StoreError::Refused(format!("DATABASE_URL is not a PostgreSQL address: {error}"))
         };
@@ -119,6 +124,7 @@ impl Server {
         Ok(Self {
             hosts: urls.iter().map(options).collect::<Result<_>>()?,
             pooled,
+            lifetime,
             preferred: AtomicUsize::new(0),
             state: Mutex::new(State { heard: now, doubted: now, trouble: None }),
             watcher: tokio::sync::Mutex::new(None),
@@ -184,7 +190,13 @@ impl Server {
             )));
         }
         let pid = if self.pooled { None } else { Some(facts.try_get(3)?) };
-        Ok(Connected { connection, pid, is_read_only })
+        let lifetime = if is_read_only { LIFETIME_READ_ONLY } else { self.lifetime() };
+        Ok(Connected { connection, pid, is_read_only, lifetime })
+    }
+
+    /// Not the same for all, so that they are not made anew at once.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.lifetime.mul_f32(rand::random_range(1.0..1.5))
     }
 
     /// What is said first on a connection. Behind a pooler no settings: they would stay with a session that is somebody
