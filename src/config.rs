@@ -15,7 +15,7 @@ use url::Url;
 
 mod build;
 mod database;
-pub use database::postgres_address;
+pub use database::{postgres_address, postgres_hosts};
 mod legal;
 mod mail;
 mod mask;
@@ -52,8 +52,12 @@ pub enum Database {
     },
     /// A server.
     Postgres {
-        /// `postgres://…` without Prisma's own parameters.
+        /// `postgres://…` without Prisma's own parameters; of one host or, separated by commas, several.
         url: SecretString,
+        /// The address of PostgreSQL itself, if the other one leads through a pooler.
+        direct_url: Option<SecretString>,
+        /// Whether that pooler hands sessions round (PgBouncer in transaction mode); otherwise that is found out.
+        pgbouncer: bool,
         /// Most connections for requests.
         max_connections: u32,
         /// How long a request may wait for a connection.

@@ -15,6 +15,7 @@ use supersync::events::Follower;
 use supersync::gauges::Gauges;
 use supersync::http::AppState;
 use supersync::mail::Mailer;
+use supersync::store::Store;
 use supersync::telemetry::metrics;
 use supersync::telemetry::recent::Recent;
 use supersync::timekeeper::{self, Timekeeper};
@@ -32,6 +33,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Connections that the kernel keeps until they are accepted. Of the usual 128 a wave of devices that come back would lose
 /// some, and those try again after a second. `net.core.somaxconn` bounds it.
 const BACKLOG: u32 = 4096;
+/// A start that takes longer answers probes meanwhile.
+const WAIT_SILENTLY: Duration = Duration::from_secs(1);
 /// How often it is written down which sessions have been seen.
 const RECORD_SESSIONS_EVERY: Duration = Duration::from_secs(10);
 
@@ -52,11 +55,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let recent = Arc::new(Recent::default());
     start_metrics(&config, Arc::clone(&recent), &background, &stopping)?;
     let mailer = Mailer::from_config(&config)?;
-    // A start that waits for a database that does not answer must still be stoppable.
-    let store = tokio::select! {
-        opened = store::open(&config.database, config.timeouts.statement) => opened.map_err(|error| database_failed(&config, &error))?,
-        () = signals.next() => return Ok(()),
-    };
+    let Some(store) = open_store(&config, &mut signals).await? else { return Ok(()) };
     if store.is_adopting().await? {
         return Err("an import of the old server's database was broken off: run `supersync import` again, or \
                     `supersync import --accept-partial` to serve what it has left"
@@ -130,6 +129,31 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     tracing::info!("stopped");
     served.map_err(Into::into)
+}
+
+/// Opens the store. While that takes long, because the database can't be reached or is being migrated, probes are answered.
+/// `None`: told to stop.
+async fn open_store(config: &Config, signals: &mut Signals) -> Result<Option<Arc<dyn Store>>, Failure> {
+    let is_open = CancellationToken::new();
+    let waiting = async {
+        if is_open.run_until_cancelled(tokio::time::sleep(WAIT_SILENTLY)).await.is_none() {
+            return Ok(());
+        }
+        let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port))?;
+        tracing::warn!("waiting for the database; meanwhile /livez answers 200 and everything else 503");
+        Ok::<_, Failure>(http::serve_few("http", listener, http::waiting_router(), is_open.clone()).await?)
+    };
+    let mut waiting = std::pin::pin!(waiting);
+    let store = tokio::select! {
+        opened = store::open_to_serve(&config.database, config.timeouts.statement) => {
+            opened.map_err(|error| database_failed(config, &error))?
+        }
+        failed = &mut waiting => return Err(failed.err().unwrap_or_else(|| "the listener ended".into())),
+        () = signals.next() => return Ok(None),
+    };
+    is_open.cancel();
+    waiting.await?;
+    Ok(Some(store))
 }
 
 /// The signals that mean stop.

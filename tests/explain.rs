@@ -52,6 +52,8 @@ async fn filled() -> (TestDatabase, PgConnection) {
     let database = TestDatabase::create().await;
     let config = config::Database::Postgres {
         url: database.url().into(),
+        direct_url: None,
+        pgbouncer: false,
         max_connections: 2,
         acquire_timeout: Duration::from_secs(30),
         schema: None,

@@ -101,6 +101,7 @@ fn what_can_not_work_is_refused_with_its_reason() {
         (least(&json!({ "replicaCount": 2 })), "several replicas need PostgreSQL"),
         (least(&json!({ "autoscaling": { "enabled": true } })), "several replicas need PostgreSQL"),
         (least(&json!({ "externalDatabase": { "url": "mysql://x" } })), "must begin with postgres://"),
+        (least(&json!({ "externalDatabase": { "directUrl": URL } })), "directUrl: goes beside url"),
         (
             least(&json!({ "externalDatabase": { "url": URL, "existingSecret": "x" } })),
             "url or existingSecret, not both",
@@ -189,7 +190,8 @@ fn the_pod_may_do_nothing_that_it_need_not_and_has_time_to_finish() {
     assert_eq!(settings(&objects)["SHUTDOWN_DELAY_SECONDS"], "5");
     assert_eq!(pod["terminationGracePeriodSeconds"], 5 + 50 + 10);
     assert_eq!(settings(&objects)["SHUTDOWN_TIMEOUT_SECONDS"], "50");
-    for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+    for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz/reads")]
+    {
         assert_eq!(container[probe]["httpGet"], json!({ "path": path, "port": "http" }), "{probe}");
     }
     assert_eq!(container["image"], format!("registry.example.org/supersync:{}", env!("CARGO_PKG_VERSION")));
@@ -250,20 +252,29 @@ fn secrets_can_be_somebody_elses() {
     let from: Vec<_> =
         env.iter().map(|one| (one["name"].as_str(), &one["valueFrom"]["secretKeyRef"]["name"])).collect();
     let (mine, db) = (json!("mine"), json!("db"));
-    assert_eq!(from, [(Some("JWT_SECRET"), &mine), (Some("SMTP_PASS"), &mine), (Some("DATABASE_URL"), &db)]);
+    assert_eq!(
+        from,
+        [
+            (Some("JWT_SECRET"), &mine),
+            (Some("SMTP_PASS"), &mine),
+            (Some("DATABASE_URL"), &db),
+            (Some("DATABASE_DIRECT_URL"), &db)
+        ]
+    );
     assert_eq!(container["envFrom"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]
 fn the_service_ingress_policy_and_monitor_lead_to_the_pods() {
     let values = json!({
-        "externalDatabase": { "url": URL, "port": 6432 },
+        "externalDatabase": { "url": URL, "port": 6432, "directUrl": "postgres://direct/x", "directPort": 5433 },
         "ingress": { "enabled": true, "host": "sync.example.org", "tlsSecret": "tls" },
         "networkPolicy": { "enabled": true },
         "serviceMonitor": { "enabled": true, "labels": { "release": "prometheus" } },
         "supersync": { "smtp": { "host": "mail.example.org" } },
     });
     let objects = rendered(&least(&values));
+    assert_eq!(one(&objects, "Secret")["stringData"]["DATABASE_DIRECT_URL"], "postgres://direct/x");
     let labels = one(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"].clone();
     let ports: Vec<_> =
         container(&objects)["ports"].as_array().expect("ports").iter().map(|port| &port["name"]).collect();
@@ -285,6 +296,7 @@ fn the_service_ingress_policy_and_monitor_lead_to_the_pods() {
     let allowed: Vec<_> =
         policy["egress"].as_array().expect("rules").iter().map(|rule| &rule["ports"][0]["port"]).collect();
     assert_eq!(allowed, [&json!(53), &json!(6432), &json!(587)]);
+    assert_eq!(policy["egress"][1]["ports"][1]["port"], 5433);
     let monitor = one(&objects, "ServiceMonitor");
     assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
     let watched = monitor["spec"]["selector"]["matchLabels"].as_object().expect("labels");

@@ -28,7 +28,8 @@ pub enum Unhealthy {
     NotReady(SocketAddr, String),
 }
 
-/// Asks `GET /readyz`.
+/// Asks `GET /readyz/reads`: who watches containers may restart what is not healthy, which would lose what can be served
+/// while the database is down.
 ///
 /// # Errors
 /// See [`Unhealthy`].
@@ -52,7 +53,7 @@ fn reachable(host: IpAddr) -> IpAddr {
 
 async fn ask(server: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(server).await?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    stream.write_all(b"GET /readyz/reads HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
     let mut head = [0; STATUS_BYTES];
     stream.read_exact(&mut head).await?;
     Ok(String::from_utf8_lossy(&head).into_owned())
@@ -75,9 +76,9 @@ mod tests {
         let config = Config::parse(&variables).expect("valid");
         let serve = async {
             let (mut stream, _) = listener.accept().await.expect("a connection");
-            let mut request = [0; 16];
+            let mut request = [0; 22];
             stream.read_exact(&mut request).await.expect("a request");
-            assert_eq!(&request, b"GET /readyz HTTP");
+            assert_eq!(&request, b"GET /readyz/reads HTTP");
             stream.write_all(answer).await.expect("written");
         };
         tokio::join!(serve, run(&config)).1

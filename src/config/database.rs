@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::Database;
-use super::reader::{Reader, number, seconds};
+use super::reader::{Reader, boolean, number, seconds};
 
 /// Parameters that the PostgreSQL driver understands; they stay in the URL.
 const DRIVER_PARAMETERS: [&str; 10] = [
@@ -24,6 +24,7 @@ const DRIVER_PARAMETERS: [&str; 10] = [
 ];
 
 const EXPECTED: &str = "expected postgres://user:password@host:port/name or sqlite://path (value not shown)";
+const EXPECTED_DIRECT: &str = "expected postgres://user:password@host:port/name (value not shown)";
 
 /// Reads the database's variables.
 pub(super) fn read(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
@@ -45,27 +46,57 @@ pub(super) fn read(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
         }
         return Database::Sqlite { path: PathBuf::from(path) };
     }
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => {
-            postgres(reader, url, max_connections, acquire_timeout)
-        }
-        _ => {
+    match postgres_hosts(text) {
+        Some(hosts) => postgres(reader, text, &hosts[0], max_connections, acquire_timeout),
+        None => {
             reader.problem("DATABASE_URL", EXPECTED);
             Database::Sqlite { path: default_path }
         }
     }
 }
 
+/// An address's scheme, user with password, hosts, and the rest.
+fn parts(text: &str) -> Option<(&str, &str, &str, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    matches!(scheme, "postgres" | "postgresql").then_some((scheme, user, hosts, tail))
+}
+
+/// The addresses in one of several hosts (`postgres://user:password@one:5432,two:5432/name`). `None`: it is none.
+#[must_use]
+pub fn postgres_hosts(text: &str) -> Option<Vec<Url>> {
+    let (scheme, user, hosts, tail) = parts(text)?;
+    let several = hosts.contains(',');
+    let one = |host: &str| {
+        Url::parse(&format!("{scheme}://{user}{host}{tail}")).ok().filter(|_| !several || !host.is_empty())
+    };
+    hosts.split(',').map(one).collect()
+}
+
+/// The same address with other parameters.
+fn with_parameters(text: &str, parameters: &[(String, String)]) -> SecretString {
+    let Some((scheme, user, hosts, tail)) = parts(text) else { return SecretString::from(text.to_owned()) };
+    let path = tail.split(['?', '#']).next().unwrap_or_default();
+    let mut address = format!("{scheme}://{user}{hosts}{path}");
+    if !parameters.is_empty() {
+        address.push('?');
+        address.push_str(&form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish());
+    }
+    SecretString::from(address)
+}
+
 fn postgres(
     reader: &mut Reader<'_>,
-    mut url: Url,
+    text: &str,
+    url: &Url,
     mut max_connections: u32,
     mut acquire_timeout: Duration,
 ) -> Database {
     if url.path().trim_matches('/').is_empty() {
         reader.problem("DATABASE_URL", "names no database; expected postgres://user:password@host:port/name");
     }
-    let mut schema = None;
+    let (mut schema, mut pgbouncer) = (None, false);
     let mut kept = Vec::new();
     let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     for (name, value) in parameters {
@@ -85,45 +116,56 @@ fn postgres(
                     reader.problem("DATABASE_URL", "schema must consist of letters, digits and underscores");
                 }
             }
+            "pgbouncer" => match boolean(&value) {
+                Some(is) => pgbouncer = is,
+                None => reader.problem("DATABASE_URL", "pgbouncer must be true or false"),
+            },
+            // The server writes, so it looks for a host that takes writes whatever is said here.
+            "target_session_attrs" if matches!(value.as_str(), "any" | "read-write" | "primary") => {}
+            "target_session_attrs" => {
+                reader.problem(
+                    "DATABASE_URL",
+                    "target_session_attrs must be read-write, primary or any: the server writes",
+                );
+            }
+            "host" if value.contains(',') => reader.problem(
+                "DATABASE_URL",
+                "several hosts stand before the name: postgres://user:password@one:5432,two:5432/name",
+            ),
             known if DRIVER_PARAMETERS.contains(&known) => kept.push((name, value)),
             // Its value may be a secret; the name is enough.
             _ => reader.warn(format!("DATABASE_URL: the parameter {name:?} means nothing here and is ignored")),
         }
     }
-    url.set_query(None);
-    if !kept.is_empty() {
-        url.query_pairs_mut().extend_pairs(&kept);
+    let direct_url = reader.optional("DATABASE_DIRECT_URL", EXPECTED_DIRECT, |text| Some(postgres_address(text)?.0));
+    if pgbouncer && reader.text("DATABASE_DIRECT_URL").is_none() {
+        reader.problem(
+            "DATABASE_DIRECT_URL",
+            "is needed beside pgbouncer=true in DATABASE_URL: the address of PostgreSQL itself, for what needs a session; \
+             with pool_mode=session leave pgbouncer=true out instead",
+        );
     }
-    reader.show("DATABASE_URL", masked(&url));
-    Database::Postgres { url: SecretString::from(String::from(url)), max_connections, acquire_timeout, schema }
+    reader.show("DATABASE_URL", masked(text));
+    let url = with_parameters(text, &kept);
+    Database::Postgres { url, direct_url, pgbouncer, max_connections, acquire_timeout, schema }
 }
 
 /// Where another database is: an address as the Node server has it, taken apart into what the driver understands and the
 /// schema. `None`: it is none.
 #[must_use]
 pub fn postgres_address(text: &str) -> Option<(SecretString, Option<String>)> {
-    let mut url = Url::parse(text).ok()?;
-    if !matches!(url.scheme(), "postgres" | "postgresql") || url.path().trim_matches('/').is_empty() {
-        return None;
-    }
+    let hosts = postgres_hosts(text)?;
+    let url = hosts.first().filter(|url| !url.path().trim_matches('/').is_empty())?;
     let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let schema = parameters.iter().find(|(name, _)| name == "schema").map(|(_, value)| value.clone());
     let is_known = |name: &str| name != "application_name" && DRIVER_PARAMETERS.contains(&name);
     let kept: Vec<_> = parameters.into_iter().filter(|(name, _)| is_known(name)).collect();
-    url.set_query(None);
-    if !kept.is_empty() {
-        url.query_pairs_mut().extend_pairs(&kept);
-    }
-    Some((SecretString::from(String::from(url)), schema))
+    Some((with_parameters(text, &kept), schema))
 }
 
 /// Server and database, which an operator needs to see, without the password and the parameters.
-fn masked(url: &Url) -> String {
-    let mut shown = url.clone();
-    shown.set_query(None);
-    // Fails only for URLs without a host, which have no password either.
-    if shown.password().is_some() && shown.set_password(Some("********")).is_err() {
-        return "********".to_owned();
-    }
-    shown.into()
+fn masked(text: &str) -> String {
+    let Some((scheme, user, hosts, tail)) = parts(text) else { return "********".to_owned() };
+    let user = user.split_once(':').map_or_else(|| user.to_owned(), |(name, _)| format!("{name}:********@"));
+    format!("{scheme}://{user}{hosts}{}", tail.split(['?', '#']).next().unwrap_or_default())
 }

@@ -113,7 +113,11 @@ pub const GROUPS: &[Group] = &[
             secret(computed(
                 "DATABASE_URL",
                 "sqlite://DATA_DIR/supersync.db",
-                "`postgres://user:password@host:port/name`, or `sqlite://path`. The Node server's query parameters are understood (see below).",
+                "`postgres://user:password@host:port/name`, of several hosts `…@one:5432,two:5432/name`, or `sqlite://path`. The Node server's query parameters are understood (see below).",
+            )),
+            secret(unset(
+                "DATABASE_DIRECT_URL",
+                "The address of PostgreSQL itself, if `DATABASE_URL` leads through PgBouncer with `pool_mode=transaction`; for what needs a session.",
             )),
             value(
                 "DATABASE_MAX_CONNECTIONS",

@@ -248,10 +248,22 @@ fn database_urls() {
         "postgres://db/x?connection_limit=0",
         "postgres://db/x?pool_timeout=never",
         "postgres://db/x?schema=a%20b",
+        "postgres://one,/x",
+        "postgres://one:port,two/x",
+        "postgres:///x?host=one,two",
+        "postgres://db/x?target_session_attrs=standby",
+        "postgres://db/x?pgbouncer=maybe",
     ] {
         let problems = problems(&[("DATABASE_URL", bad)]);
         assert_eq!(problems.len(), 1, "{bad}: {problems:?}");
         assert!(problems[0].starts_with("DATABASE_URL: "), "{problems:?}");
+    }
+    for direct in [None, Some("mysql://db/x"), Some("postgres://db")] {
+        let mut given = vec![("DATABASE_URL", "postgres://db/x?pgbouncer=true")];
+        given.extend(direct.map(|direct| ("DATABASE_DIRECT_URL", direct)));
+        let problems = problems(&given);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("DATABASE_DIRECT_URL: "), "{problems:?}");
     }
     let sqlite = |given| match parse(given).database {
         Database::Sqlite { path } => path,
@@ -265,16 +277,41 @@ fn database_urls() {
 #[test]
 fn parameters_of_the_node_servers_database_layer() {
     let given = "postgresql://u:p%40ss@db:5432/sync?connection_limit=60&pool_timeout=10&options=-c%20statement_timeout%3D60000&schema=app&sslmode=require&pgbouncer=true&socket_timeout=5";
-    let loaded = Loaded::parse(&variables(&[("DATABASE_URL", given)])).expect("valid");
-    let Database::Postgres { url, max_connections, acquire_timeout, schema } = loaded.config.database else {
+    let direct = "postgres://u@db:5433/sync?connection_limit=1&sslmode=require";
+    let given = [("DATABASE_URL", given), ("DATABASE_DIRECT_URL", direct)];
+    let loaded = Loaded::parse(&variables(&given)).expect("valid");
+    let Database::Postgres { url, direct_url, pgbouncer, max_connections, acquire_timeout, schema } =
+        loaded.config.database
+    else {
         panic!("SQLite");
     };
+    assert_eq!(direct_url.expect("given").expose_secret(), "postgres://u@db:5433/sync?sslmode=require");
+    assert!(pgbouncer);
     let url = url::Url::parse(url.expose_secret()).expect("still a URL");
     assert_eq!(url.password(), Some("p%40ss"));
     let left: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     assert_eq!(left, [("options".into(), "-c statement_timeout=60000".into()), ("sslmode".into(), "require".into())]);
     assert_eq!((max_connections, acquire_timeout, schema.as_deref()), (60, Duration::from_secs(10), Some("app")));
-    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+}
+
+#[test]
+fn several_hosts_of_a_database() {
+    let given = "postgres://u:p%40ss@one:5433,[::1]:5434,three/sync?target_session_attrs=read-write&sslmode=disable";
+    let loaded = Loaded::parse(&variables(&[("DATABASE_URL", given)])).expect("valid");
+    let shown = loaded.settings.iter().find(|setting| setting.name == "DATABASE_URL").expect("shown");
+    assert_eq!(shown.value.as_deref(), Some("postgres://u:********@one:5433,[::1]:5434,three/sync"));
+    let Database::Postgres { url, .. } = loaded.config.database else { panic!("SQLite") };
+    let hosts = super::postgres_hosts(url.expose_secret()).expect("addresses");
+    assert_eq!(
+        hosts.iter().map(url::Url::as_str).collect::<Vec<_>>(),
+        [
+            "postgres://u:p%40ss@one:5433/sync?sslmode=disable",
+            "postgres://u:p%40ss@[::1]:5434/sync?sslmode=disable",
+            "postgres://u:p%40ss@three/sync?sslmode=disable",
+        ]
+    );
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }
 
 #[test]

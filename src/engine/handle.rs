@@ -134,6 +134,12 @@ impl Handle {
         &self.context.memory
     }
 
+    /// Whether polls are answered from memory, without a question to the database.
+    #[must_use]
+    pub fn trusts_memory(&self) -> bool {
+        self.context.peers.epoch().is_some()
+    }
+
     /// `POST /api/sync/ops` (contract, section 5): validates, stores, and reads what others wrote since the client's
     /// cursor.
     ///

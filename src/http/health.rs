@@ -10,16 +10,33 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::encode;
+use super::error::ApiError;
 use super::state::AppState;
 
 /// Their paths.
-pub(super) const PROBES: [&str; 3] = ["/health", "/livez", "/readyz"];
+pub(super) const PROBES: [&str; 4] = ["/health", "/livez", "/readyz", "/readyz/reads"];
 /// A store answers its probe within two seconds; this is for one that does not keep its word.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(3);
 
 /// The routes.
 pub fn router() -> Router<AppState> {
-    Router::new().route("/health", get(health)).route("/livez", get(alive)).route("/readyz", get(ready))
+    Router::new()
+        .route("/health", get(health))
+        .route("/livez", get(alive))
+        .route("/readyz", get(ready))
+        .route("/readyz/reads", get(ready_for_reads))
+}
+
+/// What answers while the server waits for its database: the process lives, and nothing else works.
+pub fn waiting_router() -> Router {
+    let waiting = || async { ApiError::unavailable("database unavailable, please retry", "waiting for the database") };
+    let not_ready = || async { not_ready("waiting for the database") };
+    Router::new()
+        .route("/livez", get(alive))
+        .route("/health", get(|| async { unhealthy() }))
+        .route("/readyz", get(not_ready))
+        .route("/readyz/reads", get(not_ready))
+        .fallback(waiting)
 }
 
 async fn database_answers(state: &AppState) -> bool {
@@ -45,9 +62,17 @@ async fn health(State(state): State<AppState>) -> Response {
         }
         encode::json(StatusCode::OK, &body)
     } else {
-        let body = json!({ "status": "error", "db": "disconnected", "message": "Database not responsive" });
-        encode::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+        unhealthy()
     }
+}
+
+fn unhealthy() -> Response {
+    let body = json!({ "status": "error", "db": "disconnected", "message": "Database not responsive" });
+    encode::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+fn not_ready(reason: &str) -> Response {
+    encode::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "error", "message": reason }))
 }
 
 /// The process runs. Says nothing about the database: restarting this process would not mend that.
@@ -55,16 +80,28 @@ async fn alive() -> Response {
     encode::json(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// Requests are welcome: the database answers and stores data, and the server is not stopping.
+/// Every request is welcome: the database stores data and the server is not stopping.
 async fn ready(State(state): State<AppState>) -> Response {
-    let reason = if state.draining.is_cancelled() {
-        "shutting down"
-    } else if !database_answers(&state).await {
-        "database not responsive"
-    } else if state.engine.is_short_of_room() {
-        "the disk is full: new data is refused"
-    } else {
+    if state.draining.is_cancelled() {
+        return not_ready("shutting down");
+    }
+    if !database_answers(&state).await {
+        return not_ready("database not responsive");
+    }
+    if state.engine.is_short_of_room() {
+        return not_ready("the disk is full: new data is refused");
+    }
+    encode::json(StatusCode::OK, &json!({ "status": "ok" }))
+}
+
+/// Requests that only read are welcome: they are answered from memory, even while the database can't be reached. For
+/// balancers, which would otherwise turn away from every server at once.
+async fn ready_for_reads(State(state): State<AppState>) -> Response {
+    if state.draining.is_cancelled() {
+        return not_ready("shutting down");
+    }
+    if state.engine.trusts_memory() || database_answers(&state).await {
         return encode::json(StatusCode::OK, &json!({ "status": "ok" }));
-    };
-    encode::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "error", "message": reason }))
+    }
+    not_ready("database not responsive")
 }

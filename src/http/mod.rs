@@ -45,6 +45,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 
 pub use error::{ApiError, ApiResult};
+pub use health::waiting_router;
 pub use serve::{serve, serve_few};
 pub use state::AppState;
 

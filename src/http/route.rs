@@ -273,6 +273,7 @@ pub const ROUTES: &[Route] = &[
     uncounted(Get, "/health", Everybody),
     uncounted(Get, "/livez", Everybody),
     uncounted(Get, "/readyz", Everybody),
+    uncounted(Get, "/readyz/reads", Everybody),
     uncounted(Post, "/api/test/create-user", Test),
     uncounted(Post, "/api/test/cleanup", Test),
     uncounted(Delete, "/api/test/user/{user_id}", Test),

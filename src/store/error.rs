@@ -77,12 +77,14 @@ impl From<sqlx::Error> for StoreError {
                 Some("57014") => Self::Timeout(error),
                 // PostgreSQL: disk_full. SQLite: FULL (13), and IOERR_SHMSIZE, which is the same for the index of its log.
                 Some("53100" | "13" | "4874") => Self::Full(error),
-                // PostgreSQL: serialisation, deadlock, lock timeout, too many connections, starting up or shutting
-                // down, out of memory.
+                // PostgreSQL: serialisation, deadlock, lock timeout, read-only, session ended for its idleness, password
+                // or user refused, no such database, too many connections, starting up or shutting down, out of memory.
                 Some(code)
-                    if matches!(code, "40001" | "40P01" | "55P03" | "25006")
-                        || code.len() == 5
-                            && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")) =>
+                    if matches!(
+                        code,
+                        "40001" | "40P01" | "55P03" | "25006" | "25P03" | "25P04" | "28P01" | "28000" | "3D000"
+                    ) || code.len() == 5
+                        && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")) =>
                 {
                     Self::Unavailable(error)
                 }
@@ -146,6 +148,32 @@ impl StoreError {
             Self::Corrupt(text) => Self::Corrupt(text.clone()),
             Self::Refused(text) => Self::Refused(text.clone()),
         }
+    }
+
+    fn driver(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Unavailable(error)
+            | Self::Full(error)
+            | Self::Timeout(error)
+            | Self::Unknown(error)
+            | Self::Internal(error) => Some(error),
+            Self::Corrupt(_) | Self::Refused(_) => None,
+        }
+    }
+
+    /// Whether the database server said so.
+    pub(super) fn is_answer(&self) -> bool {
+        self.driver().is_none_or(|error| matches!(error, sqlx::Error::Database(_)))
+    }
+
+    /// Whether the connection on which it happened is of no use any more: it broke, the server ends it, or it leads to a
+    /// server that takes no writes.
+    pub(super) fn ends_connection(&self) -> bool {
+        self.driver().is_some_and(|error| {
+            is_connection_lost(error)
+                || code(error)
+                    .is_some_and(|code| code.starts_with("57P") || matches!(code.as_str(), "25006" | "25P03" | "25P04"))
+        })
     }
 
     /// The error's kind as a metric label.

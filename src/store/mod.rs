@@ -74,7 +74,7 @@ pub use log::{
 };
 pub use maintenance::{ArchiveSize, LastSegment, MaintenanceStore, Sealable};
 pub use migrate::MigrationStatus;
-pub use open::{migration_status, open, open_as_it_is, open_beside, open_to_look};
+pub use open::{migration_status, open, open_as_it_is, open_beside, open_to_look, open_to_serve};
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use peers::PeerStore;
 pub use rebuild::heads_of_ops;
@@ -140,7 +140,7 @@ pub trait Store:
     + UsageStore
     + TestStore
 {
-    /// Whether the database answers, within two seconds, on a connection that requests don't compete for.
+    /// Whether the database answers and takes writes, within two seconds, on a connection that requests don't compete for.
     async fn ping(&self) -> Result<()>;
     /// Writes about a megabyte where operations are stored, and takes it back: [`StoreError::Full`] if there is no room.
     async fn try_room(&self) -> Result<()>;

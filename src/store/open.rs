@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::{MigrationStatus, Result, Store, StoreError, postgres, sqlite};
 use crate::config;
 
+/// How long connections to a database server are used.
+const LIFETIME: Duration = Duration::from_mins(20);
+
 /// Which versions of the schema the configured database has, and which it lacks. Changes nothing.
 ///
 /// # Errors
@@ -13,7 +16,8 @@ use crate::config;
 pub async fn migration_status(database: &config::Database) -> Result<Vec<MigrationStatus>> {
     match database {
         config::Database::Sqlite { path } => sqlite::SqliteStore::migration_status(path).await,
-        config::Database::Postgres { url, schema, .. } => {
+        config::Database::Postgres { url, direct_url, schema, .. } => {
+            let url = direct_url.as_ref().unwrap_or(url);
             postgres::PostgresStore::migration_status(url, schema.as_deref()).await
         }
     }
@@ -71,14 +75,25 @@ pub async fn open_to_look(database: &config::Database, statement_timeout: Durati
 /// # Errors
 /// [`StoreError::Refused`] when the database must not be used as it is, otherwise what kept it from being opened.
 pub async fn open(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    open_for(Use::Filling, database, statement_timeout).await
+}
+
+/// The same for a server that is to serve it: waits for a database server that can't be reached, however long, and says so in
+/// the log.
+///
+/// # Errors
+/// Like [`open`], but for what may pass.
+pub async fn open_to_serve(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
     open_for(Use::Serving, database, statement_timeout).await
 }
 
 /// What a database is opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
-    /// Serving, or filling: nobody may be filling it.
+    /// Serving it: nobody may be filling it.
     Serving,
+    /// Filling it: nobody else may.
+    Filling,
     /// A command beside that.
     Beside,
 }
@@ -88,21 +103,25 @@ async fn open_for(what: Use, database: &config::Database, statement_timeout: Dur
         config::Database::Sqlite { path } => {
             let options = sqlite::SqliteOptions::default();
             let store = match what {
-                Use::Serving => sqlite::SqliteStore::open(path, options).await?,
+                Use::Serving | Use::Filling => sqlite::SqliteStore::open(path, options).await?,
                 Use::Beside => sqlite::SqliteStore::open_beside(path, options).await?,
             };
             Ok(Arc::new(store))
         }
-        config::Database::Postgres { url, max_connections, acquire_timeout, schema } => {
+        config::Database::Postgres { url, direct_url, pgbouncer, max_connections, acquire_timeout, schema } => {
             let options = postgres::PostgresOptions {
                 url: url.clone(),
+                direct_url: direct_url.clone(),
+                pgbouncer: *pgbouncer,
                 max_connections: *max_connections,
                 acquire_timeout: *acquire_timeout,
                 schema: schema.clone(),
                 statement_timeout,
+                lifetime: LIFETIME,
+                waits: what == Use::Serving,
             };
             let store = postgres::PostgresStore::connect(options).await?;
-            if what == Use::Serving {
+            if what != Use::Beside {
                 store.refuse_while_filled().await?;
             }
             Ok(Arc::new(store))

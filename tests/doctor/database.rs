@@ -192,11 +192,9 @@ async fn an_index_of_postgres_that_can_not_be_unique_is_not_left_half_made() {
 async fn postgres_is_looked_at_in_the_schema_that_is_configured() {
     let database = TestDatabase::create(Backend::Postgres).await;
     let url = format!("{}?schema=apart", database.postgres().url());
-    let Database::Postgres { url: bare, max_connections, acquire_timeout, .. } = database.settings() else {
-        panic!("it is one")
-    };
-    let schema = Some("apart".to_owned());
-    let settings = Database::Postgres { url: bare, max_connections, acquire_timeout, schema };
+    let mut settings = database.settings();
+    let Database::Postgres { schema, .. } = &mut settings else { panic!("it is one") };
+    *schema = Some("apart".to_owned());
     store::open(&settings, Duration::from_mins(1)).await.expect("it opens").close().await;
     let variables = [("DATABASE_URL", &*url)];
     let said = doctor(&database, &variables, &["--offline"]).await;

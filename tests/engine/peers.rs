@@ -10,6 +10,7 @@ use supersync::clock::Clock;
 use supersync::engine::Handle;
 use supersync::protocol::{Seq, UserId};
 use supersync::store::postgres::{PostgresOptions, PostgresStore};
+use supersync::store::{LogStore as _, MaintenanceStore as _, Store as _};
 use tokio::time::{Instant, timeout};
 
 use super::faulty_store::FaultyStore;
@@ -74,12 +75,20 @@ impl Process {
 }
 
 async fn connect(database: &TestDatabase) -> Arc<FaultyStore> {
+    connect_for(database, Duration::from_mins(20)).await
+}
+
+async fn connect_for(database: &TestDatabase, lifetime: Duration) -> Arc<FaultyStore> {
     let options = PostgresOptions {
         url: database.url().into(),
+        direct_url: None,
+        pgbouncer: false,
         max_connections: 4,
         acquire_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(10),
         schema: None,
+        lifetime,
+        waits: false,
     };
     FaultyStore::new(Arc::new(PostgresStore::connect(options).await.expect("connecting")))
 }
@@ -195,5 +204,35 @@ async fn postgres_each_process_serves_what_the_other_commits() {
     second.upload(user, "1").await;
     first.stop().await;
     second.stop().await;
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_no_connection_is_used_for_ever() {
+    let database = TestDatabase::create().await;
+    let process = Process::of(connect_for(&database, Duration::from_secs(1)).await).await;
+    let user = new_user(process.store.as_ref(), "first@example.com", 100 << 20).await;
+    let mut session = database.session().await;
+    let mut pids = async || -> Vec<i32> {
+        let sessions =
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'supersync'";
+        sqlx::query_scalar(sessions).fetch_all(&mut session).await.expect("it works")
+    };
+    process.upload(user, "0").await;
+    let before = pids().await;
+    assert!(before.len() > 2, "commits, reads, the line: {before:?}");
+    let mut n = 0;
+    let renewed = async {
+        while pids().await.iter().any(|pid| before.contains(pid)) {
+            n += 1;
+            process.upload(user, &n.to_string()).await;
+            process.store.ping().await.expect("it answers");
+            process.store.load_account(user).await.expect("it works");
+            process.store.try_lead("me", 0, Duration::from_secs(1)).await.expect("it works");
+        }
+    };
+    timeout(PATIENCE, renewed).await.expect("every connection is made anew");
+    process.trusts_its_memory(user, n + 1).await;
+    process.stop().await;
     database.remove().await;
 }

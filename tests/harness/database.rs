@@ -82,6 +82,8 @@ impl TestDatabase {
             None => Database::Sqlite { path: self.directory.path().join("supersync.db") },
             Some(database) => Database::Postgres {
                 url: database.url().into(),
+                direct_url: None,
+                pgbouncer: false,
                 max_connections: 8,
                 acquire_timeout: Duration::from_secs(10),
                 schema: None,

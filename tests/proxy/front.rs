@@ -194,7 +194,7 @@ impl Place<'_> {
             .env("UPSTREAM_TIMEOUT", format!("{answer}s"))
             .env("HEAD_TIMEOUT", format!("{head}s"));
         if self.upstream.contains(' ') {
-            command.env("UPSTREAM_HEALTH", "health_uri /readyz");
+            command.env("UPSTREAM_HEALTH", "health_uri /readyz/reads");
         }
         (command, self.folder.join("caddy/pki/authorities/local/root.crt"))
     }

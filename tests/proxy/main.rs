@@ -1,10 +1,15 @@
-//! The settings for Caddy, nginx and `HAProxy`, each in the real program, with TLS, in front of a real server.
+//! What stands around a server: Caddy, nginx and `HAProxy` with the shipped settings, each in the real program, with TLS;
+//! `PgBouncer`, and a network that fails, between the server and PostgreSQL.
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
 mod front;
+mod outage;
+mod pooler;
+mod poolers;
 mod rolling;
+mod wire;
 
 use std::time::Duration;
 

@@ -42,6 +42,8 @@ impl SqliteDatabase {
 pub fn postgres_config(database: &TestDatabase) -> config::Database {
     config::Database::Postgres {
         url: database.url().into(),
+        direct_url: None,
+        pgbouncer: false,
         max_connections: 4,
         acquire_timeout: Duration::from_secs(30),
         schema: None,

@@ -109,11 +109,9 @@ async fn a_newer_schema_is_refused() {
 #[tokio::test]
 async fn a_schema_of_its_own_is_created_and_used() {
     let database = TestDatabase::create().await;
-    let config::Database::Postgres { url, max_connections, acquire_timeout, .. } = postgres_config(&database) else {
-        panic!("not PostgreSQL");
-    };
-    let schema = Some("sync \"2\"".to_owned());
-    let config = config::Database::Postgres { url, max_connections, acquire_timeout, schema };
+    let mut config = postgres_config(&database);
+    let config::Database::Postgres { schema, .. } = &mut config else { panic!("not PostgreSQL") };
+    *schema = Some("sync \"2\"".to_owned());
     let db = store::open(&config, Duration::from_mins(1)).await.unwrap();
     let user = account(&db, "a").await;
     append_many(&db, user, "A", 2).await;
@@ -132,6 +130,8 @@ async fn a_schema_of_its_own_is_created_and_used() {
 async fn what_is_no_postgres_url_is_refused() {
     let config = config::Database::Postgres {
         url: "postgres://host:notaport/db".to_owned().into(),
+        direct_url: None,
+        pgbouncer: false,
         max_connections: 1,
         acquire_timeout: Duration::from_secs(1),
         schema: None,
@@ -147,6 +147,8 @@ async fn a_server_that_is_not_there_is_unavailable() {
     drop(listener);
     let config = config::Database::Postgres {
         url: format!("postgres://nobody@127.0.0.1:{port}/none").into(),
+        direct_url: None,
+        pgbouncer: false,
         max_connections: 1,
         acquire_timeout: Duration::from_secs(1),
         schema: None,

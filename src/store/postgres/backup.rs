@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{APPLICATION, PostgresStore, Session};
+use super::{APPLICATION, Access, PostgresStore, Session};
 use crate::store::backup::{
     BackupStore, Batch, Column, Kind, LEFT_OUT, LoadOutcome, NUMBERED, Piece, Row, Snapshot, TABLES, Table, Value,
     names,
@@ -78,13 +78,13 @@ impl BackupStore for PostgresStore {
 impl PostgresStore {
     /// A connection for work that takes as long as it takes.
     pub(super) async fn apart(&self, name: &str) -> Result<PgConnection> {
-        let mut connection = self.connecting.clone().application_name(name).connect().await?;
         let session = Session {
             statement_timeout: Duration::ZERO,
             lock_timeout: Duration::from_secs(10),
             ..self.session.clone()
         };
-        session.prepare(&mut connection).await?;
+        let mut connection = self.direct.connect(&session, Access::Writes).await?.connection;
+        sqlx::query("SELECT set_config('application_name', $1, false)").bind(name).execute(&mut connection).await?;
         Ok(connection)
     }
 }

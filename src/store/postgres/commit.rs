@@ -1,16 +1,17 @@
 //! Group commit: one statement, one round trip, one flush to disk for many accounts.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgBindIterExt as _, PgConnection, Postgres};
 use sqlx::{Arguments as _, Connection as _, Row as _};
 
-use super::lanes::Lane;
+use super::pool::Held;
 use super::rows::{DeviceRow, HeadRow, OperationRow, StateRow};
 use super::{PostgresStore, RETRIES, silent, sql};
 use crate::protocol::UserId;
 use crate::store::archives::check_adopted;
-use crate::store::error::{is_connection_lost, is_transient};
+use crate::store::error::is_transient;
 use crate::store::group::{Failure, Transact};
 use crate::store::heads;
 use crate::store::segment::check_replaced;
@@ -23,19 +24,25 @@ impl PostgresStore {
         if group.is_empty() {
             return Ok(Vec::new());
         }
-        let mut lane = self.lanes.acquire().await?;
+        let mut lane = Lane { held: self.lanes.acquire().await?, patience: self.patience };
         crate::store::group::commit(&mut lane, group).await
     }
 }
 
 impl PostgresStore {
     pub(super) async fn commit_after_waiting(&self, commit: &Commit) -> Result<Vec<CommitOutcome>> {
-        let mut lane = self.patient.acquire().await?;
+        let mut lane = Lane { held: self.patient.acquire().await?, patience: self.patience };
         crate::store::group::commit(&mut lane, std::slice::from_ref(commit)).await
     }
 }
 
-impl Transact for Lane<'_> {
+/// A connection that commits, in use.
+struct Lane {
+    held: Held,
+    patience: Duration,
+}
+
+impl Transact for Lane {
     async fn transact(&mut self, group: &[Commit]) -> Result<Vec<CommitOutcome>, Failure> {
         // In the order of the accounts, so that two instances lock the rows they share in the same order.
         let mut sorted: Vec<&Commit> = group.iter().collect();
@@ -49,34 +56,21 @@ impl Transact for Lane<'_> {
         });
         let mut attempt = 0;
         loop {
-            let mut connection = self.connection().await?;
+            self.held.ready().await?;
+            let (server, pid) = self.held.watch();
+            let connection = self.held.connection()?;
             let applying = async {
-                if rare {
-                    in_transaction(&mut connection, &sorted).await
-                } else {
-                    at_once(&mut connection, &sorted).await
-                }
+                if rare { in_transaction(connection, &sorted).await } else { at_once(connection, &sorted).await }
             };
-            // When this is given up or cancelled, the connection is closed with it.
-            let Ok(applied) = tokio::time::timeout(self.patience(), applying).await else {
+            let Some(applied) = server.watch(pid, self.patience, applying).await else {
+                self.held.discard();
                 return Err(StoreError::Unknown(silent()).into());
             };
+            self.held.settle(&applied);
             match applied {
-                Ok(hit) => {
-                    self.keep(connection);
-                    return Ok(group.iter().map(|commit| outcome(&hit, commit)).collect());
-                }
-                Err(error) => {
-                    // The driver sends a transaction's rollback with the next use; rather than to leave it open that
-                    // long, close.
-                    if error.is_answer() && !rare {
-                        self.keep(connection);
-                    }
-                    match error {
-                        StoreError::Unavailable(error) if is_transient(&error) && attempt < RETRIES => attempt += 1,
-                        error => return Err(error.into()),
-                    }
-                }
+                Ok(hit) => return Ok(group.iter().map(|commit| outcome(&hit, commit)).collect()),
+                Err(StoreError::Unavailable(error)) if is_transient(&error) && attempt < RETRIES => attempt += 1,
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -84,18 +78,6 @@ impl Transact for Lane<'_> {
 
 fn outcome(hit: &HashSet<UserId>, commit: &Commit) -> CommitOutcome {
     if hit.contains(&commit.user) { CommitOutcome::Committed } else { CommitOutcome::Stale }
-}
-
-impl StoreError {
-    /// Whether the server said so, and the connection can be used again.
-    fn is_answer(&self) -> bool {
-        match self {
-            Self::Unavailable(error) | Self::Full(error) | Self::Timeout(error) | Self::Internal(error) => {
-                matches!(error, sqlx::Error::Database(_)) && !is_connection_lost(error)
-            }
-            _ => false,
-        }
-    }
 }
 
 async fn at_once(connection: &mut PgConnection, group: &[&Commit]) -> Result<HashSet<UserId>> {

@@ -32,8 +32,8 @@ impl GaugeStore for PostgresStore {
             self.housekeeping.in_use(),
             self.probe.in_use(),
             self.peers.in_use(),
-            self.lanes.in_use("commits"),
-            self.patient.in_use("own"),
+            self.lanes.in_use(),
+            self.patient.in_use(),
         ]
     }
 

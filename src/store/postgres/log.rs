@@ -40,7 +40,7 @@ const NEWEST_GENERATION: &str = "SELECT generation, MIN(first_seq) - 1, MAX(last
 #[async_trait]
 impl LogStore for PostgresStore {
     fn lanes(&self) -> usize {
-        super::lanes::ORDINARY
+        super::ORDINARY_LANES
     }
 
     fn has_bulk_lane(&self) -> bool {

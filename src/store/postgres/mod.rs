@@ -1,16 +1,19 @@
 //! The database server: any number of instances of this program may share it.
 //!
-//! Owns the connections. Commits have their own few (`lanes`), requests a pool, housekeeping one, health checks one: a
+//! Owns the connections. Commits have their own few (lanes), requests a pool, housekeeping one, health checks one: a
 //! flood of reads can't starve commits, nor the other way round. Every session carries a `statement_timeout`, so that
-//! what takes too long really stops in the server; a connection that stays silent for longer than that is given up.
+//! what takes too long really stops in the server; a connection that stays silent is given up (`server`).
+//!
+//! A pooler that hands sessions round (PgBouncer in transaction mode) may carry requests and housekeeping. What needs a
+//! session of its own goes past it: commits, peers, health checks, migrations, backups.
 
-use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _};
+use secrecy::SecretString;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 
 use super::gather::Gather;
 use super::migrate::{self, MigrationStatus};
@@ -25,7 +28,6 @@ mod commit;
 pub mod doctor;
 mod events;
 mod gauges;
-mod lanes;
 mod log;
 mod overview;
 mod peers;
@@ -35,6 +37,7 @@ mod retention;
 mod rows;
 mod security;
 mod segments;
+mod server;
 mod sessions;
 mod signin;
 mod sql;
@@ -43,11 +46,14 @@ mod upkeep;
 mod usage;
 
 use pool::Pool;
+use server::{Access, Server, silent};
 
 /// Longer than a statement may take by so much, and the connection counts as dead.
 const GRACE: Duration = Duration::from_secs(5);
-/// A connection that was idle for longer is tested before it is used.
-const TRUST: Duration = Duration::from_secs(5);
+/// Ordinary lanes: one saturates one core of the database server; more than a few slow each other down.
+const ORDINARY_LANES: usize = 2;
+/// The lanes of groups: one more for large commits.
+const LANES: u32 = 3;
 /// Accounts of one look-up.
 const MAX_LOOKED_UP: usize = 256;
 /// Logs of one look-up; each gives some hundred rows at most.
@@ -61,8 +67,12 @@ const APPLICATION: &str = "supersync";
 /// How to connect.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
-    /// `postgres://…`
+    /// `postgres://…`, of one host or several.
     pub url: SecretString,
+    /// The address of PostgreSQL itself, if the other one leads through a pooler.
+    pub direct_url: Option<SecretString>,
+    /// Whether the pooler hands sessions round; otherwise that is found out.
+    pub pgbouncer: bool,
     /// Most connections for requests; commits, housekeeping and health checks add five.
     pub max_connections: u32,
     /// How long a request may wait for a connection.
@@ -71,17 +81,23 @@ pub struct PostgresOptions {
     pub schema: Option<String>,
     /// After this time the server stops a statement.
     pub statement_timeout: Duration,
+    /// No connection is used for longer, or half as long again: what has moved meanwhile (names, roles, balancers) is found.
+    pub lifetime: Duration,
+    /// Whether a server that can't be reached is waited for, however long.
+    pub waits: bool,
 }
 
 /// A PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresStore {
-    lanes: lanes::Lanes,
+    lanes: Pool,
     /// For commits that must wait for somebody else's lock: nobody waits behind them.
-    patient: lanes::Lanes,
+    patient: Pool,
     requests: Pool,
     housekeeping: Pool,
     probe: Pool,
+    /// The same by way of the pooler, if there is one.
+    probe_pooled: Option<Pool>,
     /// What the processes tell each other must wait for nothing.
     peers: Pool,
     accounts: Gather<UserId, Option<log::Loaded>>,
@@ -90,8 +106,8 @@ pub struct PostgresStore {
     logs: Gather<(UserId, Seq, Seq), Vec<(EntityKey, EntityHead)>>,
     /// After this time without an answer a connection counts as dead.
     patience: Duration,
-    /// For what needs a connection of its own.
-    connecting: PgConnectOptions,
+    /// PostgreSQL itself.
+    direct: Arc<Server>,
     session: Session,
 }
 
@@ -103,21 +119,27 @@ macro_rules! on_connection {
             let mut held = $pool.acquire().await?;
             let mut attempt = 0;
             loop {
-                let result = {
-                    let $connection = &mut *held;
-                    $crate::store::postgres::within($patience, async $body).await
+                let (server, pid) = held.watch();
+                let statements = async {
+                    let mut turn = held.turn().await?;
+                    let result = {
+                        let $connection = turn.connection();
+                        async $body.await
+                    };
+                    turn.end(result).await
                 };
+                let Some(result) = server.watch(pid, $patience, statements).await else {
+                    held.discard();
+                    break Err($crate::store::StoreError::Unavailable($crate::store::postgres::server::silent()));
+                };
+                held.settle(&result);
                 match result {
-                    Some(Err($crate::store::StoreError::Unavailable(error)))
+                    Err($crate::store::StoreError::Unavailable(error))
                         if $crate::store::error::is_transient(&error) && attempt < $crate::store::postgres::RETRIES =>
                     {
                         attempt += 1;
                     }
-                    Some(result) => break result,
-                    None => {
-                        held.close_on_drop();
-                        break Err($crate::store::StoreError::Unavailable($crate::store::postgres::silent()));
-                    }
+                    result => break result,
                 }
             }
         })
@@ -126,18 +148,10 @@ macro_rules! on_connection {
 }
 use on_connection;
 
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Option<Result<T>> {
-    tokio::time::timeout(limit, call).await.ok()
-}
-
 /// Where the answer to the key at this place goes, counted from 1 as `WITH ORDINALITY` does.
 fn placed<T>(answers: &mut [T], place: i64) -> Result<&mut T> {
     let answer = usize::try_from(place - 1).ok().and_then(|at| answers.get_mut(at));
     answer.ok_or_else(|| StoreError::Corrupt(format!("an answer to a question {place} that nobody has asked")))
-}
-
-fn silent() -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database server does not answer"))
 }
 
 /// A group of commits waits no longer than this for a lock that somebody else holds: one account's trouble must not
@@ -154,24 +168,33 @@ struct Session {
 }
 
 impl Session {
-    async fn prepare(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        // An acknowledged commit must be on the disk, even if the server's default says otherwise. Every statement of
-        // requests and commits is a look-up by key; on tables that look small (new, not analysed yet) the planner would
-        // rather read them whole and keep that plan, and compiling plans costs more than running them.
-        sqlx::query(
-            "SELECT set_config('statement_timeout', $1, false), \
-             set_config('lock_timeout', $3, false), \
-             set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false), \
-             set_config('plan_cache_mode', 'force_generic_plan', false), \
-             set_config('search_path', COALESCE($2, current_setting('search_path')), false), \
-             CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END",
-        )
-        .bind(self.statement_timeout.as_millis().to_string())
-        .bind(self.schema.as_deref().map(quoted))
-        .bind(self.lock_timeout.as_millis().to_string())
-        .execute(connection)
-        .await?;
-        Ok(())
+    /// The settings as columns of a SELECT, for the session or, `local`, for the transaction.
+    fn settings(&self, local: bool) -> String {
+        let set = |name: &str, value: &str| format!("set_config('{name}', '{}', {local})", value.replace('\'', "''"));
+        let millis = |time: Duration| time.as_millis().to_string();
+        // Every statement of requests and commits is a look-up by key; on tables that look small (new, not analysed yet)
+        // the planner would rather read them whole and keep that plan, and compiling plans costs more than running them.
+        let mut settings = vec![
+            set("statement_timeout", &millis(self.statement_timeout)),
+            set("lock_timeout", &millis(self.lock_timeout)),
+            set("enable_seqscan", "off"),
+            set("jit", "off"),
+            set("plan_cache_mode", "force_generic_plan"),
+        ];
+        if let Some(schema) = &self.schema {
+            settings.push(set("search_path", &quoted(schema)));
+        }
+        // An acknowledged commit must be on the disk, even if the server's default says otherwise.
+        let durable = set("synchronous_commit", "on");
+        settings.push(format!("CASE current_setting('synchronous_commit') WHEN 'off' THEN {durable} END"));
+        if !local {
+            // The server lets go of a session, and of its locks, whose other end is gone without a word.
+            settings.push(set("tcp_keepalives_idle", "10"));
+            settings.push(set("tcp_keepalives_interval", "5"));
+            settings.push(set("tcp_keepalives_count", "3"));
+            settings.push(set("tcp_user_timeout", "15000"));
+        }
+        settings.join(", ")
     }
 }
 
@@ -180,6 +203,8 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// Between two tries of a start that waits for the database.
+const WAITING_PAUSE: Duration = Duration::from_millis(500);
 /// How long a migration keeps others waiting,
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// and how long it lets them pass.
@@ -192,15 +217,19 @@ impl PostgresStore {
     /// [`StoreError::Refused`] when the URL is none or the schema is newer than this program; otherwise what kept it
     /// from connecting.
     pub async fn connect(options: PostgresOptions) -> Result<Self> {
-        let connecting = connect_options(&options.url)?;
         // Migrations may take longer than any request's statement.
-        let session = Session {
+        let migrating = Session {
             statement_timeout: Duration::ZERO,
             lock_timeout: MIGRATION_LOCK_TIMEOUT,
             schema: options.schema.clone(),
         };
-        let mut connection = connecting.connect().await?;
-        session.prepare(&mut connection).await?;
+        let direct =
+            Arc::new(Server::new(options.direct_url.as_ref().unwrap_or(&options.url), false, options.lifetime)?);
+        let pooled = through_pooler(&options, &direct, &migrating).await?;
+        if options.waits {
+            wait_for(&direct, &migrating, Access::Writes).await?;
+        }
+        let mut connection = direct.connect(&migrating, Access::Writes).await?.connection;
         if let Some(schema) = &options.schema {
             create_schema(&mut connection, schema).await?;
         }
@@ -214,42 +243,27 @@ impl PostgresStore {
             schema: options.schema,
         };
         let hasty = Session { lock_timeout: GROUP_LOCK_TIMEOUT, ..session.clone() };
-        let pool = |name, connections: u32, acquire_timeout| {
-            let session = session.clone();
-            let pool = PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(acquire_timeout)
-                .test_before_acquire(false)
-                .before_acquire(|connection, meta| {
-                    Box::pin(async move {
-                        if meta.idle_for > TRUST {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
-                .after_connect(move |connection, _| {
-                    let session = session.clone();
-                    Box::pin(async move { session.prepare(connection).await })
-                })
-                .connect_lazy_with(connecting.clone());
-            Pool::new(name, connections, pool)
-        };
+        let wait = options.acquire_timeout;
         let patience = options.statement_timeout.saturating_add(GRACE);
+        let pool = |name, most, access, wait| Pool::new(name, most, &direct, &session, access, wait);
+        let through = pooled.as_ref().unwrap_or(&direct);
         Ok(Self {
-            requests: pool("requests", options.max_connections.max(1), options.acquire_timeout),
+            requests: Pool::new("requests", options.max_connections.max(1), through, &session, Access::Reads, wait),
             // The sweep has time: it takes turns with itself.
-            housekeeping: pool("housekeeping", 1, patience),
-            probe: pool("probe", 1, super::PING_TIMEOUT),
-            peers: pool("peers", 1, peers::PATIENCE),
+            housekeeping: Pool::new("housekeeping", 1, through, &session, Access::Writes, patience),
+            probe: pool("probe", 1, Access::Writes, super::PING_TIMEOUT),
+            probe_pooled: pooled
+                .as_ref()
+                .map(|pooled| Pool::new("probe", 1, pooled, &session, Access::Writes, super::PING_TIMEOUT)),
+            peers: pool("peers", 1, Access::Reads, peers::PATIENCE),
             accounts: Gather::new(MAX_LOOKED_UP),
             users: Gather::new(MAX_LOOKED_UP),
             standings: Gather::new(MAX_LOOKED_UP),
             logs: Gather::new(MAX_LOGS_LOOKED_UP),
-            lanes: lanes::Lanes::new(lanes::GROUPS, connecting.clone(), hasty, patience, options.acquire_timeout),
-            patient: lanes::Lanes::new(1, connecting.clone(), session.clone(), patience, options.acquire_timeout),
+            lanes: Pool::new("commits", LANES, &direct, &hasty, Access::Writes, wait),
+            patient: pool("own", 1, Access::Writes, wait),
             patience,
-            connecting,
+            direct,
             session,
         })
     }
@@ -259,29 +273,63 @@ impl PostgresStore {
     /// # Errors
     /// When the database can't be read.
     pub async fn migration_status(url: &SecretString, schema: Option<&str>) -> Result<Vec<MigrationStatus>> {
-        let mut connection = connect_options(url)?.connect().await?;
         let session = Session {
             statement_timeout: Duration::ZERO,
             lock_timeout: Duration::ZERO,
             schema: schema.map(str::to_owned),
         };
-        session.prepare(&mut connection).await?;
+        let mut connection =
+            Server::new(url, false, Duration::ZERO)?.connect(&session, Access::Reads).await?.connection;
         let status = migrate::status_postgres(&mut connection).await;
         connection.close().await?;
         status
     }
 }
 
+/// Waits until a server lets somebody in. Why it does not is in the log.
+async fn wait_for(server: &Server, session: &Session, access: Access) -> Result<()> {
+    loop {
+        match server.connect(session, access).await {
+            Ok(made) => return Ok(made.connection.close().await?),
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(WAITING_PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The pooler that `DATABASE_URL` leads through, if it hands sessions round; else `DATABASE_URL` is as good as the direct
+/// address.
+async fn through_pooler(options: &PostgresOptions, direct: &Server, session: &Session) -> Result<Option<Arc<Server>>> {
+    let pooled = Server::new(&options.url, true, options.lifetime)?;
+    if options.waits {
+        wait_for(&pooled, session, Access::Reads).await?;
+    }
+    if !options.pgbouncer && !pooled.hands_sessions_round(session).await? {
+        return Ok(None);
+    }
+    if options.direct_url.is_none() {
+        return Err(StoreError::Refused(
+            "DATABASE_URL leads through a pooler that hands sessions round (PgBouncer with pool_mode=transaction), and \
+             commits, LISTEN and migrations need sessions: set DATABASE_DIRECT_URL to the address of PostgreSQL itself, or \
+             use pool_mode=session and a DATABASE_URL without pgbouncer=true"
+                .to_owned(),
+        ));
+    }
+    if pooled.identity(session).await? != direct.identity(session).await? {
+        return Err(StoreError::Refused(
+            "DATABASE_URL and DATABASE_DIRECT_URL lead to different databases: they must name the same one, by way of the \
+             pooler and past it"
+                .to_owned(),
+        ));
+    }
+    tracing::info!("requests go through the pooler that DATABASE_URL names, everything else to DATABASE_DIRECT_URL");
+    Ok(Some(Arc::new(pooled)))
+}
+
 /// The statements that requests and the sweep run on large tables, by name, for tests of their plans.
 #[must_use]
 pub fn statements() -> &'static [(&'static str, &'static str)] {
     sql::HOT
-}
-
-fn connect_options(url: &SecretString) -> Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(url.expose_secret())
-        .map_err(|error| StoreError::Refused(format!("DATABASE_URL is not a PostgreSQL address: {error}")))?;
-    Ok(options.application_name(APPLICATION).disable_statement_logging())
 }
 
 /// Whoever waits for a table's lock keeps everybody else from the table: so migrations wait a moment only, let the others
@@ -334,10 +382,11 @@ async fn create_schema(connection: &mut PgConnection, schema: &str) -> Result<()
 #[async_trait]
 impl Store for PostgresStore {
     async fn ping(&self) -> Result<()> {
-        on_connection!(self.probe, super::PING_TIMEOUT, "ping", |connection| {
-            sqlx::query("SELECT 1").execute(connection).await?;
-            Ok(())
-        })
+        // By way of the pooler first: what it does not let through is not served.
+        for pool in self.probe_pooled.iter().chain([&self.probe]) {
+            on_connection!(pool, super::PING_TIMEOUT, "ping", |db| { server::check(db, Access::Writes).await })?;
+        }
+        Ok(())
     }
 
     async fn try_room(&self) -> Result<()> {
@@ -351,11 +400,10 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        self.lanes.close().await;
-        self.patient.close().await;
-        self.housekeeping.close().await;
-        self.requests.close().await;
-        self.probe.close().await;
-        self.peers.close().await;
+        let pools = [&self.lanes, &self.patient, &self.housekeeping, &self.requests, &self.probe, &self.peers];
+        for pool in pools.into_iter().chain(&self.probe_pooled) {
+            pool.close(self.patience).await;
+        }
+        self.direct.close().await;
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
-use tokio::time::timeout;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::server::takes_no_writes;
 use super::{PostgresStore, on_connection, silent};
-use crate::store::error::timed_on;
 use crate::store::peers::{CountedTogether, PeerId, PeerLine, PeerStore};
 use crate::store::{Result, StoreError, ttl_ms};
 
@@ -27,6 +27,10 @@ const LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('supersync_peers_' || m
 const NOTICE_LOSS: &str = "SELECT set_config('tcp_keepalives_idle', '5', false), \
      set_config('tcp_keepalives_interval', '2', false), set_config('tcp_keepalives_count', '3', false), \
      set_config('tcp_user_timeout', '10000', false)";
+/// A session of this process's that the server has not given up yet: its connection broke without a word.
+const END_FORMER: &str = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
+     AND classid = hashtext('supersync_peers_' || md5(current_schema()))::oid AND objid = $1::int4::oid \
+     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND granted";
 const PRESENT: &str = "SELECT objid::bigint::int FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
      AND classid = hashtext('supersync_peers_' || md5(current_schema()))::oid \
      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND granted";
@@ -45,6 +49,8 @@ const COUNT: &str = "WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) 
 
 struct Line {
     listener: PgListener,
+    /// No connection is used for ever; the next one may lead elsewhere.
+    ends: Instant,
     /// Of one connection, which must not outlive the line: it holds the lock.
     _connection: PgPool,
 }
@@ -52,43 +58,57 @@ struct Line {
 #[async_trait]
 impl PeerLine for Line {
     async fn hear(&mut self) -> Option<String> {
-        match self.listener.try_recv().await {
-            Ok(Some(said)) => Some(said.payload().to_owned()),
-            Ok(None) => None,
-            Err(error) => {
+        match timeout_at(self.ends, self.listener.try_recv()).await {
+            Ok(Ok(Some(said))) => Some(said.payload().to_owned()),
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "the line to the other processes is broken");
                 None
             }
+            Err(_) => None,
         }
+    }
+}
+
+impl PostgresStore {
+    async fn join_at(&self, options: &PgConnectOptions, me: PeerId) -> Result<Line> {
+        let connection = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(JOIN_PATIENCE)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(options.clone());
+        let mut listener = PgListener::connect_with(&connection).await?;
+        // A new connection would have neither the lock nor what was said meanwhile: whoever listens must notice.
+        listener.eager_reconnect(false);
+        takes_no_writes(&sqlx::raw_sql(self.direct.greeting(&self.session)).fetch_one(&mut listener).await?)?;
+        sqlx::query(NOTICE_LOSS).execute(&mut listener).await?;
+        // Before it listens: whoever is heard speaks to somebody who is present.
+        let locked: bool = sqlx::query_scalar(LOCK).bind(me).fetch_one(&mut listener).await?;
+        if !locked {
+            sqlx::query(END_FORMER).bind(me).execute(&mut listener).await?;
+            let busy = "a former session of this process is being ended";
+            return Err(StoreError::Unavailable(sqlx::Error::Protocol(busy.to_owned())));
+        }
+        let channel: String = sqlx::query_scalar(CHANNEL).fetch_one(&mut listener).await?;
+        listener.listen(&channel).await?;
+        let ends = Instant::now() + self.direct.lifetime();
+        Ok(Line { listener, ends, _connection: connection })
     }
 }
 
 #[async_trait]
 impl PeerStore for PostgresStore {
     async fn join_peers(&self, me: PeerId) -> Result<Option<Box<dyn PeerLine>>> {
-        let session = self.session.clone();
-        let connection = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(JOIN_PATIENCE)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .after_connect(move |connection, _| {
-                let session = session.clone();
-                Box::pin(async move { session.prepare(connection).await })
-            })
-            .connect_lazy_with(self.connecting.clone());
-        let mut listener = PgListener::connect_with(&connection).await?;
-        // A new connection would have neither the lock nor what was said meanwhile: whoever listens must notice.
-        listener.eager_reconnect(false);
-        sqlx::query(NOTICE_LOSS).execute(&mut listener).await?;
-        // Before it listens: whoever is heard speaks to somebody who is present.
-        let locked: bool = sqlx::query_scalar(LOCK).bind(me).fetch_one(&mut listener).await?;
-        if !locked {
-            return Err(StoreError::Unavailable(sqlx::Error::Protocol("another process has this number".to_owned())));
+        let mut failed = StoreError::Unavailable(silent());
+        for (_, options) in self.direct.hosts() {
+            let joining = timeout(JOIN_PATIENCE, self.join_at(options, me)).await;
+            match joining.unwrap_or_else(|_| Err(StoreError::Unavailable(silent()))) {
+                Ok(line) => return Ok(Some(Box::new(line))),
+                Err(error) => failed = error,
+            }
         }
-        let channel: String = sqlx::query_scalar(CHANNEL).fetch_one(&mut listener).await?;
-        listener.listen(&channel).await?;
-        Ok(Some(Box::new(Line { listener, _connection: connection })))
+        Err(failed)
     }
 
     async fn tell_peers(&self, said: &[String]) -> Result<()> {
@@ -105,35 +125,38 @@ impl PeerStore for PostgresStore {
     }
 
     async fn count_together(&self, key: &str, window: Duration) -> Result<Option<CountedTogether>> {
-        timed_on("count_together", self.requests.name(), async {
-            // A request that is counted must not wait as long as one that is answered.
-            let acquired = timeout(PATIENCE, self.requests.acquire()).await;
-            let mut db = acquired.map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))??;
-            let counting = sqlx::query_as(COUNT).bind(key.to_owned()).bind(ttl_ms(window)).fetch_one(&mut *db);
-            let Ok(counted) = timeout(PATIENCE, counting).await else {
-                db.close_on_drop();
-                return Err(StoreError::Unavailable(silent()));
-            };
-            let (count, left_ms): (i64, i64) = counted?;
-            Ok(Some(CountedTogether {
-                count: u32::try_from(count).unwrap_or(u32::MAX),
-                left: Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)),
-            }))
-        })
-        .await
+        // A request that is counted must not wait as long as one that is answered.
+        let counting = async {
+            on_connection!(self.requests, PATIENCE, "count_together", |db| {
+                let counting = sqlx::query_as(COUNT).bind(key.to_owned()).bind(ttl_ms(window));
+                let (count, left_ms): (i64, i64) = counting.fetch_one(&mut *db).await?;
+                Ok(Some(CountedTogether {
+                    count: u32::try_from(count).unwrap_or(u32::MAX),
+                    left: Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)),
+                }))
+            })
+        };
+        timeout(2 * PATIENCE, counting).await.unwrap_or_else(|_| Err(StoreError::Unavailable(silent())))
     }
 
     async fn refuses_everybody(&self) -> bool {
-        // Not by a pool, which goes on trying and says in the end that time is up.
-        match timeout(PATIENCE, self.connecting.connect()).await {
-            Ok(Err(sqlx::Error::Io(error))) => {
-                matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound)
+        for (_, options) in self.direct.hosts() {
+            // Not by a pool, which remembers that nothing could be reached.
+            let is_refused = match timeout(PATIENCE, options.connect()).await {
+                Ok(Err(sqlx::Error::Io(error))) => {
+                    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound)
+                }
+                // It starts, or shuts down.
+                Ok(Err(error)) => error
+                    .as_database_error()
+                    .and_then(sqlx::error::DatabaseError::code)
+                    .is_some_and(|code| code == "57P03"),
+                Ok(Ok(_)) | Err(_) => false,
+            };
+            if !is_refused {
+                return false;
             }
-            // It starts, or shuts down.
-            Ok(Err(error)) => {
-                error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57P03")
-            }
-            Ok(Ok(_)) | Err(_) => false,
         }
+        true
     }
 }

@@ -34,6 +34,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and $s.existingSecret (or $s.secret.jwtSecret $s.secret.smtpPassword) }}{{ fail "supersync.existingSecret and supersync.secret: give one of them, not both" }}{{ end }}
 {{- if and .Values.externalDatabase.url .Values.externalDatabase.existingSecret }}{{ fail "externalDatabase: give url or existingSecret, not both" }}{{ end }}
 {{- if and .Values.externalDatabase.url (not (regexMatch "^postgres(ql)?://" .Values.externalDatabase.url)) }}{{ fail "externalDatabase.url: must begin with postgres://" }}{{ end }}
+{{- if and .Values.externalDatabase.directUrl (not .Values.externalDatabase.url) }}{{ fail "externalDatabase.directUrl: goes beside url; in an existingSecret it is DATABASE_DIRECT_URL" }}{{ end }}
 {{- if and (include "supersync.several" .) (not (include "supersync.postgres" .)) }}{{ fail "replicaCount or autoscaling: several replicas need PostgreSQL; set externalDatabase.url or externalDatabase.existingSecret" }}{{ end }}
 {{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) }}{{ fail "autoscaling: maxReplicas is less than minReplicas" }}{{ end }}
 {{- if and (not (include "supersync.postgres" .)) (not $s.persistence.enabled) }}{{ fail "supersync.persistence.enabled: without a volume and without PostgreSQL all data would go with the pod" }}{{ end }}
@@ -43,7 +44,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- if and $missing (lt (len $missing) 5) }}{{ fail (printf "supersync.privacy: all five or none; missing: %s" (join ", " $missing)) }}{{ end }}
 {{- range $name, $_ := $s.extraEnv }}
-{{- if has $name (list "JWT_SECRET" "SMTP_PASS" "DATABASE_URL") }}{{ fail (printf "supersync.extraEnv: %s is a secret and has its own place" $name) }}{{ end }}
+{{- if has $name (list "JWT_SECRET" "SMTP_PASS" "DATABASE_URL" "DATABASE_DIRECT_URL") }}{{ fail (printf "supersync.extraEnv: %s is a secret and has its own place" $name) }}{{ end }}
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) }}{{ fail "ingress.host: needs the name that users reach the server by" }}{{ end }}
 {{- end }}
