@@ -73,9 +73,13 @@ impl Clock {
     }
 
     /// What the clock shows is right: somebody says so who knows.
-    pub fn believe(&self) {
-        if let Self::Watched(watch) = self {
-            watch.believe();
+    ///
+    /// # Errors
+    /// When it can't be, because this program is younger than that.
+    pub fn believe(&self) -> Result<(), Doubt> {
+        match self {
+            Self::Watched(watch) => watch.believe(),
+            Self::System | Self::Manual(_) => Ok(()),
         }
     }
 

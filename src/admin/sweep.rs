@@ -97,14 +97,21 @@ pub async fn run(
     let done = if args.dry_run {
         foretell(&sweeper, &args, config, output).await
     } else if args.clock_is_right {
-        store.note_right_time(&owner, clock.wall_ms()).await?;
-        clock.believe();
-        sweep(&sweeper.confirmed(), args.json, output).await
+        match confirm(&*store, &clock, &owner).await {
+            Ok(()) => sweep(&sweeper.confirmed(), args.json, output).await,
+            Err(error) => Err(error),
+        }
     } else {
         sweep(&sweeper, args.json, output).await
     };
     engine.shutdown().await;
     done
+}
+
+/// Lets servers believe their clocks again.
+async fn confirm(store: &dyn Store, clock: &Clock, owner: &str) -> Result<(), SweepCommandError> {
+    clock.believe().map_err(SweepCommandError::ClockInDoubt)?;
+    Ok(store.note_right_time(owner, clock.wall_ms()).await?)
 }
 
 async fn foretell(

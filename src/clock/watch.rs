@@ -61,18 +61,18 @@ pub enum Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown_ms, other_ms, how) = match *self {
-            Self::Unsettled { shown_ms, certain_ms } => (shown_ms, certain_ms, "it has just been set, from"),
+            Self::Unsettled { shown_ms, certain_ms } => {
+                (shown_ms, certain_ms, "; it has just been set, and would show")
+            }
             Self::Ahead { shown_ms, certain_ms } => {
-                (shown_ms, certain_ms, "too far ahead of the last time known to be right, which makes it")
+                (shown_ms, certain_ms, ", too far after the last time known to be right, by which it is")
             }
             Self::Behind { shown_ms, certain_ms } => {
-                (shown_ms, certain_ms, "behind the last time known to be right, which makes it")
+                (shown_ms, certain_ms, ", before the last time known to be right, by which it is")
             }
-            Self::Database { shown_ms, database_ms } => {
-                (shown_ms, database_ms, "while the database server's clock shows")
-            }
+            Self::Database { shown_ms, database_ms } => (shown_ms, database_ms, "; the database server's clock shows"),
         };
-        write!(f, "this machine's clock shows {}, {how} {}", time(shown_ms), time(other_ms))
+        write!(f, "this machine's clock shows {}{how} {}", time(shown_ms), time(other_ms))
     }
 }
 
@@ -229,19 +229,24 @@ impl Watch {
         (shown_ms, certain_ms, Some(doubt))
     }
 
-    pub(super) fn believe(&self) {
-        let shown = self.source.wall_ms() - self.source.running_ms();
+    pub(super) fn believe(&self) -> Result<(), Doubt> {
+        let shown_ms = self.source.wall_ms();
+        if shown_ms < EARLIEST_MS {
+            return Err(Doubt::Behind { shown_ms, certain_ms: EARLIEST_MS });
+        }
+        let shown = shown_ms - self.source.running_ms();
         let mut astray = self.astray();
         self.settle(&mut astray, self.certain.load(Ordering::SeqCst), shown);
+        Ok(())
     }
 
     /// This time was shown by a clock that is right, of this process or another one. A lasting doubt ends with a time
     /// near the shown one: the clock has been confirmed elsewhere.
     pub fn heard(&self, right_ms: i64) {
         let is_lasting = matches!(self.doubt(), Some(Doubt::Ahead { .. } | Doubt::Behind { .. }));
-        if is_lasting && self.source.wall_ms().abs_diff(right_ms) <= self.leap_ms.unsigned_abs() {
+        let is_confirmed = self.source.wall_ms().abs_diff(right_ms) <= self.leap_ms.unsigned_abs();
+        if is_lasting && is_confirmed && self.believe().is_ok() {
             tracing::info!("the clock has been confirmed");
-            self.believe();
         }
     }
 
@@ -349,7 +354,7 @@ mod tests {
             assert_eq!(matches!(clock.doubt(), Some(Doubt::Ahead { .. })), is_ahead, "{known}");
             assert_eq!(clock.now_ms(), NOW, "{known}");
             assert_eq!(clock.certain_ms(), if is_ahead { known } else { NOW }, "{known}");
-            clock.believe();
+            assert_eq!(clock.believe(), Ok(()));
             assert_eq!((clock.doubt(), clock.certain_ms()), (None, NOW), "{known}");
         }
     }
@@ -366,6 +371,7 @@ mod tests {
         settle(&clock);
         settle(&clock);
         assert!(clock.now_ms() >= NOW && clock.certain_ms() >= NOW);
+        assert!(clock.believe().is_err());
         assert!(matches!(clock.doubt(), Some(Doubt::Behind { .. })));
         clock.set_by_ms(NOW + DAY);
         settle(&clock);

@@ -122,8 +122,8 @@ async fn a_full_disk_refuses_new_data_until_there_is_room(on: Backend) {
     };
     let ready = account.get("/readyz").await.expect(503);
     assert_eq!(ready.body, json!({ "status": "error", "message": "the disk is full: new data is refused" }));
-    is_refused(&other.upload("B", &[large()]).await);
-    is_refused(&other.snapshot(&snapshot("B")).await);
+    is_refused(&other.upload("A", &[large()]).await);
+    is_refused(&other.snapshot(&snapshot("A")).await);
     let everything: Vec<i64> = (1..=stored).collect();
     assert_eq!(account.download(0).await.seqs(), everything);
     account.get("/livez").await.ok();
@@ -139,7 +139,7 @@ async fn a_full_disk_refuses_new_data_until_there_is_room(on: Backend) {
         account.upload("A", &refused).await.outcomes(),
         [format!("#{}", stored + 1), format!("#{}", stored + 2)]
     );
-    assert_eq!(other.upload("B", &[large()]).await.outcomes(), ["#1"]);
+    assert_eq!(other.upload("A", &[large()]).await.outcomes(), ["#1"]);
     let (database, _) = server.stop().await;
     drop(database);
 }

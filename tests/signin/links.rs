@@ -166,7 +166,7 @@ async fn links_of_a_clock_that_was_ahead_are_void_and_keep_nobody_out(on: Backen
     let links = sent().await;
     assert_eq!(links.len(), early.len() + 1);
     let login = async |link: &String| world.post("/api/login/magic-link/verify", json!({"token": link})).await;
-    login(early.last().unwrap()).await.refused(400, BAD_LOGIN_LINK);
+    login(early.last().unwrap()).await.refused(401, BAD_LOGIN_LINK);
     login(&links[0]).await.ok();
     login(links.last().unwrap()).await.ok();
 }

@@ -189,27 +189,28 @@ async fn registered(database: &TestDatabase, program: &Program) -> Account {
     Account { id, email, token, base: program.base.clone(), http: http_client() }
 }
 
-/// Waits until the program's metrics hold this line.
-async fn shows(program: &Program, line: &str) {
+/// Waits until a metric of the program is at least this; 0: until it is 0.
+async fn shows(program: &Program, metric: &str, least: u32) {
     let url = format!("http://{}/metrics", program.metrics.as_deref().expect("it has metrics"));
     let http = http_client();
     let shown = async {
         loop {
             let text = http.get(&url).send().await.expect("it answers").text().await.expect("text");
-            if text.lines().any(|found| found == line) {
+            let value = text.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse::<f64>().ok());
+            if value.is_some_and(|value| value == 0.0 || least > 0) && value >= Some(f64::from(least)) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(LONG_PATIENCE, shown).await.unwrap_or_else(|_| panic!("{line} in time"));
+    tokio::time::timeout(LONG_PATIENCE, shown).await.unwrap_or_else(|_| panic!("{metric} is {least} in time"));
 }
 
 async fn the_program_believes_a_clock_once_it_is_confirmed(on: Backend) {
     let database = TestDatabase::create(on).await;
     let program = Program::start_watched(&database, &[]).await;
-    shows(&program, "supersync_clock_doubted 0").await;
-    shows(&program, "supersync_sweeps_total{outcome=\"ok\"} 1").await;
+    shows(&program, "supersync_clock_doubted", 0).await;
+    shows(&program, "supersync_sweeps_total{outcome=\"ok\"}", 1).await;
     let registered = registered(&database, &program).await;
     let account = |base: String| Account { base, ..registered.clone() };
     account(program.base.clone()).upload("A", &[import("A"), op("A")]).await.ok();
@@ -221,8 +222,8 @@ async fn the_program_believes_a_clock_once_it_is_confirmed(on: Backend) {
     let ahead = [("LD_PRELOAD", &*library), ("SHIFTED_CLOCK", &*shift)];
     let soon = [&ahead[..], &[("FIRST_SWEEP_SECONDS", "1")]].concat();
     let program = Program::start_watched(&database, &soon).await;
-    shows(&program, "supersync_clock_doubted 1").await;
-    shows(&program, "supersync_sweeps_total{outcome=\"held_back\"} 1").await;
+    shows(&program, "supersync_clock_doubted", 1).await;
+    shows(&program, "supersync_sweeps_total{outcome=\"held_back\"}", 1).await;
     account(program.base.clone()).download(0).await.ok();
     let (code, _, said) = run(&database, &ahead, &["sweep"]).await;
     assert_eq!(code, Some(4), "{said}");
@@ -230,7 +231,7 @@ async fn the_program_believes_a_clock_once_it_is_confirmed(on: Backend) {
     let (code, told, said) = run(&database, &ahead, &["sweep", "--dry-run"]).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(told.contains("But it would do nothing, because this machine's clock shows"), "{told}");
-    let (_, told, said) = run(&database, &ahead, &["doctor", "--offline"]).await;
+    let (_, told, said) = run(&database, &ahead, &["doctor", "--offline", "--fix"]).await;
     assert!(
         told.contains("nothing is deleted because of its age") && told.contains("--clock-is-right"),
         "{told}{said}"
@@ -239,20 +240,20 @@ async fn the_program_believes_a_clock_once_it_is_confirmed(on: Backend) {
     account(program.base.clone()).download(0).await.ok();
     program.kill().await;
     let program = Program::start_watched(&database, &[]).await;
-    shows(&program, "supersync_clock_doubted 0").await;
+    shows(&program, "supersync_clock_doubted", 0).await;
     let archives = account(program.base.clone()).get("/api/sync/archives").await.ok();
     assert_eq!(archives["archives"].as_array().map(Vec::len), Some(1), "{}", archives.text);
     program.kill().await;
 
     let late = [&ahead[..], &[("FIRST_SWEEP_SECONDS", "3600")]].concat();
     let program = Program::start_watched(&database, &late).await;
-    shows(&program, "supersync_clock_doubted 1").await;
+    shows(&program, "supersync_clock_doubted", 1).await;
     let (code, done, said) = run(&database, &ahead, &["sweep", "--clock-is-right", "--json"]).await;
     assert_eq!(code, Some(0), "{said}");
     let done: Value = serde_json::from_str(&done).expect("JSON");
     assert_eq!((&done["archivesDeleted"], &done["sessionsDeleted"]), (&1.into(), &1.into()), "{done}");
     if on == Backend::Sqlite {
-        shows(&program, "supersync_clock_doubted 0").await;
+        shows(&program, "supersync_clock_doubted", 0).await;
     }
     program.kill().await;
 }
@@ -266,21 +267,20 @@ async fn the_program_ignores_a_clock_that_is_ahead_for_seconds(on: Backend) {
     let account = registered(&database, &program).await;
     account.upload("A", &[import("A"), op("A")]).await.ok();
     account.delete("/api/sync/data").await.ok();
-    shows(&program, "supersync_clock_doubted 0").await;
+    shows(&program, "supersync_clock_doubted", 0).await;
     clock.set(366);
-    // So much that several clean-ups are due.
     let ahead = tokio::time::Instant::now() + Duration::from_secs(3);
     while tokio::time::Instant::now() < ahead {
         account.download(0).await.ok();
         account.get("/api/sync/archives").await.ok();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    shows(&program, "supersync_sweeps_total{outcome=\"held_back\"} 1").await;
+    shows(&program, "supersync_sweeps_total{outcome=\"held_back\"}", 1).await;
     clock.set(0);
     account.download(0).await.ok();
     let archives = account.get("/api/sync/archives").await.ok();
     assert_eq!(archives["archives"].as_array().map(Vec::len), Some(1), "{}", archives.text);
-    shows(&program, "supersync_clock_doubted 0").await;
+    shows(&program, "supersync_clock_doubted", 0).await;
     program.kill().await;
 }
 
@@ -290,7 +290,7 @@ async fn the_program_says_that_it_is_not_1970(on: Backend) {
     let (library, shift) = (clock.library(), clock.shift());
     let settings = [("LD_PRELOAD", &*library), ("SHIFTED_CLOCK", &*shift), ("FIRST_SWEEP_SECONDS", "1")];
     let program = Program::start_watched(&database, &settings).await;
-    shows(&program, "supersync_clock_doubted 1").await;
-    shows(&program, "supersync_sweeps_total{outcome=\"held_back\"} 1").await;
+    shows(&program, "supersync_clock_doubted", 1).await;
+    shows(&program, "supersync_sweeps_total{outcome=\"held_back\"}", 1).await;
     program.kill().await;
 }
