@@ -41,8 +41,8 @@ pub fn with_type(status: StatusCode, media_type: &'static str, body: Body) -> Re
 
 /// Whether the client takes gzip: asks for it, and unpacks it.
 ///
-/// The app's background poller on Android asks for gzip itself, which turns off the unpacking of its HTTP library, OkHttp,
-/// and reads the packed bytes as text (contract, section 17.17). On the wire it can't be told from others that use OkHttp,
+/// The app's background poller on Android asks for gzip itself, which turns off the unpacking of its HTTP library, `OkHttp`,
+/// and reads the packed bytes as text (contract, section 17.17). On the wire it can't be told from others that use `OkHttp`,
 /// so none of them gets gzip. Every other released client either leaves the header to what unpacks as well (browsers,
 /// Electron, the HTTP stacks of Android and iOS under the app itself), or does not send it.
 #[must_use]

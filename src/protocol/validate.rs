@@ -54,6 +54,7 @@ pub struct CheckedOp {
 
 /// A snapshot upload as the operation that it stands for (section 7.1).
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what a request says, each for itself")]
 pub struct CheckedSnapshot {
     /// The operation, or why it can't be stored.
     pub op: Result<Box<ValidOp>, Rejection>,
