@@ -10,6 +10,7 @@ use supersync::clock::Clock;
 use supersync::engine::Handle;
 use supersync::protocol::{Seq, UserId};
 use supersync::store::postgres::{PostgresOptions, PostgresStore};
+use supersync::store::{LogStore as _, MaintenanceStore as _, Store as _};
 use tokio::time::timeout;
 
 use super::faulty_store::FaultyStore;
