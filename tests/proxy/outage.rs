@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use sqlx::AssertSqlSafe;
 use supersync::config::{Config, Database};
 use supersync::store::{self, StoreError};
@@ -38,7 +39,6 @@ async fn behind_a_wire() -> (Wire, Server) {
 }
 
 fn redirect(database: &mut Database, change: impl FnOnce(&str) -> String) {
-    use secrecy::ExposeSecret as _;
     let Database::Postgres { url, .. } = database else { panic!("PostgreSQL") };
     *url = change(url.expose_secret()).into();
 }

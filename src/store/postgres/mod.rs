@@ -4,7 +4,7 @@
 //! flood of reads can't starve commits, nor the other way round. Every session carries a `statement_timeout`, so that
 //! what takes too long really stops in the server; a connection that stays silent is given up (`server`).
 //!
-//! A pooler that hands sessions round (PgBouncer in transaction mode) may carry requests and housekeeping. What needs a
+//! A pooler that hands sessions round (`PgBouncer` in transaction mode) may carry requests and housekeeping. What needs a
 //! session of its own goes past it: commits, peers, health checks, migrations, backups.
 
 use std::sync::Arc;

@@ -35,6 +35,8 @@ const REMIND_EVERY: Duration = Duration::from_mins(1);
 const WATCH_AFTER: Duration = Duration::from_secs(2);
 /// so often,
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// on a connection that has not rested for longer than this,
+const WATCHER_RESTS: Duration = Duration::from_secs(5);
 /// and is given up when nothing is heard from the server for so long.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -295,14 +297,15 @@ impl Server {
     ) -> Option<Result<T>> {
         let start = Instant::now();
         let mut statement = pin!(statement);
-        let done = match timeout(WATCH_AFTER.min(limit), &mut statement).await {
-            Ok(done) => Some(done),
-            Err(_) => tokio::select! {
+        let done = if let Ok(done) = timeout(WATCH_AFTER.min(limit), &mut statement).await {
+            Some(done)
+        } else {
+            tokio::select! {
                 biased;
                 done = &mut statement => Some(done),
-                () = self.lost(pid, start) => None,
+                () = Box::pin(self.lost(pid, start)) => None,
                 () = sleep(limit.saturating_sub(WATCH_AFTER)) => None,
-            },
+            }
         };
         if done.as_ref().is_some_and(|done| done.as_ref().err().is_none_or(StoreError::is_answer)) {
             self.heard();
@@ -331,23 +334,8 @@ impl Server {
     /// Whether the server is at work for this process. Behind a pooler: whether it answers.
     async fn is_running(&self, pid: Option<i32>) -> Result<bool> {
         let mut watcher = self.watcher.lock().await;
-        let mut connection = match watcher.take().filter(|(_, used)| used.elapsed() < Duration::from_secs(5)) {
-            Some((connection, _)) => connection,
-            None => {
-                let mut failed = None;
-                let mut found = None;
-                for (_, options) in self.hosts() {
-                    match options.connect().await {
-                        Ok(connection) => {
-                            found = Some(connection);
-                            break;
-                        }
-                        Err(error) => failed = Some(error),
-                    }
-                }
-                found.ok_or_else(|| failed.unwrap_or_else(silent))?
-            }
-        };
+        let used_lately = watcher.take().filter(|(_, used)| used.elapsed() < WATCHER_RESTS);
+        let mut connection = if let Some((connection, _)) = used_lately { connection } else { self.any_host().await? };
         let sql = match pid {
             Some(pid) => {
                 format!("SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND state = 'active')")
@@ -358,6 +346,18 @@ impl Server {
         self.heard();
         *watcher = Some((connection, Instant::now()));
         Ok(is_running)
+    }
+
+    /// A connection to whichever host lets somebody in.
+    async fn any_host(&self) -> Result<PgConnection> {
+        let mut failed = silent();
+        for (_, options) in self.hosts() {
+            match options.connect().await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed.into())
     }
 
     /// Whether a pooler in between hands sessions round: whether two connections share one, or one has several.
@@ -413,7 +413,7 @@ fn read_only() -> sqlx::Error {
 /// What the operator can do about it.
 fn advice(error: &StoreError) -> &'static str {
     let Some(error) = error.driver() else { return "See docs/runbook.md" };
-    let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+    let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
     match (code.as_deref(), error) {
         (Some("28P01" | "28000"), _) => {
             "It refuses the user or the password: was the password changed? Put the new one into DATABASE_URL and restart, \
