@@ -146,7 +146,7 @@ async fn postgres_connections_that_have_gone_silent_are_replaced_within_the_requ
         reads.spawn(async move { account.devices().await });
     }
     reads.join_all().await;
-    // They rest for longer than they are trusted unasked.
+    // They rest for longer than they are trusted unasked; nothing tells when that is.
     tokio::time::sleep(Duration::from_secs(6)).await;
     wire.cut();
     let start = Instant::now();
