@@ -56,7 +56,7 @@ pub enum Database {
         url: SecretString,
         /// The address of PostgreSQL itself, if the other one leads through a pooler.
         direct_url: Option<SecretString>,
-        /// Whether that pooler hands sessions round (PgBouncer in transaction mode); otherwise that is found out.
+        /// Whether that pooler hands sessions round (`PgBouncer` in transaction mode); otherwise that is found out.
         pgbouncer: bool,
         /// Most connections for requests.
         max_connections: u32,

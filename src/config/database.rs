@@ -46,13 +46,11 @@ pub(super) fn read(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
         }
         return Database::Sqlite { path: PathBuf::from(path) };
     }
-    match postgres_hosts(text) {
-        Some(hosts) => postgres(reader, text, &hosts[0], max_connections, acquire_timeout),
-        None => {
-            reader.problem("DATABASE_URL", EXPECTED);
-            Database::Sqlite { path: default_path }
-        }
-    }
+    let Some(hosts) = postgres_hosts(text) else {
+        reader.problem("DATABASE_URL", EXPECTED);
+        return Database::Sqlite { path: default_path };
+    };
+    postgres(reader, text, &hosts[0], max_connections, acquire_timeout)
 }
 
 /// An address's scheme, user with password, hosts, and the rest.

@@ -145,9 +145,13 @@ async fn probes_answer_and_readiness_ends_with_draining() {
         (StatusCode::OK, json!({ "status": "ok", "db": "connected", "wsConnections": 0 }))
     );
     assert!(!health.headers.contains_key("x-ratelimit-limit"));
-    assert_eq!(world.get("/readyz").await.status, 200);
+    for probe in ["/readyz", "/readyz/reads"] {
+        assert_eq!(world.get(probe).await.status, 200);
+    }
     world.state.draining.cancel();
-    assert_eq!(world.get("/readyz").await.status, 503);
+    for probe in ["/readyz", "/readyz/reads"] {
+        assert_eq!(world.get(probe).await.status, 503);
+    }
     assert_eq!(world.get("/livez").await.status, 200);
 }
 

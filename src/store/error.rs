@@ -150,7 +150,8 @@ impl StoreError {
         }
     }
 
-    fn driver(&self) -> Option<&sqlx::Error> {
+    /// What the driver said.
+    pub(super) fn driver(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Unavailable(error)
             | Self::Full(error)

@@ -292,7 +292,7 @@ fn places(text: &str) -> usize {
 }
 
 /// Debian keeps servers where only root's path leads.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let system = Path::new("/usr/sbin").join(name);
     if system.is_file() { system } else { PathBuf::from(name) }
 }

@@ -9,6 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use url::Url;
 
+use crate::front::program;
 use crate::harness::{PATIENCE, free_port};
 
 /// A running `PgBouncer`, until it is dropped.
@@ -40,7 +41,7 @@ impl Pooler {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("permitted");
         }
         let log = fs::File::create(folder.path().join("log")).expect("a file");
-        let mut command = Command::new("pgbouncer");
+        let mut command = Command::new(program("pgbouncer"));
         if fs::metadata(folder.path()).is_ok_and(|folder| std::os::unix::fs::MetadataExt::uid(&folder) == 0) {
             command.args(["-u", "nobody"]);
         }

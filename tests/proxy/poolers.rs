@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use supersync::config::{Config, Database};
 use supersync::store::{self, StoreError};
 use tokio::task::JoinSet;
@@ -15,7 +16,6 @@ fn address() -> String {
 
 /// Sends requests through the pooler, and what needs a session to PostgreSQL itself.
 fn pooled(database: &mut Database, pooler: &Pooler, said: bool, direct: bool) {
-    use secrecy::ExposeSecret as _;
     let Database::Postgres { url, direct_url, pgbouncer, .. } = database else { panic!("PostgreSQL") };
     *direct_url = direct.then(|| url.clone());
     *pgbouncer = said;
@@ -129,7 +129,6 @@ async fn postgres_that_refuses_the_password_is_unavailable() {
     let mut behind = database.settings();
     pooled(&mut behind, &pooler, false, false);
     let Database::Postgres { url, .. } = &mut behind else { panic!("PostgreSQL") };
-    use secrecy::ExposeSecret as _;
     *url = url.expose_secret().replace("supersync@", "supersync:wrong@").into();
     let failed = store::open(&behind, Duration::from_mins(1)).await.map(|_| ());
     assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");

@@ -4,7 +4,7 @@
 //! flood of reads can't starve commits, nor the other way round. Every session carries a `statement_timeout`, so that
 //! what takes too long really stops in the server; a connection that stays silent is given up (`server`).
 //!
-//! A pooler that hands sessions round (PgBouncer in transaction mode) may carry requests and housekeeping. What needs a
+//! A pooler that hands sessions round (`PgBouncer` in transaction mode) may carry requests and housekeeping. What needs a
 //! session of its own goes past it: commits, peers, health checks, migrations, backups.
 
 use std::sync::Arc;
@@ -279,7 +279,7 @@ impl PostgresStore {
             schema: schema.map(str::to_owned),
         };
         let mut connection =
-            Server::new(url, false, Duration::ZERO)?.connect(&session, Access::Reads).await?.connection;
+            Arc::new(Server::new(url, false, Duration::ZERO)?).connect(&session, Access::Reads).await?.connection;
         let status = migrate::status_postgres(&mut connection).await;
         connection.close().await?;
         status
@@ -287,7 +287,7 @@ impl PostgresStore {
 }
 
 /// Waits until a server lets somebody in. Why it does not is in the log.
-async fn wait_for(server: &Server, session: &Session, access: Access) -> Result<()> {
+async fn wait_for(server: &Arc<Server>, session: &Session, access: Access) -> Result<()> {
     loop {
         match server.connect(session, access).await {
             Ok(made) => return Ok(made.connection.close().await?),
@@ -299,8 +299,12 @@ async fn wait_for(server: &Server, session: &Session, access: Access) -> Result<
 
 /// The pooler that `DATABASE_URL` leads through, if it hands sessions round; else `DATABASE_URL` is as good as the direct
 /// address.
-async fn through_pooler(options: &PostgresOptions, direct: &Server, session: &Session) -> Result<Option<Arc<Server>>> {
-    let pooled = Server::new(&options.url, true, options.lifetime)?;
+async fn through_pooler(
+    options: &PostgresOptions,
+    direct: &Arc<Server>,
+    session: &Session,
+) -> Result<Option<Arc<Server>>> {
+    let pooled = Arc::new(Server::new(&options.url, true, options.lifetime)?);
     if options.waits {
         wait_for(&pooled, session, Access::Reads).await?;
     }
@@ -323,7 +327,7 @@ async fn through_pooler(options: &PostgresOptions, direct: &Server, session: &Se
         ));
     }
     tracing::info!("requests go through the pooler that DATABASE_URL names, everything else to DATABASE_DIRECT_URL");
-    Ok(Some(Arc::new(pooled)))
+    Ok(Some(pooled))
 }
 
 /// The statements that requests and the sweep run on large tables, by name, for tests of their plans.

@@ -60,12 +60,12 @@ impl PeerLine for Line {
     async fn hear(&mut self) -> Option<String> {
         match timeout_at(self.ends, self.listener.try_recv()).await {
             Ok(Ok(Some(said))) => Some(said.payload().to_owned()),
-            Ok(Ok(None)) => None,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the line to the other processes is broken");
                 None
             }
-            Err(_) => None,
+            // Broken, or old.
+            Ok(Ok(None)) | Err(_) => None,
         }
     }
 }

@@ -123,7 +123,7 @@ impl Pool {
             if parked.checked.elapsed() <= TRUST && server.trusts(parked.checked) {
                 return Ok(parked);
             }
-            match timeout(PING_LIMIT, check(&mut parked.connection, *access)).await {
+            match timeout(PING_LIMIT, Box::pin(check(&mut parked.connection, *access))).await {
                 Ok(Ok(())) => {
                     server.heard();
                     parked.checked = Instant::now();
@@ -137,7 +137,7 @@ impl Pool {
                 }
             }
         }
-        self.connect().await
+        Box::pin(self.connect()).await
     }
 
     /// A server that is just starting again is waited for, but not for long.

@@ -7,7 +7,7 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -19,15 +19,15 @@ use super::{APPLICATION, Session};
 use crate::config::postgres_hosts;
 use crate::store::{Result, StoreError};
 
-/// How long one host may take to let somebody in.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one host may take to let somebody in. Less than a probe waits, so that it hears of it.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long a connection that has rested may take to answer.
 pub(super) const PING_LIMIT: Duration = Duration::from_secs(1);
 /// Where no writes are taken, a connection is for the moment only: its session would stay so.
 const LIFETIME_READ_ONLY: Duration = Duration::from_secs(1);
-/// For so long a call tries to connect, and so long after the first failure it is tried only now and then.
+/// For so long a call tries to connect; so long after the first failure none waits for it any more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// What "now and then" is. Whoever comes in between is refused at once.
+/// How often it is then tried in the background.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 /// How often the log says that the database still can't be used.
 const REMIND_EVERY: Duration = Duration::from_mins(1);
@@ -35,6 +35,8 @@ const REMIND_EVERY: Duration = Duration::from_mins(1);
 const WATCH_AFTER: Duration = Duration::from_secs(2);
 /// so often,
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// on a connection that has not rested for longer than this,
+const WATCHER_RESTS: Duration = Duration::from_secs(5);
 /// and is given up when nothing is heard from the server for so long.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -96,6 +98,8 @@ struct State {
 struct Trouble {
     since: Instant,
     tried: Instant,
+    /// Whether it is being tried in the background.
+    is_tried: bool,
     logged: Instant,
     why: String,
     /// Whether there is nothing to read from either.
@@ -142,12 +146,25 @@ impl Server {
         self.preferred.store(place, Ordering::Relaxed);
     }
 
-    /// Connects to the first host that is good for this. Tries each once; while nothing can be reached for longer, only
-    /// now and then, and fails at once in between.
-    pub(super) async fn connect(&self, session: &Session, access: Access) -> Result<Connected> {
-        if let Some(why) = self.refusal(access) {
-            return Err(StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other(why))));
+    /// Connects to the first host that is good for this. Tries each once. When nothing could be reached for longer, fails at
+    /// once, and tries in the background.
+    pub(super) async fn connect(self: &Arc<Self>, session: &Session, access: Access) -> Result<Connected> {
+        let Some((why, tries)) = self.refusal(access) else { return self.connect_now(session, access).await };
+        if tries {
+            let (server, session) = (Arc::clone(self), session.clone());
+            tokio::spawn(async move {
+                let connected = server.connect_now(&session, access).await;
+                if let Some(trouble) = &mut server.state().trouble {
+                    trouble.is_tried = false;
+                }
+                // What it leads to is known now; who needs it connects.
+                drop(connected);
+            });
         }
+        Err(StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other(why))))
+    }
+
+    async fn connect_now(&self, session: &Session, access: Access) -> Result<Connected> {
         let (mut failed, mut only_reads) = (None, None);
         for (place, options) in self.hosts() {
             let connecting = timeout(CONNECT_TIMEOUT, self.open(options, session));
@@ -206,16 +223,22 @@ impl Server {
         AssertSqlSafe(format!("SELECT {FACTS}{settings}"))
     }
 
-    /// Why nobody tries now.
-    fn refusal(&self, access: Access) -> Option<String> {
+    /// Why a call does not wait for a connection, and whether it is for this one to have it tried in the background.
+    fn refusal(&self, access: Access) -> Option<(String, bool)> {
         let now = Instant::now();
         let mut state = self.state();
         let trouble = state.trouble.as_mut().filter(|trouble| trouble.bars_reads || access == Access::Writes)?;
-        if now - trouble.since > PATIENCE && now - trouble.tried < RETRY_EVERY {
-            return Some(trouble.why.clone());
+        let rested = now - trouble.tried;
+        // What was found out long ago says nothing of now.
+        if now - trouble.since <= PATIENCE || rested > PATIENCE && !trouble.is_tried {
+            trouble.tried = now;
+            return None;
         }
-        trouble.tried = now;
-        None
+        let tries = rested >= RETRY_EVERY && !trouble.is_tried;
+        if tries {
+            (trouble.tried, trouble.is_tried) = (now, true);
+        }
+        Some((trouble.why.clone(), tries))
     }
 
     /// Whether it has been in trouble for so long that a request does not wait for the end of it.
@@ -225,9 +248,9 @@ impl Server {
 
     fn failed(&self, error: &StoreError, bars_reads: bool) {
         let now = Instant::now();
-        let why = error.to_string();
+        let why = error.driver().map_or_else(|| error.to_string(), ToString::to_string);
         let mut state = self.state();
-        let first = Trouble { since: now, tried: now, logged: now, why: String::new(), bars_reads };
+        let first = Trouble { since: now, tried: now, is_tried: false, logged: now, why: String::new(), bars_reads };
         let trouble = state.trouble.get_or_insert(first);
         trouble.bars_reads = bars_reads;
         if trouble.why != why || now - trouble.logged > REMIND_EVERY {
@@ -274,14 +297,15 @@ impl Server {
     ) -> Option<Result<T>> {
         let start = Instant::now();
         let mut statement = pin!(statement);
-        let done = match timeout(WATCH_AFTER.min(limit), &mut statement).await {
-            Ok(done) => Some(done),
-            Err(_) => tokio::select! {
+        let done = if let Ok(done) = timeout(WATCH_AFTER.min(limit), &mut statement).await {
+            Some(done)
+        } else {
+            tokio::select! {
                 biased;
                 done = &mut statement => Some(done),
-                () = self.lost(pid, start) => None,
+                () = Box::pin(self.lost(pid, start)) => None,
                 () = sleep(limit.saturating_sub(WATCH_AFTER)) => None,
-            },
+            }
         };
         if done.as_ref().is_some_and(|done| done.as_ref().err().is_none_or(StoreError::is_answer)) {
             self.heard();
@@ -310,23 +334,8 @@ impl Server {
     /// Whether the server is at work for this process. Behind a pooler: whether it answers.
     async fn is_running(&self, pid: Option<i32>) -> Result<bool> {
         let mut watcher = self.watcher.lock().await;
-        let mut connection = match watcher.take().filter(|(_, used)| used.elapsed() < Duration::from_secs(5)) {
-            Some((connection, _)) => connection,
-            None => {
-                let mut failed = None;
-                let mut found = None;
-                for (_, options) in self.hosts() {
-                    match options.connect().await {
-                        Ok(connection) => {
-                            found = Some(connection);
-                            break;
-                        }
-                        Err(error) => failed = Some(error),
-                    }
-                }
-                found.ok_or_else(|| failed.unwrap_or_else(silent))?
-            }
-        };
+        let used_lately = watcher.take().filter(|(_, used)| used.elapsed() < WATCHER_RESTS);
+        let mut connection = if let Some((connection, _)) = used_lately { connection } else { self.any_host().await? };
         let sql = match pid {
             Some(pid) => {
                 format!("SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND state = 'active')")
@@ -339,8 +348,20 @@ impl Server {
         Ok(is_running)
     }
 
+    /// A connection to whichever host lets somebody in.
+    async fn any_host(&self) -> Result<PgConnection> {
+        let mut failed = silent();
+        for (_, options) in self.hosts() {
+            match options.connect().await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed.into())
+    }
+
     /// Whether a pooler in between hands sessions round: whether two connections share one, or one has several.
-    pub(super) async fn hands_sessions_round(&self, session: &Session) -> Result<bool> {
+    pub(super) async fn hands_sessions_round(self: &Arc<Self>, session: &Session) -> Result<bool> {
         let mut one = self.connect(session, Access::Reads).await?.connection;
         let mut other = self.connect(session, Access::Reads).await?.connection;
         let (first, second) = (pid_of(&mut one).await?, pid_of(&mut other).await?);
@@ -348,7 +369,7 @@ impl Server {
     }
 
     /// Says whether two addresses lead to the same database.
-    pub(super) async fn identity(&self, session: &Session) -> Result<String> {
+    pub(super) async fn identity(self: &Arc<Self>, session: &Session) -> Result<String> {
         let mut connection = self.connect(session, Access::Reads).await?.connection;
         Ok(sqlx::raw_sql(IDENTITY).fetch_one(&mut connection).await?.try_get(0)?)
     }
@@ -391,8 +412,8 @@ fn read_only() -> sqlx::Error {
 
 /// What the operator can do about it.
 fn advice(error: &StoreError) -> &'static str {
-    let (StoreError::Unavailable(error) | StoreError::Internal(error)) = error else { return "See the runbook" };
-    let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+    let Some(error) = error.driver() else { return "See docs/runbook.md" };
+    let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
     match (code.as_deref(), error) {
         (Some("28P01" | "28000"), _) => {
             "It refuses the user or the password: was the password changed? Put the new one into DATABASE_URL and restart, \
