@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use url::Url;
+use url::{Position, Url};
 
 use super::Database;
 use super::reader::{Reader, number, seconds};
@@ -22,6 +22,10 @@ const DRIVER_PARAMETERS: [&str; 10] = [
     "user",
     "password",
 ];
+
+/// Said of an address in which a password is probably not percent-encoded.
+pub const UNENCODED: &str = "holds a character in user or password that has to be percent-encoded: % as %25, @ as %40, / as %2F, : as %3A, ? as \
+                             %3F, # as %23 (value not shown)";
 
 const EXPECTED: &str = "expected postgres://user:password@host:port/name or sqlite://path (value not shown)";
 
@@ -46,6 +50,10 @@ pub(super) fn read(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
         return Database::Sqlite { path: PathBuf::from(path) };
     }
     match Url::parse(text) {
+        _ if is_unencoded(text) => {
+            reader.problem("DATABASE_URL", UNENCODED);
+            Database::Sqlite { path: default_path }
+        }
         Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => {
             postgres(reader, url, max_connections, acquire_timeout)
         }
@@ -98,11 +106,29 @@ fn postgres(
     Database::Postgres { url: SecretString::from(String::from(url)), max_connections, acquire_timeout, schema }
 }
 
+/// Whether a PostgreSQL address can't be read as it was meant, because a character of its user or password separates the
+/// parts of addresses.
+#[must_use]
+pub fn is_unencoded(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    if !matches!(scheme.to_ascii_lowercase().as_str(), "postgres" | "postgresql") || !rest.contains('@') {
+        return false;
+    }
+    let Ok(url) = Url::parse(text) else { return true };
+    let is_broken = |part: &str| {
+        let is_code = |code: &str| code.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+        part.split('%').skip(1).any(|code| !is_code(code))
+    };
+    // What separates has ended the host early: the sign that ends user and password is in the path or behind it.
+    let early = url.username().is_empty() && url.password().is_none() && url[Position::BeforePath..].contains('@');
+    early || url.fragment().is_some() || is_broken(url.username()) || url.password().is_some_and(is_broken)
+}
+
 /// Where another database is: an address as the Node server has it, taken apart into what the driver understands and the
 /// schema. `None`: it is none.
 #[must_use]
 pub fn postgres_address(text: &str) -> Option<(SecretString, Option<String>)> {
-    let mut url = Url::parse(text).ok()?;
+    let mut url = Url::parse(text).ok().filter(|_| !is_unencoded(text))?;
     if !matches!(url.scheme(), "postgres" | "postgresql") || url.path().trim_matches('/').is_empty() {
         return None;
     }

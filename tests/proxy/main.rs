@@ -4,6 +4,7 @@
 mod harness;
 
 mod front;
+mod path;
 mod rolling;
 
 use std::time::Duration;

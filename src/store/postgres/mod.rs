@@ -266,6 +266,7 @@ impl PostgresStore {
             schema: schema.map(str::to_owned),
         };
         session.prepare(&mut connection).await?;
+        refuse_upstream(&mut connection).await?;
         let status = migrate::status_postgres(&mut connection).await;
         connection.close().await?;
         status
