@@ -26,7 +26,8 @@ build:
 	$(CARGO) build --locked --profile $(PROFILE)
 
 # What tests drive besides the server.
-WITH_PROGRAMS = scripts/with-programs caddy:caddy nginx:nginx-light haproxy:haproxy pgbouncer:pgbouncer prometheus:prometheus \
+WITH_PROGRAMS = scripts/with-programs caddy:caddy nginx:nginx-light haproxy:haproxy pgbouncer:pgbouncer patroni:patroni \
+	etcd:etcd-server prometheus:prometheus \
 	promtool:prometheus systemd-analyze:systemd docker-compose:docker-compose \
 	lintian:lintian objdump:binutils -- scripts/with-helm scripts/with-browser
 WITH_EVERYTHING = $(WITH_PROGRAMS) scripts/with-postgres

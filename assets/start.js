@@ -10,6 +10,13 @@
     }
   };
   const address = new URL(location.href);
+  // Addresses in pages are relative, so the front page of a server under a path needs the slash at its end.
+  const front = new URL('../../', document.currentScript.src).pathname;
+  if (`${address.pathname}/` === front) {
+    address.pathname = front;
+    location.replace(address);
+    return;
+  }
   const chosen = address.searchParams.get('lang') ?? stored(localStorage, LANGUAGE);
   if (!address.searchParams.has('lang') && (chosen === 'en' || chosen === 'de') && chosen !== document.documentElement.lang) {
     address.searchParams.set('lang', chosen);

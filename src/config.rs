@@ -4,9 +4,8 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::webauthn::RelyingParty;
@@ -15,7 +14,9 @@ use url::Url;
 
 mod build;
 mod database;
-pub use database::{postgres_address, postgres_hosts};
+pub use database::{UNENCODED, is_unencoded, postgres_address, postgres_hosts};
+mod dotenv;
+mod given;
 mod legal;
 mod mail;
 mod mask;
@@ -28,10 +29,14 @@ mod tests;
 mod traces;
 
 use build::MissingSecret;
+use given::Given;
 pub use mask::masked;
 pub use proxies::{Network, TrustedProxies, network_of};
 pub use reader::{ConfigErrors, Problem, Setting};
 pub use secret::{private_folder, secrets_of};
+
+/// The target of log lines that an operator must see whatever `LOG_LEVEL` says.
+pub const OPERATOR: &str = "operator";
 
 /// Where the server runs, as far as it matters for safety.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +133,10 @@ pub struct Smtp {
     pub user: Option<String>,
     pub password: Option<SecretString>,
     pub from: String,
+    /// The host of `PUBLIC_URL` if that can be a public name: how this server introduces itself.
+    pub public_host: Option<String>,
+    /// Certificates of authorities in PEM that are trusted besides the public ones (`SMTP_CA_FILE`).
+    pub authorities: Option<Vec<u8>>,
 }
 
 /// Who answers for the server, as a privacy policy names them (contract, operations section 2.1).
@@ -337,7 +346,7 @@ pub struct Config {
     pub environment: Environment,
     pub host: IpAddr,
     pub port: u16,
-    /// Without a trailing slash.
+    /// As browsers write it, without a trailing slash.
     pub public_url: String,
     pub data_dir: PathBuf,
     pub database: Database,
@@ -362,7 +371,7 @@ pub struct Config {
     /// Where spans are sent, if anywhere.
     pub traces: Option<TraceExport>,
     pub log_format: LogFormat,
-    /// A `tracing` filter.
+    /// A `tracing` filter with a level for everything.
     pub log_filter: String,
     pub rate_limits: RateLimits,
     pub timeouts: Timeouts,
@@ -382,6 +391,12 @@ pub struct Loaded {
 }
 
 impl Config {
+    /// The path of `PUBLIC_URL` such as `/sync`, without a trailing slash; empty if the server has a host to itself.
+    #[must_use]
+    pub fn base_path(&self) -> String {
+        Url::parse(&self.public_url).map_or_else(|_| String::new(), |url| url.path().trim_end_matches('/').to_owned())
+    }
+
     /// The settings in this process's environment and the `.env` file of its working directory.
     ///
     /// # Errors
@@ -406,7 +421,7 @@ impl Loaded {
     /// # Errors
     /// Everything that is wrong with them, an unreadable `.env` file included.
     pub fn from_env() -> Result<Self, ConfigErrors> {
-        Self::parse(&environment()?)
+        build::load(&Given::of_process(), MissingSecret::Make)
     }
 
     /// The same for commands that only look: makes no secret. Without `JWT_SECRET` the configuration has an empty one,
@@ -415,16 +430,16 @@ impl Loaded {
     /// # Errors
     /// Like [`Loaded::from_env`].
     pub fn from_env_to_look() -> Result<Self, ConfigErrors> {
-        build::load(&environment()?, MissingSecret::Leave)
+        build::load(&Given::of_process(), MissingSecret::Leave)
     }
 
-    /// The settings in the given variables. Touches the file system only to keep or find the generated secret, which
-    /// needs no `JWT_SECRET` and no production.
+    /// The settings in the given variables. Touches the file system only for secrets: to read those in files, and to keep
+    /// or find the generated one, which needs no `JWT_SECRET` and no production.
     ///
     /// # Errors
     /// Everything that is wrong with them.
     pub fn parse(variables: &HashMap<String, String>) -> Result<Self, ConfigErrors> {
-        build::load(variables, MissingSecret::Make)
+        build::load(&Given::of(variables), MissingSecret::Make)
     }
 }
 
@@ -435,18 +450,6 @@ pub fn wants_colours() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// This process's environment and the `.env` file of its working directory.
-fn environment() -> Result<HashMap<String, String>, ConfigErrors> {
-    let mut variables = dotenv(Path::new(".env"))?;
-    for (name, value) in env::vars_os() {
-        // Names and values that are not UTF-8 can't be ours: all of ours are text.
-        if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
-            variables.insert(name, value);
-        }
-    }
-    Ok(variables)
-}
-
 /// Settings as the text of a `.env` file. What was not given is a comment.
 #[must_use]
 pub fn as_env_file(settings: &[Setting]) -> String {
@@ -454,29 +457,13 @@ pub fn as_env_file(settings: &[Setting]) -> String {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@*".contains(c);
         let value = match value.as_deref() {
             Some(value) if value.chars().all(plain) => value.to_owned(),
-            Some(value) => format!("'{value}'"),
+            Some(value) => {
+                // Quotes can't be escaped in such a file.
+                let quote = ['\'', '`', '"'].into_iter().find(|quote| !value.contains(*quote)).unwrap_or('\'');
+                format!("{quote}{value}{quote}")
+            }
             None => String::new(),
         };
         text + if *given { "" } else { "# " } + name + "=" + &value + "\n"
     })
-}
-
-/// The variables of a `.env` file; none if there is no such file.
-fn dotenv(path: &Path) -> Result<HashMap<String, String>, ConfigErrors> {
-    let problem =
-        |expected: String| ConfigErrors(vec![Problem { name: path.display().to_string(), was: None, expected }]);
-    let lines = match dotenvy::from_path_iter(path) {
-        Ok(lines) => lines,
-        Err(dotenvy::Error::Io(error)) if error.kind() == ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(error) => return Err(problem(format!("can't be read: {error}"))),
-    };
-    lines
-        .collect::<Result<_, _>>()
-        // The error's own text would show the whole line, which may hold a secret.
-        .map_err(|error| match error {
-            dotenvy::Error::LineParse(_, at) => {
-                problem(format!("has a line that is not NAME=value (at character {at} of it)"))
-            }
-            _ => problem("can't be read; is it UTF-8 text with one NAME=value per line?".to_owned()),
-        })
 }

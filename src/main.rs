@@ -172,12 +172,9 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
         },
         None => WithSettings::Serve,
     };
-    let looks = command_line.print_config
-        || matches!(
-            command,
-            WithSettings::Healthcheck | WithSettings::Mail(_) | WithSettings::Migrate(MigrateCommand::Status)
-        );
-    let loaded = if looks { Loaded::from_env_to_look()? } else { Loaded::from_env()? };
+    // Only the server, and what makes tokens, needs the secret; where there is none, others don't make one.
+    let serves = matches!(command, WithSettings::Serve) && !command_line.print_config;
+    let loaded = if serves { Loaded::from_env()? } else { Loaded::from_env_to_look()? };
     let Loaded { config, settings, warnings } = loaded;
     if command_line.print_config {
         for warning in warnings {
@@ -207,7 +204,14 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             }
             WithSettings::User(command) => {
                 quiet_logs(&config)?;
-                let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+                let (database, patience) = (&config.database, config.timeouts.statement);
+                let store = if command.may_be_first() {
+                    store::open_beside(database, patience).await?
+                } else {
+                    store::open_as_it_is(database, patience).await?
+                };
+                // Not before there is a database: outside production it may make a secret.
+                let config = if command.signs() { Loaded::from_env()?.config } else { config };
                 let done = admin::user::run(command, store.clone(), &config, Clock::System).await;
                 store.close().await;
                 Ok(done?)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
-use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery, masked, private_folder};
+use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery, OPERATOR, masked, private_folder};
 use supersync::engine::Options;
 use supersync::engine::sweeper::Sweeper;
 use supersync::events::Follower;
@@ -248,6 +248,7 @@ async fn offer_claim(config: &Config, accounts: &Accounts) {
     }
     match accounts.claim_link().await {
         Ok(Some(link)) => tracing::info!(
+            target: OPERATOR,
             "OPERATOR: this server has no account yet. To make the first one, the administrator's, open {}",
             link.expose_secret()
         ),

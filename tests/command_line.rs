@@ -270,3 +270,127 @@ fn synced_data_is_cleared_and_the_account_stays() {
     assert_eq!(say(&["data", "clear", "--all", "--yes"]), "Deleted the synced data of 2 account(s).\n");
     assert!(say(&["user", "list"]).ends_with("2 accounts\n"));
 }
+
+/// The names of what there is in a folder.
+fn contents(directory: &TempDir) -> Vec<String> {
+    let names =
+        std::fs::read_dir(directory.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    names.map(|name| name.to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn whoever_looks_in_another_folder_than_the_server_s_makes_nothing_and_is_asked() {
+    for arguments in [
+        &["user", "list"] as &[&str],
+        &["user", "list", "--json"],
+        &["user", "show", "a@b.co"],
+        &["user", "sessions", "a@b.co"],
+        &["user", "log", "a@b.co"],
+        &["user", "token", "a@b.co"],
+        &["user", "lock", "a@b.co"],
+        &["user", "delete", "a@b.co", "--yes"],
+        &["data", "usage"],
+        &["data", "recount"],
+        &["data", "archives", "a@b.co"],
+        &["data", "clear", "--all", "--yes"],
+        &["sweep", "--dry-run"],
+        &["backup", "here.ssb"],
+    ] {
+        let directory = directory();
+        let output = run(&directory, &[], arguments);
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(4), "{arguments:?}: {said}");
+        assert!(said.contains("is this the server's folder?"), "{arguments:?}: {said}");
+        assert!(said.contains("data/supersync.db"), "{arguments:?}: {said}");
+        assert_eq!(contents(&directory), Vec::<String>::new(), "{arguments:?}");
+    }
+    // The first account may come before the first start.
+    let directory = directory();
+    assert!(run(&directory, &[], &["user", "add", "a@b.co"]).status.success());
+    assert!(run(&directory, &[], &["user", "list"]).status.success());
+    assert_eq!(contents(&directory), ["data"]);
+}
+
+#[test]
+fn an_env_file_is_read_as_the_node_server_reads_it() {
+    let directory = directory();
+    let file = "\u{feff}# settings\r\nexport WEBAUTHN_RP_NAME=pa$$word of $HOME\r\nSMTP_FROM=\"Name\" <a@b.example>\r\n\
+                PRIVACY_DATA_REGION='it\\s' # a comment\r\nSMTP_HOST=\"mail.example.org\"\r\nJWT_SECRET=0123456789abcdef0123456789abcde#\r\n";
+    std::fs::write(directory.path().join(".env"), file).expect("written");
+    let said = refused(&directory, &[], &["--print-config"]);
+    assert!(said.contains("JWT_SECRET (.env, line 6): has 31 characters"), "{said}");
+    std::fs::write(directory.path().join(".env"), file.replace("abcde#", "abcdef")).expect("written");
+    let output = run(&directory, &[], &["--print-config"]);
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    for line in [
+        "WEBAUTHN_RP_NAME='pa$$word of $HOME'",
+        "SMTP_FROM='\"Name\" <a@b.example>'",
+        "PRIVACY_DATA_REGION='it\\s'",
+        "SMTP_HOST=mail.example.org",
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "{line} is missing in {printed}");
+    }
+    // What is printed is read the same.
+    std::fs::write(directory.path().join(".env"), printed.replace("********", SECRET.1)).expect("written");
+    let again = String::from_utf8(run(&directory, &[], &["--print-config"]).stdout).expect("UTF-8");
+    assert_eq!(again, printed);
+}
+
+#[test]
+fn secrets_come_from_files_and_from_systemd() {
+    let directory = directory();
+    let credentials = directory.path().join("credentials");
+    std::fs::create_dir(&credentials).expect("made");
+    std::fs::write(credentials.join("jwt-secret"), format!("{}\n", SECRET.1)).expect("written");
+    std::fs::write(directory.path().join("url"), "sqlite://elsewhere.db\n").expect("written");
+    let folder = credentials.display().to_string();
+    let production = [
+        ("SUPERSYNC_ENV", "production"),
+        ("PUBLIC_URL", "https://sync.example.org"),
+        ("CREDENTIALS_DIRECTORY", &folder),
+        ("DATABASE_URL_FILE", "url"),
+    ];
+    let output = run(&directory, &production, &["user", "add", "a@b.co"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(directory.path().join("elsewhere.db").exists());
+    let said = refused(&directory, &[production[0], production[1], ("JWT_SECRET_FILE", "nowhere")], &["user", "list"]);
+    assert!(said.contains("JWT_SECRET_FILE: nowhere does not exist"), "{said}");
+}
+
+#[test]
+fn the_operator_s_link_is_logged_at_any_level_and_unknown_levels_are_refused() {
+    let said = refused(&directory(), &[("LOG_LEVEL", "warning")], &[]);
+    assert!(said.contains("LOG_LEVEL: is \"warning\"; expected error, warn, info"), "{said}");
+    for (level, format) in [("off", "text"), ("error", "json"), ("sqlx=debug", "text")] {
+        let directory = directory();
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("bound").port().to_string();
+        drop(free);
+        let variables = [
+            ("HOST", "127.0.0.1"),
+            ("PORT", &*port),
+            ("METRICS_ADDR", "off"),
+            ("LOG_LEVEL", level),
+            ("LOG_FORMAT", format),
+        ];
+        let mut command = supersync(directory.path(), &variables, &[]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+        let _running = Running(child);
+        assert!(lines.any(|line| line.contains("OPERATOR") && line.contains("/claim?token=")), "{level}");
+    }
+}
+
+#[test]
+fn settings_that_kubernetes_makes_are_no_reason_not_to_start() {
+    let variables = [
+        ("SUPERSYNC_POSTGRES_SERVICE_HOST", "10.0.0.2"),
+        ("SUPERSYNC_POSTGRES_PORT", "tcp://10.0.0.2:5432"),
+        ("SUPERSYNC_POSTGRES_PORT_5432_TCP_ADDR", "10.0.0.2"),
+        ("SMTP_PORT", "tcp://10.0.0.3:25"),
+    ];
+    let output = run(&directory(), &variables, &["--print-config"]);
+    let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && printed.contains("# SMTP_PORT=587\n"), "{printed}{said}");
+    assert!(said.contains("warning: SMTP_PORT: was set by Kubernetes or Docker for a service called smtp"), "{said}");
+}

@@ -261,3 +261,29 @@ fn prometheus_finds_what_it_watches() {
     let written = configs.lines().find_map(|line| line.trim().strip_prefix("target: ")).expect("a file");
     assert_eq!(Path::new(written).parent(), Some(Path::new("/etc/prometheus-targets")));
 }
+
+#[test]
+fn compose_reads_settings_as_documented() {
+    let document = shipped("docs/configuration.md");
+    let table = document.split("<!-- readings -->").nth(1).expect("the table").split("<!-- /readings -->").next();
+    let mut count = 0;
+    for row in table.expect("its end").lines().skip(3) {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(".env"), cells[1]).expect("written");
+        let file = "version: '3'\nservices: {x: {image: x, environment: {A: '${A:-–}'}}}\n";
+        fs::write(folder.path().join("docker-compose.yml"), file).expect("written");
+        let mut command = Command::new("docker-compose");
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .current_dir(&folder)
+            .arg("config");
+        let output = command.output().expect("docker-compose runs; `make test` installs it");
+        let read = serde_yaml_ng::from_slice::<Value>(&output.stdout).unwrap_or_default();
+        let value = read["services"]["x"]["environment"]["A"].as_str().unwrap_or("–").replace('\n', "↵");
+        assert_eq!(value, cells[4], "{row}: {}", String::from_utf8_lossy(&output.stderr));
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+}

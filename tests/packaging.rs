@@ -182,3 +182,36 @@ fn shells_and_man_get_what_they_need() {
     let manual = printed(Command::new(PROGRAM).arg("manual").env_clear(), "supersync");
     assert!(manual.contains(".TH supersync 1") && manual.contains("PUBLIC_URL"), "{manual}");
 }
+
+/// The program of systemd's that reads such files and says what it has read. Of `EnvironmentFile=` it differs only in `$`.
+const READER: &str = "/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator";
+
+#[test]
+fn systemd_reads_settings_as_documented() {
+    let document = fs::read_to_string(shipped("docs/configuration.md")).expect("the document");
+    let table = document.split("<!-- readings -->").nth(1).expect("the table").split("<!-- /readings -->").next();
+    let mut count = 0;
+    for row in table.expect("its end").lines().skip(3) {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("environment.d")).expect("made");
+        fs::write(folder.path().join("environment.d/test.conf"), cells[1]).expect("written");
+        let mut command = Command::new(READER);
+        command.env_clear().env("HOME", folder.path()).env("XDG_CONFIG_HOME", folder.path());
+        let all = printed(&mut command, "systemd");
+        let value = all.lines().find_map(|line| line.strip_prefix("A=")).map_or("–".to_owned(), |value| {
+            // It quotes what a shell would change.
+            match value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) {
+                Some(quoted) => {
+                    let mut chars = quoted.chars();
+                    std::iter::from_fn(|| chars.next().and_then(|c| if c == '\\' { chars.next() } else { Some(c) }))
+                        .collect()
+                }
+                None => value.to_owned(),
+            }
+        });
+        assert_eq!(value, cells[3], "{row}");
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+}

@@ -41,10 +41,10 @@ pub(super) fn of(path: &Path) -> impl FnOnce(BackupError) -> FileError {
     |error| FileError { path, error }
 }
 
-/// Whether there is a configured database of this program's version. Neither makes one nor changes one that an older
-/// server may be using.
+/// Whether the configured database, which must be there, is of this program's version. Neither makes one nor changes one
+/// that an older server may be using.
 pub(super) async fn is_current(config: &Config) -> Result<bool, StoreError> {
-    Ok(store::migration_status(&config.database).await?.iter().all(|migration| migration.applied))
+    Ok(store::existing_status(&config.database).await?.iter().all(|migration| migration.applied))
 }
 
 /// Writes what the database holds. The file has not got its name yet.

@@ -123,7 +123,7 @@ pub async fn import(
     }
     let source = from.read(config, args.work_dir).await?;
     let store = if args.verify_only {
-        store::open_beside(&config.database, config.timeouts.statement).await?
+        store::open_as_it_is(&config.database, config.timeouts.statement).await?
     } else {
         store::open(&config.database, config.timeouts.statement).await?
     };

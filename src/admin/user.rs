@@ -159,6 +159,20 @@ pub enum UserCommand {
     },
 }
 
+impl UserCommand {
+    /// Whether it may come before the first start of a server, so that there need not be a database.
+    #[must_use]
+    pub const fn may_be_first(&self) -> bool {
+        matches!(self, Self::Add { .. } | Self::Invite { .. })
+    }
+
+    /// Whether it makes a token, for which it needs the server's secret.
+    #[must_use]
+    pub const fn signs(&self) -> bool {
+        matches!(self, Self::Add { .. } | Self::Token { .. })
+    }
+}
+
 /// Where a new password comes from.
 #[derive(Debug, Args)]
 pub struct PasswordSource {

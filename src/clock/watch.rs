@@ -287,7 +287,7 @@ mod tests {
     /// Looks at the clock until what it shows is more than a slip.
     fn settle(clock: &Clock) {
         for _ in 0..=SETTLE_MS / 1000 {
-            clock.now_ms();
+            let _ = clock.now_ms();
             clock.advance_ms(1000);
         }
     }

@@ -1,16 +1,16 @@
 //! From variables to [`Config`]: one function per concern, each reading its variables and noting what is wrong.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
-use url::Url;
+use url::{Position, Url};
 
 use crate::webauthn::RelyingParty;
 
+use super::given::{Given, is_of_service};
 use super::reader::{ConfigErrors, Reader, bytes, days, delay, hours, number, seconds};
 use super::{
     Config, Cors, EncryptionPolicy, Environment, Limits, Loaded, LogFormat, RateLimit, RateLimits, RegistrationMode,
@@ -35,10 +35,10 @@ pub(super) enum MissingSecret {
     Leave,
 }
 
-pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingSecret) -> Result<Loaded, ConfigErrors> {
-    let mut reader = Reader::new(variables);
+pub(super) fn load(given: &Given, missing_secret: MissingSecret) -> Result<Loaded, ConfigErrors> {
+    let mut reader = Reader::new(given);
     let r = &mut reader;
-    names(r, variables);
+    names(r);
     let environment = environment(r);
     let host = host(r);
     let port = r.value("PORT", "expected a port from 1 to 65535", number(1..=65_535));
@@ -46,6 +46,7 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
     let public_url = public_url(r, environment, port);
     let database = database::read(r, &data_dir);
     let relying_party = relying_party(r, &public_url);
+    let mail = mail::read(r, environment, &data_dir, &public_url);
     let config = Config {
         environment,
         host,
@@ -54,7 +55,7 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
         database,
         cors: cors(r, environment),
         allowed_emails: allowed_emails(r),
-        mail: mail::read(r, environment, &data_dir),
+        mail,
         legal: legal::read(r, &data_dir),
         registration: r.value("REGISTRATION", "expected open, invite or closed", |text| match text {
             "open" => Some(RegistrationMode::Open),
@@ -80,9 +81,11 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
             "json" => Some(LogFormat::Json),
             _ => None,
         }),
-        log_filter: r.value("LOG_LEVEL", "expected error, warn, info, debug, trace or a filter", |text| {
-            EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
-        }),
+        log_filter: r.value(
+            "LOG_LEVEL",
+            "expected error, warn, info, debug, trace or off, or a filter such as info,supersync::engine=debug",
+            log_filter,
+        ),
         rate_limits: rate_limits(r),
         timeouts: timeouts(r),
         limits: limits(r),
@@ -96,15 +99,16 @@ pub(super) fn load(variables: &HashMap<String, String>, missing_secret: MissingS
 }
 
 /// Our own prefix leaves no room for typing errors; other names may be anybody's.
-fn names(r: &mut Reader<'_>, variables: &HashMap<String, String>) {
-    let mut names: Vec<&String> = variables.keys().collect();
-    names.sort();
-    for name in names {
+fn names(r: &mut Reader<'_>) {
+    for name in r.names() {
         if let Some(reason) = table::tolerated(name) {
             if r.text(name).is_some() && !reason.starts_with("used by") && !reason.starts_with("set by") {
                 r.warn(format!("{name} has no effect: {reason}"));
             }
-        } else if name.starts_with("SUPERSYNC_") && !table::variables().any(|variable| variable.name == name) {
+        } else if name.starts_with("SUPERSYNC_")
+            && !table::variables().any(|variable| variable.name == name)
+            && !is_of_service(name, r.verbatim(name).unwrap_or_default())
+        {
             let similar = table::variables()
                 .map(|variable| variable.name)
                 // Many of our variables don't have the prefix that was typed.
@@ -184,7 +188,7 @@ fn public_url(r: &mut Reader<'_>, environment: Environment, port: u16) -> String
         let url = Url::parse(text).ok()?;
         let scheme = url.scheme() == "https" || (url.scheme() == "http" && !production);
         (scheme && url.has_host() && url.query().is_none() && url.fragment().is_none())
-            .then(|| text.trim_end_matches('/').to_owned())
+            .then(|| String::from(url).trim_end_matches('/').to_owned())
     });
     if production && r.text("PUBLIC_URL").is_none() {
         r.problem("PUBLIC_URL", format!("is not set; {expected}"));
@@ -207,7 +211,8 @@ fn relying_party(r: &mut Reader<'_>, public_url: &str) -> RelyingParty {
     let name = r.text("WEBAUTHN_RP_NAME").map_or_else(|| id.clone(), str::to_owned);
     let given = r.optional("WEBAUTHN_ORIGIN", "expected an origin such as https://sync.example.com", |text| {
         let url = Url::parse(text).ok()?;
-        (url.has_host() && url.origin().ascii_serialization() == text).then(|| text.to_owned())
+        let is_origin = url.has_host() && url[Position::BeforePath..].trim_matches('/').is_empty();
+        is_origin.then(|| url.origin().ascii_serialization())
     });
     let origin = given.unwrap_or(origin);
     let domain = Url::parse(&origin).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
@@ -271,12 +276,7 @@ fn cors(r: &mut Reader<'_>, environment: Environment) -> Cors {
     let origins = r.value(
         "CORS_ORIGINS",
         "expected a comma-separated list of origins such as https://app.example.com, https://*.example.com or *",
-        |text| {
-            text.split(',')
-                .map(str::trim)
-                .map(|item| is_origin(item).then(|| item.to_owned()))
-                .collect::<Option<Vec<_>>>()
-        },
+        |text| text.split(',').map(|item| origin(item.trim())).collect::<Option<Vec<_>>>(),
     );
     if origins.iter().any(|origin| origin == "*") {
         if environment == Environment::Production {
@@ -288,21 +288,38 @@ fn cors(r: &mut Reader<'_>, environment: Environment) -> Cors {
     Cors { enabled, origins }
 }
 
-/// `*`, an origin, or an origin whose leftmost label is `*` (contract, accounts section 10.2).
-fn is_origin(text: &str) -> bool {
+/// `*`, an origin, or an origin whose leftmost label is `*` (contract, accounts section 10.2), as browsers write it: in lower
+/// case, without a port that the scheme implies, international names in their ASCII form.
+fn origin(text: &str) -> Option<String> {
     if text == "*" {
-        return true;
+        return Some(text.to_owned());
     }
-    let Some((scheme, host)) = text.split_once("://") else { return false };
-    let concrete = match host.strip_prefix("*.") {
-        Some(rest) if !rest.contains('.') => return false,
-        Some(rest) => format!("{scheme}://any.{rest}"),
-        None => text.to_owned(),
+    let (scheme, host) = text.trim_end_matches('/').split_once("://")?;
+    let (label, rest) = match host.strip_prefix("*.") {
+        Some(rest) if !rest.contains('.') => return None,
+        Some(rest) => ("any.", rest),
+        None => ("", host),
     };
-    // Compared with what browsers send: no path, no user, nothing after the port.
-    !concrete.contains('*')
-        && !host.contains(['/', '@', '?', '#'])
-        && Url::parse(&concrete).is_ok_and(|url| url.has_host())
+    // An origin has no path and no user.
+    if rest.contains(['*', '/', '@', '?', '#']) {
+        return None;
+    }
+    let url = Url::parse(&format!("{scheme}://{label}{rest}")).ok().filter(Url::has_host)?;
+    let host = &url[Position::BeforeHost..Position::AfterPort];
+    let host = if label.is_empty() { host.to_owned() } else { host.replacen(label, "*.", 1) };
+    Some(format!("{}://{host}", url.scheme()))
+}
+
+/// A filter with a level for everything that it does not name. A word that is no level would be taken for the name of a
+/// module, and silence all others.
+fn log_filter(text: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let is_known = |directive: &&str| is_level(directive.rsplit_once('=').map_or(*directive, |(_, level)| level));
+    let is_filter = !directives.is_empty() && directives.iter().all(is_known);
+    let default = if directives.iter().any(|directive| is_level(directive)) { "" } else { "info," };
+    Some(format!("{default}{}", directives.join(","))).filter(|filter| is_filter && EnvFilter::try_new(filter).is_ok())
 }
 
 fn allowed_emails(r: &mut Reader<'_>) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use url::{Url, form_urlencoded};
+use url::{Position, Url, form_urlencoded};
 
 use super::Database;
 use super::reader::{Reader, boolean, number, seconds};
@@ -22,6 +22,10 @@ const DRIVER_PARAMETERS: [&str; 10] = [
     "user",
     "password",
 ];
+
+/// Said of an address in which a password is probably not percent-encoded.
+pub const UNENCODED: &str = "holds a character in user or password that has to be percent-encoded: % as %25, @ as %40, / as %2F, : as %3A, ? as \
+                             %3F, # as %23 (value not shown)";
 
 const EXPECTED: &str = "expected postgres://user:password@host:port/name or sqlite://path (value not shown)";
 const EXPECTED_DIRECT: &str = "expected postgres://user:password@host:port/name (value not shown)";
@@ -46,6 +50,10 @@ pub(super) fn read(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
         }
         return Database::Sqlite { path: PathBuf::from(path) };
     }
+    if is_unencoded(text) {
+        reader.problem("DATABASE_URL", UNENCODED);
+        return Database::Sqlite { path: default_path };
+    }
     let Some(hosts) = postgres_hosts(text) else {
         reader.problem("DATABASE_URL", EXPECTED);
         return Database::Sqlite { path: default_path };
@@ -58,7 +66,7 @@ fn parts(text: &str) -> Option<(&str, &str, &str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
-    matches!(scheme, "postgres" | "postgresql").then_some((scheme, user, hosts, tail))
+    matches!(scheme.to_ascii_lowercase().as_str(), "postgres" | "postgresql").then_some((scheme, user, hosts, tail))
 }
 
 /// The addresses in one of several hosts (`postgres://user:password@one:5432,two:5432/name`). `None`: it is none.
@@ -148,11 +156,32 @@ fn postgres(
     Database::Postgres { url, direct_url, pgbouncer, max_connections, acquire_timeout, schema }
 }
 
+/// Whether a PostgreSQL address can't be read as it was meant, because a character of its user or password separates the
+/// parts of addresses.
+#[must_use]
+pub fn is_unencoded(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    if !matches!(scheme.to_ascii_lowercase().as_str(), "postgres" | "postgresql") || !rest.contains('@') {
+        return false;
+    }
+    let Some(hosts) = postgres_hosts(text) else { return true };
+    let is_broken = |part: &str| {
+        let is_code = |code: &str| code.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+        part.split('%').skip(1).any(|code| !is_code(code))
+    };
+    // What separates has ended the host early: the sign that ends user and password is in the path or behind it.
+    let is_misread = |url: &Url| {
+        let early = url.username().is_empty() && url.password().is_none() && url[Position::BeforePath..].contains('@');
+        early || url.fragment().is_some() || is_broken(url.username()) || url.password().is_some_and(is_broken)
+    };
+    hosts.iter().any(is_misread)
+}
+
 /// Where another database is: an address as the Node server has it, taken apart into what the driver understands and the
 /// schema. `None`: it is none.
 #[must_use]
 pub fn postgres_address(text: &str) -> Option<(SecretString, Option<String>)> {
-    let hosts = postgres_hosts(text)?;
+    let hosts = postgres_hosts(text).filter(|_| !is_unencoded(text))?;
     let url = hosts.first().filter(|url| !url.path().trim_matches('/').is_empty())?;
     let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let schema = parameters.iter().find(|(name, _)| name == "schema").map(|(_, value)| value.clone());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::given::Given;
 use super::masked;
 use super::table::{self, Default, Variable};
 
@@ -12,6 +13,8 @@ use super::table::{self, Default, Variable};
 pub struct Problem {
     /// The variable or file.
     pub name: String,
+    /// Where it was set, unless in the environment.
+    pub place: Option<String>,
     /// What it was, unless it was not set or is secret.
     pub was: Option<String>,
     /// What would be right.
@@ -20,9 +23,13 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(place) = &self.place {
+            write!(f, " ({place})")?;
+        }
         match &self.was {
-            Some(was) => write!(f, "{}: is {was:?}; {}", self.name, self.expected),
-            None => write!(f, "{}: {}", self.name, self.expected),
+            Some(was) => write!(f, ": is {was:?}; {}", self.expected),
+            None => write!(f, ": {}", self.expected),
         }
     }
 }
@@ -50,14 +57,23 @@ pub struct Setting {
 /// Reads one environment.
 pub(super) struct Reader<'a> {
     given: &'a HashMap<String, String>,
+    places: &'a HashMap<String, String>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
     shown: HashMap<&'static str, String>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(given: &'a HashMap<String, String>) -> Self {
-        Self { given, problems: Vec::new(), warnings: Vec::new(), shown: HashMap::new() }
+    pub(super) fn new(given: &'a Given) -> Self {
+        let Given { values, places, problems, warnings } = given;
+        Self { given: values, places, problems: problems.clone(), warnings: warnings.clone(), shown: HashMap::new() }
+    }
+
+    /// Every variable that was given, in the order of their names.
+    pub(super) fn names(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = self.given.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     /// A variable's text without surrounding white space; unset and empty are the same (compose passes `${X:-}`).
@@ -90,7 +106,8 @@ impl<'a> Reader<'a> {
             if let Some(parsed) = parse(text) {
                 return parsed;
             }
-            self.warn(format!("{name}: is {text:?}; {expected}; using the default"));
+            let place = self.places.get(name).map_or(String::new(), |place| format!(" ({place})"));
+            self.warn(format!("{name}{place}: is {text:?}; {expected}; using the default"));
         }
         parsed_default(variable, parse)
     }
@@ -110,7 +127,8 @@ impl<'a> Reader<'a> {
         // Only what is known to be no secret is shown: a mistyped name may hold one.
         let public = table::variables().any(|variable| variable.name == name && !variable.secret);
         let was = self.verbatim(name).filter(|_| public).map(masked);
-        self.problems.push(Problem { name: name.to_owned(), was, expected: expected.into() });
+        let place = self.places.get(name).cloned();
+        self.problems.push(Problem { name: name.to_owned(), place, was, expected: expected.into() });
     }
 
     /// Whether anything is wrong so far.

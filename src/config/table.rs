@@ -73,7 +73,7 @@ pub const GROUPS: &[Group] = &[
             computed(
                 "PUBLIC_URL",
                 "http://localhost:PORT",
-                "Address under which users reach the server; links in mails start with it.",
+                "Address under which users reach the server, with a path if it has no host to itself (`https://example.com/sync`); links in mails start with it.",
             ),
             value(
                 "DATA_DIR",
@@ -93,7 +93,7 @@ pub const GROUPS: &[Group] = &[
             value(
                 "CORS_ORIGINS",
                 "https://app.super-productivity.com",
-                "Comma-separated origins of web apps: exact, `https://*.example.com` (one label), or `*` (not in production).",
+                "Comma-separated origins of web apps: exact, `https://*.example.com` (one label), or `*` (not in production). Case, a port that the scheme implies and a trailing slash make no difference.",
             ),
             value(
                 "ENCRYPTION_POLICY",
@@ -176,6 +176,10 @@ pub const GROUPS: &[Group] = &[
             ),
             unset("SMTP_USER", "User name; unset: no authentication."),
             secret(unset("SMTP_PASS", "Password.")),
+            unset(
+                "SMTP_CA_FILE",
+                "File with certificates (PEM) of authorities that are trusted besides the public ones, for a mail server of one's own.",
+            ),
             value("SMTP_FROM", "\"SuperSync\" <noreply@example.com>", "Sender of the mails."),
         ],
     },
@@ -202,7 +206,7 @@ pub const GROUPS: &[Group] = &[
             value(
                 "LOG_LEVEL",
                 "info",
-                "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,supersync::engine=debug`.",
+                "`error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter such as `info,supersync::engine=debug`. Links that the operator has to open are logged at any level.",
             ),
             value("METRICS_ADDR", "127.0.0.1:9464", "Address and port of `/metrics`, or `off`."),
             unset("BACKUP_DIR", "Folder of the backups; metrics tell how old its newest file is."),

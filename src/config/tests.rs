@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::{Config, Database, Environment, Loaded, table};
+use super::{Config, Database, Environment, Loaded, MailDelivery, Setting, table};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -65,13 +65,7 @@ fn invalid_values_are_refused() {
     refused("SUPERSYNC_ENV", &["prod", "Production"]);
     refused(
         "CORS_ORIGINS",
-        &[
-            "https://a.example,,https://b.example",
-            "https://a.example/",
-            "a.example",
-            "https://*.com",
-            "https://a.*.example",
-        ],
+        &["https://a.example,,https://b.example", "a.example", "https://*.com", "https://a.*.example"],
     );
     refused("ALLOWED_EMAILS", &["a@example.com,", "example.com", "*@", "a*@example.com", "a@b@c"]);
     refused("ENCRYPTION_POLICY", &["none"]);
@@ -348,21 +342,6 @@ fn a_refused_configuration_leaves_no_secret_behind() {
 }
 
 #[test]
-fn a_broken_env_file_is_refused_without_showing_it() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let file = dir.path().join(".env");
-    assert!(super::dotenv(&file).expect("no file, no variables").is_empty());
-    std::fs::write(&file, "PORT=1901\n# comment\nSMTP_FROM='\"A B\" <a@b.example>'\nTEST_MODE=\n").expect("written");
-    let read = super::dotenv(&file).expect("valid");
-    assert_eq!(read["PORT"], "1901");
-    assert_eq!(read["SMTP_FROM"], "\"A B\" <a@b.example>");
-    assert_eq!(read["TEST_MODE"], "");
-    std::fs::write(&file, "PORT=1901\nhunter2 hunter2\n").expect("written");
-    let error = super::dotenv(&file).expect_err("invalid").to_string();
-    assert!(error.contains(".env") && !error.contains("hunter2"), "{error}");
-}
-
-#[test]
 fn names_are_listed_once() {
     let names: Vec<&str> = table::variables().map(|variable| variable.name).collect();
     assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len());
@@ -431,4 +410,171 @@ fn the_example_file_names_only_what_exists() {
         }
     }
     assert!(named > 15, "the search itself works: {named}");
+}
+
+#[test]
+fn a_level_that_does_not_exist_is_refused_and_a_filter_keeps_a_level_for_the_rest() {
+    for wrong in ["warning", "loud", "verbose", "supersync", "info,loud", "supersync=loud", "supersync::engine=", ","] {
+        let problems = problems(&[("LOG_LEVEL", wrong)]);
+        assert!(problems[0].starts_with("LOG_LEVEL: is ") && problems[0].contains("error, warn, info"), "{problems:?}");
+    }
+    for (given, filter) in [
+        ("warn", "warn"),
+        ("INFO", "INFO"),
+        ("off", "off"),
+        ("supersync::engine=debug", "info,supersync::engine=debug"),
+        ("supersync::http=trace, error", "supersync::http=trace,error"),
+        ("info,[request{id=1}]=debug", "info,[request{id=1}]=debug"),
+    ] {
+        assert_eq!(parse(&[("LOG_LEVEL", given)]).log_filter, filter);
+    }
+}
+
+#[test]
+fn origins_are_compared_as_browsers_write_them() {
+    let origins = |given: &str| parse(&[("CORS_ORIGINS", given)]).cors.origins;
+    for (given, normal) in [
+        ("https://App.Example.COM", "https://app.example.com"),
+        ("https://app.example.com:443", "https://app.example.com"),
+        ("https://app.example.com/", "https://app.example.com"),
+        ("HTTP://app.example.com:80", "http://app.example.com"),
+        ("https://app.example.com:8443/", "https://app.example.com:8443"),
+        ("https://münchen.example", "https://xn--mnchen-3ya.example"),
+        ("https://*.Bücher.example:443", "https://*.xn--bcher-kva.example"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("http://[::1]:1900", "http://[::1]:1900"),
+        ("*", "*"),
+    ] {
+        assert_eq!(origins(given), [normal], "{given}");
+    }
+    assert_eq!(origins("https://A.example/, https://b.example:443").len(), 2);
+    refused("CORS_ORIGINS", &["https://a.example/path", "https://*.com", "a.example", "https://"]);
+}
+
+#[test]
+fn the_public_address_is_normalised_and_may_have_a_path() {
+    for (given, url, path) in [
+        ("https://Sync.Example.com:443/", "https://sync.example.com", ""),
+        ("HTTPS://example.com/sync/", "https://example.com/sync", "/sync"),
+        ("https://example.com:8443/a/b", "https://example.com:8443/a/b", "/a/b"),
+        ("https://bücher.example", "https://xn--bcher-kva.example", ""),
+    ] {
+        let config = parse(&[("PUBLIC_URL", given)]);
+        assert_eq!((config.public_url.as_str(), config.base_path().as_str()), (url, path), "{given}");
+    }
+}
+
+#[test]
+fn a_password_that_is_not_percent_encoded_is_said_to_be() {
+    for bad in ["pa/ss", "pa#ss", "pa?ss", "100%", "12/3", "12?3", "12#3", "%zz", "a:b/c@d"] {
+        let url = format!("postgres://user:{bad}@db:5432/sync");
+        let problems = problems(&[("DATABASE_URL", &url)]);
+        assert!(problems[0].contains("percent-encoded") && !problems[0].contains(bad), "{bad}: {problems:?}");
+        assert!(super::postgres_address(&url).is_none(), "{bad}");
+    }
+    for fine in ["p%40ss", "p@ss", "p:ss", "p%25", "p$ss", "p!'*"] {
+        let url = format!("postgres://user:{fine}@db:5432/sync");
+        assert!(matches!(parse(&[("DATABASE_URL", &url)]).database, Database::Postgres { .. }), "{fine}");
+    }
+    assert!(matches!(parse(&[("DATABASE_URL", "postgres://db/sync")]).database, Database::Postgres { .. }));
+}
+
+#[test]
+fn every_secret_can_be_in_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let secrets: Vec<_> = table::variables().filter(|variable| variable.secret).map(|variable| variable.name).collect();
+    assert!(secrets.len() >= 4, "{secrets:?}");
+    let jwt = file("jwt", " 0123456789abcdef0123456789abcdef\r\n");
+    let (database, password) = (file("database", "postgres://u:p@db/sync\n"), file("password", "pa ss\n"));
+    let given = [
+        ("JWT_SECRET_FILE", jwt.as_str()),
+        ("DATABASE_URL_FILE", &database),
+        ("SMTP_PASS_FILE", &password),
+        ("SMTP_PASS", ""),
+        ("SMTP_HOST", "mail.example.org"),
+        ("SMTP_USER", "u"),
+    ];
+    let without_default = |given: &[(&str, &str)]| {
+        Loaded::parse(&given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    };
+    let loaded = without_default(&given).expect("valid");
+    // White space is a part of the secret, the end of the last line is not.
+    assert_eq!(loaded.config.jwt_secret.expose_secret(), " 0123456789abcdef0123456789abcdef");
+    assert!(matches!(loaded.config.database, Database::Postgres { .. }));
+    let MailDelivery::Smtp(smtp) = &loaded.config.mail else { panic!("SMTP") };
+    assert_eq!(smtp.password.as_ref().map(ExposeSecret::expose_secret), Some("pa ss"));
+    let shown = loaded.settings.iter().find(|setting| setting.name == "JWT_SECRET").expect("a setting");
+    assert_eq!(shown.value.as_deref(), Some("********"));
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+
+    let problem = |given: &[(&str, &str)]| {
+        let problems = without_default(given).expect_err("refused").0;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].to_string()
+    };
+    let twice = problem(&[("JWT_SECRET_FILE", &jwt), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")]);
+    assert!(twice.starts_with("JWT_SECRET: is given more than once (JWT_SECRET, JWT_SECRET_FILE)"), "{twice}");
+    let missing = problem(&[("JWT_SECRET_FILE", "/nonexistent/secret")]);
+    assert!(missing.starts_with("JWT_SECRET_FILE: /nonexistent/secret does not exist"), "{missing}");
+    let empty = problem(&[("SMTP_PASS_FILE", &file("empty", "\n"))]);
+    assert!(empty.starts_with("SMTP_PASS_FILE: ") && empty.contains("is empty"), "{empty}");
+    let short = problem(&[("JWT_SECRET_FILE", &file("short", "hunter2"))]);
+    assert!(
+        short.contains("JWT_SECRET (") && short.contains("has 7 characters") && !short.contains("hunter2"),
+        "{short}"
+    );
+    let useless = Loaded::parse(&variables(&[("SMTP_USER_FILE", &jwt)])).expect("valid").warnings;
+    assert!(useless[0].contains("SMTP_USER_FILE has no effect"), "{useless:?}");
+}
+
+#[test]
+fn credentials_of_systemd_are_read_by_their_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    for name in ["JWT_SECRET", "jwt_secret", "jwt-secret"] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, "0123456789abcdef0123456789abcdeF\n").expect("written");
+        let given = HashMap::from([("CREDENTIALS_DIRECTORY".to_owned(), path.clone())]);
+        let config = Config::parse(&given).expect("valid");
+        assert_eq!(config.jwt_secret.expose_secret(), "0123456789abcdef0123456789abcdeF", "{name}");
+        let twice = problems(&[("CREDENTIALS_DIRECTORY", &path)]);
+        assert!(twice[0].contains("a credential of systemd"), "{twice:?}");
+        std::fs::remove_file(file).expect("removed");
+    }
+    assert!(Loaded::parse(&variables(&[("CREDENTIALS_DIRECTORY", &path)])).is_ok(), "those of others don't matter");
+}
+
+#[test]
+fn what_kubernetes_sets_for_services_is_tolerated() {
+    let given = [
+        ("SUPERSYNC_SERVICE_HOST", "10.0.0.1"),
+        ("SUPERSYNC_PORT", "tcp://10.0.0.1:1900"),
+        ("SUPERSYNC_POSTGRES_SERVICE_HOST", "10.0.0.2"),
+        ("SUPERSYNC_POSTGRES_SERVICE_PORT_POSTGRES", "5432"),
+        ("SUPERSYNC_POSTGRES_PORT", "tcp://10.0.0.2:5432"),
+        ("SUPERSYNC_POSTGRES_PORT_5432_TCP_PORT", "5432"),
+        ("SMTP_PORT", "tcp://10.0.0.3:25"),
+        ("SMTP_HOST", "smtp"),
+    ];
+    let loaded = Loaded::parse(&variables(&given)).expect("valid");
+    let MailDelivery::Smtp(smtp) = &loaded.config.mail else { panic!("SMTP") };
+    assert_eq!(smtp.port, 587);
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].starts_with("SMTP_PORT: was set by Kubernetes or Docker"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn printed_settings_are_read_as_what_they_are() {
+    for value in ["it's", "say \"hi\"", "back\\n", "a # b", " $HOME ", "two\nlines", "`x` 'y'"] {
+        let given = Setting { name: "SMTP_FROM", value: Some(value.to_owned()), given: true };
+        let text = super::as_env_file(&[given]);
+        let (assignments, strays) = super::dotenv::parse(&text);
+        assert_eq!((assignments.len(), strays.len()), (1, 0), "{text}");
+        assert_eq!(assignments[0].value, value, "{text}");
+    }
 }

@@ -9,6 +9,7 @@ pub mod address;
 mod allowance;
 mod answer;
 mod archives;
+mod base;
 pub mod body;
 mod call;
 mod codecs;

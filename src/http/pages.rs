@@ -2,8 +2,8 @@
 //! contract, section 9; operations contract, section 2.1).
 //!
 //! Promises that everything is compiled in and rendered in memory; that no page has inline scripts or styles, so the
-//! strict content policy of [`super::headers`] holds; that addresses are relative, so that pages work under a path
-//! prefix; and that opening a page changes nothing. Pages hold no account's data: their scripts fetch it with the
+//! strict content policy of [`super::headers`] holds; that pages work under the path of `PUBLIC_URL` and, as far as
+//! addresses are relative, under any other; and that opening a page changes nothing. Pages hold no account's data: their scripts fetch it with the
 //! session token that the browser keeps for this tab.
 
 use askama::Template;
@@ -17,7 +17,7 @@ use axum::routing::get;
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
-use crate::config::{Legal, RegistrationMode};
+use crate::config::{Config, RegistrationMode};
 use crate::language::Language;
 
 mod assets;
@@ -43,7 +43,7 @@ pub fn router() -> Router<AppState> {
 /// What the layout of every page needs.
 struct Frame {
     /// Where the page's style and scripts are.
-    assets: &'static str,
+    assets: String,
     /// What stays in the address when the language is changed, with a trailing `&`.
     query: String,
     privacy: bool,
@@ -51,8 +51,14 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(legal: &Legal, query: String) -> Self {
-        Self { assets: assets::folder(), query, privacy: legal.controller.is_some(), terms: legal.terms.is_some() }
+    fn new(config: &Config, query: String) -> Self {
+        let legal = &config.legal;
+        // With its path, so that a page at `/sync`, without the slash that belongs there, still finds them.
+        let assets = match config.base_path() {
+            path if path.is_empty() => assets::folder().to_owned(),
+            path => format!("{path}/{}", assets::folder()),
+        };
+        Self { assets, query, privacy: legal.controller.is_some(), terms: legal.terms.is_some() }
     }
 
     /// For the language switch.
@@ -123,7 +129,7 @@ fn front(state: &AppState, t: Language, invite: String) -> ApiResult {
         StatusCode::OK,
         &Home {
             t,
-            frame: Frame::new(&config.legal, query),
+            frame: Frame::new(config, query),
             mail,
             closed,
             consent: config.legal.requires_consent(),
@@ -136,7 +142,7 @@ fn front(state: &AppState, t: Language, invite: String) -> ApiResult {
 /// The administration's frame. Its contents come from endpoints that only administrators may call.
 async fn admin(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
     let t = language(query.as_deref(), &headers);
-    html(StatusCode::OK, &Admin { t, frame: Frame::new(&state.config.legal, String::new()) })
+    html(StatusCode::OK, &Admin { t, frame: Frame::new(&state.config, String::new()) })
 }
 
 /// A page. Browsers ask again each time: which scripts it loads changes with the version of the server.
@@ -158,7 +164,7 @@ fn refuse(state: &AppState, t: Language, headers: &HeaderMap, error: &str) -> Ap
     }
     let notice = Notice {
         t,
-        frame: Frame::new(&state.config.legal, String::new()),
+        frame: Frame::new(&state.config, String::new()),
         title: t.text("refused.title"),
         heading: t.text("refused.title"),
         words: link::reason(t, error),

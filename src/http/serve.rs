@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::address::Peer;
+use super::base;
 use super::doors::{Bounds, Connection, Doors, MAX_HEAD_BYTES, Place, Watched, Welcome};
 use super::error::ApiError;
 use super::health::PROBES;
@@ -62,7 +63,9 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
     let trusted = state.config.trusted_proxies.clone();
     let doors = Doors::new("http", bounds, move |peer| trusted.trusts(peer));
     let router = super::router(state.clone());
-    let connections = Connections::new("http", router, doors, state.config.timeouts.socket, state.draining.clone());
+    let base_path = state.config.base_path().into();
+    let connections =
+        Connections::new("http", router, doors, base_path, state.config.timeouts.socket, state.draining.clone());
     tracing::debug!(%address, "accepting connections");
     let told_to_stop = async {
         shutdown.cancelled().await;
@@ -101,7 +104,7 @@ pub async fn serve_few(
     listener.local_addr()?;
     let bounds = Bounds { most: METRICS_CONNECTIONS, spare: METRICS_SPARE, per_address: METRICS_CONNECTIONS };
     let doors = Doors::new(name, bounds, |_| true);
-    let connections = Connections::new(name, router, doors, METRICS_SILENCE, shutdown.clone());
+    let connections = Connections::new(name, router, doors, "".into(), METRICS_SILENCE, shutdown.clone());
     connections.accept(&listener, shutdown.cancelled()).await;
     drop(listener);
     connections.finish.cancel();
@@ -116,6 +119,8 @@ pub async fn serve_few(
 struct Connections {
     router: Router,
     doors: Arc<Doors>,
+    /// The path under which users reach the server, or nothing.
+    base_path: Arc<str>,
     silence: Duration,
     running: TaskTracker,
     /// Whether the server is stopping, and whoever talks to it should talk to another one.
@@ -133,12 +138,14 @@ impl Connections {
         name: &'static str,
         router: Router,
         doors: Arc<Doors>,
+        base_path: Arc<str>,
         silence: Duration,
         leaving: CancellationToken,
     ) -> Self {
         Self {
             router,
             doors,
+            base_path,
             silence,
             leaving,
             running: TaskTracker::new(),
@@ -194,18 +201,24 @@ impl Connections {
         let leaving = self.leaving.clone();
         let refused_busy = self.refused_busy.clone();
         let asking = Arc::clone(&guest);
+        let base_path = Arc::clone(&self.base_path);
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             asking.asked();
             let connection = Arc::clone(&asking);
-            let is_refused = welcome == Welcome::ProbesOnly && !PROBES.contains(&request.uri().path());
             let mut request = request.map(Body::new);
+            let slash = base::strip(&mut request, &base_path);
+            let is_refused = welcome == Welcome::ProbesOnly && !PROBES.contains(&request.uri().path());
             request.extensions_mut().insert(Peer(peer.ip(), Some(Arc::clone(&asking))));
             let (answer, leaving) = (router.clone().oneshot(request), leaving.clone());
             if is_refused {
                 refused_busy.increment(1);
             }
             async move {
-                let mut answer = if is_refused { busy() } else { answer.await? };
+                let mut answer = match slash {
+                    _ if is_refused => busy(),
+                    Some(redirect) => redirect,
+                    None => answer.await?,
+                };
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     // It is not one of HTTP's any more.
                     connection.upgraded();

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn mail() -> Rendered {
-        Rendered { subject: "Subject", text: "text".into(), html: "<p>html</p>".into() }
+        Rendered { id: Uuid::nil(), subject: "Subject", text: "text".into(), html: "<p>html</p>".into() }
     }
 
     #[tokio::test]

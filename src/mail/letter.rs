@@ -5,6 +5,7 @@
 use askama::Template;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
 
 use crate::language::Language;
 
@@ -87,6 +88,8 @@ pub struct Asked {
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Rendered {
+    /// Names this mail, however often it is tried.
+    pub id: Uuid,
     pub subject: &'static str,
     pub text: String,
     pub html: String,
@@ -223,6 +226,7 @@ impl Letter {
             asked: &asked,
         };
         Rendered {
+            id: Uuid::now_v7(),
             subject: t.subject,
             text: Text { t }.render().expect(INFALLIBLE),
             html: Html { t }.render().expect(INFALLIBLE),

@@ -16,7 +16,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, MailDelivery};
+use crate::config::{Config, MailDelivery, OPERATOR};
 use crate::language::Language;
 use crate::protocol::UserId;
 
@@ -34,7 +34,13 @@ pub const MAX_OUTSTANDING: usize = 500;
 /// How many mails are handed to the mail server at once.
 pub const MAX_SENDING: usize = 4;
 /// How long after a passing failure the mail is tried again.
-pub const RETRY_AFTER: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_mins(3)];
+pub const RETRY_AFTER: [Duration; 5] = [
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_mins(3),
+    Duration::from_mins(15),
+    Duration::from_hours(1),
+];
 
 /// A mail to an account.
 #[derive(Clone)]
@@ -56,6 +62,9 @@ pub enum SendError {
     /// Trying again may help.
     #[error("mail server unavailable: {0}")]
     Passing(String),
+    /// A setting is wrong, here or at the mail server: the mail is kept as long as if trying again helped.
+    #[error("mail can't be sent until a setting is mended: {0}")]
+    Settings(String),
     /// It won't.
     #[error("mail refused: {0}")]
     Permanent(String),
@@ -70,6 +79,9 @@ pub enum MailConfigError {
     /// TLS for the mail server can't be set up.
     #[error("SMTP_HOST can't be used with TLS: {0}")]
     Tls(String),
+    /// The operator's own authorities are unusable.
+    #[error("SMTP_CA_FILE can't be used: {0} (expected certificates in PEM)")]
+    Authorities(String),
 }
 
 /// Hands a mail to where it goes next.
@@ -152,6 +164,7 @@ impl Mailer {
             Delivery::Log if matches!(mail.letter, Letter::Notice { .. }) => count("logged"),
             Delivery::Log => {
                 tracing::info!(
+                    target: OPERATOR,
                     user_id = mail.user,
                     letter = mail.letter.name(),
                     "OPERATOR: no SMTP is configured, so this link was not mailed. Instead of the account's owner, open {}",
@@ -204,18 +217,22 @@ impl Queue {
             };
             match (result, retries.next()) {
                 (Ok(()), _) => return count("sent"),
-                (Err(error @ SendError::Passing(_)), Some(wait)) => {
-                    tracing::warn!(user_id = mail.user, %error, "mail not sent yet");
-                    count("retried");
-                    tokio::time::sleep(*wait).await;
-                }
-                (Err(error @ SendError::Passing(_)), None) => {
-                    tracing::error!(user_id = mail.user, %error, "mail given up");
-                    return count("failed");
-                }
                 (Err(error @ SendError::Permanent(_)), _) => {
                     tracing::error!(user_id = mail.user, %error, "mail refused");
                     return count("failed");
+                }
+                (Err(error), None) => {
+                    tracing::error!(user_id = mail.user, %error, "mail given up");
+                    return count("failed");
+                }
+                (Err(error), Some(wait)) => {
+                    if matches!(error, SendError::Settings(_)) {
+                        tracing::error!(user_id = mail.user, %error, "mail not sent yet: `supersync mail test ADDRESS` says more");
+                    } else {
+                        tracing::warn!(user_id = mail.user, %error, "mail not sent yet");
+                    }
+                    count("retried");
+                    tokio::time::sleep(*wait).await;
                 }
             }
         }

@@ -23,6 +23,28 @@ pub async fn migration_status(database: &config::Database) -> Result<Vec<Migrati
     }
 }
 
+/// The same of a database that a server has used before.
+///
+/// # Errors
+/// [`StoreError::Refused`] when there is none: whoever looks from another folder than the server's has other settings.
+pub async fn existing_status(database: &config::Database) -> Result<Vec<MigrationStatus>> {
+    let migrations = migration_status(database).await?;
+    if migrations.iter().any(|migration| migration.applied) {
+        return Ok(migrations);
+    }
+    let found = match database {
+        config::Database::Sqlite { path } => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            format!("there is no database {}", path.display())
+        }
+        config::Database::Postgres { .. } => "the database that DATABASE_URL names is empty".to_owned(),
+    };
+    Err(StoreError::Refused(format!(
+        "{found}: is this the server's folder? Settings come from the environment and from the .env file of the working directory; \
+         `supersync --print-config` shows them"
+    )))
+}
+
 /// Opens the configured database for a command that may run beside a server.
 ///
 /// # Errors
@@ -37,11 +59,11 @@ pub async fn open_beside(database: &config::Database, statement_timeout: Duratio
 /// # Errors
 /// [`StoreError::Refused`] when there is none of this program's version; otherwise like [`open_beside`].
 pub async fn open_as_it_is(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
-    if migration_status(database).await?.iter().all(|migration| migration.applied && migration.known) {
+    if existing_status(database).await?.iter().all(|migration| migration.applied && migration.known) {
         return open_beside(database, statement_timeout).await;
     }
     Err(StoreError::Refused(
-        "there is no database of this program's version: `supersync migrate status` says more, and `supersync migrate run` \
+        "the database is not of this program's version: `supersync migrate status` says more, and `supersync migrate run` \
          or the next start of the server brings it up to date"
             .to_owned(),
     ))

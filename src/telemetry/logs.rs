@@ -10,7 +10,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::traces::Traces;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, OPERATOR};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum LogError {
 /// # Errors
 /// See [`LogError`].
 pub fn init_logs(config: &Config) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&config.log_filter)?;
+    let filter = filter(config)?;
     // The filter stands before everything: what nobody wants costs nothing.
     tracing_subscriber::registry().with(filter).with(lines(config)).try_init().map_err(|_| LogError::Twice)
 }
@@ -44,11 +44,15 @@ pub fn init_logs_and_traces(config: &Config) -> Result<Option<Traces>, LogError>
     let Some(export) = &config.traces else {
         return init_logs(config).map(|()| None);
     };
-    let filter = EnvFilter::try_new(&config.log_filter)?;
+    let filter = filter(config)?;
     let traces = Traces::new(export)?;
     let subscriber = tracing_subscriber::registry().with(traces.layer()).with(lines(config).with_filter(filter));
     subscriber.try_init().map_err(|_| LogError::Twice)?;
     Ok(Some(traces))
+}
+
+fn filter(config: &Config) -> Result<EnvFilter, LogError> {
+    Ok(EnvFilter::try_new(format!("{},{OPERATOR}=info", config.log_filter))?)
 }
 
 fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(config: &Config) -> Box<dyn Layer<S> + Send + Sync> {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::strict::{MailServer, Manners, PLAIN, Tls};
 use super::*;
 
 /// A mail server that takes one mail in plain text and hands it over.
@@ -49,7 +50,106 @@ fn smtp(addr: SocketAddr) -> Smtp {
         user: None,
         password: None,
         from: "SuperSync <noreply@example.org>".into(),
+        public_host: None,
+        authorities: None,
     }
+}
+
+/// One mail by way of this server, and what the log says of it in the end: when it has gone, or is refused for now.
+async fn deliver(settings: Smtp, to: &str) -> String {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(settings), ..config() }).unwrap();
+    let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
+    let letter = Letter::VerifyAddress { link, asked: Asked::default() };
+    mailer.send(Mail { user: 1, to: to.into(), letter, language: Language::English });
+    let told = async {
+        while !lines.text().contains("mail") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = mailer.drain() => {}
+        () = told => {}
+    }
+    lines.text()
+}
+
+#[tokio::test]
+async fn a_strict_server_takes_the_name_of_this_one() {
+    for (public_host, name) in [(None, "[127.0.0.1]"), (Some("sync.example.org".to_owned()), "sync.example.org")] {
+        let server = MailServer::start(PLAIN);
+        assert_eq!(deliver(Smtp { public_host, ..smtp(server.address) }, "a@b.co").await, "");
+        let said = server.said();
+        for part in
+            [&*format!("EHLO {name}\r\n"), "Message-ID: <", "@example.org>\r\n", "Auto-Submitted: auto-generated\r\n"]
+        {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mail_that_is_refused_because_of_settings_is_kept_and_tried_again() {
+    let server = MailServer::start(Manners { refusals: 1, ..PLAIN });
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(smtp(server.address)), ..config() }).unwrap();
+    let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
+    let letter = Letter::VerifyAddress { link, asked: Asked::default() };
+    mailer.send(Mail { user: 1, to: "a@b.co".into(), letter, language: Language::English });
+    mailer.drain().await;
+    let (log, said) = (lines.text(), server.said());
+    assert!(
+        log.contains("ERROR") && log.contains("SMTP reply 504") && log.contains("until a setting is mended"),
+        "{log}"
+    );
+    assert!(!log.contains('@') && log.lines().count() == 1, "{log}");
+    assert!(said.ends_with("QUIT\r\n") && said.contains("\r\n.\r\n"), "it got through at last: {said}");
+}
+
+#[tokio::test]
+async fn faults_of_tls_are_named_and_an_authority_of_ones_own_mends_them() {
+    for tls in [Tls::Later, Tls::FromTheFirstByte] {
+        let server = MailServer::start(Manners { tls, ..PLAIN });
+        let settings =
+            Smtp { host: "localhost".into(), implicit_tls: tls == Tls::FromTheFirstByte, ..smtp(server.address) };
+        let log = deliver(settings.clone(), "a@b.co").await;
+        assert!(log.contains("the connection can't be encrypted") && log.contains("UnknownIssuer"), "{tls:?}: {log}");
+        let trouble = supersync::mail::knock(&settings).await.expect_err("nobody vouches for it");
+        assert!(trouble.to_string().contains("SMTP_CA_FILE"), "{trouble}");
+
+        let trusting = Smtp { authorities: Some(server.certificate.clone().into()), ..settings.clone() };
+        assert_eq!(deliver(trusting.clone(), "a@b.co").await, "");
+        assert!(server.said().contains("RCPT TO:<a@b.co>"), "{tls:?}");
+        let other_name = Smtp { host: "127.0.0.1".into(), ..trusting };
+        let trouble = supersync::mail::knock(&other_name).await.expect_err("the certificate is for another name");
+        assert!(trouble.to_string().contains("Set SMTP_HOST to a name"), "{trouble}");
+    }
+    let plain = MailServer::start(PLAIN);
+    let log = deliver(Smtp { implicit_tls: true, ..smtp(plain.address) }, "a@b.co").await;
+    assert!(log.contains("the connection can't be encrypted"), "{log}");
+}
+
+#[tokio::test]
+async fn senders_with_international_names_need_nothing_special_of_the_server() {
+    let server = MailServer::start(PLAIN);
+    let from = "Büro <post@bücher.example>".to_owned();
+    assert_eq!(deliver(Smtp { from, ..smtp(server.address) }, "a@münchen.example").await, "");
+    let said = server.said();
+    assert!(said.contains("MAIL FROM:<post@xn--bcher-kva.example>\r\n"), "{said}");
+    assert!(said.contains("RCPT TO:<a@xn--mnchen-3ya.example>") && said.is_ascii(), "{said}");
+
+    let from = "Büro <büro@example.org>".to_owned();
+    let log = deliver(Smtp { from: from.clone(), ..smtp(server.address) }, "a@b.co").await;
+    assert!(log.contains("does not offer SMTPUTF8") && !log.contains('@'), "{log}");
+    let international = MailServer::start(Manners { is_international: true, ..PLAIN });
+    assert_eq!(deliver(Smtp { from, ..smtp(international.address) }, "a@b.co").await, "");
+    assert!(international.said().contains("SMTPUTF8"), "{}", international.said());
 }
 
 #[tokio::test]
@@ -87,6 +187,12 @@ async fn mails_are_taken_unless_they_are_off() {
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
 impl std::io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
@@ -112,7 +218,7 @@ fn without_a_mail_server_the_operator_finds_the_link_in_the_log_but_no_address()
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
     tracing::subscriber::with_default(subscriber, || mailer.send(mail));
-    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let log = lines.text();
     assert_eq!(log.lines().count(), 1, "{log}");
     for part in [" INFO ", "OPERATOR: ", "https://sync.example.org/verify-email?token=abc", "user_id=42"] {
         assert!(log.contains(part), "{part} in {log}");

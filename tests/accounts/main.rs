@@ -9,6 +9,7 @@ mod pages;
 mod passwords;
 mod registration;
 mod sessions;
+mod strict;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

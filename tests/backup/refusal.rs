@@ -193,7 +193,7 @@ async fn looking_makes_and_migrates_nothing(on: Backend) {
     let nowhere = TestDatabase::create(on).await;
     for command in commands {
         let said = refused(&Program::run(&nowhere, command).await, 4);
-        assert!(said.contains("there is no database of this program's version"), "{command:?}: {said}");
+        assert!(said.contains("is this the server's folder?"), "{command:?}: {said}");
     }
     assert!(!nowhere.data_dir().join("supersync.db").exists());
     let older = small(on).await;

@@ -4,5 +4,6 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod failover;
 mod killed;
 mod witness;

@@ -6,7 +6,7 @@ use supersync::config::Database;
 use supersync::store::doctor::OWNED;
 use supersync::store::{self, SchemaDifference};
 
-use crate::harness::{Backend, Program, Server, TestDatabase, free_port, op, upload};
+use crate::harness::{Backend, Program, Server, TestDatabase, free_port, import, op, snapshot, upload};
 use crate::{doctor, offline};
 
 on_both_databases!(
@@ -18,6 +18,7 @@ on_both_databases!(
     pending_and_later_migrations_are_told_and_nothing_is_migrated,
     numbers_that_are_behind_are_raised,
     what_was_not_swept_away_is_deleted,
+    what_was_brought_back_is_no_complaint,
     every_table_with_an_account_is_looked_at,
 );
 
@@ -127,6 +128,20 @@ async fn what_was_not_swept_away_is_deleted(on: Backend) {
     offline(&server.database, &[]).await.exit(0).found("housekeeping", "warning", words);
     offline(&server.database, &["--fix"]).await.exit(0).found("housekeeping", "fixed", "1 rows deleted");
     assert_eq!(offline(&server.database, &[]).await.exit(0).verdict("housekeeping"), "ok");
+}
+
+/// Its source has no time of its own, and goes as soon as the background gets to it.
+async fn what_was_brought_back_is_no_complaint(on: Backend) {
+    let server = Server::start(on).await;
+    let account = server.account().await;
+    account.upload("A", &[import("A"), op("A")]).await.ok();
+    account.snapshot(&snapshot("A").clean_slate()).await.ok();
+    account.post("/api/sync/archives/0-1/restore", &serde_json::Value::Null).await.ok();
+    server.database.tamper("UPDATE archived_ranges SET reason = 'brought_back', archived_at = 0").await;
+    assert_eq!(offline(&server.database, &[]).await.exit(0).verdict("housekeeping"), "ok");
+    server.database.tamper("UPDATE archived_ranges SET reason = 'clean_slate', archived_at = 1").await;
+    let words = "kept longer than ARCHIVE_DAYS";
+    offline(&server.database, &[]).await.exit(0).found("housekeeping", "warning", words);
 }
 
 /// Events tell of accounts that are gone.

@@ -57,11 +57,36 @@ impl Front {
         let folder = tempfile::tempdir().expect("a folder");
         let (plain_port, tls_port) = (free_port(), free_port());
         let place = Place { folder: folder.path(), upstream, plain_port, tls_port, waits };
-        let (mut command, authority) = match kind {
+        let (command, authority) = match kind {
             Kind::Caddy => place.caddy(),
             Kind::Nginx => place.nginx(),
             Kind::HaProxy => place.haproxy(),
         };
+        Self::run(command, folder, authority, plain_port, tls_port).await
+    }
+
+    /// Caddy with this site, which is not the shipped one.
+    pub async fn caddy(site: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (plain_port, tls_port) = (free_port(), free_port());
+        let file = folder.path().join("Caddyfile");
+        let global = format!("http_port {plain_port}\nhttps_port {tls_port}\nadmin off\nskip_install_trust\n");
+        fs::write(&file, format!("{{\n{global}}}\nlocalhost {{\n{site}\n}}\n")).expect("written");
+        let mut command = Command::new("caddy");
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"].map(|name| (name, folder.path())));
+        let authority = folder.path().join("caddy/pki/authorities/local/root.crt");
+        Self::run(command, folder, authority, plain_port, tls_port).await
+    }
+
+    async fn run(
+        mut command: Command,
+        folder: tempfile::TempDir,
+        authority: PathBuf,
+        plain_port: u16,
+        tls_port: u16,
+    ) -> Self {
         let log = fs::File::create(folder.path().join("log")).expect("a file");
         let child = command
             .stdin(Stdio::null())
@@ -69,12 +94,12 @@ impl Front {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("{kind:?} does not start ({error}): `make test` installs it"));
+            .unwrap_or_else(|error| panic!("{command:?} does not start ({error}): `make test` installs it"));
         let http = format!("http://localhost:{plain_port}");
         let https = format!("https://localhost:{tls_port}");
         let mut front = Self { child, folder, authority, http, https };
         let up = timeout(PATIENCE, front.listens()).await.unwrap_or(false);
-        assert!(up, "{kind:?} does not listen: {}", front.log());
+        assert!(up, "{command:?} does not listen: {}", front.log());
         front
     }
 
@@ -151,7 +176,9 @@ impl Front {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(authority).expect("an authority");
         let trust = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let base = self.https.replacen("https", "wss", 1);
+        // With the path, if it has one.
+        let base = if account.base.starts_with(&self.https) { &account.base } else { &self.https };
+        let base = base.replacen("https", "wss", 1);
         let url = format!("{base}/api/sync/ws?token={}&clientId={client}", account.token);
         let connector = Some(Connector::Rustls(Arc::new(trust)));
         let opening = tokio_tungstenite::connect_async_tls_with_config(url, None, true, connector);

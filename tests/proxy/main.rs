@@ -6,6 +6,7 @@ mod harness;
 
 mod front;
 mod outage;
+mod path;
 mod pooler;
 mod poolers;
 mod rolling;

@@ -48,6 +48,7 @@ impl TestDatabase {
     }
 
     /// Moves the database to a tablespace of its own in an empty folder. Nobody may be connected.
+    #[allow(dead_code, reason = "only test programs with a small disk use it")]
     pub async fn move_to(&self, folder: &std::path::Path) {
         let mut connection = connect(&self.admin).await;
         let (name, folder) = (&self.name, folder.display());

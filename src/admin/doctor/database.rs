@@ -37,7 +37,10 @@ pub(super) async fn open(config: &Config, report: &mut Report<'_>) -> io::Result
     if let Database::Sqlite { path } = &config.database
         && !path.exists()
     {
-        report.tell(Finding::note("database", "there is no database yet; the first start makes it"))?;
+        report.tell(Finding::note(
+            "database",
+            "there is no database yet; the first start makes it, if this is the server's folder",
+        ))?;
         return Ok(None);
     }
     match store::migration_status(&config.database).await {
@@ -359,13 +362,15 @@ async fn housekeeping(
     const ADVICE: &str =
         "A running server sweeps once a day: see whether one runs, and what its log says about the sweep.";
     let before = |span: Duration| now_ms.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
-    let (overdue, archives) = match tokio::try_join!(
+    let (overdue, mut archives) = match tokio::try_join!(
         store.overdue(before(OVERDUE)),
         store.expired_archives(before(config.retention.archive + OVERDUE), 1)
     ) {
         Ok(found) => found,
         Err(error) => return report.tell(failed(ID, &error)),
     };
+    // What was brought back or given up has no time of its own: the background deletes it as soon as it gets to it.
+    archives.retain(|(_, range)| range.archived_at > 0);
     if !archives.is_empty() {
         let found = "data that was replaced or deleted is kept longer than ARCHIVE_DAYS";
         report.tell(Finding::warning(ID, found, ADVICE))?;

@@ -3,14 +3,32 @@
 use secrecy::ExposeSecret as _;
 use url::Url;
 
-use crate::config::{Config, ConfigErrors, Environment, Loaded, TrustedProxies, secrets_of};
+use crate::config::{Config, ConfigErrors, Database, Environment, Loaded, MailDelivery, TrustedProxies, secrets_of};
 use crate::diagnosis::{self, Finding};
 
 /// Fewer different characters than this are no random secret.
 const MIN_DIFFERENT_CHARS: usize = 10;
 /// What random secrets don't hold.
-const WORDS: [&str; 9] =
-    ["secret", "change", "example", "password", "supersync", "development", "minimum", "placeholder", "12345678"];
+const WORDS: [&str; 16] = [
+    "secret",
+    "change",
+    "example",
+    "password",
+    "supersync",
+    "development",
+    "minimum",
+    "placeholder",
+    "12345678",
+    "replace",
+    "generate",
+    "random",
+    "characters",
+    "secure",
+    "your-",
+    "your_",
+];
+/// Passwords that examples have.
+const PASSWORDS: [&str; 7] = ["password", "pass", "secret", "postgres", "supersync", "example", "changeme"];
 /// The end of every piece of advice on a setting.
 const WHERE: &str = "Mend it in the environment or in the .env file; docs/configuration.md explains each, `supersync --print-config` shows \
      what is in force.";
@@ -28,6 +46,7 @@ pub(super) fn check(loaded: &Loaded) -> Vec<Finding> {
     if all.is_empty() {
         all.push(Finding::ok("settings", "every setting is valid"));
     }
+    all.extend(placeholders(config));
     all.extend([
         secret(config),
         environment(config),
@@ -55,11 +74,48 @@ fn secret(config: &Config) -> Finding {
     };
     let found = format!("JWT_SECRET {why}: whoever guesses it is everybody");
     let advice = "Make another one (openssl rand -hex 32). Everybody must sign in again then, and every device needs a new token.";
-    if config.environment == Environment::Production || !is_local(config) {
-        Finding::fault(ID, found, advice)
-    } else {
+    judge(config, found, advice)
+}
+
+/// A fault, unless nobody but this machine reaches the server.
+fn judge(config: &Config, found: String, advice: &str) -> Finding {
+    const ID: &str = "secret";
+    if config.environment == Environment::Development && is_local(config) && config.host.is_loopback() {
         Finding::note(ID, format!("{found}. On this machine only, that does not matter"))
+    } else {
+        Finding::fault(ID, found, advice)
     }
+}
+
+/// Passwords for other programs that are still those of an example.
+fn placeholders(config: &Config) -> Vec<Finding> {
+    let database = match &config.database {
+        Database::Postgres { url, .. } => Url::parse(url.expose_secret()).ok(),
+        Database::Sqlite { .. } => None,
+    };
+    let database = database.as_ref().and_then(Url::password);
+    let mail = match &config.mail {
+        MailDelivery::Smtp(smtp) => smtp.password.as_ref().map(|password| password.expose_secret()),
+        _ => None,
+    };
+    [
+        (
+            "the password in DATABASE_URL",
+            database,
+            "Give the database's user another one (ALTER ROLE … PASSWORD …), and write it there.",
+        ),
+        ("SMTP_PASS", mail, "Set it to the password of the account at the mail server."),
+    ]
+    .into_iter()
+    .filter(|(_, password, _)| password.is_some_and(is_placeholder))
+    .map(|(what, _, advice)| judge(config, format!("{what} is one that published examples have"), advice))
+    .collect()
+}
+
+fn is_placeholder(password: &str) -> bool {
+    let lower = password.to_lowercase();
+    PASSWORDS.contains(&lower.as_str())
+        || ["your-", "your_", "change-", "change_", "<"].iter().any(|start| lower.starts_with(start))
 }
 
 /// Why a secret is none.
@@ -189,7 +245,33 @@ mod tests {
         for secret in ["e2e-test-secret-minimum-32-chars-long-for-security", "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb"] {
             let public = [PRODUCTION[0], PRODUCTION[1], ("JWT_SECRET", secret)];
             assert_eq!(verdicts(&public)["secret"], Verdict::Fault, "{secret}");
-            assert_eq!(verdicts(&[("JWT_SECRET", secret)])["secret"], Verdict::Note, "{secret}");
+            assert_eq!(verdicts(&[("JWT_SECRET", secret)])["secret"], Verdict::Fault, "{secret}: others reach it");
+            let alone = [("JWT_SECRET", secret), ("HOST", "127.0.0.1")];
+            assert_eq!(verdicts(&alone)["secret"], Verdict::Note, "{secret}");
+        }
+        for published in [
+            "0123456789abcdef0123456789abcdef",
+            "your-jwt-key-with-at-least-32-letters",
+            "REPLACE_ME_WITH_A_LONG_STRING_OF_LETTERS",
+            "generate-it-with-openssl-rand-base64-32",
+        ] {
+            assert_eq!(verdicts(&[("JWT_SECRET", published)])["secret"], Verdict::Fault, "{published}");
+        }
+    }
+
+    #[test]
+    fn passwords_of_examples_are_faults() {
+        let with_mail =
+            |password| [PRODUCTION[0], PRODUCTION[1], ("SMTP_HOST", "mail.example.org"), ("SMTP_PASS", password)];
+        assert_eq!(verdicts(&with_mail("your-smtp-password"))["secret"], Verdict::Fault);
+        assert_eq!(verdicts(&with_mail("fA3kZ!q9"))["secret"], Verdict::Ok);
+        let with_database = |url| [PRODUCTION[0], PRODUCTION[1], ("DATABASE_URL", url)];
+        for (url, verdict) in [
+            ("postgres://supersync:password@db/supersync", Verdict::Fault),
+            ("postgres://supersync:fA3kZq9@db/supersync", Verdict::Ok),
+            ("postgres://db/supersync", Verdict::Ok),
+        ] {
+            assert_eq!(verdicts(&with_database(url))["secret"], verdict, "{url}");
         }
     }
 

@@ -10,7 +10,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 
 use super::{Frame, HTML, html, language};
-use crate::config::{Controller, Legal, MailDelivery, Retention};
+use crate::config::{Config, Controller, Legal, MailDelivery};
 use crate::http::encode;
 use crate::http::error::ApiResult;
 use crate::http::state::AppState;
@@ -40,13 +40,14 @@ macro_rules! policy {
         }
 
         impl<'a> $name<'a> {
-            fn new(t: Language, legal: &'a Legal, who: &'a Controller, mails: bool, retention: &Retention) -> Self {
+            fn new(t: Language, config: &'a Config, who: &'a Controller) -> Self {
+                let retention = &config.retention;
                 Self {
                     t,
-                    frame: Frame::new(legal, String::new()),
+                    frame: Frame::new(config, String::new()),
                     who,
-                    legal,
-                    mails,
+                    legal: &config.legal,
+                    mails: matches!(config.mail, MailDelivery::Smtp(_)),
                     superseded_days: retention.superseded.as_secs() / 86_400,
                     archive_days: retention.archive.as_secs() / 86_400,
                 }
@@ -67,10 +68,9 @@ async fn privacy(
     let config = &state.config;
     let Some(who) = &config.legal.controller else { return Ok(crate::http::not_found(request).await.into_response()) };
     let t = language(query.as_deref(), &headers);
-    let mails = matches!(config.mail, MailDelivery::Smtp(_));
     match t {
-        Language::English => html(StatusCode::OK, &English::new(t, &config.legal, who, mails, &config.retention)),
-        Language::German => html(StatusCode::OK, &German::new(t, &config.legal, who, mails, &config.retention)),
+        Language::English => html(StatusCode::OK, &English::new(t, config, who)),
+        Language::German => html(StatusCode::OK, &German::new(t, config, who)),
     }
 }
 

@@ -67,7 +67,7 @@ async fn page<P: LinkPage>(State(state): State<AppState>, RawQuery(query): RawQu
     let Some(token) = parameter(query.unwrap_or_default().as_bytes(), "token") else {
         return refuse(&state, t, &headers, "Token is required");
     };
-    let frame = Frame::new(&state.config.legal, query_of("token", &token));
+    let frame = Frame::new(&state.config, query_of("token", &token));
     Ok(no_store(html(StatusCode::OK, &P::new(t, frame, token))?))
 }
 
@@ -91,7 +91,7 @@ async fn verify_email(State(state): State<AppState>, RawQuery(query): RawQuery, 
     };
     let secret = registrant::shown(&headers, &state);
     let asks_for_password = !state.accounts.registered_here(&token, secret.as_ref()).await?;
-    let frame = Frame::new(&state.config.legal, query_of("token", &token));
+    let frame = Frame::new(&state.config, query_of("token", &token));
     Ok(no_store(html(StatusCode::OK, &VerifyEmail { t, frame, token, asks_for_password, wrong: None })?))
 }
 
@@ -112,7 +112,7 @@ async fn verify_email_confirmed(State(state): State<AppState>, request: Request)
         _ => None,
     };
     if wrong.is_some() {
-        let frame = Frame::new(&state.config.legal, query_of("token", &token));
+        let frame = Frame::new(&state.config, query_of("token", &token));
         let page = VerifyEmail { t, frame, token, asks_for_password: true, wrong };
         return Ok(no_store(html(StatusCode::BAD_REQUEST, &page)?));
     }
@@ -126,7 +126,7 @@ async fn verify_email_confirmed(State(state): State<AppState>, request: Request)
             };
             let notice = Notice {
                 t,
-                frame: Frame::new(&state.config.legal, String::new()),
+                frame: Frame::new(&state.config, String::new()),
                 title: t.text("verified.title"),
                 heading: t.text("verified.heading"),
                 words: t.text(words).to_owned(),

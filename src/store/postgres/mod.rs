@@ -280,6 +280,7 @@ impl PostgresStore {
         };
         let mut connection =
             Arc::new(Server::new(url, false, Duration::ZERO)?).connect(&session, Access::Reads).await?.connection;
+        refuse_upstream(&mut connection).await?;
         let status = migrate::status_postgres(&mut connection).await;
         connection.close().await?;
         status

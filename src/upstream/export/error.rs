@@ -30,7 +30,9 @@ pub enum ExportError {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// It is no address.
-    #[error("--to: expected postgres://user:password@host:port/name (value not shown)")]
+    #[error(
+        "--to: expected postgres://user:password@host:port/name, with % @ / : ? # of the password percent-encoded (value not shown)"
+    )]
     Address,
     /// It can't be reached or asked.
     #[error("the target database does not answer: {}", told(.0))]

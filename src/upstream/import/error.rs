@@ -7,7 +7,9 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The address is none.
-    #[error("--from: expected postgres://user:password@host:port/name, or a file that pg_dump made (value not shown)")]
+    #[error(
+        "--from: expected postgres://user:password@host:port/name with % @ / : ? # of the password percent-encoded, or a file that pg_dump made (value not shown)"
+    )]
     Address,
     /// The source is a dump that can't be read.
     #[error(transparent)]
