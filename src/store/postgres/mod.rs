@@ -73,7 +73,7 @@ pub struct PostgresOptions {
     pub direct_url: Option<SecretString>,
     /// Whether the pooler hands sessions round; otherwise that is found out.
     pub pgbouncer: bool,
-    /// Most connections for requests; commits, housekeeping and health checks add five.
+    /// Most connections for requests; commits, housekeeping, peers and health checks add nine.
     pub max_connections: u32,
     /// How long a request may wait for a connection.
     pub acquire_timeout: Duration,
