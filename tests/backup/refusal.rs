@@ -37,7 +37,7 @@ async fn a_database_that_is_not_empty_or_in_use_is_left_alone(on: Backend) {
 
     let target = TestDatabase::create(on).await;
     let said = refused(&Program::run(&target, &["backup", text(&target.data_dir().join("none.ssb"))]).await, 4);
-    assert!(said.contains("migrate"), "{said}");
+    assert!(said.contains("is this the server's folder?"), "{said}");
     let program = Program::start(&target).await;
     let said = refused(&Program::run(&target, &["restore", text(&file)]).await, 4);
     assert!(said.contains("in use"), "{said}");
