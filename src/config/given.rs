@@ -203,7 +203,7 @@ fn read(path: &Path) -> Result<String, ReadError> {
         Ok(_) if bytes.len() as u64 > MAX_BYTES => Err(ReadError::TooLarge),
         Ok(_) => String::from_utf8(bytes).map_err(|error| {
             let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            ReadError::NoText(before.iter().filter(|byte| **byte == b'\n').count() + 1)
+            ReadError::NoText(before.split(|byte| *byte == b'\n').count())
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(ReadError::Missing),
         Err(error) => Err(ReadError::Other(error)),

@@ -1,6 +1,6 @@
 //! Settings: those that are wrong, and those that are probably not meant.
 
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 use url::Url;
 
 use crate::config::{Config, ConfigErrors, Database, Environment, Loaded, MailDelivery, TrustedProxies, secrets_of};
@@ -95,7 +95,7 @@ fn placeholders(config: &Config) -> Vec<Finding> {
     };
     let database = database.as_ref().and_then(Url::password);
     let mail = match &config.mail {
-        MailDelivery::Smtp(smtp) => smtp.password.as_ref().map(|password| password.expose_secret()),
+        MailDelivery::Smtp(smtp) => smtp.password.as_ref().map(ExposeSecret::expose_secret),
         _ => None,
     };
     [
