@@ -14,7 +14,7 @@ async fn postgres_who_starts_after_a_process_that_died_in_its_clean_up_cleans_up
     Program::start(&database).await.kill().await;
     let mut session = database.postgres().session().await;
     let mut lock = session.begin().await.expect("a transaction");
-    sqlx::query("LOCK TABLE sync_devices IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("locked");
+    sqlx::query("LOCK TABLE sync_devices IN SHARE ROW EXCLUSIVE MODE").execute(&mut *lock).await.expect("locked");
     let settings = [("FIRST_SWEEP_SECONDS", "1")];
     let first = Program::start_watched(&database, &settings).await;
     let mut watch = database.postgres().session().await;
