@@ -307,6 +307,17 @@ pub struct Retention {
     pub max_deleted_per_run: usize,
 }
 
+impl Retention {
+    /// How far a clock may be from what else is known of the time before nothing is deleted by it: a week, or a quarter
+    /// of the shortest retention, but never less than two sweeps.
+    #[must_use]
+    pub fn leap(&self) -> Duration {
+        const MOST: Duration = Duration::from_hours(7 * 24);
+        let least = (self.sweep_every * 2).min(MOST);
+        (self.superseded.min(self.archive) / 4).clamp(least, MOST)
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

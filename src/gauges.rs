@@ -27,17 +27,20 @@ pub struct Gauges {
     store: Arc<dyn Store>,
     data_dir: PathBuf,
     backup_dir: Option<PathBuf>,
+    /// Where the database lies on this machine.
+    database_dirs: Vec<PathBuf>,
 }
 
 impl Gauges {
     /// Of this database and what the configuration names.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, config: &Config) -> Self {
-        Self { store, data_dir: config.data_dir.clone(), backup_dir: config.backup_dir.clone() }
+        let (data_dir, backup_dir) = (config.data_dir.clone(), config.backup_dir.clone());
+        Self { store, data_dir, backup_dir, database_dirs: Vec::new() }
     }
 
     /// Looks now and then until cancelled.
-    pub async fn run(self, cancel: CancellationToken) {
+    pub async fn run(mut self, cancel: CancellationToken) {
         let (mut glances, mut counts) = (interval(GLANCE_EVERY), interval(COUNT_EVERY));
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,10 +62,9 @@ impl Gauges {
             gauge!("supersync_store_connections_max", "pool" => name).set(f64::from(most));
         }
         let (data_dir, backup_dir) = (self.data_dir.clone(), self.backup_dir.clone());
+        let database_dirs = self.database_dirs.clone();
         let look = move || {
-            if let Err(error) = look_at_disk(&data_dir) {
-                tracing::debug!(%error, "the room on the disk of DATA_DIR is not known");
-            }
+            look_at_disks(&data_dir, &database_dirs);
             if let Some(backup_dir) = backup_dir {
                 match newest_file(&backup_dir) {
                     Ok(newest) => {
@@ -78,7 +80,8 @@ impl Gauges {
         let _ = tokio::task::spawn_blocking(look).await;
     }
 
-    async fn count(&self) -> Result<(), StoreError> {
+    async fn count(&mut self) -> Result<(), StoreError> {
+        self.database_dirs = self.store.folders().await?;
         let Holdings {
             accounts,
             accounts_near_quota,
@@ -104,11 +107,34 @@ impl Gauges {
     }
 }
 
-fn look_at_disk(data_dir: &Path) -> rustix::io::Result<()> {
-    let stat = rustix::fs::statvfs(data_dir)?;
-    gauge!("supersync_disk_free_bytes").set(float(stat.f_bavail.saturating_mul(stat.f_frsize)));
-    gauge!("supersync_disk_size_bytes").set(float(stat.f_blocks.saturating_mul(stat.f_frsize)));
-    Ok(())
+/// Of several disks of the database the fullest counts.
+fn look_at_disks(data_dir: &Path, database_dirs: &[PathBuf]) {
+    if let Some((free, size)) = room(data_dir) {
+        gauge!("supersync_disk_free_bytes").set(free);
+        gauge!("supersync_disk_size_bytes").set(size);
+    }
+    let fullest = database_dirs
+        .iter()
+        .filter_map(|folder| room(folder))
+        .min_by(|(free, size), (other, of)| (free / size).total_cmp(&(other / of)));
+    if let Some((free, size)) = fullest {
+        gauge!("supersync_database_disk_free_bytes").set(free);
+        gauge!("supersync_database_disk_size_bytes").set(size);
+    }
+}
+
+/// Free bytes and size of the disk that a folder lies on.
+fn room(folder: &Path) -> Option<(f64, f64)> {
+    match rustix::fs::statvfs(folder) {
+        Ok(stat) => {
+            let bytes = |blocks: u64| float(blocks.saturating_mul(stat.f_frsize));
+            Some((bytes(stat.f_bavail), bytes(stat.f_blocks)))
+        }
+        Err(error) => {
+            tracing::debug!(%error, folder = %folder.display(), "the room on a disk is not known");
+            None
+        }
+    }
 }
 
 /// When the newest file of a folder was written, Unix seconds, and its length. Hidden and unfinished ones don't count.

@@ -32,6 +32,7 @@ pub mod replay;
 pub mod spans;
 pub mod store;
 pub mod telemetry;
+pub mod timekeeper;
 pub mod top;
 pub mod upstream;
 pub mod webauthn;

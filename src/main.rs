@@ -18,7 +18,7 @@ use supersync::clock::Clock;
 use supersync::config::{Config, Loaded};
 use supersync::store::StoreError;
 use supersync::top::{self, TopArgs};
-use supersync::{admin, store, telemetry};
+use supersync::{admin, store, telemetry, timekeeper};
 
 mod serve;
 
@@ -224,7 +224,9 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
             WithSettings::Sweep(args) => {
                 quiet_logs(&config)?;
                 let store = store::open_as_it_is(&config.database, config.timeouts.statement).await?;
-                let done = admin::sweep::run(args, store.clone(), &config, Clock::System, &mut io::stdout()).await;
+                let known = store.known_time().await?;
+                let clock = timekeeper::of_known(Clock::System, &known, config.retention.leap());
+                let done = admin::sweep::run(args, store.clone(), &config, clock, &mut io::stdout()).await;
                 store.close().await;
                 Ok(done?)
             }

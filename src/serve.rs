@@ -17,6 +17,7 @@ use supersync::http::AppState;
 use supersync::mail::Mailer;
 use supersync::telemetry::metrics;
 use supersync::telemetry::recent::Recent;
+use supersync::timekeeper::{self, Timekeeper};
 use supersync::{descriptors, engine, http, store};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -61,11 +62,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                     `supersync import --accept-partial` to serve what it has left"
             .into());
     }
-    let clock = Clock::System;
+    let instance = Uuid::now_v7().to_string();
+    let clock = timekeeper::watched(&*store, Clock::System, config.retention.leap(), &instance).await?;
     let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), mailer);
     let engine = engine::Handle::start(Arc::clone(&store), clock.clone(), Options::from(&*config)).await?;
     accounts.count_in(engine.memory());
-    let instance = Uuid::now_v7().to_string();
+    background.spawn(Timekeeper::new(Arc::clone(&store), clock.clone(), instance.clone()).run(stopping.clone()));
     let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, instance);
     background.spawn(sweeper.run(stopping.clone()));
     background.spawn(accounts.clone().run_janitor(config.limits.actor_idle, stopping.clone()));

@@ -71,7 +71,7 @@ pub(super) fn outlived(credential: &Credential, revoked_at: Option<i64>) -> bool
 
 impl Entry {
     fn note_seen(&mut self, now_ms: i64) -> Known {
-        let is_seen_due = now_ms - self.seen_at_ms >= SEEN_EVERY_MS;
+        let is_seen_due = !(0..SEEN_EVERY_MS).contains(&(now_ms - self.seen_at_ms));
         if is_seen_due {
             self.seen_at_ms = now_ms;
         }

@@ -41,7 +41,7 @@ impl Accounts {
         };
         let _running = inner.look_ups.running.acquire().await;
         let Some(user) = inner.store.user_by_email(address.as_str()).await? else { return Err(busy.into()) };
-        let sessions = inner.store.sessions(user.id, inner.clock.now_ms()).await?;
+        let sessions = inner.store.sessions(user.id, inner.clock.certain_ms()).await?;
         if !sessions.iter().any(|session| session.last_address.as_ref() == Some(&prefix)) {
             return Err(busy.into());
         }

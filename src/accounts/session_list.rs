@@ -50,7 +50,7 @@ impl Accounts {
     /// When the database fails.
     pub async fn sessions(&self, user: UserId) -> Result<SessionList, StoreError> {
         let inner = &*self.inner;
-        let sessions = inner.store.sessions(user, inner.clock.now_ms()).await?;
+        let sessions = inner.store.sessions(user, inner.clock.certain_ms()).await?;
         let older_tokens = inner.store.older_tokens(user).await?;
         Ok(SessionList { sessions, older_tokens })
     }

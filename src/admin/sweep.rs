@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::report::time;
-use crate::clock::Clock;
+use crate::clock::{Clock, Doubt};
 use crate::config::Config;
 use crate::engine::forecast::{DueRange, Forecast};
 use crate::engine::sweeper::{SweepReport, Sweeper};
@@ -28,6 +28,10 @@ pub struct SweepArgs {
     /// Change nothing; show what would go and why, and why the rest stays.
     #[arg(long)]
     pub dry_run: bool,
+    /// This machine's clock is right, although it is far from what the database knows of the time: clean up, and let
+    /// servers do so again.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub clock_is_right: bool,
     /// Accounts and ranges shown, largest first. The totals are of all.
     #[arg(long, value_name = "N", default_value_t = 25, conflicts_with = "json")]
     pub limit: usize,
@@ -42,6 +46,9 @@ pub enum SweepCommandError {
     /// Another one is under way.
     #[error("another instance is cleaning up; try again when it has finished")]
     UnderWay,
+    /// The clock is in doubt.
+    #[error("nothing was deleted: {0}. {advice}", advice = Doubt::ADVICE)]
+    ClockInDoubt(Doubt),
     /// Something could not be done.
     #[error("{accounts} account(s) and {steps} step(s) failed; the log says why, the next run tries again")]
     Failed {
@@ -66,7 +73,7 @@ impl SweepCommandError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::UnderWay => 4,
+            Self::UnderWay | Self::ClockInDoubt(_) => 4,
             Self::Store(_) => 5,
             Self::Failed { .. } | Self::Engine(_) | Self::Io(_) => 1,
         }
@@ -86,14 +93,25 @@ pub async fn run(
 ) -> Result<(), SweepCommandError> {
     let engine = Handle::start(Arc::clone(&store), clock.clone(), Options::from(config)).await?;
     let owner = format!("command {}", Uuid::now_v7());
-    let sweeper = Sweeper::new(store, engine.clone(), clock, config.retention, owner);
+    let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, owner.clone());
     let done = if args.dry_run {
         foretell(&sweeper, &args, config, output).await
+    } else if args.clock_is_right {
+        match confirm(&*store, &clock, &owner).await {
+            Ok(()) => sweep(&sweeper.confirmed(), args.json, output).await,
+            Err(error) => Err(error),
+        }
     } else {
         sweep(&sweeper, args.json, output).await
     };
     engine.shutdown().await;
     done
+}
+
+/// Lets servers believe their clocks again.
+async fn confirm(store: &dyn Store, clock: &Clock, owner: &str) -> Result<(), SweepCommandError> {
+    clock.believe().map_err(SweepCommandError::ClockInDoubt)?;
+    Ok(store.note_right_time(owner, clock.wall_ms()).await?)
 }
 
 async fn foretell(
@@ -107,6 +125,9 @@ async fn foretell(
         writeln!(output, "{:#}", as_object(&forecast))?;
     } else {
         table(&forecast, args.limit, config, output)?;
+        if let Some(doubt) = &forecast.held_back {
+            writeln!(output, "\nBut it would do nothing, because {doubt}. {}", Doubt::ADVICE)?;
+        }
     }
     match forecast.accounts_failed {
         0 => Ok(()),
@@ -116,6 +137,9 @@ async fn foretell(
 
 async fn sweep(sweeper: &Sweeper, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), SweepCommandError> {
     let report = sweeper.sweep_now().await?;
+    if let Some(doubt) = report.held_back {
+        return Err(SweepCommandError::ClockInDoubt(doubt));
+    }
     if !report.led {
         return Err(SweepCommandError::UnderWay);
     }
@@ -266,6 +290,7 @@ fn as_object(forecast: &Forecast) -> Value {
         "ticketsDeleted": rows.tickets,
         "securityDeleted": rows.security,
         "eventsDeleted": rows.events,
+        "heldBack": forecast.held_back.map(|doubt| doubt.to_string()),
     })
 }
 

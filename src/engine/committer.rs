@@ -11,6 +11,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use crate::disk::Disk;
 use crate::protocol::StoredOp;
 use crate::store::{Commit, CommitOutcome, Store, StoreError};
 
@@ -77,10 +78,11 @@ const fn moves_packed(commit: &Commit) -> bool {
 impl Committer {
     /// Starts the lanes; they end when every handle is gone and the queues are empty.
     #[must_use]
-    pub fn start(store: &Arc<dyn Store>, tasks: &TaskTracker) -> Self {
+    pub fn start(store: &Arc<dyn Store>, disk: &Disk, tasks: &TaskTracker) -> Self {
         let lane = |name: &'static str| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            start_lane(Lane { store: Arc::clone(store), name, blocks: false, waiting: tasks.clone() }, receiver);
+            let (store, disk, waiting) = (Arc::clone(store), disk.clone(), tasks.clone());
+            start_lane(Lane { store, disk, name, blocks: false, waiting }, receiver);
             sender
         };
         let lanes = (0..store.lanes().max(1)).map(|_| lane("ordinary")).collect();
@@ -105,6 +107,7 @@ impl Committer {
 
 struct Lane {
     store: Arc<dyn Store>,
+    disk: Disk,
     name: &'static str,
     /// Whether it has a thread of its own, which commits may block.
     blocks: bool,
@@ -199,6 +202,9 @@ impl Lane {
             }
             Err(error) => {
                 tracing::error!(%error, plans = commits.len(), "group commit failed");
+                if matches!(error, StoreError::Full(_)) {
+                    self.disk.refused();
+                }
                 let error = Arc::new(error);
                 commits.iter().map(|_| Err(Arc::clone(&error))).collect()
             }

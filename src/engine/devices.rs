@@ -25,13 +25,13 @@ impl SeenDevices {
     /// Takes note of an upload. Whether the device's row is due to be written.
     pub fn uploaded(&mut self, client_id: &str, now_ms: i64) -> bool {
         let written_at = self.see(client_id, now_ms);
-        written_at.is_none_or(|at| now_ms - at >= UPLOAD_WRITE_MS)
+        written_at.is_none_or(|at| !(0..UPLOAD_WRITE_MS).contains(&(now_ms - at)))
     }
 
     /// Takes note of a poll, unless the device was seen lately. Whether the device's row is due to be written.
     pub fn polled(&mut self, client_id: &str, now_ms: i64) -> bool {
         let known = self.0.iter().find(|seen| *seen.client_id == *client_id);
-        if known.is_some_and(|seen| now_ms - seen.last_seen_at < POLL_EVERY_MS) {
+        if known.is_some_and(|seen| (0..POLL_EVERY_MS).contains(&(now_ms - seen.last_seen_at))) {
             return false;
         }
         self.see(client_id, now_ms);

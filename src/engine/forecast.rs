@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::archive::bound;
 use super::retention::{EXPIRED_AT, Kept, Prefix, Standing, Verdict, judge};
 use super::sweeper::{Sweeper, millis};
+use crate::clock::Doubt;
 use crate::protocol::{Seq, UserId};
 use crate::store::{ArchiveReason, ArchivedRange, DueRows, RetentionRow, StoreError};
 
@@ -67,6 +68,8 @@ pub struct Forecast {
     pub ranges: Vec<DueRange>,
     /// What is deleted besides.
     pub rows: DueRows,
+    /// Why none of this would happen.
+    pub held_back: Option<Doubt>,
 }
 
 impl Forecast {
@@ -100,8 +103,8 @@ impl Sweeper {
     /// When the database fails as a whole; an account that can't be judged is counted.
     pub async fn forecast(&self) -> Result<Forecast, StoreError> {
         let now_ms = self.now_ms();
-        let mut forecast =
-            Forecast { rows: self.store().due_rows(self.due_before(now_ms)).await?, ..Forecast::default() };
+        let rows = self.store().due_rows(self.due_before(now_ms)).await?;
+        let mut forecast = Forecast { rows, held_back: self.doubt().await?, ..Forecast::default() };
         self.judge_all(now_ms, &mut forecast).await?;
         self.order_ranges(now_ms, &mut forecast).await?;
         Ok(forecast)

@@ -71,7 +71,7 @@ impl Handle {
     pub async fn start(store: Arc<dyn Store>, clock: Clock, options: Options) -> Result<Self, EngineError> {
         let tasks = TaskTracker::new();
         let cancel = CancellationToken::new();
-        let committer = Committer::start(&store, &tasks);
+        let committer = Committer::start(&store, &options.disk, &tasks);
         let notifier = Notifier::new(options.notifier.clone(), clock.clone());
         let admission =
             Admission::new(options.max_queued_requests, options.max_queued_bytes, options.max_queued_requests_per_user);
@@ -79,7 +79,7 @@ impl Handle {
         tasks.spawn(Arc::clone(&touches).run(options.touch_every, cancel.clone()));
         let tidier = Arc::new(Tidier::new(Arc::clone(&store)));
         tasks.spawn(Arc::clone(&tidier).run(cancel.clone()));
-        tasks.spawn(options.disk.clone().run(cancel.clone()));
+        tasks.spawn(options.disk.clone().run(Arc::clone(&store), cancel.clone()));
         let reclaimer = Arc::new(Reclaimer::new(Arc::clone(&store)));
         tasks.spawn(Arc::clone(&reclaimer).run(cancel.clone()));
         let peers = Arc::new(Peers::new());
@@ -217,7 +217,7 @@ impl Handle {
     /// Whether new data is refused because there is too little room on the disk.
     #[must_use]
     pub fn is_short_of_room(&self) -> bool {
-        self.context.options.disk.is_low()
+        self.context.options.disk.is_full()
     }
 
     /// Records that a device polls.

@@ -49,8 +49,8 @@ pub enum EngineError {
     /// The request's time was up; if it was an upload it may have been applied.
     #[error("request timeout, please retry")]
     Deadline,
-    /// There is too little room on the disk for new data; not applied.
-    #[error("the server's disk is nearly full, please retry later")]
+    /// There is too little room on the database's disk for new data; not applied.
+    #[error("the server's disk is full, please retry later")]
     DiskFull,
     /// The account's actor keeps failing and is kept stopped for a while; not applied.
     #[error("account temporarily unavailable, please retry")]
@@ -197,6 +197,10 @@ pub enum RestoreError {
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn store_trouble(error: StoreError) -> EngineError {
     match error {
+        StoreError::Full(_) => {
+            tracing::warn!(%error, "database disk full");
+            EngineError::DiskFull
+        }
         StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Unknown(_) | StoreError::Refused(_) => {
             tracing::warn!(%error, "database unavailable");
             EngineError::Unavailable

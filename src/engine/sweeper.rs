@@ -4,6 +4,8 @@
 //! Trouble with one account never stops the others, nor does one step that fails keep the next ones from being taken. A
 //! server takes a turn at most once an hour whichever instance it is; that a run is under way is marked in the database
 //! besides, so that a run that an operator asks for and a server's never meet.
+//!
+//! Everything here goes by age, so nothing is done while the clock is in doubt ([`crate::timekeeper`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,10 +20,11 @@ use super::recount::recount_account;
 use super::retention::{Standing, Verdict, judge};
 use super::sealer::{self, MIN_RUN, Scope, SealReport};
 use super::{EngineError, Handle};
-use crate::clock::Clock;
+use crate::clock::{Clock, Doubt};
 use crate::config::Retention;
 use crate::protocol::{Seq, UserId};
 use crate::store::{ArchiveReason, ArchivedRange, DueBefore, EVENT_RETENTION, Store, StoreError};
+use crate::timekeeper;
 
 /// Accounts looked at in one step.
 const ACCOUNTS_PER_STEP: usize = 200;
@@ -50,6 +53,8 @@ const SECURITY_LOG_FOR: Duration = Duration::from_hours(90 * 24);
 pub struct SweepReport {
     /// Whether this instance may sweep now; if not, another one does, or has just done so.
     pub led: bool,
+    /// Why nothing was done although it may.
+    pub held_back: Option<Doubt>,
     /// Steps that ended early because the database failed.
     pub steps_failed: u64,
     pub accounts_pruned: u64,
@@ -120,6 +125,8 @@ pub struct Sweeper {
     retention: Retention,
     /// Names this process among those that share the database.
     owner: String,
+    /// Whether somebody has confirmed the clock.
+    is_confirmed: bool,
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {
@@ -135,7 +142,13 @@ impl Sweeper {
     /// A sweeper; `owner` names this process among those that share the database.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, engine: Handle, clock: Clock, retention: Retention, owner: String) -> Self {
-        Self { store, engine, clock, retention, owner }
+        Self { store, engine, clock, retention, owner, is_confirmed: false }
+    }
+
+    /// The same for an operator who has confirmed that the clock is right.
+    #[must_use]
+    pub fn confirmed(self) -> Self {
+        Self { is_confirmed: true, ..self }
     }
 
     /// Sweeps after the start and then regularly, until cancelled.
@@ -166,6 +179,10 @@ impl Sweeper {
                     budget_exhausted = report.budget_exhausted,
                     "sweep finished"
                 ),
+                Ok(SweepReport { held_back: Some(doubt), .. }) => {
+                    tracing::error!(advice = Doubt::ADVICE, "the clean-up is held back: {doubt}");
+                    next = self.turn();
+                }
                 Ok(_) => {
                     tracing::debug!("another instance sweeps");
                     // It may be one that has been stopped in the middle of it.
@@ -185,10 +202,26 @@ impl Sweeper {
     /// # Errors
     /// When the database does not say whose turn it is; what fails later is counted in the report.
     pub async fn sweep(&self) -> Result<SweepReport, StoreError> {
+        if let Some(held_back) = self.hold_back().await? {
+            return Ok(held_back);
+        }
         if !self.lead(self.now_ms()).await? {
             return Ok(SweepReport::default());
         }
         self.sweep_now().await
+    }
+
+    /// Why nothing may be deleted now, if so.
+    pub(super) async fn doubt(&self) -> Result<Option<Doubt>, StoreError> {
+        if self.is_confirmed { Ok(None) } else { timekeeper::doubt(&*self.store, &self.clock).await }
+    }
+
+    /// The report of a run that the clock forbids.
+    async fn hold_back(&self) -> Result<Option<SweepReport>, StoreError> {
+        Ok(self.doubt().await?.map(|doubt| {
+            metrics::counter!("supersync_sweeps_total", "outcome" => "held_back").increment(1);
+            SweepReport { held_back: Some(doubt), ..SweepReport::default() }
+        }))
     }
 
     /// One run, whoever's turn it is, unless another one is under way.
@@ -197,6 +230,9 @@ impl Sweeper {
     /// When the database does not say whether another run is under way, or that has taken over from this one because it
     /// was not heard of for so long; what else fails is counted in the report.
     pub async fn sweep_now(&self) -> Result<SweepReport, StoreError> {
+        if let Some(held_back) = self.hold_back().await? {
+            return Ok(held_back);
+        }
         if !self.store.begin_sweep(&self.owner, self.now_ms(), LEASE).await? {
             return Ok(SweepReport::default());
         }

@@ -141,6 +141,12 @@ impl ApiError {
         error
     }
 
+    /// 503: there is no room for new data. Soon is too soon: somebody has to make room.
+    #[must_use]
+    pub fn disk_full(detail: impl std::fmt::Display) -> Self {
+        Self::unavailable("the server's disk is full, please retry later", detail).retry_after(60)
+    }
+
     /// 503: the request's time was up.
     #[must_use]
     pub fn deadline() -> Self {
@@ -229,10 +235,7 @@ impl From<EngineError> for ApiError {
             EngineError::NoAccount => Self::new(StatusCode::UNAUTHORIZED, "Account unavailable"),
             EngineError::Busy => Self::unavailable("server busy, please retry", &error).retry_after(1),
             EngineError::Deadline => Self::deadline(),
-            // Soon is too soon: somebody has to make room.
-            EngineError::DiskFull => {
-                Self::unavailable("the server's disk is nearly full, please retry later", &error).retry_after(60)
-            }
+            EngineError::DiskFull => Self::disk_full(&error),
             EngineError::Quarantined => Self::unavailable("account temporarily unavailable, please retry", &error),
             EngineError::Unavailable => Self::unavailable("database unavailable, please retry", &error),
             EngineError::Internal(_) => Self::internal(error),
@@ -297,6 +300,7 @@ impl From<AuthError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Full(_) => Self::disk_full(error),
             StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Unknown(_) => {
                 Self::unavailable("database unavailable, please retry", error)
             }

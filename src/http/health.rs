@@ -55,19 +55,16 @@ async fn alive() -> Response {
     encode::json(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// Requests are welcome: the database answers and the server is not stopping.
+/// Requests are welcome: the database answers and stores data, and the server is not stopping.
 async fn ready(State(state): State<AppState>) -> Response {
     let reason = if state.draining.is_cancelled() {
         "shutting down"
-    } else if database_answers(&state).await {
-        let mut body = json!({ "status": "ok" });
-        // What is there can still be read and deleted, so requests are welcome.
-        if state.engine.is_short_of_room() {
-            body["message"] = "the disk is nearly full: new data is refused".into();
-        }
-        return encode::json(StatusCode::OK, &body);
-    } else {
+    } else if !database_answers(&state).await {
         "database not responsive"
+    } else if state.engine.is_short_of_room() {
+        "the disk is full: new data is refused"
+    } else {
+        return encode::json(StatusCode::OK, &json!({ "status": "ok" }));
     };
     encode::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "error", "message": reason }))
 }

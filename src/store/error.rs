@@ -8,6 +8,9 @@ pub enum StoreError {
     /// Certainly not applied; trying again may help (connection refused, pool exhausted, serialisation failure, busy).
     #[error("database unavailable: {0}")]
     Unavailable(#[source] sqlx::Error),
+    /// Not applied: there is no room left on the database's disk.
+    #[error("the database's disk is full: {0}")]
+    Full(#[source] sqlx::Error),
     /// Certainly not applied: the statement ran longer than it may and was cancelled.
     #[error("database statement timed out: {0}")]
     Timeout(#[source] sqlx::Error),
@@ -72,8 +75,10 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::ColumnDecode { index, .. } => Self::Corrupt(format!("unreadable column {index}")),
             sqlx::Error::Database(_) => match code(&error).as_deref() {
                 Some("57014") => Self::Timeout(error),
+                // PostgreSQL: disk_full. SQLite: FULL (13), and IOERR_SHMSIZE, which is the same for the index of its log.
+                Some("53100" | "13" | "4874") => Self::Full(error),
                 // PostgreSQL: serialisation, deadlock, lock timeout, too many connections, starting up or shutting
-                // down, out of disk or memory.
+                // down, out of memory.
                 Some(code)
                     if matches!(code, "40001" | "40P01" | "55P03" | "25006")
                         || code.len() == 5
@@ -81,11 +86,9 @@ impl From<sqlx::Error> for StoreError {
                 {
                     Self::Unavailable(error)
                 }
-                // SQLite: BUSY (5), LOCKED (6), IOERR (10), FULL (13), CANTOPEN (14), with their extended forms in the
-                // higher bits.
+                // SQLite: BUSY (5), LOCKED (6), IOERR (10), CANTOPEN (14), with their extended forms in the higher bits.
                 Some(code)
-                    if code.len() < 5
-                        && code.parse::<u32>().is_ok_and(|n| matches!(n & 0xff, 5 | 6 | 10 | 13 | 14)) =>
+                    if code.len() < 5 && code.parse::<u32>().is_ok_and(|n| matches!(n & 0xff, 5 | 6 | 10 | 14)) =>
                 {
                     Self::Unavailable(error)
                 }
@@ -109,9 +112,11 @@ impl StoreError {
     /// The same error, for a call of which a part has been applied.
     pub(super) fn made_unknown(self) -> Self {
         match self {
-            Self::Unavailable(error) | Self::Timeout(error) | Self::Unknown(error) | Self::Internal(error) => {
-                Self::Unknown(error)
-            }
+            Self::Unavailable(error)
+            | Self::Full(error)
+            | Self::Timeout(error)
+            | Self::Unknown(error)
+            | Self::Internal(error) => Self::Unknown(error),
             other => other,
         }
     }
@@ -134,6 +139,7 @@ impl StoreError {
         };
         match self {
             Self::Unavailable(error) => Self::Unavailable(copy(error)),
+            Self::Full(error) => Self::Full(copy(error)),
             Self::Timeout(error) => Self::Timeout(copy(error)),
             Self::Unknown(error) => Self::Unknown(copy(error)),
             Self::Internal(error) => Self::Internal(copy(error)),
@@ -147,6 +153,7 @@ impl StoreError {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
+            Self::Full(_) => "full",
             Self::Timeout(_) => "timeout",
             Self::Unknown(_) => "unknown",
             Self::Corrupt(_) => "corrupt",

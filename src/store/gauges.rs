@@ -1,6 +1,8 @@
 //! What an operator's dashboards show of the database: its connections and how much it holds. Never on the path of a
 //! request; a look at the contents walks over the accounts, so it is taken every few minutes.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 
 use super::Result;
@@ -42,6 +44,8 @@ pub struct Holdings {
 pub trait GaugeStore: Send + Sync + 'static {
     /// The connections, by what they are for.
     fn pools(&self) -> Vec<PoolUse>;
+    /// Folders of this machine on whose disks the database lies; none: that can't be known from here.
+    async fn folders(&self) -> Result<Vec<PathBuf>>;
     /// What there is.
     async fn holdings(&self) -> Result<Holdings>;
 }

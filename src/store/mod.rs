@@ -79,7 +79,7 @@ pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use peers::PeerStore;
 pub use rebuild::heads_of_ops;
 pub use recount::{Charge, RecountStore};
-pub use retention::{DueBefore, DueRows, RetentionRow, RetentionStore};
+pub use retention::{DueBefore, DueRows, KnownTime, RetentionRow, RetentionStore};
 pub use security::{SecurityEvent, SecurityKind, SecurityStore};
 pub use segment::Segment;
 pub use sessions::{
@@ -96,6 +96,8 @@ pub use usage::{KindUsage, Parts, TableSize, UsageStore};
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many rows of a log one statement walks over when it leaves out a device's own operations.
 const SCAN_WINDOW: Seq = 10_000;
+/// About a megabyte.
+const ROOM_BYTES: i64 = 1024 * 1024;
 /// The role of the one instance that does housekeeping.
 const SWEEPER: &str = "sweeper";
 
@@ -140,6 +142,8 @@ pub trait Store:
 {
     /// Whether the database answers, within two seconds, on a connection that requests don't compete for.
     async fn ping(&self) -> Result<()>;
+    /// Writes about a megabyte where operations are stored, and takes it back: [`StoreError::Full`] if there is no room.
+    async fn try_room(&self) -> Result<()>;
     /// `sqlite` or `postgres`.
     fn kind(&self) -> &'static str;
     /// Closes all connections, after a checkpoint where there is such a thing.

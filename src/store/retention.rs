@@ -10,6 +10,8 @@ use crate::protocol::{Seq, UserId};
 
 /// The role of the one instance whose clean-up is under way.
 pub(super) const SWEEPING: &str = "sweeping";
+/// Not a role: the row's `expires_at` is the last time that is known to be right.
+pub(super) const RIGHT_TIME: &str = "clock";
 
 /// What decides whether an account has operations that may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,17 @@ pub struct DueRows {
     pub events: u64,
 }
 
+/// What the database knows of the time, Unix milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownTime {
+    /// The last time that a clock showed which was right.
+    pub right_ms: Option<i64>,
+    /// The newest time in any row, looked for only while there is no `right_ms`.
+    pub newest_ms: Option<i64>,
+    /// The clock of the database server, where it is another program's.
+    pub database_ms: Option<i64>,
+}
+
 /// Looking at what is due.
 #[async_trait]
 pub trait RetentionStore: Send + Sync + 'static {
@@ -75,6 +88,10 @@ pub trait RetentionStore: Send + Sync + 'static {
     async fn begin_sweep(&self, owner: &str, now_ms: i64, ttl: Duration) -> Result<bool>;
     /// The clean-up that `owner` has begun is over.
     async fn end_sweep(&self, owner: &str) -> Result<()>;
+    /// What the database knows of the time.
+    async fn known_time(&self) -> Result<KnownTime>;
+    /// Notes that a clock shows this time and is right.
+    async fn note_right_time(&self, owner: &str, now_ms: i64) -> Result<()>;
 }
 
 /// The same in both databases. The last operation is a row or ends a segment.
@@ -87,12 +104,45 @@ COALESCE((SELECT o.received_at FROM operations o WHERE o.user_id = s.user_id AND
 (SELECT g.max_received_at FROM segments g WHERE g.user_id = s.user_id AND g.last_seq = s.last_seq)) \
 FROM user_sync_state s WHERE s.user_id > $1 ORDER BY s.user_id LIMIT $2";
 
+/// A turn that lasts longer than a day was taken by a clock that was wrong.
 pub(super) const BEGIN_SWEEP: &str = "\
 INSERT INTO leadership (role, owner, expires_at) VALUES ($1, $2, $4) \
 ON CONFLICT (role) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at \
-WHERE leadership.owner = excluded.owner OR leadership.expires_at <= $3";
+WHERE leadership.owner = excluded.owner OR leadership.expires_at <= $3 OR leadership.expires_at > $3 + 86400000";
 
 pub(super) const END_SWEEP: &str = "DELETE FROM leadership WHERE role = $1 AND owner = $2";
+
+pub(super) const NOTE_RIGHT_TIME: &str = "\
+INSERT INTO leadership (role, owner, expires_at) VALUES ($1, $2, $3) \
+ON CONFLICT (role) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at";
+
+/// `$now` is the clock of the database server. Without a noted time the newest row tells, in tables that hold a few rows
+/// per account; a device is noted with its uploads.
+macro_rules! known_time_sql {
+    ($now:literal) => {
+        concat!(
+            "SELECT (SELECT expires_at FROM leadership WHERE role = $1), \
+             CASE WHEN NOT EXISTS (SELECT 1 FROM leadership WHERE role = $1) THEN (SELECT max(at) FROM \
+             (SELECT max(created_at) AS at FROM users UNION ALL SELECT max(last_seen_at) FROM sessions \
+             UNION ALL SELECT max(last_seen_at) FROM sync_devices \
+             UNION ALL SELECT max(archived_at) FROM archived_ranges) newest) END, ",
+            $now
+        )
+    };
+}
+
+macro_rules! decode_known_time {
+    ($row:expr) => {{
+        let row = $row;
+        (|| -> $crate::store::Result<$crate::store::KnownTime> {
+            Ok($crate::store::KnownTime {
+                right_ms: row.try_get(0)?,
+                newest_ms: row.try_get(1)?,
+                database_ms: row.try_get(2)?,
+            })
+        })()
+    }};
+}
 
 /// Each is the condition of the statement that deletes. `$now` names the database's clock in milliseconds.
 macro_rules! due_rows_sql {
@@ -154,4 +204,4 @@ macro_rules! decode_due_rows {
     }};
 }
 
-pub(super) use {decode_due_rows, decode_retention_row, due_rows_sql};
+pub(super) use {decode_due_rows, decode_known_time, decode_retention_row, due_rows_sql, known_time_sql};

@@ -122,7 +122,7 @@ pub const KNOWN_VALUES: &[(&str, &str, &[&str])] = &[
         &["malformed", "not_accepted", "too_many", "shutdown", "error", "full", "address"],
     ),
     ("supersync_rate_limited_total", "tier", &["own", "address", "network", "failed"]),
-    ("supersync_sweeps_total", "outcome", &["ok", "error"]),
+    ("supersync_sweeps_total", "outcome", &["ok", "error", "held_back"]),
     (
         "supersync_sweep_deleted_total",
         "kind",

@@ -6,5 +6,6 @@ mod harness;
 
 mod addresses;
 mod connections;
+mod full_disk;
 mod logins;
 mod sockets;

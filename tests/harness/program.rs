@@ -115,6 +115,13 @@ impl Program {
         command.args(arguments).stdin(Stdio::null()).output().await.expect("the program runs")
     }
 
+    /// The same with further settings.
+    pub async fn run_with(database: &TestDatabase, settings: &[(&str, &str)], arguments: &[&str]) -> Output {
+        let mut command = Self::command(database);
+        command.envs(settings.iter().copied());
+        command.args(arguments).stdin(Stdio::null()).output().await.expect("the program runs")
+    }
+
     /// Runs a command until this has happened, and then kills it. Says whether it had not ended before.
     pub async fn run_until(database: &TestDatabase, arguments: &[&str], happened: impl Future<Output = ()>) -> bool {
         let mut command = Self::command(database);

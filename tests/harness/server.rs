@@ -61,11 +61,8 @@ impl Server {
     /// The same with changed settings.
     pub async fn start_with(backend: Backend, change: impl FnOnce(&mut Config)) -> Self {
         let database = TestDatabase::create(backend).await;
-        let mut config = settings(&database);
-        change(&mut config);
-        let setup = Setup { options: Options::from(&config), config, clock: stopped_clock() };
         // Boxed: what a test awaits would be too large for the stack of some.
-        Box::pin(Self::run(database, setup)).await
+        Box::pin(Self::start_on(database, change)).await
     }
 
     /// The same with changed settings, of the engine too.
@@ -75,6 +72,14 @@ impl Server {
         let mut setup = Setup { options: Options::from(&config), config, clock: stopped_clock() };
         change(&mut setup);
         Box::pin(Self::run(database, setup)).await
+    }
+
+    /// The same on a database that the test has prepared.
+    pub async fn start_on(database: TestDatabase, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = settings(&database);
+        change(&mut config);
+        let setup = Setup { options: Options::from(&config), config, clock: stopped_clock() };
+        Self::run(database, setup).await
     }
 
     async fn run(database: TestDatabase, setup: Setup) -> Self {

@@ -266,8 +266,8 @@ async fn m22_a_nearly_full_disk_takes_nothing_new_and_gives_what_it_has(on: Back
     }
     assert_eq!(account.download(0).await.seqs(), [3]);
     assert_eq!(account.status().await["latestSeq"], 3);
-    let ready = account.get("/readyz").await.expect(200);
-    assert_eq!(ready.body, json!({ "status": "ok", "message": "the disk is nearly full: new data is refused" }));
+    let ready = account.get("/readyz").await.expect(503);
+    assert_eq!(ready.body, json!({ "status": "error", "message": "the disk is full: new data is refused" }));
     account.delete("/api/sync/data").await.ok();
     assert_eq!(account.status().await["latestSeq"], 0);
 }

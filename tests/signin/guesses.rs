@@ -15,6 +15,7 @@ on_both_databases! {
     many_networks_get_no_more_guesses_than_a_few,
     a_locked_address_has_its_other_ways_in,
     twenty_guesses_at_once_get_five_tries,
+    a_lock_of_a_clock_that_was_ahead_ends_with_it,
 }
 
 const WRONG: &str = "Invalid credentials";
@@ -61,6 +62,17 @@ async fn guesses_are_answered_alike_for_every_address(on: Backend) {
     for answers in said {
         assert_eq!(answers, expected);
     }
+}
+
+async fn a_lock_of_a_clock_that_was_ahead_ends_with_it(on: Backend) {
+    let world = world(on).await;
+    world.verified("a@b.co").await;
+    world.clock.set_by_ms(366 * DAY_MS);
+    lock(&world, AWAY, "a@b.co").await;
+    world.clock.set_by_ms(-366 * DAY_MS);
+    login_from(&world, AWAY, "a@b.co", "a guess").await.refused(401, WRONG);
+    login_from(&world, AWAY, "a@b.co", PASSWORD).await.ok();
+    lock(&world, AWAY, "a@b.co").await;
 }
 
 async fn a_lock_is_for_the_network_that_guessed(on: Backend) {

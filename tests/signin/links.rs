@@ -15,6 +15,7 @@ on_both_databases! {
     a_login_link_works_once_and_not_too_late,
     a_login_link_ends_a_lock,
     further_links_come_after_a_minute_and_up_to_five,
+    links_of_a_clock_that_was_ahead_are_void_and_keep_nobody_out,
     of_two_uses_at_once_one_signs_in,
     a_link_is_for_its_purpose_only,
     a_locked_account_gets_no_link_and_its_links_are_void,
@@ -146,6 +147,28 @@ async fn further_links_come_after_a_minute_and_up_to_five(on: Backend) {
     }
     ask().await.ok();
     assert_eq!(sent().await.len(), links.len() + 1, "used ones don't count");
+}
+
+async fn links_of_a_clock_that_was_ahead_are_void_and_keep_nobody_out(on: Backend) {
+    let world = world(on).await;
+    world.verified("a@b.co").await;
+    let ask = || world.post("/api/login/magic-link", json!({"email": "a@b.co"}));
+    let sent = async || world.links("a@b.co", "magic-login").await;
+    ask().await.ok();
+    world.clock.set_by_ms(12 * MONTH_MS);
+    for _ in 0..10 {
+        world.clock.advance_ms(LINK_GAP_MS);
+        ask().await.ok();
+    }
+    let early = sent().await;
+    world.clock.set_by_ms(-12 * MONTH_MS);
+    ask().await.ok();
+    let links = sent().await;
+    assert_eq!(links.len(), early.len() + 1);
+    let login = async |link: &String| world.post("/api/login/magic-link/verify", json!({"token": link})).await;
+    login(early.last().unwrap()).await.refused(401, BAD_LOGIN_LINK);
+    login(&links[0]).await.ok();
+    login(links.last().unwrap()).await.ok();
 }
 
 async fn of_two_uses_at_once_one_signs_in(on: Backend) {

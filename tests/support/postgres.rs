@@ -47,11 +47,21 @@ impl TestDatabase {
         PgConnection::connect(&self.url()).await.expect("connecting to the test database")
     }
 
+    /// Moves the database to a tablespace of its own in an empty folder. Nobody may be connected.
+    pub async fn move_to(&self, folder: &std::path::Path) {
+        let mut connection = connect(&self.admin).await;
+        let (name, folder) = (&self.name, folder.display());
+        execute(&mut connection, format!("CREATE TABLESPACE {name} LOCATION '{folder}'")).await;
+        execute(&mut connection, format!("ALTER DATABASE {name} SET TABLESPACE {name}")).await;
+        connection.close().await.expect("closing the admin connection");
+    }
+
     /// Removes the database, whoever is still connected. A test that fails leaves its database behind for inspection;
     /// the next run with the same process id removes it.
     pub async fn remove(self) {
         let mut connection = connect(&self.admin).await;
         execute(&mut connection, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)).await;
+        execute(&mut connection, format!("DROP TABLESPACE IF EXISTS {}", self.name)).await;
         connection.close().await.expect("closing the admin connection");
     }
 }

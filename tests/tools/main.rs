@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod clock;
 mod recount;
 mod sweep;
 mod top;

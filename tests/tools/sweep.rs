@@ -22,7 +22,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 async fn run(server: &Server, dry_run: bool, json: bool) -> Result<String, SweepCommandError> {
     let mut output = Vec::new();
-    let args = SweepArgs { dry_run, limit: 2, json };
+    let args = SweepArgs { dry_run, clock_is_right: false, limit: 2, json };
     let store = Arc::clone(&server.store);
     sweep::run(args, store, server.config(), server.clock.clone(), &mut output).await?;
     Ok(String::from_utf8(output).expect("text"))

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::finding::Report;
 use super::millis;
-use crate::clock::Clock;
+use crate::clock::{Clock, Doubt};
 use crate::config::{Config, Database};
 use crate::diagnosis::{self, Finding};
 use crate::store::doctor::{SchemaDifference, SchemaState, VitalSigns};
 use crate::store::{self, MigrationStatus, Store, StoreError};
+use crate::timekeeper;
 
 /// A database that takes longer to answer than this is worth a look.
 const SLOW_LOOK: Duration = Duration::from_millis(250);
@@ -147,7 +148,27 @@ pub(super) async fn check(
         integrity(store, fix, report).await?;
     }
     numbers(store, fix, report).await?;
-    housekeeping(store, config, clock.now_ms(), fix, report).await
+    let is_certain = known_time(store, config, clock, report).await?;
+    housekeeping(store, config, clock.now_ms(), fix && is_certain, report).await
+}
+
+/// Whether the clock fits what the database knows of the time, so that something may be deleted because of its age.
+async fn known_time(store: &dyn Store, config: &Config, clock: &Clock, report: &mut Report<'_>) -> io::Result<bool> {
+    const ID: &str = "clock";
+    let doubt = async {
+        let watched = timekeeper::of_known(clock.clone(), &store.known_time().await?, config.retention.leap());
+        timekeeper::doubt(store, &watched).await
+    };
+    let (is_certain, finding) = match doubt.await {
+        Ok(None) => (true, Finding::ok(ID, "this machine's clock fits the last time known to be right")),
+        Ok(Some(doubt)) => {
+            let found = format!("nothing is deleted because of its age: {doubt}");
+            (false, Finding::warning(ID, found, Doubt::ADVICE))
+        }
+        Err(error) => (false, failed(ID, &error)),
+    };
+    report.tell(finding)?;
+    Ok(is_certain)
 }
 
 fn vital_signs(signs: &VitalSigns, config: &Config) -> Vec<Finding> {

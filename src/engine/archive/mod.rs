@@ -350,7 +350,7 @@ impl Facts<'_> {
         let kept_ms = i64::try_from(options.archive_retention.as_millis()).unwrap_or(i64::MAX);
         let expires_at = range.archived_at.saturating_add(kept_ms);
         let successor = self.full_states.iter().find(|row| row.seq == range.to_seq + 1);
-        let obstacle = if expires_at <= engine.context().clock.now_ms() {
+        let obstacle = if expires_at <= engine.context().clock.certain_ms() {
             Some(Obstacle::Expired)
         } else if range.reason == ArchiveReason::Superseded {
             Some(Obstacle::Superseded)

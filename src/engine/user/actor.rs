@@ -460,7 +460,8 @@ impl Writer {
                     aside(is_large(&flight.batch), || self.applied(flight)).await;
                     // Others may have committed since: the next batch finds out by the fence.
                 }
-                Some(false) => self.again(flight, Facts::default()).await,
+                Some(false) if flight.attempt < MAX_ATTEMPTS => self.again(flight, Facts::default()).await,
+                Some(false) => fail(flight.batch, &self.slot.view(), "Database transaction failed, please retry"),
                 None => fail(flight.batch, &self.slot.view(), "Connection to the database lost, please retry"),
             },
             StoreError::Internal(_) | StoreError::Corrupt(_) if flight.batch.len() > 1 => {
@@ -469,6 +470,7 @@ impl Writer {
                     self.queue.push_front(pending);
                 }
             }
+            StoreError::Full(_) => refuse(flight.batch, &EngineError::DiskFull),
             StoreError::Timeout(_) => fail(flight.batch, &self.slot.view(), "Transaction timeout, please retry"),
             _ => fail(flight.batch, &self.slot.view(), "Database transaction failed, please retry"),
         }
@@ -596,11 +598,12 @@ fn violated(user: UserId, violation: invariants::Violation) -> EngineError {
     EngineError::Internal(violation)
 }
 
-/// Answers a batch that was not started.
+/// Answers a batch of which nothing was applied.
 fn refuse(batch: Vec<Pending>, error: &EngineError) {
     for pending in batch {
         let error = match error {
             EngineError::NoAccount => EngineError::NoAccount,
+            EngineError::DiskFull => EngineError::DiskFull,
             EngineError::Internal(text) => EngineError::Internal(text.clone()),
             _ => EngineError::Unavailable,
         };

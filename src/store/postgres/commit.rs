@@ -90,7 +90,7 @@ impl StoreError {
     /// Whether the server said so, and the connection can be used again.
     fn is_answer(&self) -> bool {
         match self {
-            Self::Unavailable(error) | Self::Timeout(error) | Self::Internal(error) => {
+            Self::Unavailable(error) | Self::Full(error) | Self::Timeout(error) | Self::Internal(error) => {
                 matches!(error, sqlx::Error::Database(_)) && !is_connection_lost(error)
             }
             _ => false,

@@ -1,5 +1,7 @@
 //! What dashboards show of the database.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use sqlx::Row as _;
 
@@ -12,6 +14,16 @@ const HOLDINGS: &str = holdings_sql!("bigint");
 const MAY_SEE_WAL: &str = "SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')";
 const WAL: &str = "SELECT CAST(COALESCE(sum(size), 0) AS bigint) FROM pg_ls_waldir()";
 
+/// The tablespaces in use, and the folder of the log; of a server on this machine that lets this role see its settings.
+const FOLDERS: &str = "\
+SELECT DISTINCT COALESCE(NULLIF(location, ''), (SELECT setting FROM pg_settings WHERE name = 'data_directory')) FROM (
+    SELECT pg_tablespace_location(dattablespace) FROM pg_database WHERE datname = current_database()
+    UNION SELECT pg_tablespace_location(reltablespace) FROM pg_class
+        WHERE relnamespace = current_schema()::regnamespace AND reltablespace <> 0
+    UNION SELECT ''
+) AS places (location)
+WHERE inet_server_addr() IS NULL OR inet_server_addr() = inet_client_addr()";
+
 #[async_trait]
 impl GaugeStore for PostgresStore {
     fn pools(&self) -> Vec<PoolUse> {
@@ -23,6 +35,13 @@ impl GaugeStore for PostgresStore {
             self.lanes.in_use("commits"),
             self.patient.in_use("own"),
         ]
+    }
+
+    async fn folders(&self) -> Result<Vec<PathBuf>> {
+        on_connection!(self.housekeeping, self.patience, "folders", |db| {
+            let folders: Vec<Option<String>> = sqlx::query_scalar(FOLDERS).fetch_all(&mut *db).await?;
+            Ok(folders.into_iter().flatten().map(PathBuf::from).collect())
+        })
     }
 
     async fn holdings(&self) -> Result<Holdings> {

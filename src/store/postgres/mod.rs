@@ -340,6 +340,12 @@ impl Store for PostgresStore {
         })
     }
 
+    async fn try_room(&self) -> Result<()> {
+        on_connection!(self.housekeeping, self.patience, "try_room", |connection| {
+            upkeep::try_room(connection).await
+        })
+    }
+
     fn kind(&self) -> &'static str {
         "postgres"
     }

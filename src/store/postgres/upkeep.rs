@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
 use super::{PostgresStore, on_connection, segments, sql};
@@ -11,7 +12,34 @@ use crate::store::discard::{Step, next_step};
 use crate::store::heads::TIDY_STEP;
 use crate::store::maintenance::{ARCHIVE_SIZES, decode_archive_size};
 use crate::store::row::{bound, decode_archive, decode_sealable};
-use crate::store::{ArchiveSize, ArchivedRange, MaintenanceStore, Result, SWEEPER, Sealable, StoreError, ttl_ms};
+use crate::store::{
+    ArchiveSize, ArchivedRange, MaintenanceStore, ROOM_BYTES, Result, SWEEPER, Sealable, StoreError, ttl_ms,
+};
+
+/// Where operations are stored, unless that is the database's own tablespace.
+const TABLESPACE: &str = "SELECT quote_ident(t.spcname) FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace \
+     WHERE c.oid = to_regclass('operations')";
+
+/// A table of one transaction takes the room of any other, and leaves nothing behind. The database takes no notice of what
+/// is missing until a file has to grow, which it does at once.
+pub(super) async fn try_room(connection: &mut PgConnection) -> Result<()> {
+    const ROW_BYTES: i64 = 1024;
+    let mut tx = connection.begin().await?;
+    let tablespace: Option<String> = sqlx::query_scalar(TABLESPACE).fetch_optional(&mut *tx).await?;
+    // Not that of temporary tables, which may be on another disk.
+    sqlx::query("SET LOCAL temp_tablespaces = ''").execute(&mut *tx).await?;
+    let tablespace = tablespace.map_or_else(String::new, |name| format!(" TABLESPACE {name}"));
+    // The name comes quoted from the database.
+    let sql = format!("CREATE TEMPORARY TABLE supersync_room (filler text) ON COMMIT DROP{tablespace}");
+    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await?;
+    sqlx::query("INSERT INTO supersync_room SELECT repeat(md5(n::text), $1) FROM generate_series(1, $2) n")
+        .bind(i32::try_from(ROW_BYTES / 32).unwrap_or(1))
+        .bind(ROOM_BYTES / ROW_BYTES)
+        .execute(&mut *tx)
+        .await?;
+    tx.rollback().await?;
+    Ok(())
+}
 
 #[async_trait]
 impl MaintenanceStore for PostgresStore {
@@ -143,7 +171,8 @@ impl MaintenanceStore for PostgresStore {
             let done = sqlx::query(
                 "INSERT INTO leadership (role, owner, expires_at) VALUES ($1, $2, $4) \
                  ON CONFLICT (role) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at \
-                 WHERE leadership.owner = excluded.owner OR leadership.expires_at <= $3",
+                 WHERE leadership.owner = excluded.owner OR leadership.expires_at <= $3 \
+                 OR leadership.expires_at > $3 + 86400000",
             )
             .bind(SWEEPER)
             .bind(owner.to_owned())

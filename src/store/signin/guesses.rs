@@ -45,12 +45,13 @@ macro_rules! guess_steps {
             let user = user.map(|row| decode_user!(&row)).transpose()?;
             let rows = sqlx::query(
                 "SELECT network, failures FROM failed_logins WHERE subject = $1 AND network IN ($2, $3) \
-                 AND expires_at > $4",
+                 AND expires_at > $4 AND expires_at <= $5",
             )
             .bind(failure_subject(email))
             .bind(places[0].to_owned())
             .bind(places[1].to_owned())
             .bind(now_ms)
+            .bind(now_ms + FAILURES_END_WITHIN_MS)
             .fetch_all(&mut *db)
             .await?;
             let mut failures = [0; 2];
@@ -79,9 +80,10 @@ macro_rules! guess_steps {
         ) -> Result<()> {
             let subject = failure_subject(email);
             let counted = sqlx::query(
-                "UPDATE failed_logins SET failures = CASE WHEN expires_at <= $3 THEN 1 ELSE failures + 1 END, \
-                 expires_at = CASE WHEN expires_at <= $3 THEN $4 WHEN failures + 1 = $5 THEN $6 ELSE expires_at END \
-                 WHERE subject = $1 AND network = $2",
+                "UPDATE failed_logins SET \
+                 failures = CASE WHEN expires_at <= $3 OR expires_at > $7 THEN 1 ELSE failures + 1 END, \
+                 expires_at = CASE WHEN expires_at <= $3 OR expires_at > $7 THEN $4 \
+                 WHEN failures + 1 = $5 THEN $6 ELSE expires_at END WHERE subject = $1 AND network = $2",
             )
             .bind(subject.clone())
             .bind(place.to_owned())
@@ -89,6 +91,7 @@ macro_rules! guess_steps {
             .bind(now_ms + rule.remembered_ms)
             .bind(rule.lock_at)
             .bind(now_ms + rule.lock_ms)
+            .bind(now_ms + FAILURES_END_WITHIN_MS)
             .execute(&mut *db)
             .await?;
             if counted.rows_affected() > 0 {

@@ -34,11 +34,12 @@ macro_rules! link_steps {
             lock_user(db, owner).await?;
             let rows = sqlx::query(
                 "DELETE FROM one_time_tokens WHERE token_hash = $1 AND purpose = $2 AND expires_at > $3 \
-                 RETURNING user_id, new_email, created_at",
+                 AND created_at <= $4 RETURNING user_id, new_email, created_at",
             )
             .bind(hash.to_vec())
             .bind(purpose.as_str())
             .bind(now_ms)
+            .bind(now_ms + MOST_AHEAD_MS)
             .fetch_all(&mut *db)
             .await?;
             rows.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).transpose()
@@ -68,11 +69,12 @@ macro_rules! link_steps {
             }
             let row = sqlx::query(
                 "SELECT COUNT(*), MAX(created_at) FROM one_time_tokens \
-                 WHERE user_id = $1 AND purpose = $2 AND expires_at > $3",
+                 WHERE user_id = $1 AND purpose = $2 AND expires_at > $3 AND created_at <= $4",
             )
             .bind(link.user)
             .bind(link.purpose.as_str())
             .bind(link.created_at)
+            .bind(link.created_at + MOST_AHEAD_MS)
             .fetch_one(&mut *db)
             .await?;
             let (unexpired, newest): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);

@@ -2,7 +2,6 @@
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::error::as_driver_error;
 use super::payload::Staged;
 use crate::protocol::{StoredOp, UserId};
 use crate::store::archives::check_adopted;
@@ -79,8 +78,12 @@ impl TransactNow for Lane<'_> {
                 seal(&tx, commit.user, segment)?;
             }
         }
-        // If the flush to disk fails, the transaction may or may not be found there later.
-        tx.commit().map_err(|error| Failure::Store(StoreError::Unknown(as_driver_error(error))))?;
+        tx.commit().map_err(|error| match StoreError::from(error) {
+            // Without room for its frames it has been rolled back.
+            full @ StoreError::Full(_) => Failure::Store(full),
+            // If the flush to disk fails, the transaction may or may not be found there later.
+            other => Failure::Store(other.made_unknown()),
+        })?;
         Ok(outcomes)
     }
 }

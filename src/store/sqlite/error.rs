@@ -97,10 +97,12 @@ mod tests {
             ffi::SQLITE_LOCKED,
             ffi::SQLITE_IOERR_FSYNC,
             ffi::SQLITE_IOERR_WRITE,
-            ffi::SQLITE_FULL,
             ffi::SQLITE_CANTOPEN,
         ] {
             assert!(matches!(failure(code), StoreError::Unavailable(_)), "{code}");
+        }
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_SHMSIZE] {
+            assert!(matches!(failure(code), StoreError::Full(_)), "{code}");
         }
         for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB] {
             assert!(matches!(failure(code), StoreError::Corrupt(_)), "{code}");

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use sqlx::Row as _;
@@ -25,6 +25,11 @@ impl GaugeStore for SqliteStore {
             self.logs.in_use("logs"),
             PoolUse { name: "readers", busy, most: self.most_readers },
         ]
+    }
+
+    async fn folders(&self) -> Result<Vec<PathBuf>> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Ok(vec![folder.unwrap_or(Path::new(".")).to_owned()])
     }
 
     async fn holdings(&self) -> Result<Holdings> {

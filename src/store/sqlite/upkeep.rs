@@ -217,7 +217,8 @@ impl MaintenanceStore for SqliteStore {
             let done = sqlx::query(
                 "INSERT INTO leadership (role, owner, expires_at) VALUES (?1, ?2, ?4) \
                  ON CONFLICT (role) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at \
-                 WHERE leadership.owner = excluded.owner OR leadership.expires_at <= ?3",
+                 WHERE leadership.owner = excluded.owner OR leadership.expires_at <= ?3 \
+                 OR leadership.expires_at > ?3 + 86400000",
             )
             .bind(SWEEPER)
             .bind(owner.to_owned())

@@ -139,10 +139,18 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     gauge("supersync_disk_size_bytes", "bytes", &[], "Size of the disk of DATA_DIR.", "None by itself."),
     gauge(
+        "supersync_database_disk_free_bytes",
+        "bytes",
+        &[],
+        "Room on the disk of the database: of several (tablespaces, log) the fullest. Missing: PostgreSQL runs on another machine, or does not tell this role where (pg_read_all_settings).",
+        "Below a tenth, or less than four days at the present growth.",
+    ),
+    gauge("supersync_database_disk_size_bytes", "bytes", &[], "Size of that disk.", "None by itself."),
+    gauge(
         "supersync_disk_refuses_data",
         "0 or 1",
         &[],
-        "Whether uploads are refused because the embedded database's disk has less room than MIN_FREE_DISK_BYTES; always 0 with PostgreSQL, whose disk is not seen from here.",
+        "Whether uploads are refused because the database's disk is full: the database has said so, or the embedded one's disk has less room than MIN_FREE_DISK_BYTES.",
         "1: nobody can upload.",
     ),
     gauge(

@@ -22,7 +22,14 @@ pub(super) const METRICS: &[Metric] = &[
         "clean-ups",
         &["outcome"],
         "Clean-ups, by outcome.",
-        "`error`: a part was not done; the log says which and why.",
+        "`error`: a part was not done; the log says which and why. `held_back`: the clock is in doubt.",
+    ),
+    gauge(
+        "supersync_clock_doubted",
+        "0 or 1",
+        &[],
+        "Whether this machine's clock is far from what else is known of the time.",
+        "1: nothing is deleted because of its age.",
     ),
     histogram(
         "supersync_sweep_seconds",

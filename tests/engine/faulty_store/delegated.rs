@@ -12,8 +12,8 @@ use supersync::store::doctor::{NextRows, NumbersBehind, Orphans, Selection, Vita
 use supersync::store::{
     AccountOverview, AccountStore, AddressChange, ArchiveStore, ArchivedRange, Authentication, Ceremony, Challenge,
     Charge, DatabaseFacts, DoctorStore, DueBefore, DueRows, FailureRule, GaugeStore, Holdings, InviteRow, KindUsage,
-    LinkPace, LoginStanding, NewInvite, NewPasskey, NewUser, OlderTokens, OneTimeToken, OverviewStore, Parts,
-    PasskeyRow, PasskeyUse, PeekedVerification, PoolUse, RecountStore, Result, RetentionRow, RetentionStore,
+    KnownTime, LinkPace, LoginStanding, NewInvite, NewPasskey, NewUser, OlderTokens, OneTimeToken, OverviewStore,
+    Parts, PasskeyRow, PasskeyUse, PeekedVerification, PoolUse, RecountStore, Result, RetentionRow, RetentionStore,
     SchemaDifference, SecurityEvent, SecurityStore, SessionId, SessionRow, SessionSeen, SessionStore, SignInStore,
     SignOut, SocketTicket, StagedPart, Standing, TableSize, TakenChallenge, TestStore, TokenPurpose, UndoLink, Unique,
     UsageStore, UserRow, VerificationLink,
@@ -96,6 +96,14 @@ impl RetentionStore for FaultyStore {
     async fn end_sweep(&self, owner: &str) -> Result<()> {
         self.count();
         self.inner.end_sweep(owner).await
+    }
+    async fn known_time(&self) -> Result<KnownTime> {
+        self.count();
+        self.inner.known_time().await
+    }
+    async fn note_right_time(&self, owner: &str, now_ms: i64) -> Result<()> {
+        self.count();
+        self.inner.note_right_time(owner, now_ms).await
     }
 }
 
@@ -393,6 +401,9 @@ impl SignInStore for FaultyStore {
 
 #[async_trait]
 impl GaugeStore for FaultyStore {
+    async fn folders(&self) -> Result<Vec<std::path::PathBuf>> {
+        self.inner.folders().await
+    }
     fn pools(&self) -> Vec<PoolUse> {
         self.inner.pools()
     }

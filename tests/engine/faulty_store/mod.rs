@@ -305,6 +305,9 @@ impl Store for FaultyStore {
         self.count();
         self.inner.ping().await
     }
+    async fn try_room(&self) -> Result<()> {
+        self.inner.try_room().await
+    }
     fn kind(&self) -> &'static str {
         self.inner.kind()
     }
