@@ -173,8 +173,8 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
         None => WithSettings::Serve,
     };
     // Only the server, and what makes tokens, needs the secret; where there is none, others don't make one.
-    let serves = matches!(command, WithSettings::Serve) && !command_line.print_config;
-    let loaded = if serves { Loaded::from_env()? } else { Loaded::from_env_to_look()? };
+    let is_server = matches!(command, WithSettings::Serve) && !command_line.print_config;
+    let loaded = if is_server { Loaded::from_env()? } else { Loaded::from_env_to_look()? };
     let Loaded { config, settings, warnings } = loaded;
     if command_line.print_config {
         for warning in warnings {

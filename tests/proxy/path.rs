@@ -3,6 +3,7 @@
 use super::front::Front;
 use super::harness::{Backend, Server, op};
 use super::message;
+use secrecy::ExposeSecret as _;
 
 /// The ways that the document shows, each with the addresses of this test.
 fn ways(upstream: &str) -> Vec<String> {
@@ -28,9 +29,9 @@ async fn pages_links_and_devices_find_a_server_under_a_path() {
         let (base, http) = (format!("{}/sync", front.https), front.client());
         let get = async |address: String| http.get(&address).send().await.expect("an answer");
 
-        let bare = get(base.clone()).await;
+        let without = get(base.clone()).await;
         assert_eq!(
-            (bare.status().as_u16(), &bare.headers()["location"]),
+            (without.status().as_u16(), &without.headers()["location"]),
             (308, &"/sync/".parse().expect("a value")),
             "{way}"
         );
@@ -43,7 +44,6 @@ async fn pages_links_and_devices_find_a_server_under_a_path() {
             assert_eq!(answer.status().as_u16(), 200, "{asset}");
             assert!(answer.headers()["cache-control"].to_str().expect("text").contains("immutable"), "{asset}");
         }
-        use secrecy::ExposeSecret as _;
         let link = link.expose_secret().replacen("https://localhost", &front.https, 1);
         assert!(link.starts_with(&format!("{base}/claim?token=")), "{link}");
         assert_eq!(get(link).await.status().as_u16(), 200);

@@ -600,8 +600,10 @@ fn count_outcomes(answer: &Answer) {
             metrics::counter!("supersync_quota_rejections_total").increment(1);
         }
         // Counted with other requests that are refused as a whole.
-        Answer::Snapshot(SnapshotReply::EncryptionRequired) | Answer::EncryptionRequired => {}
-        Answer::Done(_) | Answer::Busy => {}
+        Answer::Snapshot(SnapshotReply::EncryptionRequired)
+        | Answer::EncryptionRequired
+        | Answer::Done(_)
+        | Answer::Busy => {}
     }
 }
 
