@@ -3,7 +3,7 @@
 //!
 //! Trouble with one account never stops the others, nor does one step that fails keep the next ones from being taken. That
 //! a run is under way is marked in the database, so that two never meet; the mark of a process that has died is good for
-//! [`LEASE`] only. After a run in which every step was taken no server begins another one within the hour, whichever
+//! `LEASE` only. After a run in which every step was taken no server begins another one within the hour, whichever
 //! instance it is.
 //!
 //! Everything here goes by age, so nothing is done while the clock is in doubt ([`crate::timekeeper`]).
