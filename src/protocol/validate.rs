@@ -52,6 +52,14 @@ pub struct CheckedOp {
     pub check: Result<Box<ValidOp>, Rejection>,
 }
 
+impl CheckedOp {
+    /// Whether it can be stored, and is not encrypted.
+    #[must_use]
+    pub const fn brings_plaintext(&self) -> bool {
+        self.is_plain && self.check.is_ok()
+    }
+}
+
 /// A snapshot upload as the operation that it stands for (section 7.1).
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "what a request says, each for itself")]

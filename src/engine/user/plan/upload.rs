@@ -8,7 +8,7 @@ use crate::engine::user::heads::Head;
 use crate::engine::user::requests::Remembered;
 use crate::engine::user::work::{Answer, UploadOutcome};
 use crate::protocol::response::{OpResult, Rejection};
-use crate::protocol::validate::CheckedUpload;
+use crate::protocol::validate::{CheckedOp, CheckedUpload};
 use crate::protocol::{ClockOrdering, ErrorCode, OpType, StoredOp, ValidOp, identity, validate};
 use crate::store::{EntityKey, LEGACY_MISC};
 
@@ -40,8 +40,8 @@ impl Draft<'_> {
         let outcome = |results, deduplicated, fenced| Answer::Upload(UploadOutcome { results, deduplicated, fenced });
 
         // A device that starts from an encrypted full state refuses the whole download over one operation that is not
-        // (section 17.18).
-        if upload.ops.iter().any(|op| op.is_plain) && self.is_encrypted() == Some(true) {
+        // (section 17.18). What is refused for itself never gets there.
+        if upload.ops.iter().any(CheckedOp::brings_plaintext) && self.is_encrypted() == Some(true) {
             return Answer::EncryptionRequired;
         }
 
@@ -87,7 +87,7 @@ impl Draft<'_> {
         let used_before = next.sync.storage_used_bytes;
         for checked in &upload.ops {
             let follows_encrypted = next.encryption.is_some_and(|(_, is_encrypted)| is_encrypted);
-            if checked.is_plain && follows_encrypted {
+            if checked.brings_plaintext() && follows_encrypted {
                 return Answer::EncryptionRequired;
             }
             let verdict = match &checked.check {
