@@ -207,7 +207,14 @@ async fn postgres_that_has_gone_silent_is_told_at_once_and_found_again() {
         assert_eq!(probe(&server.base, "/livez").await.status, 200);
         wire.set(Network::Up);
         until(&server.base, "/readyz", 200, Duration::from_secs(10)).await;
-        cold.devices().await;
+        // It also looks who else is there before it answers again.
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        let answers = async {
+            while cold.get("/api/sync/devices").await.status != 200 {
+                pace.tick().await;
+            }
+        };
+        timeout(Duration::from_secs(10), answers).await.expect("it answers again");
     }
     assert_eq!(account.status().await["latestSeq"], 1, "what was refused was not stored");
     accepted(&account, Duration::from_secs(10)).await;
