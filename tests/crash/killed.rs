@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{Backend, LONG_PATIENCE as PATIENCE, Program, TestDatabase, ladder};
-use crate::witness::{Witness, check, create_account, whole_log};
+use crate::witness::{Witness, check, check_all, create_account};
 
 const KILLS: usize = 10;
 const ACCOUNTS: usize = 4;
@@ -84,13 +84,7 @@ async fn killed_under_load(backend: Backend) {
         // What was acknowledged before the download of the same sync failed, nobody has noted.
         assert!(witness.acknowledged.len() + witness.duplicates <= witness.made.len());
     }
-    check(&clients, &witnesses).await;
-    let made: usize = witnesses.iter().map(|witness| witness.made.len()).sum();
-    let mut stored = 0;
-    for client in &clients {
-        stored += whole_log(client).await.len();
-    }
-    assert_eq!(stored, made, "every operation ever made is stored once");
+    let made = check_all(&clients, &witnesses).await;
     let unheard: usize = witnesses.iter().map(|witness| witness.duplicates).sum();
     eprintln!("{made} operations over {KILLS} kills, {unheard} of them stored without the device having heard of it");
     program.kill().await;

@@ -59,7 +59,7 @@ impl Witness {
 }
 
 /// An account's log: place and op id.
-pub async fn whole_log(client: &Client) -> Vec<(Seq, String)> {
+async fn whole_log(client: &Client) -> Vec<(Seq, String)> {
     let (mut log, mut since) = (Vec::new(), 0);
     loop {
         let page = client.download(since, None, 1000).await.expect("a page");
@@ -89,6 +89,18 @@ pub async fn check(clients: &[Client], witnesses: &[Witness]) {
             witnesses.iter().filter(|w| w.account == account).flat_map(|w| &w.made).map(String::as_str).collect();
         assert!(places.keys().all(|id| made.contains(id)), "account {account} holds what nobody made");
     }
+}
+
+/// The same once nothing is pending any more: every operation ever made is stored. Returns their number.
+pub async fn check_all(clients: &[Client], witnesses: &[Witness]) -> usize {
+    check(clients, witnesses).await;
+    let made: usize = witnesses.iter().map(|witness| witness.made.len()).sum();
+    let mut stored = 0;
+    for client in clients {
+        stored += whole_log(client).await.len();
+    }
+    assert_eq!(stored, made, "every operation ever made is stored once");
+    made
 }
 
 pub async fn create_account(raw: &Raw, account: usize) -> String {
