@@ -4,11 +4,11 @@
 //! something else is treated like this:
 //!
 //! - up to [`SLEW_MS`] away: it is right. That is how synchronised clocks move.
-//! - further away for less than [`SETTLE_MS`]: a slip. The certain time goes on.
+//! - further away for less than [`SETTLE_MS`]: a slip. The certain time is used.
 //! - for longer, and at most a leap away (a week, or less with short retentions): it has been set. It is right.
 //! - for longer, and further ahead: it may be right (the server was off for months) or wrong. Its time is used, so that
 //!   new rows never look older than they are, but nothing ends by it and nothing is deleted until it is confirmed.
-//! - for longer, and further behind: the certain time goes on, so that new rows never look older than the existing ones.
+//! - for longer, and further behind: the certain time is used, so that new rows never look older than the existing ones.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};

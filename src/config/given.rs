@@ -141,7 +141,7 @@ impl Given {
             };
             match read(&path) {
                 Ok(text) => {
-                    // Whoever writes a file ends its last line; white space otherwise is a part of a secret.
+                    // Editors end the last line; any other white space is part of the secret.
                     let secret = text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']).to_owned();
                     if secret.trim().is_empty() {
                         let expected = format!("{} is empty; expected a file with the secret", path.display());

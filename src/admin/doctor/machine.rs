@@ -72,9 +72,9 @@ fn visitors(path: &Path) -> Option<Finding> {
     })
 }
 
-/// What commands left behind that were killed.
+/// Files left behind by killed commands.
 pub(super) fn abandoned(folder: &Path) -> Vec<Finding> {
-    // Whoever calls says what is wrong with a folder that can't be read.
+    // An unreadable folder is the caller's finding.
     let found = backup::abandoned(folder).unwrap_or_default();
     let told = found.into_iter().map(|file| {
         let file = file.display();

@@ -213,10 +213,7 @@ impl Draft<'_> {
 }
 
 fn all_rejected(upload: &CheckedUpload, rejection: impl Fn(bool) -> Rejection) -> Vec<OpResult> {
-    let result = |op: &crate::protocol::validate::CheckedOp| OpResult {
-        op_id: op.op_id.clone(),
-        outcome: Err(rejection(op.is_repair)),
-    };
+    let result = |op: &CheckedOp| OpResult { op_id: op.op_id.clone(), outcome: Err(rejection(op.is_repair)) };
     upload.ops.iter().map(result).collect()
 }
 
