@@ -36,8 +36,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     set -eu; \
     target=$(cat /target); \
     if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi; \
-    cargo build --locked --release --bin supersync --target "$target"; \
-    cp "target/$target/release/supersync" /supersync; \
+    cargo build --locked --profile dist --bin supersync --target "$target"; \
+    cp "target/$target/dist/supersync" /supersync; \
     mkdir -m 700 /data
 
 # glibc and what belongs to it: no shell, no package manager.

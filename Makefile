@@ -14,6 +14,7 @@
 # make package-walk   installs the Debian package in a copy of this machine; needs root
 # make image-walk    runs the Dockerfile's steps without a container engine; needs root
 
+# `release` builds fast; `dist` takes twice as long and is what packages and images hold.
 PROFILE ?= release
 CARGO ?= cargo
 
@@ -46,11 +47,12 @@ test-sqlite:
 	$(WITH_PROGRAMS) $(CARGO) test --locked --all-targets -- --skip postgres
 	$(CARGO) test --locked --doc
 
-test-postgres-versions:
-	for version in 16 17 18; do \
-		scripts/with-postgres-version $$version \
-			$(CARGO) test --locked --test store_contract --test scenarios -- --test-threads 8 postgres || exit 1; \
-	done
+# Side by side with -j3: the tests mostly wait.
+test-postgres-versions: test-postgres-16 test-postgres-17 test-postgres-18
+
+test-postgres-%:
+	scripts/with-postgres-version $* \
+		$(CARGO) test --locked --test store_contract --test scenarios -- --test-threads 4 postgres
 
 lint:
 	$(CARGO) fmt --check

@@ -107,7 +107,11 @@ fn main() -> ExitCode {
     match run(command_line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("supersync: {error}");
+            let mut causes = std::iter::successors(Some(&*error as &dyn std::error::Error), |error| error.source());
+            match causes.find_map(|cause| cause.downcast_ref::<StoreError>()?.advice()) {
+                Some(advice) => eprintln!("supersync: {error}. {advice}."),
+                None => eprintln!("supersync: {error}"),
+            }
             exit_code(&*error).into()
         }
     }

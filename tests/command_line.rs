@@ -254,6 +254,8 @@ fn exit_codes_are_for_scripts() {
     let output = run(&directory, &[SECRET, nowhere], &["user", "list"]);
     let said = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(output.status.code() == Some(5) && !said.contains("hunter2"), "{said}");
+    let is_one_line = said.lines().count() == 1 && said.ends_with("correct host and port in DATABASE_URL.\n");
+    assert!(is_one_line, "the reason and what to do about it, once: {said}");
 }
 
 #[test]

@@ -162,6 +162,27 @@ impl StoreError {
         }
     }
 
+    /// What the operator can do about a database that can't be reached, or may not be written to.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        let Self::Unavailable(error) = self else { return None };
+        Some(match (code(error).as_deref(), error) {
+            (Some("28P01" | "28000"), _) => {
+                "It refuses the user or the password. If the password was changed, put the new one into DATABASE_URL and \
+                 restart, or give the role the one that is there"
+            }
+            (Some("3D000"), _) => "Create the database, or name the right one in DATABASE_URL",
+            (Some("53300"), _) => "Raise max_connections in PostgreSQL, or lower DATABASE_MAX_CONNECTIONS",
+            (Some("57P03"), _) => "It is starting or stopping: wait",
+            (_, sqlx::Error::Io(error)) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+                "During a switchover, wait. Otherwise promote a server that DATABASE_URL names, or find out why writes were \
+                 stopped (a full disk?) and reset default_transaction_read_only"
+            }
+            (_, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => "Start it, or correct host and port in DATABASE_URL",
+            _ => return None,
+        })
+    }
+
     /// Whether the database server said so.
     pub(super) fn is_answer(&self) -> bool {
         self.driver().is_none_or(|error| matches!(error, sqlx::Error::Database(_)))

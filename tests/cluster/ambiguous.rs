@@ -11,7 +11,7 @@ const RUNS: i64 = 200;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_a_commit_whose_answer_is_lost_is_one_row() {
     let database = TestDatabase::create(Backend::Postgres).await;
-    let wire = Wire::to(&database).await;
+    let wire = Wire::to_database(&database).await;
     let program = Program::start_watched(&database, &[("DATABASE_URL", &wire.url())]).await;
     let token = account(&program, "ambiguous").await;
     let (email, base) = (String::new(), program.base.clone());

@@ -299,7 +299,7 @@ async fn run(scale: Scale) {
     let database = TestDatabase::create(Backend::Postgres).await;
     let mut nodes = Vec::new();
     for _ in 0..PROCESSES {
-        let mut node = Node { wire: Wire::to(&database).await, port: free_port(), program: None };
+        let mut node = Node { wire: Wire::to_database(&database).await, port: free_port(), program: None };
         node.start(&database).await;
         nodes.push(node);
     }

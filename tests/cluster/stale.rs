@@ -87,7 +87,7 @@ async fn postgres_what_a_frozen_process_could_not_tell_is_served_within_three_se
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_a_process_that_is_cut_off_serves_no_memory_and_answers_at_once() {
     let database = TestDatabase::create(Backend::Postgres).await;
-    let wire = Wire::to(&database).await;
+    let wire = Wire::to_database(&database).await;
     let a = Program::start_watched(&database, &[("DATABASE_URL", &wire.url())]).await;
     let b = Program::start_watched(&database, &[]).await;
     let token = account(&a, "cut-off").await;
@@ -133,7 +133,7 @@ async fn postgres_a_process_that_is_cut_off_serves_no_memory_and_answers_at_once
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_alone_without_a_database_memory_is_served_and_when_cut_off_it_is_not() {
     let database = TestDatabase::create(Backend::Postgres).await;
-    let wire = Wire::to(&database).await;
+    let wire = Wire::to_database(&database).await;
     let program = Program::start_watched(&database, &[("DATABASE_URL", &wire.url())]).await;
     let account = on(&program, &account(&program, "alone").await);
     let latest = upload(&account).await;

@@ -1,7 +1,7 @@
 //! A TCP connection between a server and its database that fails as networks do: it goes silent, refuses, or breaks in
 //! the middle of a commit.
 
-use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,45 +40,68 @@ pub enum Cut {
 
 /// A wire to a PostgreSQL server, until it is dropped.
 pub struct Wire {
-    port: u16,
-    url: Url,
+    pub port: u16,
+    url: String,
     shared: Arc<Shared>,
     _accepting: AbortOnDropHandle<()>,
 }
 
 struct Shared {
-    upstream: SocketAddr,
+    /// `host:port`.
+    upstream: String,
     mode: watch::Sender<Mode>,
-    /// For the next commit.
+    /// Where the next commit is cut.
     cut: Mutex<Option<Cut>>,
+    /// How often connections were lost.
+    losses: watch::Sender<usize>,
+    made: AtomicUsize,
 }
 
 impl Wire {
-    /// To this database.
-    pub async fn to(database: &TestDatabase) -> Self {
-        use secrecy::ExposeSecret as _;
-        let Database::Postgres { url, .. } = database.settings() else { panic!("there is a wire to PostgreSQL only") };
-        let url = Url::parse(url.expose_secret()).expect("an address");
-        let address = (url.host_str().expect("a host").to_owned(), url.port().unwrap_or(5432));
-        let upstream = tokio::net::lookup_host(address).await.expect("an address").next().expect("an address");
-        let shared = Arc::new(Shared { upstream, mode: watch::Sender::new(Mode::Open), cut: Mutex::new(None) });
+    /// To the server of this address.
+    pub async fn to(url: &str, mode: Mode) -> Self {
+        let server = Url::parse(url).expect("an address");
+        let shared = Arc::new(Shared {
+            upstream: format!("{}:{}", server.host_str().expect("a host"), server.port().unwrap_or(5432)),
+            mode: watch::Sender::new(mode),
+            cut: Mutex::new(None),
+            losses: watch::Sender::new(0),
+            made: AtomicUsize::new(0),
+        });
         let port = free_port();
-        let listener = listen(port).await;
+        let listener = if mode == Mode::Closed { None } else { Some(listen(port).await) };
         let accepting = tokio::spawn(accept(listener, port, Arc::clone(&shared)));
-        Self { port, url, shared, _accepting: AbortOnDropHandle::new(accepting) }
+        Self { port, url: url.to_owned(), shared, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
-    /// What a server's `DATABASE_URL` has to be.
-    pub fn url(&self) -> String {
-        let mut url = self.url.clone();
+    /// To a test's database.
+    pub async fn to_database(database: &TestDatabase) -> Self {
+        use secrecy::ExposeSecret as _;
+        let Database::Postgres { url, .. } = database.settings() else { panic!("there is a wire to PostgreSQL only") };
+        Self::to(url.expose_secret(), Mode::Open).await
+    }
+
+    /// The address of a database, by way of this wire.
+    pub fn through(&self, url: &str) -> String {
+        let mut url = Url::parse(url).expect("an address");
         url.set_host(Some("127.0.0.1")).expect("a host");
         url.set_port(Some(self.port)).expect("a port");
         url.into()
     }
 
+    /// The server's address, by way of this wire.
+    pub fn url(&self) -> String {
+        self.through(&self.url)
+    }
+
     /// From now on it is like this.
     pub fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
+    }
+
+    /// From now on nothing passes on the connections that there are, and neither side is told. New ones work.
+    pub fn lose_connections(&self) {
+        self.shared.losses.send_modify(|losses| *losses += 1);
     }
 
     /// The next commit's connection is reset there.
@@ -89,6 +112,11 @@ impl Wire {
     /// Whether that is still to come.
     pub fn is_cut_pending(&self) -> bool {
         self.shared.cut().is_some()
+    }
+
+    /// The number of connections so far.
+    pub fn made(&self) -> usize {
+        self.shared.made.load(Ordering::SeqCst)
     }
 }
 
@@ -108,21 +136,19 @@ async fn listen(port: u16) -> TcpListener {
     }
 }
 
-async fn accept(mut listener: TcpListener, port: u16, shared: Arc<Shared>) {
+async fn accept(mut listener: Option<TcpListener>, port: u16, shared: Arc<Shared>) {
     let mut mode = shared.mode.subscribe();
-    loop {
-        let closed = async { mode.wait_for(|mode| *mode == Mode::Closed).await.is_ok() };
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((client, _)) = accepted else { continue };
-                tokio::spawn(carry(client, Arc::clone(&shared)));
-            }
-            is_closed = closed => {
-                drop(listener);
-                if !is_closed || mode.wait_for(|mode| *mode != Mode::Closed).await.is_err() {
-                    return;
+    // Until the wire is dropped, and this with it.
+    while mode.wait_for(|mode| *mode != Mode::Closed).await.is_ok() {
+        let open = if let Some(open) = listener.take() { open } else { listen(port).await };
+        loop {
+            tokio::select! {
+                accepted = open.accept() => {
+                    let Ok((client, _)) = accepted else { continue };
+                    shared.made.fetch_add(1, Ordering::SeqCst);
+                    tokio::spawn(carry(client, Arc::clone(&shared)));
                 }
-                listener = listen(port).await;
+                _ = mode.wait_for(|mode| *mode == Mode::Closed) => break,
             }
         }
     }
@@ -135,8 +161,9 @@ fn reset(stream: &TcpStream) {
 
 /// Both directions of a connection, until one end closes it.
 async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
-    let mut mode = shared.mode.subscribe();
-    let Ok(mut server) = TcpStream::connect(shared.upstream).await else { return reset(&client) };
+    let (mut mode, mut losses) = (shared.mode.subscribe(), shared.losses.subscribe());
+    losses.mark_unchanged();
+    let Ok(mut server) = TcpStream::connect(&*shared.upstream).await else { return reset(&client) };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let mut commits = false;
@@ -147,6 +174,9 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
             Err(_) => return,
         }
         tokio::select! {
+            biased;
+            // Both ends stay open.
+            _ = losses.changed() => return std::future::pending().await,
             _ = mode.changed() => {}
             read = client.read(&mut asked) => {
                 let Ok(bytes @ 1..) = read else { return };

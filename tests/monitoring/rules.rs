@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{folder, program};
 
@@ -94,6 +94,34 @@ fn every_alert_has_a_section_in_the_runbook_and_a_unit_test() {
         let text = text.split("\n##").next().unwrap_or_default();
         for part in ["**Means.**", "**Look.**", "**Do.**"] {
             assert!(text.contains(part), "docs/runbook.md, {section}: {part} is missing");
+        }
+    }
+}
+
+/// The sources of all tests.
+fn sources(at: &Path) -> String {
+    let entries = fs::read_dir(at).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let texts = entries.map(|path| match path.extension() {
+        _ if path.is_dir() => sources(&path),
+        Some(end) if end == "rs" => fs::read_to_string(path).expect("UTF-8"),
+        _ => String::new(),
+    });
+    texts.collect()
+}
+
+#[test]
+fn what_the_runbook_says_of_recovery_is_tested() {
+    let runbook = fs::read_to_string(folder("../docs/runbook.md")).expect("the runbook");
+    let (_, part) = runbook.split_once("## What heals by itself\n").expect("the section");
+    let table = part.split("\n## ").next().expect("its text").lines().filter(|line| line.starts_with("| "));
+    let sources = sources(&folder("../tests"));
+    let faults: Vec<&str> = table.skip(2).collect();
+    assert!(faults.len() > 10, "the search itself works");
+    for fault in faults {
+        let tests: Vec<&str> = fault.rsplit('|').nth(1).expect("four columns").split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test holds this: {fault}");
+        for test in tests {
+            assert!(sources.contains(&format!("async fn {test}(")), "there is no test {test}: {fault}");
         }
     }
 }

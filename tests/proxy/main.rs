@@ -10,7 +10,6 @@ mod path;
 mod pooler;
 mod poolers;
 mod rolling;
-mod wire;
 
 use std::time::Duration;
 

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::harness::{
-    Account, Backend, LONG_PATIENCE, Program, Reply, Server, TestDatabase, free_port, http_client, op, receive,
+    Account, Backend, LONG_PATIENCE, Mode, Program, Reply, Server, TestDatabase, Wire, free_port, http_client, op,
+    receive,
 };
-use crate::wire::{Network, Wire};
 
 /// Writes are back within this time after a failover.
 const BACK: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ async fn server_at(change: impl FnOnce(&str) -> String) -> Server {
 
 /// A server whose way to the database can fail.
 async fn behind_a_wire() -> (Wire, Server) {
-    let wire = Wire::before(&address(), Network::Up);
+    let wire = Wire::to(&address(), Mode::Open).await;
     let server = server_at(|url| wire.through(url)).await;
     (wire, server)
 }
@@ -148,7 +148,7 @@ async fn postgres_connections_that_have_gone_silent_are_replaced_within_the_requ
     reads.join_all().await;
     // They rest for longer than they are trusted unasked; nothing tells when that is.
     tokio::time::sleep(Duration::from_secs(6)).await;
-    wire.cut();
+    wire.lose_connections();
     let start = Instant::now();
     let mut reads = JoinSet::new();
     for _ in 0..20 {
@@ -170,7 +170,7 @@ async fn postgres_statements_that_are_lost_on_the_way_are_given_up_in_seconds() 
         // Just used, so trusted.
         accepted(&account, BACK).await;
         account.devices().await;
-        wire.cut();
+        wire.lose_connections();
         let start = Instant::now();
         let reading = account.get("/api/sync/devices").await;
         assert!(reading.status == 200 || reading.status == 503, "{reading:?}");
@@ -185,27 +185,27 @@ async fn postgres_that_has_gone_silent_is_told_at_once_and_found_again() {
     let (wire, server) = behind_a_wire().await;
     let (account, cold) = (server.account().await, server.account().await);
     account.upload("A", &[op("A")]).await.ok();
-    for network in [Network::Silent, Network::Down] {
-        wire.set(network);
+    for mode in [Mode::Silent, Mode::Closed] {
+        wire.set(mode);
         let start = Instant::now();
         let change = [op("A")];
         let (uploading, reading, ready) =
             tokio::join!(account.upload("A", &change), cold.get("/api/sync/devices"), probe(&server.base, "/readyz"),);
         may_be_tried_again(&uploading);
-        assert_eq!((reading.status, ready.status), (503, 503), "{network:?}");
-        assert!(start.elapsed() < Duration::from_secs(20), "{network:?}: {:?}", start.elapsed());
+        assert_eq!((reading.status, ready.status), (503, 503), "{mode:?}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{mode:?}: {:?}", start.elapsed());
         // What is known is said at once, but for who tries again.
         let start = Instant::now();
         for _ in 0..20 {
             assert_eq!(cold.get("/api/sync/devices").await.status, 503);
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "{network:?}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(5), "{mode:?}: {:?}", start.elapsed());
         // From memory, if nobody else can have changed anything: a silence may be this server's alone.
-        let from_memory = if network == Network::Down { 200 } else { 503 };
-        assert_eq!(account.get("/api/sync/ops?sinceSeq=1").await.status, from_memory, "{network:?}");
-        assert_eq!(probe(&server.base, "/readyz/reads").await.status, from_memory, "{network:?}");
+        let from_memory = if mode == Mode::Closed { 200 } else { 503 };
+        assert_eq!(account.get("/api/sync/ops?sinceSeq=1").await.status, from_memory, "{mode:?}");
+        assert_eq!(probe(&server.base, "/readyz/reads").await.status, from_memory, "{mode:?}");
         assert_eq!(probe(&server.base, "/livez").await.status, 200);
-        wire.set(Network::Up);
+        wire.set(Mode::Open);
         until(&server.base, "/readyz", 200, Duration::from_secs(10)).await;
         // It also looks who else is there before it answers again.
         let mut pace = tokio::time::interval(Duration::from_millis(50));
@@ -231,7 +231,7 @@ async fn postgres_a_second_server_is_heard_again_after_its_line_has_gone_silent(
     let clock = server.clock.clone();
     let options = supersync::engine::Options::from(server.config());
     let other = supersync::engine::Handle::start(direct, clock, options).await.expect("it starts");
-    wire.cut();
+    wire.lose_connections();
     let trusts = async {
         while !(server.engine.trusts_memory() && other.trusts_memory()) {
             tokio::task::yield_now().await;
@@ -270,7 +270,7 @@ async fn postgres_that_refuses_the_user_is_unavailable_until_it_does_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_that_is_down_at_the_start_is_waited_for() {
     let database = TestDatabase::create(Backend::Postgres).await;
-    let wire = Wire::before(&address(), Network::Down);
+    let wire = Wire::to(&address(), Mode::Closed).await;
     let url = wire.through(&database.postgres().url());
     let port = free_port();
     let base = format!("http://127.0.0.1:{port}");
@@ -283,8 +283,8 @@ async fn postgres_that_is_down_at_the_start_is_waited_for() {
     let meanwhile = async {
         let listening = async { while http_client().get(format!("{base}/livez")).send().await.is_err() {} };
         timeout(LONG_PATIENCE, listening).await.expect("it answers probes");
-        for network in [Network::Down, Network::Silent] {
-            wire.set(network);
+        for mode in [Mode::Closed, Mode::Silent] {
+            wire.set(mode);
             assert_eq!(probe(&base, "/livez").await.status, 200);
             for path in ["/readyz", "/readyz/reads", "/health"] {
                 let reply = probe(&base, path).await;
@@ -295,14 +295,14 @@ async fn postgres_that_is_down_at_the_start_is_waited_for() {
             assert_eq!(reply.status, 503);
             assert!(reply.header("retry-after").is_some());
         }
-        wire.set(Network::Up);
+        wire.set(Mode::Open);
     };
     timeout(LONG_PATIENCE, async { tokio::join!(starting, meanwhile) }).await.expect("it serves in the end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_on_several_hosts_is_found_where_it_takes_writes() {
-    let (one, two) = (Wire::before(&address(), Network::Down), Wire::before(&address(), Network::Up));
+    let (one, two) = (Wire::to(&address(), Mode::Closed).await, Wire::to(&address(), Mode::Open).await);
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", one.port, two.port);
     let server = server_at(|given| {
         let url = url::Url::parse(given).expect("a URL");
@@ -314,8 +314,8 @@ async fn postgres_on_several_hosts_is_found_where_it_takes_writes() {
     assert_eq!(one.made(), 0);
     for (from, to) in [(&two, &one), (&one, &two)] {
         let before = to.made();
-        from.set(Network::Silent);
-        to.set(Network::Up);
+        from.set(Mode::Silent);
+        to.set(Mode::Open);
         accepted(&account, BACK).await;
         account.devices().await;
         until(&server.base, "/readyz", 200, BACK).await;

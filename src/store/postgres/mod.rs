@@ -83,7 +83,7 @@ pub struct PostgresOptions {
     pub statement_timeout: Duration,
     /// No connection is used for longer, or half as long again: what has moved meanwhile (names, roles, balancers) is found.
     pub lifetime: Duration,
-    /// Whether a server that can't be reached is waited for, however long.
+    /// Whether an unreachable database is waited for, however long, with the reason in the log. Otherwise it is an error.
     pub waits: bool,
 }
 
@@ -223,8 +223,12 @@ impl PostgresStore {
             lock_timeout: MIGRATION_LOCK_TIMEOUT,
             schema: options.schema.clone(),
         };
-        let direct =
-            Arc::new(Server::new(options.direct_url.as_ref().unwrap_or(&options.url), false, options.lifetime)?);
+        let direct = Arc::new(Server::new(
+            options.direct_url.as_ref().unwrap_or(&options.url),
+            false,
+            options.lifetime,
+            options.waits,
+        )?);
         let pooled = through_pooler(&options, &direct, &migrating).await?;
         if options.waits {
             wait_for(&direct, &migrating, Access::Writes).await?;
@@ -278,8 +282,10 @@ impl PostgresStore {
             lock_timeout: Duration::ZERO,
             schema: schema.map(str::to_owned),
         };
-        let mut connection =
-            Arc::new(Server::new(url, false, Duration::ZERO)?).connect(&session, Access::Reads).await?.connection;
+        let mut connection = Arc::new(Server::new(url, false, Duration::ZERO, false)?)
+            .connect(&session, Access::Reads)
+            .await?
+            .connection;
         refuse_upstream(&mut connection).await?;
         let status = migrate::status_postgres(&mut connection).await;
         connection.close().await?;
@@ -305,7 +311,7 @@ async fn through_pooler(
     direct: &Arc<Server>,
     session: &Session,
 ) -> Result<Option<Arc<Server>>> {
-    let pooled = Arc::new(Server::new(&options.url, true, options.lifetime)?);
+    let pooled = Arc::new(Server::new(&options.url, true, options.lifetime, options.waits)?);
     if options.waits {
         wait_for(&pooled, session, Access::Reads).await?;
     }

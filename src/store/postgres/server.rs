@@ -78,6 +78,8 @@ pub(super) struct Server {
     /// Whether a pooler in between hands sessions round, so that nothing lasts longer than a transaction.
     pub pooled: bool,
     lifetime: Duration,
+    /// Whether trouble is written to the log. A command ends with it instead.
+    logs: bool,
     /// The place of the host that was good last.
     preferred: AtomicUsize,
     state: Mutex<State>,
@@ -107,7 +109,7 @@ struct Trouble {
 }
 
 impl Server {
-    pub(super) fn new(url: &SecretString, pooled: bool, lifetime: Duration) -> Result<Self> {
+    pub(super) fn new(url: &SecretString, pooled: bool, lifetime: Duration, logs: bool) -> Result<Self> {
         let refused = |error: &dyn std::fmt::Display| {
             StoreError::Refused(format!("DATABASE_URL is not a PostgreSQL address: {error}"))
         };
@@ -129,6 +131,7 @@ impl Server {
             hosts: urls.iter().map(options).collect::<Result<_>>()?,
             pooled,
             lifetime,
+            logs,
             preferred: AtomicUsize::new(0),
             state: Mutex::new(State { heard: now, doubted: now, trouble: None }),
             watcher: tokio::sync::Mutex::new(None),
@@ -253,9 +256,10 @@ impl Server {
         let first = Trouble { since: now, tried: now, is_tried: false, logged: now, why: String::new(), bars_reads };
         let trouble = state.trouble.get_or_insert(first);
         trouble.bars_reads = bars_reads;
-        if trouble.why != why || now - trouble.logged > REMIND_EVERY {
+        if self.logs && (trouble.why != why || now - trouble.logged > REMIND_EVERY) {
             trouble.logged = now;
-            tracing::error!("the database can't be used: {why}. {}", advice(error));
+            let advice = error.advice().unwrap_or("See docs/runbook.md");
+            tracing::error!("the database can't be used: {why}. {advice}; the server keeps trying");
         }
         trouble.why = why;
     }
@@ -408,24 +412,4 @@ pub(super) fn silent() -> sqlx::Error {
 fn read_only() -> sqlx::Error {
     let text = "the database server takes no writes: it is a standby, or default_transaction_read_only is on";
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ReadOnlyFilesystem, text))
-}
-
-/// What the operator can do about it.
-fn advice(error: &StoreError) -> &'static str {
-    let Some(error) = error.driver() else { return "See docs/runbook.md" };
-    let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
-    match (code.as_deref(), error) {
-        (Some("28P01" | "28000"), _) => {
-            "It refuses the user or the password: was the password changed? Put the new one into DATABASE_URL and restart, \
-             or give the role the one that is there"
-        }
-        (Some("3D000"), _) => "Create the database, or name the right one in DATABASE_URL",
-        (Some("53300"), _) => "Raise max_connections in PostgreSQL, or lower DATABASE_MAX_CONNECTIONS",
-        (Some("57P03"), _) => "It is starting or stopping; nothing to do but wait",
-        (_, sqlx::Error::Io(error)) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
-            "During a switchover nothing is to be done. Otherwise promote a server that DATABASE_URL names, or look why writes \
-             were stopped (a full disk?) and reset default_transaction_read_only"
-        }
-        _ => "Start it, or correct host and port in DATABASE_URL; it is tried again all the time",
-    }
 }
