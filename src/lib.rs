@@ -29,6 +29,7 @@ pub mod language;
 pub mod mail;
 pub mod protocol;
 pub mod replay;
+pub mod server;
 pub mod spans;
 pub mod store;
 pub mod telemetry;

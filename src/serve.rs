@@ -1,4 +1,4 @@
-//! `supersync serve`: puts the parts together, and takes them apart in the reverse order when it is told to stop.
+//! `supersync serve`: opens the database, starts the server on its addresses, and stops it when it is told to.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -9,34 +9,23 @@ use secrecy::ExposeSecret as _;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
 use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery, OPERATOR, masked, private_folder};
-use supersync::engine::Options;
-use supersync::engine::sweeper::Sweeper;
-use supersync::events::Follower;
-use supersync::gauges::Gauges;
-use supersync::http::AppState;
 use supersync::mail::Mailer;
+use supersync::server::{Parts, Server, Upkeep};
 use supersync::store::Store;
 use supersync::telemetry::metrics;
 use supersync::telemetry::recent::Recent;
-use supersync::timekeeper::{self, Timekeeper};
-use supersync::{descriptors, engine, http, store};
+use supersync::{descriptors, http, store, timekeeper};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use uuid::Uuid;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::Failure;
 
-/// How long each part may take to stop once requests have ended.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Connections that the kernel keeps until they are accepted. Of the usual 128 a wave of devices that come back would lose
 /// some, and those try again after a second. `net.core.somaxconn` bounds it.
 const BACKLOG: u32 = 4096;
 /// A start that takes longer answers probes meanwhile.
 const WAIT_SILENTLY: Duration = Duration::from_secs(1);
-/// How often it is written down which sessions have been seen.
-const RECORD_SESSIONS_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves until a signal says stop.
 pub async fn run(config: Config) -> Result<(), Failure> {
@@ -49,11 +38,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     private_folder(&config.data_dir)
         .map_err(|error| format!("DATA_DIR {} can't be created: {error}", config.data_dir.display()))?;
 
-    let background = TaskTracker::new();
-    let stopping = CancellationToken::new();
     // Before the store, which records metrics from its first statement on.
     let recent = Arc::new(Recent::default());
-    start_metrics(&config, Arc::clone(&recent), &background, &stopping)?;
+    let _metrics = start_metrics(&config, Arc::clone(&recent))?;
     let mailer = Mailer::from_config(&config)?;
     let Some(store) = open_store(&config, &mut signals).await? else { return Ok(()) };
     if store.is_adopting().await? {
@@ -61,26 +48,14 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                     `supersync import --accept-partial` to serve what it has left"
             .into());
     }
-    let instance = Uuid::now_v7().to_string();
-    let clock = timekeeper::watched(&*store, Clock::System, config.retention.leap(), &instance).await?;
-    let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), mailer);
-    let engine = engine::Handle::start(Arc::clone(&store), clock.clone(), Options::from(&*config)).await?;
-    accounts.count_in(engine.memory());
-    background.spawn(Timekeeper::new(Arc::clone(&store), clock.clone(), instance.clone()).run(stopping.clone()));
-    let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, instance);
-    background.spawn(sweeper.run(stopping.clone()));
-    background.spawn(accounts.clone().run_janitor(config.limits.actor_idle, stopping.clone()));
+    let mut parts = Parts::of(&config, Clock::System, mailer);
+    parts.recent = recent;
+    parts.clock = timekeeper::watched(&*store, Clock::System, config.retention.leap(), &parts.instance).await?;
+    let server = Server::assemble(Arc::clone(&config), store, parts).await?;
 
-    background.spawn(Gauges::new(Arc::clone(&store), &config).run(stopping.clone()));
-
-    let follower = Follower::start(Arc::clone(&store), accounts.clone(), engine.clone(), clock.clone()).await?;
-    background.spawn(follower.run(stopping.clone()));
-    background.spawn(accounts.clone().run_recorder(RECORD_SESSIONS_EVERY, stopping.clone()));
-
-    let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port))?;
-    let state =
-        AppState::watched(Arc::clone(&config), engine.clone(), accounts.clone(), Arc::clone(&store), clock, recent);
-    let room = state.room;
+    let address = SocketAddr::new(config.host, config.port);
+    let listener = bind("HOST or PORT", address)?;
+    let room = server.state.room;
     if room.sockets < config.limits.max_sockets {
         tracing::warn!(
             files = descriptors::limit(),
@@ -90,20 +65,19 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             "too few files may be open for MAX_SOCKETS, so there will be fewer sockets"
         );
     }
-    let draining = CancellationToken::new();
-    let serving = http::serve(listener, state, draining.clone());
-    tokio::pin!(serving);
-    tracing::info!(address = %SocketAddr::new(config.host, config.port), database = store.kind(), version = env!("CARGO_PKG_VERSION"), "listening");
+    let database = server.store.kind();
+    let mut running = server.start(listener, Upkeep::Runs);
+    tracing::info!(%address, database, version = env!("CARGO_PKG_VERSION"), "listening");
     welcome(&config);
-    offer_claim(&config, &accounts).await;
+    offer_claim(&config, &running.accounts).await;
 
     let served = tokio::select! {
-        served = &mut serving => served,
+        served = running.ended() => served,
         () = signals.next() => {
             tracing::info!("stopping: running requests may finish");
-            draining.cancel();
+            running.drain();
             tokio::select! {
-                served = &mut serving => served,
+                served = running.ended() => served,
                 () = signals.next() => {
                     tracing::warn!("told to stop again: not waiting for requests");
                     Ok(())
@@ -114,19 +88,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     if let Err(error) = &served {
         tracing::error!(%error, "the listener failed");
     }
-    draining.cancel();
-    stopping.cancel();
-    background.close();
-    let stop = async {
-        engine.shutdown().await;
-        background.wait().await;
-        accounts.drain_mails().await;
-        store.close().await;
-    };
-    let stopped = tokio::time::timeout(STOP_PATIENCE, stop).await;
-    if stopped.is_err() {
-        tracing::warn!("something did not stop in time; what was acknowledged is stored");
-    }
+    running.stop().await;
     tracing::info!("stopped");
     served.map_err(Into::into)
 }
@@ -181,25 +143,22 @@ impl Signals {
     }
 }
 
-fn start_metrics(
-    config: &Config,
-    recent: Arc<Recent>,
-    background: &TaskTracker,
-    stopping: &CancellationToken,
-) -> Result<(), Failure> {
+/// Shows metrics until the answer is dropped.
+fn start_metrics(config: &Config, recent: Arc<Recent>) -> Result<DropGuard, Failure> {
+    let stopping = CancellationToken::new();
     let handle = metrics::install()?;
     if let Some(address) = config.metrics_addr {
         let listener = bind("METRICS_ADDR", address)?;
         let router = metrics::router(handle.clone(), recent);
         let serving = http::serve_few("metrics", listener, router, stopping.clone());
-        background.spawn(async {
+        tokio::spawn(async {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the metrics listener failed");
             }
         });
     }
-    background.spawn(metrics::keep_up(handle, stopping.clone()));
-    Ok(())
+    tokio::spawn(metrics::keep_up(handle, stopping.clone()));
+    Ok(stopping.drop_guard())
 }
 
 fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -7,13 +7,11 @@ use std::time::Duration;
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
 use supersync::config::Config;
-use supersync::engine::{Handle, Options};
-use supersync::http::{self, AppState};
 use supersync::mail::Mailer;
+use supersync::server::{Parts, Running, Server, Upkeep};
 use supersync::store;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a mail may take to be written.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +21,7 @@ pub struct Site {
     pub url: String,
     pub accounts: Accounts,
     folder: TempDir,
-    _running: DropGuard,
+    _running: Running,
 }
 
 impl Site {
@@ -53,18 +51,11 @@ impl Site {
         variables.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let config = Arc::new(Config::parse(&variables).expect("the settings are right"));
         let store = store::open(&config.database, config.timeouts.statement).await.expect("the store opens");
-        let clock = Clock::System;
         let mailer = Mailer::from_config(&config).expect("a folder for mails");
-        let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), mailer);
-        let engine =
-            Handle::start(Arc::clone(&store), clock.clone(), Options::from(&*config)).await.expect("the engine starts");
-        let state = AppState::new(config, engine, accounts.clone(), store, clock);
-        let stop = CancellationToken::new();
-        tokio::spawn({
-            let stop = stop.clone();
-            async move { http::serve(listener, state, stop).await.expect("the server runs until it is stopped") }
-        });
-        Self { url, accounts, folder, _running: stop.drop_guard() }
+        let parts = Parts::of(&config, Clock::System, mailer);
+        let server = Server::assemble(config, store, parts).await.expect("the server starts");
+        let running = server.start(listener, Upkeep::Runs);
+        Self { url, accounts: running.accounts.clone(), folder, _running: running }
     }
 
     /// From now on nobody has proven for a long time who they are, in any session.

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{Request, header};
 use secrecy::ExposeSecret as _;
-use supersync::accounts::Accounts;
 use supersync::clock::Clock;
 use supersync::config::Config;
-use supersync::engine::{Handle, Options};
-use supersync::http::{AppState, router};
 use supersync::mail::Mailer;
+use supersync::server::{Parts, Server};
 use supersync::store::{self, NewUser};
 use tower::ServiceExt as _;
 
@@ -28,30 +26,28 @@ fn a_poll_allocates_no_more_than_its_budget() {
     let (engine, router, request) = runtime.block_on(async {
         let variables = [("DATA_DIR".to_owned(), directory.path().to_string_lossy().into_owned())];
         let config = Arc::new(Config::parse(&variables.into()).expect("the settings are right"));
-        let clock = Clock::manual(1_800_000_000_000);
         let store = store::open(&config.database, config.timeouts.statement).await.expect("the store opens");
-        let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), Mailer::unavailable());
-        let engine =
-            Handle::start(Arc::clone(&store), clock.clone(), Options::from(&*config)).await.expect("the engine starts");
+        let parts = Parts::of(&config, Clock::manual(1_800_000_000_000), Mailer::unavailable());
+        let server = Server::assemble(config, store, parts).await.expect("the server starts");
         let user = NewUser {
             email: "poller@example.org".to_owned(),
             password_hash: None,
             is_verified: true,
-            created_at: clock.now_ms(),
+            created_at: server.clock.now_ms(),
             terms_accepted_at: None,
             storage_quota_bytes: 1 << 20,
         };
-        let user = store.create_user(&user).await.expect("the store works").expect("a new address");
-        let session = accounts.session_for(user).await.expect("a session");
+        let user = server.store.create_user(&user).await.expect("the store works").expect("a new address");
+        let session = server.accounts.session_for(user).await.expect("a session");
         let bearer = format!("Bearer {}", session.token.expose_secret());
-        let router = router(AppState::new(config, engine.clone(), accounts, store, clock));
+        let router = server.router();
         let request = move || {
             Request::get("/api/sync/ops?sinceSeq=0&excludeClient=B_a7Kx9Z")
                 .header(header::AUTHORIZATION, &bearer)
                 .body(Body::empty())
                 .expect("a sound request")
         };
-        (engine, router, request)
+        (server.engine, router, request)
     });
     let poll = |request: Request<Body>| {
         runtime.block_on(async {

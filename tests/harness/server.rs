@@ -10,17 +10,14 @@ use supersync::engine::forecast::Forecast;
 use supersync::engine::sealer::{self, Scope, SealReport};
 use supersync::engine::sweeper::Sweeper;
 use supersync::engine::{Handle, Options};
-use supersync::events::Follower;
-use supersync::http::{self, AppState};
 use supersync::mail::Mailer;
 use supersync::protocol::{Seq, UserId};
+use supersync::server::{self as app, Parts, Running, Upkeep};
 use supersync::store::{
     self, Authentication, Commit, CommitOutcome, LogRange, NewUser, SessionMethod, SnapshotChange, Store, SyncState,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::account::Account;
 use super::database::{Backend, TestDatabase};
@@ -44,12 +41,10 @@ pub struct Server {
     pub engine: Handle,
     pub accounts: Accounts,
     pub database: TestDatabase,
-    follower: Mutex<Follower>,
     setup: Setup,
     http: reqwest::Client,
-    /// Stops the server with this value.
-    running: DropGuard,
-    serving: JoinHandle<()>,
+    /// Stops with this value.
+    running: Mutex<Running>,
 }
 
 impl Server {
@@ -85,31 +80,21 @@ impl Server {
     async fn run(database: TestDatabase, setup: Setup) -> Self {
         let Setup { config, options, clock } = setup.clone();
         let store = store::open(&config.database, config.timeouts.statement).await.expect("the store opens");
-        let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), Mailer::unavailable());
-        let engine = Handle::start(Arc::clone(&store), clock.clone(), options).await.expect("the engine starts");
-        let follower = Follower::start(Arc::clone(&store), accounts.clone(), engine.clone(), clock.clone());
-        let follower = Mutex::new(follower.await.expect("events can be read"));
-        let state =
-            AppState::new(Arc::new(config), engine.clone(), accounts.clone(), Arc::clone(&store), clock.clone());
+        let parts = Parts { options, ..Parts::of(&config, clock, Mailer::unavailable()) };
+        let server = app::Server::assemble(Arc::new(config), store, parts).await.expect("the server starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let cancel = CancellationToken::new();
-        let serving = tokio::spawn({
-            let cancel = cancel.clone();
-            async move { http::serve(listener, state, cancel).await.expect("the server runs until it is stopped") }
-        });
+        let running = server.start(listener, Upkeep::ByHand);
         Self {
             base,
-            clock,
-            store,
-            engine,
-            accounts,
+            clock: running.clock.clone(),
+            store: Arc::clone(&running.store),
+            engine: running.engine.clone(),
+            accounts: running.accounts.clone(),
             database,
-            follower,
             setup,
             http: http_client(),
-            running: cancel.drop_guard(),
-            serving,
+            running: Mutex::new(running),
         }
     }
 
@@ -134,10 +119,10 @@ impl Server {
 
     /// Stops in an orderly way.
     pub async fn stop(self) -> (TestDatabase, Setup) {
-        self.running.disarm().cancel();
-        self.serving.await.expect("the server stops without a panic");
-        self.engine.shutdown().await;
-        self.store.close().await;
+        let mut running = self.running.into_inner();
+        running.drain();
+        running.ended().await.expect("the server stops without an error");
+        running.stop().await;
         (self.database, self.setup)
     }
 
@@ -259,7 +244,8 @@ impl Server {
     /// Acts on what was done to accounts elsewhere, as happens twice a second by itself. Returns how many events there
     /// were.
     pub async fn follow(&self) -> usize {
-        self.follower.lock().await.poll().await.expect("events can be read")
+        let mut running = self.running.lock().await;
+        running.follower.as_mut().expect("no other follows").poll().await.expect("events can be read")
     }
 
     /// The accounts of another process on the same database, as the command line has them.

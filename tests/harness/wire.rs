@@ -52,8 +52,10 @@ struct Shared {
     mode: watch::Sender<Mode>,
     /// Where the next commit is cut.
     cut: Mutex<Option<Cut>>,
-    /// How often connections were lost.
-    losses: watch::Sender<usize>,
+    /// Of the connections that there are, silent for ever.
+    losses: watch::Sender<()>,
+    /// Of the connections that there are, after new ones are refused.
+    resets: watch::Sender<()>,
     made: AtomicUsize,
 }
 
@@ -65,7 +67,8 @@ impl Wire {
             upstream: format!("{}:{}", server.host_str().expect("a host"), server.port().unwrap_or(5432)),
             mode: watch::Sender::new(mode),
             cut: Mutex::new(None),
-            losses: watch::Sender::new(0),
+            losses: watch::Sender::new(()),
+            resets: watch::Sender::new(()),
             made: AtomicUsize::new(0),
         });
         let port = free_port();
@@ -101,7 +104,7 @@ impl Wire {
 
     /// From now on nothing passes on the connections that there are, and neither side is told. New ones work.
     pub fn lose_connections(&self) {
-        self.shared.losses.send_modify(|losses| *losses += 1);
+        self.shared.losses.send_replace(());
     }
 
     /// The next commit's connection is reset there.
@@ -146,11 +149,14 @@ async fn accept(mut listener: Option<TcpListener>, port: u16, shared: Arc<Shared
                 accepted = open.accept() => {
                     let Ok((client, _)) = accepted else { continue };
                     shared.made.fetch_add(1, Ordering::SeqCst);
-                    tokio::spawn(carry(client, Arc::clone(&shared)));
+                    let (losses, resets) = (shared.losses.subscribe(), shared.resets.subscribe());
+                    tokio::spawn(carry(client, Arc::clone(&shared), losses, resets));
                 }
                 _ = mode.wait_for(|mode| *mode == Mode::Closed) => break,
             }
         }
+        drop(open);
+        shared.resets.send_replace(());
     }
 }
 
@@ -160,23 +166,26 @@ fn reset(stream: &TcpStream) {
 }
 
 /// Both directions of a connection, until one end closes it.
-async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
-    let (mut mode, mut losses) = (shared.mode.subscribe(), shared.losses.subscribe());
-    losses.mark_unchanged();
+async fn carry(
+    mut client: TcpStream,
+    shared: Arc<Shared>,
+    mut losses: watch::Receiver<()>,
+    mut resets: watch::Receiver<()>,
+) {
+    let mut mode = shared.mode.subscribe();
     let Ok(mut server) = TcpStream::connect(&*shared.upstream).await else { return reset(&client) };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let mut commits = false;
     loop {
-        match mode.wait_for(|mode| *mode != Mode::Silent).await.map(|mode| *mode) {
-            Ok(Mode::Closed) => return reset(&client),
-            Ok(_) => {}
-            Err(_) => return,
+        if mode.wait_for(|mode| *mode != Mode::Silent).await.is_err() {
+            return;
         }
         tokio::select! {
             biased;
             // Both ends stay open.
             _ = losses.changed() => return std::future::pending().await,
+            _ = resets.changed() => return reset(&client),
             _ = mode.changed() => {}
             read = client.read(&mut asked) => {
                 let Ok(bytes @ 1..) = read else { return };

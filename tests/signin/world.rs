@@ -12,11 +12,10 @@ use serde_json::{Value, json};
 use supersync::accounts::{Accounts, Address, HashParams, Passwords};
 use supersync::clock::Clock;
 use supersync::config::{Config, Controller};
-use supersync::engine::{Handle, Options};
-use supersync::http::AppState;
 use supersync::http::address::Peer;
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
+use supersync::server::{Parts, Server};
 use supersync::store::{self, Store};
 use tower::ServiceExt as _;
 
@@ -129,11 +128,11 @@ async fn open(
     let store = store::open(&config.database, config.timeouts.statement).await.unwrap();
     let mailer =
         if mail { Mailer::with_transport(Arc::clone(&outbox) as Arc<dyn Transport>) } else { Mailer::unavailable() };
-    let passwords = Passwords::new(CHEAP, 4);
-    let accounts = Accounts::with_passwords(Arc::clone(&store), &config, clock.clone(), mailer, passwords);
-    let engine = Handle::start(Arc::clone(&store), clock.clone(), Options::from(&config)).await.unwrap();
-    let state = AppState::new(Arc::new(config), engine, accounts.clone(), Arc::clone(&store), clock.clone());
-    World { accounts, store, clock, outbox, router: supersync::http::router(state), cookies: Arc::default(), database }
+    let parts = Parts { passwords: Passwords::new(CHEAP, 4), ..Parts::of(&config, clock, mailer) };
+    let server = Server::assemble(Arc::new(config), store, parts).await.unwrap();
+    let router = server.router();
+    let Server { accounts, store, clock, .. } = server;
+    World { accounts, store, clock, outbox, router, cookies: Arc::default(), database }
 }
 
 impl World {

@@ -11,6 +11,7 @@ on_both_databases! {
     a_log_that_was_begun_again_there_is_kept,
     what_was_taken_over_gives_way,
     what_was_verified_there_is_kept,
+    what_was_changed_there_in_an_account_deleted_here_is_kept,
     what_was_not_measured_is_counted,
     the_whole_clock_of_the_newest_full_state_goes_there_and_back,
 }
@@ -120,6 +121,25 @@ async fn what_was_verified_there_is_kept(target: Backend) {
     let (_, code) = export(&target, &old, &["--overwrite"]).await;
     assert_eq!(code, Some(0));
     assert_eq!(old.rows("SELECT user_id FROM passkeys").await, [json!({ "user_id": 2 })]);
+}
+
+async fn what_was_changed_there_in_an_account_deleted_here_is_kept(target: Backend) {
+    let target = TestDatabase::create(target).await;
+    let old = OldDatabase::with_data().await;
+    imported(&old, &target, &[]).await;
+    target.tamper("DELETE FROM users WHERE id IN (1, 2)").await;
+    old.run("UPDATE operations SET payload = '{}' WHERE user_id = 2 AND server_seq = 25").await;
+    let ours = "SELECT id FROM users WHERE id IN (1, 2)";
+    for (further, left) in [(&["--dry-run"] as &[&str], json!([{ "id": 1 }, { "id": 2 }])), (&[], json!([{ "id": 2 }]))]
+    {
+        let (report, code) = export(&target, &old, &[&["--delete-missing"], further].concat()).await;
+        assert_eq!((code, &report["missing"]["deletedThere"]), (Some(1), &json!(1)), "{report}");
+        assert!(reason(&report, 2).contains("was deleted here"), "{report}");
+        assert_eq!(json!(old.rows(ours).await), left);
+    }
+    let (report, code) = export(&target, &old, &["--delete-missing", "--overwrite"]).await;
+    assert_eq!((code, &report["missing"]["deletedThere"]), (Some(0), &json!(1)), "{report}");
+    assert_eq!(old.rows(ours).await, Vec::<Value>::new());
 }
 
 async fn what_was_not_measured_is_counted(target: Backend) {

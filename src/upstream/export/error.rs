@@ -157,6 +157,12 @@ pub enum AccountFault {
     /// The target has a passkey that we never had.
     #[error("in the target it has a passkey that this server never had: {}", WENT_ON)]
     NewPasskey,
+    /// It was deleted here, and the old server has worked on it.
+    #[error(
+        "it was deleted here, but what the target holds of it is not what was taken over: the old server has gone on \
+         working, or an earlier export has written there. --delete-missing deletes it only with --overwrite"
+    )]
+    DeletedHere,
     /// Its address was verified there.
     #[error("in the target its address has been verified, which it is not here: {}", WENT_ON)]
     Verified,

@@ -27,6 +27,14 @@ pub struct Taken {
     pub digest: String,
 }
 
+impl Taken {
+    /// Whether the target's log of this account is what was taken over.
+    pub(super) async fn is_still(&self, connection: &mut PgConnection, user: i32) -> sqlx::Result<bool> {
+        let as_taken = Some((self.op_count, self.digest.clone()));
+        Ok(log_digest(connection, user).await? == as_taken)
+    }
+}
+
 /// The target's newest operation of an account whose data set here begins after it.
 pub(super) struct Newest {
     seq: Seq,
@@ -73,8 +81,7 @@ impl Newest {
             Some(id == self.id)
         } else if let Some(taken) = taken.filter(|taken| self.seq <= taken.last_seq) {
             // Nothing was added or removed since.
-            let as_taken = Some((taken.op_count, taken.digest.clone()));
-            Some(self.seq >= taken.first_seq && log_digest(tx, user).await? == as_taken)
+            Some(self.seq >= taken.first_seq && taken.is_still(tx, user).await?)
         } else {
             None
         };

@@ -157,7 +157,11 @@ async fn all(
     source.read(SMALL_QUEUE, source::passkeys, async |from| stage::passkeys(connection, from).await).await?;
     let links = source.read(SMALL_QUEUE, source::links, async |from| stage::links(connection, from, taken_at).await);
     report.lost.links = links.await?;
-    report.missing = stage::missing(connection, highest, options.taken.as_ref(), options.delete_missing).await?;
+    let (missing, changed) = stage::missing(connection, highest, options).await?;
+    report.missing = missing;
+    for account in changed {
+        report.accounts.failed.add(FailedAccount { account, reason: AccountFault::DeletedHere.to_string() });
+    }
     stage::addresses(connection).await?;
     let accounts = source.read(QUEUE, source::accounts, async |from| {
         let mut stream = Stream::new(from, progress);

@@ -2,15 +2,12 @@
 //!
 //! Addresses and passkeys are unique among all accounts there, so that what one account may have depends on the others.
 
-use std::collections::HashMap;
-
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::sync::mpsc;
 
-use super::ExportError;
-use super::known::Taken;
 use super::report::{Missing, MissingAccount};
 use super::source::{Account, Link, Passkey};
+use super::{ExportError, Options};
 use crate::protocol::UserId;
 
 /// Rows sent at a time.
@@ -131,16 +128,17 @@ pub(super) async fn links(
     Ok(count)
 }
 
-/// Finds the target's accounts that this server does not have, and deletes those that it had once, if `delete`.
-/// `highest`: the highest number that this server has given out. Above it the target's accounts are its own. `taken`: the
-/// accounts that were taken over, if that is known; others were left out then, and never deleted here.
+/// Finds the target's accounts that this server does not have, and deletes those that it had once, if that is wanted.
+/// `highest`: the highest number that this server has given out. Above it the target's accounts are its own. Where it is
+/// known which accounts were taken over, the others were left out then, and never deleted here; and an account is
+/// deleted only as it was taken over, unless `overwrite` is wanted. Returns also the accounts that are not.
 pub(super) async fn missing(
     connection: &mut PgConnection,
     highest: i64,
-    taken: Option<&HashMap<UserId, Taken>>,
-    delete: bool,
-) -> Result<Missing, ExportError> {
-    let mut missing = Missing::default();
+    options: &Options,
+) -> Result<(Missing, Vec<UserId>), ExportError> {
+    let taken = options.taken.as_ref();
+    let (mut missing, mut changed) = (Missing::default(), Vec::new());
     let mut after = 0;
     loop {
         let rows = sqlx::query(
@@ -156,15 +154,21 @@ pub(super) async fn missing(
             let (id, operations): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
             after = id;
             let account = MissingAccount { account: id.into(), operations };
-            let was_here = taken.is_none_or(|taken| taken.contains_key(&i64::from(id)));
-            if i64::from(id) > highest || !was_here {
+            let then = taken.map(|taken| taken.get(&i64::from(id)));
+            if i64::from(id) > highest || matches!(then, Some(None)) {
                 missing.unknown.add(account);
-            } else {
-                deleted_here.push(id);
-                missing.deleted_here.add(account);
+                continue;
+            }
+            missing.deleted_here.add(account);
+            if !options.delete_missing {
+                continue;
+            }
+            match then.flatten() {
+                Some(then) if !options.overwrite && !then.is_still(connection, id).await? => changed.push(id.into()),
+                _ => deleted_here.push(id),
             }
         }
-        if delete && !deleted_here.is_empty() {
+        if !deleted_here.is_empty() {
             // What belongs to an account goes with it.
             let done = sqlx::query("DELETE FROM users WHERE id = ANY($1)")
                 .bind(deleted_here)
@@ -173,7 +177,7 @@ pub(super) async fn missing(
             missing.deleted_there += done.rows_affected();
         }
         if rows.len() < DELETED {
-            return Ok(missing);
+            return Ok((missing, changed));
         }
     }
 }
