@@ -17,6 +17,8 @@ mod database;
 pub use database::{UNENCODED, is_unencoded, postgres_address, postgres_hosts};
 mod dotenv;
 mod given;
+#[cfg(test)]
+mod golden;
 mod legal;
 mod mail;
 mod mask;
