@@ -3,12 +3,9 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
+use super::documents::equals;
 use super::{Loaded, as_env_file, dotenv};
-
-/// Set it, and the files are written instead of compared.
-const UPDATE: &str = "UPDATE_GOLDEN";
 
 fn printed(given: &HashMap<String, String>) -> String {
     let Loaded { config, settings, warnings } = Loaded::parse(given).expect("valid");
@@ -20,20 +17,11 @@ fn printed(given: &HashMap<String, String>) -> String {
     text
 }
 
-fn equals(file: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/golden").join(file);
-    if std::env::var_os(UPDATE).is_some() {
-        std::fs::write(&path, text).expect("written");
-    }
-    let golden = std::fs::read_to_string(&path).expect("it is there");
-    assert!(golden == text, "{file} is not what is shown; {UPDATE}=1 writes it:\n{text}");
-}
-
 #[test]
 fn an_empty_environment() {
     // Without it one would be generated.
     let secret = ("JWT_SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned());
-    equals("empty.txt", &printed(&HashMap::from([secret])));
+    equals("src/config/golden/empty.txt", &printed(&HashMap::from([secret])));
 }
 
 #[test]
@@ -41,5 +29,5 @@ fn every_name_that_was_ever_read() {
     let (assignments, strays) = dotenv::parse(include_str!("golden/full.env"));
     assert!(strays.is_empty(), "{strays:?}");
     let given = assignments.into_iter().map(|assignment| (assignment.name, assignment.value)).collect();
-    equals("full.txt", &printed(&given));
+    equals("src/config/golden/full.txt", &printed(&given));
 }
