@@ -19,26 +19,26 @@ pub struct RateLimit {
 pub enum RateGroup {
     /// Signing in, registering, and changing credentials: password hashes and mails.
     SignIn,
-    /// Operations and full states of clients.
-    Uploads,
-    /// Everything that reads little, sockets and pages.
+    /// Requests that write or replace data.
+    Writes,
+    /// Requests that read, pages, and everything else.
     Reads,
-    /// Requests that read or replace whole data sets.
-    Expensive,
+    /// WebSockets and tickets for them.
+    Sockets,
 }
 
 impl RateGroup {
     /// Every group, by its number.
-    pub const ALL: [Self; 4] = [Self::SignIn, Self::Uploads, Self::Reads, Self::Expensive];
+    pub const ALL: [Self; 4] = [Self::SignIn, Self::Writes, Self::Reads, Self::Sockets];
 
     /// Its name in `RATE_LIMITS`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SignIn => "sign-in",
-            Self::Uploads => "uploads",
+            Self::Writes => "writes",
             Self::Reads => "reads",
-            Self::Expensive => "expensive",
+            Self::Sockets => "sockets",
         }
     }
 }
@@ -49,7 +49,7 @@ pub(super) type Factors = Option<[u32; 4]>;
 pub(super) const FACTORS: Kind<Factors> = Kind::new(
     "`on`, `off` or factors",
     "expected on, off, a factor from 0.01 to 1000 such as 2, or factors of groups such as sign-in=4, reads=0.5 (groups: \
-     sign-in, uploads, reads, expensive)",
+     sign-in, writes, reads, sockets)",
     factors,
 );
 
@@ -161,9 +161,11 @@ rates! {
     /// `DELETE /api/account`
     delete_account: SignIn, 3 per 15, "RATE_LIMIT_DELETE_ACCOUNT_PER_15_MINUTES";
     /// `POST /api/sync/ops`
-    upload: Uploads, 100 per 1, "RATE_LIMIT_UPLOADS_PER_MINUTE";
+    upload: Writes, 100 per 1, "RATE_LIMIT_UPLOADS_PER_MINUTE";
     /// `POST /api/sync/snapshot`
-    snapshot: Uploads, 10 per 15, "RATE_LIMIT_SNAPSHOTS_PER_15_MINUTES";
+    snapshot: Writes, 10 per 15, "RATE_LIMIT_SNAPSHOTS_PER_15_MINUTES";
+    /// each of `DELETE /api/sync/data` and bringing archived data back
+    wipe: Writes, 3 per 15, "RATE_LIMIT_WIPES_PER_15_MINUTES";
     /// `GET /api/sync/ops`
     download: Reads, 200 per 1, "RATE_LIMIT_DOWNLOADS_PER_MINUTE";
     /// `GET /api/sync/status`
@@ -172,20 +174,18 @@ rates! {
     devices: Reads, 30 per 1, "RATE_LIMIT_DEVICES_PER_MINUTE";
     /// each of `GET /api/sync/restore-points` and `GET /api/sync/archives`
     restore_points: Reads, 30 per 1, "RATE_LIMIT_RESTORE_POINTS_PER_MINUTE";
-    /// `GET /api/sync/ws`, per address and client
-    ws: Reads, 120 per 1, "RATE_LIMIT_WS_PER_MINUTE";
-    /// `POST /api/sync/ws-ticket`
-    ws_ticket: Reads, 60 per 1, "RATE_LIMIT_WS_TICKETS_PER_MINUTE";
+    /// each of `GET /api/sync/restore/:serverSeq`, `GET /api/sync/snapshot`, and downloads of archived data or of everything
+    restore: Reads, 10 per 5, "RATE_LIMIT_RESTORES_PER_5_MINUTES";
     /// `/api/sessions` with the routes below it, and `/api/account/security-log`
     sessions: Reads, 100 per 15, "RATE_LIMIT_SESSIONS_PER_15_MINUTES";
     /// the routes below `/api/admin/`
     admin: Reads, 500 per 15, "RATE_LIMIT_ADMIN_PER_15_MINUTES";
     /// everything else, one counter
     other: Reads, 500 per 15, "RATE_LIMIT_OTHER_PER_15_MINUTES";
-    /// each of `GET /api/sync/restore/:serverSeq`, `GET /api/sync/snapshot`, and downloads of archived data or of everything
-    restore: Expensive, 10 per 5, "RATE_LIMIT_RESTORES_PER_5_MINUTES";
-    /// each of `DELETE /api/sync/data` and bringing archived data back
-    wipe: Expensive, 3 per 15, "RATE_LIMIT_WIPES_PER_15_MINUTES";
+    /// `GET /api/sync/ws`, per address and client
+    ws: Sockets, 120 per 1, "RATE_LIMIT_WS_PER_MINUTE";
+    /// `POST /api/sync/ws-ticket`
+    ws_ticket: Sockets, 60 per 1, "RATE_LIMIT_WS_TICKETS_PER_MINUTE";
 }
 
 #[cfg(test)]
@@ -200,7 +200,7 @@ mod tests {
             ("2", Some([200; 4])),
             ("0.5", Some([50; 4])),
             ("sign-in=4, reads=0.25", Some([400, 100, 25, 100])),
-            ("expensive=1000,uploads=1.5", Some([100, 150, 100, 100_000])),
+            ("sockets=1000,writes=1.5", Some([100, 150, 100, 100_000])),
         ] {
             assert_eq!(factors(text), Some(percent), "{text}");
         }

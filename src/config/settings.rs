@@ -381,6 +381,7 @@ pub const OF_OTHERS: &[(&str, &str)] = &[
     ("SUPERSYNC_IMAGE", "compose"),
     ("SUPERSYNC_SKIP_IMAGE_REVISION_CHECK", "the Node server's deploy script"),
     ("SUPERSYNC_INSTALL_REPO_TERMS", "the Node server's deploy script"),
+    ("SUPERSYNC_PURGE_DATA", "the Debian package"),
     ("SUPERSYNC_CONTAINER", "the Node server's monitor script"),
     ("SUPERSYNC_E2E_URL", "the app's end-to-end tests"),
     ("SUPERSYNC_TEST_*", "this project's tests"),

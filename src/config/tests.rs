@@ -237,8 +237,8 @@ fn rate_limits_have_factors() {
     };
     assert_eq!(figures("on"), [10, 100, 200, 3, 100]);
     assert_eq!(figures("3"), [30, 300, 600, 9, 100]);
-    assert_eq!(figures("sign-in=4, expensive=0.1"), [40, 100, 200, 1, 100], "never none");
-    assert_eq!(figures("uploads=0.5,reads=2"), [10, 50, 400, 3, 100]);
+    assert_eq!(figures("sign-in=4, writes=0.1"), [40, 10, 200, 1, 100], "never none");
+    assert_eq!(figures("sockets=0.5,reads=2"), [10, 100, 400, 3, 100]);
     assert!(limits("2").per_address && !limits("off").per_address);
     // An old name wins over the factor.
     let both = [("RATE_LIMITS", "2"), ("RATE_LIMIT_LOGIN_PER_15_MINUTES", "0")];

@@ -420,7 +420,7 @@ fn advice(error: &StoreError) -> &'static str {
              or give the role the one that is there"
         }
         (Some("3D000"), _) => "Create the database, or name the right one in DATABASE_URL",
-        (Some("53300"), _) => "Raise max_connections in PostgreSQL, or lower DATABASE_MAX_CONNECTIONS",
+        (Some("53300"), _) => "Raise max_connections in PostgreSQL, or lower connection_limit in DATABASE_URL",
         (Some("57P03"), _) => "It is starting or stopping; nothing to do but wait",
         (_, sqlx::Error::Io(error)) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
             "During a switchover nothing is to be done. Otherwise promote a server that DATABASE_URL names, or look why writes \
