@@ -179,7 +179,7 @@ settings! {
     /// `postgres://user:password@host:port/name`, of several hosts `…@one:5432,two:5432/name`, or `sqlite://path`.
     /// Connections and the wait for one are parameters, as in the Node server (see below).
     DATABASE_URL: SecretString = SECRET, Computed("sqlite://DATA_DIR/supersync.db");
-    /// The address of PostgreSQL itself, if `DATABASE_URL` leads through PgBouncer with `pool_mode=transaction`; for what
+    /// The address of PostgreSQL itself, if `DATABASE_URL` leads through `PgBouncer` with `pool_mode=transaction`; for what
     /// needs a session.
     DATABASE_DIRECT_URL: SecretString = database::DIRECT, Unset;
 }

@@ -127,7 +127,7 @@ async fn serves(program: &Program) {
 async fn postgres_processes_take_over_from_each_other_and_no_request_fails() {
     let database = TestDatabase::create(Backend::Postgres).await;
     let (one, two) = (free_port(), free_port());
-    let mut url = Url::parse(database.postgres().url()).expect("an address");
+    let mut url = Url::parse(&database.postgres().url()).expect("an address");
     url.query_pairs_mut().append_pair("connection_limit", "4");
     // The delay is longer than the proxy takes to notice, which asks every second.
     let settings = [("SHUTDOWN_DELAY_SECONDS", "3"), ("DATABASE_URL", url.as_str())];
