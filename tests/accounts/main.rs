@@ -12,7 +12,6 @@ mod sessions;
 mod strict;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jsonwebtoken::{EncodingKey, Header};
@@ -24,7 +23,7 @@ use supersync::accounts::{
 };
 use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
 use supersync::clock::Clock;
-use supersync::config::Config;
+use supersync::config::{Config, MailDelivery};
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
 use supersync::store::sqlite::{SqliteOptions, SqliteStore};

@@ -8,7 +8,7 @@ use supersync::admin::sweep::{self, SweepArgs, SweepCommandError};
 use supersync::clock::Clock;
 use supersync::store::{self, SnapshotMeta, Touch};
 
-use crate::harness::{Account, Backend, Program, Server, TestDatabase, import, op, snapshot};
+use crate::harness::{Account, Backend, Program, Server, import, op, snapshot};
 
 on_both_databases! {
     while_another_instance_sweeps_it_is_refused,
