@@ -1,6 +1,6 @@
 //! Settings: the environment (and a `.env` file) to typed values. The only place that reads environment variables.
 //!
-//! Names and defaults are in one table ([`table`]). Everything that is wrong is reported at once ([`ConfigErrors`]).
+//! Each is declared once, in [`settings`]. Everything that is wrong is reported at once ([`ConfigErrors`]).
 
 use std::collections::HashMap;
 use std::env;
@@ -15,15 +15,22 @@ use url::Url;
 mod build;
 mod database;
 pub use database::{UNENCODED, is_unencoded, postgres_address, postgres_hosts};
+#[cfg(test)]
+mod documents;
 mod dotenv;
 mod given;
+#[cfg(test)]
+mod golden;
+mod kinds;
 mod legal;
 mod mail;
 mod mask;
 mod proxies;
+pub mod rates;
 mod reader;
+pub mod retired;
 mod secret;
-pub mod table;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -32,8 +39,10 @@ use build::MissingSecret;
 use given::Given;
 pub use mask::masked;
 pub use proxies::{Network, TrustedProxies, network_of};
+pub use rates::{RateLimit, RateLimits};
 pub use reader::{ConfigErrors, Problem, Setting};
 pub use secret::{private_folder, secrets_of};
+pub use settings::{Limits, Retention, Timeouts};
 
 /// The target of log lines that an operator must see whatever `LOG_LEVEL` says.
 pub const OPERATOR: &str = "operator";
@@ -190,67 +199,6 @@ pub struct Cors {
     pub origins: Vec<String>,
 }
 
-/// A fixed-window limit. `max == 0` switches it off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct RateLimit {
-    pub max: u32,
-    pub window: Duration,
-}
-
-/// Rate limits (contract, section 2.4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct RateLimits {
-    /// Whether the per-address limits are on at all (`RATE_LIMITS`); off in test mode.
-    pub per_address: bool,
-    /// Uploads per user and minute (`UPLOADS_PER_USER_PER_MINUTE`).
-    pub uploads_per_user: RateLimit,
-    pub upload: RateLimit,
-    pub download: RateLimit,
-    pub snapshot: RateLimit,
-    pub status: RateLimit,
-    pub devices: RateLimit,
-    pub wipe: RateLimit,
-    pub restore_points: RateLimit,
-    pub restore: RateLimit,
-    pub ws: RateLimit,
-    /// Everything else, one shared counter.
-    pub other: RateLimit,
-    pub register: RateLimit,
-    pub login: RateLimit,
-    pub verify_email: RateLimit,
-    /// Each route of passkeys and mailed links.
-    pub sign_in: RateLimit,
-    pub forgot_password: RateLimit,
-    pub reset_password: RateLimit,
-    /// Each route that changes how somebody signed in signs in.
-    pub credentials: RateLimit,
-    pub replace_token: RateLimit,
-    pub delete_account: RateLimit,
-    pub sessions: RateLimit,
-    pub ws_ticket: RateLimit,
-    pub admin: RateLimit,
-}
-
-/// The time-out ladder (operations.md, section 3), inner to outer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Timeouts {
-    /// One database statement (60 s).
-    pub statement: Duration,
-    /// One request in the server (80 s).
-    pub handler: Duration,
-    /// A silent connection (90 s).
-    pub socket: Duration,
-    /// From when a request counts as slow (30 s).
-    pub slow_request: Duration,
-    /// How long the server goes on serving after it was told to stop, while its readiness already says no (0 s).
-    pub linger: Duration,
-    /// How long running requests may take to finish at shutdown (25 s).
-    pub drain: Duration,
-}
-
 /// A collector of spans.
 #[derive(Clone, Debug)]
 pub struct TraceExport {
@@ -262,73 +210,6 @@ pub struct TraceExport {
     pub service: String,
     /// Which part of all requests is traced, 0 to 1.
     pub share: f64,
-}
-
-/// Sizes that an operator may change (contract, section 15).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Limits {
-    /// Wire bytes of an upload (10 MiB) and of a snapshot (30 MiB), plain or binary gzip.
-    pub upload_body_bytes: usize,
-    pub snapshot_body_bytes: usize,
-    /// The same after inflating (30 MiB, 60 MiB).
-    pub upload_inflated_bytes: usize,
-    pub snapshot_inflated_bytes: usize,
-    /// Payload bytes of one page or piggyback (8 MiB); a page holds at least one operation.
-    pub page_bytes: usize,
-    pub default_quota_bytes: i64,
-    /// With less room on the embedded database's disk new data is refused (`MIN_FREE_DISK_BYTES`, 256 MiB; 0: never).
-    pub min_free_disk_bytes: u64,
-    /// Bytes kept in memory for accounts; the least recently used ones go first.
-    pub account_memory_bytes: usize,
-    /// An idle actor goes after this time.
-    pub actor_idle: Duration,
-    /// Requests that may wait in the engine: all, and of one account.
-    pub max_queued_requests: usize,
-    pub max_queued_requests_per_user: usize,
-    /// Bytes that may wait in the engine.
-    pub max_queued_bytes: usize,
-    /// Sockets of one account.
-    pub max_sockets_per_user: usize,
-    /// Sockets of the process.
-    pub max_sockets: usize,
-    pub max_replay_ops: usize,
-    pub max_replay_state_bytes: usize,
-    pub max_snapshot_blob_bytes: usize,
-    /// How many password hashes are computed at once.
-    pub password_hash_parallelism: usize,
-}
-
-/// How long what is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Retention {
-    /// Superseded operations and unseen devices (45 days).
-    pub superseded: Duration,
-    /// Archived data sets (`ARCHIVE_DAYS`, 30).
-    pub archive: Duration,
-    /// Bytes of archived data sets, in hundredths of the account's quota (`ARCHIVE_QUOTA_PERCENT`, 100).
-    pub archive_percent: u32,
-    /// Operations that are older are packed into segments (`SEAL_AFTER_HOURS`, 24 h; zero: never).
-    pub seal_after: Duration,
-    /// First sweep after the start (10 s) and time between sweeps (24 h).
-    pub first_sweep: Duration,
-    pub sweep_every: Duration,
-    /// Rows per delete (`OLD_OPS_CLEANUP_DELETE_BATCH_SIZE`, 5000).
-    pub delete_batch: usize,
-    /// No further account is started in a run after so many deletions (`OLD_OPS_CLEANUP_MAX_DELETED_PER_RUN`, 25000).
-    pub max_deleted_per_run: usize,
-}
-
-impl Retention {
-    /// How far a clock may be from what else is known of the time before nothing is deleted by it: a week, or a quarter
-    /// of the shortest retention, but never less than two sweeps.
-    #[must_use]
-    pub fn leap(&self) -> Duration {
-        const MOST: Duration = Duration::from_hours(7 * 24);
-        let least = (self.sweep_every * 2).min(MOST);
-        (self.superseded.min(self.archive) / 4).clamp(least, MOST)
-    }
 }
 
 /// How log lines look.
@@ -384,7 +265,7 @@ pub struct Config {
 pub struct Loaded {
     /// The settings.
     pub config: Config,
-    /// Every variable with its value in force, secrets masked, in the table's order.
+    /// Every setting with its value in force, secrets masked, in the order of [`settings`].
     pub settings: Vec<Setting>,
     /// What works but is probably not meant, one line each.
     pub warnings: Vec<String>,
@@ -444,7 +325,7 @@ impl Loaded {
 }
 
 /// Whether whoever looks at a terminal wants colours there (`NO_COLOR`, as other programs have it). No setting of the
-/// server, so not in its table.
+/// server, so not in its list.
 #[must_use]
 pub fn wants_colours() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -454,16 +335,16 @@ pub fn wants_colours() -> bool {
 #[must_use]
 pub fn as_env_file(settings: &[Setting]) -> String {
     settings.iter().fold(String::new(), |text, Setting { name, value, given }| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@*".contains(c);
-        let value = match value.as_deref() {
-            Some(value) if value.chars().all(plain) => value.to_owned(),
-            Some(value) => {
-                // Quotes can't be escaped in such a file.
-                let quote = ['\'', '`', '"'].into_iter().find(|quote| !value.contains(*quote)).unwrap_or('\'');
-                format!("{quote}{value}{quote}")
-            }
-            None => String::new(),
-        };
-        text + if *given { "" } else { "# " } + name + "=" + &value + "\n"
+        text + if *given { "" } else { "# " } + name + "=" + &quoted(value.as_deref().unwrap_or_default()) + "\n"
     })
+}
+
+/// A value as it is written in a `.env` file.
+fn quoted(value: &str) -> String {
+    if value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.,:/@*".contains(c)) {
+        return value.to_owned();
+    }
+    // Quotes can't be escaped in such a file.
+    let quote = ['\'', '`', '"'].into_iter().find(|quote| !value.contains(*quote)).unwrap_or('\'');
+    format!("{quote}{value}{quote}")
 }

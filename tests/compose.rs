@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use supersync::config::Config;
-use supersync::config::table::{TOLERATED, variables};
+use supersync::config::settings::{self, Default, is_of_others, variables};
+use supersync::config::{Config, retired};
 
 const NEEDED: [(&str, &str); 3] = [
     ("DOMAIN", "sync.example.org"),
@@ -130,10 +130,10 @@ fn environment(compose: &Value) -> BTreeMap<String, Option<String>> {
 fn the_server_gets_every_setting_that_it_knows_and_no_other() {
     let environment = environment(&parsed(PLAIN, &NEEDED));
     let passed: BTreeSet<&str> = environment.keys().map(String::as_str).collect();
-    // SUPERSYNC_ENV says the same, and test mode is refused in production.
-    let left_out = BTreeSet::from(["NODE_ENV", "TEST_MODE", "TEST_MODE_CONFIRM"]);
-    let known: BTreeSet<&str> =
-        variables().map(|variable| variable.name).filter(|name| !left_out.contains(name)).collect();
+    // Test mode is refused in production.
+    let left_out = BTreeSet::from(["TEST_MODE", "TEST_MODE_CONFIRM"]);
+    let names = variables().map(|variable| variable.name).filter(|name| !left_out.contains(name));
+    let known: BTreeSet<&str> = names.chain(retired::all().map(|retired| retired.name)).collect();
     assert_eq!(passed, known);
     // A name that is not set stays so: not even empty, which switches CORS off.
     let set = environment.values().filter(|value| value.is_some()).count();
@@ -150,15 +150,14 @@ fn the_server_starts_with_what_it_gets() {
     let config = Config::parse(&set).expect("the settings are right");
     assert_eq!(config.public_url, "https://sync.example.org");
     assert!(matches!(config.database, supersync::config::Database::Postgres { max_connections: 20, .. }));
-    let tolerated: Vec<_> = TOLERATED.iter().map(|(name, _)| *name).collect();
-    assert!(tolerated.contains(&"SUPERSYNC_IMAGE"), "the one variable of compose that begins like the server's");
+    assert!(is_of_others("SUPERSYNC_IMAGE"), "the one variable of compose that begins like the server's");
 }
 
 #[test]
 fn it_has_time_to_finish_and_postgres_connections_to_spare() {
     let compose = parsed(PLAIN, &NEEDED);
-    let default = variables().find(|variable| variable.name == "SHUTDOWN_TIMEOUT_SECONDS").expect("a setting").default;
-    let supersync::config::table::Default::Value(drain) = default else { panic!("it has a default") };
+    let default = settings::find("SHUTDOWN_TIMEOUT_SECONDS").expect("a setting").default;
+    let Default::Value(drain) = default else { panic!("it has a default") };
     // The old server's project has this name, and volumes that must stay as they are.
     assert_ne!(compose["name"], "super-sync-server");
     let grace = compose["services"]["supersync"]["stop_grace_period"].as_str().expect("a grace period");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use supersync::config::table::variables;
+use supersync::config::settings::variables;
 use supersync::config::{Config, Database};
 
 fn helm(arguments: &[&str], values: &Value) -> Output {

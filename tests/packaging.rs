@@ -66,7 +66,7 @@ fn the_systemd_units_are_sound_and_let_the_server_do_little() {
 #[test]
 fn the_settings_that_come_with_it_are_settings() {
     let settings = fs::read_to_string(shipped("packaging/systemd/supersync.env")).expect("the settings");
-    let known: BTreeSet<_> = supersync::config::table::variables().map(|variable| variable.name).collect();
+    let known: BTreeSet<_> = supersync::config::settings::variables().map(|variable| variable.name).collect();
     let names = settings.lines().filter_map(|line| line.trim_start_matches("# ").split_once('=')).map(|(name, _)| name);
     // Comments have sentences with an equals sign in them.
     let names: Vec<_> =

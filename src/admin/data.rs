@@ -36,7 +36,7 @@ pub enum DataCommand {
     /// may be running meanwhile. On PostgreSQL the space is free for new data at once and goes back to the system with
     /// VACUUM FULL, on SQLite with VACUUM.
     Seal {
-        /// Only operations that were received more than so many hours ago; `SEAL_AFTER_HOURS` if not given.
+        /// Only operations that were received more than so many hours ago; 24 if not given.
         #[arg(long, value_name = "HOURS")]
         older_than: Option<u32>,
         /// Only the account with this number (`supersync user list`).

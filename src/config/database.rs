@@ -7,7 +7,9 @@ use secrecy::SecretString;
 use url::{Position, Url, form_urlencoded};
 
 use super::Database;
-use super::reader::{Reader, boolean, number, seconds};
+use super::kinds::{CONNECTIONS, Kind, SECONDS, boolean, number, seconds};
+use super::reader::Reader;
+use super::settings;
 
 /// Parameters that the PostgreSQL driver understands; they stay in the URL.
 const DRIVER_PARAMETERS: [&str; 10] = [
@@ -28,34 +30,40 @@ pub const UNENCODED: &str = "holds a character in user or password that has to b
                              %3F, # as %23 (value not shown)";
 
 const EXPECTED: &str = "expected postgres://user:password@host:port/name or sqlite://path (value not shown)";
-const EXPECTED_DIRECT: &str = "expected postgres://user:password@host:port/name (value not shown)";
+
+pub(super) const DIRECT: Kind<SecretString> =
+    Kind::secret("URL, secret", "expected postgres://user:password@host:port/name (value not shown)", |text| {
+        Some(postgres_address(text)?.0)
+    });
+/// Most connections, and the longest wait for one, if the address does not say.
+const MAX_CONNECTIONS: u32 = 20;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads the database's variables.
 pub(super) fn read(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
-    let max_connections =
-        reader.value("DATABASE_MAX_CONNECTIONS", "expected a number from 1 to 10000", number(1..=10_000));
-    let acquire_timeout =
-        reader.value("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "expected a number of seconds above 0", seconds);
+    let max_connections = reader.retired("DATABASE_MAX_CONNECTIONS", &CONNECTIONS).unwrap_or(MAX_CONNECTIONS);
+    let acquire_timeout = reader.retired("DATABASE_ACQUIRE_TIMEOUT_SECONDS", &SECONDS).unwrap_or(ACQUIRE_TIMEOUT);
+    let key = &settings::DATABASE_URL;
     let default_path = data_dir.join("supersync.db");
-    let Some(text) = reader.text("DATABASE_URL") else {
-        reader.show("DATABASE_URL", format!("sqlite://{}", default_path.display()));
+    let Some(text) = reader.text(key) else {
+        reader.show(key, format!("sqlite://{}", default_path.display()));
         return Database::Sqlite { path: default_path };
     };
     if let Some(rest) = text.strip_prefix("sqlite:") {
         let path = rest.strip_prefix("//").unwrap_or(rest);
         if path.is_empty() || path.contains('?') || path.contains(":memory:") {
-            reader.problem("DATABASE_URL", "expected sqlite://path with a file's path and no parameters");
+            reader.problem(key.name(), "expected sqlite://path with a file's path and no parameters");
         } else {
-            reader.show("DATABASE_URL", text);
+            reader.show(key, text);
         }
         return Database::Sqlite { path: PathBuf::from(path) };
     }
     if is_unencoded(text) {
-        reader.problem("DATABASE_URL", UNENCODED);
+        reader.problem(key.name(), UNENCODED);
         return Database::Sqlite { path: default_path };
     }
     let Some(hosts) = postgres_hosts(text) else {
-        reader.problem("DATABASE_URL", EXPECTED);
+        reader.problem(key.name(), EXPECTED);
         return Database::Sqlite { path: default_path };
     };
     postgres(reader, text, &hosts[0], max_connections, acquire_timeout)
@@ -99,43 +107,42 @@ fn postgres(
     mut max_connections: u32,
     mut acquire_timeout: Duration,
 ) -> Database {
+    let key = &settings::DATABASE_URL;
     if url.path().trim_matches('/').is_empty() {
-        reader.problem("DATABASE_URL", "names no database; expected postgres://user:password@host:port/name");
+        reader.problem(key.name(), "names no database; expected postgres://user:password@host:port/name");
     }
     let (mut schema, mut pgbouncer) = (None, false);
     let mut kept = Vec::new();
     let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     for (name, value) in parameters {
         match name.as_str() {
-            "connection_limit" => match number(1..=10_000)(&value) {
+            "connection_limit" => match number(&value, 1..=10_000) {
                 Some(limit) => max_connections = limit,
-                None => reader.problem("DATABASE_URL", "connection_limit must be a number from 1 to 10000"),
+                None => reader.problem(key.name(), "connection_limit must be a number from 1 to 10000"),
             },
             "pool_timeout" => match seconds(&value) {
                 Some(timeout) => acquire_timeout = timeout,
-                None => reader.problem("DATABASE_URL", "pool_timeout must be a number of seconds above 0"),
+                None => reader.problem(key.name(), "pool_timeout must be a number of seconds above 0"),
             },
             "schema" => {
                 if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
                     schema = Some(value);
                 } else {
-                    reader.problem("DATABASE_URL", "schema must consist of letters, digits and underscores");
+                    reader.problem(key.name(), "schema must consist of letters, digits and underscores");
                 }
             }
             "pgbouncer" => match boolean(&value) {
                 Some(is) => pgbouncer = is,
-                None => reader.problem("DATABASE_URL", "pgbouncer must be true or false"),
+                None => reader.problem(key.name(), "pgbouncer must be true or false"),
             },
             // The server writes, so it looks for a host that takes writes whatever is said here.
             "target_session_attrs" if matches!(value.as_str(), "any" | "read-write" | "primary") => {}
             "target_session_attrs" => {
-                reader.problem(
-                    "DATABASE_URL",
-                    "target_session_attrs must be read-write, primary or any: the server writes",
-                );
+                reader
+                    .problem(key.name(), "target_session_attrs must be read-write, primary or any: the server writes");
             }
             "host" if value.contains(',') => reader.problem(
-                "DATABASE_URL",
+                key.name(),
                 "several hosts stand before the name: postgres://user:password@one:5432,two:5432/name",
             ),
             known if DRIVER_PARAMETERS.contains(&known) => kept.push((name, value)),
@@ -143,15 +150,15 @@ fn postgres(
             _ => reader.warn(format!("DATABASE_URL: the parameter {name:?} means nothing here and is ignored")),
         }
     }
-    let direct_url = reader.optional("DATABASE_DIRECT_URL", EXPECTED_DIRECT, |text| Some(postgres_address(text)?.0));
-    if pgbouncer && reader.text("DATABASE_DIRECT_URL").is_none() {
+    let direct_url = reader.optional(&settings::DATABASE_DIRECT_URL);
+    if pgbouncer && reader.text(&settings::DATABASE_DIRECT_URL).is_none() {
         reader.problem(
-            "DATABASE_DIRECT_URL",
+            settings::DATABASE_DIRECT_URL.name(),
             "is needed beside pgbouncer=true in DATABASE_URL: the address of PostgreSQL itself, for what needs a session; \
              with pool_mode=session leave pgbouncer=true out instead",
         );
     }
-    reader.show("DATABASE_URL", masked(text));
+    reader.show(key, masked(text));
     let url = with_parameters(text, &kept);
     Database::Postgres { url, direct_url, pgbouncer, max_connections, acquire_timeout, schema }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::dotenv;
 use super::reader::Problem;
-use super::table;
+use super::settings;
 
 /// Longest file of settings or of a secret.
 const MAX_BYTES: u64 = 1 << 20;
@@ -27,7 +27,7 @@ impl Given {
     pub fn of(variables: &HashMap<String, String>) -> Self {
         let mut given = Self { values: variables.clone(), ..Self::default() };
         given.leave_out_links();
-        given.read_secrets();
+        given.finish();
         given
     }
 
@@ -39,13 +39,24 @@ impl Given {
         let mut given = Self { values: environment.collect(), ..Self::default() };
         given.leave_out_links();
         given.read_dotenv(Path::new(".env"));
-        given.read_secrets();
+        given.finish();
         given
+    }
+
+    fn finish(&mut self) {
+        self.read_secrets();
+        // The Node server's name for the environment, where any other value means development.
+        let is_given = |name: &str| self.values.get(name).is_some_and(|text| !text.trim().is_empty());
+        if is_given("NODE_ENV") && !is_given(settings::SUPERSYNC_ENV.name()) {
+            let is_production = self.values["NODE_ENV"].trim() == "production";
+            let environment = if is_production { "production" } else { "development" };
+            self.values.insert(settings::SUPERSYNC_ENV.name().to_owned(), environment.to_owned());
+        }
     }
 
     /// Kubernetes and Docker announce a service called `smtp` as `SMTP_PORT=tcp://10.0.0.1:25`.
     fn leave_out_links(&mut self) {
-        let links: Vec<&str> = table::variables()
+        let links: Vec<&str> = settings::variables()
             .map(|variable| variable.name)
             .filter(|name| self.values.get(*name).is_some_and(|value| is_link(value)))
             .collect();
@@ -73,7 +84,7 @@ impl Given {
         for stray in strays {
             let place = format!("{file}, line {}", stray.line);
             // The line itself may hold a secret.
-            let known = stray.name.filter(|name| table::variables().any(|variable| variable.name == name));
+            let known = stray.name.filter(|name| settings::find(name).is_some());
             self.problems.push(match known {
                 Some(name) => {
                     Problem { name, place: Some(place), was: None, expected: "expected NAME=value".to_owned() }
@@ -97,14 +108,14 @@ impl Given {
             self.values.insert(name, value);
         }
         // The last assignment of a name counts. Names that are not ours may be anything.
-        let ours = table::variables().filter_map(|variable| from_file.remove(variable.name).flatten());
+        let ours = settings::variables().filter_map(|variable| from_file.remove(variable.name).flatten());
         self.warnings.extend(ours);
     }
 
     /// Secrets in files of their own: `JWT_SECRET_FILE` names one, and systemd puts those of `LoadCredential=` into a folder.
     fn read_secrets(&mut self) {
         let folder = self.values.get("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        for variable in table::variables() {
+        for variable in settings::variables() {
             let name = variable.name;
             let file_name = format!("{name}_FILE");
             let file = self.values.get(&file_name).map(|path| path.trim()).filter(|path| !path.is_empty());
@@ -225,7 +236,7 @@ mod tests {
         let mut given = Given { values: values.collect(), ..Given::default() };
         given.leave_out_links();
         given.read_dotenv(&file);
-        given.read_secrets();
+        given.finish();
         load(&given, MissingSecret::Leave)
     }
 

@@ -5,21 +5,21 @@ use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use super::reader::Reader;
+use super::settings::{self, Key};
 use super::{Controller, Legal};
 
 /// Longest terms of service: 2 MiB.
 const MAX_TERMS_BYTES: u64 = 2 * 1024 * 1024;
 /// Who answers for the server: all of these, or none.
-const CONTROLLER: [&str; 5] = [
-    "PRIVACY_CONTACT_NAME",
-    "PRIVACY_ADDRESS_STREET",
-    "PRIVACY_ADDRESS_CITY",
-    "PRIVACY_ADDRESS_COUNTRY",
-    "PRIVACY_CONTACT_EMAIL",
+const CONTROLLER: [&Key<String>; 5] = [
+    &settings::PRIVACY_CONTACT_NAME,
+    &settings::PRIVACY_ADDRESS_STREET,
+    &settings::PRIVACY_ADDRESS_CITY,
+    &settings::PRIVACY_ADDRESS_COUNTRY,
+    &settings::PRIVACY_CONTACT_EMAIL,
 ];
 
 pub(super) fn read(r: &mut Reader<'_>, data_dir: &Path) -> Legal {
-    let text = |r: &Reader<'_>, name: &str| r.text(name).map(str::to_owned);
     let file = data_dir.join("legal").join("terms.html");
     let terms = terms(&file).unwrap_or_else(|reason| {
         r.problem(&file.display().to_string(), reason);
@@ -27,9 +27,9 @@ pub(super) fn read(r: &mut Reader<'_>, data_dir: &Path) -> Legal {
     });
     let legal = Legal {
         controller: controller(r),
-        hosting_provider: text(r, "PRIVACY_HOSTING_PROVIDER"),
-        supervisory_authority: text(r, "PRIVACY_SUPERVISORY_AUTHORITY"),
-        data_region: text(r, "PRIVACY_DATA_REGION"),
+        hosting_provider: r.optional(&settings::PRIVACY_HOSTING_PROVIDER),
+        supervisory_authority: r.optional(&settings::PRIVACY_SUPERVISORY_AUTHORITY),
+        data_region: r.optional(&settings::PRIVACY_DATA_REGION),
         terms,
     };
     if legal.controller.is_none() && (legal.hosting_provider.is_some() || legal.supervisory_authority.is_some()) {
@@ -40,14 +40,15 @@ pub(super) fn read(r: &mut Reader<'_>, data_dir: &Path) -> Legal {
 
 /// A policy that names half an operator is none.
 fn controller(r: &mut Reader<'_>) -> Option<Controller> {
-    let [name, street, city, country, email] = CONTROLLER.map(|name| r.text(name).map(str::to_owned));
+    let [name, street, city, country, email] = CONTROLLER.map(|key| r.optional(key));
     match (name, street, city, country, email) {
         (None, None, None, None, None) => None,
         (Some(name), Some(street), Some(city), Some(country), Some(email)) => {
             Some(Controller { name, street, city, country, email })
         }
         _ => {
-            let missing: Vec<&str> = CONTROLLER.into_iter().filter(|name| r.text(name).is_none()).collect();
+            let missing = CONTROLLER.into_iter().filter(|key| r.text(key).is_none());
+            let missing: Vec<&str> = missing.map(Key::name).collect();
             let missing = missing.join(", ");
             r.problem("PRIVACY_*", format!("Incomplete privacy policy configuration. Missing: {missing}"));
             None

@@ -1,21 +1,21 @@
-//! Reads variables by the table and collects everything that is wrong, so that an operator mends a file in one go.
+//! Reads settings and collects everything that is wrong, so that an operator mends a file in one go.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
 
 use super::given::Given;
-use super::masked;
-use super::table::{self, Default, Variable};
+use super::kinds::Kind;
+use super::settings::{self, Default, Key};
+use super::{masked, retired};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The variable or file.
+    /// The setting or file.
     pub name: String,
     /// Where it was set, unless in the environment.
     pub place: Option<String>,
-    /// What it was, unless it was not set or is secret.
+    /// Its text, unless it was not set or is secret.
     pub was: Option<String>,
     /// What would be right.
     pub expected: String,
@@ -34,7 +34,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with the configuration, in the table's order.
+/// Everything that is wrong with the configuration, in the order of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration has {} problem(s):{}", .0.len(), lines(.0))]
 pub struct ConfigErrors(pub Vec<Problem>);
@@ -43,10 +43,10 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |all, problem| format!("{all}\n  {problem}"))
 }
 
-/// A variable's value in force, as it may be shown.
+/// A setting's value in force, as it may be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// The variable.
+    /// The setting.
     pub name: &'static str,
     /// Its value; secrets are masked, in addresses too. `None` = not set.
     pub value: Option<String>,
@@ -69,64 +69,66 @@ impl<'a> Reader<'a> {
         Self { given: values, places, problems: problems.clone(), warnings: warnings.clone(), shown: HashMap::new() }
     }
 
-    /// Every variable that was given, in the order of their names.
-    pub(super) fn names(&self) -> Vec<&'a str> {
-        let mut names: Vec<&str> = self.given.keys().map(String::as_str).collect();
+    /// Every name that was given, in alphabetical order, with its text.
+    pub(super) fn names(&self) -> Vec<(&'a str, &'a str)> {
+        let mut names: Vec<_> = self.given.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         names.sort_unstable();
         names
     }
 
-    /// A variable's text without surrounding white space; unset and empty are the same (compose passes `${X:-}`).
-    pub(super) fn text(&self, name: &str) -> Option<&'a str> {
+    /// A setting's text without surrounding white space; unset and empty are the same (compose passes `${X:-}`).
+    pub(super) fn text<T>(&self, key: &Key<T>) -> Option<&'a str> {
+        self.named(key.name())
+    }
+
+    fn named(&self, name: &str) -> Option<&'a str> {
         self.given.get(name).map(|text| text.trim()).filter(|text| !text.is_empty())
     }
 
-    /// Exactly as given: for secrets, where white space counts, and for the two variables where empty is not unset.
-    pub(super) fn verbatim(&self, name: &str) -> Option<&'a str> {
-        self.given.get(name).map(String::as_str)
+    /// Exactly as given: for secrets, where white space counts, and for the two settings where empty is not unset.
+    pub(super) fn verbatim<T>(&self, key: &Key<T>) -> Option<&'a str> {
+        self.given.get(key.name()).map(String::as_str)
     }
 
-    /// A variable with a default in the table. An invalid text is a problem; reading goes on with the default.
-    pub(super) fn value<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> T {
-        let variable = variable(name);
-        if let Some(text) = self.text(name) {
-            if let Some(parsed) = parse(text) {
-                return parsed;
-            }
-            self.problem(name, expected);
-        }
-        parsed_default(variable, parse)
+    /// A setting with a default text. An invalid text is a problem; reading goes on with the default.
+    pub(super) fn get<T>(&mut self, key: &Key<T>) -> T {
+        self.optional(key).unwrap_or_else(|| {
+            let Default::Value(text) = key.variable.default else { unreachable!("{} has no default text", key.name()) };
+            (key.kind.parse)(text).expect("defaults are valid: every test that parses an empty environment shows it")
+        })
     }
 
-    /// Like [`Self::value`], but an invalid text is only warned about: how the Node server treats its clean-up and
-    /// quota variables, so that files that worked there keep working.
-    pub(super) fn lenient<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> T {
-        let variable = variable(name);
-        if let Some(text) = self.text(name) {
-            if let Some(parsed) = parse(text) {
-                return parsed;
-            }
+    /// A setting's value if it was given. An invalid text is a problem, and no value.
+    pub(super) fn optional<T>(&mut self, key: &Key<T>) -> Option<T> {
+        self.parsed(key.name(), &key.kind)
+    }
+
+    /// The value of a name that goes with the next release.
+    pub(super) fn retired<T>(&mut self, name: &'static str, kind: &Kind<T>) -> Option<T> {
+        let value = self.parsed(name, kind)?;
+        let instead = retired::all().find(|retired| retired.name == name).map_or("", |retired| retired.instead);
+        self.warn(format!("{name} will have no effect from the next release on: {}", instead.replace('`', "")));
+        Some(value)
+    }
+
+    fn parsed<T>(&mut self, name: &str, kind: &Kind<T>) -> Option<T> {
+        let text = self.named(name)?;
+        let parsed = (kind.parse)(text);
+        if parsed.is_none() && kind.lenient {
             let place = self.places.get(name).map_or(String::new(), |place| format!(" ({place})"));
-            self.warn(format!("{name}{place}: is {text:?}; {expected}; using the default"));
-        }
-        parsed_default(variable, parse)
-    }
-
-    /// A variable without a default.
-    pub(super) fn optional<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let text = self.text(name)?;
-        let parsed = parse(text);
-        if parsed.is_none() {
-            self.problem(name, expected);
+            self.warn(format!("{name}{place}: is {text:?}; {}; using the default", kind.expected));
+        } else if parsed.is_none() {
+            self.problem(name, kind.expected);
         }
         parsed
     }
 
-    /// Notes that a variable is wrong.
+    /// Notes that a setting is wrong.
     pub(super) fn problem(&mut self, name: &str, expected: impl Into<String>) {
         // Only what is known to be no secret is shown: a mistyped name may hold one.
-        let public = table::variables().any(|variable| variable.name == name && !variable.secret);
-        let was = self.verbatim(name).filter(|_| public).map(masked);
+        let public = settings::find(name).is_some_and(|variable| !variable.secret)
+            || retired::all().any(|retired| retired.name == name);
+        let was = self.given.get(name).filter(|_| public).map(|text| masked(text));
         let place = self.places.get(name).cloned();
         self.problems.push(Problem { name: name.to_owned(), place, was, expected: expected.into() });
     }
@@ -141,23 +143,23 @@ impl<'a> Reader<'a> {
         self.warnings.push(masked(&warning.into()));
     }
 
-    /// What `--print-config` shows for a variable whose default is computed.
-    pub(super) fn show(&mut self, name: &'static str, value: impl Into<String>) {
-        self.shown.insert(name, value.into());
+    /// The text of `--print-config` for a setting whose default is computed.
+    pub(super) fn show<T>(&mut self, key: &Key<T>, value: impl Into<String>) {
+        self.shown.insert(key.name(), value.into());
     }
 
-    /// Every variable in the table's order, and the warnings; or the problems.
+    /// Every setting in order, then given names that go with the next release, and the warnings; or the problems.
     pub(super) fn finish(self) -> Result<(Vec<Setting>, Vec<String>), ConfigErrors> {
         if !self.problems.is_empty() {
             let order = |problem: &Problem| {
-                table::variables().position(|variable| variable.name == problem.name).unwrap_or(usize::MAX)
+                settings::variables().position(|variable| variable.name == problem.name).unwrap_or(usize::MAX)
             };
             let mut problems = self.problems;
             problems.sort_by_key(order);
             return Err(ConfigErrors(problems));
         }
-        let settings = table::variables().map(|variable| {
-            let given = self.text(variable.name);
+        let settings = settings::variables().map(|variable| {
+            let given = self.named(variable.name);
             let shown = self.shown.get(variable.name).cloned();
             let value = match (given, variable.default) {
                 (Some(_), _) if variable.secret => Some(shown.unwrap_or_else(|| "********".to_owned())),
@@ -167,67 +169,9 @@ impl<'a> Reader<'a> {
             };
             Setting { name: variable.name, value, given: given.is_some() }
         });
-        Ok((settings.collect(), self.warnings))
-    }
-}
-
-fn variable(name: &str) -> &'static Variable {
-    table::variables().find(|variable| variable.name == name).expect("only names of the table are read")
-}
-
-fn parsed_default<T>(variable: &Variable, parse: impl Fn(&str) -> Option<T>) -> T {
-    let Default::Value(text) = variable.default else { unreachable!("{} has no default text", variable.name) };
-    parse(text).expect("the table's defaults are valid: every test that parses an empty environment shows it")
-}
-
-/// A whole number in a range.
-pub(super) fn number<T: TryFrom<u64>>(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str) -> Option<T> {
-    move |text| {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = digits.then(|| text.parse().ok()).flatten().filter(|number| range.contains(number))?;
-        T::try_from(number).ok()
-    }
-}
-
-/// A number of bytes, at least one, with an optional unit.
-pub(super) fn bytes(text: &str) -> Option<usize> {
-    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    let (digits, unit) =
-        UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?.trim_end(), *unit))).unwrap_or((text, 1));
-    let number: u64 = number(1..=u64::MAX)(digits)?;
-    usize::try_from(number.checked_mul(unit)?).ok()
-}
-
-/// A time in seconds, above zero and at most ten years; fractions down to a millisecond.
-pub(super) fn seconds(text: &str) -> Option<Duration> {
-    const TEN_YEARS: f64 = 315_360_000.0;
-    let seconds: f64 = text.parse().ok()?;
-    (0.001..=TEN_YEARS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
-}
-
-/// Seconds to wait, 0 included.
-pub(super) fn delay(text: &str) -> Option<Duration> {
-    let seconds: f64 = text.parse().ok()?;
-    (0.0..=300.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
-}
-
-/// A whole number of hours, 0 included.
-pub(super) fn hours(text: &str) -> Option<Duration> {
-    let hours: u64 = number(0..=87_600)(text)?;
-    Some(Duration::from_secs(hours * 60 * 60))
-}
-
-/// A whole number of days.
-pub(super) fn days(text: &str) -> Option<Duration> {
-    let days: u64 = number(1..=3650)(text)?;
-    Some(Duration::from_secs(days * 24 * 60 * 60))
-}
-
-/// `true` or `false`.
-pub(super) fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "true" => Some(true),
-        "false" => Some(false),
-        _ => None,
+        let retired = retired::all().filter_map(|retired| {
+            Some(Setting { name: retired.name, value: Some(masked(self.named(retired.name)?)), given: true })
+        });
+        Ok((settings.chain(retired).collect(), self.warnings))
     }
 }

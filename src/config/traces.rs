@@ -3,21 +3,28 @@
 use secrecy::SecretString;
 use url::Url;
 
-use super::TraceExport;
+use super::kinds::Kind;
 use super::reader::Reader;
+use super::{TraceExport, settings};
 
-const ENDPOINT: &str = "expected the address of a collector that takes OTLP over HTTP, such as http://localhost:4318";
-const HEADERS: &str = "expected names and values such as api-key=…,x-tenant=…";
+pub(super) const ENDPOINT: Kind<Url> = Kind::new(
+    "URL",
+    "expected the address of a collector that takes OTLP over HTTP, such as http://localhost:4318",
+    endpoint,
+);
+pub(super) const HEADERS: Kind<Vec<(String, SecretString)>> =
+    Kind::secret("list, secret", "expected names and values such as api-key=…,x-tenant=…", headers);
+pub(super) const SHARE: Kind<f64> = Kind::new("0 to 1", "expected a share of all requests from 0 to 1", share);
 
 /// The exporter's settings, if there is a collector.
 pub(super) fn traces(r: &mut Reader<'_>) -> Option<TraceExport> {
-    let endpoint = r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT, endpoint);
-    let headers = r.optional("OTEL_EXPORTER_OTLP_HEADERS", HEADERS, headers).unwrap_or_default();
+    let endpoint = r.optional(&settings::OTEL_EXPORTER_OTLP_ENDPOINT);
+    let headers = r.optional(&settings::OTEL_EXPORTER_OTLP_HEADERS).unwrap_or_default();
     if !headers.is_empty() {
-        r.show("OTEL_EXPORTER_OTLP_HEADERS", "***");
+        r.show(&settings::OTEL_EXPORTER_OTLP_HEADERS, "***");
     }
-    let service = r.value("OTEL_SERVICE_NAME", "expected a name", |text| Some(text.to_owned()));
-    let share = r.value("OTEL_TRACES_SAMPLER_ARG", "expected a share of all requests from 0 to 1", share);
+    let service = r.get(&settings::OTEL_SERVICE_NAME);
+    let share = r.get(&settings::OTEL_TRACES_SAMPLER_ARG);
     Some(TraceExport { endpoint: endpoint?, headers, service, share })
 }
 

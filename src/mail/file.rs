@@ -41,7 +41,9 @@ impl Files {
 impl Transport for Files {
     async fn send(&self, to: &str, mail: &Rendered) -> Result<(), SendError> {
         let message = build(&self.from, to, mail)?;
-        self.write(&message.formatted()).await.map_err(|error| SendError::Passing(format!("MAIL_FOLDER: {error}")))
+        self.write(&message.formatted())
+            .await
+            .map_err(|error| SendError::Passing(format!("the folder of mails: {error}")))
     }
 }
 

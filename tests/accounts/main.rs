@@ -11,9 +11,7 @@ mod registration;
 mod sessions;
 mod strict;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jsonwebtoken::{EncodingKey, Header};
@@ -25,15 +23,11 @@ use supersync::accounts::{
 };
 use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
 use supersync::clock::Clock;
-use supersync::config::{
-    Config, Cors, Database, EncryptionPolicy, Environment, Legal, Limits, LogFormat, MailDelivery, RateLimit,
-    RateLimits, RegistrationMode, Retention, Timeouts, TrustedProxies,
-};
+use supersync::config::{Config, MailDelivery};
 use supersync::mail::{Mailer, Rendered, SendError, Transport};
 use supersync::protocol::UserId;
 use supersync::store::sqlite::{SqliteOptions, SqliteStore};
 use supersync::store::{AccountStore as _, Credential, NewUser, SessionMethod, Store};
-use supersync::webauthn::RelyingParty;
 
 const NOW_MS: i64 = 1_800_000_000_000;
 const SECRET: &str = "a secret of at least 32 characters";
@@ -43,98 +37,18 @@ const OWNER: &str = "the owner's password";
 const ATTACKER: &str = "the attacker's password";
 
 fn config() -> Config {
-    let limit = RateLimit { max: 0, window: Duration::from_mins(15) };
-    Config {
-        environment: Environment::Development,
-        host: [127, 0, 0, 1].into(),
-        port: 0,
-        public_url: "https://sync.example.org".into(),
-        data_dir: PathBuf::new(),
-        database: Database::Sqlite { path: PathBuf::new() },
-        jwt_secret: SECRET.to_owned().into(),
-        cors: Cors { enabled: false, origins: Vec::new() },
-        allowed_emails: Vec::new(),
-        mail: MailDelivery::Log,
-        legal: Legal::default(),
-        registration: RegistrationMode::Open,
-        relying_party: RelyingParty {
-            id: "sync.example.org".into(),
-            name: "SuperSync".into(),
-            origin: "https://sync.example.org".into(),
-        },
-        encryption_policy: EncryptionPolicy::Optional,
-        test_mode: false,
-        trusted_proxies: TrustedProxies::Networks(Vec::new()),
-        metrics_addr: None,
-        backup_dir: None,
-        log_format: LogFormat::Text,
-        traces: None,
-        log_filter: "info".into(),
-        rate_limits: RateLimits {
-            per_address: false,
-            uploads_per_user: limit,
-            upload: limit,
-            download: limit,
-            snapshot: limit,
-            status: limit,
-            devices: limit,
-            wipe: limit,
-            restore_points: limit,
-            restore: limit,
-            ws: limit,
-            other: limit,
-            register: limit,
-            login: limit,
-            verify_email: limit,
-            sign_in: limit,
-            forgot_password: limit,
-            reset_password: limit,
-            credentials: limit,
-            replace_token: limit,
-            delete_account: limit,
-            sessions: limit,
-            ws_ticket: limit,
-            admin: limit,
-        },
-        timeouts: Timeouts {
-            statement: Duration::from_mins(1),
-            handler: Duration::from_secs(80),
-            socket: Duration::from_secs(90),
-            slow_request: Duration::from_secs(30),
-            linger: Duration::ZERO,
-            drain: Duration::from_secs(25),
-        },
-        limits: Limits {
-            upload_body_bytes: 10 << 20,
-            snapshot_body_bytes: 30 << 20,
-            upload_inflated_bytes: 30 << 20,
-            snapshot_inflated_bytes: 60 << 20,
-            page_bytes: 8 << 20,
-            default_quota_bytes: 100 << 20,
-            min_free_disk_bytes: 0,
-            account_memory_bytes: 64 << 20,
-            actor_idle: Duration::from_mins(10),
-            max_queued_requests: 100,
-            max_queued_requests_per_user: 10,
-            max_queued_bytes: 100 << 20,
-            max_sockets_per_user: 10,
-            max_sockets: 100,
-            max_replay_ops: 100_000,
-            max_replay_state_bytes: 100 << 20,
-            max_snapshot_blob_bytes: 100 << 20,
-            password_hash_parallelism: 2,
-        },
-        retention: Retention {
-            superseded: Duration::from_hours(45 * 24),
-            archive: Duration::from_hours(30 * 24),
-            archive_percent: 100,
-            seal_after: Duration::from_hours(24),
-            first_sweep: Duration::from_secs(10),
-            sweep_every: Duration::from_hours(24),
-            delete_batch: 5000,
-            max_deleted_per_run: 25_000,
-        },
-    }
+    let variables = [
+        ("JWT_SECRET", SECRET),
+        ("PUBLIC_URL", "https://sync.example.org"),
+        ("WEBAUTHN_RP_NAME", "SuperSync"),
+        ("CORS_ENABLED", "false"),
+        ("TRUSTED_PROXIES", "none"),
+        ("RATE_LIMITS", "off"),
+        ("UPLOADS_PER_USER_PER_MINUTE", "0"),
+        ("MIN_FREE_DISK_BYTES", "0"),
+        ("PASSWORD_HASH_PARALLELISM", "2"),
+    ];
+    Config::parse(&variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()).unwrap()
 }
 
 /// Keeps what would have been mailed.

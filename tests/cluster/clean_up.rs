@@ -1,7 +1,5 @@
 //! A process that dies while it cleans up keeps the others from it for seconds.
 
-use std::time::Duration;
-
 use sqlx::Connection as _;
 use tokio::time::timeout;
 
@@ -15,8 +13,7 @@ async fn postgres_who_starts_after_a_process_that_died_in_its_clean_up_cleans_up
     let mut session = database.postgres().session().await;
     let mut lock = session.begin().await.expect("a transaction");
     sqlx::query("LOCK TABLE sync_devices IN SHARE ROW EXCLUSIVE MODE").execute(&mut *lock).await.expect("locked");
-    let settings = [("FIRST_SWEEP_SECONDS", "1")];
-    let first = Program::start_watched(&database, &settings).await;
+    let first = Program::start_watched(&database, &[]).await;
     let mut watch = database.postgres().session().await;
     let under_way = async {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
@@ -26,8 +23,8 @@ async fn postgres_who_starts_after_a_process_that_died_in_its_clean_up_cleans_up
     timeout(LONG_PATIENCE, under_way).await.expect("it is in the middle of it");
     first.kill().await;
     lock.rollback().await.expect("unlocked");
-    let second = Program::start_watched(&database, &settings).await;
+    let second = Program::start_watched(&database, &[]).await;
     let swept = second.metric_becomes("supersync_sweeps_total", 1.0);
-    timeout(Duration::from_secs(40), swept).await.expect("not an hour later");
+    timeout(LONG_PATIENCE, swept).await.expect("not an hour later");
     second.kill().await;
 }

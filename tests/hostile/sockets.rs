@@ -61,7 +61,7 @@ async fn floods(backend: Backend) {
 
 async fn upgrades(backend: Backend) {
     // An address has ten times what a device has.
-    let mut arena = Arena::open_with(backend, &[], &[("RATE_LIMIT_WS_PER_MINUTE", "12")]).await;
+    let mut arena = Arena::open_with(backend, &[], &[("RATE_LIMITS", "sockets=0.1")]).await;
     let statuses = crate::foe::Tally::default();
     arena
         .attack("sockets: upgrades of cycling clients from one address", async |stage| {

@@ -118,7 +118,7 @@ async fn every_panel_and_rule_answers(backend: Backend) {
     fs::create_dir(&backups).expect("made");
     fs::write(backups.join("first.ssb"), "a backup").expect("written");
     let backups = backups.to_str().expect("UTF-8").to_owned();
-    let settings = [("BACKUP_DIR", backups.as_str()), ("FIRST_SWEEP_SECONDS", "3"), ("SWEEP_INTERVAL_SECONDS", "2")];
+    let settings = [("BACKUP_DIR", backups.as_str()), ("SWEEP_INTERVAL_SECONDS", "2")];
     // What the database holds is counted at the start and then every few minutes.
     let before = Program::start(&database).await;
     Load::new(&before).await.round().await;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::front::{Front, Kind, Waits};
 use crate::harness::{Account, Backend, LONG_PATIENCE, Program, TestDatabase, free_port, http_client, op};
@@ -19,8 +20,6 @@ use crate::harness::{Account, Backend, LONG_PATIENCE, Program, TestDatabase, fre
 const ACCOUNTS: usize = 12;
 /// Uploads of each account between two steps.
 const ROUNDS: i64 = 10;
-/// Longer than the proxy takes to notice, which asks every second.
-const SETTINGS: &[(&str, &str)] = &[("SHUTDOWN_DELAY_SECONDS", "3"), ("DATABASE_MAX_CONNECTIONS", "4")];
 
 /// What is known of an account from the outside.
 #[derive(Default)]
@@ -128,7 +127,11 @@ async fn serves(program: &Program) {
 async fn postgres_processes_take_over_from_each_other_and_no_request_fails() {
     let database = TestDatabase::create(Backend::Postgres).await;
     let (one, two) = (free_port(), free_port());
-    let old = Program::start_at(&database, one, SETTINGS).await;
+    let mut url = Url::parse(&database.postgres().url()).expect("an address");
+    url.query_pairs_mut().append_pair("connection_limit", "4");
+    // The delay is longer than the proxy takes to notice, which asks every second.
+    let settings = [("SHUTDOWN_DELAY_SECONDS", "3"), ("DATABASE_URL", url.as_str())];
+    let old = Program::start_at(&database, one, &settings).await;
     let upstream = format!("127.0.0.1:{one} 127.0.0.1:{two}");
     let front = Arc::new(Front::before(Kind::Caddy, &upstream, Waits { connection: 10, answer: 30, head: 5 }).await);
 
@@ -145,12 +148,12 @@ async fn postgres_processes_take_over_from_each_other_and_no_request_fails() {
     }
     more(&all, &mut writers).await;
 
-    let new = Program::start_at(&database, two, SETTINGS).await;
+    let new = Program::start_at(&database, two, &settings).await;
     serves(&new).await;
     more(&all, &mut writers).await;
     assert!(old.terminate().await.success());
     more(&all, &mut writers).await;
-    let newer = Program::start_at(&database, one, SETTINGS).await;
+    let newer = Program::start_at(&database, one, &settings).await;
     serves(&newer).await;
     assert!(new.terminate().await.success());
     more(&all, &mut writers).await;

@@ -220,7 +220,7 @@ async fn the_program_believes_a_clock_once_it_is_confirmed(on: Backend) {
     let clock = ShiftedClock::new(366).await;
     let (library, shift) = (clock.library(), clock.shift());
     let ahead = [("LD_PRELOAD", &*library), ("SHIFTED_CLOCK", &*shift)];
-    let soon = [&ahead[..], &[("FIRST_SWEEP_SECONDS", "1")]].concat();
+    let soon = [&ahead[..], &[("SWEEP_INTERVAL_SECONDS", "1")]].concat();
     let program = Program::start_watched(&database, &soon).await;
     shows(&program, "supersync_clock_doubted", 1).await;
     shows(&program, "supersync_sweeps_total{outcome=\"held_back\"}", 1).await;
@@ -245,8 +245,7 @@ async fn the_program_believes_a_clock_once_it_is_confirmed(on: Backend) {
     assert_eq!(archives["archives"].as_array().map(Vec::len), Some(1), "{}", archives.text);
     program.kill().await;
 
-    let late = [&ahead[..], &[("FIRST_SWEEP_SECONDS", "3600")]].concat();
-    let program = Program::start_watched(&database, &late).await;
+    let program = Program::start_watched(&database, &ahead).await;
     shows(&program, "supersync_clock_doubted", 1).await;
     let (code, done, said) = run(&database, &ahead, &["sweep", "--clock-is-right", "--json"]).await;
     assert_eq!(code, Some(0), "{said}");
@@ -263,7 +262,7 @@ async fn the_program_ignores_a_clock_that_is_ahead_for_seconds(on: Backend) {
     let clock = ShiftedClock::new(0).await;
     let (library, shift) = (clock.library(), clock.shift());
     let settings = [("LD_PRELOAD", &*library), ("SHIFTED_CLOCK", &*shift), ("SWEEP_INTERVAL_SECONDS", "1")];
-    let program = Program::start_watched(&database, &[&settings[..], &[("FIRST_SWEEP_SECONDS", "1")]].concat()).await;
+    let program = Program::start_watched(&database, &settings).await;
     let account = registered(&database, &program).await;
     account.upload("A", &[import("A"), op("A")]).await.ok();
     account.delete("/api/sync/data").await.ok();
@@ -288,7 +287,7 @@ async fn the_program_says_that_it_is_not_1970(on: Backend) {
     let database = TestDatabase::create(on).await;
     let clock = ShiftedClock::new(-Clock::System.now_ms() / DAY_MS).await;
     let (library, shift) = (clock.library(), clock.shift());
-    let settings = [("LD_PRELOAD", &*library), ("SHIFTED_CLOCK", &*shift), ("FIRST_SWEEP_SECONDS", "1")];
+    let settings = [("LD_PRELOAD", &*library), ("SHIFTED_CLOCK", &*shift), ("SWEEP_INTERVAL_SECONDS", "1")];
     let program = Program::start_watched(&database, &settings).await;
     shows(&program, "supersync_clock_doubted", 1).await;
     shows(&program, "supersync_sweeps_total{outcome=\"held_back\"}", 1).await;

@@ -8,7 +8,7 @@ use supersync::admin::sweep::{self, SweepArgs, SweepCommandError};
 use supersync::clock::Clock;
 use supersync::store::{self, SnapshotMeta, Touch};
 
-use crate::harness::{Account, Backend, Program, Server, TestDatabase, import, op, snapshot};
+use crate::harness::{Account, Backend, Program, Server, import, op, snapshot};
 
 on_both_databases! {
     while_another_instance_sweeps_it_is_refused,
@@ -181,10 +181,11 @@ async fn a_cached_state_moves_the_boundary_back(on: Backend) {
 }
 
 async fn the_program_does_it_beside_a_server(on: Backend) {
-    let database = TestDatabase::create(on).await;
-    let program = Program::start_watched(&database, &[("FIRST_SWEEP_SECONDS", "3600")]).await;
+    // It cleans up only when a test says so.
+    let server = Server::start(on).await;
+    let database = &server.database;
     let run = async |arguments: &[&str]| {
-        let output = Program::run(&database, arguments).await;
+        let output = Program::run(database, arguments).await;
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
@@ -214,5 +215,5 @@ async fn the_program_does_it_beside_a_server(on: Backend) {
     }
     assert_eq!(run(&["data", "recount", "--account", "77"]).await.0, Some(3));
     store.close().await;
-    program.kill().await;
+    server.stop().await;
 }

@@ -236,7 +236,7 @@ fn connections(used: i64, most: i64, wanted: i64) -> Finding {
     const ID: &str = "connections";
     let found = format!("{used} of the database server's {most} connections are in use; this server may take {wanted}");
     if wanted.saturating_add(OTHER_CONNECTIONS) > most {
-        let advice = "Lower DATABASE_MAX_CONNECTIONS (or connection_limit in DATABASE_URL), or raise max_connections of the \
+        let advice = "Lower connection_limit in DATABASE_URL, or raise max_connections of the \
                       database server.";
         return Finding::warning(ID, found, advice);
     }

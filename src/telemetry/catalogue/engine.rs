@@ -43,7 +43,7 @@ pub(super) const METRICS: &[Metric] = &[
         "requests",
         &[],
         "Requests in the engine, waiting or at work.",
-        "Near MAX_QUEUED_REQUESTS: overload; further ones are refused.",
+        "Near 4096: overload; further ones are refused.",
     ),
     counter(
         "supersync_engine_refused_total",
@@ -92,7 +92,7 @@ pub(super) const METRICS: &[Metric] = &[
         "accounts",
         &[],
         "Accounts dropped from memory because they were idle or others needed the room.",
-        "As many as activations within ACTOR_IDLE_SECONDS: too little room.",
+        "As many as activations within ten minutes: too little room.",
     ),
     counter(
         "supersync_actor_failures_total",

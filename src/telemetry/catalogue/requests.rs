@@ -42,7 +42,7 @@ pub(super) const METRICS: &[Metric] = &[
         "supersync_slow_requests_total",
         "requests",
         &["route"],
-        "Requests that took longer than SLOW_REQUEST_SECONDS, answered or given up by the client.",
+        "Requests that took longer than 30 seconds, answered or given up by the client.",
         "Anything above 0: the log names route and phase.",
     ),
     counter(
