@@ -5,7 +5,7 @@
 //! state by replay. The wire behaviour is documented in `docs/protocol.md`, the shape of the code in
 //! `docs/architecture.md`.
 //!
-//! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
+//! Imports run one way: `main` → [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
 //! [`backup`], [`diagnosis`], [`mod@upstream`] → [`store`] → [`replay`] →
 //! [`protocol`]. The last two are pure: no I/O, no clock, no async.
 
@@ -13,9 +13,7 @@ pub mod accounts;
 pub mod admin;
 pub mod aside;
 pub mod backup;
-pub mod bench;
 pub mod budget;
-pub mod client;
 pub mod clock;
 pub mod config;
 pub mod descriptors;

@@ -6,7 +6,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 
-use super::model::{Latency, Order, View};
+use super::ORDERS;
+use crate::telemetry::view::{Latency, View};
 
 /// Everything that is on the screen.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +19,8 @@ pub(super) struct Screen {
     /// Why there is nothing newer.
     pub(super) trouble: Option<String>,
     pub(super) paused: bool,
-    pub(super) order: Order,
+    /// Which of [`ORDERS`].
+    pub(super) order: usize,
     /// Whether somebody sits before it who has keys to press.
     pub(super) interactive: bool,
 }
@@ -44,7 +46,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     .areas(frame.area());
     frame.render_widget(header(screen), head);
     if screen.interactive {
-        let order = screen.order.as_str();
+        let order = ORDERS[screen.order].0;
         let keys = format!("q quit   p pause   s order of the accounts: {order}");
         frame.render_widget(Paragraph::new(keys).style(DIM), foot);
     }
@@ -56,7 +58,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     rejections(frame, upper, view);
     pools(frame, lower, view);
     let [left, right] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(3)]).areas(bottom);
-    accounts(frame, left, view, screen.order);
+    accounts(frame, left, view, ORDERS[screen.order].0);
     slowest(frame, right, view);
 }
 
@@ -135,70 +137,55 @@ fn figures(frame: &mut Frame<'_>, area: Rect, view: &View) {
     }
 }
 
-fn table<'a, const N: usize>(
-    title: String,
-    widths: [Constraint; N],
-    head: [&'a str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> Table<'a> {
-    let rows: Vec<Row<'a>> = rows.map(Row::new).collect();
-    Table::new(rows, widths).header(Row::new(head).style(DIM)).block(Block::bordered().title(title))
+/// A table with these columns, each with its width; 0: what is left.
+fn table(frame: &mut Frame<'_>, area: Rect, title: String, columns: &[(&str, u16)], rows: Vec<Vec<String>>) {
+    let width = |width: u16| if width == 0 { Constraint::Fill(1) } else { Constraint::Length(width) };
+    let widths = columns.iter().map(|column| width(column.1));
+    let head = Row::new(columns.iter().map(|(name, _)| *name)).style(DIM);
+    let table = Table::new(rows.into_iter().map(Row::new), widths).header(head);
+    frame.render_widget(table.block(Block::bordered().title(title)), area);
 }
 
 fn routes(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let figure = Constraint::Length(9);
-    let widths = [Constraint::Fill(1), figure, figure, figure, figure];
     let rows = view.routes.iter().map(|route| {
         let Latency { p50, p95, p99 } = route.latency;
-        [route.name.clone(), rate(route.per_second), time(p50), time(p95), time(p99)]
+        vec![route.name.clone(), rate(route.per_second), time(p50), time(p95), time(p99)]
     });
-    let head = ["request", "per s", "p50", "p95", "p99"];
-    frame.render_widget(table("Requests by route".to_owned(), widths, head, rows), area);
+    let columns = [("request", 0), ("per s", 9), ("p50", 9), ("p95", 9), ("p99", 9)];
+    table(frame, area, "Requests by route".to_owned(), &columns, rows.collect());
 }
 
 fn rejections(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let rows = view.rejections.iter().map(|(code, per_second)| [code.clone(), rate(*per_second)]);
-    let widths = [Constraint::Fill(1), Constraint::Length(9)];
-    frame.render_widget(table("Rejected operations".to_owned(), widths, ["code", "per s"], rows), area);
+    let rows = view.rejections.iter().map(|(code, per_second)| vec![code.clone(), rate(*per_second)]);
+    table(frame, area, "Rejected operations".to_owned(), &[("code", 0), ("per s", 9)], rows.collect());
 }
 
 fn pools(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let rows = view.pools.iter().map(|pool| [pool.name.clone(), whole(pool.busy), whole(pool.most)]);
-    let widths = [Constraint::Fill(1), Constraint::Length(6), Constraint::Length(6)];
-    frame.render_widget(table("Connections".to_owned(), widths, ["pool", "busy", "most"], rows), area);
+    let rows = view.pools.iter().map(|pool| vec![pool.name.clone(), whole(pool.busy), whole(pool.most)]);
+    table(frame, area, "Connections".to_owned(), &[("pool", 0), ("busy", 6), ("most", 6)], rows.collect());
 }
 
-fn accounts(frame: &mut Frame<'_>, area: Rect, view: &View, order: Order) {
-    let figure = Constraint::Length(11);
+fn accounts(frame: &mut Frame<'_>, area: Rect, view: &View, order: &str) {
     let rows = view.accounts.iter().map(|hot| {
-        [hot.account.to_string(), hot.requests.to_string(), hot.operations.to_string(), bytes(float(hot.bytes))]
+        vec![hot.account.to_string(), hot.requests.to_string(), hot.operations.to_string(), bytes(float(hot.bytes))]
     });
-    let title = format!("Busiest accounts of the last minute, by {}", order.as_str());
-    let head = ["account", "requests", "operations", "bytes"];
-    frame.render_widget(table(title, [Constraint::Fill(1), figure, figure, figure], head, rows), area);
+    let title = format!("Busiest accounts of the last minute, by {order}");
+    table(frame, area, title, &[("account", 0), ("requests", 11), ("operations", 11), ("bytes", 11)], rows.collect());
 }
 
 fn slowest(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let widths = [
-        Constraint::Length(9),
-        Constraint::Length(9),
-        Constraint::Length(4),
-        Constraint::Length(9),
-        Constraint::Length(7),
-        Constraint::Fill(1),
-    ];
     let rows = view.slowest.iter().map(|slow| {
-        [
+        vec![
             clock_time(slow.at),
             time(Some(float(slow.duration_ms) / 1000.0)),
             if slow.status == 0 { "gone".to_owned() } else { slow.status.to_string() },
             slow.account.map_or_else(|| "-".to_owned(), |account| account.to_string()),
-            slow.phase.clone(),
+            slow.phase.to_string(),
             format!("{} {}", slow.method, slow.route),
         ]
     });
-    let head = ["at (UTC)", "took", "", "account", "phase", "request"];
-    frame.render_widget(table("Slowest requests of the last five minutes".to_owned(), widths, head, rows), area);
+    let columns = [("at (UTC)", 9), ("took", 9), ("", 4), ("account", 9), ("phase", 7), ("request", 0)];
+    table(frame, area, "Slowest requests of the last five minutes".to_owned(), &columns, rows.collect());
 }
 
 fn clock_time(at_ms: i64) -> String {

@@ -1,51 +1,14 @@
 //! Asks a metrics listener.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Url;
-use serde::Deserialize;
 
-use super::text::{NoMetric, Samples};
 use crate::telemetry::metrics::TOP_PATH;
+use crate::telemetry::view::View;
 
-/// How long an answer may take.
+/// How long an answer may take beyond the time that the server looks.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// An answer is not longer than that.
-const MAX_BYTES: usize = 16 << 20;
-
-/// What was seen at one moment.
-#[derive(Clone, Debug)]
-pub(super) struct Scrape {
-    pub(super) at: Instant,
-    pub(super) samples: Samples,
-    pub(super) recent: Recent,
-}
-
-/// What the server says of accounts and slow requests.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub(super) struct Recent {
-    pub(super) accounts: Vec<HotAccount>,
-    pub(super) slowest: Vec<SlowRequest>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub(super) struct HotAccount {
-    pub(super) account: i64,
-    pub(super) requests: u64,
-    pub(super) operations: u64,
-    pub(super) bytes: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub(super) struct SlowRequest {
-    pub(super) at: i64,
-    pub(super) method: String,
-    pub(super) route: String,
-    pub(super) account: Option<i64>,
-    pub(super) status: u16,
-    pub(super) duration_ms: u64,
-    pub(super) phase: String,
-}
 
 /// Why nothing was seen.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +39,7 @@ impl Source {
         }
         // There is one if it was done before, which is as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build();
+        let http = reqwest::Client::builder().no_proxy().build();
         let http = http.map_err(|error| ScrapeError::NoAnswer(base.to_string(), cause(&error)))?;
         Ok(Self { base, http })
     }
@@ -85,37 +48,23 @@ impl Source {
         self.base.as_str()
     }
 
-    pub(super) async fn scrape(&self) -> Result<Scrape, ScrapeError> {
-        let (metrics, recent) = tokio::try_join!(self.get("/metrics"), self.get(TOP_PATH))?;
-        let at = Instant::now();
-        let samples = Samples::parse(&metrics).map_err(|error: NoMetric| self.stranger(error.to_string()))?;
-        if samples.of("supersync_build_info").is_empty() {
-            return Err(self.stranger("supersync_build_info is missing".to_owned()));
+    /// What happens within the next so many seconds.
+    pub(super) async fn look(&self, time: Duration) -> Result<View, ScrapeError> {
+        let no_answer = |error: &reqwest::Error| ScrapeError::NoAnswer(self.base.to_string(), cause(error));
+        let mut url = self.base.clone();
+        url.set_path(TOP_PATH);
+        url.set_query(Some(&format!("seconds={}", time.as_secs_f64())));
+        let asked = self.http.get(url).timeout(time + TIMEOUT).send().await;
+        let response = asked.map_err(|error| no_answer(&error))?;
+        if !response.status().is_success() {
+            return Err(self.stranger(format!("{} to {TOP_PATH}", response.status())));
         }
-        let recent = serde_json::from_str(&recent).map_err(|error| self.stranger(error.to_string()))?;
-        Ok(Scrape { at, samples, recent })
+        let body = response.bytes().await.map_err(|error| no_answer(&error))?;
+        serde_json::from_slice(&body).map_err(|error| self.stranger(error.to_string()))
     }
 
     fn stranger(&self, why: String) -> ScrapeError {
         ScrapeError::Stranger(self.base.to_string(), why)
-    }
-
-    async fn get(&self, path: &str) -> Result<String, ScrapeError> {
-        let no_answer = |error: &reqwest::Error| ScrapeError::NoAnswer(self.base.to_string(), cause(error));
-        let mut url = self.base.clone();
-        url.set_path(path);
-        let mut response = self.http.get(url).send().await.map_err(|error| no_answer(&error))?;
-        if !response.status().is_success() {
-            return Err(self.stranger(format!("{} to {path}", response.status())));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(&error))? {
-            if body.len() + chunk.len() > MAX_BYTES {
-                return Err(self.stranger("the answer is too long".to_owned()));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        String::from_utf8(body).map_err(|error| self.stranger(error.to_string()))
     }
 }
 

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use supersync::accounts::Accounts;
-use supersync::client::raw::{Answer, Body, Encoding, Raw};
+use supersync_client::raw::{Answer, Body, Encoding, Raw};
 use supersync::store::Store;
 use tokio::time::{Instant, interval};
 

@@ -1,19 +1,19 @@
-//! Open sockets of many devices, and what they hear.
+//! Open sockets of many devices, and the notices that they get.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use hdrhistogram::Histogram;
+use supersync_client::{Client, Ladder, Notice, Notices, Seq, raw::Raw};
 use tokio::task::JoinSet;
 
-use super::check::Check;
-use super::device::Device;
-use super::error::{BenchError, Result};
-use super::latency::Histogram;
-use super::session::Session;
-use super::socket::{Notice, Socket};
-use crate::protocol::Seq;
+use crate::device::Device;
+use crate::load::{histogram, record};
+use crate::report::Check;
+use crate::session::Session;
 
 /// How long a notice may take at the end of a run: the longest delay that the contract allows is half a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,13 +29,15 @@ struct Entry {
     heard: AtomicI64,
 }
 
-/// Where the load notes what was acknowledged, and the listeners what they heard.
+/// Where the load notes acknowledged uploads, and the listeners their notices.
 #[derive(Debug)]
 pub struct Board {
     started: Instant,
     entries: Vec<Entry>,
-    /// From the acknowledgement of an upload to the notice that tells it.
-    delays: Mutex<Histogram>,
+    /// The server's own delay before a notice, which is taken off.
+    debounce: Duration,
+    /// From the acknowledgement of an upload to its notice, less the debounce.
+    delays: Mutex<Histogram<u64>>,
     notices: AtomicU64,
 }
 
@@ -48,7 +50,7 @@ impl Board {
     pub fn acknowledged(&self, account: usize, seq: Seq) {
         let entry = &self.entries[account];
         entry.acknowledged_at_us.store(self.now_us(), Ordering::Relaxed);
-        entry.acknowledged.store(seq, Ordering::Release);
+        entry.acknowledged.fetch_max(seq, Ordering::Release);
     }
 
     fn heard(&self, account: usize, seq: Seq) {
@@ -57,20 +59,18 @@ impl Board {
         entry.heard.fetch_max(seq, Ordering::Relaxed);
         // A notice that is followed by a later upload already tells nothing about the delay of either.
         if entry.acknowledged.load(Ordering::Acquire) == seq {
-            let delay = self.now_us().saturating_sub(entry.acknowledged_at_us.load(Ordering::Relaxed));
-            let mut delays = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
-            delays.record(Duration::from_micros(delay));
+            let delay_us = self.now_us().saturating_sub(entry.acknowledged_at_us.load(Ordering::Relaxed));
+            let delay = Duration::from_micros(delay_us).saturating_sub(self.debounce);
+            record(&mut self.delays.lock().unwrap_or_else(PoisonError::into_inner), delay);
         }
     }
 
-    /// Forgets the delays so far.
-    #[must_use]
-    pub fn take_delays(&self) -> Histogram {
-        std::mem::take(&mut *self.delays.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The delays so far, µs.
+    pub fn delays(&self) -> Histogram<u64> {
+        self.delays.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many notices came.
-    #[must_use]
     pub fn notices(&self) -> u64 {
         self.notices.load(Ordering::Relaxed)
     }
@@ -82,31 +82,37 @@ impl Board {
     }
 }
 
-/// Open sockets. Dropping them closes them without a word.
+/// Open sockets. Dropping them closes them.
 #[derive(Debug)]
 pub struct Listeners {
-    board: Arc<Board>,
+    /// What they heard.
+    pub board: Arc<Board>,
     tasks: JoinSet<Result<()>>,
 }
 
 impl Listeners {
     /// Opens a socket for each device.
-    ///
-    /// # Errors
-    /// When one is refused.
-    pub async fn open(session: &Session, devices: &[Device]) -> Result<Self> {
-        let entries = session.accounts().iter().map(|_| Entry::default()).collect();
-        let board =
-            Arc::new(Board { started: Instant::now(), entries, delays: Mutex::default(), notices: AtomicU64::new(0) });
+    pub async fn open(session: &Session, devices: &[Device], debounce: Duration) -> Result<Self> {
+        let board = Arc::new(Board {
+            started: Instant::now(),
+            entries: session.accounts().iter().map(|_| Entry::default()).collect(),
+            debounce,
+            delays: Mutex::new(histogram()),
+            notices: AtomicU64::new(0),
+        });
+        let raw = Raw::new(&session.base(), &Ladder::default())?;
         let open = |device: &Device| {
-            let account = device.account();
-            let client_id = device.client_id().to_owned();
+            let (raw, account, client_id) = (raw.clone(), device.account, device.client_id.clone());
             async move {
-                let socket = Socket::open(session.target(), &session.accounts()[account], &client_id).await?;
-                Ok::<_, BenchError>((account, socket))
+                let client = Client::over(&raw, &session.accounts()[account].token, Ladder::default())?;
+                let mut socket = client.notices(&client_id).await?;
+                match socket.next().await? {
+                    Notice::Connected { .. } => anyhow::Ok((account, socket)),
+                    other => bail!("a socket begins with {other:?}"),
+                }
             }
         };
-        let sockets: Vec<(usize, Socket)> =
+        let sockets: Vec<(usize, Notices)> =
             stream::iter(devices.iter().map(open)).buffer_unordered(OPENING).try_collect().await?;
         let mut tasks = JoinSet::new();
         for (account, socket) in sockets {
@@ -115,53 +121,34 @@ impl Listeners {
         Ok(Self { board, tasks })
     }
 
-    /// Where to note what was acknowledged.
-    #[must_use]
-    pub fn board(&self) -> Arc<Board> {
-        Arc::clone(&self.board)
-    }
-
-    /// How many sockets are open.
-    #[must_use]
+    /// How many are open.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Whether no socket is open.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
-    }
-
-    /// Waits until everything that was acknowledged has been told, and checks that it was and that every socket is
-    /// still open.
+    /// Waits until every listener heard of everything that was acknowledged to its account.
     pub async fn check(&mut self) -> Check {
-        const NAME: &str = "every socket is open and was told the last upload of its account";
-        let until = Instant::now() + PATIENCE;
-        while self.board.unheard() > 0 && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        if let Some(ended) = self.tasks.try_join_next() {
-            let reason = match ended {
-                Ok(Err(error)) => error.to_string(),
-                Ok(Ok(())) => "ended".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            return Check::new(NAME, false, format!("a socket ended: {reason}"));
-        }
-        let detail = format!("{} sockets, {} notices", self.tasks.len(), self.board.notices());
-        match self.board.unheard() {
-            0 => Check::new(NAME, true, detail),
-            unheard => Check::new(NAME, false, format!("{detail}; {unheard} accounts were not told")),
+        const NAME: &str = "every listener heard of the last upload";
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(ended) = self.tasks.try_join_next() {
+                return Check::new(NAME, false, format!("a socket ended: {ended:?}"));
+            }
+            let unheard = self.board.unheard();
+            if unheard == 0 || Instant::now() >= deadline {
+                let detail = format!("{} sockets, {unheard} accounts not told", self.tasks.len());
+                return Check::new(NAME, unheard == 0, detail);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-async fn listen(board: Arc<Board>, account: usize, mut socket: Socket) -> Result<()> {
+async fn listen(board: Arc<Board>, account: usize, mut socket: Notices) -> Result<()> {
     loop {
         match socket.next().await? {
-            Notice::NewOps(seq) => board.heard(account, seq),
-            other => return Err(BenchError::Answer(format!("{other:?} on an open socket"))),
+            Notice::NewOps { latest_seq } => board.heard(account, latest_seq),
+            other => bail!("{other:?} on an open socket"),
         }
     }
 }

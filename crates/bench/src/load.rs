@@ -1,27 +1,69 @@
 //! Puts load on a server: so many connections, each with one request under way, for so long; and counts.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
-use tokio::time::{Instant as TokioInstant, sleep_until};
+use tokio::time::sleep_until;
 
-use super::connection::{Answer, Connection};
-use super::error::{BenchError, Result};
-use super::latency::Histogram;
-use super::session::Session;
-use super::usage::CpuUsed;
+use crate::connection::Connection;
+use crate::device::Device;
+use crate::listeners::Board;
+use crate::session::Session;
+use crate::usage::Cpu;
 
-/// What one connection does.
-pub trait Work: Send + 'static {
-    /// Writes the next request into the empty buffer and says of which kind it is; kinds are small numbers that the
-    /// scenario gives meaning to. `None`: everything is done.
-    fn next(&mut self, request: &mut Vec<u8>) -> Option<usize>;
+/// What a device does next.
+#[derive(Clone, Copy, Debug)]
+pub enum Act {
+    /// Uploads so many new operations.
+    Upload(usize),
+    /// Downloads what is new, at most `limit` operations. With `expected` exactly so many must come.
+    Download { limit: Option<usize>, expected: Option<u64> },
+}
 
-    /// Checks the answer and says how many operations it moved.
-    ///
-    /// # Errors
-    /// An answer that the load did not expect: it ends the run.
-    fn answer(&mut self, kind: usize, answer: Answer<'_>) -> Result<u64>;
+/// A poll that must bring nothing.
+pub const POLL: Act = Act::Download { limit: None, expected: Some(0) };
+
+/// Chooses the next device and what it does, by the number of the turn; `None`: everything is done.
+pub type Plan = Box<dyn FnMut(usize, &mut [Device]) -> Option<(usize, Act)> + Send>;
+
+/// Devices that share a connection.
+pub struct Crew {
+    /// The devices.
+    pub devices: Vec<Device>,
+    plan: Plan,
+    /// Where acknowledged uploads are noted for listeners.
+    board: Option<Arc<Board>>,
+}
+
+impl Crew {
+    /// Deals the devices out to so many connections, or fewer when there are too few.
+    pub fn deal(devices: Vec<Device>, connections: usize, plan: impl Fn() -> Plan) -> Vec<Self> {
+        Self::deal_groups(devices, 1, connections, plan)
+    }
+
+    /// The same for groups of so many neighbours, which stay together.
+    pub fn deal_groups(devices: Vec<Device>, size: usize, connections: usize, plan: impl Fn() -> Plan) -> Vec<Self> {
+        let count = connections.min(devices.len() / size);
+        let new = |_| Self { devices: Vec::new(), plan: plan(), board: None };
+        let mut crews: Vec<Self> = (0..count).map(new).collect();
+        for (n, device) in devices.into_iter().enumerate() {
+            crews[n / size % count].devices.push(device);
+        }
+        crews
+    }
+
+    /// The same, with acknowledged uploads noted on a board.
+    pub fn noted_on(self, board: &Arc<Board>) -> Self {
+        Self { board: Some(Arc::clone(board)), ..self }
+    }
+}
+
+/// All devices of some crews.
+pub fn devices(crews: Vec<Crew>) -> Vec<Device> {
+    crews.into_iter().flat_map(|crew| crew.devices).collect()
 }
 
 /// How load is put on.
@@ -36,28 +78,41 @@ pub struct Pace {
     pub every: Option<Duration>,
 }
 
-/// What was counted of one kind of request.
-#[derive(Clone, Debug, Default)]
-pub struct KindOutcome {
-    /// How long they took; also how many there were.
-    pub latency: Histogram,
-    /// Operations that they moved.
-    pub operations: u64,
-    /// How many were answered in each second of the run.
-    pub per_second: Vec<u64>,
+impl Pace {
+    /// Until every crew is done, from the first request on.
+    pub const UNTIL_DONE: Self = Self { warmup: Duration::ZERO, lasts: Duration::from_hours(1), every: None };
 }
 
-impl KindOutcome {
+/// Durations from a microsecond to an hour, in microseconds, within 1 %.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("the bounds are in order")
+}
+
+/// Counts a duration.
+pub fn record(histogram: &mut Histogram<u64>, duration: Duration) {
+    histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+}
+
+/// What was counted of one kind of request.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// How long they took, µs; also how many there were.
+    pub latency: Histogram<u64>,
+    /// Operations that they moved.
+    pub operations: u64,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self { latency: histogram(), operations: 0 }
+    }
+}
+
+impl Counted {
     /// Adds another's counts.
-    pub fn merge(&mut self, other: &Self) {
-        self.latency.merge(&other.latency);
+    pub fn add(&mut self, other: &Self) {
+        self.latency.add(&other.latency).expect("all histograms have the same bounds");
         self.operations += other.operations;
-        if self.per_second.len() < other.per_second.len() {
-            self.per_second.resize(other.per_second.len(), 0);
-        }
-        for (mine, others) in self.per_second.iter_mut().zip(&other.per_second) {
-            *mine += others;
-        }
     }
 }
 
@@ -66,134 +121,128 @@ impl KindOutcome {
 pub struct Outcome {
     /// How long was counted.
     pub lasted: Duration,
-    /// By kind.
-    pub kinds: Vec<KindOutcome>,
+    /// Of uploads.
+    pub uploads: Counted,
+    /// Of downloads.
+    pub downloads: Counted,
     /// Processor time that was used meanwhile.
-    pub cpu: CpuUsed,
+    pub cpu: Cpu,
 }
 
 impl Outcome {
-    /// All requests that were counted.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.kinds.iter().map(|kind| kind.latency.count()).sum()
-    }
-
-    /// What was counted of one kind.
-    #[must_use]
-    pub fn kind(&self, kind: usize) -> KindOutcome {
-        self.kinds.get(kind).cloned().unwrap_or_default()
-    }
-
-    /// All kinds in one.
-    #[must_use]
-    pub fn total(&self) -> KindOutcome {
-        let mut total = KindOutcome::default();
-        self.kinds.iter().for_each(|kind| total.merge(kind));
+    /// Both kinds in one.
+    pub fn total(&self) -> Counted {
+        let mut total = self.uploads.clone();
+        total.add(&self.downloads);
         total
     }
 }
 
-/// Lets every worker work on a connection of its own, and gives the workers back for the checks after the run. A load
-/// whose workers all end by themselves is counted up to then.
-///
-/// # Errors
-/// The first thing that goes wrong on any connection.
-pub async fn run<W: Work>(session: &Session, workers: Vec<W>, pace: Pace) -> Result<(Outcome, Vec<W>)> {
-    let mut connections = Vec::with_capacity(workers.len());
-    for _ in &workers {
-        connections.push(Connection::open(session.target()).await?);
+/// Lets every crew work on a connection of its own, and gives them back for the checks after the run. A load whose
+/// crews all end by themselves is counted up to then. The first thing that goes wrong ends the run.
+pub async fn run(session: &Session, crews: Vec<Crew>, pace: Pace) -> Result<(Outcome, Vec<Crew>)> {
+    let mut connections = Vec::with_capacity(crews.len());
+    for _ in &crews {
+        connections.push(session.connect().await?);
     }
     let from = Instant::now() + pace.warmup;
-    let window = Window { from, until: from + pace.lasts };
-    let count = u32::try_from(workers.len()).unwrap_or(u32::MAX).max(1);
+    let until = from + pace.lasts;
+    let count = u32::try_from(crews.len()).unwrap_or(u32::MAX).max(1);
     let mut tasks = JoinSet::new();
-    for (n, (worker, connection)) in (0..).zip(workers.into_iter().zip(connections)) {
+    for (n, (crew, connection)) in (0..).zip(crews.into_iter().zip(connections)) {
         // Paced connections are spread over one period.
-        let offset = pace.every.map(|every| every * n / count);
-        tasks.spawn(async move {
-            let mut counts = Vec::new();
-            let worker = drive(worker, connection, window, pace.every.zip(offset), &mut counts).await?;
-            Ok::<_, BenchError>((n, worker, counts))
-        });
+        let schedule = pace.every.map(|every| (every, Instant::now() + every * n / count));
+        tasks.spawn(drive(crew, connection, from, until, schedule));
     }
     sleep_until(from.into()).await;
     let before = session.meter().cpu();
-    let mut done = Vec::new();
+    let (mut crews, mut uploads, mut downloads) = (Vec::new(), Counted::default(), Counted::default());
     let mut after = None;
     loop {
         tokio::select! {
             // Time first: what is counted must end when the processor time is read.
             biased;
-            () = sleep_until(window.until.into()), if after.is_none() => {
-                after = Some((session.meter().cpu(), window.until));
-            }
+            () = sleep_until(until.into()), if after.is_none() => after = Some((session.meter().cpu(), until)),
             joined = tasks.join_next() => match joined {
-                Some(Ok(finished)) => done.push(finished?),
+                Some(Ok(finished)) => {
+                    let (crew, counted) = finished?;
+                    uploads.add(&counted[0]);
+                    downloads.add(&counted[1]);
+                    crews.push(crew);
+                }
                 Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
                 None => break,
             },
         }
     }
     let (after, ended) = after.unwrap_or_else(|| (session.meter().cpu(), Instant::now()));
-    let mut kinds: Vec<KindOutcome> = Vec::new();
-    done.sort_by_key(|(n, _, _)| *n);
-    let mut workers = Vec::with_capacity(done.len());
-    for (_, worker, counts) in done {
-        if kinds.len() < counts.len() {
-            kinds.resize(counts.len(), KindOutcome::default());
-        }
-        for (kind, counted) in kinds.iter_mut().zip(&counts) {
-            kind.merge(counted);
-        }
-        workers.push(worker);
-    }
     let lasted = ended.saturating_duration_since(from);
-    Ok((Outcome { lasted, kinds, cpu: after.since(&before) }, workers))
+    Ok((Outcome { lasted, uploads, downloads, cpu: after.since(&before) }, crews))
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Window {
+/// One crew's work; what it counted of uploads and of downloads.
+async fn drive(
+    mut crew: Crew,
+    mut connection: Connection,
     from: Instant,
     until: Instant,
-}
-
-async fn drive<W: Work>(
-    mut worker: W,
-    mut connection: Connection,
-    window: Window,
-    schedule: Option<(Duration, Duration)>,
-    counts: &mut Vec<KindOutcome>,
-) -> Result<W> {
+    mut schedule: Option<(Duration, Instant)>,
+) -> Result<(Crew, [Counted; 2])> {
+    let mut counted = [Counted::default(), Counted::default()];
     let mut request = Vec::with_capacity(16 * 1024);
-    let mut due = schedule.map(|(_, offset)| Instant::now() + offset);
-    while Instant::now() < window.until {
-        if let Some(due) = due {
-            sleep_until(TokioInstant::from_std(due)).await;
+    for turn in 0.. {
+        if Instant::now() >= until {
+            break;
         }
+        if let Some((_, due)) = schedule {
+            sleep_until(due.into()).await;
+        }
+        let Some((which, act)) = (crew.plan)(turn, &mut crew.devices) else { break };
+        let device = &mut crew.devices[which];
         request.clear();
-        let Some(kind) = worker.next(&mut request) else { break };
+        match act {
+            Act::Upload(ops) => device.write_upload(&mut request, ops),
+            Act::Download { limit, .. } => device.write_download(&mut request, limit),
+        }
         let sent = Instant::now();
         let answer = connection.send(&request).await?;
         let answered = Instant::now();
-        let operations = worker.answer(kind, answer)?;
-        // Once every answer is in, the run is over; only those within the window count.
-        if answered >= window.from && answered <= window.until {
-            if counts.len() <= kind {
-                counts.resize(kind + 1, KindOutcome::default());
-            }
-            let counted = &mut counts[kind];
-            counted.latency.record(answered.saturating_duration_since(due.unwrap_or(sent)));
-            counted.operations += operations;
-            let second = usize::try_from((answered - window.from).as_secs()).unwrap_or(usize::MAX);
-            if counted.per_second.len() <= second {
-                counted.per_second.resize(second + 1, 0);
-            }
-            counted.per_second[second] += 1;
+        let (kind, operations) = match act {
+            Act::Upload(_) => (0, device.read_upload(answer)?),
+            Act::Download { expected, .. } => (1, device.read_page(answer, expected)?),
+        };
+        if kind == 0 && let Some(board) = &crew.board {
+            board.acknowledged(device.account, device.cursor);
         }
-        if let (Some(due), Some((every, _))) = (due.as_mut(), schedule) {
-            *due += every;
+        // Once every answer is in, the run is over; only those within the window count.
+        if answered >= from && answered <= until {
+            let due = schedule.map_or(sent, |(_, due)| due);
+            record(&mut counted[kind].latency, answered.saturating_duration_since(due));
+            counted[kind].operations += operations;
+        }
+        if let Some((every, due)) = &mut schedule {
+            *due += *every;
         }
     }
-    Ok(worker)
+    Ok((crew, counted))
+}
+
+/// Lets every device upload so many operations, in requests of at most 100, and gives the devices back.
+pub async fn fill(session: &Session, devices: Vec<Device>, operations: usize, connections: usize) -> Result<Vec<Device>> {
+    let rounds = operations.div_ceil(100);
+    let plan = move || -> Plan {
+        Box::new(move |turn, devices| {
+            let left = operations - turn % rounds * 100;
+            (turn / rounds < devices.len()).then(|| (turn / rounds, Act::Upload(left.min(100))))
+        })
+    };
+    let (_, crews) = run(session, Crew::deal(devices, connections, plan), Pace::UNTIL_DONE).await?;
+    let mut devices = self::devices(crews);
+    devices.sort_by_key(|device| device.account);
+    Ok(devices)
+}
+
+/// Every device acts once, in turn, again and again.
+pub fn in_turn(act: Act) -> impl Fn() -> Plan {
+    move || Box::new(move |turn, devices| Some((turn % devices.len(), act)))
 }

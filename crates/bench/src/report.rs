@@ -1,18 +1,23 @@
-//! What a run tells: a table for people, JSON for programs.
+//! What a run tells: a line per case for people, JSON for programs (`scripts/bench-report` makes tables and charts).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
+use hdrhistogram::Histogram;
+use procfs::{CpuInfo, Current as _, Meminfo};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::bars::Verdict;
-use super::case::{Case, Figure};
-use super::machine::Machine;
-use super::place::DatabaseDescription;
+use crate::load::{Counted, Outcome};
+use crate::place::DatabaseDescription;
+use crate::session::Session;
+use crate::usage::Cpu;
 
 /// Version of the JSON; grows when a member changes its meaning or goes.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// Everything that a run tells.
 #[derive(Debug, Serialize)]
@@ -20,8 +25,8 @@ pub struct Report {
     schema: u32,
     /// When the run began, RFC 3339.
     date: String,
-    /// Of this program.
     version: &'static str,
+    /// Of the working copy, with `+` when it has changes.
     commit: Option<String>,
     machine: Machine,
     databases: Vec<DatabaseDescription>,
@@ -29,26 +34,24 @@ pub struct Report {
     method: BTreeMap<&'static str, Value>,
     /// What was measured.
     pub cases: Vec<Case>,
-    /// What was reached.
-    pub bars: Vec<Verdict>,
 }
 
 impl Report {
-    /// A report without cases.
-    #[must_use]
-    pub fn new(
-        date: String,
-        commit: Option<String>,
-        machine: Machine,
-        databases: Vec<DatabaseDescription>,
-        method: BTreeMap<&'static str, Value>,
-    ) -> Self {
-        let version = env!("CARGO_PKG_VERSION");
-        Self { schema: SCHEMA, date, version, commit, machine, databases, method, cases: Vec::new(), bars: Vec::new() }
+    /// A report without cases, of this machine and this moment.
+    pub fn new(directory: &Path, databases: Vec<DatabaseDescription>, method: BTreeMap<&'static str, Value>) -> Self {
+        Self {
+            schema: SCHEMA,
+            date: jiff::Timestamp::now().to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            commit: commit(),
+            machine: Machine::this(directory),
+            databases,
+            method,
+            cases: Vec::new(),
+        }
     }
 
-    /// Names of the checks that failed, with what is wrong.
-    #[must_use]
+    /// The checks that failed.
     pub fn failures(&self) -> Vec<String> {
         let failed = |case: &Case| {
             let name = format!("{} {} on {}", case.scenario, case.case, case.database);
@@ -57,196 +60,167 @@ impl Report {
         };
         self.cases.iter().flat_map(failed).collect()
     }
+}
 
-    /// The JSON: as the members are, but figures by name.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let mut report = json!(self);
-        for (shown, case) in report["cases"].as_array_mut().into_iter().flatten().zip(&self.cases) {
-            let figures = case
-                .figures
-                .iter()
-                .map(|Figure { name, unit, value }| (name.clone(), json!({ "value": value, "unit": unit })));
-            shown["figures"] = Value::Object(figures.collect());
-        }
-        report
-    }
+/// The machine: a figure without it is worth nothing.
+#[derive(Debug, Serialize)]
+struct Machine {
+    cores: usize,
+    processor: Option<String>,
+    memory_bytes: Option<u64>,
+    kernel: Option<String>,
+    /// The file system of the scratch directory. In memory (`tmpfs`) nothing is durable.
+    file_system: Option<String>,
+}
 
-    /// Where, when and how, in a few lines.
-    #[must_use]
-    pub fn head(&self) -> String {
-        let machine = &self.machine;
-        let unknown = || "unknown".to_owned();
-        let text = |text: &Option<String>| text.clone().unwrap_or_else(unknown);
-        let memory = machine.memory_bytes.map_or_else(unknown, |bytes| format!("{} MiB", bytes >> 20));
-        let mut out = format!("supersync {} ({}), {}\n", self.version, text(&self.commit), self.date);
-        put(
-            &mut out,
-            format_args!(
-                "{} cores of {}, {memory}, {}, Linux {}, scratch directory on {}\n",
-                machine.cores,
-                text(&machine.processor),
-                text(&machine.system),
-                text(&machine.kernel),
-                text(&machine.file_system),
-            ),
-        );
-        for database in &self.databases {
-            let settings: BTreeMap<_, _> = database.settings.iter().collect();
-            let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            put(&mut out, format_args!("{} {} {}\n", database.kind, database.version, settings.join(" ")));
+impl Machine {
+    fn this(directory: &Path) -> Self {
+        let mounts = procfs::mounts().unwrap_or_default();
+        let of_directory = mounts.iter().filter(|mount| directory.starts_with(&mount.fs_file));
+        Self {
+            cores: cores(),
+            processor: CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_owned)),
+            memory_bytes: Meminfo::current().ok().map(|memory| memory.mem_total),
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned()),
+            // The last one mounted on a point hides those before it, and `max_by_key` prefers the last.
+            file_system: of_directory.max_by_key(|mount| mount.fs_file.len()).map(|mount| mount.fs_vfstype.clone()),
         }
-        let method: Vec<String> = self.method.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        put(&mut out, format_args!("{}\n", method.join(", ")));
-        out
-    }
-
-    /// Bars, measured, met.
-    #[must_use]
-    pub fn bars_table(&self) -> String {
-        let mut rows = vec![["bar", "database", "figure", "limit", "measured", "met"].map(str::to_owned).to_vec()];
-        for verdict in &self.bars {
-            rows.push(vec![
-                format!("{} {}", verdict.scenario, verdict.case),
-                verdict.database.to_owned(),
-                verdict.figure.to_owned(),
-                verdict.bar.clone(),
-                number(verdict.measured),
-                if verdict.met { "yes" } else { "NO" }.to_owned(),
-            ]);
-        }
-        table(&rows)
     }
 }
 
-/// Columns of the table, by the figures' names.
-const COLUMNS: [(&str, &str, f64); 13] = [
-    ("requests_per_second", "req/s", 1.0),
-    ("operations_per_second", "ops/s", 1.0),
-    ("p50_ms", "p50 ms", 1.0),
-    ("p95_ms", "p95", 1.0),
-    ("p99_ms", "p99", 1.0),
-    ("max_ms", "max", 1.0),
-    ("server_cpu_us_per_request", "server us/req", 1.0),
-    ("database_cpu_us_per_request", "db us/req", 1.0),
-    ("generator_cpu_us_per_request", "load us/req", 1.0),
-    ("strangers_cpu_percent", "others %", 1.0),
-    ("server_memory_bytes", "server MiB", 1_048_576.0),
-    ("database_memory_bytes", "db MiB", 1_048_576.0),
-    ("disk_bytes_per_operation", "disk B/op", 1.0),
-];
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
 
-/// The cases of one scenario: a row each, below it whatever has no column, and the checks.
-#[must_use]
-pub fn cases_table(cases: &[Case]) -> String {
-    let present: Vec<_> =
-        COLUMNS.iter().filter(|(name, _, _)| cases.iter().any(|case| case.value(name).is_some())).collect();
-    let mut rows = vec![["scenario", "case", "database"].map(str::to_owned).to_vec()];
-    rows[0].extend(present.iter().map(|(_, title, _)| (*title).to_owned()));
-    for case in cases {
-        let mut row = vec![case.scenario.to_owned(), case.case.clone(), case.database.to_owned()];
-        let cell = |name: &str, unit: f64| case.value(name).map_or("-".to_owned(), |value| number(value / unit));
-        row.extend(present.iter().map(|(name, _, unit)| cell(name, *unit)));
-        rows.push(row);
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
+    Some(if changed { commit + "+" } else { commit })
+}
+
+/// The result of one check.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What must hold.
+    pub name: String,
+    /// Whether it does.
+    pub passed: bool,
+    /// How much was looked at, or what is wrong.
+    pub detail: String,
+}
+
+impl Check {
+    /// A check.
+    pub fn new(name: &str, passed: bool, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), passed, detail: detail.into() }
     }
-    let mut out = table(&rows);
-    for case in cases {
-        let has_column = |figure: &&Figure| COLUMNS.iter().any(|(name, _, _)| *name == figure.name);
-        let others: Vec<String> = case
-            .figures
-            .iter()
-            .filter(|figure| !has_column(figure))
-            .map(|Figure { name, unit, value }| format!("{name} {} {unit}", number(*value)).trim_end().to_owned())
-            .collect();
-        put(&mut out, format_args!("{} on {}: {}\n", case.case, case.database, others.join(", ")));
-        for check in &case.checks {
+}
+
+/// What was measured in one case.
+#[derive(Clone, Debug, Serialize)]
+pub struct Case {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// Which case of it, for example `20 x 500 B`.
+    pub case: String,
+    /// `sqlite`, `postgres` or `foreign`; the frame fills it in.
+    pub database: &'static str,
+    /// What distinguishes it from other cases, and how much load there was.
+    pub parameters: BTreeMap<&'static str, Value>,
+    /// What was measured; names end with the unit. What could not be measured is missing.
+    pub figures: BTreeMap<String, f64>,
+    /// What was checked.
+    pub checks: Vec<Check>,
+}
+
+/// A count or a number of bytes as a figure.
+#[expect(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^52")]
+pub const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// Milliseconds that the given share of durations did not exceed; `None` without any.
+pub fn quantile_ms(latency: &Histogram<u64>, share: f64) -> Option<f64> {
+    (!latency.is_empty()).then(|| float(latency.value_at_quantile(share)) / 1e3)
+}
+
+impl Case {
+    /// A case without figures.
+    pub fn new(scenario: &'static str, case: impl Into<String>) -> Self {
+        let (parameters, figures) = (BTreeMap::new(), BTreeMap::new());
+        Self { scenario, case: case.into(), database: "", parameters, figures, checks: Vec::new() }
+    }
+
+    /// Notes a parameter.
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.parameters.insert(name, value.into());
+        self
+    }
+
+    /// Adds a figure; `None` (unknown) adds nothing.
+    pub fn figure(&mut self, name: impl Into<String>, value: impl Into<Option<f64>>) {
+        self.figures.extend(value.into().map(|value| (name.into(), value)));
+    }
+
+    /// Adds what a load achieved and used: throughput, latency, processor time, and memory at this moment.
+    pub fn load(&mut self, outcome: &Outcome, session: &Session) {
+        let total = outcome.total();
+        self.counted("", &total, outcome.lasted);
+        self.cpu(&outcome.cpu, total.latency.len(), total.operations);
+        let capacity = outcome.lasted.as_secs_f64() * float(cores() as u64);
+        let others = outcome.cpu.others().map(|time| time.as_secs_f64() / capacity * 100.0);
+        self.figure("others_cpu_percent", others);
+        self.memory(session);
+    }
+
+    /// Adds throughput and latency under names that begin with `prefix`.
+    pub fn counted(&mut self, prefix: &str, counted: &Counted, lasted: Duration) {
+        let rate = |count: u64| (count > 0).then(|| float(count) / lasted.as_secs_f64().max(1e-9));
+        self.figure(format!("{prefix}requests_per_second"), rate(counted.latency.len()));
+        self.figure(format!("{prefix}operations_per_second"), rate(counted.operations));
+        self.latencies(prefix, &counted.latency);
+    }
+
+    /// Adds latencies under names that begin with `prefix`.
+    pub fn latencies(&mut self, prefix: &str, latency: &Histogram<u64>) {
+        for (name, share) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)] {
+            self.figure(format!("{prefix}{name}_ms"), quantile_ms(latency, share));
+        }
+    }
+
+    /// Adds processor time per request, and per operation where there are any.
+    pub fn cpu(&mut self, cpu: &Cpu, requests: u64, operations: u64) {
+        for (who, time) in [("server", cpu.server), ("database", cpu.database), ("generator", cpu.generator)] {
+            for (what, count) in [("request", requests), ("operation", operations)] {
+                let each = time.filter(|_| count > 0).map(|time| time.as_secs_f64() * 1e6 / float(count));
+                self.figure(format!("{who}_cpu_us_per_{what}"), each);
+            }
+        }
+    }
+
+    /// Adds the memory of the server and of its database at this moment.
+    pub fn memory(&mut self, session: &Session) {
+        let meter = session.meter();
+        self.figure("server_memory_bytes", meter.server_memory().map(float));
+        self.figure("database_memory_bytes", meter.database_memory().map(float));
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} on {}:", self.scenario, self.case, self.database)?;
+        for (name, value) in &self.figures {
+            let digits = if value.abs() < 100.0 { 2 } else { 0 };
+            write!(f, " {name} {value:.digits$}")?;
+        }
+        for check in &self.checks {
             let verdict = if check.passed { "ok" } else { "FAILED" };
-            put(&mut out, format_args!("  {verdict}: {} ({})\n", check.name, check.detail));
+            write!(f, "\n  {verdict}: {} ({})", check.name, check.detail)?;
         }
-    }
-    out
-}
-
-/// Few digits, but not too few.
-fn number(value: f64) -> String {
-    match value.abs() {
-        large if large >= 100.0 => format!("{value:.0}"),
-        middle if middle >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
-/// A Markdown table whose columns are aligned.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for (n, row) in rows.iter().enumerate() {
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let is_text = column < 3;
-            if is_text {
-                put(&mut out, format_args!("| {cell:<width$} "));
-            } else {
-                put(&mut out, format_args!("| {cell:>width$} "));
-            }
-        }
-        out.push_str("|\n");
-        if n == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                let (dashes, end) = ("-".repeat(width - 1), if column < 3 { "-" } else { ":" });
-                put(&mut out, format_args!("| {dashes}{end} "));
-            }
-            out.push_str("|\n");
-        }
-    }
-    out
-}
-
-fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to memory can't fail");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::check::Check;
-
-    fn report(passed: bool) -> Report {
-        let machine = Machine::this(std::path::Path::new("."));
-        let mut report = Report::new("now".to_owned(), None, machine, Vec::new(), BTreeMap::new());
-        let mut case = Case::new("upload", "20 x 500 B").with("batch", 20);
-        case.database = "sqlite";
-        case.figure("requests_per_second", "1/s", 1234.5);
-        case.figure("something_else_ms", "ms", 0.25);
-        case.figure("not_measured", "ms", None);
-        case.check(Check::new("all is well", passed, "3 of 4"));
-        report.cases.push(case);
-        report
-    }
-
-    #[test]
-    fn a_failed_check_is_a_failure() {
-        assert_eq!(report(true).failures(), Vec::<String>::new());
-        assert_eq!(report(false).failures(), ["upload 20 x 500 B on sqlite: all is well: 3 of 4"]);
-    }
-
-    #[test]
-    fn the_table_has_the_known_columns_and_the_rest_below() {
-        let text = cases_table(&report(false).cases);
-        assert!(text.contains("| req/s |") && text.contains("|  1234 |") || text.contains("|  1235 |"), "{text}");
-        assert!(text.contains("20 x 500 B on sqlite: something_else_ms 0.25 ms"), "{text}");
-        assert!(text.contains("FAILED: all is well (3 of 4)"), "{text}");
-        assert!(!text.contains("not_measured"), "{text}");
-    }
-
-    #[test]
-    fn json_has_figures_by_name() {
-        let json = report(true).to_json();
-        assert_eq!(json["schema"], 1);
-        assert_eq!(json["cases"][0]["figures"]["requests_per_second"], json!({ "value": 1234.5, "unit": "1/s" }));
-        assert_eq!(json["cases"][0]["parameters"]["batch"], 20);
-        assert_eq!(json["cases"][0]["checks"][0]["passed"], true);
-        assert!(json["cases"][0]["figures"].get("not_measured").is_none());
+        Ok(())
     }
 }

@@ -7,11 +7,10 @@ use serde::de::DeserializeOwned;
 use super::error::retry_in;
 use super::raw::{Answer, Body, Encoding, Raw};
 use super::wire::{
-    Check, DevicesAnswer, DownloadAnswer, ErrorBody, RestoreAnswer, RestorePointsAnswer, SnapshotAnswer, SnapshotBody,
-    StatusAnswer, UploadAnswer, UploadBody, WipeAnswer,
+    Check, DevicesAnswer, DownloadAnswer, ErrorBody, RestoreAnswer, RestorePointsAnswer, Seq, SnapshotAnswer,
+    SnapshotBody, StatusAnswer, UploadAnswer, UploadBody, WipeAnswer,
 };
 use super::{ClientError, Ladder, Notices};
-use crate::protocol::Seq;
 
 /// An account on a server, as one of its devices speaks to it. Clones share connections.
 #[derive(Clone, Debug)]

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::wire::{Clock, NewOp, OpResult, ServerOp, SnapshotAnswer, SnapshotBody, UploadBody};
+use super::wire::{
+    Clock, ImportReason, NewOp, OpResult, OpType, SCHEMA_VERSION, Seq, ServerOp, SnapshotAnswer, SnapshotBody, UploadBody,
+};
 use super::{Client, ClientError};
-use crate::protocol::limits::DOWNLOAD_DEFAULT_LIMIT;
-use crate::protocol::{ErrorCode, OpType, Seq};
 
 /// Operations in one upload, as the app sends them (contract, section 14.1).
 const CHUNK: usize = 25;
@@ -16,6 +16,8 @@ const CHUNK: usize = 25;
 const CONFLICT_ROUNDS: u8 = 3;
 /// Pages of one download (contract, section 15).
 const MAX_PAGES: usize = 1000;
+/// Operations of a page (contract, section 15).
+const PAGE: usize = 500;
 
 /// A change made on the device.
 #[derive(Clone, Debug)]
@@ -128,14 +130,14 @@ impl Device {
             id: uuid::Uuid::now_v7().to_string(),
             client_id: self.client_id.clone(),
             action_type: change.action_type,
-            op_type: change.op_type.as_str(),
+            op_type: change.op_type,
             entity_type: change.entity_type,
             entity_id: change.entity_id,
             entity_ids: change.entity_ids,
             payload: change.payload,
             vector_clock: self.tick(),
             timestamp: now_ms(),
-            schema_version: crate::replay::CURRENT_SCHEMA_VERSION,
+            schema_version: SCHEMA_VERSION,
             is_payload_encrypted: change.is_payload_encrypted,
             sync_import_reason: None,
         };
@@ -205,15 +207,14 @@ impl Device {
     /// What a result means for the operation (contract, section 14.3).
     fn settle(&mut self, result: OpResult, report: &mut SyncReport) {
         let Some(at) = self.pending.iter().position(|pending| pending.op.id == result.op_id) else { return };
-        let is = |code: ErrorCode| result.error_code.as_deref() == Some(code.as_str());
-        if is(ErrorCode::InternalError) || is(ErrorCode::StorageQuotaExceeded) {
+        if let Some("INTERNAL_ERROR" | "STORAGE_QUOTA_EXCEEDED") = result.error_code.as_deref() {
             report.deferred.push(result.op_id);
             return;
         }
         let Some(pending) = self.pending.remove(at) else { return };
         match (result.server_seq, result.error_code) {
             (Some(seq), _) => report.accepted.push((result.op_id, seq)),
-            (None, Some(code)) if code == ErrorCode::DuplicateOperation.as_str() => {
+            (None, Some(code)) if code == "DUPLICATE_OPERATION" => {
                 report.duplicates.push(result.op_id);
             }
             (None, Some(code)) if code.starts_with("CONFLICT_") => {
@@ -239,7 +240,7 @@ impl Device {
     async fn download_rest(&mut self, report: &mut SyncReport) -> Result<(), ClientError> {
         let (mut since, mut ops, mut clock) = (self.cursor, Vec::new(), Clock::new());
         for _ in 0..MAX_PAGES {
-            let page = self.client.download(since, Some(&self.client_id), DOWNLOAD_DEFAULT_LIMIT).await?;
+            let page = self.client.download(since, Some(&self.client_id), PAGE).await?;
             if page.gap_detected.is_some() {
                 // What the server has is all there is: forget where we were. A gap from 0 is refused as invalid.
                 (since, report.restarted) = (0, true);
@@ -291,12 +292,12 @@ impl Device {
                 client_id: self.client_id.clone(),
                 reason: if is_clean_slate { "recovery" } else { "initial" },
                 vector_clock,
-                schema_version: crate::replay::CURRENT_SCHEMA_VERSION,
+                schema_version: SCHEMA_VERSION,
                 is_payload_encrypted,
-                sync_import_reason: Some(if is_clean_slate { "FORCE_UPLOAD" } else { "SERVER_MIGRATION" }),
+                sync_import_reason: Some(if is_clean_slate { ImportReason::ForceUpload } else { ImportReason::ServerMigration }),
                 op_id: op_id.to_owned(),
                 is_clean_slate,
-                snapshot_op_type: OpType::SyncImport.as_str(),
+                snapshot_op_type: OpType::SyncImport,
                 repair_base_server_seq: None,
                 request_id: Some(format!("snapshot-v1-{}", digest([self.client_id.as_bytes(), op_id.as_bytes()]))),
             })

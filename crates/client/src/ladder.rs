@@ -27,16 +27,3 @@ impl Default for Ladder {
         }
     }
 }
-
-impl Ladder {
-    /// The same proportions in less time; for tests.
-    #[must_use]
-    pub fn scaled(&self, factor: f64) -> Self {
-        Self {
-            connect: self.connect.mul_f64(factor),
-            request: self.request.mul_f64(factor),
-            sync_wait: self.sync_wait.mul_f64(factor),
-            restore_retries: self.restore_retries.iter().map(|pause| pause.mul_f64(factor)).collect(),
-        }
-    }
-}

@@ -1,9 +1,9 @@
-//! The reference client: what the released app does at its end of the wire, as a library. Tests, the command line and
+//! The reference client: what the released app does at its end of the wire, as a library. The server's tests and
 //! the load generator speak through it.
 //!
 //! Owns the client half of the contract: the time-out ladder ([`Ladder`]), the cursor rules (contract, section 14.6),
 //! the reactions to results and statuses (14.3, 14.4), strict validation of answers (14.2). It has its own view of the
-//! wire ([`wire`]) and shares no encoder with the server, so that a server that breaks the contract is caught. It knows
+//! wire ([`wire`]) and uses no line of the server, so that a server that breaks the contract is caught. It knows
 //! nothing of the app's data: payloads are opaque JSON.
 //!
 //! - [`raw::Raw`]: prebuilt bytes in, raw bytes out; for load.
@@ -26,3 +26,4 @@ pub use device::{Change, Device, SyncReport};
 pub use error::{ClientError, Layer};
 pub use ladder::Ladder;
 pub use notices::{Notice, Notices};
+pub use wire::{OpType, Seq};

@@ -6,12 +6,13 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::ClientError;
 use super::raw::use_ring;
-use crate::protocol::Seq;
+use super::wire::Seq;
 
 /// What came over the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,10 @@ impl Notices {
             .append_pair("token", token)
             .append_pair("clientId", client_id)
             .finish();
-        let connecting = tokio_tungstenite::connect_async(format!("{address}/api/sync/ws?{query}"));
+        // Notices are small, and the load generator holds ten thousand sockets.
+        let config = WebSocketConfig::default().read_buffer_size(4096);
+        let address = format!("{address}/api/sync/ws?{query}");
+        let connecting = tokio_tungstenite::connect_async_with_config(address, Some(config), true);
         let (stream, _) = tokio::time::timeout(wait, connecting)
             .await
             .map_err(|_| ClientError::ConnectTimeout(wait))?

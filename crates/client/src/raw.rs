@@ -1,12 +1,12 @@
 //! The lean path: prebuilt bytes in, raw bytes out. Connections are kept and shared by clones.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 
 use super::{ClientError, Ladder};
@@ -51,7 +51,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory can't fail")
 }
 
-/// An answer as it came, inflated.
+/// An answer as it came.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
@@ -68,7 +68,6 @@ pub struct Raw {
     http: reqwest::Client,
     base: String,
     authorization: Option<HeaderValue>,
-    accept_gzip: bool,
     connect: Duration,
     request: Duration,
 }
@@ -102,7 +101,6 @@ impl Raw {
             http: builder.build().map_err(ClientError::Setup)?,
             base: base.trim_end_matches('/').to_owned(),
             authorization: None,
-            accept_gzip: false,
             connect: ladder.connect,
             request: ladder.request,
         })
@@ -119,30 +117,16 @@ impl Raw {
         Ok(Self { authorization: Some(value), ..self.clone() })
     }
 
-    /// Asks for compressed answers, as browsers do.
-    #[must_use]
-    pub fn accepting_gzip(mut self) -> Self {
-        self.accept_gzip = true;
-        self
-    }
-
     /// The server's address.
     #[must_use]
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// The connections, for requests that are made in another way.
-    #[must_use]
-    pub const fn http(&self) -> &reqwest::Client {
-        &self.http
-    }
-
     /// Sends one request and reads the whole answer, whatever its status.
     ///
     /// # Errors
-    /// Only what the network or the ladder says: see [`ClientError::is_network`]; [`ClientError::InvalidAnswer`] for a
-    /// body that can't be inflated.
+    /// Only what the network or the ladder says: see [`ClientError::is_network`].
     pub async fn send(&self, method: Method, path: &str, body: Option<&Body>) -> Result<Answer, ClientError> {
         let exchange = async {
             let mut request = self
@@ -152,9 +136,6 @@ impl Raw {
                 .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             if let Some(authorization) = &self.authorization {
                 request = request.header(AUTHORIZATION, authorization.clone());
-            }
-            if self.accept_gzip {
-                request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
             }
             if let Some(body) = body {
                 if body.encoding != Encoding::Plain {
@@ -169,30 +150,15 @@ impl Raw {
             let (status, headers) = (response.status(), response.headers().clone());
             Ok::<_, reqwest::Error>(Answer { status, headers, body: response.bytes().await? })
         };
-        let answer = match tokio::time::timeout(self.request, exchange).await {
-            Err(_) => return Err(ClientError::RequestTimeout(self.request)),
-            Ok(Err(error)) if error.is_connect() && error.is_timeout() => {
-                return Err(ClientError::ConnectTimeout(self.connect));
-            }
+        match tokio::time::timeout(self.request, exchange).await {
+            Err(_) => Err(ClientError::RequestTimeout(self.request)),
+            Ok(Err(error)) if error.is_connect() && error.is_timeout() => Err(ClientError::ConnectTimeout(self.connect)),
             // Addresses may hold tokens (the WebSocket's do), so errors never carry one.
-            Ok(Err(error)) if error.is_connect() => return Err(ClientError::Connect(error.without_url())),
-            Ok(Err(error)) => return Err(ClientError::Network(error.without_url())),
-            Ok(Ok(answer)) => answer,
-        };
-        inflate(answer)
+            Ok(Err(error)) if error.is_connect() => Err(ClientError::Connect(error.without_url())),
+            Ok(Err(error)) => Err(ClientError::Network(error.without_url())),
+            Ok(Ok(answer)) => Ok(answer),
+        }
     }
-}
-
-/// Inflates a compressed answer.
-fn inflate(mut answer: Answer) -> Result<Answer, ClientError> {
-    if answer.headers.get(CONTENT_ENCODING).is_some_and(|value| value == "gzip") {
-        let mut inflated = Vec::with_capacity(answer.body.len() * 4);
-        flate2::read::MultiGzDecoder::new(&*answer.body)
-            .read_to_end(&mut inflated)
-            .map_err(|error| ClientError::InvalidAnswer { route: "request", reason: format!("gzip: {error}") })?;
-        answer.body = inflated.into();
-    }
-    Ok(answer)
 }
 
 /// Makes ring the process's TLS provider unless one is chosen already.

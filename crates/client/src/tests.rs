@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::raw::{Body, Encoding};
 use super::{Change, Client, ClientError, Device, Ladder, Layer};
-use crate::protocol::OpType;
+use super::wire::OpType;
 
 enum Reply {
     Json(u16, Value),

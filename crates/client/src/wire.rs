@@ -4,15 +4,69 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::{Deserializer, Error as _};
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::protocol::limits::{MAX_CLOCK_COUNTER, MAX_ENTITY_IDS, MAX_ID_LEN, MAX_SAFE_INTEGER, MAX_SCHEMA_VERSION};
-use crate::protocol::{ImportReason, OpType, Seq, op};
+/// UTF-16 length of ids (contract, section 15).
+const MAX_ID_LEN: usize = 255;
+/// Declared entity ids of one operation.
+const MAX_ENTITY_IDS: usize = 1000;
+/// Largest counter of a clock.
+const MAX_CLOCK_COUNTER: u32 = 100_000_000;
+/// Largest schema version.
+const MAX_SCHEMA_VERSION: u8 = 100;
+/// Largest integer that JavaScript represents exactly.
+const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
+/// Schema version that the released app writes.
+pub const SCHEMA_VERSION: u8 = 4;
+/// The entity types that the app knows (contract, section 3.1).
+const ENTITY_TYPES: &str = "TASK PROJECT TAG NOTE GLOBAL_CONFIG SIMPLE_COUNTER WORK_CONTEXT TIME_TRACKING \
+                            TASK_REPEAT_CFG ISSUE_PROVIDER PLANNER MENU_TREE METRIC BOARD SECTION REMINDER \
+                            PLUGIN_USER_DATA PLUGIN_METADATA MIGRATION RECOVERY ALL";
 
+/// A number of an account's sequence.
+pub type Seq = i64;
 /// A clock as it travels.
 pub type Clock = BTreeMap<String, u32>;
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // contract, section 3.1
+pub enum OpType {
+    #[serde(rename = "CRT")]
+    Create,
+    #[serde(rename = "UPD")]
+    Update,
+    #[serde(rename = "DEL")]
+    Delete,
+    #[serde(rename = "MOV")]
+    Move,
+    #[serde(rename = "BATCH")]
+    Batch,
+    #[serde(rename = "SYNC_IMPORT")]
+    SyncImport,
+    #[serde(rename = "BACKUP_IMPORT")]
+    BackupImport,
+    #[serde(rename = "REPAIR")]
+    Repair,
+}
+
+/// Those that carry a full state.
+const FULL_STATES: [OpType; 3] = [OpType::SyncImport, OpType::BackupImport, OpType::Repair];
+
+/// Why a full state was uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)] // contract, section 3.1
+pub enum ImportReason {
+    PasswordChanged,
+    FileImport,
+    BackupRestore,
+    ForceUpload,
+    ServerMigration,
+    Repair,
+}
 
 /// Makes an optional member fail on `null` instead of reading it as absent.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
@@ -27,7 +81,7 @@ pub struct NewOp {
     pub id: String,
     pub client_id: String,
     pub action_type: String,
-    pub op_type: &'static str,
+    pub op_type: OpType,
     pub entity_type: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entity_id: Option<String>,
@@ -39,7 +93,7 @@ pub struct NewOp {
     pub schema_version: u8,
     pub is_payload_encrypted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sync_import_reason: Option<&'static str>,
+    pub sync_import_reason: Option<ImportReason>,
 }
 
 /// `POST /api/sync/ops`.
@@ -67,10 +121,10 @@ pub struct SnapshotBody {
     pub schema_version: u8,
     pub is_payload_encrypted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sync_import_reason: Option<&'static str>,
+    pub sync_import_reason: Option<ImportReason>,
     pub op_id: String,
     pub is_clean_slate: bool,
-    pub snapshot_op_type: &'static str,
+    pub snapshot_op_type: OpType,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair_base_server_seq: Option<Seq>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +149,6 @@ pub struct Op {
     pub id: String,
     pub client_id: String,
     pub action_type: String,
-    #[serde(deserialize_with = "op_type")]
     pub op_type: OpType,
     pub entity_type: String,
     #[serde(default, deserialize_with = "present")]
@@ -108,20 +161,10 @@ pub struct Op {
     pub timestamp: i64,
     pub schema_version: u8,
     pub is_payload_encrypted: bool,
-    #[serde(default, deserialize_with = "import_reason")]
+    #[serde(default, deserialize_with = "present")]
     pub sync_import_reason: Option<ImportReason>,
     #[serde(default, deserialize_with = "present")]
     pub repair_base_server_seq: Option<Seq>,
-}
-
-fn op_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OpType, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    OpType::parse(&text).ok_or_else(|| D::Error::custom("unknown opType"))
-}
-
-fn import_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ImportReason>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    ImportReason::parse(&text).map(Some).ok_or_else(|| D::Error::custom("unknown syncImportReason"))
 }
 
 /// The answer to an upload.
@@ -242,7 +285,7 @@ pub struct RestorePointsAnswer {
 pub struct RestorePoint {
     pub server_seq: Seq,
     pub timestamp: i64,
-    #[serde(rename = "type", deserialize_with = "op_type")]
+    #[serde(rename = "type")]
     pub op_type: OpType,
     pub client_id: String,
     pub description: String,
@@ -315,7 +358,7 @@ impl Check for ServerOp {
         require(id_fits(&op.id), "op.id")?;
         require(client_id_fits(&op.client_id), "op.clientId")?;
         require(id_fits(&op.action_type), "op.actionType")?;
-        require(op::entity_type(&op.entity_type).is_some(), "op.entityType")?;
+        require(ENTITY_TYPES.split(' ').any(|known| known == op.entity_type), "op.entityType")?;
         require(op.entity_id.as_deref().is_none_or(id_fits), "op.entityId")?;
         let ids_fit =
             |ids: &Vec<String>| !ids.is_empty() && ids.len() <= MAX_ENTITY_IDS && ids.iter().all(|id| id_fits(id));
@@ -389,7 +432,7 @@ impl Check for DevicesAnswer {
 
 impl Check for RestorePointsAnswer {
     fn check(&self) -> Result<(), String> {
-        require(self.restore_points.iter().all(|point| point.op_type.is_full_state()), "restorePoints[].type")
+        require(self.restore_points.iter().all(|point| FULL_STATES.contains(&point.op_type)), "restorePoints[].type")
     }
 }
 
