@@ -7,7 +7,7 @@
 //!
 //! Imports run one way: `main` → [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
 //! [`backup`], [`diagnosis`], [`mod@upstream`] → [`store`] → [`replay`] →
-//! [`protocol`]. The last two are pure: no I/O, no clock, no async.
+//! [`protocol`]. The last two are pure: no I/O, no clock, no async. `src/layers.rs` holds all of it.
 
 pub mod accounts;
 pub mod admin;
@@ -24,6 +24,8 @@ pub mod events;
 pub mod gauges;
 pub mod http;
 pub mod language;
+#[cfg(test)]
+mod layers;
 pub mod mail;
 pub mod protocol;
 pub mod replay;

@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use harness::{Backend, Server};
 use serde_json::value::RawValue;
+use supersync::clock::Clock;
+use supersync::config::RateLimit;
 use supersync_client::raw::Raw;
 use supersync_client::wire::{NewOp, ServerOp, UploadBody};
 use supersync_client::{Change, Client, Device, Ladder, Notice, Notices, OpType, Seq};
-use supersync::clock::Clock;
-use supersync::config::RateLimit;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;

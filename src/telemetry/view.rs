@@ -89,7 +89,9 @@ impl View {
         let rate = |name, wanted: &dyn Fn(Labels<'_>) -> bool| grown.sum(name, wanted) / seconds;
         let requests = |wanted: &dyn Fn(Labels<'_>) -> bool| rate("supersync_http_requests_total", wanted);
         let mut routes: Vec<Route> = grown
-            .by("supersync_http_requests_total", |labels| format!("{} {}", label(labels, "method"), label(labels, "route")))
+            .by("supersync_http_requests_total", |labels| {
+                format!("{} {}", label(labels, "method"), label(labels, "route"))
+            })
             .map(|(name, count)| {
                 let of_route = |labels: Labels<'_>| {
                     name.split_once(' ') == Some((label(labels, "method"), label(labels, "route")))
@@ -164,7 +166,8 @@ impl<'a> Samples<'a> {
         let mut samples = Self(BTreeMap::new());
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let (name, labels) = series.strip_suffix('}').and_then(|series| series.split_once('{')).unwrap_or((series, ""));
+            let (name, labels) =
+                series.strip_suffix('}').and_then(|series| series.split_once('{')).unwrap_or((series, ""));
             samples.0.entry(name).or_default().extend(value.parse().ok().map(|value| (labels, value)));
         }
         samples
@@ -216,7 +219,8 @@ impl<'a> Grown<'a> {
 
     /// Values are taken to lie evenly in their bucket; those beyond the last bound count as that bound.
     fn latency(&self, name: &str, wanted: &dyn Fn(Labels<'_>) -> bool) -> Latency {
-        let buckets = self.of(&format!("{name}_bucket")).filter(|(labels, _)| wanted(labels));
+        let name = format!("{name}_bucket");
+        let buckets = self.of(&name).filter(|(labels, _)| wanted(labels));
         let mut sums: Vec<(f64, f64)> = Vec::new();
         for (bound, count) in buckets.filter_map(|(labels, count)| Some((label(labels, "le").parse().ok()?, count))) {
             match sums.iter_mut().find(|(known, _): &&mut (f64, f64)| known.total_cmp(&bound).is_eq()) {

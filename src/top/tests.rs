@@ -72,7 +72,10 @@ fn dead() -> ScrapeError {
 fn a_dead_server_is_said_to_be_and_comes_back() {
     let nothing = text(&screen_after(vec![Err(dead())]));
     shows(&nothing, &["trying again: no answer from http://127.0.0.1:9464/: Connection refused", "q quit"]);
-    shows(&text(&screen_after(vec![Ok(view()), Err(dead())])), &["older figures, trying again: no answer", "/api/sync/ops"]);
+    shows(
+        &text(&screen_after(vec![Ok(view()), Err(dead())])),
+        &["older figures, trying again: no answer", "/api/sync/ops"],
+    );
     let back = text(&screen_after(vec![Err(dead()), Ok(view())]));
     assert!(!back.contains("trying again"), "{back}");
     shows(&back, &["of the last 2.0 s"]);

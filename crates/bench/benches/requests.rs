@@ -41,15 +41,15 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> Result<()> {
     // `cargo bench` adds an argument of its own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let [kind, count] = &arguments[..] else { return Err(USAGE.into()) };
-    let uploads = match kind.as_str() {
-        "poll" => false,
-        "upload" => true,
+    let uploads = match arguments.first().map(String::as_str) {
+        Some("poll") => false,
+        Some("upload") => true,
         _ => return Err(USAGE.into()),
     };
+    let count = arguments.get(1).ok_or(USAGE)?.parse()?;
     let directory = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(push(uploads, count.parse()?, directory.path()))
+    runtime.block_on(push(uploads, count, directory.path()))
 }
 
 async fn push(uploads: bool, count: usize, directory: &Path) -> Result<()> {
@@ -138,5 +138,7 @@ fn upload_text(number: usize) -> String {
         .expect("writing to a string can't fail");
         text
     });
-    format!("{{\"ops\":[{ops}],\"clientId\":\"driver\",\"requestId\":\"request-{number}\",\"lastKnownServerSeq\":{seen}}}")
+    format!(
+        "{{\"ops\":[{ops}],\"clientId\":\"driver\",\"requestId\":\"request-{number}\",\"lastKnownServerSeq\":{seen}}}"
+    )
 }

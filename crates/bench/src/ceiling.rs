@@ -75,8 +75,7 @@ struct Table {
 impl Table {
     /// Copies what the server stored aside.
     async fn sample(place: &Place) -> Result<Self> {
-        const COPY: &str =
-            "CREATE TABLE bench_sample AS SELECT row_number() OVER (ORDER BY user_id, server_seq) - 1 AS n, o.* FROM operations o";
+        const COPY: &str = "CREATE TABLE bench_sample AS SELECT row_number() OVER (ORDER BY user_id, server_seq) - 1 AS n, o.* FROM operations o";
         const USERS: &str = "SELECT min(id), count(*) FROM users";
         if let Some(url) = place.postgres_url() {
             let mut connection = PgConnection::connect(&url).await?;
@@ -207,7 +206,10 @@ pub async fn serve_empty_handler() -> Result<()> {
 
 type Keys = std::sync::Arc<(DecodingKey, Validation)>;
 
-async fn answer(State(keys): State<Keys>, headers: HeaderMap) -> Result<([(header::HeaderName, &'static str); 1], &'static str), StatusCode> {
+async fn answer(
+    State(keys): State<Keys>,
+    headers: HeaderMap,
+) -> Result<([(header::HeaderName, &'static str); 1], &'static str), StatusCode> {
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let token = token.ok_or(StatusCode::UNAUTHORIZED)?;
     jsonwebtoken::decode::<Claims>(token, &keys.0, &keys.1).map_err(|_| StatusCode::UNAUTHORIZED)?;
@@ -217,8 +219,7 @@ async fn answer(State(keys): State<Keys>, headers: HeaderMap) -> Result<([(heade
 /// Measures it under the load of the scenario `poll`, and one request at a time.
 async fn empty_handler(bench: &Bench) -> Result<Vec<Case>> {
     let program = std::env::current_exe()?;
-    let mut process =
-        Command::new(program).arg("--empty-handler").stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut process = Command::new(program).arg("--empty-handler").stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut lines = BufReader::new(process.stdout.take().context("no output")?).lines();
     let line = lines.next_line().await?.context("the empty handler ended")?;
     let (address, token) = line.split_once(' ').context("the empty handler does not say where it listens")?;

@@ -80,7 +80,8 @@ fn parse_head(received: &[u8]) -> Result<Option<(u16, usize, usize)>> {
     let mut response = Response::new(&mut headers);
     let Status::Complete(bytes) = response.parse(received)? else { return Ok(None) };
     let is_length = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case("content-length");
-    let length = response.headers.iter().find(is_length).and_then(|length| str::from_utf8(length.value).ok()?.parse().ok());
+    let length =
+        response.headers.iter().find(is_length).and_then(|length| str::from_utf8(length.value).ok()?.parse().ok());
     match (response.code, length) {
         (Some(code), Some(length)) => Ok(Some((code, bytes, length))),
         _ => bail!(unexpected("no Content-Length", received)),

@@ -211,7 +211,9 @@ async fn drive(
             Act::Upload(_) => (0, device.read_upload(answer)?),
             Act::Download { expected, .. } => (1, device.read_page(answer, expected)?),
         };
-        if kind == 0 && let Some(board) = &crew.board {
+        if kind == 0
+            && let Some(board) = &crew.board
+        {
             board.acknowledged(device.account, device.cursor);
         }
         // Once every answer is in, the run is over; only those within the window count.
@@ -228,7 +230,12 @@ async fn drive(
 }
 
 /// Lets every device upload so many operations, in requests of at most 100, and gives the devices back.
-pub async fn fill(session: &Session, devices: Vec<Device>, operations: usize, connections: usize) -> Result<Vec<Device>> {
+pub async fn fill(
+    session: &Session,
+    devices: Vec<Device>,
+    operations: usize,
+    connections: usize,
+) -> Result<Vec<Device>> {
     let rounds = operations.div_ceil(100);
     let plan = move || -> Plan {
         Box::new(move |turn, devices| {

@@ -115,7 +115,11 @@ impl Session {
     }
 
     /// Ends the server, lets `work` have the data, and starts the server again, so that nothing is in its memory.
-    pub async fn paused(mut self, devices: &mut [Device], work: impl AsyncFnOnce(&Place) -> Result<()>) -> Result<Self> {
+    pub async fn paused(
+        mut self,
+        devices: &mut [Device],
+        work: impl AsyncFnOnce(&Place) -> Result<()>,
+    ) -> Result<Self> {
         let (place, process) = self.own.context("a foreign server can't be stopped")?;
         stop(process).await?;
         work(&place).await?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use procfs::process::{LimitValue, Process, Stat, all_processes};
-use procfs::{Current as _, KernelStats};
+use procfs::{CurrentSI as _, KernelStats};
 
 /// The processes to measure.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::wire::{
-    Clock, ImportReason, NewOp, OpResult, OpType, SCHEMA_VERSION, Seq, ServerOp, SnapshotAnswer, SnapshotBody, UploadBody,
+    Clock, ImportReason, NewOp, OpResult, OpType, SCHEMA_VERSION, Seq, ServerOp, SnapshotAnswer, SnapshotBody,
+    UploadBody,
 };
 use super::{Client, ClientError};
 
@@ -294,7 +295,11 @@ impl Device {
                 vector_clock,
                 schema_version: SCHEMA_VERSION,
                 is_payload_encrypted,
-                sync_import_reason: Some(if is_clean_slate { ImportReason::ForceUpload } else { ImportReason::ServerMigration }),
+                sync_import_reason: Some(if is_clean_slate {
+                    ImportReason::ForceUpload
+                } else {
+                    ImportReason::ServerMigration
+                }),
                 op_id: op_id.to_owned(),
                 is_clean_slate,
                 snapshot_op_type: OpType::SyncImport,

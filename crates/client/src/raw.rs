@@ -152,7 +152,9 @@ impl Raw {
         };
         match tokio::time::timeout(self.request, exchange).await {
             Err(_) => Err(ClientError::RequestTimeout(self.request)),
-            Ok(Err(error)) if error.is_connect() && error.is_timeout() => Err(ClientError::ConnectTimeout(self.connect)),
+            Ok(Err(error)) if error.is_connect() && error.is_timeout() => {
+                Err(ClientError::ConnectTimeout(self.connect))
+            }
             // Addresses may hold tokens (the WebSocket's do), so errors never carry one.
             Ok(Err(error)) if error.is_connect() => Err(ClientError::Connect(error.without_url())),
             Ok(Err(error)) => Err(ClientError::Network(error.without_url())),

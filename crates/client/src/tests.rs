@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::raw::{Body, Encoding};
-use super::{Change, Client, ClientError, Device, Ladder, Layer};
 use super::wire::OpType;
+use super::{Change, Client, ClientError, Device, Ladder, Layer};
 
 enum Reply {
     Json(u16, Value),

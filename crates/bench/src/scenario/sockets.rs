@@ -84,7 +84,8 @@ pub async fn mixed(bench: &Bench) -> Result<Vec<Case>> {
             Some((random.random_range(0..devices.len()), act))
         })
     };
-    let crews = Crew::deal_groups(devices, 2, connections, plan).into_iter().map(|crew| crew.noted_on(&listeners.board));
+    let crews =
+        Crew::deal_groups(devices, 2, connections, plan).into_iter().map(|crew| crew.noted_on(&listeners.board));
     let (outcome, crews) = load::run(&session, crews.collect(), options.pace()).await?;
     let told = listeners.check().await;
     let mut case = Case::new("mixed", "2 % uploads, 98 % polls")

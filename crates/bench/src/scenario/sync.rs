@@ -32,7 +32,8 @@ pub async fn upload(bench: &Bench) -> Result<Vec<Case>> {
         let name = format!("{batch} x {payload} B{many}");
         bench.progress(&format!("upload: {name}"));
         let session = bench.session(accounts).await?;
-        let crews = Crew::deal(session.devices(0, payload).await?, bench.options.connections(), in_turn(Act::Upload(batch)));
+        let crews =
+            Crew::deal(session.devices(0, payload).await?, bench.options.connections(), in_turn(Act::Upload(batch)));
         let (outcome, crews) = load::run(&session, crews, bench.options.pace()).await?;
         let mut case = Case::new("upload", name).with("accounts", accounts).with("connections", crews.len());
         case.load(&outcome, &session);
@@ -59,7 +60,8 @@ fn matrix(bench: &Bench) -> Vec<(usize, usize, usize)> {
     let mut matrix = vec![(20, 500, accounts), (1, 500, accounts)];
     if !options.quick {
         matrix.push((1, 500, MANY_ACCOUNTS));
-        matrix.extend([(100, 500), (20, 300), (1, 4096), (20, 4096)].map(|(batch, payload)| (batch, payload, accounts)));
+        matrix
+            .extend([(100, 500), (20, 300), (1, 4096), (20, 4096)].map(|(batch, payload)| (batch, payload, accounts)));
     }
     matrix
 }
