@@ -76,8 +76,8 @@ fuzz:
 
 # Every open socket is a file, here and in the server.
 BENCH ?= --json bench.json
-bench:
-	$(CARGO) build --locked --profile $(PROFILE) -p supersync -p supersync-bench
+bench: build
+	$(CARGO) build --locked --profile $(PROFILE) -p supersync-bench
 	ulimit -n $$(ulimit -Hn); scripts/with-postgres sh -c \
 		'$(BUILT)-bench --database sqlite --database "$$SUPERSYNC_TEST_POSTGRES_URL" $(BENCH)'
 

@@ -131,157 +131,84 @@ pub struct SnapshotBody {
     pub request_id: Option<String>,
 }
 
-/// An operation as the server sends it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 3.3
-pub struct ServerOp {
-    pub server_seq: Seq,
-    pub op: Op,
-    pub received_at: i64,
+/// Answers: members that must be there, then those that may be absent but never `null`.
+macro_rules! answers {
+    ($($(#[$doc:meta])* $name:ident { $($must:ident: $type:ty),*; $($may:ident: $optional:ty),* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        #[allow(missing_docs)] // the section of the contract that is named
+        pub struct $name {
+            $(pub $must: $type,)*
+            $(#[serde(default, deserialize_with = "present")] pub $may: Option<$optional>,)*
+        }
+    )*};
 }
 
-/// The operation itself.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 3.3
-pub struct Op {
-    pub id: String,
-    pub client_id: String,
-    pub action_type: String,
-    pub op_type: OpType,
-    pub entity_type: String,
-    #[serde(default, deserialize_with = "present")]
-    pub entity_id: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    pub entity_ids: Option<Vec<String>>,
-    /// As the server spelled it; the member must be there.
-    pub payload: Box<RawValue>,
-    pub vector_clock: Clock,
-    pub timestamp: i64,
-    pub schema_version: u8,
-    pub is_payload_encrypted: bool,
-    #[serde(default, deserialize_with = "present")]
-    pub sync_import_reason: Option<ImportReason>,
-    #[serde(default, deserialize_with = "present")]
-    pub repair_base_server_seq: Option<Seq>,
+answers! {
+    /// An operation as the server sends it (contract, section 3.3).
+    ServerOp { server_seq: Seq, op: Op, received_at: i64; }
+
+    /// The operation itself (contract, section 3.3). The payload is as the server spelled it.
+    Op {
+        id: String, client_id: String, action_type: String, op_type: OpType, entity_type: String, payload: Box<RawValue>,
+        vector_clock: Clock, timestamp: i64, schema_version: u8, is_payload_encrypted: bool;
+        entity_id: String, entity_ids: Vec<String>, sync_import_reason: ImportReason, repair_base_server_seq: Seq
+    }
+
+    /// The answer to an upload (contract, section 5.11).
+    UploadAnswer {
+        results: Vec<OpResult>, latest_seq: Seq;
+        new_ops: Vec<ServerOp>, has_more_piggyback: bool, deduplicated: bool
+    }
+
+    /// What became of one operation (contract, section 5.11).
+    OpResult { op_id: String, accepted: bool; server_seq: Seq, error: String, error_code: String, existing_clock: Clock }
+
+    /// A page of operations (contract, section 6).
+    DownloadAnswer {
+        ops: Vec<ServerOp>, has_more: bool, latest_seq: Seq, server_time: i64;
+        gap_detected: bool, snapshot_vector_clock: Clock, capabilities: Capabilities, latest_snapshot_seq: Seq
+    }
+
+    /// What the server can do (contract, section 6): whether REPAIRs with a base are understood.
+    Capabilities { ; causal_repair_snapshots: bool }
+
+    /// The answer to a snapshot upload (contract, section 7.2).
+    SnapshotAnswer { accepted: bool; server_seq: Seq, error: String, error_code: String }
+
+    /// `GET /api/sync/status` (contract, section 8.2).
+    StatusAnswer {
+        latest_seq: Seq, devices_online: u32, storage_used_bytes: i64, storage_quota_bytes: i64;
+        snapshot_age: i64
+    }
+
+    /// `GET /api/sync/devices` (contract, section 8.3).
+    DevicesAnswer { devices: Vec<DeviceSeen>; }
+
+    /// A device of the account (contract, section 8.3).
+    DeviceSeen { client_id: String, last_seen_at: i64; }
+
+    /// `GET /api/sync/restore-points` (contract, section 8.5).
+    RestorePointsAnswer { restore_points: Vec<RestorePoint>; }
+
+    /// `GET /api/sync/restore/:serverSeq` (contract, section 8.6).
+    RestoreAnswer { state: Box<RawValue>, server_seq: Seq, generated_at: i64; }
+
+    /// `DELETE /api/sync/data` (contract, section 8.4).
+    WipeAnswer { success: bool; }
+
+    /// The body of an error (contract, section 2.3).
+    ErrorBody {
+        error: String;
+        error_code: String, message: String, existing_import_id: String, storage_used_bytes: i64, storage_quota_bytes: i64
+    }
 }
 
-/// The answer to an upload.
+/// A full state to go back to (contract, section 8.5).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 5.11
-pub struct UploadAnswer {
-    pub results: Vec<OpResult>,
-    #[serde(default, deserialize_with = "present")]
-    pub new_ops: Option<Vec<ServerOp>>,
-    pub latest_seq: Seq,
-    #[serde(default, deserialize_with = "present")]
-    pub has_more_piggyback: Option<bool>,
-    #[serde(default, deserialize_with = "present")]
-    pub deduplicated: Option<bool>,
-}
-
-/// What became of one operation.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 5.11
-pub struct OpResult {
-    pub op_id: String,
-    pub accepted: bool,
-    #[serde(default, deserialize_with = "present")]
-    pub server_seq: Option<Seq>,
-    #[serde(default, deserialize_with = "present")]
-    pub error: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    pub error_code: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    pub existing_clock: Option<Clock>,
-}
-
-/// A page of operations.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 6
-pub struct DownloadAnswer {
-    pub ops: Vec<ServerOp>,
-    pub has_more: bool,
-    pub latest_seq: Seq,
-    #[serde(default, deserialize_with = "present")]
-    pub gap_detected: Option<bool>,
-    #[serde(default, deserialize_with = "present")]
-    pub snapshot_vector_clock: Option<Clock>,
-    pub server_time: i64,
-    #[serde(default, deserialize_with = "present")]
-    pub capabilities: Option<Capabilities>,
-    #[serde(default, deserialize_with = "present")]
-    pub latest_snapshot_seq: Option<Seq>,
-}
-
-/// What the server can do.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Capabilities {
-    /// Whether REPAIRs with a base are understood. `true` or absent.
-    #[serde(default, deserialize_with = "present")]
-    pub causal_repair_snapshots: Option<bool>,
-}
-
-/// The answer to a snapshot upload.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 7.2
-pub struct SnapshotAnswer {
-    pub accepted: bool,
-    #[serde(default, deserialize_with = "present")]
-    pub server_seq: Option<Seq>,
-    #[serde(default, deserialize_with = "present")]
-    pub error: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    pub error_code: Option<String>,
-}
-
-/// `GET /api/sync/status`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 8.2
-pub struct StatusAnswer {
-    pub latest_seq: Seq,
-    pub devices_online: u32,
-    #[serde(default, deserialize_with = "present")]
-    pub snapshot_age: Option<i64>,
-    pub storage_used_bytes: i64,
-    pub storage_quota_bytes: i64,
-}
-
-/// `GET /api/sync/devices`.
-#[derive(Clone, Debug, Deserialize)]
-#[allow(missing_docs)] // contract, section 8.3
-pub struct DevicesAnswer {
-    pub devices: Vec<DeviceSeen>,
-}
-
-/// A device of the account.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 8.3
-pub struct DeviceSeen {
-    pub client_id: String,
-    pub last_seen_at: i64,
-}
-
-/// `GET /api/sync/restore-points`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 8.5
-pub struct RestorePointsAnswer {
-    pub restore_points: Vec<RestorePoint>,
-}
-
-/// A full state to go back to.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 8.5
+#[allow(missing_docs)]
 pub struct RestorePoint {
     pub server_seq: Seq,
     pub timestamp: i64,
@@ -289,41 +216,6 @@ pub struct RestorePoint {
     pub op_type: OpType,
     pub client_id: String,
     pub description: String,
-}
-
-/// `GET /api/sync/restore/:serverSeq`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 8.6
-pub struct RestoreAnswer {
-    pub state: Box<RawValue>,
-    pub server_seq: Seq,
-    pub generated_at: i64,
-}
-
-/// `DELETE /api/sync/data`.
-#[derive(Clone, Debug, Deserialize)]
-#[allow(missing_docs)] // contract, section 8.4
-pub struct WipeAnswer {
-    pub success: bool,
-}
-
-/// The body of an error.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // contract, section 2.3
-pub struct ErrorBody {
-    pub error: String,
-    #[serde(default, deserialize_with = "present")]
-    pub error_code: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    pub message: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    pub existing_import_id: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    pub storage_used_bytes: Option<i64>,
-    #[serde(default, deserialize_with = "present")]
-    pub storage_quota_bytes: Option<i64>,
 }
 
 /// What the app checks beyond the shape of an answer.

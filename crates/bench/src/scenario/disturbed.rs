@@ -40,10 +40,12 @@ async fn disturb(
     // Half of the usual time for a phase, since there are two of each kind.
     let pace = Pace { every: Some(ASK_EVERY), lasts: usual.lasts / 2, ..usual };
     let plan = || -> Plan {
-        Box::new(|turn, devices| Some((turn % devices.len(), if turn % 4 == 0 { Act::Upload(1) } else { POLL })))
+        Box::new(|turn, devices| {
+            Some((turn % devices.len(), if turn.is_multiple_of(4) { Act::Upload(1) } else { POLL }))
+        })
     };
     // Polls and uploads, without and with the burden.
-    let mut noticed = [["polls", "uploads"].map(|_| Counted::default()), ["", ""].map(|_| Counted::default())];
+    let mut noticed: [[Counted; 2]; 2] = Default::default();
     for disturbed in PHASES {
         let until = Instant::now() + pace.warmup + pace.lasts;
         let watched = load::run(session, Crew::deal(devices, connections, plan), pace);

@@ -1,4 +1,4 @@
-//! `requests poll|upload COUNT`: requests pushed through the router of a server in this process, without sockets and on
+//! `supersync-guard poll|upload COUNT`: requests pushed through the router of a server in this process, without sockets and on
 //! one thread, so that an instruction counter (callgrind) gives the same count each time. Measures nothing itself:
 //! `scripts/count-instructions` runs it.
 //!
@@ -34,13 +34,12 @@ const OPS_PER_UPLOAD: usize = 20;
 const TITLE_CHARS: usize = 480;
 /// Requests before those that are asked for: buffers and caches have their size then.
 const WARM_UP: usize = 50;
-const USAGE: &str = "usage: requests poll|upload COUNT";
+const USAGE: &str = "usage: supersync-guard poll|upload COUNT";
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    // `cargo bench` adds an argument of its own.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let uploads = match arguments.first().map(String::as_str) {
         Some("poll") => false,
         Some("upload") => true,
