@@ -56,7 +56,8 @@ fn imports_run_one_way() {
         let floor = floor_of(module);
         for used in code.split("crate::").skip(1) {
             let used: String = used.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-            if used != module && floor_of(&used) >= floor {
+            let is_module = used.starts_with(|c: char| c.is_ascii_lowercase());
+            if is_module && used != module && floor_of(&used) >= floor {
                 upward.push(format!("{inside} uses {used}"));
             }
         }

@@ -52,14 +52,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     }
     let Some(view) = &screen.view else { return };
     figures(frame, boxes, view);
-    let [left, right] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(middle);
-    routes(frame, left, view);
-    let [upper, lower] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(right);
-    rejections(frame, upper, view);
-    pools(frame, lower, view);
-    let [left, right] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(3)]).areas(bottom);
-    accounts(frame, left, view, ORDERS[screen.order].0);
-    slowest(frame, right, view);
+    tables(frame, middle, bottom, view, ORDERS[screen.order].0);
 }
 
 fn header(screen: &Screen) -> Paragraph<'_> {
@@ -138,7 +131,7 @@ fn figures(frame: &mut Frame<'_>, area: Rect, view: &View) {
 }
 
 /// A table with these columns, each with its width; 0: what is left.
-fn table(frame: &mut Frame<'_>, area: Rect, title: String, columns: &[(&str, u16)], rows: Vec<Vec<String>>) {
+fn table(frame: &mut Frame<'_>, area: Rect, title: &str, columns: &[(&str, u16)], rows: Vec<Vec<String>>) {
     let width = |width: u16| if width == 0 { Constraint::Fill(1) } else { Constraint::Length(width) };
     let widths = columns.iter().map(|column| width(column.1));
     let head = Row::new(columns.iter().map(|(name, _)| *name)).style(DIM);
@@ -146,34 +139,27 @@ fn table(frame: &mut Frame<'_>, area: Rect, title: String, columns: &[(&str, u16
     frame.render_widget(table.block(Block::bordered().title(title)), area);
 }
 
-fn routes(frame: &mut Frame<'_>, area: Rect, view: &View) {
+fn tables(frame: &mut Frame<'_>, middle: Rect, bottom: Rect, view: &View, order: &str) {
+    let [left, right] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(middle);
     let rows = view.routes.iter().map(|route| {
         let Latency { p50, p95, p99 } = route.latency;
         vec![route.name.clone(), rate(route.per_second), time(p50), time(p95), time(p99)]
     });
     let columns = [("request", 0), ("per s", 9), ("p50", 9), ("p95", 9), ("p99", 9)];
-    table(frame, area, "Requests by route".to_owned(), &columns, rows.collect());
-}
+    table(frame, left, "Requests by route", &columns, rows.collect());
 
-fn rejections(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let [upper, lower] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(right);
     let rows = view.rejections.iter().map(|(code, per_second)| vec![code.clone(), rate(*per_second)]);
-    table(frame, area, "Rejected operations".to_owned(), &[("code", 0), ("per s", 9)], rows.collect());
-}
-
-fn pools(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    table(frame, upper, "Rejected operations", &[("code", 0), ("per s", 9)], rows.collect());
     let rows = view.pools.iter().map(|pool| vec![pool.name.clone(), whole(pool.busy), whole(pool.most)]);
-    table(frame, area, "Connections".to_owned(), &[("pool", 0), ("busy", 6), ("most", 6)], rows.collect());
-}
+    table(frame, lower, "Connections", &[("pool", 0), ("busy", 6), ("most", 6)], rows.collect());
 
-fn accounts(frame: &mut Frame<'_>, area: Rect, view: &View, order: &str) {
+    let [left, right] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(3)]).areas(bottom);
     let rows = view.accounts.iter().map(|hot| {
         vec![hot.account.to_string(), hot.requests.to_string(), hot.operations.to_string(), bytes(float(hot.bytes))]
     });
-    let title = format!("Busiest accounts of the last minute, by {order}");
-    table(frame, area, title, &[("account", 0), ("requests", 11), ("operations", 11), ("bytes", 11)], rows.collect());
-}
-
-fn slowest(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let columns = [("account", 0), ("requests", 11), ("operations", 11), ("bytes", 11)];
+    table(frame, left, &format!("Busiest accounts of the last minute, by {order}"), &columns, rows.collect());
     let rows = view.slowest.iter().map(|slow| {
         vec![
             clock_time(slow.at),
@@ -185,7 +171,7 @@ fn slowest(frame: &mut Frame<'_>, area: Rect, view: &View) {
         ]
     });
     let columns = [("at (UTC)", 9), ("took", 9), ("", 4), ("account", 9), ("phase", 7), ("request", 0)];
-    table(frame, area, "Slowest requests of the last five minutes".to_owned(), &columns, rows.collect());
+    table(frame, right, "Slowest requests of the last five minutes", &columns, rows.collect());
 }
 
 fn clock_time(at_ms: i64) -> String {

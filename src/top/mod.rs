@@ -4,7 +4,6 @@
 //! settings, no token; who may reach that listener may see this. A server that does not answer is asked again until it does.
 
 mod draw;
-mod scrape;
 #[cfg(test)]
 mod tests;
 
@@ -16,19 +15,20 @@ use clap::Args;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::{DefaultTerminal, Terminal};
+use reqwest::Url;
 use tokio::sync::mpsc;
 
-use draw::{Screen, draw};
-pub use scrape::ScrapeError;
-use scrape::Source;
-
+use crate::telemetry::metrics::TOP_PATH;
 use crate::telemetry::recent::HotAccount;
 use crate::telemetry::view::View;
+use draw::{Screen, draw};
 
 /// How long a key is waited for before the next look is drawn.
 const KEY_PATIENCE: Duration = Duration::from_millis(100);
 /// Longer than that the server does not look; rates and latencies are then of the last part of the interval.
 const MAX_LOOK: Duration = Duration::from_secs(10);
+/// How long an answer may take beyond the time that the server looks.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The size of a frame that is printed.
 const PRINTED: (u16, u16) = (130, 52);
 
@@ -60,9 +60,15 @@ pub struct TopArgs {
 /// Why there is nothing to see.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
-    /// The server can't be asked, or does not answer.
-    #[error(transparent)]
-    Scrape(#[from] ScrapeError),
+    /// The address is none.
+    #[error("--metrics must be an address such as http://127.0.0.1:9464")]
+    Address,
+    /// Nobody answers.
+    #[error("no answer from {0}: {1}")]
+    NoAnswer(String, String),
+    /// Somebody else answers.
+    #[error("{0} answers, but not as the metrics of a supersync server: {1}")]
+    Stranger(String, String),
     /// There is no screen.
     #[error("standard output is no terminal; --once prints one frame")]
     NoTerminal,
@@ -76,6 +82,50 @@ fn interval(text: &str) -> Result<f64, String> {
     if (0.1..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("must be from 0.1 to 3600".to_owned()) }
 }
 
+/// The listener to ask.
+#[derive(Clone, Debug)]
+struct Source {
+    base: Url,
+    http: reqwest::Client,
+}
+
+impl Source {
+    fn new(address: &str) -> Result<Self, TopError> {
+        let base = Url::parse(address).map_err(|_| TopError::Address)?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(TopError::Address);
+        }
+        // There is one if it was done before, which is as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().build();
+        let http = http.map_err(|error| TopError::NoAnswer(base.to_string(), cause(&error)))?;
+        Ok(Self { base, http })
+    }
+
+    /// What happens within the next so many seconds.
+    async fn look(&self, time: Duration) -> Result<View, TopError> {
+        let mut url = self.base.clone();
+        url.set_path(TOP_PATH);
+        url.set_query(Some(&format!("seconds={}", time.as_secs_f64())));
+        let asked = self.http.get(url).timeout(time + TIMEOUT);
+        let view = async { asked.send().await?.error_for_status()?.json().await };
+        view.await.map_err(|error: reqwest::Error| {
+            let is_answer = error.is_status() || error.is_decode();
+            let tell = if is_answer { TopError::Stranger } else { TopError::NoAnswer };
+            tell(self.base.to_string(), cause(&error.without_url()))
+        })
+    }
+}
+
+/// The innermost reason, which is what an operator can do something about.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
 /// Runs the command until the operator has seen enough.
 ///
 /// # Errors
@@ -85,7 +135,7 @@ pub async fn run(args: TopArgs, output: &mut (dyn Write + Send)) -> Result<(), T
     let every = Duration::from_secs_f64(args.interval);
     if args.once {
         let view = Some(source.look(every.min(MAX_LOOK)).await?);
-        let screen = Screen { address: source.address().to_owned(), view, ..Screen::default() };
+        let screen = Screen { address: source.base.to_string(), view, ..Screen::default() };
         for line in printed(&screen, PRINTED) {
             writeln!(output, "{line}")?;
         }
@@ -95,7 +145,7 @@ pub async fn run(args: TopArgs, output: &mut (dyn Write + Send)) -> Result<(), T
         return Err(TopError::NoTerminal);
     }
     let looks = keep_looking(source.clone(), every);
-    let screen = Screen { address: source.address().to_owned(), interactive: true, ..Screen::default() };
+    let screen = Screen { address: source.base.to_string(), interactive: true, ..Screen::default() };
     let mut terminal = ratatui::try_init()?;
     // Reading keys blocks.
     let watched = tokio::task::block_in_place(|| watch(&mut terminal, screen, looks));
@@ -113,7 +163,7 @@ fn printed(screen: &Screen, (width, height): (u16, u16)) -> Vec<String> {
 }
 
 /// Asks now and then, until nobody listens.
-fn keep_looking(source: Source, every: Duration) -> mpsc::Receiver<Result<View, ScrapeError>> {
+fn keep_looking(source: Source, every: Duration) -> mpsc::Receiver<Result<View, TopError>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let look = every.min(MAX_LOOK);
@@ -134,7 +184,7 @@ fn keep_looking(source: Source, every: Duration) -> mpsc::Receiver<Result<View, 
 fn watch(
     terminal: &mut DefaultTerminal,
     mut screen: Screen,
-    mut looks: mpsc::Receiver<Result<View, ScrapeError>>,
+    mut looks: mpsc::Receiver<Result<View, TopError>>,
 ) -> Result<(), TopError> {
     loop {
         terminal.draw(|frame| draw(frame, &screen))?;
@@ -170,7 +220,7 @@ fn act_on(event: &Event, screen: &mut Screen) -> bool {
 }
 
 /// Shows what was seen last. While it is paused the picture stays.
-fn take_in(look: Result<View, ScrapeError>, screen: &mut Screen) {
+fn take_in(look: Result<View, TopError>, screen: &mut Screen) {
     match look {
         Ok(_) if screen.paused => screen.trouble = None,
         Ok(mut view) => {

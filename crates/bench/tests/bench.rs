@@ -200,7 +200,7 @@ fn a_foreign_server_that_keeps_its_word_passes() {
     let (said, table) = (text(&output.stderr), text(&output.stdout));
     assert!(output.status.success(), "{said}{table}");
     assert!(table.contains("upload 2 x 500 B on foreign") && table.contains("operations_per_second"), "{table}");
-    assert!(!table.contains("cpu_us") && !table.contains("disk_bytes"), "nothing is guessed: {table}");
+    assert!(!table.contains("server_cpu_us") && !table.contains("disk_bytes"), "nothing is guessed: {table}");
 }
 
 #[test]
