@@ -36,16 +36,16 @@ WITH_EVERYTHING = $(WITH_PROGRAMS) scripts/with-postgres
 # nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
 test:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(WITH_EVERYTHING) $(CARGO) nextest run --locked --all-targets --no-tests=pass; \
+		$(WITH_EVERYTHING) $(CARGO) nextest run --locked --workspace --tests --no-tests=pass; \
 	else \
-		$(WITH_EVERYTHING) $(CARGO) test --locked --all-targets; \
+		$(WITH_EVERYTHING) $(CARGO) test --locked --workspace --tests; \
 	fi
-	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --workspace --doc
 
 # Everything that needs no PostgreSQL, by the tests' names.
 test-sqlite:
-	$(WITH_PROGRAMS) $(CARGO) test --locked --all-targets -- --skip postgres
-	$(CARGO) test --locked --doc
+	$(WITH_PROGRAMS) $(CARGO) test --locked --workspace --tests -- --skip postgres
+	$(CARGO) test --locked --workspace --doc
 
 # Side by side with -j3: the tests mostly wait.
 test-postgres-versions: test-postgres-16 test-postgres-17 test-postgres-18
@@ -55,9 +55,9 @@ test-postgres-%:
 		$(CARGO) test --locked --test store_contract --test scenarios -- --test-threads 4 postgres
 
 lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	scripts/check-dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 || \
 		{ echo "cargo-deny is missing, which checks licences and sources: see CONTRIBUTING.md" >&2; exit 1; }
@@ -79,13 +79,13 @@ fuzz:
 # Every open socket is a file, here and in the server.
 BENCH ?= --json bench.json
 bench: build
+	$(CARGO) build --locked --profile $(PROFILE) -p supersync-bench
 	ulimit -n $$(ulimit -Hn); scripts/with-postgres sh -c \
-		'$(CARGO) run --locked --profile $(PROFILE) --quiet -- bench \
-			--database sqlite --database "$$SUPERSYNC_TEST_POSTGRES_URL" $(BENCH)'
+		'$(BUILT)-bench --database sqlite --database "$$SUPERSYNC_TEST_POSTGRES_URL" $(BENCH)'
 
 # Statements and allocations per request are counted by `make test`.
-guard: build
-	scripts/count-instructions
+guard:
+	PROFILE=$(PROFILE) scripts/count-instructions
 
 # One test after the other: they compare times.
 HOSTILE_SECONDS ?= 15

@@ -5,17 +5,15 @@
 //! state by replay. The wire behaviour is documented in `docs/protocol.md`, the shape of the code in
 //! `docs/architecture.md`.
 //!
-//! Imports run one way: `main` → [`mod@bench`], [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
+//! Imports run one way: `main` → [`http`], [`admin`], [`events`], [`gauges`] → [`accounts`], [`engine`],
 //! [`backup`], [`diagnosis`], [`mod@upstream`] → [`store`] → [`replay`] →
-//! [`protocol`]. The last two are pure: no I/O, no clock, no async.
+//! [`protocol`]. The last two are pure: no I/O, no clock, no async. `src/layers.rs` holds all of it.
 
 pub mod accounts;
 pub mod admin;
 pub mod aside;
 pub mod backup;
-pub mod bench;
 pub mod budget;
-pub mod client;
 pub mod clock;
 pub mod config;
 pub mod descriptors;
@@ -26,6 +24,8 @@ pub mod events;
 pub mod gauges;
 pub mod http;
 pub mod language;
+#[cfg(test)]
+mod layers;
 pub mod mail;
 pub mod protocol;
 pub mod replay;

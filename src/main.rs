@@ -13,7 +13,6 @@ use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
 use supersync::admin::sweep::{SweepArgs, SweepCommandError};
 use supersync::admin::user::{AdminError, UserCommand};
-use supersync::bench::{self, BenchCommand};
 use supersync::clock::Clock;
 use supersync::config::{Config, Loaded};
 use supersync::store::StoreError;
@@ -32,7 +31,6 @@ Examples:
   supersync user add me@example.org            create an account and print its access token
   supersync doctor                             say what is wrong and what to do about it
   supersync import --from postgres://old/sync  take over the Node server's database
-  supersync bench --help                       measure the server
   supersync --print-config                     show every setting in force
   PORT=8080 DATA_DIR=/srv/sync supersync       change settings
   DATABASE_URL=postgres://user:password@localhost/supersync supersync
@@ -63,9 +61,7 @@ struct CommandLine {
 enum Command {
     #[command(flatten)]
     WithSettings(WithSettings),
-    // Needs none of this server's settings: what it measures gets its own.
-    Bench(Box<BenchCommand>),
-    // Needs none either: it reads a file.
+    // Needs no settings: it reads a file.
     Verify(VerifyArgs),
     /// Print the completions of a shell.
     Completions {
@@ -147,7 +143,6 @@ fn run_without_settings(command: Command) -> Result<Option<WithSettings>, Failur
     let output = &mut io::stdout();
     match command {
         Command::WithSettings(command) => return Ok(Some(command)),
-        Command::Bench(command) => bench::run(*command)?,
         Command::Verify(args) => runtime()?.block_on(admin::backup::verify(args, output))?,
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -16,12 +16,11 @@ use std::time::Duration;
 
 use harness::{Backend, Server};
 use serde_json::value::RawValue;
-use supersync::client::raw::Raw;
-use supersync::client::wire::{NewOp, ServerOp, UploadBody};
-use supersync::client::{Change, Client, Device, Ladder, Notice, Notices};
 use supersync::clock::Clock;
 use supersync::config::RateLimit;
-use supersync::protocol::{OpType, Seq};
+use supersync_client::raw::Raw;
+use supersync_client::wire::{NewOp, ServerOp, UploadBody};
+use supersync_client::{Change, Client, Device, Ladder, Notice, Notices, OpType, Seq};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -197,7 +196,7 @@ fn new_op(account: usize, name: &str, n: usize) -> NewOp {
         id: format!("{name}-{n}"),
         client_id: name.to_owned(),
         action_type: "[Task] Update".into(),
-        op_type: "UPD",
+        op_type: OpType::Update,
         entity_type: "TASK".into(),
         entity_id: Some(format!("{name}-{n}")),
         entity_ids: Vec::new(),

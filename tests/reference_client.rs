@@ -6,9 +6,8 @@ mod harness;
 use harness::{Account, Backend, Server, fresh_uuid};
 use serde_json::json;
 use serde_json::value::RawValue;
-use supersync::client::raw::Encoding;
-use supersync::client::{Change, Client, ClientError, Device, Ladder, Notice};
-use supersync::protocol::{OpType, Seq};
+use supersync_client::raw::Encoding;
+use supersync_client::{Change, Client, ClientError, Device, Ladder, Notice, OpType, Seq};
 
 fn client(account: &Account) -> Client {
     Client::new(&account.base, &account.token, Ladder::default()).expect("a client")

@@ -1,20 +1,22 @@
 //! Metrics, for Prometheus, on a listener of their own: they are nobody's business but the operator's.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{self, KNOWN_VALUES, Kind};
 use super::process;
 use super::recent::Recent;
+use super::view::View;
 
 /// From a read out of memory to the outermost time-out of the ladder.
 const SECONDS: &[f64] =
@@ -26,7 +28,7 @@ const REQUEST_SECONDS: &[f64] = &[
 ];
 /// Sizes of a group commit.
 const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
-/// Where `supersync top` finds what metrics can't say.
+/// Where `supersync top` finds everything that it shows.
 pub const TOP_PATH: &str = "/top.json";
 /// How often recorded values are folded into their buckets. They pile up until then, also when nobody scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -83,18 +85,42 @@ pub async fn keep_up(handle: PrometheusHandle, cancel: CancellationToken) {
     }
 }
 
-/// `GET /metrics`, and `GET /top.json` for `supersync top`.
+/// Seconds that `/top.json` looks at unless asked otherwise, and at most.
+const LOOK_SECONDS: (f64, f64) = (1.0, 10.0);
+
+/// `GET /metrics`, and `GET /top.json?seconds=` for `supersync top`.
 pub fn router(handle: PrometheusHandle, recent: Arc<Recent>) -> Router {
     Router::new()
         .route("/", get(async || Redirect::to("/metrics")))
         .route("/metrics", get(scrape))
-        .with_state(handle)
-        .route(TOP_PATH, get(async move || Json(recent.seen())))
+        .with_state(handle.clone())
+        .route(TOP_PATH, get(async move |Query(look): Query<Look>| Json(look.at(&handle, &recent).await)))
+}
+
+fn render(handle: &PrometheusHandle) -> String {
+    process::record();
+    handle.render()
 }
 
 async fn scrape(State(handle): State<PrometheusHandle>) -> impl IntoResponse {
-    process::record();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&handle))
+}
+
+/// How long to look before answering.
+#[derive(Deserialize)]
+struct Look {
+    seconds: Option<f64>,
+}
+
+impl Look {
+    async fn at(&self, handle: &PrometheusHandle, recent: &Recent) -> View {
+        let (usual, most) = LOOK_SECONDS;
+        // NaN becomes the usual time.
+        let seconds = self.seconds.filter(|seconds| *seconds > 0.0).map_or(usual, |seconds| seconds.clamp(0.1, most));
+        let (before, began) = (render(handle), Instant::now());
+        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+        View::between(&before, &render(handle), began.elapsed().as_secs_f64(), recent.seen())
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod metrics;
 mod process;
 pub mod recent;
 mod traces;
+pub mod view;
 
 pub use logs::{LogError, init_logs, init_logs_and_traces};
 pub use process::{max_open_files, resident_bytes};

@@ -6,7 +6,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 
-use super::model::{Latency, Order, View};
+use super::ORDERS;
+use crate::telemetry::view::{Latency, View};
 
 /// Everything that is on the screen.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +19,8 @@ pub(super) struct Screen {
     /// Why there is nothing newer.
     pub(super) trouble: Option<String>,
     pub(super) paused: bool,
-    pub(super) order: Order,
+    /// Which of [`ORDERS`].
+    pub(super) order: usize,
     /// Whether somebody sits before it who has keys to press.
     pub(super) interactive: bool,
 }
@@ -44,20 +46,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     .areas(frame.area());
     frame.render_widget(header(screen), head);
     if screen.interactive {
-        let order = screen.order.as_str();
+        let order = ORDERS[screen.order].0;
         let keys = format!("q quit   p pause   s order of the accounts: {order}");
         frame.render_widget(Paragraph::new(keys).style(DIM), foot);
     }
     let Some(view) = &screen.view else { return };
     figures(frame, boxes, view);
-    let [left, right] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(middle);
-    routes(frame, left, view);
-    let [upper, lower] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(right);
-    rejections(frame, upper, view);
-    pools(frame, lower, view);
-    let [left, right] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(3)]).areas(bottom);
-    accounts(frame, left, view, screen.order);
-    slowest(frame, right, view);
+    tables(frame, middle, bottom, view, ORDERS[screen.order].0);
 }
 
 fn header(screen: &Screen) -> Paragraph<'_> {
@@ -135,70 +130,48 @@ fn figures(frame: &mut Frame<'_>, area: Rect, view: &View) {
     }
 }
 
-fn table<'a, const N: usize>(
-    title: String,
-    widths: [Constraint; N],
-    head: [&'a str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> Table<'a> {
-    let rows: Vec<Row<'a>> = rows.map(Row::new).collect();
-    Table::new(rows, widths).header(Row::new(head).style(DIM)).block(Block::bordered().title(title))
+/// A table with these columns, each with its width; 0: what is left.
+fn table(frame: &mut Frame<'_>, area: Rect, title: &str, columns: &[(&str, u16)], rows: Vec<Vec<String>>) {
+    let width = |width: u16| if width == 0 { Constraint::Fill(1) } else { Constraint::Length(width) };
+    let widths = columns.iter().map(|column| width(column.1));
+    let head = Row::new(columns.iter().map(|(name, _)| *name)).style(DIM);
+    let table = Table::new(rows.into_iter().map(Row::new), widths).header(head);
+    frame.render_widget(table.block(Block::bordered().title(title)), area);
 }
 
-fn routes(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let figure = Constraint::Length(9);
-    let widths = [Constraint::Fill(1), figure, figure, figure, figure];
+fn tables(frame: &mut Frame<'_>, middle: Rect, bottom: Rect, view: &View, order: &str) {
+    let [left, right] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(middle);
     let rows = view.routes.iter().map(|route| {
         let Latency { p50, p95, p99 } = route.latency;
-        [route.name.clone(), rate(route.per_second), time(p50), time(p95), time(p99)]
+        vec![route.name.clone(), rate(route.per_second), time(p50), time(p95), time(p99)]
     });
-    let head = ["request", "per s", "p50", "p95", "p99"];
-    frame.render_widget(table("Requests by route".to_owned(), widths, head, rows), area);
-}
+    let columns = [("request", 0), ("per s", 9), ("p50", 9), ("p95", 9), ("p99", 9)];
+    table(frame, left, "Requests by route", &columns, rows.collect());
 
-fn rejections(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let rows = view.rejections.iter().map(|(code, per_second)| [code.clone(), rate(*per_second)]);
-    let widths = [Constraint::Fill(1), Constraint::Length(9)];
-    frame.render_widget(table("Rejected operations".to_owned(), widths, ["code", "per s"], rows), area);
-}
+    let [upper, lower] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(right);
+    let rows = view.rejections.iter().map(|(code, per_second)| vec![code.clone(), rate(*per_second)]);
+    table(frame, upper, "Rejected operations", &[("code", 0), ("per s", 9)], rows.collect());
+    let rows = view.pools.iter().map(|pool| vec![pool.name.clone(), whole(pool.busy), whole(pool.most)]);
+    table(frame, lower, "Connections", &[("pool", 0), ("busy", 6), ("most", 6)], rows.collect());
 
-fn pools(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let rows = view.pools.iter().map(|pool| [pool.name.clone(), whole(pool.busy), whole(pool.most)]);
-    let widths = [Constraint::Fill(1), Constraint::Length(6), Constraint::Length(6)];
-    frame.render_widget(table("Connections".to_owned(), widths, ["pool", "busy", "most"], rows), area);
-}
-
-fn accounts(frame: &mut Frame<'_>, area: Rect, view: &View, order: Order) {
-    let figure = Constraint::Length(11);
+    let [left, right] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(3)]).areas(bottom);
     let rows = view.accounts.iter().map(|hot| {
-        [hot.account.to_string(), hot.requests.to_string(), hot.operations.to_string(), bytes(float(hot.bytes))]
+        vec![hot.account.to_string(), hot.requests.to_string(), hot.operations.to_string(), bytes(float(hot.bytes))]
     });
-    let title = format!("Busiest accounts of the last minute, by {}", order.as_str());
-    let head = ["account", "requests", "operations", "bytes"];
-    frame.render_widget(table(title, [Constraint::Fill(1), figure, figure, figure], head, rows), area);
-}
-
-fn slowest(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let widths = [
-        Constraint::Length(9),
-        Constraint::Length(9),
-        Constraint::Length(4),
-        Constraint::Length(9),
-        Constraint::Length(7),
-        Constraint::Fill(1),
-    ];
+    let columns = [("account", 0), ("requests", 11), ("operations", 11), ("bytes", 11)];
+    table(frame, left, &format!("Busiest accounts of the last minute, by {order}"), &columns, rows.collect());
     let rows = view.slowest.iter().map(|slow| {
-        [
+        vec![
             clock_time(slow.at),
             time(Some(float(slow.duration_ms) / 1000.0)),
             if slow.status == 0 { "gone".to_owned() } else { slow.status.to_string() },
             slow.account.map_or_else(|| "-".to_owned(), |account| account.to_string()),
-            slow.phase.clone(),
+            slow.phase.to_string(),
             format!("{} {}", slow.method, slow.route),
         ]
     });
-    let head = ["at (UTC)", "took", "", "account", "phase", "request"];
-    frame.render_widget(table("Slowest requests of the last five minutes".to_owned(), widths, head, rows), area);
+    let columns = [("at (UTC)", 9), ("took", 9), ("", 4), ("account", 9), ("phase", 7), ("request", 0)];
+    table(frame, right, "Slowest requests of the last five minutes", &columns, rows.collect());
 }
 
 fn clock_time(at_ms: i64) -> String {

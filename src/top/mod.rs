@@ -1,36 +1,44 @@
 //! `supersync top`: what a running server does, live in the terminal.
 //!
-//! Asks the metrics listener every second or so and shows what came in between. Needs nothing else: no database, no settings,
-//! no token; who may reach that listener may see this. A server that does not answer is asked again until it does.
+//! Asks the metrics listener for `/top.json`, which holds everything, again and again. Needs nothing else: no database, no
+//! settings, no token; who may reach that listener may see this. A server that does not answer is asked again until it does.
 
 mod draw;
-mod histogram;
-mod model;
-mod scrape;
 #[cfg(test)]
 mod tests;
-mod text;
 
+use std::cmp::Reverse;
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::{DefaultTerminal, Terminal};
+use reqwest::Url;
 use tokio::sync::mpsc;
 
+use crate::telemetry::metrics::TOP_PATH;
+use crate::telemetry::recent::HotAccount;
+use crate::telemetry::view::View;
 use draw::{Screen, draw};
-use model::View;
-pub use scrape::ScrapeError;
-use scrape::{Scrape, Source};
 
-/// How often a key is waited for before it is asked whether anybody still wants one.
-const KEY_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a key is waited for before the next look is drawn.
+const KEY_PATIENCE: Duration = Duration::from_millis(100);
+/// Longer than that the server does not look; rates and latencies are then of the last part of the interval.
+const MAX_LOOK: Duration = Duration::from_secs(10);
+/// How long an answer may take beyond the time that the server looks.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The size of a frame that is printed.
 const PRINTED: (u16, u16) = (130, 52);
+
+/// By what the busiest accounts are ordered.
+const ORDERS: [(&str, fn(&HotAccount) -> u64); 3] =
+    [("requests", |hot| hot.requests), ("operations", |hot| hot.operations), ("bytes", |hot| hot.bytes)];
+
+fn sort(accounts: &mut [HotAccount], order: usize) {
+    accounts.sort_by_key(|hot| (Reverse((ORDERS[order].1(hot), hot.requests)), hot.account));
+}
 
 /// Watch a running server: rates, latencies, the busiest accounts, the slowest requests.
 ///
@@ -52,9 +60,15 @@ pub struct TopArgs {
 /// Why there is nothing to see.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
-    /// The server can't be asked, or does not answer.
-    #[error(transparent)]
-    Scrape(#[from] ScrapeError),
+    /// The address is none.
+    #[error("--metrics must be an address such as http://127.0.0.1:9464")]
+    Address,
+    /// Nobody answers.
+    #[error("no answer from {0}: {1}")]
+    NoAnswer(String, String),
+    /// Somebody else answers.
+    #[error("{0} answers, but not as the metrics of a supersync server: {1}")]
+    Stranger(String, String),
     /// There is no screen.
     #[error("standard output is no terminal; --once prints one frame")]
     NoTerminal,
@@ -68,6 +82,50 @@ fn interval(text: &str) -> Result<f64, String> {
     if (0.1..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("must be from 0.1 to 3600".to_owned()) }
 }
 
+/// The listener to ask.
+#[derive(Clone, Debug)]
+struct Source {
+    base: Url,
+    http: reqwest::Client,
+}
+
+impl Source {
+    fn new(address: &str) -> Result<Self, TopError> {
+        let base = Url::parse(address).map_err(|_| TopError::Address)?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(TopError::Address);
+        }
+        // There is one if it was done before, which is as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().build();
+        let http = http.map_err(|error| TopError::NoAnswer(base.to_string(), cause(&error)))?;
+        Ok(Self { base, http })
+    }
+
+    /// What happens within the next so many seconds.
+    async fn look(&self, time: Duration) -> Result<View, TopError> {
+        let mut url = self.base.clone();
+        url.set_path(TOP_PATH);
+        url.set_query(Some(&format!("seconds={}", time.as_secs_f64())));
+        let asked = self.http.get(url).timeout(time + TIMEOUT);
+        let view = async { asked.send().await?.error_for_status()?.json().await };
+        view.await.map_err(|error: reqwest::Error| {
+            let is_answer = error.is_status() || error.is_decode();
+            let tell = if is_answer { TopError::Stranger } else { TopError::NoAnswer };
+            tell(self.base.to_string(), cause(&error.without_url()))
+        })
+    }
+}
+
+/// The innermost reason, which is what an operator can do something about.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
 /// Runs the command until the operator has seen enough.
 ///
 /// # Errors
@@ -76,11 +134,8 @@ pub async fn run(args: TopArgs, output: &mut (dyn Write + Send)) -> Result<(), T
     let source = Source::new(&args.metrics)?;
     let every = Duration::from_secs_f64(args.interval);
     if args.once {
-        let before = source.scrape().await?;
-        tokio::time::sleep(every).await;
-        let now = source.scrape().await?;
-        let view = Some(View::between(&before, &now));
-        let screen = Screen { address: source.address().to_owned(), view, ..Screen::default() };
+        let view = Some(source.look(every.min(MAX_LOOK)).await?);
+        let screen = Screen { address: source.base.to_string(), view, ..Screen::default() };
         for line in printed(&screen, PRINTED) {
             writeln!(output, "{line}")?;
         }
@@ -89,13 +144,11 @@ pub async fn run(args: TopArgs, output: &mut (dyn Write + Send)) -> Result<(), T
     if !io::stdout().is_terminal() {
         return Err(TopError::NoTerminal);
     }
-    let mut terminal = ratatui::try_init()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let keys = read_keys(Arc::clone(&stop));
     let looks = keep_looking(source.clone(), every);
-    let screen = Screen { address: source.address().to_owned(), interactive: true, ..Screen::default() };
-    let watched = watch(&mut terminal, screen, keys, looks).await;
-    stop.store(true, Ordering::Relaxed);
+    let screen = Screen { address: source.base.to_string(), interactive: true, ..Screen::default() };
+    let mut terminal = ratatui::try_init()?;
+    // Reading keys blocks.
+    let watched = tokio::task::block_in_place(|| watch(&mut terminal, screen, looks));
     ratatui::try_restore()?;
     watched
 }
@@ -109,34 +162,18 @@ fn printed(screen: &Screen, (width, height): (u16, u16)) -> Vec<String> {
     (0..height).map(line).collect()
 }
 
-/// A thread, because reading keys blocks. It ends when it is told to, or when nobody listens.
-fn read_keys(stop: Arc<AtomicBool>) -> mpsc::Receiver<io::Result<Event>> {
-    let (sender, receiver) = mpsc::channel(16);
-    std::thread::spawn(move || {
-        while !stop.load(Ordering::Relaxed) {
-            let read = match event::poll(KEY_PATIENCE) {
-                Ok(false) => continue,
-                Ok(true) => event::read(),
-                Err(error) => Err(error),
-            };
-            let failed = read.is_err();
-            if sender.blocking_send(read).is_err() || failed {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
 /// Asks now and then, until nobody listens.
-fn keep_looking(source: Source, every: Duration) -> mpsc::Receiver<Result<Scrape, ScrapeError>> {
+fn keep_looking(source: Source, every: Duration) -> mpsc::Receiver<Result<View, TopError>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let look = every.min(MAX_LOOK);
+        let mut pause = Duration::ZERO;
         loop {
-            ticks.tick().await;
-            if sender.send(source.scrape().await).await.is_err() {
+            tokio::time::sleep(pause).await;
+            let seen = source.look(look).await;
+            // One that does not answer says so at once.
+            pause = if seen.is_ok() { every - look } else { every };
+            if sender.send(seen).await.is_err() {
                 return;
             }
         }
@@ -144,24 +181,18 @@ fn keep_looking(source: Source, every: Duration) -> mpsc::Receiver<Result<Scrape
     receiver
 }
 
-async fn watch(
+fn watch(
     terminal: &mut DefaultTerminal,
     mut screen: Screen,
-    mut keys: mpsc::Receiver<io::Result<Event>>,
-    mut looks: mpsc::Receiver<Result<Scrape, ScrapeError>>,
+    mut looks: mpsc::Receiver<Result<View, TopError>>,
 ) -> Result<(), TopError> {
-    let mut before = None;
     loop {
         terminal.draw(|frame| draw(frame, &screen))?;
-        tokio::select! {
-            key = keys.recv() => match key {
-                Some(event) => if !act_on(&event?, &mut screen) { return Ok(()) },
-                None => return Ok(()),
-            },
-            look = looks.recv() => match look {
-                Some(look) => take_in(look, &mut before, &mut screen),
-                None => return Ok(()),
-            },
+        if event::poll(KEY_PATIENCE)? && !act_on(&event::read()?, &mut screen) {
+            return Ok(());
+        }
+        if let Ok(look) = looks.try_recv() {
+            take_in(look, &mut screen);
         }
     }
 }
@@ -178,10 +209,9 @@ fn act_on(event: &Event, screen: &mut Screen) -> bool {
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return false,
         KeyCode::Char('p') => screen.paused = !screen.paused,
         KeyCode::Char('s') => {
-            screen.order = screen.order.next();
-            let order = screen.order;
+            screen.order = (screen.order + 1) % ORDERS.len();
             if let Some(view) = &mut screen.view {
-                view.order(order);
+                sort(&mut view.accounts, screen.order);
             }
         }
         _ => {}
@@ -189,19 +219,14 @@ fn act_on(event: &Event, screen: &mut Screen) -> bool {
     true
 }
 
-/// Shows what came since the last look. While it is paused the picture stays, and rates go on from the newest look.
-fn take_in(look: Result<Scrape, ScrapeError>, before: &mut Option<Scrape>, screen: &mut Screen) {
+/// Shows what was seen last. While it is paused the picture stays.
+fn take_in(look: Result<View, TopError>, screen: &mut Screen) {
     match look {
-        Ok(now) => {
+        Ok(_) if screen.paused => screen.trouble = None,
+        Ok(mut view) => {
             screen.trouble = None;
-            if let Some(before) = &*before
-                && !screen.paused
-            {
-                let mut view = View::between(before, &now);
-                view.order(screen.order);
-                screen.view = Some(view);
-            }
-            *before = Some(now);
+            sort(&mut view.accounts, screen.order);
+            screen.view = Some(view);
         }
         Err(error) => screen.trouble = Some(error.to_string()),
     }

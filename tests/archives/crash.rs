@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use supersync::client::raw::{Body, Encoding};
+use supersync_client::raw::{Body, Encoding};
 
 use super::{bring_back, contents_since, essence, newest_id};
 use crate::harness::{Account, Backend, Program, TestDatabase, import, op, snapshot};

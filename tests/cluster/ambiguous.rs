@@ -1,7 +1,7 @@
 //! Commits of which the database's answer is lost: whatever became of each, in the end there is exactly one row.
 
-use supersync::client::raw::Raw;
-use supersync::client::{Client, Ladder};
+use supersync_client::raw::Raw;
+use supersync_client::{Client, Ladder};
 
 use crate::account;
 use crate::harness::{Account, Backend, Cut, Program, TestDatabase, Wire, http_client, op};

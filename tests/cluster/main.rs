@@ -14,7 +14,7 @@ mod stale;
 use harness::Program;
 use reqwest::Method;
 use serde_json::{Value, json};
-use supersync::client::raw::{Body, Encoding};
+use supersync_client::raw::{Body, Encoding};
 
 /// The token of a new account, made by the routes of test mode.
 async fn account(program: &Program, name: &str) -> String {

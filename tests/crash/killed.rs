@@ -1,7 +1,7 @@
 //! `kill -9` under load, again and again: the program itself, started as an operator starts it, loses nothing that it
 //! has acknowledged and does nothing twice, whatever it was doing when it died.
 
-use supersync::client::Client;
+use supersync_client::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;

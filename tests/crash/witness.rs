@@ -5,9 +5,8 @@ use std::collections::{HashMap, HashSet};
 use reqwest::Method;
 use serde_json::json;
 use serde_json::value::RawValue;
-use supersync::client::raw::{Body, Encoding, Raw};
-use supersync::client::{Change, Client, ClientError, Device};
-use supersync::protocol::{OpType, Seq};
+use supersync_client::raw::{Body, Encoding, Raw};
+use supersync_client::{Change, Client, ClientError, Device, OpType, Seq};
 
 /// A device with everything it was ever told.
 pub struct Witness {

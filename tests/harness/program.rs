@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use supersync::client::Ladder;
-use supersync::client::raw::Raw;
 use supersync::config::Database;
+use supersync_client::Ladder;
+use supersync_client::raw::Raw;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;

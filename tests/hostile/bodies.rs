@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use supersync::client::raw::{Body, Encoding};
+use supersync_client::raw::{Body, Encoding};
 
 use crate::arena::Arena;
 use crate::foe::{CLIENT, Foe, Stage};

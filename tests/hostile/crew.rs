@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::value::RawValue;
-use supersync::client::raw::Raw;
-use supersync::client::wire::{Clock, NewOp, UploadBody};
-use supersync::client::{Client, Ladder};
 use supersync::protocol::Seq;
+use supersync_client::raw::Raw;
+use supersync_client::wire::{Clock, NewOp, UploadBody};
+use supersync_client::{Client, Ladder, OpType};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -233,7 +233,7 @@ impl Device {
             id: fresh_uuid(),
             client_id: self.name.clone(),
             action_type: "[Task] Update".to_owned(),
-            op_type: "UPD",
+            op_type: OpType::Update,
             entity_type: "TASK".to_owned(),
             entity_id: Some(format!("task-{}", fresh())),
             entity_ids: Vec::new(),

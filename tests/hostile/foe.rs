@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use supersync::accounts::Accounts;
-use supersync::client::raw::{Answer, Body, Encoding, Raw};
 use supersync::store::Store;
+use supersync_client::raw::{Answer, Body, Encoding, Raw};
 use tokio::time::{Instant, interval};
 
 use crate::harness::{Account, Op, http_client, ladder, register, upload};

@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use hyper::body::{Body, Frame, SizeHint};
-use reqwest::header::{CONTENT_TYPE, DATE};
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap};
 use serde_json::Value;
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite;
 use url::Url;
 
 use super::millis;
-use crate::client::raw::{Answer, Raw};
-use crate::client::{ClientError, Ladder};
 use crate::clock::Clock;
 use crate::config::{Config, MailDelivery};
 use crate::diagnosis::{self, Finding, Verdict};
 use crate::engine::notifier::Closing;
 use crate::mail;
 
+/// How long opening a connection may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a large upload may take.
@@ -58,18 +58,17 @@ pub(super) async fn mail_server(config: &Config) -> Option<Finding> {
 /// Everything that goes through the public address, or through the one that the operator names.
 pub(super) async fn check(named: Option<&str>, config: &Config, clock: &Clock) -> Vec<Finding> {
     let base = named.unwrap_or(&config.public_url).trim_end_matches('/');
-    let ladder = Ladder { request: PATIENCE, ..Ladder::default() };
-    let raw = match Raw::new(base, &ladder) {
-        Ok(raw) => raw,
+    let http = match client(base) {
+        Ok(http) => http,
         Err(error) => {
             let advice = "Give the address under which users reach the server.";
-            return vec![Finding::fault("public-url", error.to_string(), advice)];
+            return vec![Finding::fault("public-url", error, advice)];
         }
     };
     let asked = Instant::now();
-    let answer = match raw.send(Method::GET, "/health", None).await {
+    let answer = match ask(&http, base).await {
         Ok(answer) => answer,
-        Err(error) => return vec![no_answer(base, named.is_some(), &error)],
+        Err(error) => return vec![no_answer(base, named.is_some(), error)],
     };
     let took = asked.elapsed();
     let finding = health(&answer, took);
@@ -79,9 +78,39 @@ pub(super) async fn check(named: Option<&str>, config: &Config, clock: &Clock) -
     all.insert(0, finding);
     if is_ours {
         all.push(websocket(base).await);
-        all.push(upload(&raw, config.limits.snapshot_body_bytes.min(MAX_UPLOAD)).await);
+        all.push(upload(&http, base, config.limits.snapshot_body_bytes.min(MAX_UPLOAD)).await);
     }
     all
+}
+
+/// What a server says to `GET /health`.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// An HTTP client for the server at this address; the error says what is wrong with the address.
+fn client(base: &str) -> Result<reqwest::Client, String> {
+    let invalid = |reason: &dyn std::fmt::Display| format!("invalid server address: {reason}");
+    let url = Url::parse(base).map_err(|error| invalid(&error))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(invalid(&"expected http://HOST[:PORT] or https://HOST[:PORT]"));
+    }
+    // An error only means that a provider is installed, which is all that is needed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_PATIENCE).tcp_nodelay(true).no_proxy();
+    if url.scheme() == "http" {
+        // A machine without root certificates can still speak plain HTTP.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().map_err(|error| format!("HTTP client: {}", describe(&error)))
+}
+
+async fn ask(http: &reqwest::Client, base: &str) -> reqwest::Result<Answer> {
+    let asked = http.get(format!("{base}/health")).timeout(PATIENCE).send().await?;
+    let (status, headers) = (asked.status(), asked.headers().clone());
+    Ok(Answer { status, headers, body: asked.bytes().await? })
 }
 
 /// The error with its causes: the outermost alone says little.
@@ -98,11 +127,12 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn no_answer(base: &str, is_named: bool, error: &ClientError) -> Finding {
+fn no_answer(base: &str, is_named: bool, error: reqwest::Error) -> Finding {
     const ID: &str = "public-url";
-    let found = format!("{base} does not answer: {}", describe(error));
+    let is_refused = error.is_connect() && !error.is_timeout();
+    let found = format!("{base} does not answer: {}", describe(&error.without_url()));
     let is_local = Url::parse(base).is_ok_and(|url| diagnosis::is_local(&url));
-    if !is_named && is_local && matches!(error, ClientError::Connect(_)) {
+    if !is_named && is_local && is_refused {
         return Finding::note(ID, format!("no server is running at {base}, so the way to it was not looked at"));
     }
     let advice = "See whether the name leads here (DNS), the proxy runs and its certificate is valid, and ports 80 and 443 are \
@@ -222,14 +252,13 @@ impl Body for Blanks {
 }
 
 /// An upload as large as the server takes, without a token: the server's 401 shows that all of it would get through.
-async fn upload(raw: &Raw, bytes: usize) -> Finding {
+async fn upload(http: &reqwest::Client, base: &str, bytes: usize) -> Finding {
     const ID: &str = "body-limit";
     const ADVICE: &str = "Raise the proxy's limit of bodies (client_max_body_size of nginx, request_body of Caddy) to SNAPSHOT_BODY_BYTES, \
                           or larger accounts can't be set up.";
     let size = bytes >> 20;
-    let request = raw
-        .http()
-        .post(format!("{}/api/sync/snapshot", raw.base()))
+    let request = http
+        .post(format!("{base}/api/sync/snapshot"))
         .header(CONTENT_TYPE, "application/json")
         .timeout(UPLOAD_PATIENCE)
         .body(reqwest::Body::wrap(Blanks { pause: Box::pin(tokio::time::sleep(PAUSE)), left: bytes }));
@@ -256,7 +285,7 @@ async fn upload(raw: &Raw, bytes: usize) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::{HeaderMap, HeaderValue};
+    use reqwest::header::HeaderValue;
 
     use super::*;
 

@@ -8,9 +8,10 @@
 mod hottest;
 mod slowest;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -22,7 +23,7 @@ use slowest::Slowest;
 pub const WINDOW: Duration = Duration::from_mins(1);
 
 /// One account's part of the last minute, as far as it was followed: at least so much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HotAccount {
     /// The account.
     pub account: UserId,
@@ -35,12 +36,12 @@ pub struct HotAccount {
 }
 
 /// A request that took long.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlowRequest {
     /// When it was over, Unix milliseconds.
     pub at: i64,
     /// Its method.
-    pub method: &'static str,
+    pub method: Cow<'static, str>,
     /// Its route.
     pub route: String,
     /// Whose it was.
@@ -50,11 +51,11 @@ pub struct SlowRequest {
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
     /// What took longest.
-    pub phase: &'static str,
+    pub phase: Cow<'static, str>,
 }
 
 /// What is known at this moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// How far back accounts are counted, in seconds.
     pub window_seconds: u64,

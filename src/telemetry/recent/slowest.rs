@@ -55,12 +55,12 @@ impl Entry {
     fn shown(&self) -> SlowRequest {
         SlowRequest {
             at: self.at,
-            method: self.method,
+            method: self.method.into(),
             route: String::from_utf8_lossy(&self.route).into_owned(),
             account: self.account,
             status: self.status,
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
-            phase: self.phase,
+            phase: self.phase.into(),
         }
     }
 }

@@ -1,0 +1,226 @@
+//! What a run tells: a line per case for people, JSON for programs (`scripts/bench-report` makes tables and charts).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use procfs::{CpuInfo, Current as _, Meminfo};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::load::{Counted, Outcome};
+use crate::place::DatabaseDescription;
+use crate::session::Session;
+use crate::usage::Cpu;
+
+/// Version of the JSON; grows when a member changes its meaning or goes.
+const SCHEMA: u32 = 2;
+
+/// Everything that a run tells.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    schema: u32,
+    /// When the run began, RFC 3339.
+    date: String,
+    version: &'static str,
+    /// Of the working copy, with `+` when it has changes.
+    commit: Option<String>,
+    machine: Machine,
+    databases: Vec<DatabaseDescription>,
+    /// How long, how many connections and so on.
+    method: BTreeMap<&'static str, Value>,
+    /// What was measured.
+    pub cases: Vec<Case>,
+}
+
+impl Report {
+    /// A report without cases, of this machine and this moment.
+    pub fn new(directory: &Path, databases: Vec<DatabaseDescription>, method: BTreeMap<&'static str, Value>) -> Self {
+        Self {
+            schema: SCHEMA,
+            date: jiff::Timestamp::now().to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            commit: commit(),
+            machine: Machine::this(directory),
+            databases,
+            method,
+            cases: Vec::new(),
+        }
+    }
+
+    /// The checks that failed.
+    pub fn failures(&self) -> Vec<String> {
+        let failed = |case: &Case| {
+            let name = format!("{} {} on {}", case.scenario, case.case, case.database);
+            let failed = case.checks.iter().filter(|check| !check.passed);
+            failed.map(|check| format!("{name}: {}: {}", check.name, check.detail)).collect::<Vec<_>>()
+        };
+        self.cases.iter().flat_map(failed).collect()
+    }
+}
+
+/// The machine: a figure without it is worth nothing.
+#[derive(Debug, Serialize)]
+struct Machine {
+    cores: usize,
+    processor: Option<String>,
+    memory_bytes: Option<u64>,
+    kernel: Option<String>,
+    /// The file system of the scratch directory. In memory (`tmpfs`) nothing is durable.
+    file_system: Option<String>,
+}
+
+impl Machine {
+    fn this(directory: &Path) -> Self {
+        let mounts = procfs::mounts().unwrap_or_default();
+        let of_directory = mounts.iter().filter(|mount| directory.starts_with(&mount.fs_file));
+        Self {
+            cores: cores(),
+            processor: CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_owned)),
+            memory_bytes: Meminfo::current().ok().map(|memory| memory.mem_total),
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned()),
+            // The last one mounted on a point hides those before it, and `max_by_key` prefers the last.
+            file_system: of_directory.max_by_key(|mount| mount.fs_file.len()).map(|mount| mount.fs_vfstype.clone()),
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
+    Some(if changed { commit + "+" } else { commit })
+}
+
+/// The result of one check.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What must hold.
+    pub name: String,
+    /// Whether it does.
+    pub passed: bool,
+    /// How much was looked at, or what is wrong.
+    pub detail: String,
+}
+
+impl Check {
+    /// A check.
+    pub fn new(name: &str, passed: bool, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), passed, detail: detail.into() }
+    }
+}
+
+/// What was measured in one case.
+#[derive(Clone, Debug, Serialize)]
+pub struct Case {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// Which case of it, for example `20 x 500 B`.
+    pub case: String,
+    /// `sqlite`, `postgres` or `foreign`; the frame fills it in.
+    pub database: &'static str,
+    /// What distinguishes it from other cases, and how much load there was.
+    pub parameters: BTreeMap<&'static str, Value>,
+    /// What was measured; names end with the unit. What could not be measured is missing.
+    pub figures: BTreeMap<String, f64>,
+    /// What was checked.
+    pub checks: Vec<Check>,
+}
+
+/// A count or a number of bytes as a figure.
+#[expect(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^52")]
+pub const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// Milliseconds that the given share of durations did not exceed; `None` without any.
+pub fn quantile_ms(latency: &Histogram<u64>, share: f64) -> Option<f64> {
+    (!latency.is_empty()).then(|| float(latency.value_at_quantile(share)) / 1e3)
+}
+
+impl Case {
+    /// A case without figures.
+    pub fn new(scenario: &'static str, case: impl Into<String>) -> Self {
+        let (parameters, figures) = (BTreeMap::new(), BTreeMap::new());
+        Self { scenario, case: case.into(), database: "", parameters, figures, checks: Vec::new() }
+    }
+
+    /// Notes a parameter.
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.parameters.insert(name, value.into());
+        self
+    }
+
+    /// Adds a figure; `None` (unknown) adds nothing.
+    pub fn figure(&mut self, name: impl Into<String>, value: impl Into<Option<f64>>) {
+        self.figures.extend(value.into().map(|value| (name.into(), value)));
+    }
+
+    /// Adds what a load achieved and used: throughput, latency, processor time, and memory at this moment.
+    pub fn load(&mut self, outcome: &Outcome, session: &Session) {
+        let total = outcome.total();
+        self.counted("", &total, outcome.lasted);
+        self.cpu(&outcome.cpu, total.latency.len(), total.operations);
+        let capacity = outcome.lasted.as_secs_f64() * float(cores() as u64);
+        let others = outcome.cpu.others().map(|time| time.as_secs_f64() / capacity * 100.0);
+        self.figure("others_cpu_percent", others);
+        self.memory(session);
+    }
+
+    /// Adds throughput and latency under names that begin with `prefix`.
+    pub fn counted(&mut self, prefix: &str, counted: &Counted, lasted: Duration) {
+        let rate = |count: u64| (count > 0).then(|| float(count) / lasted.as_secs_f64().max(1e-9));
+        self.figure(format!("{prefix}requests_per_second"), rate(counted.latency.len()));
+        self.figure(format!("{prefix}operations_per_second"), rate(counted.operations));
+        self.latencies(prefix, &counted.latency);
+    }
+
+    /// Adds latencies under names that begin with `prefix`.
+    pub fn latencies(&mut self, prefix: &str, latency: &Histogram<u64>) {
+        for (name, share) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)] {
+            self.figure(format!("{prefix}{name}_ms"), quantile_ms(latency, share));
+        }
+    }
+
+    /// Adds processor time per request, and per operation where there are any.
+    pub fn cpu(&mut self, cpu: &Cpu, requests: u64, operations: u64) {
+        for (who, time) in [("server", cpu.server), ("database", cpu.database), ("generator", cpu.generator)] {
+            for (what, count) in [("request", requests), ("operation", operations)] {
+                let each = time.filter(|_| count > 0).map(|time| time.as_secs_f64() * 1e6 / float(count));
+                self.figure(format!("{who}_cpu_us_per_{what}"), each);
+            }
+        }
+    }
+
+    /// Adds the memory of the server and of its database at this moment.
+    pub fn memory(&mut self, session: &Session) {
+        let meter = session.meter();
+        self.figure("server_memory_bytes", meter.server_memory().map(float));
+        self.figure("database_memory_bytes", meter.database_memory().map(float));
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} on {}:", self.scenario, self.case, self.database)?;
+        for (name, value) in &self.figures {
+            let digits = if value.abs() < 100.0 { 2 } else { 0 };
+            write!(f, " {name} {value:.digits$}")?;
+        }
+        for check in &self.checks {
+            let verdict = if check.passed { "ok" } else { "FAILED" };
+            write!(f, "\n  {verdict}: {} ({})", check.name, check.detail)?;
+        }
+        Ok(())
+    }
+}
