@@ -124,7 +124,6 @@ impl Server {
     }
 
     /// Its routes, for requests without a socket.
-    #[must_use]
     pub fn router(&self) -> Router {
         http::router(self.state.clone())
     }
