@@ -52,7 +52,7 @@ test-postgres-versions: test-postgres-16 test-postgres-17 test-postgres-18
 
 test-postgres-%:
 	scripts/with-postgres-version $* \
-		$(CARGO) test --locked --test store_contract --test scenarios -- --test-threads 4 postgres
+		$(CARGO) test --locked --test storage --test api -- --test-threads 4 store_contract:: scenarios:: --skip sqlite
 
 lint:
 	$(CARGO) fmt --all --check
@@ -93,10 +93,10 @@ hostile: build
 	SUPERSYNC_TEST_PROGRAM=$(abspath $(BUILT)) SUPERSYNC_HOSTILE_SECONDS=$(HOSTILE_SECONDS) scripts/with-postgres \
 		$(CARGO) test --locked --test hostile -- --nocapture --test-threads 1
 
-# The long form of tests/cluster; SUPERSYNC_CLUSTER_SEED repeats a run.
+# The long form of tests/fault/cluster; SUPERSYNC_CLUSTER_SEED repeats a run.
 prove: build
 	ulimit -n $$(ulimit -Hn); SUPERSYNC_TEST_PROGRAM=$(abspath $(BUILT)) SUPERSYNC_CLUSTER=long scripts/with-postgres \
-		$(CARGO) test --locked --test cluster -- --nocapture --test-threads 1
+		$(CARGO) test --locked --test fault -- --nocapture --test-threads 1 cluster::load
 
 readme-walk:
 	scripts/readme-walk

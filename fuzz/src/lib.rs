@@ -1,6 +1,6 @@
 //! What is done with the bytes of each fuzz target. A panic is a find, and so is more memory than the work may take.
 //!
-//! `tests/fuzz_seeds.rs` of the server runs every seed through these, so that they stay in step with the server.
+//! `tests/storage/fuzz_seeds.rs` of the server runs every seed through these, so that they stay in step with the server.
 
 use std::io::Cursor;
 

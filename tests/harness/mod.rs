@@ -6,8 +6,7 @@ mod account;
 #[macro_use]
 mod database;
 mod op;
-#[path = "../support/postgres.rs"]
-mod postgres;
+pub mod postgres;
 mod program;
 mod server;
 mod socket;

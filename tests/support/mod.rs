@@ -1,3 +1,0 @@
-//! What tests of several files need.
-
-pub mod postgres;
