@@ -46,13 +46,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     .areas(frame.area());
     frame.render_widget(header(screen), head);
     if screen.interactive {
-        let order = ORDERS[screen.order].0;
+        let order = ORDERS[screen.order];
         let keys = format!("q quit   p pause   s order of the accounts: {order}");
         frame.render_widget(Paragraph::new(keys).style(DIM), foot);
     }
     let Some(view) = &screen.view else { return };
     figures(frame, boxes, view);
-    tables(frame, middle, bottom, view, ORDERS[screen.order].0);
+    tables(frame, middle, bottom, view, ORDERS[screen.order]);
 }
 
 fn header(screen: &Screen) -> Paragraph<'_> {

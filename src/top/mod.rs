@@ -33,11 +33,11 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const PRINTED: (u16, u16) = (130, 52);
 
 /// By what the busiest accounts are ordered.
-const ORDERS: [(&str, fn(&HotAccount) -> u64); 3] =
-    [("requests", |hot| hot.requests), ("operations", |hot| hot.operations), ("bytes", |hot| hot.bytes)];
+const ORDERS: [&str; 3] = ["requests", "operations", "bytes"];
 
 fn sort(accounts: &mut [HotAccount], order: usize) {
-    accounts.sort_by_key(|hot| (Reverse((ORDERS[order].1(hot), hot.requests)), hot.account));
+    accounts
+        .sort_by_key(|hot| (Reverse(([hot.requests, hot.operations, hot.bytes][order], hot.requests)), hot.account));
 }
 
 /// Watch a running server: rates, latencies, the busiest accounts, the slowest requests.
@@ -172,7 +172,7 @@ fn keep_looking(source: Source, every: Duration) -> mpsc::Receiver<Result<View, 
             tokio::time::sleep(pause).await;
             let seen = source.look(look).await;
             // One that does not answer says so at once.
-            pause = if seen.is_ok() { every - look } else { every };
+            pause = if seen.is_ok() { every.saturating_sub(look) } else { every };
             if sender.send(seen).await.is_err() {
                 return;
             }

@@ -39,7 +39,7 @@ use session::{Account, Session};
 /// Measures a server: puts load on it, checks every answer, compares what is stored with what was acknowledged.
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_long_help = AFTER_HELP)]
-pub struct Options {
+struct Options {
     /// What to measure; nothing means everything.
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
@@ -137,7 +137,7 @@ impl Options {
 
 /// What a scenario needs to measure on one database or one foreign server.
 #[derive(Debug)]
-pub struct Bench {
+struct Bench {
     options: Options,
     directory: PathBuf,
     target: Target,
@@ -153,12 +153,12 @@ enum Target {
 
 impl Bench {
     /// A server with so many accounts: a new one on an empty scratch database, or the foreign one.
-    pub async fn session(&self, accounts: usize) -> Result<Session> {
+    async fn session(&self, accounts: usize) -> Result<Session> {
         self.session_with(accounts, &[]).await
     }
 
     /// The same; a server that is started gets these settings beyond those of the command line.
-    pub async fn session_with(&self, accounts: usize, settings: &[(&str, &str)]) -> Result<Session> {
+    async fn session_with(&self, accounts: usize, settings: &[(&str, &str)]) -> Result<Session> {
         match &self.target {
             Target::Spawned { database, program, postmaster } => {
                 let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -181,7 +181,7 @@ impl Bench {
     }
 
     /// Says what is being measured.
-    pub fn progress(&self, what: &str) {
+    fn progress(&self, what: &str) {
         eprintln!("{}: {what}", self.label());
     }
 }

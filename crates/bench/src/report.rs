@@ -54,7 +54,7 @@ impl Report {
     /// The checks that failed.
     pub fn failures(&self) -> Vec<String> {
         let failed = |case: &Case| {
-            let name = format!("{} {} on {}", case.scenario, case.case, case.database);
+            let name = format!("{} {} on {}", case.scenario, case.name, case.database);
             let failed = case.checks.iter().filter(|check| !check.passed);
             failed.map(|check| format!("{name}: {}: {}", check.name, check.detail)).collect::<Vec<_>>()
         };
@@ -126,7 +126,8 @@ pub struct Case {
     /// The scenario.
     pub scenario: &'static str,
     /// Which case of it, for example `20 x 500 B`.
-    pub case: String,
+    #[serde(rename = "case")]
+    pub name: String,
     /// `sqlite`, `postgres` or `foreign`; the frame fills it in.
     pub database: &'static str,
     /// What distinguishes it from other cases, and how much load there was.
@@ -150,9 +151,9 @@ pub fn quantile_ms(latency: &Histogram<u64>, share: f64) -> Option<f64> {
 
 impl Case {
     /// A case without figures.
-    pub fn new(scenario: &'static str, case: impl Into<String>) -> Self {
+    pub fn new(scenario: &'static str, name: impl Into<String>) -> Self {
         let (parameters, figures) = (BTreeMap::new(), BTreeMap::new());
-        Self { scenario, case: case.into(), database: "", parameters, figures, checks: Vec::new() }
+        Self { scenario, name: name.into(), database: "", parameters, figures, checks: Vec::new() }
     }
 
     /// Notes a parameter.
@@ -212,7 +213,7 @@ impl Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} on {}:", self.scenario, self.case, self.database)?;
+        write!(f, "{} {} on {}:", self.scenario, self.name, self.database)?;
         for (name, value) in &self.figures {
             let digits = if value.abs() < 100.0 { 2 } else { 0 };
             write!(f, " {name} {value:.digits$}")?;

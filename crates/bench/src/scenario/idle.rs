@@ -42,7 +42,9 @@ pub async fn cold(bench: &Bench) -> Result<Vec<Case>> {
         cases.push(case);
     }
     let check = compare_logs(&session, devices).await?;
-    cases.iter_mut().for_each(|case| case.checks.push(check.clone()));
+    for case in &mut cases {
+        case.checks.push(check.clone());
+    }
     session.close().await?;
     Ok(cases)
 }

@@ -116,7 +116,9 @@ pub async fn tail(bench: &Bench) -> Result<Vec<Case>> {
         all = load::devices(crews);
     }
     let check = compare_logs(&session, all).await?;
-    cases.iter_mut().for_each(|case| case.checks.push(check.clone()));
+    for case in &mut cases {
+        case.checks.push(check.clone());
+    }
     session.close().await?;
     Ok(cases)
 }
