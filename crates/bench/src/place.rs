@@ -137,7 +137,7 @@ impl Place {
             ("UPLOADS_PER_USER_PER_MINUTE", "0"),
             ("SUPERSYNC_DEFAULT_STORAGE_QUOTA_BYTES", "1099511627776"),
             ("METRICS_ADDR", "off"),
-            ("LOG_LEVEL", "warn"),
+            ("LOG_LEVEL", "error"),
         ];
         let mut variables: HashMap<_, _> = fixed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         variables.insert("DATA_DIR".to_owned(), self.directory().to_string_lossy().into_owned());
