@@ -27,6 +27,7 @@ macro_rules! on_both_databases {
 }
 
 mod authenticator;
+mod golden;
 mod guesses;
 mod invites;
 mod links;
