@@ -49,6 +49,7 @@ mod seen;
 mod session;
 mod session_list;
 mod step_up;
+mod summary;
 mod verify;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
@@ -80,6 +81,7 @@ pub use security_log::{JOINS_WITHIN_MS, MAX_SECURITY_EVENTS, MAX_SECURITY_FAILUR
 pub use session::{SESSION_SECONDS, Session};
 pub use session_list::{SessionError, SessionList, SessionRef, TICKET_LIFETIME_MS};
 pub use step_up::{RECENT_MS, ReauthError};
+pub use summary::{AccountReport, AccountState, AccountSummary, SecuritySummary, SessionSummary, Storage};
 pub use verify::{Verified, VerifyError};
 
 /// Everything about accounts. Cheap to clone.

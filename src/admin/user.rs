@@ -18,7 +18,7 @@ use crate::accounts::{
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::mail::Mailer;
-use crate::store::{SessionId, Store, StoreError, UserRow};
+use crate::store::{Store, StoreError, UserRow};
 
 /// How long a command waits for the mail server to take the mail that tells an account's owner of the change.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(20);
@@ -310,7 +310,7 @@ pub async fn execute(
         UserCommand::List { json } => report::list(accounts, json, output).await,
         UserCommand::Show { email, json } => {
             let user = find(accounts, &email).await?;
-            report::show(&accounts.overview(user.id).await?, json, output)
+            report::show(&accounts.overview(user.id).await?.into(), json, output)
         }
         UserCommand::Sessions { email, json } => {
             let user = find(accounts, &email).await?;
@@ -412,12 +412,9 @@ async fn verify(
 }
 
 async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Result<(), AdminError> {
-    let named = match session {
-        report::OLDER_TOKENS => Some(SessionRef::OlderTokens),
-        id => SessionId::parse(id).map(SessionRef::One),
-    };
     let no_session = || AdminError::NoSession(session.to_owned());
-    match accounts.revoke_session(user.id, named.ok_or_else(no_session)?, &Asker::operator()).await {
+    let named = SessionRef::parse(session).ok_or_else(no_session)?;
+    match accounts.revoke_session(user.id, named, &Asker::operator()).await {
         Err(SessionError::NoSession) => Err(no_session()),
         Err(SessionError::Database(error)) => Err(error.into()),
         Ok(()) => Ok(()),

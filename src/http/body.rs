@@ -9,23 +9,24 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::codecs::Codecs;
+use super::codes;
 use super::error::{ApiError, ApiResult};
+use super::fields::{Fields, Members};
 use super::inflate::{self, InflateError};
+use super::observe;
 use super::pace::{self, Pace};
 use super::state::AppState;
 use crate::budget::{Held, Refused, SMALL_BYTES};
 use crate::protocol::UserId;
 
-/// Wire bytes of an account route's body. The contract allows 20 MiB; no account request needs more than a few KiB, and a
-/// parsed value may take forty times the room of its text.
-const MAX_ACCOUNT_BODY_BYTES: usize = 64 * 1024;
 /// A body that comes in several pieces is gathered in a buffer of at least this size.
 const GATHER_BYTES: usize = 16 * 1024;
 /// Compressed bodies above this size are inflated off the threads that serve requests.
@@ -47,6 +48,11 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// The same bound for a body that is not compressed.
+    pub(super) const fn plain(bytes: usize) -> Self {
+        Self { wire: bytes, inflated: bytes }
+    }
+
     /// Wire bytes of a body whose gzip is wrapped in base64.
     pub(super) const fn wire_base64(self) -> usize {
         self.wire.div_ceil(3) * 4 + 4
@@ -186,7 +192,7 @@ pub async fn read(
             }
             Ok(None) => return Ok(gathered.into_bytes()),
             Ok(Some(Err(error))) => {
-                return Err(ApiError::bad_request("Request body incomplete").detail(error).closing());
+                return Err(ApiError::from(codes::BODY_INCOMPLETE).detail(error).closing());
             }
             Ok(Some(Ok(frame))) => frame,
         };
@@ -256,7 +262,7 @@ pub async fn sync_payload(
     let wire = read(headers, body, if base64 { caps.wire_base64() } else { caps.wire }, idle, &mut held).await?;
     if gzip {
         if wire.is_empty() || media != Media::Json {
-            return Err(ApiError::bad_request("Compressed request body is not JSON"));
+            return Err(codes::COMPRESSED_NOT_JSON.into());
         }
         let (text, held) = unpack(wire, base64, caps, codecs, held).await?;
         return Ok((Payload::Json { text, compressed: true }, held));
@@ -304,53 +310,53 @@ fn inflated(wire: Bytes, base64: bool, caps: Caps, held: &mut Held) -> Result<Ve
     Ok(text)
 }
 
-impl From<InflateError> for ApiError {
-    fn from(error: InflateError) -> Self {
-        match error {
-            InflateError::CompressedTooLarge => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Compressed payload too large")
-            }
-            InflateError::InflatedTooLarge => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Decompressed payload too large")
-            }
-            InflateError::NoRoom(refused) => refused.into(),
-            InflateError::Base64 => Self::bad_request("Request body is not valid base64"),
-            InflateError::Gzip => Self::bad_request("Request body is not valid gzip"),
-        }
-    }
-}
-
-/// The body of an account route: a JSON value, or nothing. An empty body is nothing, whatever its type says; a text is
-/// a JSON string, which then fails the route's validation.
+/// The members of an account route's body.
 #[derive(Debug)]
-pub struct JsonBody(pub Option<Value>);
+pub struct JsonBody<T>(pub T);
 
-impl FromRequest<AppState> for JsonBody {
+impl<T: Members> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        let mut held = state.account_bodies.take(NOBODY, 0)?;
-        json_body(&parts.headers, body, state.config.timeouts.socket, &mut held).await.map(Self)
+    async fn from_request(request: Request, state: &AppState) -> ApiResult<Self> {
+        let (_, body) = read_json(request, state).await?;
+        Fields::parse(body, state).map(Self)
     }
 }
 
-/// Whose share the bodies count to that come before it is known who sends them.
+/// Whose share the bodies of account routes count to.
 pub const NOBODY: UserId = 0;
 
-async fn json_body(headers: &HeaderMap, body: Body, idle: Duration, held: &mut Held) -> ApiResult<Option<Value>> {
-    let media = media(headers);
+/// Reads a JSON value, or nothing, as far as the route's limit allows. An empty body is nothing, whatever its type says; a
+/// text is a JSON string, which then fails the route's validation.
+///
+/// # Errors
+/// 413, 415, 400 and 503, as [`read`] has them.
+pub async fn read_json(request: Request, state: &AppState) -> ApiResult<(Parts, Option<Value>)> {
+    let (parts, body) = request.into_parts();
+    let media = media(&parts.headers);
     if media == Media::Other {
-        discard(headers, body).await;
+        discard(&parts.headers, body).await;
         return Err(ApiError::unsupported_media_type());
     }
-    let bytes = read(headers, body, MAX_ACCOUNT_BODY_BYTES, idle, held).await?;
-    match media {
-        _ if bytes.is_empty() => Ok(None),
-        Media::Json => serde_json::from_slice(&bytes).map(Some).map_err(|_| ApiError::malformed_json()),
-        Media::Text => Ok(Some(String::from_utf8_lossy(&bytes).into_owned().into())),
-        Media::Missing | Media::Other => Err(ApiError::unsupported_media_type()),
-    }
+    let bytes = read_small(&parts, body, state).await?;
+    let value = match media {
+        _ if bytes.is_empty() => None,
+        Media::Json => Some(serde_json::from_slice(&bytes).map_err(|_| ApiError::malformed_json())?),
+        Media::Text => Some(String::from_utf8_lossy(&bytes).into_owned().into()),
+        Media::Missing | Media::Other => return Err(ApiError::unsupported_media_type()),
+    };
+    Ok((parts, value))
+}
+
+/// Reads a body as far as the route's limit allows.
+///
+/// # Errors
+/// As [`read`] has them.
+pub async fn read_small(parts: &Parts, body: Body, state: &AppState) -> ApiResult<Bytes> {
+    let timeouts = &state.config.timeouts;
+    let limit = observe::trace(&parts.extensions, timeouts.handler).body_limit().caps(&state.config.limits);
+    let mut held = state.account_bodies.take(NOBODY, 0)?;
+    read(&parts.headers, body, limit.wire, timeouts.socket, &mut held).await
 }
 
 #[cfg(test)]

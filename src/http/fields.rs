@@ -1,56 +1,143 @@
 //! The members of an account request and what may be wrong with them, in the words of the contract (accounts, section
 //! 1.4).
 //!
-//! Every fault is reported at once, in the order in which a handler asks for the members. Members that nobody asks for
-//! are ignored.
+//! The members of a request are declared by [`members!`]. Every fault is reported at once, in the order of the declaration,
+//! which a derived deserialiser can't do: it ends with the first. Members that are not declared are ignored.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
+use super::error::{ApiError, ApiResult};
+use super::state::AppState;
 use crate::accounts::{
     Address, AddressError, MAX_PASSWORD_BYTES, MAX_SESSION_NAME_CHARS, PasswordRuleError, check_new_password,
 };
-use crate::http::error::{ApiError, ApiResult};
 use crate::protocol::response::Issue;
 
+/// What a request's body has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A JSON object.
+    Object,
+    /// The same, or no body: every member is optional.
+    ObjectOrNothing,
+    /// Whatever it likes: clients send bodies where none is needed.
+    Anything,
+}
+
+/// The members of a request's body.
+pub trait Members: Sized + Send {
+    /// What the body has to be.
+    const SHAPE: Shape = Shape::Object;
+
+    /// Reads the members. `None`: one has a fault, which `fields` has noted.
+    fn read(fields: &mut Fields) -> Option<Self>;
+}
+
+/// Declares the members of a request: each with its type and the method of [`Fields`] that reads it.
+macro_rules! members {
+    ($($(#[$doc:meta])* $name:ident $(as $shape:ident)? { $($field:ident: $type:ty = $read:ident($($member:literal)?)),* $(,)? })+) => {
+        $(
+            $(#[$doc])*
+            pub struct $name { $(pub(in crate::http) $field: $type),* }
+
+            impl $crate::http::fields::Members for $name {
+                $(const SHAPE: $crate::http::fields::Shape = $crate::http::fields::Shape::$shape;)?
+
+                fn read(fields: &mut $crate::http::fields::Fields) -> Option<Self> {
+                    $(let $field = fields.$read($($member)?);)*
+                    Some(Self { $($field: $field?),* })
+                }
+            }
+        )+
+    };
+}
+pub(super) use members;
+
+/// No members are read.
+#[derive(Debug)]
+pub struct Ignored;
+
+impl Members for Ignored {
+    const SHAPE: Shape = Shape::Anything;
+
+    fn read(_: &mut Fields) -> Option<Self> {
+        Some(Self)
+    }
+}
+
+/// An address, and how it was written.
+pub struct Email {
+    /// For look-ups.
+    pub address: Address,
+    /// As it was sent.
+    pub as_sent: String,
+}
+
+/// Who registers, in every way to do so.
+pub struct Registration {
+    /// The address.
+    pub email: Email,
+    /// Whether consent was needed and given: what nobody asked for is not recorded (accounts contract, section 13).
+    pub terms_accepted: bool,
+    /// The token of an invitation.
+    pub invite: Option<SecretString>,
+}
+
 /// A request's members, and the faults found so far.
-pub(super) struct Fields {
+pub struct Fields {
     members: Map<String, Value>,
     issues: Vec<Issue>,
+    requires_consent: bool,
 }
 
 impl Fields {
-    /// The members of a JSON object. Anything else, or no body, is a fault of the whole.
-    pub(super) fn of(body: Option<Value>) -> ApiResult<Self> {
-        match body {
-            Some(Value::Object(members)) => Ok(Self { members, issues: Vec::new() }),
-            other => Err(ApiError::validation(Some(vec![wrong_type("object", other.as_ref(), None)]))),
+    /// Reads the members of a body.
+    ///
+    /// # Errors
+    /// 400 with every fault.
+    pub fn parse<T: Members>(body: Option<Value>, state: &AppState) -> ApiResult<T> {
+        let mut fields = Self::of(body, T::SHAPE, state.config.legal.requires_consent())?;
+        let members = T::read(&mut fields);
+        fields.complete(members)
+    }
+
+    /// The members of a body that has this shape. Any other is a fault of the whole.
+    ///
+    /// # Errors
+    /// 400 with that fault.
+    pub fn of(body: Option<Value>, shape: Shape, requires_consent: bool) -> ApiResult<Self> {
+        let members = match (body, shape) {
+            (Some(Value::Object(members)), _) => members,
+            (None, Shape::ObjectOrNothing) | (_, Shape::Anything) => Map::new(),
+            (other, _) => return Err(ApiError::validation(Some(vec![wrong_type("object", other.as_ref(), None)]))),
+        };
+        Ok(Self { members, issues: Vec::new(), requires_consent })
+    }
+
+    /// What was read, if there is no fault.
+    ///
+    /// # Errors
+    /// 400 with every fault found so far.
+    pub fn complete<T>(self, read: Option<T>) -> ApiResult<T> {
+        match read {
+            Some(read) if self.issues.is_empty() => Ok(read),
+            _ => Err(ApiError::validation(Some(self.issues))),
         }
     }
 
-    /// The refusal with every fault found so far.
-    pub(super) fn refuse(self) -> ApiError {
-        ApiError::validation(Some(self.issues))
-    }
-
-    /// Goes on only if there is no fault.
-    pub(super) fn check(self) -> ApiResult<()> {
-        if self.issues.is_empty() { Ok(()) } else { Err(self.refuse()) }
-    }
-
-    /// A member as it was sent, if it is a text.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    fn text(&self, name: &str) -> Option<String> {
         self.members.get(name)?.as_str().map(str::to_owned)
     }
 
     /// `email`.
-    pub(super) fn address(&mut self) -> Option<Address> {
-        let Some(text) = self.text("email") else {
+    pub fn email(&mut self) -> Option<Email> {
+        let Some(as_sent) = self.text("email") else {
             self.expected("string", "email");
             return None;
         };
-        let error = match Address::parse(&text) {
-            Ok(address) => return Some(address),
+        let error = match Address::parse(&as_sent) {
+            Ok(address) => return Some(Email { address, as_sent }),
             Err(error) => error,
         };
         let code = match error {
@@ -61,13 +148,21 @@ impl Fields {
         None
     }
 
-    /// `password` where a new one is set.
-    pub(super) fn new_password(&mut self) -> Option<SecretString> {
-        self.chosen_password("password")
+    /// `email`, if it was given.
+    pub fn optional_email(&mut self) -> Option<Option<Email>> {
+        if self.has("email") { self.email().map(Some) } else { Some(None) }
     }
 
-    /// A new password in a member with this name.
-    pub(super) fn chosen_password(&mut self, name: &str) -> Option<SecretString> {
+    /// `email`, `termsAccepted` and `invite` of a registration without a password.
+    pub fn registration(&mut self) -> Option<Registration> {
+        let email = self.email();
+        let terms_accepted = self.consent();
+        let invite = self.invite();
+        Some(Registration { email: email?, terms_accepted: terms_accepted?, invite: invite? })
+    }
+
+    /// A password that is to be set, in the member with this name.
+    pub fn new_password(&mut self, name: &str) -> Option<SecretString> {
         let password = self.secret(name)?;
         let error = match check_new_password(password.expose_secret()) {
             Ok(()) => return Some(password),
@@ -81,8 +176,13 @@ impl Fields {
         None
     }
 
+    /// `password`, if it was given, where it is to be set.
+    pub fn optional_new_password(&mut self) -> Option<Option<SecretString>> {
+        if self.has("password") { self.new_password("password").map(Some) } else { Some(None) }
+    }
+
     /// `password` where it is compared with the stored one.
-    pub(super) fn password(&mut self) -> Option<SecretString> {
+    pub fn password(&mut self) -> Option<SecretString> {
         self.given_password("password")
     }
 
@@ -100,7 +200,7 @@ impl Fields {
     }
 
     /// `token`.
-    pub(super) fn token(&mut self) -> Option<SecretString> {
+    pub fn token(&mut self) -> Option<SecretString> {
         let token = self.secret("token")?;
         if token.expose_secret().is_empty() {
             self.fault("token", "too_small", "Token is required");
@@ -110,7 +210,7 @@ impl Fields {
     }
 
     /// `name`: what a person calls something, without what surrounds it and without control characters.
-    pub(super) fn name(&mut self) -> Option<String> {
+    pub fn name(&mut self) -> Option<String> {
         let Some(text) = self.text("name") else {
             self.expected("string", "name");
             return None;
@@ -128,16 +228,16 @@ impl Fields {
     }
 
     /// `invite`: the token of an invitation, or nothing.
-    pub(super) fn invite(&mut self) -> Option<SecretString> {
+    pub fn invite(&mut self) -> Option<Option<SecretString>> {
         match self.members.get("invite") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) if text.is_empty() => None,
-            Some(_) => self.secret("invite"),
+            None | Some(Value::Null) => Some(None),
+            Some(Value::String(text)) if text.is_empty() => Some(None),
+            Some(_) => self.secret("invite").map(Some),
         }
     }
 
     /// `credential`: what a browser's authenticator gave. Its contents are judged later.
-    pub(super) fn credential(&mut self) -> Option<Map<String, Value>> {
+    pub fn credential(&mut self) -> Option<Map<String, Value>> {
         if let Some(Value::Object(credential)) = self.members.get_mut("credential") {
             return Some(std::mem::take(credential));
         }
@@ -146,72 +246,64 @@ impl Fields {
     }
 
     /// `currentPassword`, if it was given.
-    pub(super) fn current_password(&mut self) -> Option<SecretString> {
-        match self.members.get("currentPassword") {
-            None | Some(Value::Null) => None,
-            Some(_) => self.given_password("currentPassword"),
-        }
+    pub fn current_password(&mut self) -> Option<Option<SecretString>> {
+        if self.has("currentPassword") { self.given_password("currentPassword").map(Some) } else { Some(None) }
     }
 
     /// Whether a member was given.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// A boolean, or nothing.
+    pub fn optional_bool(&mut self, name: &str) -> Option<Option<bool>> {
+        match self.members.get(name) {
+            None => Some(None),
+            Some(Value::Bool(given)) => Some(Some(*given)),
+            Some(_) => {
+                self.expected("boolean", name);
+                None
+            }
+        }
+    }
+
     /// A boolean; absent counts as false.
-    pub(super) fn flag(&mut self, name: &str) -> bool {
-        self.optional_bool(name);
-        self.members.get(name) == Some(&Value::Bool(true))
+    pub fn flag(&mut self, name: &str) -> Option<bool> {
+        Some(self.optional_bool(name)? == Some(true))
     }
 
-    /// A member that is a boolean or absent.
-    pub(super) fn optional_bool(&mut self, name: &str) {
-        if !matches!(self.members.get(name), None | Some(Value::Bool(_))) {
-            self.expected("boolean", name);
-        }
-    }
-
-    /// A member that is a whole number above 0, or absent.
-    pub(super) fn optional_count(&mut self, name: &str) -> Option<i64> {
-        let value = self.members.get(name)?;
-        let Some(number) = value.as_i64() else {
-            self.expected("integer", name);
-            return None;
-        };
-        if number <= 0 {
-            self.fault(name, "too_small", "A number above 0 is needed");
-            return None;
-        }
-        Some(number)
-    }
-
-    /// A member that is a boolean, if it is there.
-    pub(super) fn bool_if_given(&mut self, name: &str) -> Option<bool> {
-        self.optional_bool(name);
-        self.members.get(name)?.as_bool()
-    }
-
-    /// A member that can only be switched on: `true`, or absent.
-    pub(super) fn true_if_given(&mut self, name: &str) -> bool {
-        let given = self.bool_if_given(name);
+    /// What can only be switched on: `true`, or absent.
+    pub fn switch_on(&mut self, name: &str) -> Option<bool> {
+        let given = self.optional_bool(name)?;
         if given == Some(false) {
             self.fault(name, "invalid_value", "This can't be taken back");
+            return None;
         }
-        given == Some(true)
+        Some(given == Some(true))
     }
 
-    /// `termsAccepted`: must be true where there is something to accept. Gives whether consent was needed and given: what
-    /// nobody asked for is not recorded (accounts contract, section 13).
-    pub(super) fn consent(&mut self, is_required: bool) -> bool {
-        if !is_required {
-            self.optional_bool("termsAccepted");
-            return false;
+    /// A whole number above 0, or nothing.
+    pub fn optional_count(&mut self, name: &str) -> Option<Option<i64>> {
+        let Some(value) = self.members.get(name) else { return Some(None) };
+        match value.as_i64() {
+            Some(number) if number > 0 => return Some(Some(number)),
+            Some(_) => self.fault(name, "too_small", "A number above 0 is needed"),
+            None => self.expected("integer", name),
         }
-        let given = self.members.get("termsAccepted") == Some(&Value::Bool(true));
-        if !given {
+        None
+    }
+
+    /// `termsAccepted`: must be true where there is something to accept, and is false where there is nothing.
+    pub fn consent(&mut self) -> Option<bool> {
+        if !self.requires_consent {
+            self.optional_bool("termsAccepted")?;
+            return Some(false);
+        }
+        if self.members.get("termsAccepted") != Some(&Value::Bool(true)) {
             self.fault("termsAccepted", "invalid_value", "You must accept the linked legal documents to register");
+            return None;
         }
-        given
+        Some(true)
     }
 
     /// Takes a text out of the request without leaving a copy behind.
@@ -265,10 +357,8 @@ mod tests {
 
     /// Code, path and message of every fault of a registration.
     fn faults(body: &Value) -> Vec<(String, String, String)> {
-        let mut fields = Fields::of(Some(body.clone())).ok().unwrap();
-        let _address = fields.address();
-        let _password = fields.new_password();
-        fields.optional_bool("termsAccepted");
+        let mut fields = Fields::of(Some(body.clone()), Shape::Object, false).ok().unwrap();
+        let _ = (fields.email(), fields.new_password("password"), fields.consent());
         let text = |issue: &Issue, name: &str| issue.0[name].as_str().unwrap().to_owned();
         fields
             .issues
@@ -312,36 +402,37 @@ mod tests {
     #[test]
     fn consent_counts_only_where_there_is_something_to_accept() {
         let consent = |body: Value, is_required| {
-            let mut fields = Fields::of(Some(body)).ok().unwrap();
-            let given = fields.consent(is_required);
+            let mut fields = Fields::of(Some(body), Shape::Object, is_required).ok().unwrap();
+            let given = fields.consent();
             (given, fields.issues.first().map(|issue| issue.0["message"].as_str().unwrap().to_owned()))
         };
         let refusal = Some("You must accept the linked legal documents to register".to_owned());
-        assert_eq!(consent(json!({"termsAccepted": true}), true), (true, None));
+        assert_eq!(consent(json!({"termsAccepted": true}), true), (Some(true), None));
         for body in [json!({}), json!({"termsAccepted": false}), json!({"termsAccepted": "true"})] {
-            assert_eq!(consent(body, true), (false, refusal.clone()));
+            assert_eq!(consent(body, true), (None, refusal.clone()));
         }
-        assert_eq!(consent(json!({"termsAccepted": true}), false), (false, None));
+        assert_eq!(consent(json!({"termsAccepted": true}), false), (Some(false), None));
         assert!(consent(json!({"termsAccepted": 1}), false).1.is_some());
     }
 
     #[test]
     fn login_and_token_members_must_not_be_empty() {
-        let mut fields = Fields::of(Some(json!({"password": "", "token": ""}))).ok().unwrap();
+        let mut fields = Fields::of(Some(json!({"password": "", "token": ""})), Shape::Object, false).ok().unwrap();
         assert!(fields.password().is_none());
         assert!(fields.token().is_none());
         let messages: Vec<_> = fields.issues.iter().map(|i| i.0["message"].as_str().unwrap()).collect();
         assert_eq!(messages, ["Password is required", "Token is required"]);
-        let mut fields = Fields::of(Some(json!({"password": "x", "token": "y"}))).ok().unwrap();
+        let mut fields = Fields::of(Some(json!({"password": "x", "token": "y"})), Shape::Object, false).ok().unwrap();
         assert_eq!(fields.password().unwrap().expose_secret(), "x");
         assert_eq!(fields.token().unwrap().expose_secret(), "y");
-        assert!(fields.check().is_ok());
+        assert!(fields.complete(Some(())).is_ok());
     }
 
     #[test]
-    fn a_body_that_is_no_object_is_one_fault() {
+    fn a_body_that_is_no_object_is_one_fault_where_one_is_needed() {
         for body in [None, Some(json!(null)), Some(json!([])), Some(json!("x"))] {
-            assert!(Fields::of(body).is_err());
+            assert!(Fields::of(body.clone(), Shape::Object, false).is_err());
+            assert!(Fields::of(body, Shape::Anything, false).is_ok());
         }
     }
 }

@@ -27,6 +27,7 @@ use tower::ServiceExt as _;
 
 use super::address::Peer;
 use super::base;
+use super::codes;
 use super::doors::{Bounds, Connection, Doors, MAX_HEAD_BYTES, Place, Watched, Welcome};
 use super::error::ApiError;
 use super::health::PROBES;
@@ -313,7 +314,7 @@ impl Attended {
 
 /// The answer when there is room for probes only. Any page may read it.
 fn busy() -> Response {
-    let error = ApiError::unavailable("server busy, please retry", "all connections are taken");
+    let error = ApiError::from(codes::BUSY).detail("all connections are taken");
     let mut answer = error.into_response();
     answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     answer

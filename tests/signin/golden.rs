@@ -98,7 +98,7 @@ async fn seen(world: &World) -> String {
         if matches!(route.access, Access::Socket | Access::Test) || route.path.starts_with("/assets/") {
             continue;
         }
-        let method = route.verb.as_str();
+        let method = route.method.as_str();
         let path = route.path.replace("{id}", "999999").replace("{server_seq}", "1");
         let has_body = method != "GET";
         let mut note = |what: &str, answer: &Answer| {
