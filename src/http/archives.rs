@@ -19,7 +19,7 @@ use super::error::ApiResult;
 use super::outgoing::{self, Broken, Parts, Pieces};
 use super::sender::Client;
 use super::state::AppState;
-use crate::budget::Held;
+use crate::budget::PoolPermit;
 use crate::engine::archive::{ArchiveError, ArchiveId, ArchiveSummary, LogReader};
 use crate::protocol::Seq;
 use crate::protocol::response::{Gap, OutgoingOp, Text};
@@ -29,18 +29,18 @@ use crate::store::SecurityKind;
 const NDJSON: &str = "application/x-ndjson";
 
 pub async fn list(State(state): State<AppState>, call: Call) -> ApiResult {
-    let archives = state.engine.archives(call.user, call.trace.deadline()).await?;
     #[derive(Serialize)]
     struct Body<'a> {
         archives: Vec<ArchiveSummary<'a>>,
     }
+    let archives = state.engine.archives(call.user, call.trace.deadline()).await?;
     call.answer_json(&state, &Body { archives: ArchiveSummary::all(&archives) }).await
 }
 
 pub async fn download(State(state): State<AppState>, Path(id): Path<String>, call: Call) -> ApiResult {
     let id: ArchiveId = id.parse()?;
     let archive = state.engine.archive(call.user, id, call.trace.deadline()).await?;
-    let held = state.exports.take(call.user, 1)?;
+    let held = state.exports.acquire(call.user, 1)?;
     let mut reader = state.engine.read_archive(call.user, &archive);
     // What is missing altogether is still told by a status.
     let pieces = Pieces::new(Arc::clone(&state.store), call.user, lines(&reader.next_page().await?));
@@ -71,7 +71,7 @@ struct Lines {
     reader: LogReader,
     pieces: Pieces,
     patience: Duration,
-    _held: Held,
+    _held: PoolPermit,
 }
 
 /// Why a download breaks off.

@@ -17,7 +17,7 @@ use super::outgoing;
 use super::sender::Account;
 use super::state::AppState;
 use crate::aside::{LARGE_BYTES, aside};
-use crate::budget::{Held, SMALL_BYTES};
+use crate::budget::{PoolPermit, SMALL_BYTES};
 use crate::config::Environment;
 use crate::protocol::UserId;
 use crate::protocol::request::{Parsed, RequestError};
@@ -35,7 +35,7 @@ pub struct Call {
     parts: Parts,
     body: Body,
     /// What the body holds of the budget, until the answer is made.
-    held: Option<Held>,
+    held: Option<PoolPermit>,
 }
 
 impl FromRequest<AppState> for Call {
@@ -76,7 +76,7 @@ impl Call {
         let body = std::mem::take(&mut self.body);
         let caps = self.trace.body_limit().caps(&state.config.limits);
         let idle = state.config.timeouts.socket;
-        let held = state.bodies.take(self.user, 0)?;
+        let held = state.bodies.acquire(self.user, 0)?;
         let received = body::sync_payload(&self.parts.headers, body, caps, idle, &state.codecs, held).await?;
         let (text, compressed, mut held) = match received {
             (Payload::Json { text, compressed }, held) => (text, compressed, held),
@@ -104,7 +104,7 @@ impl Call {
     pub fn has_room_for(&self, state: &AppState, ops: &[OutgoingOp]) -> bool {
         let texts: usize = ops.iter().map(|op| 2 * op.json.len()).sum();
         let bytes = texts + outgoing::reading(ops.iter().any(|op| op.gap.is_some()));
-        bytes <= SMALL_BYTES || state.answers.take(self.user, bytes).is_ok()
+        bytes <= SMALL_BYTES || state.answers.acquire(self.user, bytes).is_ok()
     }
 
     /// A 200 with the JSON text that `encode` puts together from about so many bytes in memory, packed when the client
@@ -119,7 +119,7 @@ impl Call {
         encode: impl FnOnce() -> Text + Send,
     ) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
-        let mut held = state.answers.take(self.user, 0)?;
+        let mut held = state.answers.acquire(self.user, 0)?;
         // The operations, and the text that they become.
         cover(&mut held, 2 * bytes)?;
         let text = aside(bytes > ENCODE_ASIDE_ABOVE_BYTES, encode).await;
@@ -132,7 +132,7 @@ impl Call {
     /// Like [`Call::answer_of`].
     pub async fn answer(self, state: &AppState, text: Vec<u8>) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
-        let held = state.answers.take(self.user, 0)?;
+        let held = state.answers.acquire(self.user, 0)?;
         self.send(state, held, text.into()).await
     }
 
@@ -150,11 +150,11 @@ impl Call {
     /// Like [`Call::answer_of`].
     pub async fn answer_parts(self, state: &AppState, parts: outgoing::Parts) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
-        let held = state.answers.take(self.user, 0)?;
+        let held = state.answers.acquire(self.user, 0)?;
         outgoing::answer(state, held, parts, encode::accepts_gzip(&self.parts.headers)).await
     }
 
-    async fn send(self, state: &AppState, held: Held, text: Text) -> ApiResult<Response> {
+    async fn send(self, state: &AppState, held: PoolPermit, text: Text) -> ApiResult<Response> {
         let gzip = encode::accepts_gzip(&self.parts.headers);
         if text.gaps.is_empty() && text.json.len() <= SMALL_BYTES {
             return encode::json_text(text.json, gzip);

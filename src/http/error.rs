@@ -24,7 +24,7 @@ pub struct Failure(pub Arc<str>);
 pub struct ApiError {
     status: StatusCode,
     body: Map<String, Value>,
-    code: Option<Code>,
+    code: Option<&'static str>,
     retry_after: Option<u64>,
     close: bool,
     detail: Option<String>,
@@ -50,7 +50,7 @@ impl ApiError {
     /// A handler error with a code.
     #[must_use]
     pub(super) fn coded(code: Code, text: impl Into<String>) -> Self {
-        let error = Self { code: Some(code), retry_after: code.retry_after, ..Self::new(code.status, text) };
+        let error = Self { code: Some(code.name), retry_after: code.retry_after, ..Self::new(code.status, text) };
         match code.member {
             Member::None => error,
             Member::Code => error.with_code(),
@@ -65,7 +65,7 @@ impl ApiError {
     #[must_use]
     pub fn with_code(self) -> Self {
         match self.code {
-            Some(code) => self.extra("code", code.name),
+            Some(name) => self.extra("code", name),
             None => self,
         }
     }

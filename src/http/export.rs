@@ -24,7 +24,7 @@ use super::outgoing::{Part, Parts, Pieces, leaving};
 use super::sender::Client;
 use super::state::AppState;
 use crate::accounts::{AccountSummary, SecuritySummary};
-use crate::budget::Held;
+use crate::budget::PoolPermit;
 use crate::engine::archive::{ArchiveSummary, LogReader};
 use crate::engine::{EngineError, RestoreError, Restored};
 use crate::protocol::{Seq, UserId};
@@ -46,7 +46,7 @@ with a higher serverSeq than its own came later.
 ";
 
 pub async fn export(State(state): State<AppState>, call: Call) -> ApiResult {
-    let held = state.exports.take(call.user, 1)?;
+    let held = state.exports.acquire(call.user, 1)?;
     let (user, deadline) = (call.user, call.trace.deadline());
     let newest = newest_state(&state, user, deadline).await?;
     let account = account(&state, user, newest.as_ref(), deadline).await?;
@@ -62,7 +62,7 @@ pub async fn export(State(state): State<AppState>, call: Call) -> ApiResult {
     ];
     if let Some(mut restored) = newest {
         // Like any answer that waits to be read: until it is packed.
-        let mut room = state.answers.take(user, 0)?;
+        let mut room = state.answers.acquire(user, 0)?;
         cover(&mut room, restored.state_len())?;
         let room = Arc::new(room);
         restored.state = restored.state.iter().map(|piece| leaving(piece.clone(), Arc::clone(&room))).collect();
@@ -152,7 +152,7 @@ struct Zip {
     reader: LogReader,
     operations_begun: bool,
     patience: Duration,
-    _held: Held,
+    _held: PoolPermit,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +173,7 @@ impl Zip {
         pieces: Pieces,
         reader: LogReader,
         patience: Duration,
-        held: Held,
+        held: PoolPermit,
     ) -> Self {
         files.reverse();
         let sink = Sink::default();

@@ -7,6 +7,7 @@
 
 mod account;
 pub mod address;
+mod address_limit;
 mod admit;
 mod allowance;
 mod answer;
@@ -17,8 +18,8 @@ mod call;
 mod codecs;
 mod codes;
 pub mod cors;
-mod crowd;
-mod doors;
+
+mod connection_limits;
 pub mod encode;
 pub mod error;
 mod export;

@@ -113,6 +113,7 @@ impl Trace {
     }
 
     /// Says whose request it is.
+    #[must_use]
     pub fn set_sender(&self, sender: AuthUser) -> &AuthUser {
         self.0.sender.get_or_init(|| sender)
     }

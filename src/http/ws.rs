@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use super::address::{self, Peer};
 use super::allowance::Allowance;
 use super::codes;
-use super::doors::Connection;
+use super::connection_limits::Connection;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use crate::accounts::AuthError;
@@ -100,12 +100,12 @@ pub async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResu
     let address = address::of(&parts, &state);
     // A trusted proxy that does not say for whom it asks stands for everybody.
     let bounded = address.filter(|address| !state.config.trusted_proxies.is_among(*address));
-    let member = match bounded.map(|address| state.sockets_by_address.enter(address::counted(address))) {
+    let permit = match bounded.map(|address| state.sockets_by_address.acquire(address::counted(address))) {
         Some(None) => {
             count_refused("address");
             return Err(ApiError::too_many("Too many sockets from this address", "1 minute", 60));
         }
-        Some(member) => member,
+        Some(permit) => permit,
         None => None,
     };
     let connection = parts.extensions.get::<Peer>().and_then(|peer| peer.1.clone());
@@ -119,7 +119,7 @@ pub async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResu
             // A task of its own: the one that waited for the upgrade holds the socket several times over, for as long
             // as it lives.
             tokio::spawn(async move {
-                let _places = (place, member);
+                let _places = (place, permit);
                 let client = Client { address, connection };
                 serve(state, socket, credentials, client).await;
             });

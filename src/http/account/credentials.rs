@@ -37,13 +37,17 @@ members! {
     }
 }
 
-pub async fn register(State(state): State<AppState>, client: Client, JsonBody(asked): JsonBody<Register>) -> ApiResult {
+pub async fn register(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<Register>,
+) -> ApiResult {
     #[derive(Serialize)]
     struct Body {
         email: String,
         message: &'static str,
     }
-    let Register { email, password, terms_accepted, invite } = asked;
+    let Register { email, password, terms_accepted, invite } = request;
     let as_sent = email.as_sent.clone();
     let applicant = client.applicant(Registration { email, terms_accepted, invite });
     let receipt = state.accounts.register(&applicant, &password).await?;
@@ -51,15 +55,15 @@ pub async fn register(State(state): State<AppState>, client: Client, JsonBody(as
     Ok(registrant::hand_out(encode::json(StatusCode::CREATED, &body)?, &state, &receipt.secret))
 }
 
-pub async fn login(State(state): State<AppState>, client: Client, JsonBody(asked): JsonBody<Login>) -> ApiResult {
+pub async fn login(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<Login>) -> ApiResult {
     let origin = client.origin(SessionMethod::Password);
-    session(&state.accounts.login(&asked.email.address, &asked.password, &origin).await?)
+    session(&state.accounts.login(&request.email.address, &request.password, &origin).await?)
 }
 
 pub async fn verify_email(
     State(state): State<AppState>,
     headers: HeaderMap,
-    JsonBody(asked): JsonBody<VerifyEmail>,
+    JsonBody(request): JsonBody<VerifyEmail>,
 ) -> ApiResult {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -70,7 +74,7 @@ pub async fn verify_email(
     }
     let secret = registrant::shown(&headers, &state);
     let verified =
-        state.accounts.verify_email(asked.token.expose_secret(), secret.as_ref(), asked.password.as_ref()).await?;
+        state.accounts.verify_email(request.token.expose_secret(), secret.as_ref(), request.password.as_ref()).await?;
     let password_needed = verified == Verified::WithoutPassword;
     encode::ok(&Body { message: "Email verified successfully", password_needed })
 }

@@ -60,7 +60,7 @@ pub async fn list(State(state): State<AppState>) -> ApiResult {
 }
 
 /// `POST /api/invites`: the link is shown once, and mailed if there is an address.
-pub async fn invite(State(state): State<AppState>, SteppedUp(user, asked): SteppedUp<Invite>) -> ApiResult {
+pub async fn invite(State(state): State<AppState>, SteppedUp(user, request): SteppedUp<Invite>) -> ApiResult {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Body<'a> {
@@ -68,8 +68,8 @@ pub async fn invite(State(state): State<AppState>, SteppedUp(user, asked): Stepp
         link: &'a str,
         expires_at: i64,
     }
-    let address = asked.email.as_ref().map(|email| &email.address);
-    let made = state.accounts.invite(Some(user.user_id), address, asked.makes_admin).await?;
+    let address = request.email.as_ref().map(|email| &email.address);
+    let made = state.accounts.invite(Some(user.user_id), address, request.makes_admin).await?;
     let body = Body { id: made.id.to_string(), link: made.link.expose_secret(), expires_at: made.expires_at };
     encode::private(StatusCode::CREATED, &body)
 }

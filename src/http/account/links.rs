@@ -28,43 +28,47 @@ members! {
     }
 }
 
-pub async fn register(State(state): State<AppState>, client: Client, JsonBody(asked): JsonBody<Applying>) -> ApiResult {
+pub async fn register(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<Applying>,
+) -> ApiResult {
     // There is nothing that could count in this browser only, so it gets no cookie.
-    let receipt = state.accounts.register_without_password(&client.applicant(asked.registration)).await?;
+    let receipt = state.accounts.register_without_password(&client.applicant(request.registration)).await?;
     encode::json(StatusCode::CREATED, &Message { message: registered(receipt.registered) })
 }
 
 pub async fn request_login(
     State(state): State<AppState>,
     client: Client,
-    JsonBody(asked): JsonBody<ToAddress>,
+    JsonBody(request): JsonBody<ToAddress>,
 ) -> ApiResult {
-    state.accounts.request_login_link(&asked.email.address, client.language).await?;
+    state.accounts.request_login_link(&request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a login link has been sent." })
 }
 
-pub async fn login(State(state): State<AppState>, client: Client, JsonBody(asked): JsonBody<ByLink>) -> ApiResult {
+pub async fn login(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<ByLink>) -> ApiResult {
     let origin = client.origin(SessionMethod::MagicLink);
-    session(&state.accounts.login_by_link(asked.token.expose_secret(), &origin).await?)
+    session(&state.accounts.login_by_link(request.token.expose_secret(), &origin).await?)
 }
 
 pub async fn forgot_password(
     State(state): State<AppState>,
     client: Client,
-    JsonBody(asked): JsonBody<ToAddress>,
+    JsonBody(request): JsonBody<ToAddress>,
 ) -> ApiResult {
-    state.accounts.request_password_reset(&asked.email.address, client.language).await?;
+    state.accounts.request_password_reset(&request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a password reset link has been sent." })
 }
 
 pub async fn reset_password(
     State(state): State<AppState>,
     client: Client,
-    JsonBody(asked): JsonBody<ResetPassword>,
+    JsonBody(request): JsonBody<ResetPassword>,
 ) -> ApiResult {
     to_the_end(async move {
         let asker = client.asker();
-        let user = state.accounts.reset_password(asked.token.expose_secret(), &asked.password, &asker).await?;
+        let user = state.accounts.reset_password(request.token.expose_secret(), &request.password, &asker).await?;
         close_sockets(&state, user);
         Ok(())
     })

@@ -53,16 +53,20 @@ members! {
 pub async fn register_options(
     State(state): State<AppState>,
     client: Client,
-    JsonBody(asked): JsonBody<Applying>,
+    JsonBody(request): JsonBody<Applying>,
 ) -> ApiResult {
-    let as_sent = asked.registration.email.as_sent.clone();
-    let applicant = client.applicant(asked.registration);
+    let as_sent = request.registration.email.as_sent.clone();
+    let applicant = client.applicant(request.registration);
     let creation = state.accounts.begin_passkey_registration(&applicant, as_sent).await?;
     encode::private(StatusCode::OK, &CreationOptions::new(state.accounts.relying_party(), &creation, true))
 }
 
-pub async fn register(State(state): State<AppState>, client: Client, JsonBody(asked): JsonBody<Register>) -> ApiResult {
-    let Register { email, credential, invite } = asked;
+pub async fn register(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<Register>,
+) -> ApiResult {
+    let Register { email, credential, invite } = request;
     let applicant = client.applicant(Registration { email, terms_accepted: false, invite });
     let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
     let receipt = state.accounts.register_with_passkey(&applicant, &response).await?;
@@ -70,44 +74,44 @@ pub async fn register(State(state): State<AppState>, client: Client, JsonBody(as
     Ok(registrant::hand_out(answer, &state, &receipt.secret))
 }
 
-pub async fn login_options(State(state): State<AppState>, JsonBody(asked): JsonBody<ToAddress>) -> ApiResult {
-    let challenge = state.accounts.begin_passkey_login(&asked.email.address).await?;
+pub async fn login_options(State(state): State<AppState>, JsonBody(request): JsonBody<ToAddress>) -> ApiResult {
+    let challenge = state.accounts.begin_passkey_login(&request.email.address).await?;
     encode::private(StatusCode::OK, &RequestOptions::new(state.accounts.relying_party(), &challenge, "preferred"))
 }
 
-pub async fn login(State(state): State<AppState>, client: Client, JsonBody(asked): JsonBody<Login>) -> ApiResult {
-    let response = assertion_response(&asked.credential).ok_or(PasskeyError::Authentication)?;
+pub async fn login(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<Login>) -> ApiResult {
+    let response = assertion_response(&request.credential).ok_or(PasskeyError::Authentication)?;
     let origin = client.origin(SessionMethod::Passkey);
-    let opened = state.accounts.login_with_passkey(&asked.email.address, &response, &origin).await;
+    let opened = state.accounts.login_with_passkey(&request.email.address, &response, &origin).await;
     session(&opened.map_err(codes::of_sign_in)?)
 }
 
 pub async fn request_recovery(
     State(state): State<AppState>,
     client: Client,
-    JsonBody(asked): JsonBody<ToAddress>,
+    JsonBody(request): JsonBody<ToAddress>,
 ) -> ApiResult {
-    state.accounts.request_passkey_recovery(&asked.email.address, client.language).await?;
+    state.accounts.request_passkey_recovery(&request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a recovery link has been sent." })
 }
 
-pub async fn recovery_options(State(state): State<AppState>, JsonBody(asked): JsonBody<ByLink>) -> ApiResult {
+pub async fn recovery_options(State(state): State<AppState>, JsonBody(request): JsonBody<ByLink>) -> ApiResult {
     #[derive(Serialize)]
     struct Body<'a> {
         email: &'a str,
         options: CreationOptions<'a>,
     }
-    let creation = state.accounts.begin_passkey_recovery(asked.token.expose_secret()).await?;
+    let creation = state.accounts.begin_passkey_recovery(request.token.expose_secret()).await?;
     let options = CreationOptions::new(state.accounts.relying_party(), &creation, false);
     encode::private(StatusCode::OK, &Body { email: &creation.email, options })
 }
 
-pub async fn recover(State(state): State<AppState>, client: Client, JsonBody(asked): JsonBody<Recover>) -> ApiResult {
+pub async fn recover(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<Recover>) -> ApiResult {
     to_the_end(async move {
         // The link is judged first: somebody without one learns nothing about the rest.
-        let response = registration_response(&asked.credential).unwrap_or_else(RegistrationResponse::unreadable);
+        let response = registration_response(&request.credential).unwrap_or_else(RegistrationResponse::unreadable);
         let asker = client.asker();
-        let user = state.accounts.recover_passkey(asked.token.expose_secret(), &response, &asker).await?;
+        let user = state.accounts.recover_passkey(request.token.expose_secret(), &response, &asker).await?;
         close_sockets(&state, user);
         Ok(())
     })
@@ -162,14 +166,14 @@ pub async fn add(
     State(state): State<AppState>,
     client: Client,
     user: Account,
-    JsonBody(asked): JsonBody<Add>,
+    JsonBody(request): JsonBody<Add>,
 ) -> ApiResult {
     #[derive(Serialize)]
     struct Body {
         id: String,
     }
-    let response = registration_response(&asked.credential).ok_or(PasskeyError::Verification)?;
-    let id = state.accounts.add_passkey(&user, &response, &asked.name, &client.asker()).await?;
+    let response = registration_response(&request.credential).ok_or(PasskeyError::Verification)?;
+    let id = state.accounts.add_passkey(&user, &response, &request.name, &client.asker()).await?;
     encode::json(StatusCode::CREATED, &Body { id: id.to_string() })
 }
 
@@ -177,9 +181,9 @@ pub async fn rename(
     State(state): State<AppState>,
     Path(id): Path<String>,
     user: Account,
-    JsonBody(asked): JsonBody<Rename>,
+    JsonBody(request): JsonBody<Rename>,
 ) -> ApiResult {
-    state.accounts.rename_passkey(user.user_id, number(&id)?, &asked.name).await?;
+    state.accounts.rename_passkey(user.user_id, number(&id)?, &request.name).await?;
     encode::success()
 }
 
@@ -292,7 +296,7 @@ struct User<'a> {
 impl<'a> CreationOptions<'a> {
     /// `discoverable`: the key must be found without being named; a recovery would rather have a key than none.
     fn new(rp: &'a RelyingParty, creation: &'a Creation, discoverable: bool) -> Self {
-        let algorithms = ALGORITHMS.iter().map(|alg| Algorithm { alg: i64::from(*alg), r#type: PUBLIC_KEY });
+        let algorithms = ALGORITHMS.iter().map(|alg| Algorithm { alg: *alg, r#type: PUBLIC_KEY });
         let id = URL_SAFE_NO_PAD.encode(user_handle(&creation.challenge));
         Self {
             attestation: "none",

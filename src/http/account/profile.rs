@@ -54,11 +54,11 @@ pub async fn facts(State(state): State<AppState>, user: Account) -> ApiResult {
 pub async fn change_password(
     State(state): State<AppState>,
     client: Client,
-    SteppedUp(user, asked): SteppedUp<ChangePassword>,
+    SteppedUp(user, request): SteppedUp<ChangePassword>,
 ) -> ApiResult {
-    let signs_out = asked.signs_out_others.unwrap_or(true);
+    let signs_out = request.signs_out_others.unwrap_or(true);
     to_the_end(async move {
-        state.accounts.change_password(&user, &asked.new, signs_out, &client.asker()).await?;
+        state.accounts.change_password(&user, &request.new, signs_out, &client.asker()).await?;
         if signs_out {
             state.engine.notifier().close_revoked(user.user_id, |credential| credential.session != user.session);
         }
@@ -72,18 +72,18 @@ pub async fn change_password(
 pub async fn request_address_change(
     State(state): State<AppState>,
     client: Client,
-    SteppedUp(user, asked): SteppedUp<ChangeAddress>,
+    SteppedUp(user, request): SteppedUp<ChangeAddress>,
 ) -> ApiResult {
-    state.accounts.request_address_change(user.user_id, &asked.email.address, &client.asker()).await?;
+    state.accounts.request_address_change(user.user_id, &request.email.address, &client.asker()).await?;
     encode::ok(&Message { message: "If the address can be used, a link to confirm it has been sent there." })
 }
 
 pub async fn change_address(
     State(state): State<AppState>,
     client: Client,
-    JsonBody(asked): JsonBody<ByLink>,
+    JsonBody(request): JsonBody<ByLink>,
 ) -> ApiResult {
-    state.accounts.change_address(asked.token.expose_secret(), &client.asker()).await?;
+    state.accounts.change_address(request.token.expose_secret(), &client.asker()).await?;
     encode::ok(&Message { message: "Your email address has been changed." })
 }
 
@@ -91,10 +91,10 @@ pub async fn change_address(
 pub async fn undo_address(
     State(state): State<AppState>,
     client: Client,
-    JsonBody(asked): JsonBody<ByLink>,
+    JsonBody(request): JsonBody<ByLink>,
 ) -> ApiResult {
     to_the_end(async move {
-        let user = state.accounts.undo_address(asked.token.expose_secret(), &client.asker()).await?;
+        let user = state.accounts.undo_address(request.token.expose_secret(), &client.asker()).await?;
         close_sockets(&state, user);
         Ok(())
     })

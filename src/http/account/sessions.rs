@@ -36,11 +36,11 @@ pub async fn rename(
     State(state): State<AppState>,
     Path(id): Path<String>,
     user: Account,
-    JsonBody(asked): JsonBody<Rename>,
+    JsonBody(request): JsonBody<Rename>,
 ) -> ApiResult {
     // Older tokens have no name of their own.
     let Some(SessionRef::One(id)) = SessionRef::parse(&id) else { return Err(SessionError::NoSession.into()) };
-    state.accounts.rename_session(user.user_id, id, &asked.name).await?;
+    state.accounts.rename_session(user.user_id, id, &request.name).await?;
     encode::success()
 }
 

@@ -213,11 +213,11 @@ fn unlikely_count(hops: usize, seen: &Seen, entries: usize) -> Option<&'static s
 
 /// Database and clock: one look tells both.
 async fn database(state: &AppState) -> (Finding, Finding) {
-    let asked = Instant::now();
+    let request = Instant::now();
     let before_ms = state.clock.now_ms();
     match state.accounts.database_facts().await {
         Ok(facts) => {
-            let took = asked.elapsed();
+            let took = request.elapsed();
             let found = format!("{} answers within {} ms", state.store.kind(), took.as_millis());
             let database = if took > SLOW_DATABASE {
                 let advice = "Look at the load of the database server and at the way to it.";
