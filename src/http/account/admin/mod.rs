@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::{CLOSE_REVOKED, close_sockets, delete_for_good, to_the_end};
-use crate::accounts::{AccountReport, AuthUser, ManageError, make_up_password};
+use crate::accounts::{AccountReport, AuthUser, ManageError, generate_password};
 use crate::http::codes;
 use crate::http::encode;
 use crate::http::error::{ApiError, ApiResult};
@@ -135,7 +135,7 @@ async fn make(state: &AppState, target: UserId, changes: &Changes) -> Result<Opt
         // Anybody can have registered the address, so a password that came with the registration must not count; first
         // the password: an account must never be verified with one that is not trusted.
         if before.password_hash.is_some() {
-            let password = make_up_password();
+            let password = generate_password();
             accounts.set_password(target, &password).await?;
             generated = Some(password.expose_secret().to_owned());
         }
