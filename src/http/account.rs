@@ -26,12 +26,22 @@ pub mod step_up;
 /// WebSocket close code for "your session is void" (contract, section 9).
 const CLOSE_REVOKED: u16 = 4003;
 
-/// The answer to a registration, the same for every address (accounts contract, section 4.1).
-const fn registered(done: Registered) -> &'static str {
-    match done {
+/// The answer to a registration, the same for every address (accounts contract, section 4.1). `verified` is there, and true,
+/// if the account can be used at once.
+fn registered(done: Registered, email: Option<&str>) -> ApiResult {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        email: Option<&'a str>,
+        message: &'static str,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        verified: bool,
+    }
+    let message = match done {
         Registered::CheckMail => "Registration successful. Please check your email to verify your account.",
         Registered::Verified => "Registration successful. Your account has been automatically verified.",
-    }
+    };
+    encode::json(StatusCode::CREATED, &Body { email, message, verified: done == Registered::Verified })
 }
 
 /// Deletes an account with all that this server holds of it: its rows, open sockets and what is cached.

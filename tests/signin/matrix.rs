@@ -14,7 +14,7 @@ on_both_databases! {
     nobody_reaches_what_is_somebody_elses,
 }
 
-/// A body that passes the checks which come before the token's.
+/// A body that is right.
 pub fn body(path: &str) -> Value {
     match path {
         "/api/account/password" => json!({ "newPassword": "a new good password" }),

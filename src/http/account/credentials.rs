@@ -1,7 +1,7 @@
 //! Passwords and tokens: register, log in, verify, replace the token (accounts contract, sections 4 and 8).
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
@@ -42,17 +42,11 @@ pub async fn register(
     client: Client,
     JsonBody(request): JsonBody<Register>,
 ) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body {
-        email: String,
-        message: &'static str,
-    }
     let Register { email, password, terms_accepted, invite } = request;
     let as_sent = email.as_sent.clone();
     let applicant = client.applicant(Registration { email, terms_accepted, invite });
     let receipt = state.accounts.register(&applicant, &password).await?;
-    let body = Body { email: as_sent, message: registered(receipt.registered) };
-    Ok(registrant::hand_out(encode::json(StatusCode::CREATED, &body)?, &state, &receipt.secret))
+    Ok(registrant::hand_out(registered(receipt.registered, Some(&as_sent))?, &state, &receipt.secret))
 }
 
 pub async fn login(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<Login>) -> ApiResult {

@@ -2,7 +2,6 @@
 //! contract, sections 4.1, 4.3, 4.4, 8.3 and 8.4). The answers to requests for a link are the same for every address.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{close_sockets, registered, session, to_the_end};
@@ -35,7 +34,7 @@ pub async fn register(
 ) -> ApiResult {
     // There is nothing that could count in this browser only, so it gets no cookie.
     let receipt = state.accounts.register_without_password(&client.applicant(request.registration)).await?;
-    encode::json(StatusCode::CREATED, &Message { message: registered(receipt.registered) })
+    registered(receipt.registered, None)
 }
 
 pub async fn request_login(

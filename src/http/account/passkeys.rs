@@ -70,8 +70,7 @@ pub async fn register(
     let applicant = client.applicant(Registration { email, terms_accepted: false, invite });
     let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
     let receipt = state.accounts.register_with_passkey(&applicant, &response).await?;
-    let answer = encode::json(StatusCode::CREATED, &Message { message: registered(receipt.registered) })?;
-    Ok(registrant::hand_out(answer, &state, &receipt.secret))
+    Ok(registrant::hand_out(registered(receipt.registered, None)?, &state, &receipt.secret))
 }
 
 pub async fn login_options(State(state): State<AppState>, JsonBody(request): JsonBody<ToAddress>) -> ApiResult {
