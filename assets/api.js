@@ -19,21 +19,22 @@ export const session = {
   forget: () => sessionStorage.removeItem(SESSION),
 };
 
-/** The server's words in the page's language; the server speaks English only. */
-function translated(words) {
-  return knownText(`said.${words}`) ?? words;
+/** When to come back, in the unit that a person would use. */
+function waiting(seconds) {
+  if (!(seconds > 0)) return text('error.limit');
+  return seconds < 90 ? text('error.limit-second', { count: seconds }) : text('error.limit-minute', { count: Math.ceil(seconds / 60) });
 }
 
-function explain(status, body) {
-  if (status === 404 && body?.message?.startsWith?.('Route ')) return text('error.missing');
-  if (status === 429) {
-    const wait = /retry in (\d+) (second|minute)s?/.exec(body?.message ?? '');
-    return wait ? text(`error.limit-${wait[2]}`, { count: wait[1] }) : text('error.limit');
-  }
-  const issue = body?.details?.[0]?.message;
-  if (issue) return translated(issue);
+/** What a refusal means, in the page's language: found by its code. What has no text there stays as the server says it, in English. */
+function explain(response, body) {
+  const { status } = response;
+  // A refusal of the server itself, not of one of its routes.
+  if (status === 404 && body?.statusCode) return text('error.missing');
+  if (status === 429) return waiting(Number(response.headers.get('Retry-After')));
+  const issue = body?.details?.[0];
+  if (issue) return knownText(`issue.${issue.path?.[0]}.${issue.code}`) ?? issue.message;
   if (status >= 500) return text('error.server');
-  return translated(body?.error ?? body?.message ?? text('error.server'));
+  return knownText(`refused.${body?.code}`) ?? body?.error ?? body?.message ?? text('error.server');
 }
 
 let prove = null;
@@ -69,7 +70,7 @@ async function send(method, path, { body, token = session.get() } = {}) {
   }
   if (response.ok) return response;
   const said = await response.json().catch(() => null);
-  throw new Failure(explain(response.status, said), response.status, said?.code ?? said?.errorCode);
+  throw new Failure(explain(response, said), response.status, said?.code ?? said?.errorCode);
 }
 
 /** The same for JSON answers. */

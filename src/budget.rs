@@ -1,7 +1,7 @@
 //! Limits per account on resources that a request holds: memory, replays, exports.
 //!
 //! A [`Pool`] is an amount shared by all accounts, with a maximum per account. A request takes a part and holds it
-//! until its work is done: [`Held`] returns it on drop. A pool never waits: on refusal ([`Refused`] tells whose limit
+//! until its work is done: [`PoolPermit`] returns it on drop. A pool never waits: on refusal ([`Refused`] tells whose limit
 //! was reached) the caller fails or waits for a limited time. [`Memory`] counts the memory of accounts between
 //! requests: it refuses nothing, but signals an excess, and the least recently used accounts are evicted. [`Resource`]
 //! labels a pool for logs and metrics. `docs/security.md` lists all limits.
@@ -100,7 +100,7 @@ impl fmt::Debug for Pool {
 /// A part of a pool, returned on drop.
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
-pub struct Held {
+pub struct PoolPermit {
     pool: Pool,
     account: UserId,
     amount: usize,
@@ -136,8 +136,8 @@ impl Pool {
     ///
     /// # Errors
     /// [`Refused`] when the account's share or the pool has no room for it.
-    pub fn take(&self, account: UserId, amount: usize) -> Result<Held, Refused> {
-        let mut held = Held { pool: self.clone(), account, amount: 0 };
+    pub fn acquire(&self, account: UserId, amount: usize) -> Result<PoolPermit, Refused> {
+        let mut held = PoolPermit { pool: self.clone(), account, amount: 0 };
         held.grow_to(amount)?;
         Ok(held)
     }
@@ -198,7 +198,7 @@ fn as_f64(amount: usize) -> f64 {
     amount as f64
 }
 
-impl Held {
+impl PoolPermit {
     /// What is held.
     #[must_use]
     pub const fn amount(&self) -> usize {
@@ -226,7 +226,7 @@ impl Held {
     /// Grows or shrinks to `amount`.
     ///
     /// # Errors
-    /// Like [`Held::grow_to`].
+    /// Like [`PoolPermit::grow_to`].
     pub fn resize(&mut self, amount: usize) -> Result<(), Refused> {
         self.grow_to(amount)?;
         self.shrink_to(amount);
@@ -242,7 +242,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for PoolPermit {
     fn drop(&mut self) {
         self.shrink_to(0);
     }
@@ -344,28 +344,28 @@ mod tests {
     #[test]
     fn an_account_gets_its_share_and_leaves_the_rest_to_others() {
         let pool = pool();
-        let held = pool.take(1, 4).expect("the share");
+        let held = pool.acquire(1, 4).expect("the share");
         let refused = Refused { resource: Resource::Bodies, by_account: true };
-        assert_eq!(pool.take(1, 1).err(), Some(refused));
-        let _others = [pool.take(2, 4).expect("its own share"), pool.take(3, 2).expect("the rest")];
-        assert_eq!(pool.take(4, 1).err(), Some(Refused { by_account: false, ..refused }));
+        assert_eq!(pool.acquire(1, 1).err(), Some(refused));
+        let _others = [pool.acquire(2, 4).expect("its own share"), pool.acquire(3, 2).expect("the rest")];
+        assert_eq!(pool.acquire(4, 1).err(), Some(Refused { by_account: false, ..refused }));
         drop(held);
-        assert!(pool.take(4, 4).is_ok());
+        assert!(pool.acquire(4, 4).is_ok());
     }
 
     #[test]
     fn one_thing_at_a_time_may_be_large() {
         let pool = Pool::with_large(Resource::Bodies, 10, 4, 8);
-        let mut only = pool.take(1, 8).expect("alone");
+        let mut only = pool.acquire(1, 8).expect("alone");
         assert!(only.grow_to(9).is_err(), "there is a bound for one as well");
-        assert_eq!(pool.take(1, 1).err().map(|refused| refused.by_account), Some(true), "nothing beside it");
-        assert_eq!(pool.take(2, 3).err().map(|refused| refused.by_account), Some(false), "all share the rest");
+        assert_eq!(pool.acquire(1, 1).err().map(|refused| refused.by_account), Some(true), "nothing beside it");
+        assert_eq!(pool.acquire(2, 3).err().map(|refused| refused.by_account), Some(false), "all share the rest");
         only.shrink_to(2);
-        let little = pool.take(1, 1).expect("a quarter of the share");
+        let little = pool.acquire(1, 1).expect("a quarter of the share");
         only.resize(8).expect("next to nothing beside it");
         only.shrink_to(2);
         drop(little);
-        let beside = pool.take(1, 2).expect("the share");
+        let beside = pool.acquire(1, 2).expect("the share");
         assert!(only.grow_to(3).is_err(), "not alone");
         drop(beside);
         only.resize(8).expect("alone again");
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn a_part_grows_and_shrinks_and_a_refusal_takes_nothing() {
         let pool = pool();
-        let mut held = pool.take(1, 0).expect("nothing");
+        let mut held = pool.acquire(1, 0).expect("nothing");
         held.grow_to(3).expect("within the share");
         assert!(held.grow_to(5).is_err());
         assert_eq!((held.amount(), pool.held()), (3, 3));

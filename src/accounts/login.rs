@@ -53,7 +53,7 @@ impl Accounts {
         let inner = &*self.inner;
         let admission = self.admit_login(address, origin).await?;
         // One at a time per address, with a fresh read: the previous guess may have locked it.
-        let _turn = inner.login_turns.take(address.as_str()).await;
+        let _lock = inner.login_locks.lock(address.as_str()).await;
         let guess = self.guess(address.as_str(), origin.address_prefix()).await?;
         let user = guess.standing.user.as_ref();
         let verdict = admission.check(password, user.and_then(|user| user.password_hash.as_deref())).await?;

@@ -24,23 +24,23 @@ use crate::store::Store;
 use crate::webauthn::Ceremonies;
 
 mod address;
+mod admin;
 mod authenticate;
 mod cache;
+mod generated_password;
 mod guesses;
 mod invite;
 mod known;
 mod link;
 mod login;
-mod made_up;
 mod magic;
 mod manage;
 mod open;
 mod origin;
-mod oversee;
-mod own;
 mod pace;
 mod passkey;
 mod password;
+mod profile;
 mod queue;
 mod register;
 mod reset;
@@ -49,11 +49,14 @@ mod seen;
 mod session;
 mod session_list;
 mod step_up;
+mod summary;
 mod verify;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
+pub use admin::AdminRefusal;
 pub use authenticate::{AuthError, AuthUser};
 pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS, SEEN_EVERY_MS};
+pub use generated_password::generate_password;
 pub use guesses::{LOCK_AFTER_FAILURES, LOCK_MS, MOST_FROM_STRANGERS};
 pub use invite::{INVITE_LIFETIME_MS, Invitation, InviteError, MAX_LISTED_INVITES};
 pub use link::{
@@ -61,17 +64,15 @@ pub use link::{
     RECOVER_PASSKEY_LIFETIME_MS, RESET_PASSWORD_LIFETIME_MS, VERIFY_EMAIL_LIFETIME_MS,
 };
 pub use login::LoginError;
-pub use made_up::make_up_password;
 pub use magic::MagicLoginError;
 pub use manage::ManageError;
 pub use open::MAX_SESSIONS;
 pub use origin::{Asker, MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
-pub use oversee::AdminRefusal;
-pub use own::{AccountFacts, AddressChangeError, MAX_ADDRESS_CHANGES, UNDO_ADDRESS_LIFETIME_MS};
 pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_CHALLENGES, MAX_PASSKEYS, PasskeyError};
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };
+pub use profile::{AccountFacts, AddressChangeError, MAX_ADDRESS_CHANGES, UNDO_ADDRESS_LIFETIME_MS};
 pub use register::{
     Applicant, MAX_LINKS_PER_DAY, MAX_RESENDS_PER_DAY, Receipt, RegisterError, Registered, SPARSE_LINK_GAP_MS,
 };
@@ -80,6 +81,7 @@ pub use security_log::{JOINS_WITHIN_MS, MAX_SECURITY_EVENTS, MAX_SECURITY_FAILUR
 pub use session::{SESSION_SECONDS, Session};
 pub use session_list::{SessionError, SessionList, SessionRef, TICKET_LIFETIME_MS};
 pub use step_up::{RECENT_MS, ReauthError};
+pub use summary::{AccountReport, AccountState, AccountSummary, SecuritySummary, SessionSummary, Storage};
 pub use verify::{Verified, VerifyError};
 
 /// Everything about accounts. Cheap to clone.
@@ -100,7 +102,7 @@ struct Inner {
     seen: seen::SeenSessions,
     /// Counts on every request, so it is looked up once.
     checked_by_cache: metrics::Counter,
-    login_turns: pace::Turns,
+    login_locks: pace::LoginLocks,
     look_ups: known::LookUps,
     registration: RegistrationMode,
     ceremonies: Ceremonies,
@@ -163,7 +165,7 @@ impl Accounts {
                 cache: cache::KnownSessions::new(),
                 seen: seen::SeenSessions::default(),
                 checked_by_cache: metrics::counter!("supersync_session_checks_total", "source" => "cache"),
-                login_turns: pace::Turns::new(),
+                login_locks: pace::LoginLocks::new(),
                 look_ups: known::LookUps::new(),
                 registration: config.registration,
                 ceremonies: Ceremonies::new(config.relying_party.clone()),

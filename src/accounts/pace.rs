@@ -19,17 +19,17 @@ const LANES: usize = 256;
 
 /// One login of an address at a time, so that parallel guesses can't all be checked before the first is counted.
 /// Addresses share lanes, by a secret hash.
-pub(super) struct Turns {
+pub(super) struct LoginLocks {
     lanes: Box<[Mutex<()>]>,
     hasher: RandomState,
 }
 
-impl Turns {
+impl LoginLocks {
     pub(super) fn new() -> Self {
         Self { lanes: (0..LANES).map(|_| Mutex::new(())).collect(), hasher: RandomState::new() }
     }
 
-    pub(super) async fn take(&self, email: &str) -> MutexGuard<'_, ()> {
+    pub(super) async fn lock(&self, email: &str) -> MutexGuard<'_, ()> {
         let lane = usize::try_from(self.hasher.hash_one(email) % LANES as u64).expect("smaller than LANES");
         self.lanes[lane].lock().await
     }

@@ -22,6 +22,20 @@ pub enum SessionRef {
     OlderTokens,
 }
 
+impl SessionRef {
+    /// Stands for an account's older tokens where a session's id is expected.
+    pub const OLDER_TOKENS: &str = "older-tokens";
+
+    /// The session, or the older tokens, by this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            Self::OLDER_TOKENS => Some(Self::OlderTokens),
+            id => SessionId::parse(id).map(Self::One),
+        }
+    }
+}
+
 /// What an account is signed in with.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]

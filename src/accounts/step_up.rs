@@ -118,7 +118,7 @@ impl Accounts {
         let row = inner.store.user_by_id(user.user_id).await?.ok_or(ReauthError::NoAccount)?;
         let Some(hash) = row.password_hash.as_deref() else { return Ok(false) };
         let email = row.email.to_ascii_lowercase();
-        let _turn = inner.login_turns.take(&email).await;
+        let _lock = inner.login_locks.lock(&email).await;
         let guess = self.guess(&email, asker.address_prefix()).await?;
         let verdict = admission.check(password, Some(hash)).await?;
         if guess.is_locked() {

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{clear, progress, recount, usage};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::engine::archive::{Archive, ArchiveError, ArchiveId, FormerPassword, Obstacle};
+use crate::engine::archive::{Archive, ArchiveError, ArchiveId, ArchiveSummary, FormerPassword, Obstacle};
 use crate::engine::sealer::{self, Counts, MIN_RUN, Scope};
 use crate::engine::{EngineError, Handle, Options};
 use crate::protocol::UserId;
@@ -221,7 +220,12 @@ pub async fn run(
             let archives = engine.archives(user, Instant::now() + PATIENCE).await;
             engine.shutdown().await;
             let archives = archives.map_err(DataError::Archive)?;
-            if json { list_json(&archives, output) } else { list(&archives, output) }
+            if json {
+                let text = serde_json::to_string_pretty(&ArchiveSummary::all(&archives)).map_err(io::Error::from)?;
+                writeln!(output, "{text}")?;
+                return Ok(());
+            }
+            list(&archives, output)
         }
         DataCommand::BringBack { email, id } => {
             let user = account(&store, &email).await?;
@@ -267,31 +271,6 @@ fn list(archives: &[Archive], output: &mut (dyn Write + Send)) -> Result<(), Dat
         let at = at.to_string();
         writeln!(output, "{id:<16} {at:<20} {reason:<12} {:>10} {bytes:>12}  {comes_back}", archive.operations())?;
     }
-    Ok(())
-}
-
-fn list_json(archives: &[Archive], output: &mut (dyn Write + Send)) -> Result<(), DataError> {
-    let all: Vec<Value> = archives
-        .iter()
-        .map(|archive| {
-            let former_password = match archive.former_password {
-                FormerPassword::NotNeeded => "not-needed",
-                FormerPassword::Maybe => "maybe",
-                FormerPassword::Needed => "needed",
-            };
-            json!({
-                "id": archive.id.to_string(),
-                "archivedAt": archive.range.archived_at,
-                "reason": archive.range.reason.as_str(),
-                "operations": archive.operations(),
-                "bytes": archive.range.bytes,
-                "canComeBack": archive.obstacle.is_none(),
-                "obstacle": archive.obstacle.map(explained),
-                "formerPassword": former_password,
-            })
-        })
-        .collect();
-    writeln!(output, "{:#}", Value::Array(all))?;
     Ok(())
 }
 

@@ -95,7 +95,7 @@ impl ImportCommandError {
                 | ImportError::Rights(_)
                 | ImportError::SourceInUse(_)
                 | ImportError::TargetInUse
-                | ImportError::Strangers(_)
+                | ImportError::ForeignAccounts(_)
                 | ImportError::Store(StoreError::Refused(_)),
             ) => 4,
             Self::Store(_) | Self::Import(ImportError::Store(_) | ImportError::Source(_)) => 5,

@@ -1,15 +1,13 @@
 //! What the operator is shown of accounts: tables for people, JSON for scripts.
 
-use std::io::Write;
+use std::io::{self, Write};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::user::AdminError;
-use crate::accounts::{Accounts, SessionList};
-use crate::store::{AccountOverview, SecurityEvent, SessionMethod};
+use crate::accounts::{AccountReport, Accounts, SecuritySummary, SessionList, SessionRef};
+use crate::store::SecurityEvent;
 
-/// Stands for the tokens that belong to no session.
-pub(super) const OLDER_TOKENS: &str = "older-tokens";
 /// Accounts read at a time for the list.
 const LIST_PAGE: usize = 500;
 
@@ -31,28 +29,30 @@ pub(super) async fn list(
     let (mut after, mut count) = (0, 0);
     loop {
         let page = accounts.overviews(None, after, LIST_PAGE).await?;
-        for account in &page {
+        let is_last = page.len() < LIST_PAGE;
+        for overview in page {
+            let report = AccountReport::from(overview);
+            let account = &report.account;
+            after = account.id;
             if as_json {
                 let separator = if count == 0 { "" } else { "," };
-                write!(output, "{separator}\n{}", as_object(account))?;
+                write!(output, "{separator}\n{}", serde_json::to_string(&report).map_err(io::Error::from)?)?;
             } else {
-                let user = &account.user;
                 writeln!(
                     output,
                     "{:>8}  {:<10}  {:>14}  {:>14}  {:<10}  {}",
-                    user.id,
-                    state(account),
-                    account.storage_used_bytes,
-                    user.storage_quota_bytes,
-                    date(user.created_at),
-                    user.email
+                    account.id,
+                    account.state.as_str(),
+                    account.storage.used_bytes,
+                    account.storage.quota_bytes,
+                    date(account.created_at),
+                    account.email
                 )?;
             }
             count += 1;
         }
-        match page.last() {
-            Some(last) if page.len() == LIST_PAGE => after = last.user.id,
-            _ => break,
+        if is_last {
+            break;
         }
     }
     let end = if as_json { "\n]".to_owned() } else { format!("{count} accounts") };
@@ -61,30 +61,25 @@ pub(super) async fn list(
 }
 
 /// One account.
-pub(super) fn show(
-    account: &AccountOverview,
-    as_json: bool,
-    output: &mut (dyn Write + Send),
-) -> Result<(), AdminError> {
+pub(super) fn show(report: &AccountReport, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), AdminError> {
     if as_json {
-        writeln!(output, "{:#}", as_object(account))?;
-        return Ok(());
+        return print_json(report, output);
     }
-    let user = &account.user;
-    let share = format!("{} of {} bytes", account.storage_used_bytes, user.storage_quota_bytes);
+    let account = &report.account;
+    let storage = &account.storage;
     let lines = [
-        ("Account", user.id.to_string()),
-        ("Address", user.email.clone()),
-        ("State", state(account).to_owned()),
-        ("Administrator", if user.is_admin { "yes" } else { "no" }.to_owned()),
-        ("Password", if user.password_hash.is_some() { "set" } else { "none" }.to_owned()),
-        ("Created", time(user.created_at)),
-        ("Last seen", account.last_seen_at.map_or_else(|| "never".to_owned(), time)),
-        ("Storage", share),
-        ("Grown", format!("{} bytes in the last 30 days", account.grown_bytes)),
-        ("Operations", account.operations.to_string()),
-        ("Devices", account.devices.to_string()),
-        ("Sessions", account.sessions.to_string()),
+        ("Account", account.id.to_string()),
+        ("Address", account.email.clone()),
+        ("State", account.state.as_str().to_owned()),
+        ("Administrator", if account.is_admin { "yes" } else { "no" }.to_owned()),
+        ("Password", if account.has_password { "set" } else { "none" }.to_owned()),
+        ("Created", time(account.created_at)),
+        ("Last seen", report.last_seen_at.map_or_else(|| "never".to_owned(), time)),
+        ("Storage", format!("{} of {} bytes", storage.used_bytes, storage.quota_bytes)),
+        ("Grown", format!("{} bytes in the last 30 days", storage.grown_bytes.unwrap_or(0))),
+        ("Operations", report.operations.to_string()),
+        ("Devices", report.devices.to_string()),
+        ("Sessions", report.sessions.to_string()),
     ];
     for (name, value) in lines {
         writeln!(output, "{name:<14} {value}")?;
@@ -98,32 +93,21 @@ pub(super) fn security_log(
     as_json: bool,
     output: &mut (dyn Write + Send),
 ) -> Result<(), AdminError> {
-    let method = |event: &SecurityEvent| event.method.map(SessionMethod::as_str);
+    let events = SecuritySummary::all(events);
     if as_json {
-        let one = |event: &SecurityEvent| {
-            json!({
-                "at": event.at_ms,
-                "kind": event.kind.as_str(),
-                "method": method(event),
-                "address": event.address,
-                "device": event.device,
-                "times": event.times,
-            })
-        };
-        writeln!(output, "{:#}", Value::Array(events.iter().map(one).collect()))?;
-        return Ok(());
+        return print_json(&events, output);
     }
     writeln!(output, "{:<16}  {:<24}  {:>5}  {:<10}  {:<18}  device", "when", "what", "times", "method", "from")?;
     for event in events {
         writeln!(
             output,
             "{:<16}  {:<24}  {:>5}  {:<10}  {:<18}  {}",
-            time(event.at_ms),
-            event.kind.as_str(),
+            time(event.at),
+            event.kind,
             event.times,
-            method(event).unwrap_or("-"),
-            event.address.as_deref().unwrap_or("-"),
-            event.device.as_deref().unwrap_or("-")
+            event.method.unwrap_or("-"),
+            event.address.unwrap_or("-"),
+            event.device.unwrap_or("-")
         )?;
     }
     Ok(())
@@ -132,33 +116,7 @@ pub(super) fn security_log(
 /// What an account is signed in with.
 pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), AdminError> {
     if as_json {
-        let mut all: Vec<Value> = list
-            .sessions
-            .iter()
-            .map(|session| {
-                json!({
-                    "id": session.id.to_string(),
-                    "name": session.name,
-                    "userAgent": session.user_agent,
-                    "method": session.method.as_str(),
-                    "createdAt": session.created_at,
-                    "lastSeenAt": session.last_seen_at,
-                    "lastAddress": session.last_address,
-                    "expiresAt": session.expires_at,
-                    "olderToken": false,
-                })
-            })
-            .collect();
-        all.extend(list.older_tokens.as_ref().map(|tokens| {
-            json!({
-                "id": OLDER_TOKENS,
-                "lastSeenAt": tokens.last_seen_at,
-                "lastAddress": tokens.last_address,
-                "olderToken": true,
-            })
-        }));
-        writeln!(output, "{:#}", Value::Array(all))?;
-        return Ok(());
+        return print_json(&list.summaries(None), output);
     }
     writeln!(
         output,
@@ -180,7 +138,8 @@ pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Writ
     if let Some(tokens) = &list.older_tokens {
         writeln!(
             output,
-            "{OLDER_TOKENS:<22}  {:<12}  {:<16}  {:<16}  {:<18}  tokens of the old server",
+            "{:<22}  {:<12}  {:<16}  {:<16}  {:<18}  tokens of the old server",
+            SessionRef::OLDER_TOKENS,
             "-",
             "-",
             time(tokens.last_seen_at),
@@ -191,31 +150,9 @@ pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Writ
     Ok(())
 }
 
-fn state(account: &AccountOverview) -> &'static str {
-    match (account.user.locked_at, account.user.is_verified) {
-        (Some(_), _) => "locked",
-        (None, true) => "verified",
-        (None, false) => "unverified",
-    }
-}
-
-fn as_object(account: &AccountOverview) -> Value {
-    let user = &account.user;
-    json!({
-        "id": user.id,
-        "email": user.email,
-        "state": state(account),
-        "isAdmin": user.is_admin,
-        "hasPassword": user.password_hash.is_some(),
-        "createdAt": user.created_at,
-        "lastSeenAt": account.last_seen_at,
-        "usedBytes": account.storage_used_bytes,
-        "quotaBytes": user.storage_quota_bytes,
-        "grownBytes": account.grown_bytes,
-        "operations": account.operations,
-        "devices": account.devices,
-        "sessions": account.sessions,
-    })
+fn print_json(value: &impl Serialize, output: &mut (dyn Write + Send)) -> Result<(), AdminError> {
+    writeln!(output, "{}", serde_json::to_string_pretty(value).map_err(io::Error::from)?)?;
+    Ok(())
 }
 
 fn date(at_ms: i64) -> String {

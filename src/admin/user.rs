@@ -13,12 +13,12 @@ use secrecy::{ExposeSecret, SecretString};
 use super::report;
 use crate::accounts::{
     Accounts, Address, AddressError, Asker, HashError, InviteError, ManageError, PasswordRuleError, Session,
-    SessionError, SessionRef, check_new_password, make_up_password,
+    SessionError, SessionRef, check_new_password, generate_password,
 };
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::mail::Mailer;
-use crate::store::{SessionId, Store, StoreError, UserRow};
+use crate::store::{Store, StoreError, UserRow};
 
 /// How long a command waits for the mail server to take the mail that tells an account's owner of the change.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(20);
@@ -288,13 +288,13 @@ pub async fn execute(
     match command {
         UserCommand::Add { email, password } => {
             let address = Address::parse(&email).map_err(|e| AdminError::Address(email.clone(), e))?;
-            let (password, made_up) = new_password(&password, input)?;
+            let (password, generated) = new_password(&password, input)?;
             let user = match accounts.create_verified(&address, &password).await {
                 Err(ManageError::Exists) => return Err(AdminError::Exists(email)),
                 result => result?,
             };
             writeln!(output, "Created account {user} for {}.", address.as_str())?;
-            print_password(output, &password, made_up)?;
+            print_password(output, &password, generated)?;
             print_session(output, &accounts.session_for(user).await?, server_url)
         }
         UserCommand::Token { email } => {
@@ -310,7 +310,7 @@ pub async fn execute(
         UserCommand::List { json } => report::list(accounts, json, output).await,
         UserCommand::Show { email, json } => {
             let user = find(accounts, &email).await?;
-            report::show(&accounts.overview(user.id).await?, json, output)
+            report::show(&accounts.overview(user.id).await?.into(), json, output)
         }
         UserCommand::Sessions { email, json } => {
             let user = find(accounts, &email).await?;
@@ -331,10 +331,10 @@ pub async fn execute(
         }
         UserCommand::Password { email, password } => {
             let user = find(accounts, &email).await?;
-            let (password, made_up) = new_password(&password, input)?;
+            let (password, generated) = new_password(&password, input)?;
             accounts.set_password(user.id, &password).await?;
             writeln!(output, "Set the password of account {} and signed out its devices.", user.id)?;
-            print_password(output, &password, made_up)?;
+            print_password(output, &password, generated)?;
             Ok(())
         }
         UserCommand::Quota { email, quota } => {
@@ -405,19 +405,16 @@ async fn verify(
     accounts.set_verified(user.id).await?;
     writeln!(output, "Verified account {} ({}).", user.id, user.email)?;
     match replaced {
-        Some((password, made_up)) => print_password(output, &password, made_up)?,
+        Some((password, generated)) => print_password(output, &password, generated)?,
         None => writeln!(output, "The password of the latest registration is in effect.")?,
     }
     Ok(())
 }
 
 async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Result<(), AdminError> {
-    let named = match session {
-        report::OLDER_TOKENS => Some(SessionRef::OlderTokens),
-        id => SessionId::parse(id).map(SessionRef::One),
-    };
     let no_session = || AdminError::NoSession(session.to_owned());
-    match accounts.revoke_session(user.id, named.ok_or_else(no_session)?, &Asker::operator()).await {
+    let named = SessionRef::parse(session).ok_or_else(no_session)?;
+    match accounts.revoke_session(user.id, named, &Asker::operator()).await {
         Err(SessionError::NoSession) => Err(no_session()),
         Err(SessionError::Database(error)) => Err(error.into()),
         Ok(()) => Ok(()),
@@ -447,7 +444,7 @@ fn confirm_delete(
 /// The password, and whether it was made up here.
 fn new_password(source: &PasswordSource, input: &mut (dyn BufRead + Send)) -> Result<(SecretString, bool), AdminError> {
     if !source.password_stdin {
-        return Ok((make_up_password(), true));
+        return Ok((generate_password(), true));
     }
     let mut line = String::new();
     input.read_line(&mut line)?;
@@ -456,8 +453,8 @@ fn new_password(source: &PasswordSource, input: &mut (dyn BufRead + Send)) -> Re
     Ok((password, false))
 }
 
-fn print_password(output: &mut (dyn Write + Send), password: &SecretString, made_up: bool) -> Result<(), AdminError> {
-    if made_up {
+fn print_password(output: &mut (dyn Write + Send), password: &SecretString, generated: bool) -> Result<(), AdminError> {
+    if generated {
         writeln!(output, "\nPassword (shown only now):\n  {}", password.expose_secret())?;
     }
     Ok(())

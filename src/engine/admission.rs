@@ -8,7 +8,7 @@ use metrics::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::EngineError;
-use crate::budget::{Held, Pool, Resource};
+use crate::budget::{Pool, PoolPermit, Resource};
 use crate::protocol::UserId;
 
 /// What an account may hold of the bytes: one part in this many.
@@ -26,7 +26,7 @@ pub struct Admission {
 /// The right to have a request in the engine; given back on drop.
 pub struct Permit {
     _request: OwnedSemaphorePermit,
-    _bytes: Held,
+    _bytes: PoolPermit,
     waiting: Arc<AtomicUsize>,
     admitted: Gauge,
 }
@@ -70,7 +70,7 @@ impl Admission {
         // A request larger than the whole budget may run when it is alone.
         let bytes = bytes.min(self.bytes.most());
         let request = self.requests.clone().try_acquire_owned().map_err(|_| undo(busy("requests")))?;
-        let bytes = self.bytes.take(user, bytes).map_err(|_| undo(busy("bytes")))?;
+        let bytes = self.bytes.acquire(user, bytes).map_err(|_| undo(busy("bytes")))?;
         self.admitted.increment(1.0);
         Ok(Permit { _request: request, _bytes: bytes, waiting: Arc::clone(waiting), admitted: self.admitted.clone() })
     }

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::EngineError;
-use crate::budget::{Held, Pool, Resource};
+use crate::budget::{Pool, PoolPermit, Resource};
 use crate::protocol::UserId;
 use crate::replay::Limits;
 
@@ -38,7 +38,7 @@ pub struct Place {
     /// The bounds of the replay in it.
     pub limits: Limits,
     _turn: OwnedSemaphorePermit,
-    _held: Held,
+    _held: PoolPermit,
 }
 
 /// Which kind of place.
@@ -76,7 +76,7 @@ impl Replays {
         let _waits = self.waiting.try_acquire().map_err(|_| busy("all"))?;
         let turn = timeout(PATIENCE, Arc::clone(places).acquire_owned()).await;
         let turn = turn.map_err(|_| busy("all"))?.map_err(|_| EngineError::Busy)?;
-        let held = self.pool.take(user, limits.max_memory_bytes).map_err(|_| EngineError::Busy)?;
+        let held = self.pool.acquire(user, limits.max_memory_bytes).map_err(|_| EngineError::Busy)?;
         Ok(Place { limits, _turn: turn, _held: held })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
-use super::doors::Connection;
+use super::connection_limits::Connection;
 use super::state::AppState;
 use crate::config::{TrustedProxies, network_of};
 

@@ -1,18 +1,18 @@
 //! From the engine's replies to the JSON texts of the sync routes.
 //!
 //! Operations and states are JSON already when they come from the engine; they are pasted, never parsed again. Optional
-//! members are left out, never `null` (contract, section 2.6).
+//! members are left out, never `null` (contract, section 2.6). Members are in alphabetical order, as they have always been.
 
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::outgoing::{Part, Parts};
 
 use crate::engine::{DownloadReply, Restored, Status, UploadDone};
-use crate::protocol::OpType;
 use crate::protocol::response::{DownloadResponse, Text, UploadResponse};
+use crate::protocol::{OpType, Seq};
 use crate::store::{Device, FullStateRow};
 
 /// What became of an upload.
@@ -44,40 +44,91 @@ pub fn download(page: &DownloadReply, now_ms: i64) -> Text {
 }
 
 /// `GET /api/sync/status` (contract, section 8.2).
-#[must_use]
-pub fn status(status: &Status, now_ms: i64) -> Value {
-    let mut body = json!({
-        "latestSeq": status.latest_seq,
-        "devicesOnline": status.devices_online,
-        "storageUsedBytes": status.storage_used_bytes,
-        "storageQuotaBytes": status.storage_quota_bytes,
-    });
-    if let Some(at) = status.snapshot_at {
-        body["snapshotAge"] = (now_ms - at).max(0).into();
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncStatus {
+    devices_online: usize,
+    latest_seq: Seq,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot_age: Option<i64>,
+    storage_quota_bytes: i64,
+    storage_used_bytes: i64,
+}
+
+impl SyncStatus {
+    /// The status at this time. Another instance's clock may be ahead.
+    #[must_use]
+    pub fn of(status: &Status, now_ms: i64) -> Self {
+        Self {
+            devices_online: status.devices_online,
+            latest_seq: status.latest_seq,
+            snapshot_age: status.snapshot_at.map(|at| (now_ms - at).max(0)),
+            storage_quota_bytes: status.storage_quota_bytes,
+            storage_used_bytes: status.storage_used_bytes,
+        }
     }
-    body
 }
 
 /// `GET /api/sync/devices` (contract, section 8.3).
-#[must_use]
-pub fn devices(devices: &[Device]) -> Value {
-    let one = |device: &Device| json!({ "clientId": device.client_id, "lastSeenAt": device.last_seen_at });
-    json!({ "devices": devices.iter().map(one).collect::<Vec<_>>() })
+#[derive(Debug, Serialize)]
+pub struct Devices<'a> {
+    devices: Vec<DeviceSeen<'a>>,
+}
+
+/// A device of an account.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceSeen<'a> {
+    client_id: &'a str,
+    last_seen_at: i64,
+}
+
+impl<'a> Devices<'a> {
+    /// The devices as an answer.
+    #[must_use]
+    pub fn of(devices: &'a [Device]) -> Self {
+        Self { devices: DeviceSeen::all(devices) }
+    }
+}
+
+impl<'a> DeviceSeen<'a> {
+    /// The devices of a list.
+    #[must_use]
+    pub fn all(devices: &'a [Device]) -> Vec<Self> {
+        devices.iter().map(|device| Self { client_id: &device.client_id, last_seen_at: device.last_seen_at }).collect()
+    }
 }
 
 /// `GET /api/sync/restore-points` (contract, section 8.5).
-#[must_use]
-pub fn restore_points(points: &[FullStateRow]) -> Value {
-    let one = |point: &FullStateRow| {
-        json!({
-            "serverSeq": point.seq,
-            "timestamp": point.timestamp,
-            "type": point.op_type.as_str(),
-            "clientId": point.client_id,
-            "description": description(point.op_type),
-        })
-    };
-    json!({ "restorePoints": points.iter().map(one).collect::<Vec<_>>() })
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePoints<'a> {
+    restore_points: Vec<RestorePoint<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RestorePoint<'a> {
+    client_id: &'a str,
+    description: &'static str,
+    server_seq: Seq,
+    timestamp: i64,
+    r#type: &'static str,
+}
+
+impl<'a> RestorePoints<'a> {
+    /// The full states as points to go back to.
+    #[must_use]
+    pub fn of(points: &'a [FullStateRow]) -> Self {
+        let one = |point: &'a FullStateRow| RestorePoint {
+            client_id: &point.client_id,
+            description: description(point.op_type),
+            server_seq: point.seq,
+            timestamp: point.timestamp,
+            r#type: point.op_type.as_str(),
+        };
+        Self { restore_points: points.iter().map(one).collect() }
+    }
 }
 
 const fn description(op_type: OpType) -> &'static str {
@@ -123,12 +174,12 @@ mod tests {
             storage_used_bytes: 10,
             storage_quota_bytes: 20,
         };
-        let always = json!({ "latestSeq": 3, "devicesOnline": 1, "storageUsedBytes": 10, "storageQuotaBytes": 20 });
-        assert_eq!(status(&of, 1000), always);
+        let text = |of: &Status| serde_json::to_string(&SyncStatus::of(of, 1000)).unwrap();
+        assert_eq!(text(&of), r#"{"devicesOnline":1,"latestSeq":3,"storageQuotaBytes":20,"storageUsedBytes":10}"#);
         of.snapshot_at = Some(400);
-        assert_eq!(status(&of, 1000)["snapshotAge"], 600);
+        assert!(text(&of).contains(r#""snapshotAge":600,"#));
         of.snapshot_at = Some(1001);
-        assert_eq!(status(&of, 1000)["snapshotAge"], 0, "another instance's clock may be ahead");
+        assert!(text(&of).contains(r#""snapshotAge":0,"#), "another instance's clock may be ahead");
     }
 
     #[test]

@@ -9,23 +9,24 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::codecs::Codecs;
+use super::codes;
 use super::error::{ApiError, ApiResult};
+use super::fields::{Fields, Members};
 use super::inflate::{self, InflateError};
+use super::observe;
 use super::pace::{self, Pace};
 use super::state::AppState;
-use crate::budget::{Held, Refused, SMALL_BYTES};
+use crate::budget::{PoolPermit, Refused, SMALL_BYTES};
 use crate::protocol::UserId;
 
-/// Wire bytes of an account route's body. The contract allows 20 MiB; no account request needs more than a few KiB, and a
-/// parsed value may take forty times the room of its text.
-const MAX_ACCOUNT_BODY_BYTES: usize = 64 * 1024;
 /// A body that comes in several pieces is gathered in a buffer of at least this size.
 const GATHER_BYTES: usize = 16 * 1024;
 /// Compressed bodies above this size are inflated off the threads that serve requests.
@@ -47,6 +48,11 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// The same bound for a body that is not compressed.
+    pub(super) const fn plain(bytes: usize) -> Self {
+        Self { wire: bytes, inflated: bytes }
+    }
+
     /// Wire bytes of a body whose gzip is wrapped in base64.
     pub(super) const fn wire_base64(self) -> usize {
         self.wire.div_ceil(3) * 4 + 4
@@ -113,7 +119,7 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Makes `held` cover `bytes`, unless they are few.
-pub(super) fn cover(held: &mut Held, bytes: usize) -> Result<(), Refused> {
+pub(super) fn cover(held: &mut PoolPermit, bytes: usize) -> Result<(), Refused> {
     held.resize(if bytes > SMALL_BYTES { bytes } else { 0 })
 }
 
@@ -132,7 +138,7 @@ impl Gathered {
 
     /// Adds a piece; `expected` is how long the body will be at most. Room for what has not come is not taken ahead of it,
     /// but for doubling.
-    fn push(&mut self, piece: Bytes, expected: usize, held: &mut Held) -> Result<(), Refused> {
+    fn push(&mut self, piece: Bytes, expected: usize, held: &mut PoolPermit) -> Result<(), Refused> {
         let len = self.len() + piece.len();
         if self.len() == 0 {
             cover(held, len)?;
@@ -167,7 +173,7 @@ pub async fn read(
     mut body: Body,
     cap: usize,
     idle: Duration,
-    held: &mut Held,
+    held: &mut PoolPermit,
 ) -> ApiResult<Bytes> {
     let announced = content_length(headers);
     if announced.is_some_and(|length| length > cap as u64) {
@@ -186,7 +192,7 @@ pub async fn read(
             }
             Ok(None) => return Ok(gathered.into_bytes()),
             Ok(Some(Err(error))) => {
-                return Err(ApiError::bad_request("Request body incomplete").detail(error).closing());
+                return Err(ApiError::from(codes::BODY_INCOMPLETE).detail(error).closing());
             }
             Ok(Some(Ok(frame))) => frame,
         };
@@ -238,8 +244,8 @@ pub async fn sync_payload(
     caps: Caps,
     idle: Duration,
     codecs: &Codecs,
-    mut held: Held,
-) -> ApiResult<(Payload, Held)> {
+    mut held: PoolPermit,
+) -> ApiResult<(Payload, PoolPermit)> {
     let gzip = match is_gzip(headers) {
         Ok(gzip) => gzip,
         Err(error) => {
@@ -256,7 +262,7 @@ pub async fn sync_payload(
     let wire = read(headers, body, if base64 { caps.wire_base64() } else { caps.wire }, idle, &mut held).await?;
     if gzip {
         if wire.is_empty() || media != Media::Json {
-            return Err(ApiError::bad_request("Compressed request body is not JSON"));
+            return Err(codes::COMPRESSED_NOT_JSON.into());
         }
         let (text, held) = unpack(wire, base64, caps, codecs, held).await?;
         return Ok((Payload::Json { text, compressed: true }, held));
@@ -270,7 +276,13 @@ pub async fn sync_payload(
     Ok((payload, held))
 }
 
-async fn unpack(wire: Bytes, base64: bool, caps: Caps, codecs: &Codecs, mut held: Held) -> ApiResult<(Bytes, Held)> {
+async fn unpack(
+    wire: Bytes,
+    base64: bool,
+    caps: Caps,
+    codecs: &Codecs,
+    mut held: PoolPermit,
+) -> ApiResult<(Bytes, PoolPermit)> {
     if wire.len() <= INFLATE_ELSEWHERE_ABOVE_BYTES {
         let here = Caps { inflated: caps.inflated.min(INFLATED_HERE_BYTES), ..caps };
         match inflated(wire.clone(), base64, here, &mut held) {
@@ -289,7 +301,7 @@ async fn unpack(wire: Bytes, base64: bool, caps: Caps, codecs: &Codecs, mut held
 }
 
 /// The text in a compressed body. What is in memory at once while it is unpacked is covered at each step.
-fn inflated(wire: Bytes, base64: bool, caps: Caps, held: &mut Held) -> Result<Vec<u8>, InflateError> {
+fn inflated(wire: Bytes, base64: bool, caps: Caps, held: &mut PoolPermit) -> Result<Vec<u8>, InflateError> {
     let packed = if base64 {
         cover(held, wire.len() + wire.len() / 4 * 3)?;
         let decoded = inflate::decode_base64(&wire, caps.wire)?;
@@ -304,59 +316,60 @@ fn inflated(wire: Bytes, base64: bool, caps: Caps, held: &mut Held) -> Result<Ve
     Ok(text)
 }
 
-impl From<InflateError> for ApiError {
-    fn from(error: InflateError) -> Self {
-        match error {
-            InflateError::CompressedTooLarge => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Compressed payload too large")
-            }
-            InflateError::InflatedTooLarge => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Decompressed payload too large")
-            }
-            InflateError::NoRoom(refused) => refused.into(),
-            InflateError::Base64 => Self::bad_request("Request body is not valid base64"),
-            InflateError::Gzip => Self::bad_request("Request body is not valid gzip"),
-        }
-    }
-}
-
-/// The body of an account route: a JSON value, or nothing. An empty body is nothing, whatever its type says; a text is
-/// a JSON string, which then fails the route's validation.
+/// The members of an account route's body.
 #[derive(Debug)]
-pub struct JsonBody(pub Option<Value>);
+pub struct JsonBody<T>(pub T);
 
-impl FromRequest<AppState> for JsonBody {
+impl<T: Members> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        let mut held = state.account_bodies.take(NOBODY, 0)?;
-        json_body(&parts.headers, body, state.config.timeouts.socket, &mut held).await.map(Self)
+    async fn from_request(request: Request, state: &AppState) -> ApiResult<Self> {
+        let (_, body) = read_json(request, state).await?;
+        Fields::parse(body, state).map(Self)
     }
 }
 
-/// Whose share the bodies count to that come before it is known who sends them.
+/// Whose share the bodies of account routes count to.
 pub const NOBODY: UserId = 0;
 
-async fn json_body(headers: &HeaderMap, body: Body, idle: Duration, held: &mut Held) -> ApiResult<Option<Value>> {
-    let media = media(headers);
+/// Reads a JSON value, or nothing, as far as the route's limit allows. An empty body is nothing, whatever its type says; a
+/// text is a JSON string, which then fails the route's validation.
+///
+/// # Errors
+/// 413, 415, 400 and 503, as [`read`] has them.
+pub async fn read_json(request: Request, state: &AppState) -> ApiResult<(Parts, Option<Value>)> {
+    let (parts, body) = request.into_parts();
+    let media = media(&parts.headers);
     if media == Media::Other {
-        discard(headers, body).await;
+        discard(&parts.headers, body).await;
         return Err(ApiError::unsupported_media_type());
     }
-    let bytes = read(headers, body, MAX_ACCOUNT_BODY_BYTES, idle, held).await?;
-    match media {
-        _ if bytes.is_empty() => Ok(None),
-        Media::Json => serde_json::from_slice(&bytes).map(Some).map_err(|_| ApiError::malformed_json()),
-        Media::Text => Ok(Some(String::from_utf8_lossy(&bytes).into_owned().into())),
-        Media::Missing | Media::Other => Err(ApiError::unsupported_media_type()),
-    }
+    let bytes = read_small(&parts, body, state).await?;
+    let value = match media {
+        _ if bytes.is_empty() => None,
+        Media::Json => Some(serde_json::from_slice(&bytes).map_err(|_| ApiError::malformed_json())?),
+        Media::Text => Some(String::from_utf8_lossy(&bytes).into_owned().into()),
+        Media::Missing | Media::Other => return Err(ApiError::unsupported_media_type()),
+    };
+    Ok((parts, value))
+}
+
+/// Reads a body as far as the route's limit allows.
+///
+/// # Errors
+/// As [`read`] has them.
+pub async fn read_small(parts: &Parts, body: Body, state: &AppState) -> ApiResult<Bytes> {
+    let timeouts = &state.config.timeouts;
+    let limit = observe::trace(&parts.extensions, timeouts.handler).body_limit().caps(&state.config.limits);
+    let mut held = state.account_bodies.acquire(NOBODY, 0)?;
+    read(&parts.headers, body, limit.wire, timeouts.socket, &mut held).await
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
+    use axum::http::StatusCode;
     use futures_util::stream::{self, StreamExt as _};
 
     use super::*;
@@ -376,14 +389,14 @@ mod tests {
         }))
     }
 
-    async fn read_into(held: &mut Held, body: Body) -> ApiResult<Bytes> {
+    async fn read_into(held: &mut PoolPermit, body: Body) -> ApiResult<Bytes> {
         read(&HeaderMap::new(), body, 1 << 20, IDLE, held).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_sends_a_byte_now_and_then_is_given_up() {
         let pool = pool();
-        let mut held = pool.take(1, 0).unwrap();
+        let mut held = pool.acquire(1, 0).unwrap();
         let started = Instant::now();
         let refused = read_into(&mut held, trickle(b"x", Duration::from_secs(1), 1000)).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -395,7 +408,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_falls_silent_after_much_is_given_up_as_soon() {
         let pool = pool();
-        let mut held = pool.take(1, 0).unwrap();
+        let mut held = pool.acquire(1, 0).unwrap();
         let much = stream::once(async { Ok::<_, Infallible>(vec![0; 500_000]) }).chain(stream::pending());
         let started = Instant::now();
         assert!(read_into(&mut held, Body::from_stream(much)).await.is_err());
@@ -405,7 +418,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_phone_on_a_slow_network_gets_its_body_through() {
         let pool = pool();
-        let mut held = pool.take(1, 0).unwrap();
+        let mut held = pool.acquire(1, 0).unwrap();
         // 5 KB a second in lumps, as a bad network delivers them.
         let piece: &'static [u8] = vec![b'x'; 75_000].leak();
         let body = read_into(&mut held, trickle(piece, Duration::from_secs(15), 5)).await.unwrap();
@@ -417,7 +430,7 @@ mod tests {
         let pool = pool();
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, 1_000_000.into());
-        let mut held = pool.take(1, 0).unwrap();
+        let mut held = pool.acquire(1, 0).unwrap();
         let (piece, mut pieces) = (vec![0; 100_000], 0);
         let watched = pool.clone();
         let body = Body::from_stream(stream::iter(0..10).map(move |_| {
@@ -433,7 +446,7 @@ mod tests {
     #[tokio::test]
     async fn tiny_pieces_cost_no_more_than_what_is_in_them() {
         let pool = pool();
-        let mut held = pool.take(1, 0).unwrap();
+        let mut held = pool.acquire(1, 0).unwrap();
         // As a chunk of one byte comes: a slice of a large buffer.
         let buffer = Bytes::from(vec![b'x'; 8 * 1024]);
         let pieces = (0..50_000).map(move |n| Ok::<_, Infallible>(buffer.slice(n % 8000..=n % 8000)));
@@ -445,14 +458,14 @@ mod tests {
     #[tokio::test]
     async fn a_body_beyond_the_share_is_refused_and_its_memory_free() {
         let pool = pool();
-        let _other = pool.take(1, 100_000).unwrap();
-        let mut held = pool.take(1, 0).unwrap();
+        let _other = pool.acquire(1, 100_000).unwrap();
+        let mut held = pool.acquire(1, 0).unwrap();
         let pieces = stream::iter((0..10).map(|_| Ok::<_, Infallible>(vec![0; 50_000])));
         let refused = read_into(&mut held, Body::from_stream(pieces)).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(pool.held(), 100_000);
         // What is small always passes.
-        let mut held = pool.take(1, 0).unwrap();
+        let mut held = pool.acquire(1, 0).unwrap();
         assert!(read_into(&mut held, Body::from(vec![0; SMALL_BYTES])).await.is_ok());
     }
 
@@ -468,7 +481,7 @@ mod tests {
         small.write_all(b"0").unwrap();
         bomb.extend(small.finish().unwrap());
         let caps = Caps { wire: 1 << 20, inflated: 16 << 20 };
-        let held = pool.take(1, 0).unwrap();
+        let held = pool.acquire(1, 0).unwrap();
         let refused = unpack(bomb.into(), false, caps, &Codecs::new(), held).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(pool.held(), 0);

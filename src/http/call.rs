@@ -1,25 +1,27 @@
 //! An authenticated request to a sync route: who asks, how long there is, what was sent.
 
 use axum::body::Body;
-use axum::extract::Request;
-use axum::http::header;
+use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
+use axum::response::Response;
 use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
 
-use super::address;
-use super::body::{self, Caps, Payload, cover};
+use super::body::{self, Payload, cover};
+use super::codes;
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::observe::{self, Phase, Trace};
 use super::outgoing;
+use super::sender::Account;
 use super::state::AppState;
 use crate::aside::{LARGE_BYTES, aside};
-use crate::budget::{Held, SMALL_BYTES};
+use crate::budget::{PoolPermit, SMALL_BYTES};
 use crate::config::Environment;
 use crate::protocol::UserId;
 use crate::protocol::request::{Parsed, RequestError};
 use crate::protocol::response::{Issue, OutgoingOp, Text};
-use axum::response::Response;
 
 /// Answers larger than this are put together aside: that only copies.
 const ENCODE_ASIDE_ABOVE_BYTES: usize = 1024 * 1024;
@@ -33,32 +35,22 @@ pub struct Call {
     parts: Parts,
     body: Body,
     /// What the body holds of the budget, until the answer is made.
-    held: Option<Held>,
+    held: Option<PoolPermit>,
+}
+
+impl FromRequest<AppState> for Call {
+    type Rejection = ApiError;
+
+    /// Nothing of the body has been read then.
+    async fn from_request(request: Request, state: &AppState) -> ApiResult<Self> {
+        let (parts, body) = request.into_parts();
+        let trace = observe::trace(&parts.extensions, state.config.timeouts.handler);
+        let user = Account::of(&trace)?.user_id;
+        Ok(Self { user, trace, parts, body, held: None })
+    }
 }
 
 impl Call {
-    /// Authenticates. The body has not been read then.
-    ///
-    /// # Errors
-    /// 401 with the reason, 503 when the database does not answer.
-    pub async fn authenticate(state: &AppState, request: Request) -> ApiResult<Self> {
-        let (parts, body) = request.into_parts();
-        let trace = observe::trace(&parts.extensions, state.config.timeouts.handler);
-        trace.enter(Phase::Auth);
-        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        match state.accounts.authenticate_from(header, || address::of(&parts, state)).await {
-            Ok(user) => {
-                trace.set_user(user.user_id);
-                trace.enter(Phase::Engine);
-                Ok(Self { user: user.user_id, trace, parts, body, held: None })
-            }
-            Err(error) => {
-                body::discard(&parts.headers, body).await;
-                Err(error.into())
-            }
-        }
-    }
-
     /// What was asked, without the body.
     #[must_use]
     pub const fn parts(&self) -> &Parts {
@@ -78,18 +70,18 @@ impl Call {
     pub async fn parse<T: Parsed + Send>(
         &mut self,
         state: &AppState,
-        caps: Caps,
         parse: fn(&Bytes) -> Result<T, RequestError>,
     ) -> ApiResult<T> {
         self.trace.enter(Phase::Body);
         let body = std::mem::take(&mut self.body);
+        let caps = self.trace.body_limit().caps(&state.config.limits);
         let idle = state.config.timeouts.socket;
-        let held = state.bodies.take(self.user, 0)?;
+        let held = state.bodies.acquire(self.user, 0)?;
         let received = body::sync_payload(&self.parts.headers, body, caps, idle, &state.codecs, held).await?;
         let (text, compressed, mut held) = match received {
             (Payload::Json { text, compressed }, held) => (text, compressed, held),
-            (Payload::Absent, _) => return Err(invalid(state, vec![not_an_object("undefined")])),
-            (Payload::Text, _) => return Err(invalid(state, vec![not_an_object("string")])),
+            (Payload::Absent, _) => return Err(refuse(state, not_an_object("undefined"), false)),
+            (Payload::Text, _) => return Err(refuse(state, not_an_object("string"), false)),
         };
         self.trace.received(text.len());
         let bytes = text.len();
@@ -112,7 +104,7 @@ impl Call {
     pub fn has_room_for(&self, state: &AppState, ops: &[OutgoingOp]) -> bool {
         let texts: usize = ops.iter().map(|op| 2 * op.json.len()).sum();
         let bytes = texts + outgoing::reading(ops.iter().any(|op| op.gap.is_some()));
-        bytes <= SMALL_BYTES || state.answers.take(self.user, bytes).is_ok()
+        bytes <= SMALL_BYTES || state.answers.acquire(self.user, bytes).is_ok()
     }
 
     /// A 200 with the JSON text that `encode` puts together from about so many bytes in memory, packed when the client
@@ -127,7 +119,7 @@ impl Call {
         encode: impl FnOnce() -> Text + Send,
     ) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
-        let mut held = state.answers.take(self.user, 0)?;
+        let mut held = state.answers.acquire(self.user, 0)?;
         // The operations, and the text that they become.
         cover(&mut held, 2 * bytes)?;
         let text = aside(bytes > ENCODE_ASIDE_ABOVE_BYTES, encode).await;
@@ -140,8 +132,16 @@ impl Call {
     /// Like [`Call::answer_of`].
     pub async fn answer(self, state: &AppState, text: Vec<u8>) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
-        let held = state.answers.take(self.user, 0)?;
+        let held = state.answers.acquire(self.user, 0)?;
         self.send(state, held, text.into()).await
+    }
+
+    /// The same for what becomes JSON.
+    ///
+    /// # Errors
+    /// Like [`Call::answer_of`].
+    pub async fn answer_json(self, state: &AppState, body: &impl Serialize) -> ApiResult<Response> {
+        self.answer(state, serde_json::to_vec(body).map_err(ApiError::internal)?).await
     }
 
     /// The same with a text in parts.
@@ -150,11 +150,11 @@ impl Call {
     /// Like [`Call::answer_of`].
     pub async fn answer_parts(self, state: &AppState, parts: outgoing::Parts) -> ApiResult<Response> {
         self.trace.enter(Phase::Encode);
-        let held = state.answers.take(self.user, 0)?;
+        let held = state.answers.acquire(self.user, 0)?;
         outgoing::answer(state, held, parts, encode::accepts_gzip(&self.parts.headers)).await
     }
 
-    async fn send(self, state: &AppState, held: Held, text: Text) -> ApiResult<Response> {
+    async fn send(self, state: &AppState, held: PoolPermit, text: Text) -> ApiResult<Response> {
         let gzip = encode::accepts_gzip(&self.parts.headers);
         if text.gaps.is_empty() && text.json.len() <= SMALL_BYTES {
             return encode::json_text(text.json, gzip);
@@ -164,32 +164,13 @@ impl Call {
 }
 
 /// A body that is no JSON object.
-fn not_an_object(received: &str) -> Issue {
+fn not_an_object(received: &str) -> RequestError {
     let message = format!("Invalid input: expected object, received {received}");
-    let issue = [("code", "invalid_type".into()), ("path", serde_json::json!([])), ("message", message.into())];
-    Issue(issue.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    let issue = [("code", "invalid_type".into()), ("path", Value::Array(Vec::new())), ("message", message.into())];
+    RequestError::Invalid(vec![Issue(issue.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())])
 }
 
-/// 400; the issues are shown outside production only.
-#[must_use]
-pub fn invalid(state: &AppState, issues: Vec<Issue>) -> ApiError {
-    ApiError::validation((state.config.environment != Environment::Production).then_some(issues))
-}
-
-/// What is wrong with a request's structure.
-#[must_use]
+/// What is wrong with a request's structure; the issues are shown outside production only.
 pub fn refuse(state: &AppState, error: RequestError, compressed: bool) -> ApiError {
-    use crate::protocol::ErrorCode;
-    use crate::protocol::limits::MAX_OPS_PER_UPLOAD;
-    match error {
-        RequestError::Malformed if compressed => ApiError::bad_request("Compressed request body is not valid JSON"),
-        RequestError::Malformed => ApiError::malformed_json(),
-        RequestError::TooManyOps(_) => ApiError::with_code(
-            axum::http::StatusCode::PAYLOAD_TOO_LARGE,
-            "Too many operations in one request",
-            ErrorCode::PayloadTooLarge,
-        )
-        .extra("maxOpsPerBatch", MAX_OPS_PER_UPLOAD),
-        RequestError::Invalid(issues) => invalid(state, issues),
-    }
+    codes::of_structure(error, compressed, state.config.environment != Environment::Production)
 }

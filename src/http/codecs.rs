@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::budget::{Held, Pool, Refused, Resource};
+use crate::budget::{Pool, PoolPermit, Refused, Resource};
 use crate::protocol::UserId;
 
 /// Turns waited for or taken, in all and of one account.
@@ -23,7 +23,7 @@ pub struct Codecs {
 /// A turn; it ends on drop.
 #[must_use = "dropping it ends it"]
 pub struct Turn {
-    _turn: Held,
+    _turn: PoolPermit,
     _running: Option<OwnedSemaphorePermit>,
 }
 
@@ -46,7 +46,7 @@ impl Codecs {
     /// # Errors
     /// When the account has too many already, or all together have.
     pub async fn turn(&self, account: UserId) -> Result<Turn, Refused> {
-        let turn = self.turns.take(account, 1)?;
+        let turn = self.turns.acquire(account, 1)?;
         Ok(Turn { _turn: turn, _running: self.running().await })
     }
 }

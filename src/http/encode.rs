@@ -8,7 +8,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::Value;
+use serde::Serialize;
 
 use super::error::{ApiError, ApiResult};
 
@@ -19,15 +19,54 @@ pub const JSON: &str = "application/json; charset=utf-8";
 const PACK_ABOVE_BYTES: usize = 1024;
 
 /// A small JSON answer, never packed.
+///
+/// # Errors
+/// 500 when the body can't be written as JSON.
+pub fn json(status: StatusCode, body: &impl Serialize) -> ApiResult {
+    let text = serde_json::to_vec(body).map_err(ApiError::internal)?;
+    Ok(with_type(status, JSON, Body::from(text)))
+}
+
+/// The same with status 200.
+///
+/// # Errors
+/// Like [`json`].
+pub fn ok(body: &impl Serialize) -> ApiResult {
+    json(StatusCode::OK, body)
+}
+
+/// The same, for what no cache may keep: secrets, and whatever is one account's.
+///
+/// # Errors
+/// Like [`json`].
+pub fn private(status: StatusCode, body: &impl Serialize) -> ApiResult {
+    json(status, body).map(no_store)
+}
+
+/// An answer that no cache may keep.
 #[must_use]
-pub fn json(status: StatusCode, body: &Value) -> Response {
-    with_type(status, JSON, Body::from(body.to_string()))
+pub fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A sentence for a person.
+#[derive(Debug, Serialize)]
+pub struct Message {
+    /// In English, since clients compare it.
+    pub message: &'static str,
 }
 
 /// The answer to a request that asks for nothing but to be done.
-#[must_use]
-pub(super) fn success() -> Response {
-    json(StatusCode::OK, &serde_json::json!({ "success": true }))
+///
+/// # Errors
+/// Like [`json`].
+pub fn success() -> ApiResult {
+    #[derive(Serialize)]
+    struct Success {
+        success: bool,
+    }
+    ok(&Success { success: true })
 }
 
 /// An answer of this media type.

@@ -1,37 +1,30 @@
-//! Answers that say "no": every status, error text and code that leaves through HTTP is made here.
+//! The two shapes of answers that say "no"; which there are is in [`super::codes`].
 //!
-//! Two shapes (contract, section 2.3): *handler* errors `{"error", "errorCode"?, …}` and *framework* errors
-//! `{"statusCode", "error": <reason phrase>, "message", "code"?}`. Clients read `error` (its first 80 characters) and,
-//! with 429, `message`. They take certain words for "try again" (section 14.5), so texts of temporary failures hold one
-//! of them and texts of permanent ones none. An answer of 500 or above never tells what went wrong; the log line of the
-//! request does ([`Failure`]).
+//! *Handler* errors are `{"error", "errorCode"?, …}`, *framework* errors `{"statusCode", "error": <reason phrase>,
+//! "message", "code"?}` (contract, section 2.3). Clients read `error` (its first 80 characters) and, with 429, `message`.
+//! They take certain words for "try again" (section 14.5), so texts of temporary failures hold one of them and texts of
+//! permanent ones none. An answer of 500 or above never tells what went wrong; the log line of the request does
+//! ([`Failure`]).
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::accounts::AuthError;
-use crate::budget::Refused;
-use crate::engine::{EngineError, QuotaExceeded, RestoreError};
-use crate::protocol::ErrorCode;
-use crate::protocol::response::Issue;
-use crate::store::StoreError;
+use super::codes::{Code, Member};
 
 /// What went wrong, for the log; travels from the error to the access log in the response's extensions.
 #[derive(Clone, Debug)]
 pub struct Failure(pub Arc<str>);
-
-/// How long a client should wait when the server is short of something.
-const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// An answer that says "no".
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
     body: Map<String, Value>,
+    code: Option<&'static str>,
     retry_after: Option<u64>,
     close: bool,
     detail: Option<String>,
@@ -40,19 +33,12 @@ pub struct ApiError {
 /// The result of a handler.
 pub type ApiResult<T = Response> = Result<T, ApiError>;
 
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
-}
-
 impl ApiError {
     /// A handler error: `{"error": text}`.
     #[must_use]
     pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        let body = object(json!({ "error": text.into() }));
-        Self { status, body, retry_after: None, close: false, detail: None }
+        let body = Map::from_iter([("error".to_owned(), Value::String(text.into()))]);
+        Self { status, body, code: None, retry_after: None, close: false, detail: None }
     }
 
     /// A handler error of 400.
@@ -61,11 +47,34 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, text)
     }
 
-    /// A handler error with a code that clients read: `{"error": text, "errorCode": code}`.
+    /// A handler error with a code.
     #[must_use]
-    pub fn with_code(status: StatusCode, text: impl Into<String>, code: ErrorCode) -> Self {
-        metrics::counter!("supersync_refusals_total", "code" => code.as_str()).increment(1);
-        Self::new(status, text).extra("errorCode", code.as_str())
+    pub(super) fn coded(code: Code, text: impl Into<String>) -> Self {
+        let error = Self { code: Some(code.name), retry_after: code.retry_after, ..Self::new(code.status, text) };
+        match code.member {
+            Member::None => error,
+            Member::Code => error.with_code(),
+            Member::ErrorCode => {
+                metrics::counter!("supersync_refusals_total", "code" => code.name).increment(1);
+                error.extra("errorCode", code.name)
+            }
+        }
+    }
+
+    /// Shows the code, if there is one, as `code`.
+    #[must_use]
+    pub fn with_code(self) -> Self {
+        match self.code {
+            Some(name) => self.extra("code", name),
+            None => self,
+        }
+    }
+
+    /// Gives the answer the status of this code.
+    #[must_use]
+    pub(super) fn status_of(mut self, code: Code) -> Self {
+        self.status = code.status;
+        self
     }
 
     /// A framework error: `{"statusCode", "error": <reason phrase>, "message", "code"?}`.
@@ -78,101 +87,7 @@ impl ApiError {
         }
         body.insert("error".into(), status.canonical_reason().unwrap_or("Error").into());
         body.insert("message".into(), message.into().into());
-        Self { status, body, retry_after: None, close: false, detail: None }
-    }
-
-    /// 400: the request's structure is wrong. `issues` are shown when given (sync routes hide them in production,
-    /// account routes never do).
-    #[must_use]
-    pub fn validation(issues: Option<Vec<Issue>>) -> Self {
-        let error = Self::bad_request("Validation failed");
-        match issues {
-            Some(issues) => error.extra("details", issues.into_iter().map(|i| Value::Object(i.0)).collect::<Vec<_>>()),
-            None => error,
-        }
-    }
-
-    /// 404 for an unknown route or a method that a route does not have; there is no 405.
-    #[must_use]
-    pub fn not_found(method: &Method, path_and_query: &str) -> Self {
-        Self::framework(StatusCode::NOT_FOUND, format!("Route {method}:{path_and_query} not found"), None)
-    }
-
-    /// 415, connection closed: the body's media type or encoding is none that the server reads.
-    #[must_use]
-    pub fn unsupported_media_type() -> Self {
-        Self::framework(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Unsupported Media Type",
-            Some("FST_ERR_CTP_INVALID_MEDIA_TYPE"),
-        )
-        .closing()
-    }
-
-    /// 413, connection closed: the body has more bytes on the wire than allowed.
-    #[must_use]
-    pub fn body_too_large() -> Self {
-        Self::framework(StatusCode::PAYLOAD_TOO_LARGE, "Request body is too large", Some("FST_ERR_CTP_BODY_TOO_LARGE"))
-            .closing()
-    }
-
-    /// 400: the body calls itself JSON and is none.
-    #[must_use]
-    pub fn malformed_json() -> Self {
-        Self::framework(
-            StatusCode::BAD_REQUEST,
-            "Body is not valid JSON but content-type is set to 'application/json'",
-            Some("FST_ERR_CTP_INVALID_JSON_BODY"),
-        )
-    }
-
-    /// 500 `{"error":"Internal server error"}`; `detail` goes to the log only.
-    #[must_use]
-    pub fn internal(detail: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error").detail(detail)
-    }
-
-    /// 503: nothing is wrong with the request, the server can't serve it now. `text` must hold a retry word; `detail`
-    /// goes to the log only.
-    #[must_use]
-    pub fn unavailable(text: &str, detail: impl std::fmt::Display) -> Self {
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, text).detail(detail);
-        error.retry_after = Some(RETRY_AFTER_SECONDS);
-        error
-    }
-
-    /// 503: there is no room for new data. Soon is too soon: somebody has to make room.
-    #[must_use]
-    pub fn disk_full(detail: impl std::fmt::Display) -> Self {
-        Self::unavailable("the server's disk is full, please retry later", detail).retry_after(60)
-    }
-
-    /// 503: the request's time was up.
-    #[must_use]
-    pub fn deadline() -> Self {
-        Self::unavailable("Request timeout, please retry", "deadline exceeded")
-    }
-
-    /// 413: the account's quota is used up (contract, section 11.2).
-    #[must_use]
-    pub fn quota_exceeded(quota: &QuotaExceeded) -> Self {
-        // Clients compare this text.
-        let error =
-            Self::with_code(StatusCode::PAYLOAD_TOO_LARGE, "Storage quota exceeded", ErrorCode::StorageQuotaExceeded)
-                .extra("storageUsedBytes", quota.used_bytes)
-                .extra("storageQuotaBytes", quota.quota_bytes)
-                .extra("autoCleanupAttempted", quota.cleanup.is_some());
-        match quota.cleanup {
-            None => error,
-            Some(stats) => error.extra(
-                "cleanupStats",
-                json!({
-                    "freedBytes": stats.freed_bytes,
-                    "deletedRestorePoints": stats.deleted_restore_points,
-                    "deletedOps": stats.deleted_ops,
-                }),
-            ),
-        }
+        Self { status, body, code: None, retry_after: None, close: false, detail: None }
     }
 
     /// Adds a member to the body.
@@ -226,90 +141,5 @@ impl IntoResponse for ApiError {
             response.extensions_mut().insert(Failure(detail.into()));
         }
         response
-    }
-}
-
-impl From<EngineError> for ApiError {
-    fn from(error: EngineError) -> Self {
-        match &error {
-            EngineError::NoAccount => Self::new(StatusCode::UNAUTHORIZED, "Account unavailable"),
-            EngineError::Busy => Self::unavailable("server busy, please retry", &error).retry_after(1),
-            EngineError::Deadline => Self::deadline(),
-            EngineError::DiskFull => Self::disk_full(&error),
-            EngineError::Quarantined => Self::unavailable("account temporarily unavailable, please retry", &error),
-            EngineError::Unavailable => Self::unavailable("database unavailable, please retry", &error),
-            EngineError::Internal(_) => Self::internal(error),
-        }
-    }
-}
-
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
-        Self::unavailable("server busy, please retry", refused)
-    }
-}
-
-impl From<RestoreError> for ApiError {
-    fn from(error: RestoreError) -> Self {
-        match error {
-            RestoreError::BeyondLatest => Self::bad_request("serverSeq is beyond the latest operation"),
-            // The app looks for "encrypt" in the first 80 characters.
-            RestoreError::Encrypted => Self::with_code(
-                StatusCode::BAD_REQUEST,
-                "Operations are end-to-end encrypted: the server can't rebuild this state",
-                ErrorCode::EncryptedOpsNotSupported,
-            ),
-            // Not the server's fault, and nothing that trying again would change.
-            RestoreError::NewerSchema => Self::with_code(
-                StatusCode::BAD_REQUEST,
-                "The app that wrote this state is newer than the server, which can't rebuild it",
-                ErrorCode::StateSchemaTooNew,
-            ),
-            RestoreError::Gone => Self::with_code(
-                StatusCode::BAD_REQUEST,
-                "The operations that this state was made of are gone",
-                ErrorCode::RestorePointGone,
-            ),
-            RestoreError::TooLarge(_) => Self::with_code(
-                StatusCode::BAD_REQUEST,
-                "Rebuilding this state is beyond the server's limits",
-                ErrorCode::StateTooLarge,
-            )
-            .detail(error),
-            RestoreError::NotReplayable(_) => Self::with_code(
-                StatusCode::BAD_REQUEST,
-                "The server can't rebuild this state from its operations",
-                ErrorCode::StateNotReplayable,
-            )
-            .detail(error),
-            RestoreError::Engine(engine) => engine.into(),
-        }
-    }
-}
-
-impl From<AuthError> for ApiError {
-    fn from(error: AuthError) -> Self {
-        let text = match error {
-            AuthError::MissingHeader => "Missing or invalid Authorization header",
-            AuthError::Invalid => "Invalid token",
-            AuthError::Expired => "Token expired. Please log in again to get a new token.",
-            AuthError::Unavailable => "Account unavailable",
-            AuthError::Revoked => "Token was revoked. Please log in again to get a new token.",
-            // Never 401: three of them in a row make the app erase its token.
-            AuthError::Database(error) => return error.into(),
-        };
-        Self::new(StatusCode::UNAUTHORIZED, text)
-    }
-}
-
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full(_) => Self::disk_full(error),
-            StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Unknown(_) => {
-                Self::unavailable("database unavailable, please retry", error)
-            }
-            StoreError::Corrupt(_) | StoreError::Internal(_) | StoreError::Refused(_) => Self::internal(error),
-        }
     }
 }

@@ -6,29 +6,28 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::routing::get;
+use axum::extract::State;
 use bytes::Bytes;
 use futures_util::stream;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::time::Instant;
 use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, ZipWriter};
 
-use super::account::{asker, events};
-use super::answer;
-use super::archives::{ReadError, attachment, facts, next_lines};
+use super::answer::{self, DeviceSeen};
+use super::archives::{ReadError, attachment, next_lines};
 use super::body::cover;
 use super::call::Call;
 use super::error::{ApiError, ApiResult};
 use super::outgoing::{Part, Parts, Pieces, leaving};
+use super::sender::Client;
 use super::state::AppState;
-use crate::budget::Held;
-use crate::engine::archive::LogReader;
+use crate::accounts::{AccountSummary, SecuritySummary};
+use crate::budget::PoolPermit;
+use crate::engine::archive::{ArchiveSummary, LogReader};
 use crate::engine::{EngineError, RestoreError, Restored};
-use crate::protocol::UserId;
+use crate::protocol::{Seq, UserId};
 use crate::store::SecurityKind;
 
 const README: &str = "\
@@ -46,22 +45,15 @@ state.json holds the data of the app under \"state\"; saved as a file of its own
 with a higher serverSeq than its own came later.
 ";
 
-/// The route.
-pub fn router() -> Router<AppState> {
-    Router::new().route("/api/account/export", get(export))
-}
-
-async fn export(State(state): State<AppState>, request: Request) -> ApiResult {
-    let call = Call::authenticate(&state, request).await?;
-    let held = state.exports.take(call.user, 1)?;
+pub async fn export(State(state): State<AppState>, call: Call) -> ApiResult {
+    let held = state.exports.acquire(call.user, 1)?;
     let (user, deadline) = (call.user, call.trace.deadline());
     let newest = newest_state(&state, user, deadline).await?;
     let account = account(&state, user, newest.as_ref(), deadline).await?;
     let reader = state.engine.read_data_set(user, deadline).await?;
-    let asker = asker(&state, call.parts());
-    state.accounts.note(user, SecurityKind::Exported, &asker).await;
-    let log =
-        serde_json::to_vec_pretty(&events(&state.accounts.security_log(user).await?)).map_err(ApiError::internal)?;
+    state.accounts.note(user, SecurityKind::Exported, &Client::of(call.parts(), &state).asker()).await;
+    let log = state.accounts.security_log(user).await?;
+    let log = serde_json::to_vec_pretty(&SecuritySummary::all(&log)).map_err(ApiError::internal)?;
     let whole = |bytes: Bytes| Parts::from([Part::Text(bytes)]);
     let mut files = vec![
         ("README.txt", whole(Bytes::from_static(README.as_bytes()))),
@@ -70,7 +62,7 @@ async fn export(State(state): State<AppState>, request: Request) -> ApiResult {
     ];
     if let Some(mut restored) = newest {
         // Like any answer that waits to be read: until it is packed.
-        let mut room = state.answers.take(user, 0)?;
+        let mut room = state.answers.acquire(user, 0)?;
         cover(&mut room, restored.state_len())?;
         let room = Arc::new(room);
         restored.state = restored.state.iter().map(|piece| leaving(piece.clone(), Arc::clone(&room))).collect();
@@ -93,23 +85,34 @@ async fn newest_state(state: &AppState, user: UserId, deadline: Instant) -> ApiR
     }
 }
 
+/// The account as the export has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExportedAccount<'a> {
+    #[serde(flatten)]
+    account: AccountSummary,
+    exported_at: i64,
+    latest_seq: Seq,
+    /// The sequence of `state.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_seq: Option<Seq>,
+    devices: Vec<DeviceSeen<'a>>,
+    archives: Vec<ArchiveSummary<'a>>,
+}
+
 async fn account(state: &AppState, user: UserId, newest: Option<&Restored>, deadline: Instant) -> ApiResult<Bytes> {
     let row = state.store.user_by_id(user).await?.ok_or(EngineError::NoAccount)?;
     let status = state.engine.status(user, deadline).await?;
-    let mut account: Value = json!({
-        "id": user,
-        "email": row.email,
-        "createdAt": row.created_at,
-        "hasPassword": row.password_hash.is_some(),
-        "exportedAt": state.clock.now_ms(),
-        "latestSeq": status.latest_seq,
-        "storage": { "usedBytes": status.storage_used_bytes, "quotaBytes": status.storage_quota_bytes },
-        "devices": answer::devices(&state.engine.devices(user, deadline).await?)["devices"],
-        "archives": facts(&state.engine.archives(user, deadline).await?),
-    });
-    if let Some(restored) = newest {
-        account["stateSeq"] = restored.server_seq.into();
-    }
+    let devices = state.engine.devices(user, deadline).await?;
+    let archives = state.engine.archives(user, deadline).await?;
+    let account = ExportedAccount {
+        account: AccountSummary::new(row, status.storage_used_bytes),
+        exported_at: state.clock.now_ms(),
+        latest_seq: status.latest_seq,
+        state_seq: newest.map(|restored| restored.server_seq),
+        devices: DeviceSeen::all(&devices),
+        archives: ArchiveSummary::all(&archives),
+    };
     let text = serde_json::to_vec_pretty(&account).map_err(ApiError::internal)?;
     Ok(text.into())
 }
@@ -149,7 +152,7 @@ struct Zip {
     reader: LogReader,
     operations_begun: bool,
     patience: Duration,
-    _held: Held,
+    _held: PoolPermit,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +173,7 @@ impl Zip {
         pieces: Pieces,
         reader: LogReader,
         patience: Duration,
-        held: Held,
+        held: PoolPermit,
     ) -> Self {
         files.reverse();
         let sink = Sink::default();

@@ -1,16 +1,16 @@
-//! Probes (operations, section 5). None is rate limited; none waits long.
+//! Probes (operations, section 5). None is rate limited; none waits long. Members are in alphabetical order.
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
 use axum::routing::get;
-use serde_json::json;
+use serde::Serialize;
 
+use super::codes;
 use super::encode;
-use super::error::ApiError;
+use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 
 /// Their paths.
@@ -18,18 +18,24 @@ pub(super) const PROBES: [&str; 4] = ["/health", "/livez", "/readyz", "/readyz/r
 /// A store answers its probe within two seconds; this is for one that does not keep its word.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(3);
 
-/// The routes.
-pub fn router() -> Router<AppState> {
-    Router::new()
-        .route("/health", get(health))
-        .route("/livez", get(alive))
-        .route("/readyz", get(ready))
-        .route("/readyz/reads", get(ready_for_reads))
+/// What a probe says.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Health {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    db: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    test_mode: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ws_connections: Option<usize>,
 }
 
 /// What answers while the server waits for its database: the process lives, and nothing else works.
 pub fn waiting_router() -> Router {
-    let waiting = || async { ApiError::unavailable("database unavailable, please retry", "waiting for the database") };
+    let waiting = || async { ApiError::from(codes::DATABASE_UNAVAILABLE).detail("waiting for the database") };
     let not_ready = || async { not_ready("waiting for the database") };
     Router::new()
         .route("/livez", get(alive))
@@ -53,35 +59,42 @@ async fn database_answers(state: &AppState) -> bool {
     }
 }
 
-async fn health(State(state): State<AppState>) -> Response {
+pub async fn health(State(state): State<AppState>) -> ApiResult {
     if database_answers(&state).await {
         let sockets = state.engine.notifier().sockets();
-        let mut body = json!({ "status": "ok", "db": "connected", "wsConnections": sockets });
-        if state.config.test_mode {
-            body["testMode"] = true.into();
-        }
-        encode::json(StatusCode::OK, &body)
+        encode::ok(&Health {
+            db: Some("connected"),
+            test_mode: state.config.test_mode,
+            ws_connections: Some(sockets),
+            ..ok()
+        })
     } else {
         unhealthy()
     }
 }
 
-fn unhealthy() -> Response {
-    let body = json!({ "status": "error", "db": "disconnected", "message": "Database not responsive" });
+fn ok() -> Health {
+    Health { status: "ok", ..Health::default() }
+}
+
+fn unhealthy() -> ApiResult {
+    let message = Some("Database not responsive");
+    let body = Health { db: Some("disconnected"), message, status: "error", ..Health::default() };
     encode::json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-fn not_ready(reason: &str) -> Response {
-    encode::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "error", "message": reason }))
+fn not_ready(reason: &'static str) -> ApiResult {
+    let body = Health { message: Some(reason), status: "error", ..Health::default() };
+    encode::json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
 /// The process runs. Says nothing about the database: restarting this process would not mend that.
-async fn alive() -> Response {
-    encode::json(StatusCode::OK, &json!({ "status": "ok" }))
+pub async fn alive() -> ApiResult {
+    encode::ok(&ok())
 }
 
 /// Every request is welcome: the database stores data and the server is not stopping.
-async fn ready(State(state): State<AppState>) -> Response {
+pub async fn ready(State(state): State<AppState>) -> ApiResult {
     if state.draining.is_cancelled() {
         return not_ready("shutting down");
     }
@@ -91,17 +104,17 @@ async fn ready(State(state): State<AppState>) -> Response {
     if state.engine.is_short_of_room() {
         return not_ready("the disk is full: new data is refused");
     }
-    encode::json(StatusCode::OK, &json!({ "status": "ok" }))
+    encode::ok(&ok())
 }
 
 /// Requests that only read are welcome: they are answered from memory, even while the database can't be reached. For
 /// balancers, which would otherwise turn away from every server at once.
-async fn ready_for_reads(State(state): State<AppState>) -> Response {
+pub async fn ready_for_reads(State(state): State<AppState>) -> ApiResult {
     if state.draining.is_cancelled() {
         return not_ready("shutting down");
     }
     if state.engine.trusts_memory() || database_answers(&state).await {
-        return encode::json(StatusCode::OK, &json!({ "status": "ok" }));
+        return encode::ok(&ok());
     }
     not_ready("database not responsive")
 }

@@ -1,11 +1,14 @@
 //! The HTTP face: extracts, limits, authenticates, decodes, calls the engine, encodes. No rule about data lives here.
 //!
 //! Order of work on a request: request id, time-out and log ([`observe`]) → security headers → cross-origin rules,
-//! preflights included → rate limit per address → authentication, *before* the body is read → body under caps →
-//! handler. Cross-origin rules stand before the rate limit so that the web app can read a refusal.
+//! preflights included → rate limit per address → authentication, *before* the body is read ([`admit`]) → body under
+//! caps → handler. Cross-origin rules stand before the rate limit so that the web app can read a refusal. What each step
+//! needs to know of a route is in the table of routes ([`route`]).
 
-pub mod account;
+mod account;
 pub mod address;
+mod address_limit;
+mod admit;
 mod allowance;
 mod answer;
 mod archives;
@@ -13,12 +16,14 @@ mod base;
 pub mod body;
 mod call;
 mod codecs;
+mod codes;
 pub mod cors;
-mod crowd;
-mod doors;
+
+mod connection_limits;
 pub mod encode;
 pub mod error;
 mod export;
+mod fields;
 pub mod headers;
 mod health;
 mod idle;
@@ -29,8 +34,10 @@ pub mod observe;
 mod outgoing;
 mod pace;
 mod pages;
+mod query;
 pub mod registrant;
 pub mod route;
+mod sender;
 mod serve;
 pub mod state;
 mod sync;
@@ -52,17 +59,7 @@ pub use state::AppState;
 
 /// The whole server: every route, and what surrounds all of them.
 pub fn router(state: AppState) -> Router {
-    let mut routes = Router::new()
-        .merge(pages::router())
-        .merge(sync::router())
-        .merge(health::router())
-        .merge(account::router())
-        .merge(archives::router())
-        .merge(export::router());
-    if state.config.test_mode {
-        routes = routes.merge(test_mode::router());
-    }
-    routes
+    route::router(state.config.test_mode)
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .layer(from_fn_with_state(state.clone(), surround))
@@ -74,7 +71,9 @@ pub fn router(state: AppState) -> Router {
 async fn surround(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let state = &state;
     observe::observed(state, request, async |request| {
-        let inner = async |request| throttle::throttled(state, request, next).await;
+        let handled = async |request| next.run(request).await;
+        let admitted = async |request| admit::admitted(state, request, handled).await;
+        let inner = async |request| throttle::throttled(state, request, admitted).await;
         headers::protected(state, request, async |request| cors::shared(state, request, inner).await).await
     })
     .await

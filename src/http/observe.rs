@@ -1,8 +1,8 @@
 //! One request from arrival to answer: its id, its time limit, its log line and its metrics.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::HttpBody as _;
@@ -16,7 +16,9 @@ use uuid::Uuid;
 
 use super::error::{ApiError, Failure};
 use super::health::PROBES;
+use super::route::{self, Access, BodyLimit, Route};
 use super::state::AppState;
+use crate::accounts::AuthUser;
 use crate::protocol::UserId;
 use crate::spans;
 use crate::telemetry::recent::{Recent, Request as Counted};
@@ -63,7 +65,8 @@ struct Progress {
 #[derive(Debug)]
 struct Inner {
     deadline: Instant,
-    user: AtomicI64,
+    route: Option<&'static Route>,
+    sender: OnceLock<AuthUser>,
     operations: AtomicU64,
     bytes: AtomicU64,
     progress: Mutex<Progress>,
@@ -74,10 +77,28 @@ struct Inner {
 pub struct Trace(Arc<Inner>);
 
 impl Trace {
-    fn new(deadline: Instant) -> Self {
+    fn new(deadline: Instant, route: Option<&'static Route>) -> Self {
         let progress = Mutex::new(Progress::new(Instant::now()));
-        let (user, operations, bytes) = (AtomicI64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(Inner { deadline, user, operations, bytes, progress }))
+        let (operations, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { deadline, route, sender: OnceLock::new(), operations, bytes, progress }))
+    }
+
+    /// The request's row in the table of routes; `None`: it has none.
+    #[must_use]
+    pub fn route(&self) -> Option<&'static Route> {
+        self.0.route
+    }
+
+    /// The right to use the route; what is not in the table asks for everything.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.0.route.map_or(Access::ProvenAdmin, |route| route.access)
+    }
+
+    /// The bound of the body.
+    #[must_use]
+    pub fn body_limit(&self) -> BodyLimit {
+        self.0.route.map_or(BodyLimit::NoBody, |route| route.body)
     }
 
     /// When the request's time is up.
@@ -92,8 +113,15 @@ impl Trace {
     }
 
     /// Says whose request it is.
-    pub fn set_user(&self, user: UserId) {
-        self.0.user.store(user, Ordering::Relaxed);
+    #[must_use]
+    pub fn set_sender(&self, sender: AuthUser) -> &AuthUser {
+        self.0.sender.get_or_init(|| sender)
+    }
+
+    /// Whose request it is, once [`super::admit`] has found out.
+    #[must_use]
+    pub fn sender(&self) -> Option<&AuthUser> {
+        self.0.sender.get()
     }
 
     /// Says how long its body is, unpacked.
@@ -107,7 +135,7 @@ impl Trace {
     }
 
     fn user(&self) -> Option<UserId> {
-        Some(self.0.user.load(Ordering::Relaxed)).filter(|user| *user != 0)
+        self.sender().map(|sender| sender.user_id)
     }
 
     /// Counts the request, which is over, with what the trace knows of it.
@@ -144,7 +172,7 @@ impl Progress {
 /// The request's trace; a request that did not come through [`observed`] gets one with the given time.
 #[must_use]
 pub fn trace(extensions: &axum::http::Extensions, handler_timeout: Duration) -> Trace {
-    extensions.get::<Trace>().cloned().unwrap_or_else(|| Trace::new(Instant::now() + handler_timeout))
+    extensions.get::<Trace>().cloned().unwrap_or_else(|| Trace::new(Instant::now() + handler_timeout, None))
 }
 
 fn request_id(headers: &HeaderMap) -> String {
@@ -181,21 +209,22 @@ fn method_label(method: &Method) -> &'static str {
 pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
     let started = Instant::now();
     let deadline = started + state.config.timeouts.handler;
-    let trace = Trace::new(deadline);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let row = route.as_ref().and_then(|route| route::find(request.method(), route.as_str()));
+    let trace = Trace::new(deadline, row);
     let id = request_id(request.headers());
     let method = method_label(request.method());
-    let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!("request", request_id = %id);
     let slow = state.config.timeouts.slow_request;
     let _running = state.meters.running();
     let recent = Arc::clone(&state.recent);
-    let mut given_up =
-        GivenUp { span: span.clone(), method, route, trace: trace.clone(), started, slow, recent, armed: true };
+    let mut abandon_guard =
+        AbandonGuard { span: span.clone(), method, route, trace: trace.clone(), started, slow, recent, armed: true };
     request.extensions_mut().insert(trace.clone());
     // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with
     // it.
     let caught = AssertUnwindSafe(next(request)).catch_unwind();
-    let traced = spans::request(method, given_up.route(), &id);
+    let traced = spans::request(method, abandon_guard.route(), &id);
     let served = tokio::time::timeout_at(deadline + DEADLINE_GRACE, caught).instrument(span.clone());
     // One layer less for every request that nobody traces.
     let served = if traced.is_disabled() { served.await } else { served.instrument(traced.clone()).await };
@@ -204,11 +233,11 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
         Ok(Err(_)) => ApiError::internal("panic").into_response(),
         Err(_) => ApiError::deadline().closing().into_response(),
     };
-    given_up.armed = false;
+    abandon_guard.armed = false;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let route = given_up.route();
+    let route = abandon_guard.route();
     let record = Record { method, route, status: response.status(), duration: started.elapsed(), trace: &trace };
     let failure = response.extensions().get::<Failure>().map(|failure| &*failure.0);
     spans::answered(&traced, record.status.as_u16(), trace.user());
@@ -221,7 +250,7 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
 }
 
 /// Writes a slow request down when the client hangs up before it is over: then nothing after the handler runs any more.
-struct GivenUp {
+struct AbandonGuard {
     span: tracing::Span,
     method: &'static str,
     route: Option<MatchedPath>,
@@ -232,13 +261,13 @@ struct GivenUp {
     armed: bool,
 }
 
-impl GivenUp {
+impl AbandonGuard {
     fn route(&self) -> &str {
         self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
     }
 }
 
-impl Drop for GivenUp {
+impl Drop for AbandonGuard {
     fn drop(&mut self) {
         if !self.armed {
             return;

@@ -27,7 +27,7 @@ use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::pace;
 use super::state::AppState;
-use crate::budget::{Held, SMALL_BYTES};
+use crate::budget::{PoolPermit, SMALL_BYTES};
 use crate::protocol::response::Text;
 use crate::protocol::{Seq, UserId};
 use crate::store::{LARGE_PAYLOAD_BYTES, Store, StoreError};
@@ -160,7 +160,7 @@ impl Pieces {
 /// Bytes that carry what they hold of a budget, wherever they wait.
 struct Leaving {
     bytes: Bytes,
-    _held: Arc<Held>,
+    _held: Arc<PoolPermit>,
 }
 
 impl AsRef<[u8]> for Leaving {
@@ -170,7 +170,7 @@ impl AsRef<[u8]> for Leaving {
 }
 
 /// Bytes that hold a part of a budget until the last of them is gone.
-pub fn leaving(bytes: Bytes, held: Arc<Held>) -> Bytes {
+pub fn leaving(bytes: Bytes, held: Arc<PoolPermit>) -> Bytes {
     Bytes::from_owner(Leaving { bytes, _held: held })
 }
 
@@ -178,7 +178,7 @@ pub fn leaving(bytes: Bytes, held: Arc<Held>) -> Bytes {
 ///
 /// # Errors
 /// 503 when the account, or all together, have too many answers that wait to be read; 500 when packing failed.
-pub async fn answer(state: &AppState, mut held: Held, mut parts: Parts, gzip: bool) -> ApiResult {
+pub async fn answer(state: &AppState, mut held: PoolPermit, mut parts: Parts, gzip: bool) -> ApiResult {
     let (here, there) = sizes(&parts);
     let account = held.account();
     if there == 0 && here <= SLICE_BYTES && parts.len() > 1 {
@@ -243,7 +243,7 @@ async fn pack_whole(state: &AppState, account: UserId, parts: &Parts, bytes: usi
 struct Sending {
     pieces: Pieces,
     packer: Option<GzEncoder<Vec<u8>>>,
-    held: Arc<Held>,
+    held: Arc<PoolPermit>,
     until: Instant,
     state: AppState,
     is_over: bool,

@@ -7,41 +7,25 @@
 //! session token that the browser keeps for this tab.
 
 use askama::Template;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::Response;
-use axum::routing::get;
 
-use super::encode;
+use super::encode::{self, no_store};
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use crate::config::{Config, RegistrationMode};
 use crate::language::Language;
 
-mod assets;
-mod legal;
-mod link;
+pub mod assets;
+pub mod legal;
+pub mod link;
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The page routes. Mount at the root.
-pub fn router() -> Router<AppState> {
-    Router::new()
-        .route("/", get(home))
-        .route("/index.html", get(home))
-        .route("/claim", get(invited))
-        .route("/invite", get(invited))
-        .route("/admin", get(admin))
-        .merge(assets::router())
-        .merge(legal::router())
-        .merge(link::router())
-}
-
 /// What the layout of every page needs.
-struct Frame {
+pub struct Frame {
     /// Where the page's style and scripts are.
     assets: String,
     /// What stays in the address when the language is changed, with a trailing `&`.
@@ -101,16 +85,16 @@ struct Notice {
     is_error: bool,
 }
 
-async fn home(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+pub async fn home(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
     front(&state, language(query.as_deref(), &headers), String::new())
 }
 
 /// The front page for somebody with an invitation.
-async fn invited(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+pub async fn invited(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
     let t = language(query.as_deref(), &headers);
     match parameter(query.unwrap_or_default().as_bytes(), "token") {
         Some(token) => Ok(no_store(front(&state, t, token)?)),
-        None => refuse(&state, t, &headers, "Token is required"),
+        None => refuse(&state, t, &headers, LinkFault::NoToken),
     }
 }
 
@@ -140,7 +124,7 @@ fn front(state: &AppState, t: Language, invite: String) -> ApiResult {
 }
 
 /// The administration's frame. Its contents come from endpoints that only administrators may call.
-async fn admin(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+pub async fn admin(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
     let t = language(query.as_deref(), &headers);
     html(StatusCode::OK, &Admin { t, frame: Frame::new(&state.config, String::new()) })
 }
@@ -155,28 +139,50 @@ fn html(status: StatusCode, page: &impl Template) -> ApiResult {
     Ok(response)
 }
 
+/// What is wrong with the link of a page.
+#[derive(Clone, Copy, Debug)]
+enum LinkFault {
+    NoToken,
+    Used,
+    Expired,
+}
+
+impl LinkFault {
+    /// The key of its text.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::NoToken => "refused.no-token",
+            Self::Used => "refused.used",
+            Self::Expired => "refused.expired",
+        }
+    }
+
+    /// What everybody but browsers gets, as the contract has it.
+    const fn plain(self) -> &'static str {
+        match self {
+            Self::NoToken => "Token is required",
+            Self::Used => "Verification failed: Invalid verification token",
+            Self::Expired => "Verification failed: Verification token has expired",
+        }
+    }
+}
+
 /// A page that says what is wrong with the request; a plain text for everybody but browsers (accounts contract, section
 /// 9).
-fn refuse(state: &AppState, t: Language, headers: &HeaderMap, error: &str) -> ApiResult {
+fn refuse(state: &AppState, t: Language, headers: &HeaderMap, fault: LinkFault) -> ApiResult {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !accept.contains("text/html") {
-        return Ok(no_store(encode::with_type(StatusCode::BAD_REQUEST, TEXT, Body::from(error.to_owned()))));
+        return Ok(no_store(encode::with_type(StatusCode::BAD_REQUEST, TEXT, Body::from(fault.plain()))));
     }
     let notice = Notice {
         t,
         frame: Frame::new(&state.config, String::new()),
         title: t.text("refused.title"),
         heading: t.text("refused.title"),
-        words: link::reason(t, error),
+        words: t.text(fault.key()).to_owned(),
         is_error: true,
     };
     Ok(no_store(html(StatusCode::BAD_REQUEST, &notice)?))
-}
-
-/// Forbids caching: the page or answer holds a token.
-fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// The language that the address names, else the one that the browser prefers.

@@ -1,16 +1,26 @@
-//! The table of routes: who may use each, whether they must have proven a short while ago who they are, and which limit
-//! its requests are counted under.
+//! The table of routes: each with its method, its path, the right to use it, the limit that counts its requests, the
+//! bound of its body, and its handler.
 //!
-//! Whoever handles a request with a token asks [`access`]; a test holds the table to the routes that there are. A route
-//! that is missing here asks for everything, and is counted with all others.
+//! The router is made from it, and [`super::admit`] and the limits read it, so that a route stands nowhere else. A new
+//! one is a row here and a handler; its class and its body are among those below. There is one time limit for all
+//! (`REQUEST_TIMEOUT_SECONDS`), so that the table has no column for it.
 
+use axum::Router;
 use axum::http::Method;
+use axum::routing::{MethodFilter, MethodRouter, on};
 
-use crate::config::{RateLimit, RateLimits};
+use super::account::{admin, credentials, invites, links, passkeys, profile, qr, sessions, step_up};
+use super::body::Caps;
+use super::pages::{assets, legal, link};
+use super::state::AppState;
+use super::{archives, export, health, pages, sync, test_mode, ws};
+use crate::config::{Limits, RateLimit, RateLimits};
 
-/// Makes the classes: each with the rule that counts for it.
+/// Makes the classes: each with the rule that counts for it, and with where it is counted. `together`: several processes
+/// count its requests exactly, which asks the database each time; for requests that hash passwords, send mail, replay
+/// or replace a data set. `apart`: each process allows its share.
 macro_rules! classes {
-    ($($(#[$doc:meta])* $name:ident: $rule:ident),+ $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident: $rule:ident $counting:ident),+ $(,)?) => {
         /// A group of requests that share a per-address limit (contract, section 2.4). Each class has counters of its own.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(missing_docs)]
@@ -29,97 +39,103 @@ macro_rules! classes {
                     $(Self::$name => limits.$rule),+
                 }
             }
+
+            /// Whether all processes count its requests together.
+            #[must_use]
+            pub const fn is_counted_together(self) -> bool {
+                match self {
+                    $(Self::$name => counting!($counting)),+
+                }
+            }
         }
     };
 }
 
-impl Class {
-    /// Whether several processes count its requests together, exactly, which asks the database each time: what hashes
-    /// passwords, sends mail, replays or replaces a data set. Of all others each process allows its share.
-    #[must_use]
-    pub const fn is_counted_together(self) -> bool {
-        !matches!(
-            self,
-            Self::Upload
-                | Self::Download
-                | Self::Status
-                | Self::Devices
-                | Self::RestorePoints
-                | Self::Socket
-                | Self::SocketTicket
-                | Self::Archives
-                | Self::Sessions
-                | Self::Admin
-                | Self::Other
-        )
-    }
+macro_rules! counting {
+    (together) => {
+        true
+    };
+    (apart) => {
+        false
+    };
 }
 
 classes! {
-    Upload: upload,
-    Download: download,
-    Snapshot: snapshot,
-    CurrentState: restore,
-    Status: status,
-    Devices: devices,
-    Wipe: wipe,
-    RestorePoints: restore_points,
-    Restore: restore,
-    Socket: ws,
-    Register: register,
-    Login: login,
-    VerifyEmail: verify_email,
-    RegisterMagicLink: sign_in,
-    RegisterPasskeyOptions: sign_in,
-    RegisterPasskeyVerify: sign_in,
-    LoginMagicLink: sign_in,
-    LoginMagicLinkVerify: sign_in,
-    LoginPasskeyOptions: sign_in,
-    LoginPasskeyVerify: sign_in,
-    RecoverPasskey: sign_in,
-    RecoverPasskeyOptions: sign_in,
-    RecoverPasskeyComplete: sign_in,
-    ForgotPassword: forgot_password,
-    ResetPassword: reset_password,
-    ChangePassword: credentials,
-    ChangeAddress: credentials,
-    ConfirmAddress: credentials,
-    StepUp: credentials,
-    ReplaceToken: replace_token,
-    DeleteAccount: delete_account,
-    Passkeys: credentials,
-    Invites: credentials,
-    Sessions: sessions,
-    SocketTicket: ws_ticket,
-    Admin: admin,
-    Archives: restore_points,
-    BringBack: wipe,
+    Upload: upload apart,
+    Download: download apart,
+    Snapshot: snapshot together,
+    CurrentState: restore together,
+    Status: status apart,
+    Devices: devices apart,
+    Wipe: wipe together,
+    RestorePoints: restore_points apart,
+    Restore: restore together,
+    Socket: ws apart,
+    Register: register together,
+    Login: login together,
+    VerifyEmail: verify_email together,
+    RegisterMagicLink: sign_in together,
+    RegisterPasskeyOptions: sign_in together,
+    RegisterPasskeyVerify: sign_in together,
+    LoginMagicLink: sign_in together,
+    LoginMagicLinkVerify: sign_in together,
+    LoginPasskeyOptions: sign_in together,
+    LoginPasskeyVerify: sign_in together,
+    RecoverPasskey: sign_in together,
+    RecoverPasskeyOptions: sign_in together,
+    RecoverPasskeyComplete: sign_in together,
+    ForgotPassword: forgot_password together,
+    ResetPassword: reset_password together,
+    ChangePassword: credentials together,
+    ChangeAddress: credentials together,
+    ConfirmAddress: credentials together,
+    StepUp: credentials together,
+    ReplaceToken: replace_token together,
+    DeleteAccount: delete_account together,
+    Passkeys: credentials together,
+    Invites: credentials together,
+    Sessions: sessions apart,
+    SocketTicket: ws_ticket apart,
+    Admin: admin apart,
+    Archives: restore_points apart,
+    BringBack: wipe together,
     /// Downloads of whole data sets.
-    Export: restore,
+    Export: restore together,
     /// Everything without a limit of its own, unknown paths included.
-    Other: other,
+    Other: other apart,
 }
 
-/// Who may use a route.
+/// The right to use a route. [`super::admit`] checks it before the handler runs, the proof excepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody; or whoever has the one-time token in the body.
+    /// Everybody. Some routes want a one-time token in the body.
     Everybody,
-    /// Whoever has an account's token.
+    /// An account's token.
     Account,
-    /// The same, having proven a short while ago, or in this request, who they are.
+    /// The same, checked after the body: so did the old server (accounts contract, section 1.1).
+    AccountAfterBody,
+    /// An account's token and a recent proof of identity, in the session or in this request. The handler takes
+    /// [`super::sender::SteppedUp`].
     Proven,
-    /// An administrator.
+    /// The same, checked after the body.
+    ProvenAfterBody,
+    /// An administrator's token.
     Admin,
-    /// An administrator, having proven it.
+    /// An administrator's token and a recent proof.
     ProvenAdmin,
-    /// Whoever has a token in the address. Answers after the upgrade.
+    /// A token in the address, checked after the upgrade.
     Socket,
     /// Everybody, in test mode only.
     Test,
 }
 
 impl Access {
+    /// Whether the request must show an account's token in the usual header.
+    #[must_use]
+    pub const fn wants_token(self) -> bool {
+        !matches!(self, Self::Everybody | Self::Socket | Self::Test)
+    }
+
     /// Whether it must be an administrator.
     #[must_use]
     pub const fn wants_admin(self) -> bool {
@@ -129,175 +145,190 @@ impl Access {
     /// Whether a token alone is not enough.
     #[must_use]
     pub const fn wants_proof(self) -> bool {
-        matches!(self, Self::Proven | Self::ProvenAdmin)
-    }
-}
-
-/// A request's method, as far as there are routes for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Verb {
-    /// And `HEAD`.
-    Get,
-    Post,
-    Patch,
-    Delete,
-}
-
-impl Verb {
-    fn of(method: &Method) -> Option<Self> {
-        Some(match *method {
-            Method::GET | Method::HEAD => Self::Get,
-            Method::POST => Self::Post,
-            Method::PATCH => Self::Patch,
-            Method::DELETE => Self::Delete,
-            _ => return None,
-        })
+        matches!(self, Self::Proven | Self::ProvenAfterBody | Self::ProvenAdmin)
     }
 
-    /// The method's name.
+    /// Whether the body is judged before the token.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn is_after_body(self) -> bool {
+        matches!(self, Self::AccountAfterBody | Self::ProvenAfterBody)
+    }
+}
+
+/// The bound of a route's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLimit {
+    /// None is read.
+    NoBody,
+    /// A few members: 64 KiB. The contract allows 20 MiB; no account request needs more than a few KiB, and a parsed value
+    /// may take forty times the room of its text.
+    Small,
+    /// A page's form with a token and a password, twice: 8 KiB.
+    Form,
+    /// Uploaded operations, as configured.
+    Operations,
+    /// An uploaded full state, as configured.
+    Snapshot,
+}
+
+impl BodyLimit {
+    /// Bytes on the wire and after inflating.
+    #[must_use]
+    pub const fn caps(self, limits: &Limits) -> Caps {
         match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
+            Self::NoBody => Caps::plain(0),
+            Self::Small => Caps::plain(64 * 1024),
+            Self::Form => Caps::plain(8 * 1024),
+            Self::Operations => Caps { wire: limits.upload_body_bytes, inflated: limits.upload_inflated_bytes },
+            Self::Snapshot => Caps { wire: limits.snapshot_body_bytes, inflated: limits.snapshot_inflated_bytes },
         }
     }
 }
 
 /// A route.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
+#[derive(Clone, Debug)]
 pub struct Route {
-    pub verb: Verb,
+    /// `GET` stands for `HEAD` as well.
+    pub method: Method,
     /// As the router has it.
     pub path: &'static str,
+    /// Who may use it.
     pub access: Access,
-    /// `None`: never counted.
+    /// The limit that counts its requests; `None`: never counted.
     pub class: Option<Class>,
+    /// The bound of its body.
+    pub body: BodyLimit,
+    service: fn() -> MethodRouter<AppState>,
 }
 
-const fn row(verb: Verb, path: &'static str, access: Access, class: Class) -> Route {
-    Route { verb, path, access, class: Some(class) }
+macro_rules! class {
+    (Uncounted) => {
+        None
+    };
+    ($class:ident) => {
+        Some(Class::$class)
+    };
 }
 
-const fn uncounted(verb: Verb, path: &'static str, access: Access) -> Route {
-    Route { verb, path, access, class: None }
+macro_rules! routes {
+    ($($method:ident $path:literal $access:ident $class:ident $body:ident $handler:expr;)+) => {
+        /// Every route; those that are asked for most come first.
+        pub static ROUTES: &[Route] = &[
+            $(Route {
+                method: Method::$method,
+                path: $path,
+                access: Access::$access,
+                class: class!($class),
+                body: BodyLimit::$body,
+                service: || on(MethodFilter::$method, $handler),
+            }),+
+        ];
+    };
 }
 
-use Access::{Account, Admin, Everybody, Proven, ProvenAdmin, Socket, Test};
-use Verb::{Delete, Get, Patch, Post};
-
-/// Every route; those that are asked for most come first.
-pub const ROUTES: &[Route] = &[
-    row(Get, "/api/sync/ops", Account, Class::Download),
-    row(Post, "/api/sync/ops", Account, Class::Upload),
-    row(Get, "/api/sync/status", Account, Class::Status),
-    row(Get, "/api/sync/ws", Socket, Class::Socket),
-    row(Post, "/api/sync/snapshot", Account, Class::Snapshot),
-    row(Get, "/api/sync/snapshot", Account, Class::CurrentState),
-    row(Get, "/api/sync/devices", Account, Class::Devices),
-    row(Delete, "/api/sync/data", Account, Class::Wipe),
-    row(Get, "/api/sync/restore-points", Account, Class::RestorePoints),
-    row(Get, "/api/sync/restore/{server_seq}", Account, Class::Restore),
-    row(Post, "/api/sync/ws-ticket", Account, Class::SocketTicket),
-    row(Get, "/api/sync/archives", Account, Class::Archives),
-    row(Get, "/api/sync/archives/{id}", Account, Class::Export),
-    row(Post, "/api/sync/archives/{id}/restore", Account, Class::BringBack),
-    row(Post, "/api/login", Everybody, Class::Login),
-    row(Post, "/api/login/magic-link", Everybody, Class::LoginMagicLink),
-    row(Post, "/api/login/magic-link/verify", Everybody, Class::LoginMagicLinkVerify),
-    row(Post, "/api/login/passkey/options", Everybody, Class::LoginPasskeyOptions),
-    row(Post, "/api/login/passkey/verify", Everybody, Class::LoginPasskeyVerify),
-    row(Post, "/api/register", Everybody, Class::Register),
-    row(Post, "/api/register/magic-link", Everybody, Class::RegisterMagicLink),
-    row(Post, "/api/register/passkey/options", Everybody, Class::RegisterPasskeyOptions),
-    row(Post, "/api/register/passkey/verify", Everybody, Class::RegisterPasskeyVerify),
-    row(Post, "/api/verify-email", Everybody, Class::VerifyEmail),
-    row(Post, "/api/recover/passkey", Everybody, Class::RecoverPasskey),
-    row(Post, "/api/recover/passkey/options", Everybody, Class::RecoverPasskeyOptions),
-    row(Post, "/api/recover/passkey/complete", Everybody, Class::RecoverPasskeyComplete),
-    row(Post, "/api/forgot-password", Everybody, Class::ForgotPassword),
-    row(Post, "/api/reset-password", Everybody, Class::ResetPassword),
+routes! {
+    // method path                                         right            limit                  body       handler
+    GET    "/api/sync/ops"                                        Account          Download               NoBody     sync::download;
+    POST   "/api/sync/ops"                                        Account          Upload                 Operations sync::upload;
+    GET    "/api/sync/status"                                     Account          Status                 NoBody     sync::status;
+    GET    "/api/sync/ws"                                         Socket           Socket                 NoBody     ws::upgrade;
+    POST   "/api/sync/snapshot"                                   Account          Snapshot               Snapshot   sync::upload_snapshot;
+    GET    "/api/sync/snapshot"                                   Account          CurrentState           NoBody     sync::current_state;
+    GET    "/api/sync/devices"                                    Account          Devices                NoBody     sync::devices;
+    DELETE "/api/sync/data"                                       Account          Wipe                   NoBody     sync::wipe;
+    GET    "/api/sync/restore-points"                             Account          RestorePoints          NoBody     sync::restore_points;
+    GET    "/api/sync/restore/{server_seq}"                       Account          Restore                NoBody     sync::restore;
+    POST   "/api/sync/ws-ticket"                                  Account          SocketTicket           Small      sessions::ticket;
+    GET    "/api/sync/archives"                                   Account          Archives               NoBody     archives::list;
+    GET    "/api/sync/archives/{id}"                              Account          Export                 NoBody     archives::download;
+    POST   "/api/sync/archives/{id}/restore"                      Account          BringBack              NoBody     archives::bring_back;
+    POST   "/api/login"                                           Everybody        Login                  Small      credentials::login;
+    POST   "/api/login/magic-link"                                Everybody        LoginMagicLink         Small      links::request_login;
+    POST   "/api/login/magic-link/verify"                         Everybody        LoginMagicLinkVerify   Small      links::login;
+    POST   "/api/login/passkey/options"                           Everybody        LoginPasskeyOptions    Small      passkeys::login_options;
+    POST   "/api/login/passkey/verify"                            Everybody        LoginPasskeyVerify     Small      passkeys::login;
+    POST   "/api/register"                                        Everybody        Register               Small      credentials::register;
+    POST   "/api/register/magic-link"                             Everybody        RegisterMagicLink      Small      links::register;
+    POST   "/api/register/passkey/options"                        Everybody        RegisterPasskeyOptions Small      passkeys::register_options;
+    POST   "/api/register/passkey/verify"                         Everybody        RegisterPasskeyVerify  Small      passkeys::register;
+    POST   "/api/verify-email"                                    Everybody        VerifyEmail            Small      credentials::verify_email;
+    POST   "/api/recover/passkey"                                 Everybody        RecoverPasskey         Small      passkeys::request_recovery;
+    POST   "/api/recover/passkey/options"                         Everybody        RecoverPasskeyOptions  Small      passkeys::recovery_options;
+    POST   "/api/recover/passkey/complete"                        Everybody        RecoverPasskeyComplete Small      passkeys::recover;
+    POST   "/api/forgot-password"                                 Everybody        ForgotPassword         Small      links::forgot_password;
+    POST   "/api/reset-password"                                  Everybody        ResetPassword          Small      links::reset_password;
     // Released clients send it with nothing but their token. It proves nothing, and what comes out of it is no fresher.
-    row(Post, "/api/replace-token", Account, Class::ReplaceToken),
-    row(Get, "/api/account", Account, Class::Other),
-    row(Delete, "/api/account", Proven, Class::DeleteAccount),
-    row(Get, "/api/account/export", Account, Class::Export),
-    row(Get, "/api/account/qr", Account, Class::Other),
-    row(Get, "/api/account/security-log", Account, Class::Sessions),
-    row(Post, "/api/account/step-up", Account, Class::StepUp),
-    row(Post, "/api/account/step-up/options", Account, Class::StepUp),
-    row(Post, "/api/account/password", Proven, Class::ChangePassword),
-    row(Post, "/api/account/email", Proven, Class::ChangeAddress),
-    row(Post, "/api/account/email/verify", Everybody, Class::ConfirmAddress),
-    row(Post, "/api/account/email/undo", Everybody, Class::ConfirmAddress),
-    row(Get, "/api/sessions", Account, Class::Sessions),
-    row(Post, "/api/sessions/revoke-others", Account, Class::Sessions),
-    row(Patch, "/api/sessions/{id}", Account, Class::Sessions),
-    row(Delete, "/api/sessions/{id}", Account, Class::Sessions),
-    row(Get, "/api/passkeys", Account, Class::Passkeys),
-    row(Post, "/api/passkeys/options", Proven, Class::Passkeys),
+    POST   "/api/replace-token"                                   AccountAfterBody ReplaceToken           Small      credentials::replace_token;
+    GET    "/api/account"                                         Account          Other                  NoBody     profile::facts;
+    DELETE "/api/account"                                         ProvenAfterBody  DeleteAccount          Small      profile::delete;
+    GET    "/api/account/export"                                  Account          Export                 NoBody     export::export;
+    GET    "/api/account/qr"                                      Account          Other                  NoBody     qr::token_as_qr;
+    GET    "/api/account/security-log"                            Account          Sessions               NoBody     profile::security_log;
+    POST   "/api/account/step-up"                                 Account          StepUp                 Small      step_up::step_up;
+    POST   "/api/account/step-up/options"                         Account          StepUp                 Small      step_up::options;
+    POST   "/api/account/password"                                Proven           ChangePassword         Small      profile::change_password;
+    POST   "/api/account/email"                                   Proven           ChangeAddress          Small      profile::request_address_change;
+    POST   "/api/account/email/verify"                            Everybody        ConfirmAddress         Small      profile::change_address;
+    POST   "/api/account/email/undo"                              Everybody        ConfirmAddress         Small      profile::undo_address;
+    GET    "/api/sessions"                                        Account          Sessions               NoBody     sessions::list;
+    POST   "/api/sessions/revoke-others"                          Account          Sessions               Small      sessions::revoke_others;
+    PATCH  "/api/sessions/{id}"                                   Account          Sessions               Small      sessions::rename;
+    DELETE "/api/sessions/{id}"                                   Account          Sessions               Small      sessions::revoke;
+    GET    "/api/passkeys"                                        Account          Passkeys               NoBody     passkeys::list;
+    POST   "/api/passkeys/options"                                Proven           Passkeys               Small      passkeys::add_options;
     // The challenge was given to this session when it had proven who it is.
-    row(Post, "/api/passkeys/verify", Account, Class::Passkeys),
-    row(Patch, "/api/passkeys/{id}", Account, Class::Passkeys),
-    row(Delete, "/api/passkeys/{id}", Proven, Class::Passkeys),
-    row(Get, "/api/invites", Admin, Class::Invites),
-    row(Post, "/api/invites", ProvenAdmin, Class::Invites),
-    row(Delete, "/api/invites/{id}", ProvenAdmin, Class::Invites),
-    row(Get, "/api/admin/users", Admin, Class::Admin),
-    row(Get, "/api/admin/users/{id}", Admin, Class::Admin),
-    row(Patch, "/api/admin/users/{id}", ProvenAdmin, Class::Admin),
-    row(Delete, "/api/admin/users/{id}", ProvenAdmin, Class::Admin),
-    row(Post, "/api/admin/users/{id}/revoke", ProvenAdmin, Class::Admin),
-    row(Get, "/api/admin/server", Admin, Class::Admin),
-    row(Get, "/api/admin/diagnostics", Admin, Class::Admin),
-    row(Get, "/", Everybody, Class::Other),
-    row(Get, "/index.html", Everybody, Class::Other),
-    row(Get, "/claim", Everybody, Class::Other),
-    row(Get, "/invite", Everybody, Class::Other),
-    row(Get, "/admin", Everybody, Class::Other),
-    row(Get, "/verify-email", Everybody, Class::Other),
-    row(Post, "/verify-email", Everybody, Class::VerifyEmail),
-    row(Get, "/magic-login", Everybody, Class::Other),
-    row(Get, "/recover-passkey", Everybody, Class::Other),
-    row(Get, "/reset-password", Everybody, Class::Other),
-    row(Get, "/change-email", Everybody, Class::Other),
-    row(Get, "/undo-email", Everybody, Class::Other),
-    row(Get, "/privacy.html", Everybody, Class::Other),
-    row(Get, "/terms.html", Everybody, Class::Other),
-    row(Get, "/assets/{version}/{name}", Everybody, Class::Other),
-    row(Get, "/favicon.ico", Everybody, Class::Other),
-    uncounted(Get, "/health", Everybody),
-    uncounted(Get, "/livez", Everybody),
-    uncounted(Get, "/readyz", Everybody),
-    uncounted(Get, "/readyz/reads", Everybody),
-    uncounted(Post, "/api/test/create-user", Test),
-    uncounted(Post, "/api/test/cleanup", Test),
-    uncounted(Delete, "/api/test/user/{user_id}", Test),
-    uncounted(Get, "/api/test/user/{user_id}/ops", Test),
-    uncounted(Post, "/api/test/user/{user_id}/legacy-plaintext-ops", Test),
-    uncounted(Delete, "/api/test/user/{user_id}/ops-after/{server_seq}", Test),
-];
-
-fn find(method: &Method, path: Option<&str>) -> Option<&'static Route> {
-    let (verb, path) = (Verb::of(method)?, path?);
-    ROUTES.iter().find(|route| route.path == path && route.verb == verb)
+    POST   "/api/passkeys/verify"                                 Account          Passkeys               Small      passkeys::add;
+    PATCH  "/api/passkeys/{id}"                                   Account          Passkeys               Small      passkeys::rename;
+    DELETE "/api/passkeys/{id}"                                   Proven           Passkeys               Small      passkeys::remove;
+    GET    "/api/invites"                                         Admin            Invites                NoBody     invites::list;
+    POST   "/api/invites"                                         ProvenAdmin      Invites                Small      invites::invite;
+    DELETE "/api/invites/{id}"                                    ProvenAdmin      Invites                Small      invites::take_back;
+    GET    "/api/admin/users"                                     Admin            Admin                  NoBody     admin::list;
+    GET    "/api/admin/users/{id}"                                Admin            Admin                  NoBody     admin::show;
+    PATCH  "/api/admin/users/{id}"                                ProvenAdmin      Admin                  Small      admin::change;
+    DELETE "/api/admin/users/{id}"                                ProvenAdmin      Admin                  Small      admin::delete;
+    POST   "/api/admin/users/{id}/revoke"                         ProvenAdmin      Admin                  Small      admin::revoke;
+    GET    "/api/admin/server"                                    Admin            Admin                  NoBody     admin::server::facts;
+    GET    "/api/admin/diagnostics"                               Admin            Admin                  NoBody     admin::diagnostics::all;
+    GET    "/"                                                    Everybody        Other                  NoBody     pages::home;
+    GET    "/index.html"                                          Everybody        Other                  NoBody     pages::home;
+    GET    "/claim"                                               Everybody        Other                  NoBody     pages::invited;
+    GET    "/invite"                                              Everybody        Other                  NoBody     pages::invited;
+    GET    "/admin"                                               Everybody        Other                  NoBody     pages::admin;
+    GET    "/verify-email"                                        Everybody        Other                  NoBody     link::verify_email;
+    POST   "/verify-email"                                        Everybody        VerifyEmail            Form       link::verify_email_confirmed;
+    GET    "/magic-login"                                         Everybody        Other                  NoBody     link::page::<link::MagicLogin>;
+    GET    "/recover-passkey"                                     Everybody        Other                  NoBody     link::page::<link::RecoverPasskey>;
+    GET    "/reset-password"                                      Everybody        Other                  NoBody     link::page::<link::ResetPassword>;
+    GET    "/change-email"                                        Everybody        Other                  NoBody     link::page::<link::ChangeEmail>;
+    GET    "/undo-email"                                          Everybody        Other                  NoBody     link::page::<link::UndoEmail>;
+    GET    "/privacy.html"                                        Everybody        Other                  NoBody     legal::privacy;
+    GET    "/terms.html"                                          Everybody        Other                  NoBody     legal::terms;
+    GET    "/assets/{version}/{name}"                             Everybody        Other                  NoBody     assets::serve;
+    GET    "/favicon.ico"                                         Everybody        Other                  NoBody     assets::icon;
+    GET    "/health"                                              Everybody        Uncounted              NoBody     health::health;
+    GET    "/livez"                                               Everybody        Uncounted              NoBody     health::alive;
+    GET    "/readyz"                                              Everybody        Uncounted              NoBody     health::ready;
+    GET    "/readyz/reads"                                        Everybody        Uncounted              NoBody     health::ready_for_reads;
+    POST   "/api/test/create-user"                                Test             Uncounted              Small      test_mode::create_user;
+    POST   "/api/test/cleanup"                                    Test             Uncounted              NoBody     test_mode::cleanup;
+    DELETE "/api/test/user/{user_id}"                             Test             Uncounted              NoBody     test_mode::delete_user;
+    GET    "/api/test/user/{user_id}/ops"                         Test             Uncounted              NoBody     test_mode::newest_ops;
+    POST   "/api/test/user/{user_id}/legacy-plaintext-ops"        Test             Uncounted              Small      test_mode::seed_plaintext;
+    DELETE "/api/test/user/{user_id}/ops-after/{server_seq}"      Test             Uncounted              NoBody     test_mode::delete_ops_after;
 }
 
-/// Who may send a request to the route with this path template.
-#[must_use]
-pub fn access(method: &Method, path: Option<&str>) -> Access {
-    find(method, path).map_or(ProvenAdmin, |route| route.access)
+/// The router of every route; those of test mode only if it is on.
+pub(super) fn router(test_mode: bool) -> Router<AppState> {
+    let routes = ROUTES.iter().filter(|route| test_mode || route.access != Access::Test);
+    routes.fold(Router::new(), |router, route| router.route(route.path, (route.service)()))
 }
 
-/// The class of a request to the route with this path template; `None` is never counted: probes, and the routes that only
-/// exist in test mode.
+/// The route of a request with this path template.
 #[must_use]
-pub fn class(method: &Method, path: Option<&str>) -> Option<Class> {
-    find(method, path).map_or(Some(Class::Other), |route| route.class)
+pub fn find(method: &Method, path: &str) -> Option<&'static Route> {
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    ROUTES.iter().find(|route| route.path == path && route.method == *method)
 }
 
 #[cfg(test)]
@@ -312,30 +343,19 @@ mod tests {
     }
 
     #[test]
-    fn probes_are_not_counted_and_unknown_paths_are() {
-        assert_eq!(class(&Method::GET, Some("/health")), None);
-        assert_eq!(class(&Method::POST, Some("/api/test/cleanup")), None);
-        assert_eq!(class(&Method::GET, None), Some(Class::Other));
+    fn methods_of_one_path_are_routes_of_their_own() {
+        let class = |method, path| find(&method, path).map(|route| route.class);
+        assert_eq!(class(Method::POST, "/api/sync/ops"), Some(Some(Class::Upload)));
+        assert_eq!(class(Method::HEAD, "/api/sync/ops"), Some(Some(Class::Download)));
+        assert_eq!(class(Method::GET, "/health"), Some(None), "probes are not counted");
+        assert_eq!(class(Method::PUT, "/api/sync/ops"), None);
     }
 
-    #[test]
-    fn methods_of_one_path_are_counted_apart() {
-        assert_eq!(class(&Method::POST, Some("/api/sync/ops")), Some(Class::Upload));
-        assert_eq!(class(&Method::HEAD, Some("/api/sync/ops")), Some(Class::Download));
-        assert_eq!(class(&Method::PUT, Some("/api/sync/ops")), Some(Class::Other));
-    }
-
-    #[test]
-    fn what_is_not_in_the_table_asks_for_everything() {
-        assert_eq!(access(&Method::POST, Some("/api/new")), ProvenAdmin);
-        assert_eq!(access(&Method::PUT, Some("/api/account")), ProvenAdmin);
-    }
-
-    /// Whose handlers authenticate by [`crate::http`]'s `Call`, which knows tokens only.
+    /// Their handlers take [`crate::http`]'s `Call`, which knows tokens only.
     #[test]
     fn routes_of_the_app_want_a_token_and_nothing_else() {
         for route in ROUTES.iter().filter(|route| route.path.starts_with("/api/sync/")) {
-            assert!(matches!(route.access, Account | Socket), "{route:?}");
+            assert!(matches!(route.access, Access::Account | Access::Socket), "{route:?}");
         }
     }
 }

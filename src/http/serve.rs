@@ -27,7 +27,10 @@ use tower::ServiceExt as _;
 
 use super::address::Peer;
 use super::base;
-use super::doors::{Bounds, Connection, Doors, MAX_HEAD_BYTES, Place, Watched, Welcome};
+use super::codes;
+use super::connection_limits::{
+    Admission, Bounds, Connection, ConnectionLimits, ConnectionPermit, MAX_HEAD_BYTES, Watched,
+};
 use super::error::ApiError;
 use super::health::PROBES;
 use super::idle::IdleLimit;
@@ -41,7 +44,7 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 /// A request's head has to arrive within this time, from its first byte on. A connection on which nothing comes ends with
 /// `SOCKET_TIMEOUT_SECONDS`, or when its place is needed: proxies keep such connections for later requests.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// Who was told to go, and takes no answer, is cut off after this time.
+/// An evicted connection whose client takes no answer is cut after this time.
 const LEAVING_TIME: Duration = Duration::from_secs(1);
 /// How long a connection to the metrics listener may be silent.
 const METRICS_SILENCE: Duration = Duration::from_secs(30);
@@ -61,11 +64,11 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
     let room = state.room;
     let bounds = Bounds { most: room.connections, spare: SPARE_CONNECTIONS, per_address: room.connections_per_address };
     let trusted = state.config.trusted_proxies.clone();
-    let doors = Doors::new("http", bounds, move |peer| trusted.trusts(peer));
+    let limits = ConnectionLimits::new("http", bounds, move |peer| trusted.trusts(peer));
     let router = super::router(state.clone());
     let base_path = state.config.base_path().into();
     let connections =
-        Connections::new("http", router, doors, base_path, state.config.timeouts.socket, state.draining.clone());
+        Connections::new("http", router, limits, base_path, state.config.timeouts.socket, state.draining.clone());
     tracing::debug!(%address, "accepting connections");
     let told_to_stop = async {
         shutdown.cancelled().await;
@@ -103,8 +106,8 @@ pub async fn serve_few(
 ) -> io::Result<()> {
     listener.local_addr()?;
     let bounds = Bounds { most: METRICS_CONNECTIONS, spare: METRICS_SPARE, per_address: METRICS_CONNECTIONS };
-    let doors = Doors::new(name, bounds, |_| true);
-    let connections = Connections::new(name, router, doors, "".into(), METRICS_SILENCE, shutdown.clone());
+    let limits = ConnectionLimits::new(name, bounds, |_| true);
+    let connections = Connections::new(name, router, limits, "".into(), METRICS_SILENCE, shutdown.clone());
     connections.accept(&listener, shutdown.cancelled()).await;
     drop(listener);
     connections.finish.cancel();
@@ -118,7 +121,7 @@ pub async fn serve_few(
 /// Connections that are being served.
 struct Connections {
     router: Router,
-    doors: Arc<Doors>,
+    limits: Arc<ConnectionLimits>,
     /// The path under which users reach the server, or nothing.
     base_path: Arc<str>,
     silence: Duration,
@@ -137,14 +140,14 @@ impl Connections {
     fn new(
         name: &'static str,
         router: Router,
-        doors: Arc<Doors>,
+        limits: Arc<ConnectionLimits>,
         base_path: Arc<str>,
         silence: Duration,
         leaving: CancellationToken,
     ) -> Self {
         Self {
             router,
-            doors,
+            limits,
             base_path,
             silence,
             leaving,
@@ -167,8 +170,8 @@ impl Connections {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    if let Some((place, welcome)) = self.doors.enter(peer.ip()).await {
-                        self.start(stream, peer, place, welcome);
+                    if let Some((permit, admission)) = self.limits.admit(peer.ip()).await {
+                        self.start(stream, peer, permit, admission);
                     }
                 }
                 // Who has gone again before it was let in.
@@ -178,14 +181,14 @@ impl Connections {
                         tracing::warn!(%error, "a connection could not be accepted");
                         logged_at = Some(Instant::now());
                     }
-                    self.doors.out_of_files();
+                    self.limits.out_of_files();
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    fn start(&self, stream: TcpStream, peer: SocketAddr, place: Place, welcome: Welcome) {
+    fn start(&self, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit, admission: Admission) {
         // Answers are written whole; waiting for more to send along only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it was served");
@@ -195,19 +198,19 @@ impl Connections {
         if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
             tracing::debug!(%error, "the system decides how much of an answer it keeps");
         }
-        let guest = Arc::clone(place.connection());
-        let io = TokioIo::new(Watched::new(IdleLimit::new(stream, self.silence), place));
+        let tracked = Arc::clone(permit.connection());
+        let io = TokioIo::new(Watched::new(IdleLimit::new(stream, self.silence), permit));
         let router = self.router.clone();
         let leaving = self.leaving.clone();
         let refused_busy = self.refused_busy.clone();
-        let asking = Arc::clone(&guest);
+        let asking = Arc::clone(&tracked);
         let base_path = Arc::clone(&self.base_path);
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             asking.asked();
             let connection = Arc::clone(&asking);
             let mut request = request.map(Body::new);
             let slash = base::strip(&mut request, &base_path);
-            let is_refused = welcome == Welcome::ProbesOnly && !PROBES.contains(&request.uri().path());
+            let is_refused = admission == Admission::ProbesOnly && !PROBES.contains(&request.uri().path());
             request.extensions_mut().insert(Peer(peer.ip(), Some(Arc::clone(&asking))));
             let (answer, leaving) = (router.clone().oneshot(request), leaving.clone());
             if is_refused {
@@ -225,7 +228,7 @@ impl Connections {
                     return Ok(answer.map(|body| Answer { body, connection: None }));
                 }
                 // The next request must not race with the connection's end.
-                if leaving.is_cancelled() || welcome == Welcome::ProbesOnly {
+                if leaving.is_cancelled() || admission == Admission::ProbesOnly {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, connection: Some(connection) }))
@@ -239,7 +242,7 @@ impl Connections {
             .serve_connection(io, service)
             .with_upgrades();
         let attended = Attended {
-            guest,
+            tracked,
             head_time: HEAD_TIME.min(self.silence),
             finish: self.finish.clone(),
             slow_heads: self.slow_heads.clone(),
@@ -247,13 +250,13 @@ impl Connections {
         self.running.spawn(self.cut.clone().run_until_cancelled_owned(async move {
             let mut connection = pin!(connection);
             // What the system has already received, but not yet reported, is heard first.
-            let mut told = pin!(async {
-                attended.guest.told_to_leave().await;
-                let is_in_head = attended.guest.head_since().is_some();
+            let mut eviction = pin!(async {
+                attended.tracked.evicted().await;
+                let is_in_head = attended.tracked.head_since().is_some();
                 yield_now().await;
                 is_in_head
             });
-            let mut is_told = false;
+            let mut is_evicted = false;
             let mut is_finishing = false;
             let mut look_at = Instant::now() + attended.head_time;
             loop {
@@ -269,15 +272,15 @@ impl Connections {
                         is_finishing = true;
                         connection.as_mut().graceful_shutdown();
                     }
-                    was_in_head = told.as_mut(), if !is_told => {
-                        is_told = true;
-                        if was_in_head && !attended.guest.is_busy() {
+                    was_in_head = eviction.as_mut(), if !is_evicted => {
+                        is_evicted = true;
+                        if was_in_head && !attended.tracked.is_busy() {
                             return;
                         }
                         connection.as_mut().graceful_shutdown();
                         look_at = Instant::now() + LEAVING_TIME;
                     }
-                    () = sleep_until(look_at) => match attended.look(is_told) {
+                    () = sleep_until(look_at) => match attended.look(is_evicted) {
                         Some(later) => look_at = later,
                         None => return,
                     },
@@ -289,7 +292,7 @@ impl Connections {
 
 /// A connection as its task sees it.
 struct Attended {
-    guest: Arc<Connection>,
+    tracked: Arc<Connection>,
     head_time: Duration,
     finish: CancellationToken,
     slow_heads: Counter,
@@ -297,15 +300,15 @@ struct Attended {
 
 impl Attended {
     /// When to look again; `None`: its time is up.
-    fn look(&self, is_told: bool) -> Option<Instant> {
+    fn look(&self, is_evicted: bool) -> Option<Instant> {
         let now = Instant::now();
-        match self.guest.head_since() {
+        match self.tracked.head_since() {
             Some(since) if since + self.head_time <= now => {
                 self.slow_heads.increment(1);
                 None
             }
             Some(since) => Some(since + self.head_time),
-            None if is_told && !self.guest.is_busy() => None,
+            None if is_evicted && !self.tracked.is_busy() => None,
             None => Some(now + self.head_time),
         }
     }
@@ -313,7 +316,7 @@ impl Attended {
 
 /// The answer when there is room for probes only. Any page may read it.
 fn busy() -> Response {
-    let error = ApiError::unavailable("server busy, please retry", "all connections are taken");
+    let error = ApiError::from(codes::BUSY).detail("all connections are taken");
     let mut answer = error.into_response();
     answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     answer

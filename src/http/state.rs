@@ -8,9 +8,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::address;
+use super::address_limit::AddressLimit;
 use super::codecs::Codecs;
 use super::cors::CorsPolicy;
-use super::crowd::Crowd;
 use super::headers::SecurityHeaders;
 use super::limits::{FixedWindow, Verdict, share};
 use super::meter::Meters;
@@ -226,7 +226,7 @@ pub struct Shared {
     /// Places for sockets, of the whole process.
     pub sockets: Arc<Semaphore>,
     /// Who has them.
-    pub sockets_by_address: Arc<Crowd>,
+    pub sockets_by_address: Arc<AddressLimit>,
     /// Cancelled when the server begins to stop: it is not ready any more.
     pub draining: CancellationToken,
     /// When the server began.
@@ -264,7 +264,7 @@ impl AppState {
             exports: Pool::new(Resource::Exports, EXPORTS, EXPORTS_PER_ACCOUNT),
             room,
             sockets: Arc::new(Semaphore::new(room.sockets)),
-            sockets_by_address: Crowd::new(room.sockets_per_address),
+            sockets_by_address: AddressLimit::new(room.sockets_per_address),
             draining: CancellationToken::new(),
             started: Instant::now(),
             config,

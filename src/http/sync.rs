@@ -1,47 +1,27 @@
 //! The sync routes (contract, sections 5 to 8).
 
-use axum::Router;
-use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
+use axum::extract::{Path, State};
 
 use super::answer;
-use super::body::Caps;
 use super::call::{Call, refuse};
+use super::codes;
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
-use super::ws;
 use crate::engine::{SnapshotReply, UploadReply};
+use crate::protocol::Seq;
 use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
 use crate::protocol::response::encode_snapshot_response;
-use crate::protocol::{ErrorCode, Seq};
 
 /// Restore points listed when the client names no limit, and at most.
 const RESTORE_POINTS: usize = 30;
 const MAX_RESTORE_POINTS: usize = 100;
 
-/// The routes.
-pub fn router() -> Router<AppState> {
-    Router::new()
-        .route("/api/sync/ops", post(upload).get(download))
-        .route("/api/sync/snapshot", post(upload_snapshot).get(current_state))
-        .route("/api/sync/status", get(status))
-        .route("/api/sync/devices", get(devices))
-        .route("/api/sync/data", delete(wipe))
-        .route("/api/sync/restore-points", get(restore_points))
-        .route("/api/sync/restore/{server_seq}", get(restore))
-        .route("/api/sync/ws", get(ws::upgrade))
-}
-
-async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
-    let mut call = Call::authenticate(&state, request).await?;
-    let limits = &state.config.limits;
-    let caps = Caps { wire: limits.upload_body_bytes, inflated: limits.upload_inflated_bytes };
-    let upload = call.parse(&state, caps, UploadRequest::parse).await?;
+pub async fn upload(State(state): State<AppState>, mut call: Call) -> ApiResult {
+    let upload = call.parse(&state, UploadRequest::parse).await?;
     let verdict = state.limiters.uploads.hit(&call.user, state.clock.now_ms(), state.engine.processes());
     if verdict.is_some_and(|verdict| !verdict.allowed) {
-        return Err(ApiError::with_code(StatusCode::TOO_MANY_REQUESTS, "Rate limited", ErrorCode::RateLimited));
+        return Err(codes::RATE_LIMITED.into());
     }
     call.trace.brings(upload.ops.len());
     match state.engine.upload(call.user, upload, call.trace.deadline()).await? {
@@ -55,28 +35,19 @@ async fn upload(State(state): State<AppState>, request: Request) -> ApiResult {
             call.answer_of(&state, bytes, move || answer::upload(&done)).await
         }
         UploadReply::QuotaExceeded(quota) => Err(ApiError::quota_exceeded(&quota)),
-        UploadReply::EncryptionRequired => Err(encryption_required()),
+        UploadReply::EncryptionRequired => Err(codes::E2EE_REQUIRED.into()),
     }
 }
 
-fn encryption_required() -> ApiError {
-    let text = "Only end-to-end encrypted data is accepted for this account";
-    ApiError::with_code(StatusCode::BAD_REQUEST, text, ErrorCode::E2eeRequired)
-}
-
-async fn download(State(state): State<AppState>, request: Request) -> ApiResult {
-    let call = Call::authenticate(&state, request).await?;
+pub async fn download(State(state): State<AppState>, call: Call) -> ApiResult {
     let query = DownloadQuery::parse(&call.query()).map_err(|error| refuse(&state, error, false))?;
     let page = state.engine.download(call.user, query, call.trace.deadline()).await?;
     let (bytes, now_ms) = (page.ops.iter().map(|op| op.json.len()).sum(), state.clock.now_ms());
     call.answer_of(&state, bytes, move || answer::download(&page, now_ms)).await
 }
 
-async fn upload_snapshot(State(state): State<AppState>, request: Request) -> ApiResult {
-    let mut call = Call::authenticate(&state, request).await?;
-    let limits = &state.config.limits;
-    let caps = Caps { wire: limits.snapshot_body_bytes, inflated: limits.snapshot_inflated_bytes };
-    let snapshot = call.parse(&state, caps, SnapshotRequest::parse).await?;
+pub async fn upload_snapshot(State(state): State<AppState>, mut call: Call) -> ApiResult {
+    let snapshot = call.parse(&state, SnapshotRequest::parse).await?;
     match state.engine.upload_snapshot(call.user, snapshot, call.trace.deadline()).await? {
         SnapshotReply::Accepted { seq, clean_slate } => {
             if clean_slate {
@@ -85,37 +56,28 @@ async fn upload_snapshot(State(state): State<AppState>, request: Request) -> Api
             call.answer(&state, encode_snapshot_response(Ok(seq))).await
         }
         SnapshotReply::Rejected(rejection) => call.answer(&state, encode_snapshot_response(Err(&rejection))).await,
-        // Clients look for the code in the text.
-        SnapshotReply::ImportExists { existing_import_id } => {
-            Err(ApiError::with_code(StatusCode::CONFLICT, "SYNC_IMPORT_EXISTS", ErrorCode::SyncImportExists)
-                .extra("message", "The account has a full state already; download it first")
-                .extra("existingImportId", existing_import_id))
-        }
+        SnapshotReply::ImportExists { existing_import_id } => Err(ApiError::import_exists(existing_import_id)),
         SnapshotReply::QuotaExceeded(quota) => Err(ApiError::quota_exceeded(&quota)),
-        SnapshotReply::EncryptionRequired => Err(encryption_required()),
+        SnapshotReply::EncryptionRequired => Err(codes::E2EE_REQUIRED.into()),
     }
 }
 
-async fn current_state(State(state): State<AppState>, request: Request) -> ApiResult {
-    let call = Call::authenticate(&state, request).await?;
+pub async fn current_state(State(state): State<AppState>, call: Call) -> ApiResult {
     let restored = state.engine.restore(call.user, None, call.trace.deadline()).await?;
     call.answer_parts(&state, answer::restored(&restored, true)).await
 }
 
-async fn status(State(state): State<AppState>, request: Request) -> ApiResult {
-    let call = Call::authenticate(&state, request).await?;
+pub async fn status(State(state): State<AppState>, call: Call) -> ApiResult {
     let status = state.engine.status(call.user, call.trace.deadline()).await?;
-    Ok(encode::json(StatusCode::OK, &answer::status(&status, state.clock.now_ms())))
+    encode::ok(&answer::SyncStatus::of(&status, state.clock.now_ms()))
 }
 
-async fn devices(State(state): State<AppState>, request: Request) -> ApiResult {
-    let call = Call::authenticate(&state, request).await?;
+pub async fn devices(State(state): State<AppState>, call: Call) -> ApiResult {
     let devices = state.engine.devices(call.user, call.trace.deadline()).await?;
-    call.answer(&state, answer::devices(&devices).to_string().into_bytes()).await
+    call.answer_json(&state, &answer::Devices::of(&devices)).await
 }
 
-async fn wipe(State(state): State<AppState>, request: Request) -> ApiResult {
-    let call = Call::authenticate(&state, request).await?;
+pub async fn wipe(State(state): State<AppState>, call: Call) -> ApiResult {
     state.engine.wipe(call.user, call.trace.deadline()).await?;
     state.limiters.uploads.forget(&call.user);
     tracing::info!(user_id = call.user, "account data deleted by its user");
@@ -123,11 +85,10 @@ async fn wipe(State(state): State<AppState>, request: Request) -> ApiResult {
         // It is deleted all the same, and other servers find out when they next write.
         tracing::warn!(%error, user_id = call.user, "other servers were not told that the account's data is gone");
     }
-    Ok(encode::success())
+    encode::success()
 }
 
-async fn restore_points(State(state): State<AppState>, request: Request) -> ApiResult {
-    let call = Call::authenticate(&state, request).await?;
+pub async fn restore_points(State(state): State<AppState>, call: Call) -> ApiResult {
     let query = call.query();
     let limit = match query.iter().find(|(name, value)| name == "limit" && !value.is_empty()) {
         None => Some(RESTORE_POINTS),
@@ -135,16 +96,13 @@ async fn restore_points(State(state): State<AppState>, request: Request) -> ApiR
             .and_then(|limit| usize::try_from(limit).ok())
             .filter(|limit| (1..=MAX_RESTORE_POINTS).contains(limit)),
     };
-    let limit = limit.ok_or_else(|| ApiError::bad_request("Invalid limit: an integer from 1 to 100 is needed"))?;
+    let limit = limit.ok_or(codes::INVALID_LIMIT)?;
     let points = state.engine.restore_points(call.user, limit, call.trace.deadline()).await?;
-    call.answer(&state, answer::restore_points(&points).to_string().into_bytes()).await
+    call.answer_json(&state, &answer::RestorePoints::of(&points)).await
 }
 
-async fn restore(State(state): State<AppState>, Path(seq): Path<String>, request: Request) -> ApiResult {
-    let call = Call::authenticate(&state, request).await?;
-    let seq: Seq = leading_integer(&seq)
-        .filter(|seq| *seq >= 1)
-        .ok_or_else(|| ApiError::bad_request("Invalid serverSeq: a positive integer is needed"))?;
+pub async fn restore(State(state): State<AppState>, Path(seq): Path<String>, call: Call) -> ApiResult {
+    let seq: Seq = leading_integer(&seq).filter(|seq| *seq >= 1).ok_or(codes::INVALID_SERVER_SEQ)?;
     let restored = state.engine.restore(call.user, Some(seq), call.trace.deadline()).await?;
     call.answer_parts(&state, answer::restored(&restored, false)).await
 }

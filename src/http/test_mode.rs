@@ -1,39 +1,27 @@
 //! Routes that exist in test mode only (operations, section 7): the app's end-to-end suite drives them. They need no
 //! login.
 
-use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
 use bytes::Bytes;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
-use super::body::JsonBody;
+use super::body::read_json;
 use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use super::sync::leading_integer;
 use crate::accounts::{Address, ManageError};
 use crate::engine::{EngineError, UploadReply};
-use crate::protocol::UserId;
 use crate::protocol::request::UploadRequest;
+use crate::protocol::{Seq, UserId};
 
 const MIN_PASSWORD_CHARS: usize = 8;
 const DEFAULT_OPS: usize = 10;
 const MAX_OPS: usize = 1000;
-
-/// The routes.
-pub fn router() -> Router<AppState> {
-    Router::new()
-        .route("/api/test/create-user", post(create_user))
-        .route("/api/test/cleanup", post(cleanup))
-        .route("/api/test/user/{user_id}", delete(delete_user))
-        .route("/api/test/user/{user_id}/ops", get(newest_ops))
-        .route("/api/test/user/{user_id}/legacy-plaintext-ops", post(seed_plaintext))
-        .route("/api/test/user/{user_id}/ops-after/{server_seq}", delete(delete_ops_after))
-}
 
 fn invalid(message: &str) -> ApiError {
     ApiError::framework(StatusCode::BAD_REQUEST, message, Some("FST_ERR_VALIDATION"))
@@ -52,7 +40,15 @@ fn failed(error: &ManageError) -> ApiError {
         .detail(error)
 }
 
-async fn create_user(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
+pub async fn create_user(State(state): State<AppState>, request: Request) -> ApiResult {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        email: &'a str,
+        token: &'a str,
+        user_id: UserId,
+    }
+    let (_, body) = read_json(request, &state).await?;
     let body = body.filter(Value::is_object).ok_or_else(|| invalid("body must be object"))?;
     let (email, password) = (text(&body, "email")?, text(&body, "password")?);
     let address = Address::parse(email).map_err(|_| invalid("body/email must match format \"email\""))?;
@@ -71,27 +67,37 @@ async fn create_user(State(state): State<AppState>, JsonBody(body): JsonBody) ->
         Err(error) => return Err(failed(&error)),
     };
     let session = state.accounts.session_for(user).await.map_err(|error| failed(&error))?;
-    let body = json!({ "token": session.token.expose_secret(), "userId": session.user, "email": session.email });
-    Ok(encode::json(StatusCode::CREATED, &body))
+    let body = Body { email: &session.email, token: session.token.expose_secret(), user_id: session.user };
+    encode::json(StatusCode::CREATED, &body)
 }
 
-async fn cleanup(State(state): State<AppState>) -> ApiResult {
+pub async fn cleanup(State(state): State<AppState>) -> ApiResult {
+    #[derive(Serialize)]
+    struct Body {
+        cleaned: bool,
+    }
     state.accounts.delete_all().await?;
     state.engine.forget_all();
     state.limiters.uploads.clear();
-    Ok(encode::json(StatusCode::OK, &json!({ "cleaned": true })))
+    encode::ok(&Body { cleaned: true })
 }
 
 fn user_id(text: &str) -> Option<UserId> {
     leading_integer(text).filter(|id| *id >= 1)
 }
 
-async fn delete_user(State(state): State<AppState>, Path(user): Path<String>) -> ApiResult {
+pub async fn delete_user(State(state): State<AppState>, Path(user): Path<String>) -> ApiResult {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body {
+        deleted: bool,
+        user_id: UserId,
+    }
     let user = user_id(&user).ok_or_else(|| ApiError::bad_request("Invalid userId"))?;
     match state.accounts.delete(user).await {
         Ok(()) => {
             state.engine.forget(user);
-            Ok(encode::json(StatusCode::OK, &json!({ "deleted": true, "userId": user })))
+            encode::ok(&Body { deleted: true, user_id: user })
         }
         Err(ManageError::NoAccount) => Err(ApiError::new(StatusCode::NOT_FOUND, "User not found or already deleted")
             .extra("message", "There is no such account")),
@@ -99,7 +105,20 @@ async fn delete_user(State(state): State<AppState>, Path(user): Path<String>) ->
     }
 }
 
-async fn newest_ops(State(state): State<AppState>, Path(user): Path<String>, request: Request) -> ApiResult {
+pub async fn newest_ops(State(state): State<AppState>, Path(user): Path<String>, request: Request) -> ApiResult {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        ops: Vec<Newest<'a>>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Newest<'a> {
+        client_id: &'a str,
+        id: &'a str,
+        op_type: &'static str,
+        server_seq: Seq,
+        vector_clock: Value,
+    }
     let user = user_id(&user).ok_or_else(|| ApiError::bad_request("Invalid userId"))?;
     let query: Vec<(String, String)> =
         url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -115,31 +134,37 @@ async fn newest_ops(State(state): State<AppState>, Path(user): Path<String>, req
     let ops = ops
         .iter()
         .map(|op| {
-            Ok(json!({
-                "id": op.id,
-                "clientId": op.client_id,
-                "opType": op.op_type.as_str(),
-                "serverSeq": op.server_seq,
-                "vectorClock": clock(op.vector_clock.as_json())?,
-            }))
+            Ok(Newest {
+                client_id: &op.client_id,
+                id: &op.id,
+                op_type: op.op_type.as_str(),
+                server_seq: op.server_seq,
+                vector_clock: clock(op.vector_clock.as_json())?,
+            })
         })
         .collect::<ApiResult<Vec<_>>>()?;
-    Ok(encode::json(StatusCode::OK, &json!({ "ops": ops })))
+    encode::ok(&Body { ops })
 }
 
 /// Stores a plaintext operation as old clients wrote it, whatever the server's encryption policy.
-async fn seed_plaintext(
-    State(state): State<AppState>,
-    Path(user): Path<String>,
-    JsonBody(body): JsonBody,
-) -> ApiResult {
+pub async fn seed_plaintext(State(state): State<AppState>, Path(user): Path<String>, request: Request) -> ApiResult {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        id: &'a str,
+        server_seq: Seq,
+    }
+    let (_, body) = read_json(request, &state).await?;
     let user = user_id(&user).ok_or_else(|| ApiError::bad_request("Invalid userId"))?;
     let wrong = || ApiError::bad_request("Invalid operation");
     let op = body.as_ref().and_then(|body| body.get("op")).filter(|op| op.is_object()).ok_or_else(wrong)?;
-    if op["isPayloadEncrypted"] != json!(false) {
+    if op["isPayloadEncrypted"] != Value::Bool(false) {
         return Err(ApiError::bad_request("Legacy plaintext seed requires isPayloadEncrypted=false"));
     }
-    let request = json!({ "ops": [op], "clientId": op["clientId"] });
+    let request: Value =
+        [("ops".to_owned(), Value::Array(vec![op.clone()])), ("clientId".to_owned(), op["clientId"].clone())]
+            .into_iter()
+            .collect();
     let request = UploadRequest::parse(&Bytes::from(request.to_string())).map_err(|_| wrong())?;
     let deadline = Instant::now() + state.config.timeouts.handler;
     let failed = |detail: &dyn std::fmt::Display| {
@@ -148,7 +173,7 @@ async fn seed_plaintext(
     match state.engine.seed(user, request, deadline).await {
         Ok(UploadReply::Done(done)) => match done.results.first() {
             Some(result) => match &result.outcome {
-                Ok(seq) => Ok(encode::json(StatusCode::CREATED, &json!({ "id": result.op_id, "serverSeq": seq }))),
+                Ok(seq) => encode::json(StatusCode::CREATED, &Body { id: &result.op_id, server_seq: *seq }),
                 Err(_) => Err(wrong()),
             },
             None => Err(failed(&"no result")),
@@ -160,12 +185,18 @@ async fn seed_plaintext(
     }
 }
 
-async fn delete_ops_after(State(state): State<AppState>, Path((user, seq)): Path<(String, String)>) -> ApiResult {
+pub async fn delete_ops_after(State(state): State<AppState>, Path((user, seq)): Path<(String, String)>) -> ApiResult {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body {
+        deleted: u64,
+        reverted_to_seq: Seq,
+    }
     let seq = leading_integer(&seq).filter(|seq| *seq >= 0);
     let (Some(user), Some(seq)) = (user_id(&user), seq) else {
         return Err(ApiError::bad_request("Invalid userId or serverSeq"));
     };
     let deleted = state.store.truncate_log(user, seq).await?;
     state.engine.changed_behind(user, Instant::now() + state.config.timeouts.handler).await?;
-    Ok(encode::json(StatusCode::OK, &json!({ "deleted": deleted, "revertedToSeq": seq })))
+    encode::ok(&Body { deleted, reverted_to_seq: seq })
 }

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts as _, Request, State};
-use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::address::{self, Peer};
 use super::allowance::Allowance;
-use super::doors::Connection;
+use super::codes;
+use super::connection_limits::Connection;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use crate::accounts::AuthError;
 use crate::engine::notifier::{Closing, Event, Membership, NotifierOptions};
-use crate::protocol::UserId;
 use crate::protocol::limits::MAX_ID_LEN;
+use crate::protocol::{Seq, UserId};
 
 /// An idle socket costs its buffers, 133 kB with the defaults. What clients send fits into this; a longer message is
 /// read in several pieces.
@@ -86,7 +86,7 @@ fn credentials(query: Option<&str>) -> Credentials {
 }
 
 /// `GET /api/sync/ws`.
-pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResult {
+pub async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResult {
     let (mut parts, _) = request.into_parts();
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &state).await else {
         // The route exists for sockets only. The query stays out: it holds the token.
@@ -94,19 +94,18 @@ pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> 
     };
     let Ok(place) = state.sockets.clone().try_acquire_owned() else {
         count_refused("full");
-        return Err(ApiError::unavailable("server busy, please retry", "all places for sockets are taken"));
+        return Err(ApiError::from(codes::BUSY).detail("all places for sockets are taken"));
     };
     let credentials = credentials(parts.uri.query());
     let address = address::of(&parts, &state);
     // A trusted proxy that does not say for whom it asks stands for everybody.
     let bounded = address.filter(|address| !state.config.trusted_proxies.is_among(*address));
-    let member = match bounded.map(|address| state.sockets_by_address.enter(address::counted(address))) {
+    let permit = match bounded.map(|address| state.sockets_by_address.acquire(address::counted(address))) {
         Some(None) => {
             count_refused("address");
-            let message = "Too many sockets from this address, retry in 1 minute";
-            return Err(ApiError::framework(StatusCode::TOO_MANY_REQUESTS, message, None).retry_after(60));
+            return Err(ApiError::too_many("Too many sockets from this address", "1 minute", 60));
         }
-        Some(member) => member,
+        Some(permit) => permit,
         None => None,
     };
     let connection = parts.extensions.get::<Peer>().and_then(|peer| peer.1.clone());
@@ -120,7 +119,7 @@ pub(super) async fn upgrade(State(state): State<AppState>, request: Request) -> 
             // A task of its own: the one that waited for the upgrade holds the socket several times over, for as long
             // as it lives.
             tokio::spawn(async move {
-                let _places = (place, member);
+                let _places = (place, permit);
                 let client = Client { address, connection };
                 serve(state, socket, credentials, client).await;
             });
@@ -232,6 +231,18 @@ struct Talk<'a> {
     heard: Allowance,
 }
 
+/// What the server says, with its members in alphabetical order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Notice {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest_seq: Option<Seq>,
+    timestamp: i64,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<UserId>,
+}
+
 /// Why talking ended: the connection is gone.
 struct Gone;
 
@@ -242,17 +253,13 @@ impl Talk<'_> {
         let mut last_pong = Instant::now();
         let mut ping = interval_at(last_pong + every, every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let hello = json!({ "type": "connected", "userId": user, "timestamp": (self.now_ms)() });
-        if self.send(Message::text(hello.to_string())).await.is_err() {
-            return None;
-        }
+        self.send_text(&Notice { user_id: Some(user), ..self.notice("connected") }).await.ok()?;
         loop {
             tokio::select! {
                 event = self.membership.next() => match event {
                     Event::Close(closing) => return Some(closing),
                     Event::NewOps(latest_seq) => {
-                        let notice = json!({ "type": "new_ops", "latestSeq": latest_seq, "timestamp": (self.now_ms)() });
-                        self.send(Message::text(notice.to_string())).await.ok()?;
+                        self.send_text(&Notice { latest_seq: Some(latest_seq), ..self.notice("new_ops") }).await.ok()?;
                     }
                 },
                 _ = ping.tick() => {
@@ -260,8 +267,7 @@ impl Talk<'_> {
                         return None;
                     }
                     // Apps see only the first, proxies and socket libraries answer only the second.
-                    let text = json!({ "type": "ping", "timestamp": (self.now_ms)() });
-                    self.send(Message::text(text.to_string())).await.ok()?;
+                    self.send_text(&self.notice("ping")).await.ok()?;
                     self.send(Message::Ping(bytes::Bytes::new())).await.ok()?;
                     self.heard.give(ANSWERS_TO_PING);
                 }
@@ -289,8 +295,7 @@ impl Talk<'_> {
                 Heard::TooMuch
             }
             Ok(Message::Text(text)) => {
-                let message: Option<Value> = serde_json::from_str(&text).ok();
-                let is_pong = message.is_some_and(|message| message["type"] == "pong");
+                let is_pong = serde_json::from_str(&text).is_ok_and(|said: Said| said.r#type == "pong");
                 if is_pong { Heard::Pong } else { Heard::Nothing }
             }
             Ok(Message::Pong(_)) => Heard::Pong,
@@ -301,6 +306,15 @@ impl Talk<'_> {
         }
     }
 
+    fn notice(&self, r#type: &'static str) -> Notice {
+        Notice { latest_seq: None, timestamp: (self.now_ms)(), r#type, user_id: None }
+    }
+
+    async fn send_text(&mut self, notice: &Notice) -> Result<(), Gone> {
+        let text = serde_json::to_string(notice).map_err(|_| Gone)?;
+        self.send(Message::text(text)).await
+    }
+
     /// Sends; a client that takes nothing for as long as it may stay silent is gone.
     async fn send(&mut self, message: Message) -> Result<(), Gone> {
         match timeout(self.options.pong_grace, self.socket.send(message)).await {
@@ -308,6 +322,12 @@ impl Talk<'_> {
             Ok(Err(_)) | Err(_) => Err(Gone),
         }
     }
+}
+
+/// What a client says.
+#[derive(Deserialize)]
+struct Said {
+    r#type: String,
 }
 
 enum Heard {

@@ -27,7 +27,7 @@ mod probe;
 mod smtp;
 
 pub use letter::{Asked, Letter, NoticeKind, Rendered};
-pub use probe::{Step, Trouble, knock, probe};
+pub use probe::{Step, Trouble, check_login, probe};
 
 /// How many mails wait or are under way at most; further ones are dropped.
 pub const MAX_OUTSTANDING: usize = 500;

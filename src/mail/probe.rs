@@ -265,7 +265,7 @@ pub(super) async fn hand_over(
 ///
 /// # Errors
 /// The step that failed, with what to look at.
-pub async fn knock(settings: &Smtp) -> Result<(), Trouble> {
+pub async fn check_login(settings: &Smtp) -> Result<(), Trouble> {
     let from = sender(&settings.from)?;
     in_time(async {
         let mut connection = reach_sender(settings, &from, None, &mut |_, _| {}).await?;

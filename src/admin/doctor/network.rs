@@ -41,7 +41,7 @@ pub(super) async fn mail_server(config: &Config) -> Option<Finding> {
     const ID: &str = "mail-server";
     // Without one there is nothing to ask; that was said with the settings.
     let MailDelivery::Smtp(settings) = &config.mail else { return None };
-    Some(match mail::knock(settings).await {
+    Some(match mail::check_login(settings).await {
         Ok(()) => Finding::ok(ID, "the mail server lets us in and takes mails from SMTP_FROM"),
         Err(trouble) => {
             let advice = format!("{} `supersync mail test ADDRESS` shows each step.", trouble.advice);

@@ -12,8 +12,10 @@
 pub mod bound;
 mod staging;
 mod stamp;
+mod summary;
 
 pub(super) use staging::Turns;
+pub use summary::ArchiveSummary;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,204 +1,199 @@
 //! Passkeys: registration, login, recovery (accounts contract, sections 4.5 to 4.7), and those of somebody signed in.
-//!
-//! | Route (bearer) | Answer |
-//! | --- | --- |
-//! | `GET /api/passkeys` | `{passkeys: [{id, name, createdAt, lastUsedAt, transports, synced}]}` |
-//! | `POST /api/passkeys/options` `{currentPassword?}` | creation options |
-//! | `POST /api/passkeys/verify` `{credential, name}` | 201 `{id}` |
-//! | `PATCH /api/passkeys/{id}` `{name}` | `{success: true}` |
-//! | `DELETE /api/passkeys/{id}` `{currentPassword?}` | `{success: true}` |
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{get, patch, post};
+use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use secrecy::ExposeSecret as _;
-use serde_json::{Map, Value, json};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::fields::Fields;
-use super::{
-    CLOSE_REVOKED, applicant, asker, confirmed_sender, encode, no_store, origin, registered, sender, session,
-    to_the_end,
-};
-use crate::accounts::{Applicant, Creation, PasskeyError, ReauthError};
-use crate::http::address;
+use super::links::{Applying, ByLink, ToAddress};
+use super::sessions::Rename;
+use super::{close_sockets, registered, session, to_the_end};
+use crate::accounts::{Creation, PasskeyError};
 use crate::http::body::JsonBody;
-use crate::http::error::{ApiError, ApiResult};
-use crate::http::pages::preferred;
+use crate::http::codes;
+use crate::http::encode::{self, Message};
+use crate::http::error::ApiResult;
+use crate::http::fields::{Email, Ignored, Registration, members};
 use crate::http::registrant;
+use crate::http::sender::{Account, Client, SteppedUp};
 use crate::http::state::AppState;
 use crate::store::{PasskeyRow, SessionMethod};
 use crate::webauthn::{ALGORITHMS, AssertionResponse, RegistrationResponse, RelyingParty, user_handle};
 
 /// How long browsers wait for the authenticator, milliseconds (accounts contract, section 6.1).
-pub(super) const TIMEOUT_MS: u32 = 60_000;
+const TIMEOUT_MS: u32 = 60_000;
 
-pub(super) fn router() -> Router<AppState> {
-    Router::new()
-        .route("/api/register/passkey/options", post(register_options))
-        .route("/api/register/passkey/verify", post(register))
-        .route("/api/login/passkey/options", post(login_options))
-        .route("/api/login/passkey/verify", post(login))
-        .route("/api/recover/passkey", post(request_recovery))
-        .route("/api/recover/passkey/options", post(recovery_options))
-        .route("/api/recover/passkey/complete", post(recover))
-        .route("/api/passkeys", get(list))
-        .route("/api/passkeys/options", post(add_options))
-        .route("/api/passkeys/verify", post(add))
-        .route("/api/passkeys/{id}", patch(rename).delete(remove))
+members! {
+    /// `POST /api/register/passkey/verify`. Consent was given, or not, when the ceremony began.
+    Register {
+        email: Email = email(),
+        credential: Map<String, Value> = credential(),
+        invite: Option<SecretString> = invite(),
+    }
+    /// `POST /api/login/passkey/verify`.
+    Login {
+        email: Email = email(),
+        credential: Map<String, Value> = credential(),
+    }
+    /// `POST /api/recover/passkey/complete`.
+    Recover {
+        token: SecretString = token(),
+        credential: Map<String, Value> = credential(),
+    }
+    /// `POST /api/passkeys/verify`.
+    Add {
+        credential: Map<String, Value> = credential(),
+        name: String = name(),
+    }
 }
 
-async fn register_options(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let as_sent = fields.text("email").unwrap_or_default();
-    let Some(who) = applicant(&state, &parts, &mut fields) else { return Err(fields.refuse()) };
-    fields.check()?;
-    let creation = state.accounts.begin_passkey_registration(&who, as_sent).await?;
-    let options = creation_options(state.accounts.relying_party(), &creation, true);
-    Ok(no_store(encode::json(StatusCode::OK, &options)))
+pub async fn register_options(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<Applying>,
+) -> ApiResult {
+    let as_sent = request.registration.email.as_sent.clone();
+    let applicant = client.applicant(request.registration);
+    let creation = state.accounts.begin_passkey_registration(&applicant, as_sent).await?;
+    encode::private(StatusCode::OK, &CreationOptions::new(state.accounts.relying_party(), &creation, true))
 }
 
-async fn register(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let email = fields.address();
-    let credential = fields.credential();
-    let invite = fields.invite();
-    let (Some(email), Some(credential)) = (email, credential) else { return Err(fields.refuse()) };
-    fields.check()?;
-    // Consent was given, or not, when the ceremony began.
-    let (language, from) = (preferred(&parts.headers), address::of(&parts, &state));
-    let who = Applicant { address: email, terms_accepted: false, invite, language, from };
+pub async fn register(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<Register>,
+) -> ApiResult {
+    let Register { email, credential, invite } = request;
+    let applicant = client.applicant(Registration { email, terms_accepted: false, invite });
     let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
-    let receipt = state.accounts.register_with_passkey(&who, &response).await?;
-    let body = json!({ "message": registered(receipt.registered) });
-    Ok(registrant::hand_out(encode::json(StatusCode::CREATED, &body), &state, &receipt.secret))
+    let receipt = state.accounts.register_with_passkey(&applicant, &response).await?;
+    Ok(registrant::hand_out(registered(receipt.registered, None)?, &state, &receipt.secret))
 }
 
-async fn login_options(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let Some(address) = fields.address() else { return Err(fields.refuse()) };
-    let challenge = state.accounts.begin_passkey_login(&address).await?;
-    let options = json!({
-        "rpId": state.accounts.relying_party().id,
-        "challenge": URL_SAFE_NO_PAD.encode(challenge),
-        "timeout": TIMEOUT_MS,
-        "userVerification": "preferred",
-    });
-    Ok(no_store(encode::json(StatusCode::OK, &options)))
+pub async fn login_options(State(state): State<AppState>, JsonBody(request): JsonBody<ToAddress>) -> ApiResult {
+    let challenge = state.accounts.begin_passkey_login(&request.email.address).await?;
+    encode::private(StatusCode::OK, &RequestOptions::new(state.accounts.relying_party(), &challenge, "preferred"))
 }
 
-async fn login(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let address = fields.address();
-    let credential = fields.credential();
-    let (Some(address), Some(credential)) = (address, credential) else { return Err(fields.refuse()) };
-    let response = assertion_response(&credential).ok_or(PasskeyError::Authentication)?;
-    let origin = origin(&state, &parts, SessionMethod::Passkey);
-    let opened = state.accounts.login_with_passkey(&address, &response, &origin).await;
-    opened.map(|opened| session(&opened)).map_err(|error| match error {
-        PasskeyError::Challenge => ApiError::new(StatusCode::UNAUTHORIZED, error.to_string()),
-        error => error.into(),
-    })
+pub async fn login(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<Login>) -> ApiResult {
+    let response = assertion_response(&request.credential).ok_or(PasskeyError::Authentication)?;
+    let origin = client.origin(SessionMethod::Passkey);
+    let opened = state.accounts.login_with_passkey(&request.email.address, &response, &origin).await;
+    session(&opened.map_err(codes::of_sign_in)?)
 }
 
-async fn request_recovery(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let Some(address) = fields.address() else { return Err(fields.refuse()) };
-    state.accounts.request_passkey_recovery(&address, preferred(&headers)).await?;
-    let message = "If an account with that email exists, a recovery link has been sent.";
-    Ok(encode::json(StatusCode::OK, &json!({ "message": message })))
+pub async fn request_recovery(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<ToAddress>,
+) -> ApiResult {
+    state.accounts.request_passkey_recovery(&request.email.address, client.language).await?;
+    encode::ok(&Message { message: "If an account with that email exists, a recovery link has been sent." })
 }
 
-async fn recovery_options(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let Some(token) = fields.token() else { return Err(fields.refuse()) };
-    let creation = state.accounts.begin_passkey_recovery(token.expose_secret()).await?;
-    let options = creation_options(state.accounts.relying_party(), &creation, false);
-    Ok(no_store(encode::json(StatusCode::OK, &json!({ "email": creation.email, "options": options }))))
+pub async fn recovery_options(State(state): State<AppState>, JsonBody(request): JsonBody<ByLink>) -> ApiResult {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        email: &'a str,
+        options: CreationOptions<'a>,
+    }
+    let creation = state.accounts.begin_passkey_recovery(request.token.expose_secret()).await?;
+    let options = CreationOptions::new(state.accounts.relying_party(), &creation, false);
+    encode::private(StatusCode::OK, &Body { email: &creation.email, options })
 }
 
-async fn recover(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let token = fields.token();
-    let credential = fields.credential();
-    let (Some(token), Some(credential)) = (token, credential) else { return Err(fields.refuse()) };
-    let asker = asker(&state, &parts);
+pub async fn recover(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<Recover>) -> ApiResult {
     to_the_end(async move {
         // The link is judged first: somebody without one learns nothing about the rest.
-        let response = registration_response(&credential).unwrap_or_else(RegistrationResponse::unreadable);
-        let user = state.accounts.recover_passkey(token.expose_secret(), &response, &asker).await?;
-        state.engine.notifier().close_user(user, CLOSE_REVOKED, "Token revoked");
+        let response = registration_response(&request.credential).unwrap_or_else(RegistrationResponse::unreadable);
+        let asker = client.asker();
+        let user = state.accounts.recover_passkey(request.token.expose_secret(), &response, &asker).await?;
+        close_sockets(&state, user);
         Ok(())
     })
     .await?;
-    let message = "Passkey has been reset successfully. You can now log in with your new passkey.";
-    Ok(encode::json(StatusCode::OK, &json!({ "message": message })))
+    encode::ok(&Message { message: "Passkey has been reset successfully. You can now log in with your new passkey." })
 }
 
-async fn list(State(state): State<AppState>, parts: Parts) -> ApiResult {
-    let user = sender(&state, &parts).await?;
+/// `GET /api/passkeys`.
+pub async fn list(State(state): State<AppState>, user: Account) -> ApiResult {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        passkeys: Vec<Listed<'a>>,
+    }
     let keys = state.accounts.passkeys(user.user_id).await?;
-    let keys: Vec<Value> = keys.iter().map(one).collect();
-    Ok(no_store(encode::json(StatusCode::OK, &json!({ "passkeys": keys }))))
+    encode::private(StatusCode::OK, &Body { passkeys: keys.iter().map(Listed::of).collect() })
 }
 
-fn one(row: &PasskeyRow) -> Value {
-    // What browsers reported; a text that is no list counts as none.
-    let transports = row.key.transports.as_deref().and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
-    json!({
-        "id": row.id.to_string(),
-        "name": row.key.name,
-        "createdAt": row.key.created_at,
-        "lastUsedAt": row.last_used_at,
-        "transports": transports.unwrap_or_default(),
-        "synced": row.key.backup_eligible,
-    })
+/// A passkey of the account.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed<'a> {
+    id: String,
+    name: &'a str,
+    created_at: i64,
+    last_used_at: Option<i64>,
+    transports: Vec<String>,
+    synced: Option<bool>,
 }
 
-async fn add_options(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let user = confirmed_sender(&state, &parts, body).await?;
+impl<'a> Listed<'a> {
+    fn of(row: &'a PasskeyRow) -> Self {
+        // What browsers reported; a text that is no list counts as none.
+        let transports = row.key.transports.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        Self {
+            id: row.id.to_string(),
+            name: &row.key.name,
+            created_at: row.key.created_at,
+            last_used_at: row.last_used_at,
+            transports: transports.unwrap_or_default(),
+            synced: row.key.backup_eligible,
+        }
+    }
+}
+
+pub async fn add_options(State(state): State<AppState>, SteppedUp(user, Ignored): SteppedUp<Ignored>) -> ApiResult {
     let creation = state.accounts.begin_adding_passkey(&user).await?;
-    let options = creation_options(state.accounts.relying_party(), &creation, true);
-    Ok(no_store(encode::json(StatusCode::OK, &options)))
+    encode::private(StatusCode::OK, &CreationOptions::new(state.accounts.relying_party(), &creation, true))
 }
 
 /// Needs no further proof of who asks: the challenge was given to somebody who had just proven it.
-async fn add(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let credential = fields.credential();
-    let name = fields.name();
-    let (Some(credential), Some(name)) = (credential, name) else { return Err(fields.refuse()) };
-    let user = sender(&state, &parts).await?;
-    let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
-    let id = state.accounts.add_passkey(&user, &response, &name, &asker(&state, &parts)).await?;
-    Ok(encode::json(StatusCode::CREATED, &json!({ "id": id.to_string() })))
+pub async fn add(
+    State(state): State<AppState>,
+    client: Client,
+    user: Account,
+    JsonBody(request): JsonBody<Add>,
+) -> ApiResult {
+    #[derive(Serialize)]
+    struct Body {
+        id: String,
+    }
+    let response = registration_response(&request.credential).ok_or(PasskeyError::Verification)?;
+    let id = state.accounts.add_passkey(&user, &response, &request.name, &client.asker()).await?;
+    encode::json(StatusCode::CREATED, &Body { id: id.to_string() })
 }
 
-async fn rename(
+pub async fn rename(
     State(state): State<AppState>,
     Path(id): Path<String>,
-    parts: Parts,
-    JsonBody(body): JsonBody,
+    user: Account,
+    JsonBody(request): JsonBody<Rename>,
 ) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let Some(name) = fields.name() else { return Err(fields.refuse()) };
-    let user = sender(&state, &parts).await?;
-    state.accounts.rename_passkey(user.user_id, number(&id)?, &name).await?;
-    Ok(encode::success())
+    state.accounts.rename_passkey(user.user_id, number(&id)?, &request.name).await?;
+    encode::success()
 }
 
-async fn remove(
+pub async fn remove(
     State(state): State<AppState>,
     Path(id): Path<String>,
-    parts: Parts,
-    JsonBody(body): JsonBody,
+    client: Client,
+    SteppedUp(user, Ignored): SteppedUp<Ignored>,
 ) -> ApiResult {
-    let user = confirmed_sender(&state, &parts, body).await?;
-    state.accounts.remove_passkey(user.user_id, number(&id)?, &asker(&state, &parts)).await?;
-    Ok(encode::success())
+    state.accounts.remove_passkey(user.user_id, number(&id)?, &client.asker()).await?;
+    encode::success()
 }
 
 /// A passkey's number. What is none names none.
@@ -206,32 +201,119 @@ fn number(id: &str) -> Result<i64, PasskeyError> {
     id.parse().map_err(|_| PasskeyError::NoPasskey)
 }
 
-/// Creation options, bare (accounts contract, section 6.1). `discoverable`: the key must be found without being named;
-/// a recovery would rather have a key than none.
-fn creation_options(rp: &RelyingParty, creation: &Creation, discoverable: bool) -> Value {
-    let algorithms: Vec<Value> = ALGORITHMS.iter().map(|alg| json!({ "alg": alg, "type": "public-key" })).collect();
-    let exclude: Vec<Value> =
-        creation.exclude.iter().map(|id| json!({ "id": URL_SAFE_NO_PAD.encode(id), "type": "public-key" })).collect();
-    json!({
-        "challenge": URL_SAFE_NO_PAD.encode(creation.challenge),
-        "rp": { "name": rp.name, "id": rp.id },
-        "user": {
-            "id": URL_SAFE_NO_PAD.encode(user_handle(&creation.challenge)),
-            "name": creation.email,
-            "displayName": creation.email,
-        },
-        "pubKeyCredParams": algorithms,
-        "timeout": TIMEOUT_MS,
-        "attestation": "none",
-        "excludeCredentials": exclude,
-        "authenticatorSelection": {
-            "residentKey": if discoverable { "required" } else { "preferred" },
-            "userVerification": creation.verification.as_str(),
-            "requireResidentKey": discoverable,
-        },
-        "extensions": { "credProps": true },
-        "hints": [],
-    })
+/// Options to sign in with a passkey (accounts contract, section 6.2). These and those to make one have their members in
+/// alphabetical order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RequestOptions<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow_credentials: Option<Vec<Descriptor>>,
+    challenge: String,
+    rp_id: &'a str,
+    timeout: u32,
+    user_verification: &'static str,
+}
+
+impl<'a> RequestOptions<'a> {
+    /// Options for any key that this party knows.
+    pub(super) fn new(rp: &'a RelyingParty, challenge: &[u8], user_verification: &'static str) -> Self {
+        let challenge = URL_SAFE_NO_PAD.encode(challenge);
+        Self { allow_credentials: None, challenge, rp_id: &rp.id, timeout: TIMEOUT_MS, user_verification }
+    }
+
+    /// The same for one of these keys.
+    pub(super) fn among(self, keys: &[Vec<u8>]) -> Self {
+        Self { allow_credentials: Some(Descriptor::all(keys)), ..self }
+    }
+}
+
+/// A key, as browsers want it named.
+#[derive(Serialize)]
+struct Descriptor {
+    id: String,
+    r#type: &'static str,
+}
+
+const PUBLIC_KEY: &str = "public-key";
+
+impl Descriptor {
+    fn all(keys: &[Vec<u8>]) -> Vec<Self> {
+        keys.iter().map(|id| Self { id: URL_SAFE_NO_PAD.encode(id), r#type: PUBLIC_KEY }).collect()
+    }
+}
+
+/// Options to make a passkey, bare (accounts contract, section 6.1).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CreationOptions<'a> {
+    attestation: &'static str,
+    authenticator_selection: AuthenticatorSelection,
+    challenge: String,
+    exclude_credentials: Vec<Descriptor>,
+    extensions: Extensions,
+    hints: [&'static str; 0],
+    pub_key_cred_params: Vec<Algorithm>,
+    rp: Party<'a>,
+    timeout: u32,
+    user: User<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthenticatorSelection {
+    require_resident_key: bool,
+    resident_key: &'static str,
+    user_verification: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Extensions {
+    cred_props: bool,
+}
+
+#[derive(Serialize)]
+struct Algorithm {
+    alg: i64,
+    r#type: &'static str,
+}
+
+#[derive(Serialize)]
+struct Party<'a> {
+    id: &'a str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct User<'a> {
+    display_name: &'a str,
+    id: String,
+    name: &'a str,
+}
+
+impl<'a> CreationOptions<'a> {
+    /// `discoverable`: the key must be found without being named; a recovery would rather have a key than none.
+    fn new(rp: &'a RelyingParty, creation: &'a Creation, discoverable: bool) -> Self {
+        let algorithms = ALGORITHMS.iter().map(|alg| Algorithm { alg: *alg, r#type: PUBLIC_KEY });
+        let id = URL_SAFE_NO_PAD.encode(user_handle(&creation.challenge));
+        Self {
+            attestation: "none",
+            authenticator_selection: AuthenticatorSelection {
+                require_resident_key: discoverable,
+                resident_key: if discoverable { "required" } else { "preferred" },
+                user_verification: creation.verification.as_str(),
+            },
+            challenge: URL_SAFE_NO_PAD.encode(creation.challenge),
+            exclude_credentials: Descriptor::all(&creation.exclude),
+            extensions: Extensions { cred_props: true },
+            hints: [],
+            pub_key_cred_params: algorithms.collect(),
+            rp: Party { id: &rp.id, name: &rp.name },
+            timeout: TIMEOUT_MS,
+            user: User { display_name: &creation.email, id, name: &creation.email },
+        }
+    }
 }
 
 /// What both kinds of credential have: the raw id (the id says the same), and the response's members.
@@ -270,23 +352,4 @@ pub(super) fn assertion_response(credential: &Map<String, Value>) -> Option<Asse
         signature: bytes(members, "signature")?,
         user_handle,
     })
-}
-
-impl From<PasskeyError> for ApiError {
-    fn from(error: PasskeyError) -> Self {
-        let status = match error {
-            PasskeyError::Challenge | PasskeyError::Verification | PasskeyError::Link => StatusCode::BAD_REQUEST,
-            PasskeyError::Authentication
-            | PasskeyError::Unverified
-            | PasskeyError::NotVerified
-            | PasskeyError::NoAccount => StatusCode::UNAUTHORIZED,
-            PasskeyError::NoSession => return ReauthError::Required.into(),
-            PasskeyError::TooMany | PasskeyError::LastWayIn => StatusCode::CONFLICT,
-            PasskeyError::NoPasskey => StatusCode::NOT_FOUND,
-            PasskeyError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            PasskeyError::Register(error) => return error.into(),
-            PasskeyError::Database(error) => return error.into(),
-        };
-        Self::new(status, error.to_string())
-    }
 }

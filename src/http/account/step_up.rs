@@ -1,65 +1,57 @@
-//! Proving once more who one is, in the session that asks. Every route needs a bearer token.
-//!
-//! | Route | Answer |
-//! | --- | --- |
-//! | `POST /api/account/step-up/options` | request options for the account's passkeys |
-//! | `POST /api/account/step-up` `{currentPassword}` or `{credential}` | `{success: true}`; for 15 minutes nothing asks again |
+//! Proving once more who one is, in the session that asks: for 15 minutes nothing asks again.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::request::Parts;
-use axum::routing::post;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use secrecy::SecretString;
+use serde_json::{Map, Value};
 
-use super::fields::Fields;
-use super::passkeys::{TIMEOUT_MS, assertion_response};
-use super::{asker, no_store, sender};
+use super::passkeys::{RequestOptions, assertion_response};
 use crate::accounts::PasskeyError;
 use crate::http::body::JsonBody;
+use crate::http::codes;
 use crate::http::encode;
-use crate::http::error::{ApiError, ApiResult};
+use crate::http::error::ApiResult;
+use crate::http::fields::{Fields, Ignored, Members};
+use crate::http::sender::{Account, Client};
 use crate::http::state::AppState;
 
-pub(super) fn router() -> Router<AppState> {
-    Router::new().route("/api/account/step-up", post(step_up)).route("/api/account/step-up/options", post(options))
+/// `POST /api/account/step-up`.
+pub enum Proof {
+    Password(SecretString),
+    Passkey(Map<String, Value>),
 }
 
-async fn options(State(state): State<AppState>, parts: Parts, _body: JsonBody) -> ApiResult {
-    let user = sender(&state, &parts).await?;
-    let (challenge, keys) = state.accounts.begin_step_up(&user).await?;
-    let allowed = |id: &Vec<u8>| json!({ "id": URL_SAFE_NO_PAD.encode(id), "type": "public-key" });
-    let options = json!({
-        "rpId": state.accounts.relying_party().id,
-        "challenge": URL_SAFE_NO_PAD.encode(challenge),
-        "timeout": TIMEOUT_MS,
-        "userVerification": "required",
-        "allowCredentials": keys.iter().map(allowed).collect::<Vec<Value>>(),
-    });
-    Ok(no_store(encode::json(StatusCode::OK, &options)))
-}
-
-async fn step_up(State(state): State<AppState>, parts: Parts, JsonBody(body): JsonBody) -> ApiResult {
-    let mut fields = Fields::of(body)?;
-    let password = fields.current_password();
-    let credential = if fields.has("currentPassword") { None } else { fields.credential() };
-    fields.check()?;
-    let user = sender(&state, &parts).await?;
-    let asker = asker(&state, &parts);
-    if let Some(password) = password {
-        state.accounts.step_up_by_password(&user, &password, &asker).await?;
-    } else if let Some(credential) = credential {
-        let response = assertion_response(&credential).ok_or(PasskeyError::Authentication);
-        let proven = async { state.accounts.step_up_by_passkey(&user, &response?, &asker).await };
-        // 401 would say that the token is no good.
-        proven.await.map_err(|error| match error {
-            PasskeyError::Authentication | PasskeyError::Challenge => {
-                ApiError::new(StatusCode::FORBIDDEN, error.to_string())
-            }
-            error => error.into(),
-        })?;
+impl Members for Proof {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        if fields.has("currentPassword") {
+            return fields.current_password()?.map(Self::Password);
+        }
+        fields.credential().map(Self::Passkey)
     }
-    Ok(encode::success())
+}
+
+/// `POST /api/account/step-up/options`: request options for the account's passkeys.
+pub async fn options(State(state): State<AppState>, user: Account, _body: JsonBody<Ignored>) -> ApiResult {
+    let (challenge, keys) = state.accounts.begin_step_up(&user).await?;
+    let options = RequestOptions::new(state.accounts.relying_party(), &challenge, "required");
+    encode::private(StatusCode::OK, &options.among(&keys))
+}
+
+/// `POST /api/account/step-up`.
+pub async fn step_up(
+    State(state): State<AppState>,
+    client: Client,
+    user: Account,
+    JsonBody(proof): JsonBody<Proof>,
+) -> ApiResult {
+    let asker = client.asker();
+    match proof {
+        Proof::Password(password) => state.accounts.step_up_by_password(&user, &password, &asker).await?,
+        Proof::Passkey(credential) => {
+            let response = assertion_response(&credential).ok_or(PasskeyError::Authentication);
+            let proven = async { state.accounts.step_up_by_passkey(&user, &response?, &asker).await };
+            proven.await.map_err(codes::of_step_up)?;
+        }
+    }
+    encode::success()
 }

@@ -7,19 +7,16 @@
 use std::io::Write as _;
 use std::sync::LazyLock;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
 use crate::http::encode;
-use crate::http::state::AppState;
 use crate::language::Language;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -104,11 +101,7 @@ pub(super) fn folder() -> &'static str {
     &ASSETS.folder
 }
 
-pub(super) fn router() -> Router<AppState> {
-    Router::new().route("/assets/{version}/{name}", get(serve)).route("/favicon.ico", get(icon))
-}
-
-async fn serve(Path((version, name)): Path<(String, String)>, request: Request) -> Response {
+pub async fn serve(Path((version, name)): Path<(String, String)>, request: Request) -> Response {
     let Some(asset) = ASSETS.all.iter().find(|asset| asset.name == name) else {
         return crate::http::not_found(request).await.into_response();
     };
@@ -116,7 +109,7 @@ async fn serve(Path((version, name)): Path<(String, String)>, request: Request) 
 }
 
 /// Browsers ask for it where no page tells them better, for instance beside a JSON answer.
-async fn icon(request: Request) -> Response {
+pub async fn icon(request: Request) -> Response {
     match ASSETS.all.iter().find(|asset| asset.name == "icon.svg") {
         Some(asset) => answer(asset, &request, false),
         None => crate::http::not_found(request).await.into_response(),

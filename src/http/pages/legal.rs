@@ -2,12 +2,10 @@
 //! text (accounts contract, section 9; operations contract, section 2.1). Nobody else's text is ever shown.
 
 use askama::Template;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse as _;
-use axum::routing::get;
 
 use super::{Frame, HTML, html, language};
 use crate::config::{Config, Controller, Legal, MailDelivery};
@@ -19,11 +17,6 @@ use crate::language::Language;
 /// Terms are the operator's own document, which may have a style of its own. Scripts stay out.
 const TERMS_POLICY: &str = "default-src 'none';style-src 'self' 'unsafe-inline';img-src 'self' data:;\
     frame-ancestors 'none';form-action 'none';base-uri 'none'";
-
-/// The routes of these pages.
-pub(super) fn router() -> Router<AppState> {
-    Router::new().route("/privacy.html", get(privacy)).route("/terms.html", get(terms))
-}
 
 macro_rules! policy {
     ($name:ident, $path:literal) => {
@@ -59,7 +52,7 @@ macro_rules! policy {
 policy!(English, "privacy.en.html");
 policy!(German, "privacy.de.html");
 
-async fn privacy(
+pub async fn privacy(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -74,7 +67,7 @@ async fn privacy(
     }
 }
 
-async fn terms(State(state): State<AppState>, request: Request) -> ApiResult {
+pub async fn terms(State(state): State<AppState>, request: Request) -> ApiResult {
     let Some(text) = &state.config.legal.terms else {
         return Ok(crate::http::not_found(request).await.into_response());
     };

@@ -4,13 +4,11 @@
 //! address is a plain form that needs no script; the others hand the link's token to their script in `data-token`.
 
 use askama::Template;
-use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
 use secrecy::SecretString;
 
-use super::{Frame, Notice, html, language, no_store, parameter, query_of, refuse};
+use super::{Frame, LinkFault, Notice, html, language, no_store, parameter, query_of, refuse};
 use crate::accounts::{PasswordRuleError, Verified, VerifyError, check_new_password};
 use crate::http::body;
 use crate::http::error::{ApiError, ApiResult};
@@ -18,22 +16,8 @@ use crate::http::registrant;
 use crate::http::state::AppState;
 use crate::language::Language;
 
-/// The form holds a short token and a password, twice.
-const MAX_FORM_BYTES: usize = 8 * 1024;
-
-/// The routes of these pages.
-pub(super) fn router() -> Router<AppState> {
-    Router::new()
-        .route("/verify-email", get(verify_email).post(verify_email_confirmed))
-        .route("/magic-login", get(page::<MagicLogin>))
-        .route("/recover-passkey", get(page::<RecoverPasskey>))
-        .route("/reset-password", get(page::<ResetPassword>))
-        .route("/change-email", get(page::<ChangeEmail>))
-        .route("/undo-email", get(page::<UndoEmail>))
-}
-
 /// A page that shows a link's token to its script or form.
-trait LinkPage: Template {
+pub trait LinkPage: Template {
     fn new(t: Language, frame: Frame, token: String) -> Self;
 }
 
@@ -41,7 +25,7 @@ macro_rules! link_page {
     ($name:ident, $path:literal) => {
         #[derive(Template)]
         #[template(path = $path)]
-        struct $name {
+        pub struct $name {
             t: Language,
             frame: Frame,
             token: String,
@@ -62,10 +46,14 @@ link_page!(ChangeEmail, "change-email.html");
 link_page!(UndoEmail, "undo-email.html");
 
 /// `GET /…?token=…`.
-async fn page<P: LinkPage>(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+pub async fn page<P: LinkPage>(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> ApiResult {
     let t = language(query.as_deref(), &headers);
     let Some(token) = parameter(query.unwrap_or_default().as_bytes(), "token") else {
-        return refuse(&state, t, &headers, "Token is required");
+        return refuse(&state, t, &headers, LinkFault::NoToken);
     };
     let frame = Frame::new(&state.config, query_of("token", &token));
     Ok(no_store(html(StatusCode::OK, &P::new(t, frame, token))?))
@@ -84,10 +72,10 @@ struct VerifyEmail {
 }
 
 /// `GET /verify-email?token=…`.
-async fn verify_email(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
+pub async fn verify_email(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult {
     let t = language(query.as_deref(), &headers);
     let Some(token) = parameter(query.unwrap_or_default().as_bytes(), "token") else {
-        return refuse(&state, t, &headers, "Token is required");
+        return refuse(&state, t, &headers, LinkFault::NoToken);
     };
     let secret = registrant::shown(&headers, &state);
     let asks_for_password = !state.accounts.registered_here(&token, secret.as_ref()).await?;
@@ -96,13 +84,12 @@ async fn verify_email(State(state): State<AppState>, RawQuery(query): RawQuery, 
 }
 
 /// `POST /verify-email` with the page's form.
-async fn verify_email_confirmed(State(state): State<AppState>, request: Request) -> ApiResult {
+pub async fn verify_email_confirmed(State(state): State<AppState>, request: Request) -> ApiResult {
     let (parts, body) = request.into_parts();
     let t = language(parts.uri.query(), &parts.headers);
-    let mut held = state.account_bodies.take(body::NOBODY, 0)?;
-    let form = body::read(&parts.headers, body, MAX_FORM_BYTES, state.config.timeouts.socket, &mut held).await?;
+    let form = body::read_small(&parts, body, &state).await?;
     let Some(token) = parameter(&form, "token") else {
-        return refuse(&state, t, &parts.headers, "Token is required");
+        return refuse(&state, t, &parts.headers, LinkFault::NoToken);
     };
     let password = parameter(&form, "password");
     let wrong = match password.as_deref().map(check_new_password) {
@@ -134,20 +121,8 @@ async fn verify_email_confirmed(State(state): State<AppState>, request: Request)
             };
             Ok(no_store(html(StatusCode::OK, &notice)?))
         }
-        Err(error @ (VerifyError::Invalid | VerifyError::Expired)) => {
-            refuse(&state, t, &parts.headers, &format!("Verification failed: {error}"))
-        }
+        Err(VerifyError::Invalid) => refuse(&state, t, &parts.headers, LinkFault::Used),
+        Err(VerifyError::Expired) => refuse(&state, t, &parts.headers, LinkFault::Expired),
         Err(error @ (VerifyError::Hash(_) | VerifyError::Database(_))) => Err(ApiError::from(error)),
     }
-}
-
-/// What went wrong, for a person.
-pub(super) fn reason(t: Language, error: &str) -> String {
-    let words = match error {
-        "Token is required" => t.text("refused.no-token"),
-        "Verification failed: Invalid verification token" => t.text("refused.used"),
-        "Verification failed: Verification token has expired" => t.text("refused.expired"),
-        other => return other.to_owned(),
-    };
-    words.to_owned()
 }

@@ -47,7 +47,7 @@ pub enum ImportError {
         "this server's database has {0} account(s) that were not taken over from this source; import into an empty \
          database"
     )]
-    Strangers(u64),
+    ForeignAccounts(u64),
     /// Our database failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -112,9 +112,9 @@ pub async fn run(
     let taken: HashMap<UserId, AdoptionRow> =
         taken.into_iter().filter(|row| row.user != UNDER_WAY).map(|row| (row.user, row)).collect();
     let is_strange = |resident: &&Resident| taken.get(&resident.user).is_none_or(|row| row.source != name);
-    let strangers = here.iter().filter(is_strange).count();
-    if strangers > 0 {
-        return Err(ImportError::Strangers(strangers as u64));
+    let foreign = here.iter().filter(is_strange).count();
+    if foreign > 0 {
+        return Err(ImportError::ForeignAccounts(foreign as u64));
     }
     if options.verify_only {
         return verify::only(source, &*store, accounts, &taken, report, progress).await;

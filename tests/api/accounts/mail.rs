@@ -120,14 +120,14 @@ async fn faults_of_tls_are_named_and_an_authority_of_ones_own_mends_them() {
             Smtp { host: "localhost".into(), implicit_tls: tls == Tls::FromTheFirstByte, ..smtp(server.address) };
         let log = deliver(settings.clone(), "a@b.co").await;
         assert!(log.contains("the connection can't be encrypted") && log.contains("UnknownIssuer"), "{tls:?}: {log}");
-        let trouble = supersync::mail::knock(&settings).await.expect_err("nobody vouches for it");
+        let trouble = supersync::mail::check_login(&settings).await.expect_err("nobody vouches for it");
         assert!(trouble.to_string().contains("SMTP_CA_FILE"), "{trouble}");
 
         let trusting = Smtp { authorities: Some(server.certificate.clone().into()), ..settings.clone() };
         assert_eq!(deliver(trusting.clone(), "a@b.co").await, "");
         assert!(server.said().contains("RCPT TO:<a@b.co>"), "{tls:?}");
         let other_name = Smtp { host: "127.0.0.1".into(), ..trusting };
-        let trouble = supersync::mail::knock(&other_name).await.expect_err("the certificate is for another name");
+        let trouble = supersync::mail::check_login(&other_name).await.expect_err("the certificate is for another name");
         assert!(trouble.to_string().contains("Set SMTP_HOST to a name"), "{trouble}");
     }
     let plain = MailServer::start(PLAIN);

@@ -111,7 +111,8 @@ async fn accounts_are_printed_for_scripts() {
         json_of(&shown),
         json!({
             "id": user, "email": "a@b.co", "state": "verified", "isAdmin": false, "hasPassword": true,
-            "createdAt": NOW_MS, "lastSeenAt": NOW_MS, "usedBytes": 0, "quotaBytes": 100 << 20, "grownBytes": 0, "operations": 0,
+            "createdAt": NOW_MS, "lastSeenAt": NOW_MS,
+            "storage": { "usedBytes": 0, "quotaBytes": 100 << 20, "grownBytes": 0 }, "operations": 0,
             "devices": 0, "sessions": 1,
         })
     );

@@ -32,7 +32,7 @@ async fn the_operator_lists_and_brings_back_beside_the_server(on: Backend) {
 
     let listed = run(&server, DataCommand::Archives { email: email.clone(), json: true }).await.expect("a list");
     let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
-    assert_eq!((&listed[0]["id"], &listed[0]["canComeBack"]), (&id.clone().into(), &true.into()), "{listed}");
+    assert_eq!((&listed[0]["id"], &listed[0]["restorable"]), (&id.clone().into(), &true.into()), "{listed}");
 
     let back = |email: &str, id: &str| DataCommand::BringBack { email: email.to_owned(), id: id.to_owned() };
     assert!(matches!(run(&server, back("nobody@example.org", &id)).await, Err(DataError::NoAddress(_))));

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use supersync::accounts::{MAX_SESSIONS, SEEN_EVERY_MS};
+use supersync::accounts::{MAX_SESSIONS, SEEN_EVERY_MS, SESSION_SECONDS};
 
 use crate::harness::{Account, Backend, Ended, Reply, Server};
 
@@ -147,11 +147,12 @@ async fn sessions_are_listed_with_where_they_come_from(on: Backend) {
     let mut own = current(&account).await;
     let id = own["id"].take();
     assert_eq!(id.as_str().map(str::len), Some(22));
+    assert_eq!(own["expiresAt"].take(), now_ms + SESSION_SECONDS * 1000);
     assert_eq!(
         own,
         json!({
             "id": null, "name": "Firefox on Linux", "userAgent": firefox, "method": "password", "createdAt": now_ms,
-            "lastSeenAt": now_ms, "lastAddress": "192.0.2.0/24", "current": true, "olderToken": false,
+            "lastSeenAt": now_ms, "lastAddress": "192.0.2.0/24", "expiresAt": null, "current": true, "olderToken": false,
         })
     );
     server.clock.advance_ms(1);
@@ -261,7 +262,7 @@ async fn older_tokens_are_listed_as_one_and_end_together(on: Backend) {
         listed[1],
         json!({
             "id": "older-tokens", "name": "Older tokens", "userAgent": "", "method": null, "createdAt": null,
-            "lastSeenAt": now_ms, "lastAddress": "192.0.2.0/24", "current": false, "olderToken": true,
+            "lastSeenAt": now_ms, "lastAddress": "192.0.2.0/24", "expiresAt": null, "current": false, "olderToken": true,
         })
     );
     assert_eq!(current(&two).await["id"], "older-tokens");

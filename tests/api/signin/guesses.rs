@@ -57,7 +57,8 @@ async fn guesses_are_answered_alike_for_every_address(on: Backend) {
         said.push(answers);
     }
     let expected: Vec<_> = (0..2 * LOCK_AFTER_FAILURES)
-        .map(|n| (401, json!({"error": if n < LOCK_AFTER_FAILURES { WRONG } else { LOCKED }}).to_string(), 1))
+        .map(|n| if n < LOCK_AFTER_FAILURES { ("INVALID_CREDENTIALS", WRONG) } else { ("LOGIN_LOCKED", LOCKED) })
+        .map(|(code, text)| (401, json!({ "code": code, "error": text }).to_string(), 1))
         .collect();
     for answers in said {
         assert_eq!(answers, expected);

@@ -101,7 +101,10 @@ async fn an_invitation_for_an_address_vouches_for_it(on: Backend) {
     let who = json!({"email": "guest@b.co", "invite": invite});
     let options = world.post("/api/register/passkey/options", who.clone()).await.ok();
     let body = json!({"email": "guest@b.co", "invite": invite, "credential": key.create(&options)});
-    assert_eq!(world.post("/api/register/passkey/verify", body).await.created(), json!({ "message": VERIFIED }));
+    assert_eq!(
+        world.post("/api/register/passkey/verify", body).await.created(),
+        json!({ "message": VERIFIED, "verified": true })
+    );
     let session = world.login_key("guest@b.co", &key).await.ok();
     assert!(works(&world, &session).await);
     let facts = world.get_as(session["token"].as_str().unwrap(), "/api/account").await.ok();

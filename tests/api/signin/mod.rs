@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't set its stage has failed")]
 
 mod authenticator;
+mod golden;
 mod guesses;
 mod invites;
 mod links;

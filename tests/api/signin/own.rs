@@ -29,7 +29,7 @@ async fn the_account_says_what_it_is(on: Backend) {
     assert_eq!(
         facts,
         json!({
-            "id": user, "email": "a@b.co", "createdAt": created_at, "isAdmin": false, "hasPassword": false, "passkeys": 1,
+            "id": user, "email": "a@b.co", "state": "verified", "createdAt": created_at, "isAdmin": false, "hasPassword": false, "passkeys": 1,
             "storage": {
                 "usedBytes": 0, "quotaBytes": facts["storage"]["quotaBytes"], "operations": 0,
                 "archivedBytes": 0, "archiveLimitBytes": facts["storage"]["quotaBytes"],

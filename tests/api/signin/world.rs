@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, header};
+use axum::http::{HeaderMap, Request, header};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use supersync::accounts::{Accounts, Address, HashParams, Passwords};
@@ -56,6 +56,7 @@ impl Transport for Outbox {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    pub headers: HeaderMap,
     pub body: Value,
     pub text: String,
 }
@@ -193,7 +194,7 @@ impl World {
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status: parts.status.as_u16(), body, text }
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body, text }
     }
 
     /// How many registrations have set a cookie.

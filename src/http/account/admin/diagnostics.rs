@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use serde_json::{Value, json};
+use serde::Serialize;
 use url::Url;
 
-use super::sender;
 use crate::config::{Config, TrustedProxies};
 use crate::diagnosis::{self, Finding};
-use crate::http::account::no_store;
 use crate::http::address::{self, Peer};
 use crate::http::encode;
 use crate::http::error::ApiResult;
@@ -24,22 +22,38 @@ use crate::http::state::AppState;
 /// A database that answers more slowly than this is worth a look.
 const SLOW_DATABASE: Duration = Duration::from_millis(250);
 
-/// As the page reads it: whatever is not as it should be is a warning to it.
-fn as_json(finding: &Finding) -> Value {
-    let status = if finding.advice.is_some() { "warning" } else { "ok" };
-    json!({ "id": finding.check, "status": status, "found": finding.found, "advice": finding.advice })
+/// A finding as the page reads it: whatever is not as it should be is a warning to it.
+#[derive(Serialize)]
+struct Check<'a> {
+    id: &'a str,
+    status: &'static str,
+    found: &'a str,
+    advice: Option<&'a str>,
+}
+
+impl<'a> Check<'a> {
+    fn of(finding: &'a Finding) -> Self {
+        let status = if finding.advice.is_some() { "warning" } else { "ok" };
+        Self { id: finding.check, status, found: &finding.found, advice: finding.advice.as_deref() }
+    }
 }
 
 /// `GET /api/admin/diagnostics`.
-pub(super) async fn all(State(state): State<AppState>, parts: Parts) -> ApiResult {
-    sender(&state, &parts).await?;
+pub async fn all(State(state): State<AppState>, parts: Parts) -> ApiResult {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        checks: Vec<Check<'a>>,
+        server_time: i64,
+        seen: &'a Seen,
+    }
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let seen = Seen::of(&parts.headers, peer, address::of(&parts, &state));
     let config = &state.config;
     let (database, clock) = database(&state).await;
     let data_dir = config.data_dir.clone();
     let disk = tokio::task::spawn_blocking(move || diagnosis::disk(&data_dir));
-    let checks = [
+    let findings = [
         public_url(&config.public_url, &seen),
         https(&config.public_url, &seen),
         proxies(config, &seen),
@@ -48,25 +62,16 @@ pub(super) async fn all(State(state): State<AppState>, parts: Parts) -> ApiResul
         diagnosis::mail(config),
         disk.await.map_err(crate::http::ApiError::internal)?,
     ];
-    let body = json!({
-        "checks": checks.iter().map(as_json).collect::<Vec<_>>(),
-        "serverTime": state.clock.now_ms(),
-        "seen": {
-            "clientAddress": seen.client.map(|address| address.to_string()),
-            "peer": seen.peer.map(|address| address.to_string()),
-            "host": seen.host,
-            "forwardedFor": seen.forwarded_for,
-            "forwardedProto": seen.forwarded_proto,
-            "forwardedHost": seen.forwarded_host,
-        },
-    });
-    Ok(no_store(encode::json(StatusCode::OK, &body)))
+    let checks = findings.iter().map(Check::of).collect();
+    encode::private(StatusCode::OK, &Body { checks, server_time: state.clock.now_ms(), seen: &seen })
 }
 
 /// How the request arrived.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Seen {
     peer: Option<IpAddr>,
+    #[serde(rename = "clientAddress")]
     client: Option<IpAddr>,
     host: Option<String>,
     forwarded_for: Option<String>,
@@ -208,11 +213,11 @@ fn unlikely_count(hops: usize, seen: &Seen, entries: usize) -> Option<&'static s
 
 /// Database and clock: one look tells both.
 async fn database(state: &AppState) -> (Finding, Finding) {
-    let asked = Instant::now();
+    let request = Instant::now();
     let before_ms = state.clock.now_ms();
     match state.accounts.database_facts().await {
         Ok(facts) => {
-            let took = asked.elapsed();
+            let took = request.elapsed();
             let found = format!("{} answers within {} ms", state.store.kind(), took.as_millis());
             let database = if took > SLOW_DATABASE {
                 let advice = "Look at the load of the database server and at the way to it.";

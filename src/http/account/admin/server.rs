@@ -2,29 +2,44 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::request::Parts;
-use serde_json::json;
+use serde::Serialize;
 
-use super::sender;
-use crate::http::account::no_store;
 use crate::http::encode;
 use crate::http::error::ApiResult;
 use crate::http::state::AppState;
 use crate::telemetry::resident_bytes;
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Facts {
+    version: &'static str,
+    uptime_seconds: u64,
+    database: Database,
+    accounts: i64,
+    /// Accounts whose state is in memory.
+    live_accounts: usize,
+    sockets: usize,
+    /// Linux only.
+    memory_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Database {
+    kind: &'static str,
+    bytes: i64,
+}
+
 /// `GET /api/admin/server`.
-pub(super) async fn facts(State(state): State<AppState>, parts: Parts) -> ApiResult {
-    sender(&state, &parts).await?;
-    let database = state.accounts.database_facts().await?;
-    let body = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptimeSeconds": state.started.elapsed().as_secs(),
-        "database": { "kind": state.store.kind(), "bytes": database.bytes },
-        "accounts": database.accounts,
-        "liveAccounts": state.engine.live_actors(),
-        "sockets": state.engine.notifier().sockets(),
-        // Linux only.
-        "memoryBytes": resident_bytes(),
-    });
-    Ok(no_store(encode::json(StatusCode::OK, &body)))
+pub async fn facts(State(state): State<AppState>) -> ApiResult {
+    let found = state.accounts.database_facts().await?;
+    let facts = Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: state.started.elapsed().as_secs(),
+        database: Database { kind: state.store.kind(), bytes: found.bytes },
+        accounts: found.accounts,
+        live_accounts: state.engine.live_actors(),
+        sockets: state.engine.notifier().sockets(),
+        memory_bytes: resident_bytes(),
+    };
+    encode::private(StatusCode::OK, &facts)
 }

@@ -11,7 +11,7 @@ const GROUP: usize = 5;
 
 /// A password that nobody can guess and that passes the rule for new ones.
 #[must_use]
-pub fn make_up_password() -> SecretString {
+pub fn generate_password() -> SecretString {
     let mut rng = rand::rng();
     let mut password = String::with_capacity(GROUPS * (GROUP + 1));
     for place in 0..GROUPS * GROUP {
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn made_up_passwords_pass_the_rule_and_differ() {
-        let (one, two) = (make_up_password(), make_up_password());
+        let (one, two) = (generate_password(), generate_password());
         assert_eq!(check_new_password(one.expose_secret()), Ok(()));
         assert_eq!(one.expose_secret().len(), 23);
         assert_ne!(one.expose_secret(), two.expose_secret());

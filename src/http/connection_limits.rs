@@ -29,12 +29,12 @@ const STALLED: Duration = Duration::from_secs(2);
 /// A connection that was idle for less counts as in use: its client may be sending the next request in this moment.
 const IN_USE: Duration = Duration::from_secs(1);
 /// Connections examined for an eviction, and candidates after which the search ends.
-const LOOK_AT: usize = 2048;
-const CHOOSE_FROM: usize = 64;
+const MAX_EXAMINED: usize = 2048;
+const MAX_CANDIDATES: usize = 64;
 /// Connections of an address that may still be closing while new ones take their places.
-const LEAVING_OF_ADDRESS: usize = 8;
+const CLOSING_PER_ADDRESS: usize = 8;
 /// How long a new connection waits for a free place.
-const PATIENCE: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
 /// Maximum size of a request's head; the app's have a few hundred bytes.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -76,8 +76,8 @@ pub struct Connection {
     /// Start of the phase, in milliseconds since the listener's start.
     since_ms: AtomicU64,
     began: Instant,
-    is_told: AtomicBool,
-    told: Notify,
+    is_evicted: AtomicBool,
+    eviction: Notify,
     is_flooded: AtomicBool,
 }
 
@@ -87,8 +87,8 @@ impl Connection {
             phase: AtomicU8::new(Phase::Silent as u8),
             since_ms: AtomicU64::new(0),
             began,
-            is_told: AtomicBool::new(false),
-            told: Notify::new(),
+            is_evicted: AtomicBool::new(false),
+            eviction: Notify::new(),
             is_flooded: AtomicBool::new(false),
         };
         connection.enter(Phase::Silent);
@@ -136,13 +136,13 @@ impl Connection {
     }
 
     /// Waits until the connection is evicted.
-    pub async fn told_to_leave(&self) {
-        self.told.notified().await;
+    pub async fn evicted(&self) {
+        self.eviction.notified().await;
     }
 
     /// Order of eviction at `now_ms`, smallest first. `None`: never.
-    fn worth(&self, now_ms: u64) -> Option<(u8, u64)> {
-        if self.is_told.load(Ordering::Relaxed) {
+    fn eviction_rank(&self, now_ms: u64) -> Option<(u8, u64)> {
+        if self.is_evicted.load(Ordering::Relaxed) {
             return None;
         }
         let since_ms = self.since_ms.load(Ordering::Relaxed);
@@ -163,53 +163,53 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[derive(Debug)]
-struct Guest {
+struct Slot {
     connection: Arc<Connection>,
     address: IpAddr,
 }
 
 #[derive(Debug, Default)]
-struct Guests {
+struct Slots {
     /// `None`: a free place.
-    places: Vec<Option<Guest>>,
+    places: Vec<Option<Slot>>,
     free: Vec<usize>,
     open: usize,
     by_address: HashMap<IpAddr, usize>,
     /// Where the next search begins.
-    hand: usize,
+    next: usize,
 }
 
-impl Guests {
+impl Slots {
     /// Evicts a connection, of this address or of any. `false`: there is no candidate.
-    fn make_room(&mut self, of: Option<IpAddr>, now_ms: u64) -> bool {
+    fn evict_one(&mut self, of: Option<IpAddr>, now_ms: u64) -> bool {
         let (count, mut found, mut least) = (self.places.len(), 0, None);
-        for _ in 0..count.min(LOOK_AT) {
-            self.hand = (self.hand + 1) % count;
-            let Some(guest) = &self.places[self.hand] else { continue };
-            if of.is_some_and(|address| address != guest.address) {
+        for _ in 0..count.min(MAX_EXAMINED) {
+            self.next = (self.next + 1) % count;
+            let Some(slot) = &self.places[self.next] else { continue };
+            if of.is_some_and(|address| address != slot.address) {
                 continue;
             }
-            let Some(worth) = guest.connection.worth(now_ms) else { continue };
-            if least.as_ref().is_none_or(|(lowest, _)| worth < *lowest) {
-                least = Some((worth, Arc::clone(&guest.connection)));
+            let Some(rank) = slot.connection.eviction_rank(now_ms) else { continue };
+            if least.as_ref().is_none_or(|(lowest, _)| rank < *lowest) {
+                least = Some((rank, Arc::clone(&slot.connection)));
             }
             found += 1;
-            if found == CHOOSE_FROM {
+            if found == MAX_CANDIDATES {
                 break;
             }
         }
         let Some((_, connection)) = least else { return false };
-        connection.is_told.store(true, Ordering::Relaxed);
-        connection.told.notify_one();
+        connection.is_evicted.store(true, Ordering::Relaxed);
+        connection.eviction.notify_one();
         true
     }
 }
 
-/// Service for a new connection.
+/// What a new connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Welcome {
+pub enum Admission {
     /// All requests.
-    Served,
+    All,
     /// Probes; other requests are told to retry.
     ProbesOnly,
 }
@@ -221,11 +221,11 @@ enum Full {
 }
 
 /// The connection limits of a listener.
-pub struct Doors {
+pub struct ConnectionLimits {
     bounds: Bounds,
     /// Peers exempt from the limit per address.
     exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
-    guests: Mutex<Guests>,
+    slots: Mutex<Slots>,
     gone: Notify,
     began: Instant,
     open: Gauge,
@@ -235,13 +235,13 @@ pub struct Doors {
     made_room: Counter,
 }
 
-impl std::fmt::Debug for Doors {
+impl std::fmt::Debug for ConnectionLimits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Doors").field("bounds", &self.bounds).finish_non_exhaustive()
+        f.debug_struct("ConnectionLimits").field("bounds", &self.bounds).finish_non_exhaustive()
     }
 }
 
-impl Doors {
+impl ConnectionLimits {
     /// For the listener with this name.
     pub fn new(
         listener: &'static str,
@@ -255,7 +255,7 @@ impl Doors {
         Arc::new(Self {
             bounds,
             exempt: Box::new(exempt),
-            guests: Mutex::default(),
+            slots: Mutex::default(),
             gone: Notify::new(),
             began: Instant::now(),
             open: gauge!("supersync_connections", "listener" => listener),
@@ -266,17 +266,17 @@ impl Doors {
         })
     }
 
-    fn guests(&self) -> MutexGuard<'_, Guests> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Admits a new connection; `None`: refused. Waits a moment for an eviction.
-    pub async fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<(Place, Welcome)> {
-        let waiting = Instant::now() + PATIENCE;
+    pub async fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<(ConnectionPermit, Admission)> {
+        let waiting = Instant::now() + MAX_WAIT;
         loop {
             let gone = self.gone.notified();
-            match self.try_enter(peer) {
-                Ok(entered) => return Some(entered),
+            match self.try_admit(peer) {
+                Ok(admitted) => return Some(admitted),
                 Err(Full::Address) => {
                     // Waiting here would delay all other addresses.
                     self.refused_address.increment(1);
@@ -293,56 +293,56 @@ impl Doors {
         }
     }
 
-    fn try_enter(self: &Arc<Self>, peer: IpAddr) -> Result<(Place, Welcome), Full> {
+    fn try_admit(self: &Arc<Self>, peer: IpAddr) -> Result<(ConnectionPermit, Admission), Full> {
         let address = address::counted(peer);
         let is_bounded = !(self.exempt)(peer);
         let now_ms = millis(self.began.elapsed());
         let Bounds { most, spare, per_address } = self.bounds;
-        let mut guests = self.guests();
+        let mut slots = self.slots();
         if is_bounded {
-            let of_address = guests.by_address.get(&address).copied().unwrap_or(0);
-            if of_address >= per_address + LEAVING_OF_ADDRESS
-                || (of_address >= per_address && !self.make_room(&mut guests, Some(address), now_ms))
+            let of_address = slots.by_address.get(&address).copied().unwrap_or(0);
+            if of_address >= per_address + CLOSING_PER_ADDRESS
+                || (of_address >= per_address && !self.evict_one(&mut slots, Some(address), now_ms))
             {
                 return Err(Full::Address);
             }
         }
-        let mut welcome = Welcome::Served;
-        if guests.open >= most {
-            let somebody_goes = self.make_room(&mut guests, None, now_ms);
-            if guests.open >= most + spare {
+        let mut admission = Admission::All;
+        if slots.open >= most {
+            let has_evicted = self.evict_one(&mut slots, None, now_ms);
+            if slots.open >= most + spare {
                 return Err(Full::All);
             }
-            if !somebody_goes {
-                welcome = Welcome::ProbesOnly;
+            if !has_evicted {
+                admission = Admission::ProbesOnly;
             }
         }
         let connection = Arc::new(Connection::new(self.began));
-        let guest = Guest { connection: Arc::clone(&connection), address };
-        let at = if let Some(at) = guests.free.pop() {
-            guests.places[at] = Some(guest);
+        let slot = Slot { connection: Arc::clone(&connection), address };
+        let at = if let Some(at) = slots.free.pop() {
+            slots.places[at] = Some(slot);
             at
         } else {
-            guests.places.push(Some(guest));
-            guests.places.len() - 1
+            slots.places.push(Some(slot));
+            slots.places.len() - 1
         };
-        guests.open += 1;
-        *guests.by_address.entry(address).or_insert(0) += 1;
-        self.show(guests.open);
-        drop(guests);
-        Ok((Place { doors: Arc::clone(self), connection, at }, welcome))
+        slots.open += 1;
+        *slots.by_address.entry(address).or_insert(0) += 1;
+        self.show(slots.open);
+        drop(slots);
+        Ok((ConnectionPermit { limits: Arc::clone(self), connection, at }, admission))
     }
 
-    fn make_room(&self, guests: &mut Guests, of: Option<IpAddr>, now_ms: u64) -> bool {
-        let somebody_goes = guests.make_room(of, now_ms);
-        self.made_room.increment(u64::from(somebody_goes));
-        somebody_goes
+    fn evict_one(&self, slots: &mut Slots, of: Option<IpAddr>, now_ms: u64) -> bool {
+        let has_evicted = slots.evict_one(of, now_ms);
+        self.made_room.increment(u64::from(has_evicted));
+        has_evicted
     }
 
     /// The process has no free descriptor: evicts a connection.
     pub fn out_of_files(&self) {
         self.refused_files.increment(1);
-        self.make_room(&mut self.guests(), None, millis(self.began.elapsed()));
+        self.evict_one(&mut self.slots(), None, millis(self.began.elapsed()));
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a metric")]
@@ -351,61 +351,61 @@ impl Doors {
     }
 
     fn leave(&self, at: usize) {
-        let mut guests = self.guests();
-        let Some(guest) = guests.places[at].take() else { return };
-        guests.free.push(at);
-        guests.open -= 1;
-        if let Some(of_address) = guests.by_address.get_mut(&guest.address) {
+        let mut slots = self.slots();
+        let Some(slot) = slots.places[at].take() else { return };
+        slots.free.push(at);
+        slots.open -= 1;
+        if let Some(of_address) = slots.by_address.get_mut(&slot.address) {
             *of_address -= 1;
             if *of_address == 0 {
-                guests.by_address.remove(&guest.address);
+                slots.by_address.remove(&slot.address);
             }
         }
-        self.show(guests.open);
-        drop(guests);
+        self.show(slots.open);
+        drop(slots);
         self.gone.notify_one();
     }
 }
 
-/// A connection's place; returned on drop.
+/// A connection's permit; returned on drop.
 #[derive(Debug)]
-pub struct Place {
-    doors: Arc<Doors>,
+pub struct ConnectionPermit {
+    limits: Arc<ConnectionLimits>,
     connection: Arc<Connection>,
     at: usize,
 }
 
-impl Place {
+impl ConnectionPermit {
     /// The connection.
     pub const fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.doors.leave(self.at);
+        self.limits.leave(self.at);
     }
 }
 
-/// A stream with its place. Tracks the connection's phase, and ends sockets that exceed their traffic limit. It counts
+/// A stream with its connection's permit. Tracks the connection's phase, and ends sockets that exceed their traffic limit. It counts
 /// bytes, because only upper layers see messages, and those only when complete.
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
-    place: Place,
+    permit: ConnectionPermit,
     head_bytes: usize,
     socket_bytes: Option<Allowance>,
 }
 
 impl<S> Watched<S> {
-    /// A stream in its place.
-    pub const fn new(stream: S, place: Place) -> Self {
-        Self { stream, place, head_bytes: 0, socket_bytes: None }
+    /// A stream of the connection that has this permit.
+    pub const fn new(stream: S, permit: ConnectionPermit) -> Self {
+        Self { stream, permit, head_bytes: 0, socket_bytes: None }
     }
 
     fn heard(&mut self, bytes: usize) -> io::Result<()> {
-        let connection = &self.place.connection;
+        let connection = &self.permit.connection;
         if connection.is(Phase::Busy) {
             self.head_bytes = 0;
         } else if connection.is(Phase::Silent) || connection.is(Phase::Waiting) {
@@ -476,8 +476,8 @@ mod tests {
 
     use super::*;
 
-    fn doors(most: usize, spare: usize, per_address: usize) -> Arc<Doors> {
-        Doors::new("test", Bounds { most, spare, per_address }, |peer| peer.is_loopback())
+    fn limits(most: usize, spare: usize, per_address: usize) -> Arc<ConnectionLimits> {
+        ConnectionLimits::new("test", Bounds { most, spare, per_address }, |peer| peer.is_loopback())
     }
 
     fn address(text: &str) -> IpAddr {
@@ -489,35 +489,35 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    async fn is_told(place: &Place) -> bool {
-        timeout(Duration::ZERO, place.connection.told_to_leave()).await.is_ok()
+    async fn is_evicted(permit: &ConnectionPermit) -> bool {
+        timeout(Duration::ZERO, permit.connection.evicted()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_stay_and_the_next_get_the_spare_places() {
-        let doors = doors(2, 1, 2);
-        let mut places = Vec::new();
+        let limits = limits(2, 1, 2);
+        let mut permits = Vec::new();
         for n in 0..3 {
-            let (place, welcome) = doors.enter(nth(n)).await.unwrap();
-            assert_eq!(welcome, if n < 2 { Welcome::Served } else { Welcome::ProbesOnly });
-            place.connection.asked();
-            places.push(place);
+            let (permit, admission) = limits.admit(nth(n)).await.unwrap();
+            assert_eq!(admission, if n < 2 { Admission::All } else { Admission::ProbesOnly });
+            permit.connection.asked();
+            permits.push(permit);
         }
-        assert!(doors.enter(nth(3)).await.is_none(), "nobody can go");
-        places.pop();
-        assert_eq!(doors.enter(nth(3)).await.unwrap().1, Welcome::ProbesOnly);
-        places.pop();
-        assert_eq!(doors.enter(nth(3)).await.unwrap().1, Welcome::Served);
+        assert!(limits.admit(nth(3)).await.is_none(), "nobody can go");
+        permits.pop();
+        assert_eq!(limits.admit(nth(3)).await.unwrap().1, Admission::ProbesOnly);
+        permits.pop();
+        assert_eq!(limits.admit(nth(3)).await.unwrap().1, Admission::All);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_stalled_go_first_then_the_idle_then_newcomers_then_those_in_use() {
-        let doors = doors(5, 8, 2);
-        let mut places = Vec::new();
+        let limits = limits(5, 8, 2);
+        let mut permits = Vec::new();
         for n in 0..5 {
-            places.push(doors.enter(nth(n)).await.unwrap().0);
+            permits.push(limits.admit(nth(n)).await.unwrap().0);
         }
-        let [stalled, in_use, idle, fresh, socket] = &places[..] else { panic!() };
+        let [stalled, in_use, idle, fresh, socket] = &permits[..] else { panic!() };
         socket.connection.upgraded();
         idle.connection.answered();
         tokio::time::advance(STALLED).await;
@@ -525,61 +525,61 @@ mod tests {
         fresh.connection.enter(Phase::Head);
         let mut newcomers = Vec::new();
         for (n, leaves) in (10..).zip([stalled, idle, fresh, in_use]) {
-            assert!(!is_told(leaves).await);
-            let (place, welcome) = doors.enter(nth(n)).await.unwrap();
-            assert_eq!(welcome, Welcome::Served);
-            place.connection.asked();
-            assert!(is_told(leaves).await);
-            newcomers.push(place);
+            assert!(!is_evicted(leaves).await);
+            let (permit, admission) = limits.admit(nth(n)).await.unwrap();
+            assert_eq!(admission, Admission::All);
+            permit.connection.asked();
+            assert!(is_evicted(leaves).await);
+            newcomers.push(permit);
         }
-        assert!(!is_told(socket).await);
-        assert_eq!(doors.enter(nth(20)).await.unwrap().1, Welcome::ProbesOnly, "nobody is left who could go");
+        assert!(!is_evicted(socket).await);
+        assert_eq!(limits.admit(nth(20)).await.unwrap().1, Admission::ProbesOnly, "nobody is left who could go");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_address_has_its_share_and_trusted_ones_have_more() {
-        let doors = doors(100, 8, 2);
-        let mut places = Vec::new();
+        let limits = limits(100, 8, 2);
+        let mut permits = Vec::new();
         // Of one /64.
         for text in ["2001:db8::1", "2001:db8::2"] {
-            let (place, _) = doors.enter(address(text)).await.unwrap();
-            place.connection.asked();
-            places.push(place);
+            let (permit, _) = limits.admit(address(text)).await.unwrap();
+            permit.connection.asked();
+            permits.push(permit);
         }
-        assert!(doors.enter(address("2001:db8::3")).await.is_none());
-        places.push(doors.enter(address("2001:db8:0:1::1")).await.unwrap().0);
+        assert!(limits.admit(address("2001:db8::3")).await.is_none());
+        permits.push(limits.admit(address("2001:db8:0:1::1")).await.unwrap().0);
         for _ in 0..10 {
-            places.push(doors.enter(address("127.0.0.1")).await.unwrap().0);
+            permits.push(limits.admit(address("127.0.0.1")).await.unwrap().0);
         }
         // The address's own idle connection is evicted.
-        places[0].connection.answered();
-        places.push(doors.enter(address("2001:db8::3")).await.unwrap().0);
-        assert!(is_told(&places[0]).await && !is_told(&places[1]).await);
-        places.clear();
-        let guests = doors.guests();
-        assert!(guests.open == 0 && guests.by_address.is_empty(), "{guests:?}");
+        permits[0].connection.answered();
+        permits.push(limits.admit(address("2001:db8::3")).await.unwrap().0);
+        assert!(is_evicted(&permits[0]).await && !is_evicted(&permits[1]).await);
+        permits.clear();
+        let slots = limits.slots();
+        assert!(slots.open == 0 && slots.by_address.is_empty(), "{slots:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_waits_for_who_is_about_to_go() {
-        let doors = doors(1, 0, 9);
-        let (place, _) = doors.enter(nth(1)).await.unwrap();
+        let limits = limits(1, 0, 9);
+        let (permit, _) = limits.admit(nth(1)).await.unwrap();
         let going = tokio::spawn(async move {
-            place.connection.told_to_leave().await;
-            drop(place);
+            permit.connection.evicted().await;
+            drop(permit);
         });
-        assert_eq!(doors.enter(nth(2)).await.unwrap().1, Welcome::Served);
+        assert_eq!(limits.admit(nth(2)).await.unwrap().1, Admission::All);
         going.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_s_client_may_send_a_little() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-        let doors = doors(1, 0, 1);
+        let limits = limits(1, 0, 1);
         let (here, mut there) = duplex(64 * 1024);
-        let (place, _) = doors.enter(nth(1)).await.unwrap();
-        let connection = Arc::clone(&place.connection);
-        let mut here = Watched::new(here, place);
+        let (permit, _) = limits.admit(nth(1)).await.unwrap();
+        let connection = Arc::clone(&permit.connection);
+        let mut here = Watched::new(here, permit);
         let mut buffer = vec![0; 32 * 1024];
         for _ in 0..4 {
             there.write_all(&buffer).await.unwrap();
@@ -603,10 +603,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_has_an_end() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-        let doors = doors(1, 0, 1);
+        let limits = limits(1, 0, 1);
         let (here, mut there) = duplex(1024);
-        let (place, _) = doors.enter(nth(1)).await.unwrap();
-        let mut here = Watched::new(here, place);
+        let (permit, _) = limits.admit(nth(1)).await.unwrap();
+        let mut here = Watched::new(here, permit);
         let writing = tokio::spawn(async move { while there.write_all(&[b'x'; 1024]).await.is_ok() {} });
         let mut heard = 0;
         while let Ok(bytes) = here.read(&mut [0; 1024]).await {
