@@ -95,7 +95,7 @@ export function prepareSignIn({ enter }) {
   const agreed = consent ? [[consent, isAgreed]] : [];
   /** What comes next: usually the link in the mail; an invitation can make it needless. */
   const registered = (answer) => {
-    const isReady = answer.verified === true;
+    const isReady = answer.code === 'ACCOUNT_READY';
     $('registerPassword').value = '';
     $('registerRepeat').value = '';
     if (isReady) $('loginTab').click();

@@ -51,11 +51,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mut parts = Parts::of(&config, Clock::System, mailer);
     parts.recent = recent;
     parts.clock = timekeeper::watched(&*store, Clock::System, config.retention.leap(), &parts.instance).await?;
-    let server = Server::assemble(Arc::clone(&config), store, parts).await?;
+    let assembled = Server::assemble(Arc::clone(&config), store, parts).await?;
 
     let address = SocketAddr::new(config.host, config.port);
     let listener = bind("HOST or PORT", address)?;
-    let room = server.state.room;
+    let room = assembled.state.room;
     if room.sockets < config.limits.max_sockets {
         tracing::warn!(
             files = descriptors::limit(),
@@ -65,8 +65,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             "too few files may be open for MAX_SOCKETS, so there will be fewer sockets"
         );
     }
-    let database = server.store.kind();
-    let mut running = server.start(listener, Upkeep::Runs);
+    let database = assembled.store.kind();
+    let mut running = assembled.start(listener, Upkeep::Runs);
     tracing::info!(%address, database, version = env!("CARGO_PKG_VERSION"), "listening");
     welcome(&config);
     offer_claim(&config, &running.accounts).await;

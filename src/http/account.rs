@@ -26,22 +26,24 @@ pub mod step_up;
 /// WebSocket close code for "your session is void" (contract, section 9).
 const CLOSE_REVOKED: u16 = 4003;
 
-/// The answer to a registration, the same for every address (accounts contract, section 4.1). `verified` is there, and true,
-/// if the account can be used at once.
+/// The answer to a registration, the same for every address (accounts contract, section 4.1). `code` is there if the
+/// account can be used at once.
 fn registered(done: Registered, email: Option<&str>) -> ApiResult {
     #[derive(Serialize)]
     struct Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         email: Option<&'a str>,
         message: &'static str,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        verified: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<&'static str>,
     }
-    let message = match done {
-        Registered::CheckMail => "Registration successful. Please check your email to verify your account.",
-        Registered::Verified => "Registration successful. Your account has been automatically verified.",
+    let (message, code) = match done {
+        Registered::CheckMail => ("Registration successful. Please check your email to verify your account.", None),
+        Registered::Verified => {
+            ("Registration successful. Your account has been automatically verified.", Some("ACCOUNT_READY"))
+        }
     };
-    encode::json(StatusCode::CREATED, &Body { email, message, verified: done == Registered::Verified })
+    encode::json(StatusCode::CREATED, &Body { email, message, code })
 }
 
 /// Deletes an account with all that this server holds of it: its rows, open sockets and what is cached.

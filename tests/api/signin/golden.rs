@@ -9,8 +9,8 @@ use axum::http::header;
 use serde_json::{Value, json};
 use supersync::http::route::{Access, ROUTES};
 
-use crate::signin::authenticator::Key;
 use crate::harness::Backend;
+use crate::signin::authenticator::Key;
 use crate::signin::matrix::body;
 use crate::signin::world::{Answer, PASSWORD, World, world};
 

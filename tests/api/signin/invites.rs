@@ -103,7 +103,7 @@ async fn an_invitation_for_an_address_vouches_for_it(on: Backend) {
     let body = json!({"email": "guest@b.co", "invite": invite, "credential": key.create(&options)});
     assert_eq!(
         world.post("/api/register/passkey/verify", body).await.created(),
-        json!({ "message": VERIFIED, "verified": true })
+        json!({ "message": VERIFIED, "code": "ACCOUNT_READY" })
     );
     let session = world.login_key("guest@b.co", &key).await.ok();
     assert!(works(&world, &session).await);
