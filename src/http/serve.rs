@@ -42,7 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How often such failures are logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 /// A request's head has to arrive within this time, from its first byte on. A connection on which nothing comes ends with
-/// `nine eighths of REQUEST_TIMEOUT_SECONDS`, or when its place is needed: proxies keep such connections for later requests.
+/// nine eighths of `REQUEST_TIMEOUT_SECONDS`, or when its place is needed: proxies keep such connections for later requests.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// An evicted connection whose client takes no answer is cut after this time.
 const LEAVING_TIME: Duration = Duration::from_secs(1);
