@@ -14,7 +14,7 @@ use crate::telemetry::view::{Latency, View};
 pub(super) struct Screen {
     /// Which server.
     pub(super) address: String,
-    /// What was seen last; nothing until the second look.
+    /// What was seen last; nothing until the first answer.
     pub(super) view: Option<View>,
     /// Why there is nothing newer.
     pub(super) trouble: Option<String>,
@@ -46,8 +46,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     .areas(frame.area());
     frame.render_widget(header(screen), head);
     if screen.interactive {
-        let order = ORDERS[screen.order];
-        let keys = format!("q quit   p pause   s order of the accounts: {order}");
+        let keys = format!("q quit   p pause   s order of the accounts: {}", ORDERS[screen.order]);
         frame.render_widget(Paragraph::new(keys).style(DIM), foot);
     }
     let Some(view) = &screen.view else { return };
@@ -191,7 +190,7 @@ fn whole(figure: f64) -> String {
     format!("{figure:.0}")
 }
 
-fn rate(figure: f64) -> String {
+pub(super) fn rate(figure: f64) -> String {
     match figure {
         n if n <= 0.0 => "0".to_owned(),
         n if n < 10.0 => format!("{n:.2}"),
@@ -201,7 +200,7 @@ fn rate(figure: f64) -> String {
 }
 
 /// Of seconds.
-fn time(seconds: Option<f64>) -> String {
+pub(super) fn time(seconds: Option<f64>) -> String {
     match seconds {
         None => "-".to_owned(),
         Some(s) if s < 0.000_95 => format!("{:.0}us", s * 1e6),
@@ -211,27 +210,7 @@ fn time(seconds: Option<f64>) -> String {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes are whole and not negative")]
 fn bytes(bytes: f64) -> String {
-    let mut size = bytes;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if size < 1024.0 {
-            return if unit == "B" { format!("{size:.0} {unit}") } else { format!("{size:.1} {unit}") };
-        }
-        size /= 1024.0;
-    }
-    format!("{size:.1} TiB")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_short() {
-        assert_eq!([0.0, 0.123, 12.34, 12_345.6].map(rate), ["0", "0.12", "12.3", "12346"]);
-        let times = [None, Some(0.000_25), Some(0.0123), Some(0.25), Some(12.0)].map(time);
-        assert_eq!(times, ["-", "250us", "12.3ms", "250ms", "12.0s"]);
-        assert_eq!([12.0, 2048.0, 3.5 * 1024.0 * 1024.0].map(bytes), ["12 B", "2.0 KiB", "3.5 MiB"]);
-        assert_eq!(bytes(2048.0 * 1024.0 * 1024.0 * 1024.0), "2.0 TiB");
-    }
+    indicatif::HumanBytes(bytes as u64).to_string()
 }
