@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["accounts", "backup", "disk", "gauges", "timekeeper", "top"],
     &["engine", "upstream"],
     &["admin", "events", "http"],
+    &["server"],
     // The program: `main.rs` and what only it has.
     &["main", "serve"],
 ];
