@@ -193,6 +193,9 @@ async fn carry(
                 if mode.wait_for(|mode| *mode != Mode::Silent).await.is_err() {
                     return;
                 }
+                if [&losses, &resets].iter().any(|end| end.has_changed().unwrap_or(true)) {
+                    continue;
+                }
                 // The statement is prepared once on each connection, and then bound.
                 commits |= asked.windows(22).any(|text| text == b"INSERT INTO operations");
                 let cut = if commits && asked[0] == b'B' { shared.cut().take() } else { None };
@@ -214,6 +217,9 @@ async fn carry(
                 let Ok(bytes @ 1..) = read else { return };
                 if mode.wait_for(|mode| *mode != Mode::Silent).await.is_err() {
                     return;
+                }
+                if [&losses, &resets].iter().any(|end| end.has_changed().unwrap_or(true)) {
+                    continue;
                 }
                 if client.write_all(&answered[..bytes]).await.is_err() {
                     return;

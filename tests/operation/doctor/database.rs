@@ -130,18 +130,19 @@ async fn what_was_not_swept_away_is_deleted(on: Backend) {
     assert_eq!(offline(&server.database, &[]).await.exit(0).verdict("housekeeping"), "ok");
 }
 
-/// Its source has no time of its own, and goes as soon as the background gets to it.
+/// What data was brought back from has no time of its own.
 async fn what_was_brought_back_is_no_complaint(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
     account.upload("A", &[import("A"), op("A")]).await.ok();
     account.snapshot(&snapshot("A").clean_slate()).await.ok();
-    account.post("/api/sync/archives/0-1/restore", &serde_json::Value::Null).await.ok();
-    server.database.tamper("UPDATE archived_ranges SET reason = 'brought_back', archived_at = 0").await;
-    assert_eq!(offline(&server.database, &[]).await.exit(0).verdict("housekeeping"), "ok");
-    server.database.tamper("UPDATE archived_ranges SET reason = 'clean_slate', archived_at = 1").await;
+    // A running server deletes it as soon as it can.
+    let (database, _) = server.stop().await;
+    database.tamper("UPDATE archived_ranges SET reason = 'brought_back', archived_at = 0").await;
+    assert_eq!(offline(&database, &[]).await.exit(0).verdict("housekeeping"), "ok");
+    database.tamper("UPDATE archived_ranges SET reason = 'clean_slate', archived_at = 1").await;
     let words = "kept longer than ARCHIVE_DAYS";
-    offline(&server.database, &[]).await.exit(0).found("housekeeping", "warning", words);
+    offline(&database, &[]).await.exit(0).found("housekeeping", "warning", words);
 }
 
 /// Events tell of accounts that are gone.

@@ -187,6 +187,10 @@ async fn postgres_that_has_gone_silent_is_told_at_once_and_found_again() {
     account.upload("A", &[op("A")]).await.ok();
     for mode in [Mode::Silent, Mode::Closed] {
         wire.set(mode);
+        if mode == Mode::Silent {
+            // What is sent now never arrives.
+            wire.lose_connections();
+        }
         let start = Instant::now();
         let change = [op("A")];
         let (uploading, reading, ready) =
