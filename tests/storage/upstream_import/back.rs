@@ -1,6 +1,9 @@
 //! The way back of accounts that were taken over: what the old server acknowledged since is not given up unasked.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use supersync::store;
 
 use super::whole::device;
 use super::{complained, imported, in_order, said};
@@ -127,7 +130,11 @@ async fn what_was_changed_there_in_an_account_deleted_here_is_kept(target: Backe
     let target = TestDatabase::create(target).await;
     let old = OldDatabase::with_data().await;
     imported(&old, &target, &[]).await;
-    target.tamper("DELETE FROM users WHERE id IN (1, 2)").await;
+    let store = store::open(&target.settings(), Duration::from_mins(1)).await.expect("the store opens");
+    for user in [1, 2] {
+        store.delete_user(user).await.expect("the store works");
+    }
+    store.close().await;
     old.run("UPDATE operations SET payload = '{}' WHERE user_id = 2 AND server_seq = 25").await;
     let ours = "SELECT id FROM users WHERE id IN (1, 2)";
     for (further, left) in [(&["--dry-run"] as &[&str], json!([{ "id": 1 }, { "id": 2 }])), (&[], json!([{ "id": 2 }]))]
