@@ -4,8 +4,8 @@
 //! to a lane by number, and an account has at most one commit under way, so the queues are bounded by the admitted
 //! requests. Large commits go alone on a lane of their own, where the store has one, so that an import delays nobody.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
@@ -23,6 +23,8 @@ const MAX_GROUP_OPS: usize = 2000;
 const HEADS_PER_OP: usize = 2;
 /// Payload bytes in one transaction.
 const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// How often a lane logs at most that a group failed.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 /// From this size on a commit goes alone.
 const BULK_BYTES: usize = 1024 * 1024;
 
@@ -82,7 +84,7 @@ impl Committer {
         let lane = |name: &'static str| {
             let (sender, receiver) = mpsc::unbounded_channel();
             let (store, disk, waiting) = (Arc::clone(store), disk.clone(), tasks.clone());
-            start_lane(Lane { store, disk, name, blocks: false, waiting }, receiver);
+            start_lane(Lane { store, disk, name, blocks: false, waiting, complaints: Mutex::default() }, receiver);
             sender
         };
         let lanes = (0..store.lanes().max(1)).map(|_| lane("ordinary")).collect();
@@ -112,6 +114,8 @@ struct Lane {
     /// Whether it has a thread of its own, which commits may block.
     blocks: bool,
     waiting: TaskTracker,
+    /// When a failed group was last logged, and the number of failures since.
+    complaints: Mutex<(Option<Instant>, u64)>,
 }
 
 /// Where commits block, the lane has a thread of its own. As a task it would wait for its turn among all the others between
@@ -180,6 +184,18 @@ impl Lane {
         }
     }
 
+    /// Logs a failed group, unless the last one was just logged: a database that is away fails hundreds in a second.
+    fn complain(&self, error: &StoreError, plans: usize) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        let (logged, unlogged) = &mut *complaints;
+        if logged.is_some_and(|at: Instant| at.elapsed() < LOG_EVERY) {
+            *unlogged += 1;
+            return;
+        }
+        tracing::error!(%error, plans, unlogged = std::mem::take(unlogged), "group commit failed");
+        *logged = Some(Instant::now());
+    }
+
     async fn commit(&self, group: &Arc<[Commit]>) -> Result<Vec<CommitOutcome>, StoreError> {
         if self.blocks { self.store.commit_here(group).await } else { self.store.commit(Arc::clone(group)).await }
     }
@@ -201,7 +217,7 @@ impl Lane {
                 results
             }
             Err(error) => {
-                tracing::error!(%error, plans = commits.len(), "group commit failed");
+                self.complain(&error, commits.len());
                 if matches!(error, StoreError::Full(_)) {
                     self.disk.refused();
                 }

@@ -173,7 +173,7 @@ impl StoreError {
             }
             (Some("3D000"), _) => "Create the database, or name the right one in DATABASE_URL",
             (Some("53300"), _) => "Raise max_connections in PostgreSQL, or lower connection_limit in DATABASE_URL",
-            (Some("57P03"), _) => "It is starting or stopping: wait",
+            (Some("57P01" | "57P02" | "57P03"), _) => "It is starting or stopping: wait",
             (_, sqlx::Error::Io(error)) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
                 "During a switchover, wait. Otherwise promote a server that DATABASE_URL names, or find out why writes were \
                  stopped (a full disk?) and reset default_transaction_read_only"

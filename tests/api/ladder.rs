@@ -1,11 +1,9 @@
 //! The time-out ladder, end to end, with scaled-down times: whatever waits on the inside gives up first and says so
 //! through the layers around it. The database is really stuck: another session holds the account's row.
 
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Account, Backend, PATIENCE, Reply, Server, op};
+use crate::harness::{Account, Backend, Log, PATIENCE, Reply, Server, op};
 use serde_json::value::RawValue;
 use sqlx::{Connection as _, PgConnection};
 use supersync_client::{Change, Client, ClientError, Device, Ladder, Layer, OpType};
@@ -232,34 +230,10 @@ async fn a_silent_connection_is_closed() {
     drop(server);
 }
 
-/// What the program logs, for tests to read.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic under the lock").extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn lines_with(&self, text: &str) -> Vec<String> {
-        let all = String::from_utf8_lossy(&self.0.lock().expect("no panic under the lock")).into_owned();
-        all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_requests_are_logged_and_counted_even_if_the_client_hangs_up() {
-    let (log, metrics) =
-        (Log::default(), supersync::telemetry::metrics::install().expect("the first one in this process"));
-    let writer = log.clone();
-    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    let log = Log::of_process();
+    let metrics = supersync::telemetry::metrics::install().expect("the first one in this process");
     let server = Server::start_with(Backend::Postgres, |config| {
         config.timeouts.statement = SCALED.statement;
         config.timeouts.slow_request = Duration::from_millis(300);

@@ -5,6 +5,7 @@
 mod account;
 #[macro_use]
 mod database;
+mod log;
 mod op;
 pub mod postgres;
 mod program;
@@ -14,6 +15,7 @@ mod wire;
 
 pub use account::{Account, Reply, gzip, gzip_at, receive};
 pub use database::{Backend, TestDatabase};
+pub use log::Log;
 pub use op::{Op, ciphertext, fresh, fresh_uuid, import, nested, op, snapshot, time_delta, upload};
 pub use program::{LONG_PATIENCE, Program, free_port, ladder};
 pub use server::{Server, Setup, http_client, register, settings};

@@ -251,7 +251,12 @@ impl Server {
 
     fn failed(&self, error: &StoreError, bars_reads: bool) {
         let now = Instant::now();
-        let why = error.driver().map_or_else(|| error.to_string(), ToString::to_string);
+        let why = match error.driver() {
+            // What the driver adds to it is added again when it is told to the next one.
+            Some(sqlx::Error::Io(error)) => error.to_string(),
+            Some(error) => error.to_string(),
+            None => error.to_string(),
+        };
         let mut state = self.state();
         let first = Trouble { since: now, tried: now, is_tried: false, logged: now, why: String::new(), bars_reads };
         let trouble = state.trouble.get_or_insert(first);

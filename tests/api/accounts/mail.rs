@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::strict::{MailServer, Manners, PLAIN, Tls};
 use super::*;
+use crate::harness::Log;
 
 /// A mail server that takes one mail in plain text and hands it over.
 async fn mail_server() -> (SocketAddr, JoinHandle<String>) {
@@ -57,10 +58,7 @@ fn smtp(addr: SocketAddr) -> Smtp {
 
 /// One mail by way of this server, and what the log says of it in the end: when it has gone, or is refused for now.
 async fn deliver(settings: Smtp, to: &str) -> String {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _guard) = Log::of_thread();
     let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(settings), ..config() }).unwrap();
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
     let letter = Letter::VerifyAddress { link, asked: Asked::default() };
@@ -94,10 +92,7 @@ async fn a_strict_server_takes_the_name_of_this_one() {
 #[tokio::test]
 async fn a_mail_that_is_refused_because_of_settings_is_kept_and_tried_again() {
     let server = MailServer::start(Manners { refusals: 1, ..PLAIN });
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _guard) = Log::of_thread();
     let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(smtp(server.address)), ..config() }).unwrap();
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
     let letter = Letter::VerifyAddress { link, asked: Asked::default() };
@@ -183,27 +178,6 @@ async fn mails_are_taken_unless_they_are_off() {
     assert!(matches!(broken.err(), Some(MailConfigError::From(_))));
 }
 
-/// Keeps log lines.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn without_a_mail_server_the_operator_finds_the_link_in_the_log_but_no_address() {
     let mailer = Mailer::from_config(&config()).unwrap();
@@ -214,10 +188,8 @@ fn without_a_mail_server_the_operator_finds_the_link_in_the_log_but_no_address()
         letter: Letter::VerifyAddress { link, asked: Asked::default() },
         language: Language::English,
     };
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    tracing::subscriber::with_default(subscriber, || mailer.send(mail));
+    let (lines, _guard) = Log::of_thread();
+    mailer.send(mail);
     let log = lines.text();
     assert_eq!(log.lines().count(), 1, "{log}");
     for part in [" INFO ", "OPERATOR: ", "https://sync.example.org/verify-email?token=abc", "user_id=42"] {

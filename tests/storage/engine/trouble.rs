@@ -21,6 +21,7 @@ use tower::ServiceExt as _;
 
 use super::faulty_store::Fault;
 use super::setup::{Setup, deadline, done, eventually, new_user, op, options, outcomes, setup, since, upload};
+use crate::harness::Log;
 
 fn close_gate(t: &Setup) {
     t.store.gated.store(true, Ordering::SeqCst);
@@ -151,6 +152,18 @@ async fn a_database_that_is_away_leaves_operations_pending_and_recovers() {
     let text = &refused.results[0].outcome.as_ref().expect_err("refused").message;
     assert!(text.contains("please retry"), "clients look for these words: {text}");
     assert_eq!(outcomes(&t.upload(vec![op("1")]).await), [Ok(1)], "the retry is not a duplicate");
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_does_not_fill_the_log() {
+    let t = setup(options()).await;
+    let (log, _guard) = Log::of_thread();
+    for n in 0..20 {
+        t.store.faults.lock().expect("the lock").push(Fault::Unavailable);
+        assert_eq!(outcomes(&t.upload(vec![op(&n.to_string())]).await), [Err(ErrorCode::InternalError)]);
+    }
+    let lines = log.lines_with("group commit failed");
+    assert!((1..20).contains(&lines.len()), "at most one in a second: {lines:?}");
 }
 
 #[tokio::test]
