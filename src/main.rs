@@ -17,7 +17,7 @@ use supersync::admin::user::UserCommand;
 use supersync::admin::{self, Failure};
 use supersync::clock::Clock;
 use supersync::config::{Config, Loaded};
-use supersync::store::{self, Store};
+use supersync::store::{self, OpenMode, Store};
 use supersync::top::{self, TopArgs};
 use supersync::{telemetry, timekeeper};
 use tokio::runtime::Runtime;
@@ -124,7 +124,7 @@ fn run_without_settings(command: Command) -> Result<Option<WithSettings>, Failur
         }
         Command::Manual => clap_mangen::Man::new(CommandLine::command()).render(output)?,
         Command::Doctor(args) => {
-            let loaded = Loaded::from_env_to_look();
+            let loaded = Loaded::from_env_without_secret();
             if let Ok(loaded) = &loaded {
                 quiet_logs(&loaded.config)?;
             }
@@ -150,7 +150,7 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
     };
     // Only the server, and what makes tokens, needs the secret; where there is none, others don't make one.
     let is_server = matches!(command, WithSettings::Serve) && !command_line.print_config;
-    let loaded = if is_server { Loaded::from_env()? } else { Loaded::from_env_to_look()? };
+    let loaded = if is_server { Loaded::from_env()? } else { Loaded::from_env_without_secret()? };
     if command_line.print_config {
         for warning in loaded.warnings {
             eprintln!("warning: {warning}");
@@ -180,17 +180,12 @@ async fn run_with_settings(command: WithSettings, loaded: Loaded) -> Result<(), 
         quiet_logs(config)?;
     }
     let (input, output) = (&mut io::BufReader::new(io::stdin()), &mut io::stdout());
-    let (database, patience) = (&config.database, config.timeouts.statement);
     match command {
         WithSettings::Serve => serve(loaded).await,
         WithSettings::Migrate(command) => admin::migrate::run(command, config, output).await,
         WithSettings::User(command) => {
-            let store = if command.may_be_first() {
-                store::open_beside(database, patience).await?
-            } else {
-                store::open_as_it_is(database, patience).await?
-            };
-            closing(store, async |store| {
+            let mode = if command.may_be_first() { OpenMode::Shared } else { OpenMode::Existing };
+            on_store(mode, config, async |store| {
                 // Not before there is a database: outside production it may make a secret.
                 let config = if command.signs() { &Loaded::from_env()?.config } else { config };
                 admin::user::run(command, store, config, Clock::System).await
@@ -198,13 +193,13 @@ async fn run_with_settings(command: WithSettings, loaded: Loaded) -> Result<(), 
             .await
         }
         WithSettings::Data(command) => {
-            let store = store::open_as_it_is(database, patience).await?;
-            closing(store, async |store| admin::data::run(command, store, config, Clock::System, input, output).await)
-                .await
+            on_store(OpenMode::Existing, config, async |store| {
+                admin::data::run(command, store, config, Clock::System, input, output).await
+            })
+            .await
         }
         WithSettings::Sweep(args) => {
-            let store = store::open_as_it_is(database, patience).await?;
-            closing(store, async |store| {
+            on_store(OpenMode::Existing, config, async |store| {
                 let known = store.known_time().await?;
                 let clock = timekeeper::of_known(Clock::System, &known, config.retention.leap());
                 admin::sweep::run(args, store, config, clock, output).await
@@ -220,11 +215,13 @@ async fn run_with_settings(command: WithSettings, loaded: Loaded) -> Result<(), 
     }
 }
 
-/// Runs a command on a store and closes that, however the command ends.
-async fn closing(
-    store: Arc<dyn Store>,
+/// Opens the store, runs a command on it, and closes it, however the command ends.
+async fn on_store(
+    mode: OpenMode,
+    config: &Config,
     command: impl AsyncFnOnce(Arc<dyn Store>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    let store = store::open_with(mode, &config.database, config.timeouts.statement).await?;
     let done = command(Arc::clone(&store)).await;
     store.close().await;
     done

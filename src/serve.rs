@@ -12,7 +12,7 @@ use supersync::clock::Clock;
 use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery, OPERATOR, masked, private_folder};
 use supersync::mail::Mailer;
 use supersync::server::{Parts, Server, Upkeep};
-use supersync::store::Store;
+use supersync::store::{OpenMode, Store};
 use supersync::telemetry::metrics;
 use supersync::telemetry::recent::Recent;
 use supersync::{descriptors, http, store, timekeeper};
@@ -52,7 +52,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mut parts = Parts::of(&config, Clock::System, mailer);
     parts.recent = recent;
     parts.clock = timekeeper::watched(&*store, Clock::System, config.retention.leap(), &parts.instance).await?;
-    let assembled = Server::assemble(Arc::clone(&config), store, parts).await?;
+    let assembled = Server::assemble(Arc::clone(&config), store, parts).await.map_err(Failure::failed)?;
 
     let address = SocketAddr::new(config.host, config.port);
     let listener = bind("HOST or PORT", address)?;
@@ -108,7 +108,7 @@ async fn open_store(config: &Config, signals: &mut Signals) -> Result<Option<Arc
     };
     let mut waiting = std::pin::pin!(waiting);
     let store = tokio::select! {
-        opened = store::open_to_serve(&config.database, config.timeouts.statement) => {
+        opened = store::open_with(OpenMode::Serve, &config.database, config.timeouts.statement) => {
             opened.map_err(|error| database_failed(config, &error))?
         }
         failed = &mut waiting => return Err(failed.err().unwrap_or_else(|| Failure::failed("the listener ended"))),

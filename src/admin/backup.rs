@@ -16,7 +16,7 @@ use crate::backup::rotate::{self, Keep};
 use crate::backup::{self, BackupError, Checked};
 use crate::clock::Clock;
 use crate::config::{Config, private_folder};
-use crate::store;
+use crate::store::{self, OpenMode};
 
 /// Write the whole database into one file, while the server runs.
 ///
@@ -108,7 +108,7 @@ pub async fn backup(
         ));
     }
     // Takes no lock that would keep a server from starting.
-    let store = store::open_to_look(&config.database, config.timeouts.statement).await?;
+    let store = store::open_with(OpenMode::Unlocked, &config.database, config.timeouts.statement).await?;
     if store.is_adopting().await? {
         store.close().await;
         return Err(Failure::refused(

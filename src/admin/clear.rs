@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::data::all_done;
 use super::{Failure, progress};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -57,5 +56,5 @@ pub(super) async fn clear(
     bar.finish_and_clear();
     engine.shutdown().await;
     writeln!(output, "Deleted the synced data of {cleared} account(s).")?;
-    all_done(failed)
+    Failure::unless_done(failed)
 }

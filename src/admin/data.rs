@@ -12,7 +12,7 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::output::{confirmed, json as print_json};
+use super::output::{confirmed, print_json};
 use super::{Failure, clear, progress, recount, usage};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -203,28 +203,8 @@ pub async fn run(
 }
 
 async fn account(store: &Arc<dyn Store>, email: &str) -> Result<UserId, Failure> {
-    let row = store
-        .user_by_email(email)
-        .await?
-        .ok_or_else(|| Failure::not_found(format!("there is no account {email}; `supersync user list` shows all")))?;
+    let row = store.user_by_email(email).await?.ok_or_else(|| Failure::no_account(email))?;
     Ok(row.id)
-}
-
-/// There is an account with this number.
-pub(super) async fn must_exist(user: UserId, store: &dyn Store) -> Result<(), Failure> {
-    match store.user_by_id(user).await? {
-        Some(_) => Ok(()),
-        None => Err(Failure::not_found(format!("there is no account with the number {user}"))),
-    }
-}
-
-/// No account failed; of those that did, the log says why.
-pub(super) fn all_done(failed: u64) -> Result<(), Failure> {
-    if failed == 0 {
-        Ok(())
-    } else {
-        Err(Failure::failed(format!("{failed} account(s) failed; run the command again")))
-    }
 }
 
 fn list(archives: &[Archive], output: &mut (dyn Write + Send)) -> io::Result<()> {
@@ -266,8 +246,10 @@ async fn seal(
         }
         None => config.retention.seal_after,
     };
-    if let Some(user) = user {
-        must_exist(user, &*store).await?;
+    if let Some(user) = user
+        && store.user_by_id(user).await?.is_none()
+    {
+        return Err(Failure::no_account_number(user));
     }
     let before_ms = clock.now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let engine = Handle::start(Arc::clone(&store), clock, Options::from(config)).await?;
@@ -288,5 +270,5 @@ async fn seal(
         "{} operations of {} accounts packed into {} segments; {} bytes of payloads and clocks take {} bytes now",
         report.operations, report.accounts, report.segments, report.operation_bytes, report.segment_bytes
     )?;
-    all_done(report.accounts_failed)
+    Failure::unless_done(report.accounts_failed)
 }

@@ -14,7 +14,8 @@ use super::{Failure, progress};
 use crate::backup::{self, BackupError, Draft};
 use crate::config::Config;
 use crate::protocol::UserId;
-use crate::store::{self, adopt::AdoptionRow};
+use crate::store::adopt::AdoptionRow;
+use crate::store::{self, OpenMode};
 use crate::upstream::export::{Options, Report, Taken, Target};
 
 /// Write this server's data into the old (Node) server's database: the way back.
@@ -136,7 +137,7 @@ impl Copy {
                 "this server's database is not of this program's version; `supersync migrate run` brings it up to date",
             ));
         }
-        let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+        let store = store::open_with(OpenMode::Shared, &config.database, config.timeouts.statement).await?;
         remove_abandoned(directory)?;
         let path = directory.join(format!("{}{}.ssb", backup::WORKING_COPY, std::process::id()));
         let is_served = store.is_in_use().await?;

@@ -12,7 +12,7 @@ use crate::backup::BackupError;
 use crate::config::ConfigErrors;
 use crate::engine::EngineError;
 use crate::mail::{MailConfigError, Trouble};
-use crate::server::StartError;
+use crate::protocol::UserId;
 use crate::store::StoreError;
 use crate::telemetry::LogError;
 use crate::top::TopError;
@@ -50,6 +50,24 @@ impl Failure {
     /// With [`Exit::NotFound`].
     pub(super) fn not_found(reason: impl Display) -> Self {
         Self { exit: Exit::NotFound, text: reason.to_string() }
+    }
+
+    /// There is no account with this address.
+    pub(super) fn no_account(email: &str) -> Self {
+        Self::not_found(format!("there is no account {email}; `supersync user list` shows all"))
+    }
+
+    /// There is no account with this number.
+    pub(super) fn no_account_number(user: UserId) -> Self {
+        Self::not_found(format!("there is no account with the number {user}"))
+    }
+
+    /// If any account could not be done; the log says why.
+    pub(super) fn unless_done(failed: u64) -> Result<(), Self> {
+        match failed {
+            0 => Ok(()),
+            failed => Err(Self::failed(format!("{failed} account(s) failed; run the command again"))),
+        }
     }
 
     /// With [`Exit::Refused`].
@@ -95,7 +113,6 @@ impl CommandError for EngineError {}
 impl CommandError for LogError {}
 impl CommandError for MailConfigError {}
 impl CommandError for PasswordRuleError {}
-impl CommandError for StartError {}
 impl CommandError for TopError {}
 impl CommandError for Trouble {}
 impl CommandError for Unhealthy {}

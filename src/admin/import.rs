@@ -11,7 +11,7 @@ use super::output::confirmed;
 use super::{Failure, progress};
 use crate::clock::Clock;
 use crate::config::{Config, private_folder};
-use crate::store;
+use crate::store::{self, OpenMode};
 use crate::upstream::import::{self, Dump, DumpError, ImportError, LiveSource, Options, Progress, Report, Source};
 
 /// Take over the old (Node) server's database.
@@ -72,11 +72,8 @@ pub async fn import(
         return Err(Failure::refused("nothing was changed"));
     }
     let source = from.read(config, args.work_dir).await?;
-    let store = if args.verify_only {
-        store::open_as_it_is(&config.database, config.timeouts.statement).await?
-    } else {
-        store::open(&config.database, config.timeouts.statement).await?
-    };
+    let mode = if args.verify_only { OpenMode::Existing } else { OpenMode::Fill };
+    let store = store::open_with(mode, &config.database, config.timeouts.statement).await?;
     let options = Options { repair: args.repair, rehearsal: args.rehearsal, verify_only: args.verify_only };
     let so_far = Progress::default();
     let bar = progress::bar(0, "operations");

@@ -45,14 +45,14 @@ fn language(code: &str) -> Result<Language, String> {
 /// The step that failed, or why there is nothing to test.
 pub async fn run(command: MailCommand, config: &Config, out: &mut impl Write) -> Result<(), Failure> {
     match command {
-        MailCommand::Preview { name, lang, html } => preview(name, lang, html, config, out),
+        MailCommand::Preview { name, lang, html } => preview(&name, lang, html, config, out),
         MailCommand::Test { address, lang } => test(&address, lang, config, out).await,
     }
 }
 
-fn preview(name: String, lang: Language, html: bool, config: &Config, out: &mut impl Write) -> Result<(), Failure> {
+fn preview(name: &str, lang: Language, html: bool, config: &Config, out: &mut impl Write) -> Result<(), Failure> {
     let link = format!("{}/example?token={}", config.public_url, "0123456789abcdef".repeat(4));
-    let Some(letter) = Letter::named(&name, link.into()) else {
+    let Some(letter) = Letter::named(name, link.into()) else {
         let names = Letter::NAMES.join(", ");
         return Err(Failure::failed(format!("there is no mail called {name}; there are: {names}")));
     };

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use serde::Serialize;
 
 /// Prints one value, indented.
-pub(super) fn json(value: &impl Serialize, output: &mut (dyn Write + Send)) -> io::Result<()> {
+pub(super) fn print_json(value: &impl Serialize, output: &mut (dyn Write + Send)) -> io::Result<()> {
     writeln!(output, "{}", serde_json::to_string_pretty(value)?)
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::data::{all_done, must_exist};
+use super::output::print_json;
 use super::{Failure, progress};
 use crate::engine::recount::{Difference, Recount, recount_account, recount_all};
 use crate::protocol::UserId;
@@ -20,7 +20,9 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let mut differences: Vec<Difference> = Vec::new();
     let done = if let Some(user) = only {
-        must_exist(user, store).await?;
+        if store.user_by_id(user).await?.is_none() {
+            return Err(Failure::no_account_number(user));
+        }
         differences.extend(recount_account(store, user, !dry_run).await?);
         let wrong = u64::from(!differences.is_empty());
         Recount { accounts: 1, wrong, corrected: if dry_run { 0 } else { wrong }, failed: 0 }
@@ -36,11 +38,11 @@ pub(super) async fn run(
         counted?
     };
     if as_json {
-        writeln!(output, "{:#}", as_object(&done, &differences))?;
+        print_json(&as_object(&done, &differences), output)?;
     } else {
         table(&done, &differences, output)?;
     }
-    all_done(done.failed)
+    Failure::unless_done(done.failed)
 }
 
 fn table(done: &Recount, differences: &[Difference], output: &mut (dyn Write + Send)) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::Failure;
-use super::output::json as print_json;
+use super::output::print_json;
 use crate::accounts::{AccountReport, Accounts, SecuritySummary, SessionList, SessionRef};
 use crate::store::SecurityEvent;
 
@@ -137,8 +137,7 @@ pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Writ
             tokens.last_address.as_deref().unwrap_or("-")
         )?;
     }
-    writeln!(output, "{} sessions", list.sessions.len() + usize::from(list.older_tokens.is_some()))?;
-    Ok(())
+    writeln!(output, "{} sessions", list.sessions.len() + usize::from(list.older_tokens.is_some()))
 }
 
 fn date(at_ms: i64) -> String {

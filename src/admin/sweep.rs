@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Failure;
+use super::output::print_json;
 use super::report::time;
 use crate::clock::{Clock, Doubt};
 use crate::config::Config;
@@ -83,7 +84,7 @@ async fn foretell(
 ) -> Result<(), Failure> {
     let forecast = sweeper.forecast().await?;
     if args.json {
-        writeln!(output, "{:#}", as_object(&forecast))?;
+        print_json(&as_object(&forecast), output)?;
     } else {
         table(&forecast, args.limit, config, output)?;
         if let Some(doubt) = &forecast.held_back {
@@ -102,7 +103,7 @@ async fn sweep(sweeper: &Sweeper, as_json: bool, output: &mut (dyn Write + Send)
         return Err(Failure::refused("another instance is cleaning up; try again when it has finished"));
     }
     if as_json {
-        writeln!(output, "{:#}", done_object(&report))?;
+        print_json(&done_object(&report), output)?;
     } else {
         done_table(&report, output)?;
     }
@@ -204,8 +205,7 @@ fn ranges(forecast: &Forecast, limit: usize, config: &Config, output: &mut (dyn 
         forecast.ranges_deleted(),
         forecast.operations_deleted(),
         config.retention.max_deleted_per_run
-    )?;
-    Ok(())
+    )
 }
 
 fn more(count: usize, limit: usize, what: &str, output: &mut (dyn Write + Send)) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use super::output::print_json;
 use super::report::masked;
 use super::{Failure, progress};
 use crate::protocol::{Seq, UserId};
@@ -82,7 +83,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let usage = look(question, now_ms, store).await?;
     if question.json {
-        writeln!(output, "{:#}", as_object(&usage, question.unmask))?;
+        print_json(&as_object(&usage, question.unmask), output)?;
         return Ok(());
     }
     Ok(table(&usage, question.unmask, output)?)

@@ -202,6 +202,30 @@ fn parse_address(email: &str) -> Result<Address, Failure> {
     Address::parse(email).map_err(|error| Failure::failed(format!("`{email}` is not a usable e-mail address: {error}")))
 }
 
+async fn add(
+    accounts: &Accounts,
+    email: &str,
+    source: &PasswordSource,
+    server_url: &str,
+    input: &mut (dyn BufRead + Send),
+    output: &mut (dyn Write + Send),
+) -> Result<(), Failure> {
+    let address = parse_address(email)?;
+    let (password, generated) = new_password(source, input)?;
+    let user = match accounts.create_verified(&address, &password).await {
+        Err(ManageError::Exists) => {
+            return Err(Failure::refused(format!(
+                "there is an account {email} already; `supersync user token {email}` prints an access token, \
+                 `supersync user verify {email}` proves a registration"
+            )));
+        }
+        result => result?,
+    };
+    writeln!(output, "Created account {user} for {}.", address.as_str())?;
+    print_password(output, &password, generated)?;
+    Ok(print_session(output, &accounts.session_for(user).await?, server_url)?)
+}
+
 async fn invite(
     accounts: &Accounts,
     email: Option<String>,
@@ -226,22 +250,7 @@ pub async fn execute(
     output: &mut (dyn Write + Send),
 ) -> Result<(), Failure> {
     match command {
-        UserCommand::Add { email, password } => {
-            let address = parse_address(&email)?;
-            let (password, generated) = new_password(&password, input)?;
-            let user = match accounts.create_verified(&address, &password).await {
-                Err(ManageError::Exists) => {
-                    return Err(Failure::refused(format!(
-                        "there is an account {email} already; `supersync user token {email}` prints an access token, \
-                         `supersync user verify {email}` proves a registration"
-                    )));
-                }
-                result => result?,
-            };
-            writeln!(output, "Created account {user} for {}.", address.as_str())?;
-            print_password(output, &password, generated)?;
-            Ok(print_session(output, &accounts.session_for(user).await?, server_url)?)
-        }
+        UserCommand::Add { email, password } => add(accounts, &email, &password, server_url, input, output).await,
         UserCommand::Token { email } => {
             let user = find(accounts, &email).await?;
             if !user.is_verified {
@@ -375,9 +384,7 @@ async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Resul
 
 async fn find(accounts: &Accounts, email: &str) -> Result<UserRow, Failure> {
     match accounts.find(email).await {
-        Err(ManageError::NoAccount) => {
-            Err(Failure::not_found(format!("there is no account {email}; `supersync user list` shows all")))
-        }
+        Err(ManageError::NoAccount) => Err(Failure::no_account(email)),
         result => Ok(result?),
     }
 }
@@ -405,8 +412,7 @@ fn print_session(output: &mut (dyn Write + Send), session: &Session, server_url:
     writeln!(output, "\nAccess token (valid for a year):\n  {}", session.token.expose_secret())?;
     writeln!(output, "\nIn the app: Settings > Sync > SuperSync")?;
     writeln!(output, "  Access Token:           the token above")?;
-    writeln!(output, "  Advanced > Server URL:  {server_url}")?;
-    Ok(())
+    writeln!(output, "  Advanced > Server URL:  {server_url}")
 }
 
 /// `1048576`, `500MB`, `1GiB` …; positive.

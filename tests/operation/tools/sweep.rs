@@ -7,7 +7,7 @@ use serde_json::Value;
 use supersync::admin::sweep::{self, SweepArgs};
 use supersync::admin::{Exit, Failure};
 use supersync::clock::Clock;
-use supersync::store::{self, SnapshotMeta, Touch};
+use supersync::store::{self, OpenMode, SnapshotMeta, Touch};
 
 use crate::harness::{Account, Backend, Program, Server, import, op, snapshot};
 
@@ -195,7 +195,9 @@ async fn the_program_does_it_beside_a_server(on: Backend) {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
-    let store = store::open_beside(&database.settings(), Duration::from_mins(1)).await.expect("the store opens");
+    let store = store::open_with(OpenMode::Shared, &database.settings(), Duration::from_mins(1))
+        .await
+        .expect("the store opens");
     assert!(store.begin_sweep("a test", Clock::System.now_ms(), Duration::from_hours(1)).await.expect("it works"));
     let (code, _, said) = run(&["sweep"]).await;
     assert_eq!(
