@@ -310,7 +310,7 @@ impl Loaded {
     ///
     /// # Errors
     /// Like [`Loaded::from_env`].
-    pub fn from_env_to_look() -> Result<Self, ConfigErrors> {
+    pub fn from_env_without_secret() -> Result<Self, ConfigErrors> {
         build::load(&Given::of_process(), MissingSecret::Leave)
     }
 

@@ -2,22 +2,25 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use supersync::admin::backup::{BackupArgs, BackupCommandError, RestoreArgs, VerifyArgs};
-use supersync::admin::data::{DataCommand, DataError};
+use supersync::admin::backup::{BackupArgs, RestoreArgs, VerifyArgs};
+use supersync::admin::data::DataCommand;
 use supersync::admin::doctor::DoctorArgs;
-use supersync::admin::export::{ExportArgs, ExportCommandError};
-use supersync::admin::import::{ImportArgs, ImportCommandError};
+use supersync::admin::export::ExportArgs;
+use supersync::admin::import::ImportArgs;
 use supersync::admin::mail::MailCommand;
 use supersync::admin::migrate::MigrateCommand;
-use supersync::admin::sweep::{SweepArgs, SweepCommandError};
-use supersync::admin::user::{AdminError, UserCommand};
+use supersync::admin::sweep::SweepArgs;
+use supersync::admin::user::UserCommand;
+use supersync::admin::{self, Failure};
 use supersync::clock::Clock;
 use supersync::config::{Config, Loaded};
-use supersync::store::StoreError;
+use supersync::store::{self, OpenMode, Store};
 use supersync::top::{self, TopArgs};
-use supersync::{admin, store, telemetry, timekeeper};
+use supersync::{telemetry, timekeeper};
+use tokio::runtime::Runtime;
 
 mod serve;
 
@@ -99,47 +102,17 @@ enum WithSettings {
 }
 
 fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
-    match run(command_line) {
+    match run(CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut causes = std::iter::successors(Some(&*error as &dyn std::error::Error), |error| error.source());
-            match causes.find_map(|cause| cause.downcast_ref::<StoreError>()?.advice()) {
-                Some(advice) => eprintln!("supersync: {error}. {advice}."),
-                None => eprintln!("supersync: {error}"),
-            }
-            exit_code(&*error).into()
+        Err(failure) => {
+            eprintln!("supersync: {failure}");
+            failure.into()
         }
-    }
-}
-
-/// What ends the program is read by a person; by then every kind of error is just its text.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// What kind of failure it is, for scripts.
-fn exit_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> u8 {
-    if let Some(error) = error.downcast_ref::<AdminError>() {
-        error.exit_code()
-    } else if let Some(error) = error.downcast_ref::<DataError>() {
-        error.exit_code()
-    } else if let Some(error) = error.downcast_ref::<SweepCommandError>() {
-        error.exit_code()
-    } else if let Some(error) = error.downcast_ref::<BackupCommandError>() {
-        error.exit_code()
-    } else if let Some(error) = error.downcast_ref::<ExportCommandError>() {
-        error.exit_code()
-    } else if let Some(error) = error.downcast_ref::<ImportCommandError>() {
-        error.exit_code()
-    } else if let Some(error) = error.downcast_ref::<StoreError>() {
-        if matches!(error, StoreError::Refused(_)) { 4 } else { 5 }
-    } else {
-        1
     }
 }
 
 /// What needs none of this server's settings, or says itself what is wrong with them.
 fn run_without_settings(command: Command) -> Result<Option<WithSettings>, Failure> {
-    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let output = &mut io::stdout();
     match command {
         Command::WithSettings(command) => return Ok(Some(command)),
@@ -151,7 +124,7 @@ fn run_without_settings(command: Command) -> Result<Option<WithSettings>, Failur
         }
         Command::Manual => clap_mangen::Man::new(CommandLine::command()).render(output)?,
         Command::Doctor(args) => {
-            let loaded = Loaded::from_env_to_look();
+            let loaded = Loaded::from_env_without_secret();
             if let Ok(loaded) = &loaded {
                 quiet_logs(&loaded.config)?;
             }
@@ -161,6 +134,10 @@ fn run_without_settings(command: Command) -> Result<Option<WithSettings>, Failur
         Command::Top(args) => runtime()?.block_on(top::run(args, output))?,
     }
     Ok(None)
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Runtime::new().map_err(Failure::failed)
 }
 
 fn run(command_line: CommandLine) -> Result<(), Failure> {
@@ -173,91 +150,81 @@ fn run(command_line: CommandLine) -> Result<(), Failure> {
     };
     // Only the server, and what makes tokens, needs the secret; where there is none, others don't make one.
     let is_server = matches!(command, WithSettings::Serve) && !command_line.print_config;
-    let loaded = if is_server { Loaded::from_env()? } else { Loaded::from_env_to_look()? };
-    let Loaded { config, settings, warnings } = loaded;
+    let loaded = if is_server { Loaded::from_env()? } else { Loaded::from_env_without_secret()? };
     if command_line.print_config {
-        for warning in warnings {
+        for warning in loaded.warnings {
             eprintln!("warning: {warning}");
         }
-        print!("{}", supersync::config::as_env_file(&settings));
+        print!("{}", supersync::config::as_env_file(&loaded.settings));
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match command {
-            WithSettings::Serve => {
-                let traces = telemetry::init_logs_and_traces(&config)?;
-                for warning in warnings {
-                    tracing::warn!("{warning}");
-                }
-                let served = serve::run(config).await;
-                if let Some(traces) = traces {
-                    // It blocks, and what it waits for runs here.
-                    tokio::task::spawn_blocking(move || traces.flush()).await?;
-                }
-                served
-            }
-            WithSettings::Migrate(command) => {
-                quiet_logs(&config)?;
-                Ok(admin::migrate::run(command, &config, &mut io::stdout()).await?)
-            }
-            WithSettings::User(command) => {
-                quiet_logs(&config)?;
-                let (database, patience) = (&config.database, config.timeouts.statement);
-                let store = if command.may_be_first() {
-                    store::open_beside(database, patience).await?
-                } else {
-                    store::open_as_it_is(database, patience).await?
-                };
+    runtime()?.block_on(run_with_settings(command, loaded))
+}
+
+async fn serve(Loaded { config, warnings, .. }: Loaded) -> Result<(), Failure> {
+    let traces = telemetry::init_logs_and_traces(&config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let served = serve::run(config).await;
+    if let Some(traces) = traces {
+        // It blocks, and what it waits for runs here.
+        tokio::task::spawn_blocking(move || traces.flush()).await.map_err(Failure::failed)?;
+    }
+    served
+}
+
+async fn run_with_settings(command: WithSettings, loaded: Loaded) -> Result<(), Failure> {
+    let config = &loaded.config;
+    if !matches!(command, WithSettings::Serve) {
+        quiet_logs(config)?;
+    }
+    let (input, output) = (&mut io::BufReader::new(io::stdin()), &mut io::stdout());
+    match command {
+        WithSettings::Serve => serve(loaded).await,
+        WithSettings::Migrate(command) => admin::migrate::run(command, config, output).await,
+        WithSettings::User(command) => {
+            let mode = if command.may_be_first() { OpenMode::Shared } else { OpenMode::Existing };
+            on_store(mode, config, async |store| {
                 // Not before there is a database: outside production it may make a secret.
-                let config = if command.signs() { Loaded::from_env()?.config } else { config };
-                let done = admin::user::run(command, store.clone(), &config, Clock::System).await;
-                store.close().await;
-                Ok(done?)
-            }
-            WithSettings::Data(command) => {
-                quiet_logs(&config)?;
-                let store = store::open_as_it_is(&config.database, config.timeouts.statement).await?;
-                let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
-                let done =
-                    admin::data::run(command, store.clone(), &config, Clock::System, &mut input, &mut output).await;
-                store.close().await;
-                Ok(done?)
-            }
-            WithSettings::Sweep(args) => {
-                quiet_logs(&config)?;
-                let store = store::open_as_it_is(&config.database, config.timeouts.statement).await?;
+                let config = if command.signs() { &Loaded::from_env()?.config } else { config };
+                admin::user::run(command, store, config, Clock::System).await
+            })
+            .await
+        }
+        WithSettings::Data(command) => {
+            on_store(OpenMode::Existing, config, async |store| {
+                admin::data::run(command, store, config, Clock::System, input, output).await
+            })
+            .await
+        }
+        WithSettings::Sweep(args) => {
+            on_store(OpenMode::Existing, config, async |store| {
                 let known = store.known_time().await?;
                 let clock = timekeeper::of_known(Clock::System, &known, config.retention.leap());
-                let done = admin::sweep::run(args, store.clone(), &config, clock, &mut io::stdout()).await;
-                store.close().await;
-                Ok(done?)
-            }
-            WithSettings::Backup(args) => {
-                quiet_logs(&config)?;
-                Ok(admin::backup::backup(args, &config, &Clock::System, &mut io::stdout()).await?)
-            }
-            WithSettings::Restore(args) => {
-                quiet_logs(&config)?;
-                let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
-                Ok(admin::backup::restore(args, &config, &mut input, &mut output).await?)
-            }
-            WithSettings::Export(args) => {
-                quiet_logs(&config)?;
-                Ok(admin::export::export(args, &config, &mut io::stdout()).await?)
-            }
-            WithSettings::Import(args) => {
-                quiet_logs(&config)?;
-                let (mut input, mut output) = (io::BufReader::new(io::stdin()), io::stdout());
-                Ok(admin::import::import(args, &config, &Clock::System, &mut input, &mut output).await?)
-            }
-            WithSettings::Mail(command) => {
-                quiet_logs(&config)?;
-                Ok(admin::mail::run(command, &config, &mut io::stdout()).await?)
-            }
-            WithSettings::Healthcheck => Ok(admin::healthcheck::run(&config).await?),
+                admin::sweep::run(args, store, config, clock, output).await
+            })
+            .await
         }
-    })
+        WithSettings::Backup(args) => admin::backup::backup(args, config, &Clock::System, output).await,
+        WithSettings::Restore(args) => admin::backup::restore(args, config, input, output).await,
+        WithSettings::Export(args) => admin::export::export(args, config, output).await,
+        WithSettings::Import(args) => admin::import::import(args, config, &Clock::System, input, output).await,
+        WithSettings::Mail(command) => admin::mail::run(command, config, output).await,
+        WithSettings::Healthcheck => Ok(admin::healthcheck::run(config).await?),
+    }
+}
+
+/// Opens the store, runs a command on it, and closes it, however the command ends.
+async fn on_store(
+    mode: OpenMode,
+    config: &Config,
+    command: impl AsyncFnOnce(Arc<dyn Store>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let store = store::open_with(mode, &config.database, config.timeouts.statement).await?;
+    let done = command(Arc::clone(&store)).await;
+    store.close().await;
+    done
 }
 
 /// Commands answer on standard output; their logs are of interest only when something is wrong.

@@ -7,19 +7,18 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use supersync::accounts::Accounts;
+use supersync::admin::Failure;
 use supersync::clock::Clock;
 use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery, OPERATOR, masked, private_folder};
 use supersync::mail::Mailer;
 use supersync::server::{Parts, Server, Upkeep};
-use supersync::store::Store;
+use supersync::store::{OpenMode, Store};
 use supersync::telemetry::metrics;
 use supersync::telemetry::recent::Recent;
 use supersync::{descriptors, http, store, timekeeper};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-use crate::Failure;
 
 /// Connections that the kernel keeps until they are accepted. Of the usual 128 a wave of devices that come back would lose
 /// some, and those try again after a second. `net.core.somaxconn` bounds it.
@@ -33,10 +32,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, "the limit of open files can't be raised");
     }
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new().map_err(Failure::failed)?;
     let config = Arc::new(config);
-    private_folder(&config.data_dir)
-        .map_err(|error| format!("DATA_DIR {} can't be created: {error}", config.data_dir.display()))?;
+    private_folder(&config.data_dir).map_err(|error| {
+        Failure::failed(format!("DATA_DIR {} can't be created: {error}", config.data_dir.display()))
+    })?;
 
     // Before the store, which records metrics from its first statement on.
     let recent = Arc::new(Recent::default());
@@ -44,14 +44,15 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mailer = Mailer::from_config(&config)?;
     let Some(store) = open_store(&config, &mut signals).await? else { return Ok(()) };
     if store.is_adopting().await? {
-        return Err("an import of the old server's database was broken off: run `supersync import` again, or \
-                    `supersync import --accept-partial` to serve what it has left"
-            .into());
+        return Err(Failure::failed(
+            "an import of the old server's database was broken off: run `supersync import` again, or \
+             `supersync import --accept-partial` to serve what it has left",
+        ));
     }
     let mut parts = Parts::of(&config, Clock::System, mailer);
     parts.recent = recent;
     parts.clock = timekeeper::watched(&*store, Clock::System, config.retention.leap(), &parts.instance).await?;
-    let assembled = Server::assemble(Arc::clone(&config), store, parts).await?;
+    let assembled = Server::assemble(Arc::clone(&config), store, parts).await.map_err(Failure::failed)?;
 
     let address = SocketAddr::new(config.host, config.port);
     let listener = bind("HOST or PORT", address)?;
@@ -90,7 +91,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     running.stop().await;
     tracing::info!("stopped");
-    served.map_err(Into::into)
+    served.map_err(Failure::failed)
 }
 
 /// Opens the store. While that takes long, because the database can't be reached or is being migrated, probes are answered.
@@ -103,14 +104,14 @@ async fn open_store(config: &Config, signals: &mut Signals) -> Result<Option<Arc
         }
         let listener = bind("HOST or PORT", SocketAddr::new(config.host, config.port))?;
         tracing::warn!("waiting for the database; meanwhile /livez answers 200 and everything else 503");
-        Ok::<_, Failure>(http::serve_few("http", listener, http::waiting_router(), is_open.clone()).await?)
+        http::serve_few("http", listener, http::waiting_router(), is_open.clone()).await.map_err(Failure::failed)
     };
     let mut waiting = std::pin::pin!(waiting);
     let store = tokio::select! {
-        opened = store::open_to_serve(&config.database, config.timeouts.statement) => {
+        opened = store::open_with(OpenMode::Serve, &config.database, config.timeouts.statement) => {
             opened.map_err(|error| database_failed(config, &error))?
         }
-        failed = &mut waiting => return Err(failed.err().unwrap_or_else(|| "the listener ended".into())),
+        failed = &mut waiting => return Err(failed.err().unwrap_or_else(|| Failure::failed("the listener ended"))),
         () = signals.next() => return Ok(None),
     };
     is_open.cancel();
@@ -175,18 +176,17 @@ fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
             ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
             _ => error.to_string(),
         };
-        format!("can't listen on {address}: {advice} (change {setting})").into()
+        Failure::failed(format!("can't listen on {address}: {advice} (change {setting})"))
     })
 }
 
 fn database_failed(config: &Config, error: &store::StoreError) -> Failure {
-    match (&config.database, error) {
+    Failure::failed(match (&config.database, error) {
         // Says what to do already.
         (_, store::StoreError::Refused(_)) => error.to_string(),
         (Database::Sqlite { path }, _) => format!("the database {} can't be opened: {error}", path.display()),
         (Database::Postgres { .. }, _) => format!("the database that DATABASE_URL names can't be used: {error}"),
-    }
-    .into()
+    })
 }
 
 /// A panic is a defect; its place is logged like everything else. Its text may hold data, so it is shown only on

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::backup_file::{self, FileError, bytes_bar, check, of};
-use super::progress;
+use super::backup_file::{self, bytes_bar, check, of};
+use super::output::confirmed;
 use super::report::time;
+use super::{Failure, progress};
 use crate::backup::rotate::{self, Keep};
 use crate::backup::{self, BackupError, Checked};
 use crate::clock::Clock;
 use crate::config::{Config, private_folder};
-use crate::store::{self, StoreError};
+use crate::store::{self, OpenMode};
 
 /// Write the whole database into one file, while the server runs.
 ///
@@ -72,69 +73,20 @@ pub struct VerifyArgs {
     file: PathBuf,
 }
 
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum BackupCommandError {
-    /// A file can't be written, read, or relied on.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// There is a file.
-    #[error("{} exists; --overwrite replaces it", .0.display())]
-    Exists(PathBuf),
-    /// There is something else.
-    #[error("{} is no backup, so it is not replaced", .0.display())]
-    NotABackup(PathBuf),
-    /// A part of the accounts is missing.
-    #[error(
-        "an import of the old server's database is under way, or was broken off: a backup would hold a part of the accounts"
-    )]
-    HalfImported,
-    /// The database is none, or of another version.
-    #[error("the database is not of this program's version: {0}")]
-    OtherSchema(&'static str),
-    /// The operator did not say yes.
-    #[error("nothing was changed")]
-    NotConfirmed,
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Reading the input or writing the output failed.
-    #[error("standard input or output: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl BackupCommandError {
-    /// With which code the program ends.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::File(error) => error.exit_code(),
-            Self::Exists(_)
-            | Self::NotABackup(_)
-            | Self::HalfImported
-            | Self::OtherSchema(_)
-            | Self::NotConfirmed
-            | Self::Store(StoreError::Refused(_)) => 4,
-            Self::Store(_) => 5,
-            Self::Io(_) => 1,
-        }
-    }
-}
-
 /// Runs `supersync backup`.
 ///
 /// # Errors
-/// See [`BackupCommandError`]; the text is meant for the operator.
+/// Why it was not done.
 pub async fn backup(
     args: BackupArgs,
     config: &Config,
     clock: &Clock,
     output: &mut (dyn Write + Send),
-) -> Result<(), BackupCommandError> {
+) -> Result<(), Failure> {
     let path = match (&args.file, &args.directory) {
         (Some(file), _) => file.clone(),
         (None, Some(directory)) => free_name(directory, clock).await,
-        (None, None) => return Err(BackupCommandError::NotConfirmed),
+        (None, None) => return Err(Failure::refused("nothing was changed")),
     };
     if let Some(directory) = &args.directory {
         // What lies in it is as secret as the database.
@@ -142,20 +94,27 @@ pub async fn backup(
         made.map_err(|error| of(directory)(error.into()))?;
     }
     match std::fs::symlink_metadata(&path) {
-        Ok(_) if !args.overwrite => return Err(BackupCommandError::Exists(path)),
+        Ok(_) if !args.overwrite => {
+            return Err(Failure::refused(format!("{} exists; --overwrite replaces it", path.display())));
+        }
         Ok(_) if !backup::may_replace(&path).map_err(|error| of(&path)(error.into()))? => {
-            return Err(BackupCommandError::NotABackup(path));
+            return Err(Failure::refused(format!("{} is no backup, so it is not replaced", path.display())));
         }
         _ => {}
     }
     if !backup_file::is_current(config).await? {
-        return Err(BackupCommandError::OtherSchema("`supersync migrate run` or the next start brings it up to date"));
+        return Err(Failure::refused(
+            "the database is not of this program's version: `supersync migrate run` or the next start brings it up to date",
+        ));
     }
     // Takes no lock that would keep a server from starting.
-    let store = store::open_to_look(&config.database, config.timeouts.statement).await?;
+    let store = store::open_with(OpenMode::Unlocked, &config.database, config.timeouts.statement).await?;
     if store.is_adopting().await? {
         store.close().await;
-        return Err(BackupCommandError::HalfImported);
+        return Err(Failure::refused(
+            "an import of the old server's database is under way, or was broken off: a backup would hold a part of the \
+             accounts",
+        ));
     }
     let draft = backup_file::write(&store, &path).await;
     store.close().await;
@@ -203,8 +162,8 @@ async fn free_name(directory: &Path, clock: &Clock) -> PathBuf {
 /// Runs `supersync verify`.
 ///
 /// # Errors
-/// See [`BackupCommandError`]; the text is meant for the operator.
-pub async fn verify(args: VerifyArgs, output: &mut (dyn Write + Send)) -> Result<(), BackupCommandError> {
+/// Why it was not done.
+pub async fn verify(args: VerifyArgs, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
     let checked = check(&args.file).await?;
     report(&checked, output)?;
     accept(&args.file, &checked)
@@ -213,21 +172,22 @@ pub async fn verify(args: VerifyArgs, output: &mut (dyn Write + Send)) -> Result
 /// Runs `supersync restore`.
 ///
 /// # Errors
-/// See [`BackupCommandError`]; the text is meant for the operator.
+/// Why it was not done.
 pub async fn restore(
     args: RestoreArgs,
     config: &Config,
     input: &mut (dyn BufRead + Send),
     output: &mut (dyn Write + Send),
-) -> Result<(), BackupCommandError> {
+) -> Result<(), Failure> {
     // Before anything of the database is touched.
     let checked = check(&args.file).await?;
     report(&checked, output)?;
     if !args.accept_faults {
         accept(&args.file, &checked)?;
     }
-    if args.replace && !args.yes && !confirmed(input, output)? {
-        return Err(BackupCommandError::NotConfirmed);
+    let warning = "This deletes every account and all data of the configured database.";
+    if args.replace && !args.yes && !confirmed(warning, "replace", input, output)? {
+        return Err(Failure::refused("nothing was changed"));
     }
     let store = store::open(&config.database, config.timeouts.statement).await?;
     let bytes = Arc::new(AtomicU64::new(0));
@@ -240,15 +200,6 @@ pub async fn restore(
     restored.map_err(of(&args.file))?;
     writeln!(output, "Restored into {kind}. Start the server with the JWT_SECRET that it had, and devices go on.")?;
     Ok(())
-}
-
-fn confirmed(input: &mut (dyn BufRead + Send), output: &mut (dyn Write + Send)) -> io::Result<bool> {
-    writeln!(output, "This deletes every account and all data of the configured database.")?;
-    write!(output, "Type replace to go on: ")?;
-    output.flush()?;
-    let mut answer = String::new();
-    input.read_line(&mut answer)?;
-    Ok(answer.trim() == "replace")
 }
 
 fn report(checked: &Checked, output: &mut (dyn Write + Send)) -> io::Result<()> {
@@ -274,6 +225,6 @@ fn report(checked: &Checked, output: &mut (dyn Write + Send)) -> io::Result<()> 
     Ok(())
 }
 
-fn accept(path: &Path, checked: &Checked) -> Result<(), BackupCommandError> {
+fn accept(path: &Path, checked: &Checked) -> Result<(), Failure> {
     if checked.fault_count == 0 { Ok(()) } else { Err(of(path)(BackupError::Faults(checked.fault_count)).into()) }
 }

@@ -1,6 +1,5 @@
 //! Backup files as commands write and read them: with a bar, and with their name in what goes wrong.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,19 +19,6 @@ pub struct FileError {
     pub path: PathBuf,
     /// Why.
     pub error: BackupError,
-}
-
-impl FileError {
-    /// With which code the program ends.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match &self.error {
-            BackupError::Io(error) if error.kind() == io::ErrorKind::NotFound => 3,
-            BackupError::NotEmpty(_) | BackupError::InUse => 4,
-            BackupError::Store(_) => 5,
-            _ => 1,
-        }
-    }
 }
 
 /// What goes wrong with this file.

@@ -1,12 +1,11 @@
 //! `supersync data clear`: an account's data set is replaced by an empty one, as its user can do it.
 
-use std::io::{self, BufRead, Write};
+use std::io::Write;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::data::DataError;
-use super::progress;
+use super::{Failure, progress};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::{EngineError, Handle, Options};
@@ -27,19 +26,6 @@ pub(super) async fn every_account(store: &dyn Store) -> Result<Vec<UserId>, Stor
     }
 }
 
-pub(super) fn confirmed(
-    whose: &str,
-    input: &mut (dyn BufRead + Send),
-    output: &mut (dyn Write + Send),
-) -> io::Result<bool> {
-    writeln!(output, "This deletes the synced data of {whose}.")?;
-    write!(output, "Type yes to go on: ")?;
-    output.flush()?;
-    let mut answer = String::new();
-    input.read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
-}
-
 /// Starts a new, empty data set for each account and tells running servers. One that fails does not stop the others.
 pub(super) async fn clear(
     users: &[UserId],
@@ -47,7 +33,7 @@ pub(super) async fn clear(
     config: &Config,
     clock: Clock,
     output: &mut (dyn Write + Send),
-) -> Result<(), DataError> {
+) -> Result<(), Failure> {
     let engine = Handle::start(Arc::clone(&store), clock, Options::from(config)).await?;
     let (mut cleared, mut failed) = (0_u64, 0);
     let bar = progress::bar(users.len(), "accounts");
@@ -70,5 +56,5 @@ pub(super) async fn clear(
     bar.finish_and_clear();
     engine.shutdown().await;
     writeln!(output, "Deleted the synced data of {cleared} account(s).")?;
-    if failed > 0 { Err(DataError::Failed(failed)) } else { Ok(()) }
+    Failure::unless_done(failed)
 }

@@ -12,14 +12,15 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{clear, progress, recount, usage};
+use super::output::{confirmed, print_json};
+use super::{Failure, clear, progress, recount, usage};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::archive::{Archive, ArchiveError, ArchiveId, ArchiveSummary, FormerPassword, Obstacle};
 use crate::engine::sealer::{self, Counts, MIN_RUN, Scope};
-use crate::engine::{EngineError, Handle, Options};
+use crate::engine::{Handle, Options};
 use crate::protocol::UserId;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// Accounts sealed at a time: their commits share transactions.
 const CONCURRENCY: usize = 16;
@@ -112,63 +113,15 @@ pub enum DataCommand {
     },
 }
 
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// Sealing is off, and the command line does not say either how old is old.
-    #[error("SEAL_AFTER_HOURS is 0, so nothing is packed; say --older-than HOURS to do it all the same")]
-    Off,
-    /// There is no such account.
-    #[error("there is no account with the number {0}")]
-    NoAccount(UserId),
-    /// There is no such account either.
-    #[error("there is no account {0}; `supersync user list` shows all")]
-    NoAddress(String),
-    /// There is no such data set.
-    #[error("the account has no archived data set {0}; `supersync data archives` shows all")]
-    NoArchive(String),
-    /// A data set can't be brought back, or listed.
-    #[error("{}", told(.0))]
-    Archive(ArchiveError),
-    /// The operator did not say yes.
-    #[error("nothing was deleted")]
-    NotConfirmed,
-    /// Some accounts could not be done; the log says why.
-    #[error("{0} account(s) failed; run the command again")]
-    Failed(u64),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The engine did not start.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// Reading the input or writing the output failed.
-    #[error("standard input or output: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl DataError {
-    /// With which code the program ends.
-    #[must_use]
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::NoAccount(_) | Self::NoAddress(_) | Self::NoArchive(_) => 3,
-            Self::NotConfirmed | Self::Archive(ArchiveError::NotRestorable(_) | ArchiveError::Quota(_)) => 4,
-            Self::Store(_) => 5,
-            Self::Archive(_) | Self::Off | Self::Failed(_) | Self::Engine(_) | Self::Io(_) => 1,
-        }
-    }
-}
-
-/// What the operator is told.
-fn told(error: &ArchiveError) -> String {
+/// A data set can't be brought back, or listed.
+fn archive_failure(error: &ArchiveError) -> Failure {
     match error {
-        ArchiveError::NotRestorable(obstacle) => format!("{error}: {}", explained(*obstacle)),
-        ArchiveError::Quota(quota) => format!(
+        ArchiveError::NotRestorable(obstacle) => Failure::refused(format!("{error}: {}", explained(*obstacle))),
+        ArchiveError::Quota(quota) => Failure::refused(format!(
             "the data set is larger than the {} bytes that the account may store; `supersync user quota` changes that",
             quota.quota_bytes
-        ),
-        other => other.to_string(),
+        )),
+        other => Failure::failed(other),
     }
 }
 
@@ -188,7 +141,7 @@ const fn explained(obstacle: Obstacle) -> &'static str {
 /// Runs a command.
 ///
 /// # Errors
-/// See [`DataError`]; the text is meant for the operator.
+/// Why it was not done, or not all of it.
 pub async fn run(
     command: DataCommand,
     store: Arc<dyn Store>,
@@ -196,7 +149,7 @@ pub async fn run(
     clock: Clock,
     input: &mut (dyn BufRead + Send),
     output: &mut (dyn Write + Send),
-) -> Result<(), DataError> {
+) -> Result<(), Failure> {
     match command {
         DataCommand::Seal { older_than, user } => seal(older_than, user, store, config, clock, output).await,
         DataCommand::Usage { limit, json, unmask, thorough } => {
@@ -209,8 +162,9 @@ pub async fn run(
                 Some(email) => (vec![account(&store, email).await?], format!("account {email}")),
                 None => (clear::every_account(&*store).await?, "all accounts".to_owned()),
             };
-            if !yes && !clear::confirmed(&whose, input, output)? {
-                return Err(DataError::NotConfirmed);
+            let warning = format!("This deletes the synced data of {whose}.");
+            if !yes && !confirmed(&warning, "yes", input, output)? {
+                return Err(Failure::refused("nothing was deleted"));
             }
             clear::clear(&users, store, config, clock, output).await
         }
@@ -219,23 +173,24 @@ pub async fn run(
             let engine = Handle::start(store, clock, Options::from(config)).await?;
             let archives = engine.archives(user, Instant::now() + PATIENCE).await;
             engine.shutdown().await;
-            let archives = archives.map_err(DataError::Archive)?;
-            if json {
-                let text = serde_json::to_string_pretty(&ArchiveSummary::all(&archives)).map_err(io::Error::from)?;
-                writeln!(output, "{text}")?;
-                return Ok(());
-            }
-            list(&archives, output)
+            let archives = archives.map_err(|error| archive_failure(&error))?;
+            let shown =
+                if json { print_json(&ArchiveSummary::all(&archives), output) } else { list(&archives, output) };
+            Ok(shown?)
         }
         DataCommand::BringBack { email, id } => {
             let user = account(&store, &email).await?;
-            let Ok(archive_id) = id.parse::<ArchiveId>() else { return Err(DataError::NoArchive(id)) };
+            let no_archive = || {
+                let text = format!("the account has no archived data set {id}; `supersync data archives` shows all");
+                Failure::not_found(text)
+            };
+            let archive_id = id.parse::<ArchiveId>().map_err(|_| no_archive())?;
             let engine = Handle::start(store, clock, Options::from(config)).await?;
             let done = engine.bring_back(user, archive_id, Instant::now() + PATIENCE).await;
             engine.shutdown().await;
             let done = done.map_err(|error| match error {
-                ArchiveError::NotFound => DataError::NoArchive(id.clone()),
-                other => DataError::Archive(other),
+                ArchiveError::NotFound => no_archive(),
+                other => archive_failure(&other),
             })?;
             writeln!(
                 output,
@@ -247,12 +202,12 @@ pub async fn run(
     }
 }
 
-async fn account(store: &Arc<dyn Store>, email: &str) -> Result<UserId, DataError> {
-    let row = store.user_by_email(email).await?.ok_or_else(|| DataError::NoAddress(email.to_owned()))?;
+async fn account(store: &Arc<dyn Store>, email: &str) -> Result<UserId, Failure> {
+    let row = store.user_by_email(email).await?.ok_or_else(|| Failure::no_account(email))?;
     Ok(row.id)
 }
 
-fn list(archives: &[Archive], output: &mut (dyn Write + Send)) -> Result<(), DataError> {
+fn list(archives: &[Archive], output: &mut (dyn Write + Send)) -> io::Result<()> {
     writeln!(
         output,
         "{:<16} {:<20} {:<12} {:>10} {:>12}  CAN COME BACK",
@@ -281,16 +236,20 @@ async fn seal(
     config: &Config,
     clock: Clock,
     output: &mut (dyn Write + Send),
-) -> Result<(), DataError> {
+) -> Result<(), Failure> {
     let age = match older_than {
         Some(hours) => Duration::from_secs(u64::from(hours) * 3600),
-        None if config.retention.seal_after.is_zero() => return Err(DataError::Off),
+        None if config.retention.seal_after.is_zero() => {
+            return Err(Failure::failed(
+                "SEAL_AFTER_HOURS is 0, so nothing is packed; say --older-than HOURS to do it all the same",
+            ));
+        }
         None => config.retention.seal_after,
     };
     if let Some(user) = user
         && store.user_by_id(user).await?.is_none()
     {
-        return Err(DataError::NoAccount(user));
+        return Err(Failure::no_account_number(user));
     }
     let before_ms = clock.now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let engine = Handle::start(Arc::clone(&store), clock, Options::from(config)).await?;
@@ -311,5 +270,5 @@ async fn seal(
         "{} operations of {} accounts packed into {} segments; {} bytes of payloads and clocks take {} bytes now",
         report.operations, report.accounts, report.segments, report.operation_bytes, report.segment_bytes
     )?;
-    if report.accounts_failed > 0 { Err(DataError::Failed(report.accounts_failed)) } else { Ok(()) }
+    Failure::unless_done(report.accounts_failed)
 }

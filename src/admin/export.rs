@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Args;
 
 use super::backup_file::{self, FileError, check, of};
-use super::progress;
 use super::report::time;
+use super::{Failure, progress};
 use crate::backup::{self, BackupError, Draft};
 use crate::config::Config;
 use crate::protocol::UserId;
 use crate::store::adopt::AdoptionRow;
-use crate::store::{self, StoreError};
-use crate::upstream::export::{ExportError, Options, Refusal, Report, Taken, Target};
+use crate::store::{self, OpenMode};
+use crate::upstream::export::{Options, Report, Taken, Target};
 
 /// Write this server's data into the old (Node) server's database: the way back.
 ///
@@ -67,58 +67,11 @@ pub struct ExportArgs {
     accept_faults: bool,
 }
 
-/// Why the command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportCommandError {
-    /// The backup or the working copy can't be written, read, or relied on.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The database is none, or of another version.
-    #[error("this server's database is not of this program's version; `supersync migrate run` brings it up to date")]
-    OtherSchema,
-    /// Some accounts were left as they were.
-    #[error("{0} account(s) could not be written, as listed above; the others are done")]
-    Faults(u64),
-    /// The export failed as a whole.
-    #[error(transparent)]
-    Export(#[from] ExportError),
-    /// Our database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Writing the output failed.
-    #[error("standard output: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl ExportCommandError {
-    /// With which code the program ends.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::File(error) => error.exit_code(),
-            Self::Export(ExportError::Refused(Refusal::Unreachable(_)) | ExportError::Target(_)) => 5,
-            Self::Export(ExportError::Refused(_)) | Self::OtherSchema | Self::Store(StoreError::Refused(_)) => 4,
-            Self::Store(_) => 5,
-            Self::Faults(_) | Self::Export(_) | Self::Io(_) => 1,
-        }
-    }
-}
-
-impl From<Refusal> for ExportCommandError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Export(refusal.into())
-    }
-}
-
 /// Runs `supersync export`.
 ///
 /// # Errors
-/// See [`ExportCommandError`]; the text is meant for the operator.
-pub async fn export(
-    args: ExportArgs,
-    config: &Config,
-    output: &mut (dyn Write + Send),
-) -> Result<(), ExportCommandError> {
+/// Why it was not done, or not for every account.
+pub async fn export(args: ExportArgs, config: &Config, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
     let mut options = Options {
         dry_run: args.dry_run,
         force: args.force,
@@ -157,7 +110,9 @@ pub async fn export(
     }
     match report.accounts.failed.count {
         0 => Ok(()),
-        failed => Err(ExportCommandError::Faults(failed)),
+        failed => Err(Failure::failed(format!(
+            "{failed} account(s) could not be written, as listed above; the others are done"
+        ))),
     }
 }
 
@@ -176,11 +131,13 @@ enum Copy {
 }
 
 impl Copy {
-    async fn make(config: &Config, directory: &Path) -> Result<Self, ExportCommandError> {
+    async fn make(config: &Config, directory: &Path) -> Result<Self, Failure> {
         if !backup_file::is_current(config).await? {
-            return Err(ExportCommandError::OtherSchema);
+            return Err(Failure::refused(
+                "this server's database is not of this program's version; `supersync migrate run` brings it up to date",
+            ));
         }
-        let store = store::open_beside(&config.database, config.timeouts.statement).await?;
+        let store = store::open_with(OpenMode::Shared, &config.database, config.timeouts.statement).await?;
         remove_abandoned(directory)?;
         let path = directory.join(format!("{}{}.ssb", backup::WORKING_COPY, std::process::id()));
         let is_served = store.is_in_use().await?;

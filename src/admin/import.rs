@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 
-use super::progress;
+use super::output::confirmed;
+use super::{Failure, progress};
 use crate::clock::Clock;
 use crate::config::{Config, private_folder};
-use crate::store::{self, StoreError};
+use crate::store::{self, OpenMode};
 use crate::upstream::import::{self, Dump, DumpError, ImportError, LiveSource, Options, Progress, Report, Source};
 
 /// Take over the old (Node) server's database.
@@ -51,82 +52,28 @@ pub struct ImportArgs {
     yes: bool,
 }
 
-/// Why the command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportCommandError {
-    /// The import failed as a whole.
-    #[error(transparent)]
-    Import(#[from] ImportError),
-    /// Something is not as it should be, mostly accounts.
-    #[error("{0} thing(s) are not as they should be, as listed above")]
-    Failures(usize),
-    /// The operator did not say yes.
-    #[error("nothing was changed")]
-    NotConfirmed,
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Reading the input or writing the output failed.
-    #[error("standard input or output: {0}")]
-    Io(#[from] io::Error),
-    /// The report is none.
-    #[error("the report can't be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-impl ImportCommandError {
-    /// With which code the program ends.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Import(ImportError::Dump(error)) => {
-                if matches!(error, DumpError::Work(_)) {
-                    1
-                } else {
-                    4
-                }
-            }
-            Self::NotConfirmed
-            | Self::Store(StoreError::Refused(_))
-            | Self::Import(
-                ImportError::Address
-                | ImportError::NotUpstream(_)
-                | ImportError::OtherType { .. }
-                | ImportError::Rights(_)
-                | ImportError::SourceInUse(_)
-                | ImportError::TargetInUse
-                | ImportError::ForeignAccounts(_)
-                | ImportError::Store(StoreError::Refused(_)),
-            ) => 4,
-            Self::Store(_) | Self::Import(ImportError::Store(_) | ImportError::Source(_)) => 5,
-            Self::Failures(_) | Self::Io(_) | Self::Json(_) | Self::Import(ImportError::Crashed) => 1,
-        }
-    }
-}
-
 /// Runs `supersync import`.
 ///
 /// # Errors
-/// See [`ImportCommandError`]; the text is meant for the operator.
+/// Why it was not done, or what is not as it should be.
 pub async fn import(
     args: ImportArgs,
     config: &Config,
     clock: &Clock,
     input: &mut (dyn BufRead + Send),
     output: &mut (dyn Write + Send),
-) -> Result<(), ImportCommandError> {
+) -> Result<(), Failure> {
     let Some(from) = &args.from else { return accept_partial(config, output).await };
     // Before anything of our database is touched.
     let from = From::open(from).await?;
-    if !args.yes && !args.verify_only && !confirmed(input)? {
-        return Err(ImportCommandError::NotConfirmed);
+    let warning = "This fills the configured database from the old server's. Both servers must be stopped.";
+    // Asked on standard error: standard output is the report's.
+    if !args.yes && !args.verify_only && !confirmed(warning, "import", input, &mut io::stderr())? {
+        return Err(Failure::refused("nothing was changed"));
     }
     let source = from.read(config, args.work_dir).await?;
-    let store = if args.verify_only {
-        store::open_as_it_is(&config.database, config.timeouts.statement).await?
-    } else {
-        store::open(&config.database, config.timeouts.statement).await?
-    };
+    let mode = if args.verify_only { OpenMode::Existing } else { OpenMode::Fill };
+    let store = store::open_with(mode, &config.database, config.timeouts.statement).await?;
     let options = Options { repair: args.repair, rehearsal: args.rehearsal, verify_only: args.verify_only };
     let so_far = Progress::default();
     let bar = progress::bar(0, "operations");
@@ -143,7 +90,7 @@ pub async fn import(
     tell(&done?, args.json, args.verify_only, output)
 }
 
-async fn accept_partial(config: &Config, output: &mut (dyn Write + Send)) -> Result<(), ImportCommandError> {
+async fn accept_partial(config: &Config, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
     let store = store::open(&config.database, config.timeouts.statement).await?;
     let accepted = import::accept_partial(&store).await;
     store.close().await;
@@ -191,30 +138,14 @@ impl From {
     }
 }
 
-fn tell(
-    report: &Report,
-    as_json: bool,
-    is_comparison: bool,
-    output: &mut (dyn Write + Send),
-) -> Result<(), ImportCommandError> {
+fn tell(report: &Report, as_json: bool, is_comparison: bool, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
     if as_json {
-        writeln!(output, "{}", serde_json::to_string(report)?)?;
+        writeln!(output, "{}", serde_json::to_string(report).map_err(io::Error::from)?)?;
     } else {
         report.tell(is_comparison, output)?;
     }
     match report.failures() {
         0 => Ok(()),
-        failures => Err(ImportCommandError::Failures(failures)),
+        failures => Err(Failure::failed(format!("{failures} thing(s) are not as they should be, as listed above"))),
     }
-}
-
-/// Asked on standard error: standard output is the report's.
-fn confirmed(input: &mut (dyn BufRead + Send)) -> io::Result<bool> {
-    let mut ask = io::stderr();
-    writeln!(ask, "This fills the configured database from the old server's. Both servers must be stopped.")?;
-    write!(ask, "Type import to go on: ")?;
-    ask.flush()?;
-    let mut answer = String::new();
-    input.read_line(&mut answer)?;
-    Ok(answer.trim() == "import")
 }

@@ -1,12 +1,13 @@
 //! `supersync migrate …`: the schema's versions. The server brings the schema up to date at every start; these commands
 //! are for operators who want to look first, or to do it at a time of their own.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap::Subcommand;
 
+use super::Failure;
 use crate::config::Config;
-use crate::store::{self, MigrationStatus, StoreError};
+use crate::store::{self, MigrationStatus};
 
 /// Look at the database's schema or bring it up to date.
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -20,35 +21,14 @@ pub enum MigrateCommand {
     Run,
 }
 
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    /// `status` found something to do.
-    #[error("{0} migration(s) are pending; `supersync migrate run` or the next start applies them")]
-    Pending(usize),
-    /// `status` found something that this program does not know.
-    #[error("the database has {0} migration(s) that this program does not know: it belongs to a newer version")]
-    Newer(usize),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Writing the output failed.
-    #[error("standard output: {0}")]
-    Io(#[from] io::Error),
-}
-
 /// Runs a command.
 ///
 /// # Errors
-/// See [`MigrateError`]; the text is meant for the operator.
-pub async fn run(
-    command: MigrateCommand,
-    config: &Config,
-    output: &mut (dyn Write + Send),
-) -> Result<(), MigrateError> {
+/// Why it was not done, or what `status` found; always with [`Exit::Failed`](super::Exit::Failed).
+pub async fn run(command: MigrateCommand, config: &Config, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
     match command {
         MigrateCommand::Status => {
-            let migrations = store::migration_status(&config.database).await?;
+            let migrations = store::migration_status(&config.database).await.map_err(Failure::failed)?;
             for migration in &migrations {
                 let state = match (migration.applied, migration.known) {
                     (true, true) => "applied",
@@ -60,7 +40,7 @@ pub async fn run(
             judge(&migrations)
         }
         MigrateCommand::Run => {
-            let store = store::open(&config.database, config.timeouts.statement).await?;
+            let store = store::open(&config.database, config.timeouts.statement).await.map_err(Failure::failed)?;
             store.close().await;
             writeln!(output, "The schema is up to date.")?;
             Ok(())
@@ -68,13 +48,17 @@ pub async fn run(
     }
 }
 
-fn judge(migrations: &[MigrationStatus]) -> Result<(), MigrateError> {
+fn judge(migrations: &[MigrationStatus]) -> Result<(), Failure> {
     let newer = migrations.iter().filter(|migration| !migration.known).count();
     let pending = migrations.iter().filter(|migration| !migration.applied).count();
     match (newer, pending) {
         (0, 0) => Ok(()),
-        (0, pending) => Err(MigrateError::Pending(pending)),
-        (newer, _) => Err(MigrateError::Newer(newer)),
+        (0, pending) => Err(Failure::failed(format!(
+            "{pending} migration(s) are pending; `supersync migrate run` or the next start applies them"
+        ))),
+        (newer, _) => Err(Failure::failed(format!(
+            "the database has {newer} migration(s) that this program does not know: it belongs to a newer version"
+        ))),
     }
 }
 
@@ -87,8 +71,9 @@ mod tests {
     #[test]
     fn unknown_migrations_weigh_more_than_pending_ones() {
         let migration = |applied, known| MigrationStatus { version: 1, description: String::new(), applied, known };
-        assert!(matches!(judge(&[migration(true, false), migration(false, true)]), Err(MigrateError::Newer(1))));
-        assert!(matches!(judge(&[migration(false, true), migration(false, true)]), Err(MigrateError::Pending(2))));
+        let said = |migrations: &[_]| judge(migrations).expect_err("something to do").to_string();
+        assert!(said(&[migration(true, false), migration(false, true)]).starts_with("the database has 1 migration(s)"));
+        assert!(said(&[migration(false, true), migration(false, true)]).starts_with("2 migration(s) are pending"));
         assert!(judge(&[migration(true, true)]).is_ok());
     }
 
@@ -101,8 +86,8 @@ mod tests {
         ]);
         let config = Config::parse(&variables).expect("valid");
         let mut output = Vec::new();
-        let pending = run(MigrateCommand::Status, &config, &mut output).await;
-        assert!(matches!(pending, Err(MigrateError::Pending(1..))), "{pending:?}");
+        let pending = run(MigrateCommand::Status, &config, &mut output).await.expect_err("nothing is there yet");
+        assert!(pending.to_string().contains("migration(s) are pending"), "{pending}");
         assert!(std::fs::read_dir(dir.path()).expect("directory").next().is_none(), "nothing was made");
 
         run(MigrateCommand::Run, &config, &mut output).await.expect("migrated");

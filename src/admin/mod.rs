@@ -7,13 +7,17 @@ mod clear;
 pub mod data;
 pub mod doctor;
 pub mod export;
+mod failure;
 pub mod healthcheck;
 pub mod import;
 pub mod mail;
 pub mod migrate;
+mod output;
 mod progress;
 mod recount;
 mod report;
 pub mod sweep;
 mod usage;
 pub mod user;
+
+pub use failure::{CommandError, Exit, Failure};

@@ -1,11 +1,11 @@
 //! `supersync data recount`: what accounts are charged, counted anew from what they store.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::data::DataError;
-use super::progress;
+use super::output::print_json;
+use super::{Failure, progress};
 use crate::engine::recount::{Difference, Recount, recount_account, recount_all};
 use crate::protocol::UserId;
 use crate::store::Store;
@@ -17,11 +17,11 @@ pub(super) async fn run(
     as_json: bool,
     store: &dyn Store,
     output: &mut (dyn Write + Send),
-) -> Result<(), DataError> {
+) -> Result<(), Failure> {
     let mut differences: Vec<Difference> = Vec::new();
     let done = if let Some(user) = only {
         if store.user_by_id(user).await?.is_none() {
-            return Err(DataError::NoAccount(user));
+            return Err(Failure::no_account_number(user));
         }
         differences.extend(recount_account(store, user, !dry_run).await?);
         let wrong = u64::from(!differences.is_empty());
@@ -38,14 +38,14 @@ pub(super) async fn run(
         counted?
     };
     if as_json {
-        writeln!(output, "{:#}", as_object(&done, &differences))?;
+        print_json(&as_object(&done, &differences), output)?;
     } else {
         table(&done, &differences, output)?;
     }
-    if done.failed > 0 { Err(DataError::Failed(done.failed)) } else { Ok(()) }
+    Failure::unless_done(done.failed)
 }
 
-fn table(done: &Recount, differences: &[Difference], output: &mut (dyn Write + Send)) -> Result<(), DataError> {
+fn table(done: &Recount, differences: &[Difference], output: &mut (dyn Write + Send)) -> io::Result<()> {
     if !differences.is_empty() {
         writeln!(output, "{:>10}  {:>14}  {:>14}  {:>14}", "ACCOUNT", "CHARGED", "STORED", "DIFFERENCE")?;
     }
@@ -61,8 +61,7 @@ fn table(done: &Recount, differences: &[Difference], output: &mut (dyn Write + S
         (wrong, 0) => format!("{wrong} are charged something else; nothing was changed"),
         (wrong, corrected) => format!("{wrong} were charged something else, {corrected} put right"),
     };
-    writeln!(output, "{} account(s) counted: {what}", done.accounts)?;
-    Ok(())
+    writeln!(output, "{} account(s) counted: {what}", done.accounts)
 }
 
 fn as_object(done: &Recount, differences: &[Difference]) -> Value {

@@ -2,9 +2,8 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
-
-use super::user::AdminError;
+use super::Failure;
+use super::output::print_json;
 use crate::accounts::{AccountReport, Accounts, SecuritySummary, SessionList, SessionRef};
 use crate::store::SecurityEvent;
 
@@ -12,11 +11,7 @@ use crate::store::SecurityEvent;
 const LIST_PAGE: usize = 500;
 
 /// Every account, in the order of their numbers; as many in memory as are read at a time.
-pub(super) async fn list(
-    accounts: &Accounts,
-    as_json: bool,
-    output: &mut (dyn Write + Send),
-) -> Result<(), AdminError> {
+pub(super) async fn list(accounts: &Accounts, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
     if as_json {
         write!(output, "[")?;
     } else {
@@ -61,7 +56,7 @@ pub(super) async fn list(
 }
 
 /// One account.
-pub(super) fn show(report: &AccountReport, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), AdminError> {
+pub(super) fn show(report: &AccountReport, as_json: bool, output: &mut (dyn Write + Send)) -> io::Result<()> {
     if as_json {
         return print_json(report, output);
     }
@@ -88,11 +83,7 @@ pub(super) fn show(report: &AccountReport, as_json: bool, output: &mut (dyn Writ
 }
 
 /// An account's security log, newest first.
-pub(super) fn security_log(
-    events: &[SecurityEvent],
-    as_json: bool,
-    output: &mut (dyn Write + Send),
-) -> Result<(), AdminError> {
+pub(super) fn security_log(events: &[SecurityEvent], as_json: bool, output: &mut (dyn Write + Send)) -> io::Result<()> {
     let events = SecuritySummary::all(events);
     if as_json {
         return print_json(&events, output);
@@ -114,7 +105,7 @@ pub(super) fn security_log(
 }
 
 /// What an account is signed in with.
-pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), AdminError> {
+pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Write + Send)) -> io::Result<()> {
     if as_json {
         return print_json(&list.summaries(None), output);
     }
@@ -146,13 +137,7 @@ pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Writ
             tokens.last_address.as_deref().unwrap_or("-")
         )?;
     }
-    writeln!(output, "{} sessions", list.sessions.len() + usize::from(list.older_tokens.is_some()))?;
-    Ok(())
-}
-
-fn print_json(value: &impl Serialize, output: &mut (dyn Write + Send)) -> Result<(), AdminError> {
-    writeln!(output, "{}", serde_json::to_string_pretty(value).map_err(io::Error::from)?)?;
-    Ok(())
+    writeln!(output, "{} sessions", list.sessions.len() + usize::from(list.older_tokens.is_some()))
 }
 
 fn date(at_ms: i64) -> String {

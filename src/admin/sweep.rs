@@ -10,13 +10,15 @@ use clap::Args;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::Failure;
+use super::output::print_json;
 use super::report::time;
 use crate::clock::{Clock, Doubt};
 use crate::config::Config;
 use crate::engine::forecast::{DueRange, Forecast};
 use crate::engine::sweeper::{SweepReport, Sweeper};
-use crate::engine::{EngineError, Handle, Options};
-use crate::store::{Store, StoreError};
+use crate::engine::{Handle, Options};
+use crate::store::Store;
 
 /// Do the daily clean-up now, or show what it would take away.
 ///
@@ -40,57 +42,17 @@ pub struct SweepArgs {
     pub json: bool,
 }
 
-/// Why the command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum SweepCommandError {
-    /// Another one is under way.
-    #[error("another instance is cleaning up; try again when it has finished")]
-    UnderWay,
-    /// The clock is in doubt.
-    #[error("nothing was deleted: {0}. {advice}", advice = Doubt::ADVICE)]
-    ClockInDoubt(Doubt),
-    /// Something could not be done.
-    #[error("{accounts} account(s) and {steps} step(s) failed; the log says why, the next run tries again")]
-    Failed {
-        /// Accounts that could not be done.
-        accounts: u64,
-        /// Steps that the database refused.
-        steps: u64,
-    },
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The engine did not start.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// Writing the output failed.
-    #[error("standard output: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl SweepCommandError {
-    /// With which code the program ends.
-    #[must_use]
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::UnderWay | Self::ClockInDoubt(_) => 4,
-            Self::Store(_) => 5,
-            Self::Failed { .. } | Self::Engine(_) | Self::Io(_) => 1,
-        }
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
-/// See [`SweepCommandError`]; the text is meant for the operator.
+/// Why it was not done, or not all of it.
 pub async fn run(
     args: SweepArgs,
     store: Arc<dyn Store>,
     config: &Config,
     clock: Clock,
     output: &mut (dyn Write + Send),
-) -> Result<(), SweepCommandError> {
+) -> Result<(), Failure> {
     let engine = Handle::start(Arc::clone(&store), clock.clone(), Options::from(config)).await?;
     let owner = format!("command {}", Uuid::now_v7());
     let sweeper = Sweeper::new(Arc::clone(&store), engine.clone(), clock.clone(), config.retention, owner.clone());
@@ -109,8 +71,8 @@ pub async fn run(
 }
 
 /// Lets servers believe their clocks again.
-async fn confirm(store: &dyn Store, clock: &Clock, owner: &str) -> Result<(), SweepCommandError> {
-    clock.believe().map_err(SweepCommandError::ClockInDoubt)?;
+async fn confirm(store: &dyn Store, clock: &Clock, owner: &str) -> Result<(), Failure> {
+    clock.believe().map_err(in_doubt)?;
     Ok(store.note_right_time(owner, clock.wall_ms()).await?)
 }
 
@@ -119,47 +81,50 @@ async fn foretell(
     args: &SweepArgs,
     config: &Config,
     output: &mut (dyn Write + Send),
-) -> Result<(), SweepCommandError> {
+) -> Result<(), Failure> {
     let forecast = sweeper.forecast().await?;
     if args.json {
-        writeln!(output, "{:#}", as_object(&forecast))?;
+        print_json(&as_object(&forecast), output)?;
     } else {
         table(&forecast, args.limit, config, output)?;
         if let Some(doubt) = &forecast.held_back {
             writeln!(output, "\nBut it would do nothing, because {doubt}. {}", Doubt::ADVICE)?;
         }
     }
-    match forecast.accounts_failed {
-        0 => Ok(()),
-        accounts => Err(SweepCommandError::Failed { accounts, steps: 0 }),
-    }
+    all_done(forecast.accounts_failed, 0)
 }
 
-async fn sweep(sweeper: &Sweeper, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), SweepCommandError> {
+async fn sweep(sweeper: &Sweeper, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
     let report = sweeper.sweep_now().await?;
     if let Some(doubt) = report.held_back {
-        return Err(SweepCommandError::ClockInDoubt(doubt));
+        return Err(in_doubt(doubt));
     }
     if !report.led {
-        return Err(SweepCommandError::UnderWay);
+        return Err(Failure::refused("another instance is cleaning up; try again when it has finished"));
     }
     if as_json {
-        writeln!(output, "{:#}", done_object(&report))?;
+        print_json(&done_object(&report), output)?;
     } else {
         done_table(&report, output)?;
     }
-    if report.accounts_failed > 0 || report.steps_failed > 0 {
-        return Err(SweepCommandError::Failed { accounts: report.accounts_failed, steps: report.steps_failed });
-    }
-    Ok(())
+    all_done(report.accounts_failed, report.steps_failed)
 }
 
-fn table(
-    forecast: &Forecast,
-    limit: usize,
-    config: &Config,
-    output: &mut (dyn Write + Send),
-) -> Result<(), SweepCommandError> {
+fn in_doubt(doubt: Doubt) -> Failure {
+    Failure::refused(format!("nothing was deleted: {doubt}. {}", Doubt::ADVICE))
+}
+
+/// Neither accounts nor steps failed.
+fn all_done(accounts: u64, steps: u64) -> Result<(), Failure> {
+    match (accounts, steps) {
+        (0, 0) => Ok(()),
+        _ => Err(Failure::failed(format!(
+            "{accounts} account(s) and {steps} step(s) failed; the log says why, the next run tries again"
+        ))),
+    }
+}
+
+fn table(forecast: &Forecast, limit: usize, config: &Config, output: &mut (dyn Write + Send)) -> io::Result<()> {
     let days = config.retention.superseded.as_secs() / 86_400;
     writeln!(output, "Nothing was changed. A clean-up now would do this:\n")?;
     writeln!(
@@ -204,16 +169,10 @@ fn table(
     ] {
         writeln!(output, "{count:>10}  {what}")?;
     }
-    writeln!(output, "\nOld operations are packed as well, which takes nothing away.")?;
-    Ok(())
+    writeln!(output, "\nOld operations are packed as well, which takes nothing away.")
 }
 
-fn ranges(
-    forecast: &Forecast,
-    limit: usize,
-    config: &Config,
-    output: &mut (dyn Write + Send),
-) -> Result<(), SweepCommandError> {
+fn ranges(forecast: &Forecast, limit: usize, config: &Config, output: &mut (dyn Write + Send)) -> io::Result<()> {
     let days = config.retention.archive.as_secs() / 86_400;
     writeln!(
         output,
@@ -246,8 +205,7 @@ fn ranges(
         forecast.ranges_deleted(),
         forecast.operations_deleted(),
         config.retention.max_deleted_per_run
-    )?;
-    Ok(())
+    )
 }
 
 fn more(count: usize, limit: usize, what: &str, output: &mut (dyn Write + Send)) -> io::Result<()> {

@@ -1,13 +1,13 @@
 //! `supersync data usage`: who and what takes the room.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::data::DataError;
-use super::progress;
+use super::output::print_json;
 use super::report::masked;
+use super::{Failure, progress};
 use crate::protocol::{Seq, UserId};
 use crate::store::{AccountOverview, Holdings, KindUsage, LogRange, Parts, Store, StoreError, TableSize};
 
@@ -80,13 +80,13 @@ pub(super) async fn run(
     now_ms: i64,
     store: &dyn Store,
     output: &mut (dyn Write + Send),
-) -> Result<(), DataError> {
+) -> Result<(), Failure> {
     let usage = look(question, now_ms, store).await?;
     if question.json {
-        writeln!(output, "{:#}", as_object(&usage, question.unmask))?;
+        print_json(&as_object(&usage, question.unmask), output)?;
         return Ok(());
     }
-    table(&usage, question.unmask, output)
+    Ok(table(&usage, question.unmask, output)?)
 }
 
 async fn look(question: Question, now_ms: i64, store: &dyn Store) -> Result<Usage, StoreError> {
@@ -199,7 +199,7 @@ async fn kinds_of_all(store: &dyn Store, since: [i64; 3]) -> Result<Vec<KindUsag
     Ok(kinds.into_values().collect())
 }
 
-fn table(usage: &Usage, unmask: bool, output: &mut (dyn Write + Send)) -> Result<(), DataError> {
+fn table(usage: &Usage, unmask: bool, output: &mut (dyn Write + Send)) -> io::Result<()> {
     let (holdings, parts) = (&usage.holdings, &usage.parts);
     let near = holdings.accounts_near_quota;
     writeln!(

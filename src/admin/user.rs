@@ -3,22 +3,22 @@
 //! Works on the database, not through a running server: both can run at once, with either database. A running server
 //! hears of what was done here within a second.
 
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::report;
+use super::output::confirmed;
+use super::{Failure, report};
 use crate::accounts::{
-    Accounts, Address, AddressError, Asker, HashError, InviteError, ManageError, PasswordRuleError, Session,
-    SessionError, SessionRef, check_new_password, generate_password,
+    Accounts, Address, Asker, ManageError, Session, SessionError, SessionRef, check_new_password, generate_password,
 };
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::mail::Mailer;
-use crate::store::{Store, StoreError, UserRow};
+use crate::store::{Store, UserRow};
 
 /// How long a command waits for the mail server to take the mail that tells an account's owner of the change.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(20);
@@ -181,75 +181,11 @@ pub struct PasswordSource {
     pub password_stdin: bool,
 }
 
-/// Why a command did nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// The address is not usable.
-    #[error("`{0}` is not a usable e-mail address: {1}")]
-    Address(String, AddressError),
-    /// The password is not usable.
-    #[error("{0}")]
-    Password(#[from] PasswordRuleError),
-    /// There is no such account.
-    #[error("there is no account {0}; `supersync user list` shows all")]
-    NoAccount(String),
-    /// The address is taken.
-    #[error(
-        "there is an account {0} already; `supersync user token {0}` prints an access token, `supersync user verify {0}` proves a registration"
-    )]
-    Exists(String),
-    /// The account was never verified, so a token would not work.
-    #[error("the account {0} was never verified; `supersync user verify {0}` does it")]
-    NotVerified(String),
-    /// The operator has locked the account, so a token would not work.
-    #[error("the account {0} is locked; `supersync user unlock {0}` ends that")]
-    Locked(String),
-    /// The account has no such session.
-    #[error("the account has no session {0}; `supersync user sessions` lists them")]
-    NoSession(String),
-    /// The operator did not say yes.
-    #[error("nothing was deleted")]
-    NotConfirmed,
-    /// The accounts service failed.
-    #[error(transparent)]
-    Accounts(#[from] ManageError),
-    /// There is no invitation.
-    #[error("{0}")]
-    Invite(#[from] InviteError),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Reading the input or writing the output failed.
-    #[error("standard input or output: {0}")]
-    Io(#[from] std::io::Error),
-}
-
-impl AdminError {
-    /// With which code the program ends.
-    #[must_use]
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::NoAccount(_) | Self::NoSession(_) | Self::Accounts(ManageError::NoAccount) => 3,
-            Self::Exists(_)
-            | Self::NotVerified(_)
-            | Self::Locked(_)
-            | Self::NotConfirmed
-            | Self::Invite(InviteError::Closed | InviteError::NoInvite)
-            | Self::Accounts(ManageError::Exists) => 4,
-            Self::Store(_) | Self::Invite(InviteError::Database(_)) | Self::Accounts(ManageError::Database(_)) => 5,
-            Self::Address(..)
-            | Self::Password(_)
-            | Self::Io(_)
-            | Self::Accounts(ManageError::Hash(HashError::Busy | HashError::Internal(_))) => 1,
-        }
-    }
-}
-
 /// Runs a command on standard input and output.
 ///
 /// # Errors
-/// See [`AdminError`]; the text is meant for the operator.
-pub async fn run(command: UserCommand, store: Arc<dyn Store>, config: &Config, clock: Clock) -> Result<(), AdminError> {
+/// Why nothing was done.
+pub async fn run(command: UserCommand, store: Arc<dyn Store>, config: &Config, clock: Clock) -> Result<(), Failure> {
     // Without mail nobody is told; `supersync doctor` says why there is none.
     let notices = Mailer::from_config(config).unwrap_or_else(|_| Mailer::unavailable());
     let accounts = Accounts::of_operator(store, config, clock, notices);
@@ -262,13 +198,41 @@ pub async fn run(command: UserCommand, store: Arc<dyn Store>, config: &Config, c
     done
 }
 
+fn parse_address(email: &str) -> Result<Address, Failure> {
+    Address::parse(email).map_err(|error| Failure::failed(format!("`{email}` is not a usable e-mail address: {error}")))
+}
+
+async fn add(
+    accounts: &Accounts,
+    email: &str,
+    source: &PasswordSource,
+    server_url: &str,
+    input: &mut (dyn BufRead + Send),
+    output: &mut (dyn Write + Send),
+) -> Result<(), Failure> {
+    let address = parse_address(email)?;
+    let (password, generated) = new_password(source, input)?;
+    let user = match accounts.create_verified(&address, &password).await {
+        Err(ManageError::Exists) => {
+            return Err(Failure::refused(format!(
+                "there is an account {email} already; `supersync user token {email}` prints an access token, \
+                 `supersync user verify {email}` proves a registration"
+            )));
+        }
+        result => result?,
+    };
+    writeln!(output, "Created account {user} for {}.", address.as_str())?;
+    print_password(output, &password, generated)?;
+    Ok(print_session(output, &accounts.session_for(user).await?, server_url)?)
+}
+
 async fn invite(
     accounts: &Accounts,
     email: Option<String>,
     admin: bool,
     output: &mut (dyn Write + Send),
-) -> Result<(), AdminError> {
-    let address = email.map(|email| Address::parse(&email).map_err(|e| AdminError::Address(email, e))).transpose()?;
+) -> Result<(), Failure> {
+    let address = email.as_deref().map(parse_address).transpose()?;
     let made = accounts.invite(None, address.as_ref(), admin).await?;
     writeln!(output, "{}", made.link.expose_secret())?;
     Ok(())
@@ -277,53 +241,49 @@ async fn invite(
 /// Runs a command. `server_url` is what the app is told to connect to.
 ///
 /// # Errors
-/// See [`AdminError`].
+/// Why nothing was done.
 pub async fn execute(
     command: UserCommand,
     accounts: &Accounts,
     server_url: &str,
     input: &mut (dyn BufRead + Send),
     output: &mut (dyn Write + Send),
-) -> Result<(), AdminError> {
+) -> Result<(), Failure> {
     match command {
-        UserCommand::Add { email, password } => {
-            let address = Address::parse(&email).map_err(|e| AdminError::Address(email.clone(), e))?;
-            let (password, generated) = new_password(&password, input)?;
-            let user = match accounts.create_verified(&address, &password).await {
-                Err(ManageError::Exists) => return Err(AdminError::Exists(email)),
-                result => result?,
-            };
-            writeln!(output, "Created account {user} for {}.", address.as_str())?;
-            print_password(output, &password, generated)?;
-            print_session(output, &accounts.session_for(user).await?, server_url)
-        }
+        UserCommand::Add { email, password } => add(accounts, &email, &password, server_url, input, output).await,
         UserCommand::Token { email } => {
             let user = find(accounts, &email).await?;
             if !user.is_verified {
-                return Err(AdminError::NotVerified(email));
+                return Err(Failure::refused(format!(
+                    "the account {email} was never verified; `supersync user verify {email}` does it"
+                )));
             }
             if user.locked_at.is_some() {
-                return Err(AdminError::Locked(email));
+                return Err(Failure::refused(format!(
+                    "the account {email} is locked; `supersync user unlock {email}` ends that"
+                )));
             }
-            print_session(output, &accounts.session_for(user.id).await?, server_url)
+            Ok(print_session(output, &accounts.session_for(user.id).await?, server_url)?)
         }
         UserCommand::List { json } => report::list(accounts, json, output).await,
         UserCommand::Show { email, json } => {
             let user = find(accounts, &email).await?;
-            report::show(&accounts.overview(user.id).await?.into(), json, output)
+            Ok(report::show(&accounts.overview(user.id).await?.into(), json, output)?)
         }
         UserCommand::Sessions { email, json } => {
             let user = find(accounts, &email).await?;
-            report::sessions(&accounts.sessions(user.id).await?, json, output)
+            Ok(report::sessions(&accounts.sessions(user.id).await?, json, output)?)
         }
         UserCommand::Log { email, json } => {
             let user = find(accounts, &email).await?;
-            report::security_log(&accounts.security_log(user.id).await?, json, output)
+            Ok(report::security_log(&accounts.security_log(user.id).await?, json, output)?)
         }
         UserCommand::Delete { email, yes } => {
             let user = find(accounts, &email).await?;
-            if !yes && !confirm_delete(&user, input, output)? {
-                return Err(AdminError::NotConfirmed);
+            let warning =
+                format!("This deletes account {} ({}) and everything that it holds, for good.", user.id, user.email);
+            if !yes && !confirmed(&warning, "yes", input, output)? {
+                return Err(Failure::refused("nothing was deleted"));
             }
             accounts.delete(user.id).await?;
             writeln!(output, "Deleted account {} ({}).", user.id, user.email)?;
@@ -392,7 +352,7 @@ async fn verify(
     password: Option<&PasswordSource>,
     input: &mut (dyn BufRead + Send),
     output: &mut (dyn Write + Send),
-) -> Result<(), AdminError> {
+) -> Result<(), Failure> {
     if user.is_verified {
         writeln!(output, "Account {} is verified already.", user.id)?;
         return Ok(());
@@ -411,8 +371,9 @@ async fn verify(
     Ok(())
 }
 
-async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Result<(), AdminError> {
-    let no_session = || AdminError::NoSession(session.to_owned());
+async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Result<(), Failure> {
+    let no_session =
+        || Failure::not_found(format!("the account has no session {session}; `supersync user sessions` lists them"));
     let named = SessionRef::parse(session).ok_or_else(no_session)?;
     match accounts.revoke_session(user.id, named, &Asker::operator()).await {
         Err(SessionError::NoSession) => Err(no_session()),
@@ -421,28 +382,15 @@ async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Resul
     }
 }
 
-async fn find(accounts: &Accounts, email: &str) -> Result<UserRow, AdminError> {
+async fn find(accounts: &Accounts, email: &str) -> Result<UserRow, Failure> {
     match accounts.find(email).await {
-        Err(ManageError::NoAccount) => Err(AdminError::NoAccount(email.to_owned())),
+        Err(ManageError::NoAccount) => Err(Failure::no_account(email)),
         result => Ok(result?),
     }
 }
 
-fn confirm_delete(
-    user: &UserRow,
-    input: &mut (dyn BufRead + Send),
-    output: &mut (dyn Write + Send),
-) -> Result<bool, AdminError> {
-    writeln!(output, "This deletes account {} ({}) and everything that it holds, for good.", user.id, user.email)?;
-    write!(output, "Type yes to go on: ")?;
-    output.flush()?;
-    let mut answer = String::new();
-    input.read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
-}
-
 /// The password, and whether it was made up here.
-fn new_password(source: &PasswordSource, input: &mut (dyn BufRead + Send)) -> Result<(SecretString, bool), AdminError> {
+fn new_password(source: &PasswordSource, input: &mut (dyn BufRead + Send)) -> Result<(SecretString, bool), Failure> {
     if !source.password_stdin {
         return Ok((generate_password(), true));
     }
@@ -453,19 +401,18 @@ fn new_password(source: &PasswordSource, input: &mut (dyn BufRead + Send)) -> Re
     Ok((password, false))
 }
 
-fn print_password(output: &mut (dyn Write + Send), password: &SecretString, generated: bool) -> Result<(), AdminError> {
+fn print_password(output: &mut (dyn Write + Send), password: &SecretString, generated: bool) -> io::Result<()> {
     if generated {
         writeln!(output, "\nPassword (shown only now):\n  {}", password.expose_secret())?;
     }
     Ok(())
 }
 
-fn print_session(output: &mut (dyn Write + Send), session: &Session, server_url: &str) -> Result<(), AdminError> {
+fn print_session(output: &mut (dyn Write + Send), session: &Session, server_url: &str) -> io::Result<()> {
     writeln!(output, "\nAccess token (valid for a year):\n  {}", session.token.expose_secret())?;
     writeln!(output, "\nIn the app: Settings > Sync > SuperSync")?;
     writeln!(output, "  Access Token:           the token above")?;
-    writeln!(output, "  Advanced > Server URL:  {server_url}")?;
-    Ok(())
+    writeln!(output, "  Advanced > Server URL:  {server_url}")
 }
 
 /// `1048576`, `500MB`, `1GiB` …; positive.
@@ -492,6 +439,7 @@ fn parse_bytes(text: &str) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::PasswordRuleError;
 
     #[test]
     fn sizes_are_bytes_or_carry_a_unit() {
@@ -508,7 +456,8 @@ mod tests {
         let source = PasswordSource { password_stdin: true };
         let read = |text: &'static str| new_password(&source, &mut text.as_bytes());
         assert_eq!(read("a long passphrase \r\nrest").unwrap().0.expose_secret(), "a long passphrase ");
-        assert!(matches!(read("short\n"), Err(AdminError::Password(PasswordRuleError::TooShort))));
-        assert!(matches!(read(""), Err(AdminError::Password(PasswordRuleError::TooShort))));
+        for short in ["short\n", ""] {
+            assert_eq!(read(short).unwrap_err().to_string(), PasswordRuleError::TooShort.to_string());
+        }
     }
 }

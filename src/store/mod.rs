@@ -74,7 +74,7 @@ pub use log::{
 };
 pub use maintenance::{ArchiveSize, LastSegment, MaintenanceStore, Sealable};
 pub use migrate::MigrationStatus;
-pub use open::{existing_status, migration_status, open, open_as_it_is, open_beside, open_to_look, open_to_serve};
+pub use open::{OpenMode, existing_status, migration_status, open, open_with};
 pub use overview::{AccountOverview, DatabaseFacts, OverviewStore};
 pub use peers::PeerStore;
 pub use rebuild::heads_of_ops;

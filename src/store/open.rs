@@ -1,4 +1,4 @@
-//! Opening the configured database: to serve it, beside a server, or only to look.
+//! Opening the configured database: to serve it, to fill it, or beside a server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,92 +45,64 @@ pub async fn existing_status(database: &config::Database) -> Result<Vec<Migratio
     )))
 }
 
-/// Opens the configured database for a command that may run beside a server.
-///
-/// # Errors
-/// Like [`open`], but a server that has the embedded database open is no hindrance.
-pub async fn open_beside(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
-    open_for(Use::Beside, database, statement_timeout).await
+/// What a database is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Serving it. Brings its schema up to date. Waits for a database server that can't be reached, however long, and says
+    /// so in the log. Refused while the database is being filled.
+    Serve,
+    /// Filling it, or looking after its schema, which is brought up to date. Refused while the database is being filled.
+    Fill,
+    /// A command beside a server. Makes the database, or brings its schema up to date, where no server holds it.
+    Shared,
+    /// A command beside a server, on a database of this program's version. Makes and migrates nothing.
+    Existing,
+    /// Like [`Existing`](Self::Existing), and a server may start meanwhile: nothing is locked.
+    Unlocked,
 }
 
-/// Opens the configured database for a command that may run beside a server of this version and must not make or migrate
-/// anything.
+/// Opens the configured database to fill it, and brings its schema up to date.
 ///
 /// # Errors
-/// [`StoreError::Refused`] when there is none of this program's version; otherwise like [`open_beside`].
-pub async fn open_as_it_is(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
-    if existing_status(database).await?.iter().all(|migration| migration.applied && migration.known) {
-        return open_beside(database, statement_timeout).await;
-    }
-    Err(StoreError::Refused(
-        "the database is not of this program's version: `supersync migrate status` says more, and `supersync migrate run` \
-         or the next start of the server brings it up to date"
-            .to_owned(),
-    ))
+/// Like [`open_with`].
+pub async fn open(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+    open_with(OpenMode::Fill, database, statement_timeout).await
 }
 
-/// Opens the configured database to look at it: it must have every migration of this program and no other, and nothing is
-/// made or migrated.
-///
-/// # Errors
-/// [`StoreError::Refused`] when the database is of another version; otherwise what kept it from being opened.
-pub async fn open_to_look(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
-    match database {
-        config::Database::Sqlite { path } => {
-            Ok(Arc::new(sqlite::SqliteStore::open_to_look(path, sqlite::SqliteOptions::default()).await?))
-        }
-        config::Database::Postgres { .. } => {
-            if !migration_status(database).await?.iter().all(|migration| migration.applied && migration.known) {
-                return Err(StoreError::Refused("the database is of another version".to_owned()));
-            }
-            // Nothing is left to migrate.
-            open_beside(database, statement_timeout).await
-        }
-    }
-}
-
-/// Opens the configured database and brings its schema up to date.
+/// Opens the configured database.
 ///
 /// `statement_timeout` is enforced by PostgreSQL, which stops the statement; the embedded database runs in this process
 /// and has nobody to wait for.
 ///
 /// # Errors
 /// [`StoreError::Refused`] when the database must not be used as it is, otherwise what kept it from being opened.
-pub async fn open(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
-    open_for(Use::Filling, database, statement_timeout).await
-}
-
-/// The same for a server that is to serve it: waits for a database server that can't be reached, however long, and says so in
-/// the log.
-///
-/// # Errors
-/// Like [`open`], but for what may pass.
-pub async fn open_to_serve(database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
-    open_for(Use::Serving, database, statement_timeout).await
-}
-
-/// What a database is opened for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
-    /// Serving it: nobody may be filling it.
-    Serving,
-    /// Filling it: nobody else may.
-    Filling,
-    /// A command beside that.
-    Beside,
-}
-
-async fn open_for(what: Use, database: &config::Database, statement_timeout: Duration) -> Result<Arc<dyn Store>> {
+pub async fn open_with(
+    mode: OpenMode,
+    database: &config::Database,
+    statement_timeout: Duration,
+) -> Result<Arc<dyn Store>> {
+    let is_current = |migrations: Vec<MigrationStatus>| migrations.iter().all(|one| one.applied && one.known);
+    if mode == OpenMode::Existing && !is_current(existing_status(database).await?) {
+        return Err(StoreError::Refused(
+            "the database is not of this program's version: `supersync migrate status` says more, and `supersync migrate \
+             run` or the next start of the server brings it up to date"
+                .to_owned(),
+        ));
+    }
     match database {
         config::Database::Sqlite { path } => {
             let options = sqlite::SqliteOptions::default();
-            let store = match what {
-                Use::Serving | Use::Filling => sqlite::SqliteStore::open(path, options).await?,
-                Use::Beside => sqlite::SqliteStore::open_beside(path, options).await?,
+            let store = match mode {
+                OpenMode::Serve | OpenMode::Fill => sqlite::SqliteStore::open(path, options).await?,
+                OpenMode::Shared | OpenMode::Existing => sqlite::SqliteStore::open_shared(path, options).await?,
+                OpenMode::Unlocked => sqlite::SqliteStore::open_unlocked(path, options).await?,
             };
             Ok(Arc::new(store))
         }
         config::Database::Postgres { url, direct_url, pgbouncer, max_connections, acquire_timeout, schema } => {
+            if mode == OpenMode::Unlocked && !is_current(migration_status(database).await?) {
+                return Err(StoreError::Refused("the database is of another version".to_owned()));
+            }
             let options = postgres::PostgresOptions {
                 url: url.clone(),
                 direct_url: direct_url.clone(),
@@ -140,10 +112,10 @@ async fn open_for(what: Use, database: &config::Database, statement_timeout: Dur
                 schema: schema.clone(),
                 statement_timeout,
                 lifetime: LIFETIME,
-                waits: what == Use::Serving,
+                waits: mode == OpenMode::Serve,
             };
             let store = postgres::PostgresStore::connect(options).await?;
-            if what != Use::Beside {
+            if matches!(mode, OpenMode::Serve | OpenMode::Fill) {
                 store.refuse_while_filled().await?;
             }
             Ok(Arc::new(store))

@@ -14,7 +14,8 @@ use supersync::mail::Mailer;
 use supersync::protocol::{Seq, UserId};
 use supersync::server::{self as app, Parts, Running, Upkeep};
 use supersync::store::{
-    self, Authentication, Commit, CommitOutcome, LogRange, NewUser, SessionMethod, SnapshotChange, Store, SyncState,
+    self, Authentication, Commit, CommitOutcome, LogRange, NewUser, OpenMode, SessionMethod, SnapshotChange, Store,
+    SyncState,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -251,7 +252,9 @@ impl Server {
     /// The accounts of another process on the same database, as the command line has them.
     pub async fn beside(&self) -> Accounts {
         let config = &self.setup.config;
-        let store = store::open_beside(&config.database, config.timeouts.statement).await.expect("the store opens");
+        let store = store::open_with(OpenMode::Shared, &config.database, config.timeouts.statement)
+            .await
+            .expect("the store opens");
         Accounts::new(store, config, self.clock.clone(), Mailer::unavailable())
     }
 

@@ -9,7 +9,7 @@ use supersync::accounts::Accounts;
 use supersync::clock::Clock;
 use supersync::config::Database;
 use supersync::mail::Mailer;
-use supersync::store;
+use supersync::store::{self, OpenMode};
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout_at};
 
@@ -62,7 +62,9 @@ impl Arena {
         let more = [&[NO_PROXY], more].concat();
         let program = Program::start_limited(&database, &[&[LIMIT], limits].concat(), &more).await;
         let config = settings(&database);
-        let store = store::open_beside(&config.database, config.timeouts.statement).await.expect("the store opens");
+        let store = store::open_with(OpenMode::Shared, &config.database, config.timeouts.statement)
+            .await
+            .expect("the store opens");
         let accounts = Accounts::new(store.clone(), &config, Clock::System, Mailer::unavailable());
         let mut honest = Vec::new();
         for _ in 0..crew::ACCOUNTS {

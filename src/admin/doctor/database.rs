@@ -10,7 +10,7 @@ use crate::clock::{Clock, Doubt};
 use crate::config::{Config, Database};
 use crate::diagnosis::{self, Finding};
 use crate::store::doctor::{SchemaDifference, SchemaState, VitalSigns};
-use crate::store::{self, MigrationStatus, Store, StoreError};
+use crate::store::{self, MigrationStatus, OpenMode, Store, StoreError};
 use crate::timekeeper;
 
 /// A database that takes longer to answer than this is worth a look.
@@ -54,7 +54,7 @@ pub(super) async fn open(config: &Config, report: &mut Report<'_>) -> io::Result
                 return Ok(None);
             }
             report.tell(Finding::ok("migrations", format!("all {} migrations are applied", migrations.len())))?;
-            match store::open_to_look(&config.database, config.timeouts.statement).await {
+            match store::open_with(OpenMode::Unlocked, &config.database, config.timeouts.statement).await {
                 Ok(store) => {
                     report.tell(take_over(&*store).await)?;
                     Ok(Some(store))

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::Failure;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, Loaded};
 use crate::diagnosis::Finding;
@@ -49,29 +50,18 @@ pub struct DoctorArgs {
     backups: Option<PathBuf>,
 }
 
-/// Why the command ends as failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DoctorError {
-    /// Something is wrong.
-    #[error("{0} fault(s) found")]
-    Faults(u64),
-    /// Writing the output failed.
-    #[error("standard output: {0}")]
-    Io(#[from] io::Error),
-}
-
 /// Runs the command. Settings that can't be used are findings like others. `colour`: the output is a terminal that shows
 /// colours.
 ///
 /// # Errors
-/// See [`DoctorError`].
+/// How many faults there are.
 pub async fn run(
     args: DoctorArgs,
     loaded: Result<Loaded, ConfigErrors>,
     clock: &Clock,
     colour: bool,
     output: &mut (dyn Write + Send),
-) -> Result<(), DoctorError> {
+) -> Result<(), Failure> {
     let style = if args.json { Style::Json } else { Style::Text { colour } };
     let mut report = Report::new(output, style);
     match loaded {
@@ -86,7 +76,7 @@ pub async fn run(
     }
     match report.end()? {
         0 => Ok(()),
-        faults => Err(DoctorError::Faults(faults)),
+        faults => Err(Failure::failed(format!("{faults} fault(s) found"))),
     }
 }
 

@@ -121,7 +121,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Refused`] when the server that has it open is of another version.
-    pub async fn open_beside(path: &Path, options: SqliteOptions) -> Result<Self> {
+    pub async fn open_shared(path: &Path, options: SqliteOptions) -> Result<Self> {
         let lock = prepare(path)?;
         if lock.is_none()
             && !Self::migration_status(path).await?.iter().all(|migration| migration.applied && migration.known)
@@ -139,7 +139,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Refused`] when it is of another version or is not there.
-    pub async fn open_to_look(path: &Path, options: SqliteOptions) -> Result<Self> {
+    pub async fn open_unlocked(path: &Path, options: SqliteOptions) -> Result<Self> {
         if !Self::migration_status(path).await?.iter().all(|migration| migration.applied && migration.known) {
             return Err(StoreError::Refused(format!("the database {} is of another version", path.display())));
         }

@@ -21,7 +21,8 @@ use supersync::accounts::{
     Accounts, Address, Applicant, AuthError, CACHE_TTL_MS, HashParams, LOCK_MS, LoginError, MAX_RESENDS_PER_DAY,
     Passwords, RegisterError, Registered, SessionOrigin, VERIFY_EMAIL_LIFETIME_MS, Verified, VerifyError,
 };
-use supersync::admin::user::{AdminError, PasswordSource, UserCommand, execute};
+use supersync::admin::user::{PasswordSource, UserCommand, execute};
+use supersync::admin::{Exit, Failure};
 use supersync::clock::Clock;
 use supersync::config::{Config, MailDelivery};
 use supersync::mail::{Mailer, Rendered, SendError, Transport};

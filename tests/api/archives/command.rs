@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use supersync::admin::data::{self, DataCommand, DataError};
+use supersync::admin::data::{self, DataCommand};
+use supersync::admin::{Exit, Failure};
 
 use super::{archives, contents_since, essence, id_of};
 use crate::harness::{Backend, Server, import, op, snapshot};
@@ -11,7 +12,7 @@ on_both_databases! {
     the_operator_lists_and_brings_back_beside_the_server,
 }
 
-async fn run(server: &Server, command: DataCommand) -> Result<String, DataError> {
+async fn run(server: &Server, command: DataCommand) -> Result<String, Failure> {
     let mut output = Vec::new();
     let store = Arc::clone(&server.store);
     data::run(command, store, server.config(), server.clock.clone(), &mut std::io::empty(), &mut output).await?;
@@ -35,9 +36,11 @@ async fn the_operator_lists_and_brings_back_beside_the_server(on: Backend) {
     assert_eq!((&listed[0]["id"], &listed[0]["restorable"]), (&id.clone().into(), &true.into()), "{listed}");
 
     let back = |email: &str, id: &str| DataCommand::BringBack { email: email.to_owned(), id: id.to_owned() };
-    assert!(matches!(run(&server, back("nobody@example.org", &id)).await, Err(DataError::NoAddress(_))));
-    for wrong in ["", "x", "9-9"] {
-        assert!(matches!(run(&server, back(&email, wrong)).await, Err(DataError::NoArchive(_))), "{wrong}");
+    let nobody = ("nobody@example.org", &*id, "there is no account nobody@example.org");
+    let nothing = ["", "x", "9-9"].map(|wrong| (&*email, wrong, "the account has no archived data set"));
+    for (email, id, reason) in nothing.into_iter().chain([nobody]) {
+        let failure = run(&server, back(email, id)).await.expect_err("there is none");
+        assert!(failure.exit == Exit::NotFound && failure.to_string().starts_with(reason), "{failure}");
     }
     let said = run(&server, back(&email, &id)).await.expect("it comes back");
     assert!(said.starts_with("2 operations"), "{said}");

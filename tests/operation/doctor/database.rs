@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use supersync::config::Database;
 use supersync::store::doctor::OWNED;
-use supersync::store::{self, SchemaDifference};
+use supersync::store::{self, OpenMode, SchemaDifference};
 
 use crate::doctor::{doctor, offline};
 use crate::harness::{Backend, Program, Server, TestDatabase, free_port, import, op, snapshot, upload};
@@ -32,7 +32,8 @@ async fn migrated(on: Backend) -> TestDatabase {
 /// If this fails after a new migration: `src/store/postgres/schema.txt` must be what is printed.
 async fn the_schema_is_what_the_migrations_make(on: Backend) {
     let database = migrated(on).await;
-    let store = store::open_to_look(&database.settings(), Duration::from_mins(1)).await.expect("it opens");
+    let store =
+        store::open_with(OpenMode::Unlocked, &database.settings(), Duration::from_mins(1)).await.expect("it opens");
     let differences: Vec<SchemaDifference> = store.schema_differences().await.expect("it reads");
     store.close().await;
     if on == Backend::Postgres {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use supersync::config::{Config, Database};
-use supersync::store::{self, StoreError};
+use supersync::store::{self, OpenMode, StoreError};
 use tokio::task::JoinSet;
 
 use crate::harness::{Backend, Server, TestDatabase, import, op, snapshot};
@@ -29,7 +29,8 @@ async fn serves(change: impl Fn(&mut Config)) {
     let mut config = server.config().clone();
     std::mem::swap(&mut config.database, &mut settings);
     change(&mut config);
-    let beside = store::open_beside(&config.database, Duration::from_mins(1)).await.expect("a second one opens");
+    let beside =
+        store::open_with(OpenMode::Shared, &config.database, Duration::from_mins(1)).await.expect("a second one opens");
     let mut devices = JoinSet::new();
     for _ in 0..8 {
         let account = server.account().await;

@@ -10,7 +10,7 @@ use supersync::accounts::Accounts;
 use supersync::clock::{Clock, Doubt};
 use supersync::engine::sweeper::{SweepReport, Sweeper};
 use supersync::mail::Mailer;
-use supersync::store;
+use supersync::store::{self, OpenMode};
 use supersync::timekeeper::{self, Timekeeper};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -182,7 +182,8 @@ async fn run(database: &TestDatabase, settings: &[(&str, &str)], arguments: &[&s
 /// An account of the program's.
 async fn registered(database: &TestDatabase, program: &Program) -> Account {
     let config = settings(database);
-    let store = store::open_beside(&config.database, config.timeouts.statement).await.expect("the store opens");
+    let store =
+        store::open_with(OpenMode::Shared, &config.database, config.timeouts.statement).await.expect("the store opens");
     let accounts = Accounts::new(Arc::clone(&store), &config, Clock::System, Mailer::unavailable());
     let (id, email, token) = register(&*store, &accounts, Clock::System.now_ms(), 1_000_000).await;
     store.close().await;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use supersync::admin::data::{self, DataCommand, DataError};
+use supersync::admin::data::{self, DataCommand};
+use supersync::admin::{Exit, Failure};
 
 use crate::harness::{Account, Backend, Server, import, op};
 
@@ -13,7 +14,7 @@ on_both_databases! {
     packed_operations_count_too,
 }
 
-async fn run(server: &Server, account: Option<i64>, dry_run: bool, json: bool) -> Result<String, DataError> {
+async fn run(server: &Server, account: Option<i64>, dry_run: bool, json: bool) -> Result<String, Failure> {
     let mut output = Vec::new();
     let command = DataCommand::Recount { account, dry_run, json };
     let store = Arc::clone(&server.store);
@@ -32,7 +33,8 @@ async fn charged(server: &Server, account: &Account) -> i64 {
 async fn an_account_that_is_not_there_is_named(on: Backend) {
     let server = Server::start(on).await;
     for dry_run in [true, false] {
-        assert!(matches!(run(&server, Some(77), dry_run, false).await, Err(DataError::NoAccount(77))));
+        let failure = run(&server, Some(77), dry_run, false).await.expect_err("there is none");
+        assert_eq!((failure.exit, &*failure.to_string()), (Exit::NotFound, "there is no account with the number 77"));
     }
     let nothing = run(&server, None, false, false).await.expect("it runs");
     assert_eq!(nothing, "0 account(s) counted: all are charged what they store\n");

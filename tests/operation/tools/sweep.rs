@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use supersync::admin::sweep::{self, SweepArgs, SweepCommandError};
+use supersync::admin::sweep::{self, SweepArgs};
+use supersync::admin::{Exit, Failure};
 use supersync::clock::Clock;
-use supersync::store::{self, SnapshotMeta, Touch};
+use supersync::store::{self, OpenMode, SnapshotMeta, Touch};
 
 use crate::harness::{Account, Backend, Program, Server, import, op, snapshot};
 
@@ -20,12 +21,17 @@ on_both_databases! {
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-async fn run(server: &Server, dry_run: bool, json: bool) -> Result<String, SweepCommandError> {
+async fn run(server: &Server, dry_run: bool, json: bool) -> Result<String, Failure> {
     let mut output = Vec::new();
     let args = SweepArgs { dry_run, clock_is_right: false, limit: 2, json };
     let store = Arc::clone(&server.store);
     sweep::run(args, store, server.config(), server.clock.clone(), &mut output).await?;
     Ok(String::from_utf8(output).expect("text"))
+}
+
+async fn under_way(server: &Server) {
+    let failure = run(server, false, false).await.expect_err("another one is under way");
+    assert!(failure.exit == Exit::Refused && failure.to_string().starts_with("another instance"), "{failure}");
 }
 
 async fn told(server: &Server, dry_run: bool) -> Value {
@@ -38,11 +44,11 @@ async fn while_another_instance_sweeps_it_is_refused(on: Backend) {
     let minute = Duration::from_mins(1);
     assert!(server.store.begin_sweep("other", now_ms, minute).await.expect("the store works"));
     for _ in 0..2 {
-        assert!(matches!(run(&server, false, false).await, Err(SweepCommandError::UnderWay)));
+        under_way(&server).await;
     }
     run(&server, true, false).await.expect("looking needs no turn");
     server.store.end_sweep("somebody else").await.expect("the store works");
-    assert!(matches!(run(&server, false, false).await, Err(SweepCommandError::UnderWay)));
+    under_way(&server).await;
     server.store.end_sweep("other").await.expect("the store works");
     run(&server, false, false).await.expect("the other one has finished");
     // A turn that a server has just had is no hindrance, nor an instance that died while it swept.
@@ -189,7 +195,9 @@ async fn the_program_does_it_beside_a_server(on: Backend) {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
-    let store = store::open_beside(&database.settings(), Duration::from_mins(1)).await.expect("the store opens");
+    let store = store::open_with(OpenMode::Shared, &database.settings(), Duration::from_mins(1))
+        .await
+        .expect("the store opens");
     assert!(store.begin_sweep("a test", Clock::System.now_ms(), Duration::from_hours(1)).await.expect("it works"));
     let (code, _, said) = run(&["sweep"]).await;
     assert_eq!(
