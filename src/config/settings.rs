@@ -1,9 +1,9 @@
 //! Every setting, declared once. The parser, `--print-config`, the structures of simple settings, `docs/configuration.md`,
 //! `.env.example` and the names in `docker-compose.yml` come from these declarations.
 //!
-//! A new setting is one entry: its documentation, name, type, kind of values ([`super::kinds`]) and default, and if its
+//! A new setting is one entry: its documentation, name, type, kind of values (`super::kinds`) and default, and if its
 //! group is a structure the name of the field. `UPDATE_GENERATED=1 cargo test --lib config::` then writes the documents.
-//! What depends on other settings is put together in [`super::build`].
+//! What depends on other settings is put together in `super::build`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The two shapes of answers that say "no"; which there are is in [`super::codes`].
+//! The two shapes of answers that say "no"; which there are is in `super::codes`.
 //!
 //! *Handler* errors are `{"error", "errorCode"?, …}`, *framework* errors `{"statusCode", "error": <reason phrase>,
 //! "message", "code"?}` (contract, section 2.3). Clients read `error` (its first 80 characters) and, with 429, `message`.

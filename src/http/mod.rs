@@ -1,7 +1,7 @@
 //! The HTTP face: extracts, limits, authenticates, decodes, calls the engine, encodes. No rule about data lives here.
 //!
 //! Order of work on a request: request id, time-out and log ([`observe`]) → security headers → cross-origin rules,
-//! preflights included → rate limit per address → authentication, *before* the body is read ([`admit`]) → body under
+//! preflights included → rate limit per address → authentication, *before* the body is read (`admit`) → body under
 //! caps → handler. Cross-origin rules stand before the rate limit so that the web app can read a refusal. What each step
 //! needs to know of a route is in the table of routes ([`route`]).
 

@@ -118,7 +118,7 @@ impl Trace {
         self.0.sender.get_or_init(|| sender)
     }
 
-    /// Whose request it is, once [`super::admit`] has found out.
+    /// Whose request it is, once `super::admit` has found out.
     #[must_use]
     pub fn sender(&self) -> Option<&AuthUser> {
         self.0.sender.get()

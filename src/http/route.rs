@@ -1,7 +1,7 @@
 //! The table of routes: each with its method, its path, the right to use it, the limit that counts its requests, the
 //! bound of its body, and its handler.
 //!
-//! The router is made from it, and [`super::admit`] and the limits read it, so that a route stands nowhere else. A new
+//! The router is made from it, and `super::admit` and the limits read it, so that a route stands nowhere else. A new
 //! one is a row here and a handler; its class and its body are among those below. There is one time limit for all
 //! (`REQUEST_TIMEOUT_SECONDS`), so that the table has no column for it.
 
@@ -105,7 +105,7 @@ classes! {
     Other: other apart,
 }
 
-/// The right to use a route. [`super::admit`] checks it before the handler runs, the proof excepted.
+/// The right to use a route. `super::admit` checks it before the handler runs, the proof excepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Everybody. Some routes want a one-time token in the body.
@@ -115,7 +115,7 @@ pub enum Access {
     /// The same, checked after the body: so did the old server (accounts contract, section 1.1).
     AccountAfterBody,
     /// An account's token and a recent proof of identity, in the session or in this request. The handler takes
-    /// [`super::sender::SteppedUp`].
+    /// `super::sender::SteppedUp`.
     Proven,
     /// The same, checked after the body.
     ProvenAfterBody,
