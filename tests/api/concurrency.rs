@@ -405,16 +405,6 @@ async fn everybody_at_once(backend: Backend) {
     server.stop().await;
 }
 
-mod sqlite {
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn everybody_at_once() {
-        super::everybody_at_once(super::Backend::Sqlite).await;
-    }
-}
-
-mod postgres {
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn everybody_at_once() {
-        super::everybody_at_once(super::Backend::Postgres).await;
-    }
+on_both_databases! {
+    everybody_at_once,
 }

@@ -95,16 +95,6 @@ async fn life_of_two_devices(backend: Backend) {
     server.stop().await;
 }
 
-mod sqlite {
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn life_of_two_devices() {
-        Box::pin(super::life_of_two_devices(super::Backend::Sqlite)).await;
-    }
-}
-
-mod postgres {
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn life_of_two_devices() {
-        Box::pin(super::life_of_two_devices(super::Backend::Postgres)).await;
-    }
+on_both_databases! {
+    life_of_two_devices,
 }

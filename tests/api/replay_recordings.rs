@@ -152,39 +152,23 @@ async fn test_mode_serves_from_memory(backend: Backend) {
     assert_eq!(account.get("/api/sync/ops?sinceSeq=0").await.status, 401);
 }
 
-macro_rules! recordings {
-    ($($name:ident: $file:literal;)+) => {
-        mod sqlite {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn test_mode_serves_from_memory() {
-                super::test_mode_serves_from_memory(super::Backend::Sqlite).await;
-            }
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::replay(super::Backend::Sqlite, include_str!(concat!("recordings/", $file))).await;
-                }
-            )+
-        }
-        mod postgres {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn test_mode_serves_from_memory() {
-                super::test_mode_serves_from_memory(super::Backend::Postgres).await;
-            }
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::replay(super::Backend::Postgres, include_str!(concat!("recordings/", $file))).await;
-                }
-            )+
-        }
-    };
+on_both_databases! {
+    test_mode_serves_from_memory,
+    the_released_app,
+    random_encrypted_sessions,
+    random_plaintext_sessions,
 }
 
-recordings! {
-    the_released_app: "app.jsonl";
-    random_encrypted_sessions: "encrypted.jsonl";
-    random_plaintext_sessions: "plaintext.jsonl";
+async fn the_released_app(on: Backend) {
+    replay(on, include_str!("recordings/app.jsonl")).await;
+}
+
+async fn random_encrypted_sessions(on: Backend) {
+    replay(on, include_str!("recordings/encrypted.jsonl")).await;
+}
+
+async fn random_plaintext_sessions(on: Backend) {
+    replay(on, include_str!("recordings/plaintext.jsonl")).await;
 }
 
 #[test]

@@ -22,7 +22,7 @@ macro_rules! on_both_databases {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    super::$name($crate::harness::Backend::Sqlite).await;
+                    Box::pin(super::$name($crate::harness::Backend::Sqlite)).await;
                 }
             )+
         }
@@ -30,7 +30,7 @@ macro_rules! on_both_databases {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    super::$name($crate::harness::Backend::Postgres).await;
+                    Box::pin(super::$name($crate::harness::Backend::Postgres)).await;
                 }
             )+
         }
