@@ -1,4 +1,4 @@
-//! `supersync serve`: opens the database, starts the server on its addresses, and stops it when it is told to.
+//! `supersync serve`: opens the database, starts the server on its addresses, and stops it on a signal.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;

@@ -151,7 +151,6 @@ impl Server {
         };
         let serving = tokio::spawn(http::serve(listener, state, draining.clone()));
         Running {
-            config,
             store,
             clock,
             accounts,
@@ -167,8 +166,6 @@ impl Server {
 
 /// A server that serves. It stops when it is dropped.
 pub struct Running {
-    /// Its settings.
-    pub config: Arc<Config>,
     /// Its database.
     pub store: Arc<dyn Store>,
     /// Its time.

@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         self.given.get(key.name()).map(String::as_str)
     }
 
-    /// A setting with a default text. An invalid text is a problem; reading goes on with the default.
+    /// A setting with a default text. An invalid text is noted as a problem, and the default is used.
     pub(super) fn get<T>(&mut self, key: &Key<T>) -> T {
         self.optional(key).unwrap_or_else(|| {
             let Default::Value(text) = key.variable.default else { unreachable!("{} has no default text", key.name()) };

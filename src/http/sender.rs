@@ -33,7 +33,7 @@ impl Deref for Account {
 }
 
 impl Account {
-    /// Whoever [`admit`] let in. A handler that contradicts the table of routes is a mistake that must not open a route.
+    /// The sender that [`admit`] authenticated. A handler that contradicts the table of routes must not open a route.
     fn checked(trace: &Trace) -> ApiResult<&AuthUser> {
         trace.sender().ok_or_else(|| ApiError::internal("nobody has checked who sends this request"))
     }

@@ -97,12 +97,12 @@ impl Wire {
         self.through(&self.url)
     }
 
-    /// From now on it is like this.
+    /// Changes the mode.
     pub fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
     }
 
-    /// From now on nothing passes on the connections that there are, and neither side is told. New ones work.
+    /// Silences all existing connections for good; neither side is notified. New connections work.
     pub fn lose_connections(&self) {
         self.shared.losses.send_replace(());
     }

@@ -146,7 +146,7 @@ impl Place {
         variables
     }
 
-    /// The server's program with this place's settings, and none of those of whoever runs the benchmark.
+    /// The server's program with this place's settings only: the caller's environment is not inherited.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(self.directory()).env_clear().envs(self.environment());

@@ -252,10 +252,9 @@ impl Server {
     fn failed(&self, error: &StoreError, bars_reads: bool) {
         let now = Instant::now();
         let why = match error.driver() {
-            // What the driver adds to it is added again when it is told to the next one.
+            // Later calls wrap this text in an I/O error, and the driver then prefixes it again.
             Some(sqlx::Error::Io(error)) => error.to_string(),
-            Some(error) => error.to_string(),
-            None => error.to_string(),
+            driver => driver.map_or_else(|| error.to_string(), ToString::to_string),
         };
         let mut state = self.state();
         let first = Trouble { since: now, tried: now, is_tried: false, logged: now, why: String::new(), bars_reads };

@@ -1,6 +1,6 @@
 //! What every route answers: status, the headers that matter, and the shape of the body, compared with `golden.txt`.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test api signin::golden::sqlite` writes the file anew. Its difference is what a change does to clients.
+//! `UPDATE_GOLDEN=1 cargo test --test api signin::golden::sqlite` rewrites the file. Its diff shows the effect of a change on clients.
 
 use std::fmt::Write as _;
 use std::path::Path;
