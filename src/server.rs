@@ -112,7 +112,7 @@ impl Server {
         let engine = Handle::start(Arc::clone(&store), clock.clone(), options).await?;
         accounts.count_in(engine.memory());
         let follower = Follower::start(Arc::clone(&store), accounts.clone(), engine.clone(), clock.clone()).await?;
-        let state = AppState::watched(
+        let state = AppState::new(
             Arc::clone(&config),
             engine.clone(),
             accounts.clone(),

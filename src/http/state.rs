@@ -234,15 +234,9 @@ pub struct Shared {
 }
 
 impl AppState {
-    /// The state of a server that is ready.
+    /// The state of a server that is ready. `recent` keeps what is known of its requests.
     #[must_use]
-    pub fn new(config: Arc<Config>, engine: Handle, accounts: Accounts, store: Arc<dyn Store>, clock: Clock) -> Self {
-        Self::watched(config, engine, accounts, store, clock, Arc::default())
-    }
-
-    /// The same, with what is known of requests kept where somebody else can see it.
-    #[must_use]
-    pub fn watched(
+    pub fn new(
         config: Arc<Config>,
         engine: Handle,
         accounts: Accounts,

@@ -56,7 +56,7 @@ async fn world(settings: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> 
     let mut options = Options::from(&*config);
     change(&mut options);
     let engine = Handle::start(Arc::clone(&store), clock.clone(), options).await.unwrap();
-    World { state: AppState::new(config, engine, accounts, store, clock), _folder: folder }
+    World { state: AppState::new(config, engine, accounts, store, clock, Arc::default()), _folder: folder }
 }
 
 async fn plain_world() -> World {
@@ -472,7 +472,7 @@ impl World {
         change(&mut config.timeouts);
         let (engine, accounts) = (self.state.engine.clone(), self.state.accounts.clone());
         let (store, clock) = (Arc::clone(&self.state.store), self.state.clock.clone());
-        Self { state: AppState::new(Arc::new(config), engine, accounts, store, clock), ..self }
+        Self { state: AppState::new(Arc::new(config), engine, accounts, store, clock, Arc::default()), ..self }
     }
 }
 

@@ -13,12 +13,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
 use secrecy::ExposeSecret as _;
-use supersync::accounts::Accounts;
 use supersync::clock::Clock;
 use supersync::config::Config;
-use supersync::engine::{Handle, Options};
-use supersync::http::{AppState, router};
 use supersync::mail::Mailer;
+use supersync::server::{Parts, Server};
 use supersync::store::{self, NewUser};
 use tower::ServiceExt as _;
 
@@ -60,10 +58,9 @@ async fn push(uploads: bool, count: usize, directory: &Path) -> Result<()> {
     ];
     let variables: HashMap<String, String> = variables.map(|(name, value)| (name.to_owned(), value)).into();
     let config = Arc::new(Config::parse(&variables)?);
-    let clock = Clock::manual(NOW_MS);
     let store = store::open(&config.database, config.timeouts.statement).await?;
-    let accounts = Accounts::new(Arc::clone(&store), &config, clock.clone(), Mailer::unavailable());
-    let engine = Handle::start(Arc::clone(&store), clock.clone(), Options::from(&*config)).await?;
+    let parts = Parts::of(&config, Clock::manual(NOW_MS), Mailer::unavailable());
+    let assembled = Server::assemble(config, Arc::clone(&store), parts).await?;
     let user = NewUser {
         email: "driver@example.org".to_owned(),
         password_hash: None,
@@ -73,10 +70,9 @@ async fn push(uploads: bool, count: usize, directory: &Path) -> Result<()> {
         storage_quota_bytes: i64::MAX,
     };
     let user = store.create_user(&user).await?.ok_or("a new database has an account already")?;
-    let session = accounts.session_for(user).await?;
+    let session = assembled.accounts.session_for(user).await?;
     let bearer = format!("Bearer {}", session.token.expose_secret());
-    let state = AppState::new(config, engine.clone(), accounts, Arc::clone(&store), clock);
-    let server = InProcess { router: router(state), bearer };
+    let server = InProcess { router: assembled.router(), bearer };
 
     server.upload(0).await?;
     for number in 1..=WARM_UP + count {
@@ -86,7 +82,7 @@ async fn push(uploads: bool, count: usize, directory: &Path) -> Result<()> {
             server.poll(OPS_PER_UPLOAD).await?;
         }
     }
-    engine.shutdown().await;
+    assembled.engine.shutdown().await;
     store.close().await;
     Ok(())
 }

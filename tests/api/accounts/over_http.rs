@@ -46,7 +46,14 @@ pub(super) async fn server_with(change: impl Fn(&mut Config)) -> Server {
     change(&mut config);
     let store = Arc::clone(&world.store) as Arc<dyn Store>;
     let engine = Handle::start(Arc::clone(&store), world.clock.clone(), Options::from(&config)).await.unwrap();
-    let state = AppState::new(Arc::new(config), engine.clone(), world.accounts.clone(), store, world.clock.clone());
+    let state = AppState::new(
+        Arc::new(config),
+        engine.clone(),
+        world.accounts.clone(),
+        store,
+        world.clock.clone(),
+        Arc::default(),
+    );
     Server { engine, router: supersync::http::router(state), cookie: Mutex::default(), world }
 }
 

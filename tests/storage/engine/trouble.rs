@@ -226,7 +226,7 @@ async fn a_download_of_which_nothing_comes_breaks_off_and_makes_room() {
     let config = Arc::new(Config::parse(&variables.into()).expect("the settings are right"));
     let accounts = Accounts::new(t.store.clone(), &config, t.clock.clone(), Mailer::unavailable());
     let token = accounts.session_for(t.user).await.expect("a session").token;
-    let state = AppState::new(config, t.engine.clone(), accounts, t.store.clone(), t.clock.clone());
+    let state = AppState::new(config, t.engine.clone(), accounts, t.store.clone(), t.clock.clone(), Arc::default());
     let export = async || {
         let bearer = format!("Bearer {}", token.expose_secret());
         let request = Request::get("/api/account/export").header("authorization", bearer);
