@@ -3,13 +3,14 @@
 //! Times are Unix milliseconds.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{AuthUser, SessionList, SessionRef};
 use crate::protocol::UserId;
 use crate::store::{AccountOverview, OlderTokens, SecurityEvent, SessionMethod, SessionRow, UserRow};
 
 /// Whether an account can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountState {
     /// Its address is proven.
@@ -33,7 +34,7 @@ impl AccountState {
 }
 
 /// What an account holds; what nobody asked for is left out.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
     /// Bytes charged to its quota.
@@ -55,10 +56,11 @@ pub struct Storage {
 }
 
 /// An account.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccountSummary {
     /// Its number.
+    #[schema(value_type = i64)]
     pub id: UserId,
     /// Its address.
     pub email: String,
@@ -96,7 +98,7 @@ impl AccountSummary {
 }
 
 /// An account as administrators and operators see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccountReport {
     /// The account.
@@ -122,15 +124,15 @@ impl From<AccountOverview> for AccountReport {
 }
 
 /// A session, or the tokens that belong to none.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SessionSummary<'a> {
+pub struct SessionSummary {
     /// Its name for programs, see [`SessionRef::parse`].
     pub id: String,
     /// Its name for people.
-    pub name: &'a str,
+    pub name: String,
     /// As the browser gave it, shortened; may be empty.
-    pub user_agent: &'a str,
+    pub user_agent: String,
     /// How it was opened.
     pub method: Option<&'static str>,
     /// When it was opened.
@@ -138,7 +140,7 @@ pub struct SessionSummary<'a> {
     /// When it was last seen, to within a few minutes.
     pub last_seen_at: i64,
     /// The first part of the address that it was last seen from.
-    pub last_address: Option<&'a str>,
+    pub last_address: Option<String>,
     /// When it ends by itself.
     pub expires_at: Option<i64>,
     /// Whether it is the one that asks; left out where none does.
@@ -148,31 +150,31 @@ pub struct SessionSummary<'a> {
     pub older_token: bool,
 }
 
-impl<'a> SessionSummary<'a> {
-    fn of(row: &'a SessionRow, viewer: Option<&AuthUser>) -> Self {
+impl SessionSummary {
+    fn of(row: &SessionRow, viewer: Option<&AuthUser>) -> Self {
         Self {
             id: row.id.to_string(),
-            name: &row.name,
-            user_agent: &row.user_agent,
+            name: row.name.clone(),
+            user_agent: row.user_agent.clone(),
             method: Some(row.method.as_str()),
             created_at: Some(row.created_at),
             last_seen_at: row.last_seen_at,
-            last_address: row.last_address.as_deref(),
+            last_address: row.last_address.clone(),
             expires_at: Some(row.expires_at),
             current: viewer.map(|viewer| viewer.session == Some(row.id)),
             older_token: false,
         }
     }
 
-    fn of_older(tokens: &'a OlderTokens, viewer: Option<&AuthUser>) -> Self {
+    fn of_older(tokens: &OlderTokens, viewer: Option<&AuthUser>) -> Self {
         Self {
             id: SessionRef::OLDER_TOKENS.to_owned(),
-            name: "Older tokens",
-            user_agent: "",
+            name: "Older tokens".to_owned(),
+            user_agent: String::new(),
             method: None,
             created_at: None,
             last_seen_at: tokens.last_seen_at,
-            last_address: tokens.last_address.as_deref(),
+            last_address: tokens.last_address.clone(),
             expires_at: None,
             current: viewer.map(|viewer| viewer.session.is_none()),
             older_token: true,
@@ -183,15 +185,15 @@ impl<'a> SessionSummary<'a> {
 impl SessionList {
     /// The sessions as they are shown to `viewer`, or to the operator.
     #[must_use]
-    pub fn summaries(&self, viewer: Option<&AuthUser>) -> Vec<SessionSummary<'_>> {
+    pub fn summaries(&self, viewer: Option<&AuthUser>) -> Vec<SessionSummary> {
         let sessions = self.sessions.iter().map(|row| SessionSummary::of(row, viewer));
         sessions.chain(self.older_tokens.iter().map(|tokens| SessionSummary::of_older(tokens, viewer))).collect()
     }
 }
 
 /// An entry of a security log.
-#[derive(Clone, Debug, Serialize)]
-pub struct SecuritySummary<'a> {
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct SecuritySummary {
     /// When; of several that are one entry the last time.
     pub at: i64,
     /// What happened.
@@ -199,25 +201,16 @@ pub struct SecuritySummary<'a> {
     /// The method of authentication, if more than the session.
     pub method: Option<&'static str>,
     /// The first part of the address, if it is known.
-    pub address: Option<&'a str>,
+    pub address: Option<String>,
     /// What the program calls itself, in short.
-    pub device: Option<&'a str>,
+    pub device: Option<String>,
     /// How often.
     pub times: i64,
 }
 
-impl<'a> SecuritySummary<'a> {
-    /// The entries of a log.
-    #[must_use]
-    pub fn all(events: &'a [SecurityEvent]) -> Vec<Self> {
-        let one = |event: &'a SecurityEvent| Self {
-            at: event.at_ms,
-            kind: event.kind.as_str(),
-            method: event.method.map(SessionMethod::as_str),
-            address: event.address.as_deref(),
-            device: event.device.as_deref(),
-            times: event.times,
-        };
-        events.iter().map(one).collect()
+impl From<SecurityEvent> for SecuritySummary {
+    fn from(event: SecurityEvent) -> Self {
+        let SecurityEvent { at_ms: at, kind, method, address, device, times } = event;
+        Self { at, kind: kind.as_str(), method: method.map(SessionMethod::as_str), address, device, times }
     }
 }

@@ -174,8 +174,11 @@ pub async fn run(
             let archives = engine.archives(user, Instant::now() + PATIENCE).await;
             engine.shutdown().await;
             let archives = archives.map_err(|error| archive_failure(&error))?;
-            let shown =
-                if json { print_json(&ArchiveSummary::all(&archives), output) } else { list(&archives, output) };
+            let shown = if json {
+                print_json(&archives.iter().map(ArchiveSummary::from).collect::<Vec<_>>(), output)
+            } else {
+                list(&archives, output)
+            };
             Ok(shown?)
         }
         DataCommand::BringBack { email, id } => {

@@ -84,7 +84,7 @@ pub(super) fn show(report: &AccountReport, as_json: bool, output: &mut (dyn Writ
 
 /// An account's security log, newest first.
 pub(super) fn security_log(events: &[SecurityEvent], as_json: bool, output: &mut (dyn Write + Send)) -> io::Result<()> {
-    let events = SecuritySummary::all(events);
+    let events: Vec<_> = events.iter().cloned().map(SecuritySummary::from).collect();
     if as_json {
         return print_json(&events, output);
     }
@@ -97,8 +97,8 @@ pub(super) fn security_log(events: &[SecurityEvent], as_json: bool, output: &mut
             event.kind,
             event.times,
             event.method.unwrap_or("-"),
-            event.address.unwrap_or("-"),
-            event.device.unwrap_or("-")
+            event.address.as_deref().unwrap_or("-"),
+            event.device.as_deref().unwrap_or("-")
         )?;
     }
     Ok(())

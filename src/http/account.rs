@@ -2,12 +2,11 @@
 //!
 //! A session and what is one account's is never cached.
 
-use axum::http::StatusCode;
-use axum::response::Response;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::encode;
+use super::encode::{self, Answer};
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use crate::accounts::{ManageError, Registered, Session};
@@ -26,24 +25,42 @@ pub mod step_up;
 /// WebSocket close code for "your session is void" (contract, section 9).
 const CLOSE_REVOKED: u16 = 4003;
 
-/// The answer to a registration, the same for every address (accounts contract, section 4.1). `code` is there if the
-/// account can be used at once.
-fn registered(done: Registered, email: Option<&str>) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        email: Option<&'a str>,
-        message: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        code: Option<&'static str>,
-    }
+/// What became of a registration.
+#[derive(Serialize, ToSchema)]
+pub struct RegistrationTaken {
+    /// As it was sent; only with a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    message: &'static str,
+    /// `ACCOUNT_READY` if the account can be used at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+/// A new session.
+#[derive(Serialize, ToSchema)]
+pub struct NewSession {
+    token: String,
+    user: SessionOwner,
+}
+
+/// The account of a new session.
+#[derive(Serialize, ToSchema)]
+pub struct SessionOwner {
+    email: String,
+    #[schema(value_type = i64)]
+    id: UserId,
+}
+
+/// The answer to a registration, the same for every address (accounts contract, section 4.1).
+fn registered(done: Registered, email: Option<String>) -> ApiResult<Answer<RegistrationTaken, 201>> {
     let (message, code) = match done {
         Registered::CheckMail => ("Registration successful. Please check your email to verify your account.", None),
         Registered::Verified => {
             ("Registration successful. Your account has been automatically verified.", Some("ACCOUNT_READY"))
         }
     };
-    encode::json(StatusCode::CREATED, &Body { email, message, code })
+    encode::created(&RegistrationTaken { email, message, code })
 }
 
 /// Deletes an account with all that this server holds of it: its rows, open sockets and what is cached.
@@ -66,17 +83,7 @@ async fn to_the_end<T: Send + 'static>(work: impl Future<Output = ApiResult<T>> 
 }
 
 /// A new session, as clients get it.
-fn session(session: &Session) -> ApiResult<Response> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        token: &'a str,
-        user: Owner<'a>,
-    }
-    #[derive(Serialize)]
-    struct Owner<'a> {
-        email: &'a str,
-        id: UserId,
-    }
-    let user = Owner { email: &session.email, id: session.user };
-    encode::private(StatusCode::OK, &Body { token: session.token.expose_secret(), user })
+fn session(session: Session) -> ApiResult<Answer<NewSession>> {
+    let Session { token, user, email, .. } = session;
+    encode::private(&NewSession { token: token.expose_secret().to_owned(), user: SessionOwner { email, id: user } })
 }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::outgoing::{Part, Parts};
 
@@ -44,11 +45,13 @@ pub fn download(page: &DownloadReply, now_ms: i64) -> Text {
 }
 
 /// `GET /api/sync/status` (contract, section 8.2).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncStatus {
     devices_online: usize,
+    #[schema(value_type = i64)]
     latest_seq: Seq,
+    /// Age of the cached state, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     snapshot_age: Option<i64>,
     storage_quota_bytes: i64,
@@ -70,58 +73,62 @@ impl SyncStatus {
 }
 
 /// `GET /api/sync/devices` (contract, section 8.3).
-#[derive(Debug, Serialize)]
-pub struct Devices<'a> {
-    devices: Vec<DeviceSeen<'a>>,
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Devices {
+    devices: Vec<DeviceSeen>,
 }
 
 /// A device of an account.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DeviceSeen<'a> {
-    client_id: &'a str,
+pub struct DeviceSeen {
+    client_id: String,
     last_seen_at: i64,
 }
 
-impl<'a> Devices<'a> {
+impl Devices {
     /// The devices as an answer.
     #[must_use]
-    pub fn of(devices: &'a [Device]) -> Self {
+    pub fn of(devices: &[Device]) -> Self {
         Self { devices: DeviceSeen::all(devices) }
     }
 }
 
-impl<'a> DeviceSeen<'a> {
+impl DeviceSeen {
     /// The devices of a list.
     #[must_use]
-    pub fn all(devices: &'a [Device]) -> Vec<Self> {
-        devices.iter().map(|device| Self { client_id: &device.client_id, last_seen_at: device.last_seen_at }).collect()
+    pub fn all(devices: &[Device]) -> Vec<Self> {
+        devices
+            .iter()
+            .map(|device| Self { client_id: device.client_id.clone(), last_seen_at: device.last_seen_at })
+            .collect()
     }
 }
 
 /// `GET /api/sync/restore-points` (contract, section 8.5).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RestorePoints<'a> {
-    restore_points: Vec<RestorePoint<'a>>,
+pub struct RestorePoints {
+    restore_points: Vec<RestorePoint>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct RestorePoint<'a> {
-    client_id: &'a str,
+struct RestorePoint {
+    client_id: String,
     description: &'static str,
+    #[schema(value_type = i64)]
     server_seq: Seq,
     timestamp: i64,
     r#type: &'static str,
 }
 
-impl<'a> RestorePoints<'a> {
+impl RestorePoints {
     /// The full states as points to go back to.
     #[must_use]
-    pub fn of(points: &'a [FullStateRow]) -> Self {
-        let one = |point: &'a FullStateRow| RestorePoint {
-            client_id: &point.client_id,
+    pub fn of(points: &[FullStateRow]) -> Self {
+        let one = |point: &FullStateRow| RestorePoint {
+            client_id: point.client_id.clone(),
             description: description(point.op_type),
             server_seq: point.seq,
             timestamp: point.timestamp,

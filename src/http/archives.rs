@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::call::Call;
-use super::encode;
+use super::encode::{self, Answer, File, Ndjson};
 use super::error::ApiResult;
 use super::outgoing::{self, Broken, Parts, Pieces};
 use super::sender::Client;
@@ -25,19 +24,30 @@ use crate::protocol::Seq;
 use crate::protocol::response::{Gap, OutgoingOp, Text};
 use crate::store::SecurityKind;
 
-/// The media type of one JSON value per line.
-const NDJSON: &str = "application/x-ndjson";
-
-pub async fn list(State(state): State<AppState>, call: Call) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        archives: Vec<ArchiveSummary<'a>>,
-    }
-    let archives = state.engine.archives(call.user, call.trace.deadline()).await?;
-    call.answer_json(&state, &Body { archives: ArchiveSummary::all(&archives) }).await
+/// The archived data sets of an account.
+#[derive(Serialize, ToSchema)]
+pub struct Archives {
+    archives: Vec<ArchiveSummary>,
 }
 
-pub async fn download(State(state): State<AppState>, Path(id): Path<String>, call: Call) -> ApiResult {
+/// An archived data set was brought back.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BroughtBack {
+    /// Always true.
+    success: bool,
+    /// Number of its operations.
+    operations: i64,
+    #[schema(value_type = i64)]
+    latest_seq: Seq,
+}
+
+pub async fn list(State(state): State<AppState>, call: Call) -> ApiResult<Answer<Archives>> {
+    let archives = state.engine.archives(call.user, call.trace.deadline()).await?;
+    call.answer_json(&state, &Archives { archives: archives.iter().map(ArchiveSummary::from).collect() }).await
+}
+
+pub async fn download(State(state): State<AppState>, Path(id): Path<String>, call: Call) -> ApiResult<File<Ndjson>> {
     let id: ArchiveId = id.parse()?;
     let archive = state.engine.archive(call.user, id, call.trace.deadline()).await?;
     let held = state.exports.acquire(call.user, 1)?;
@@ -48,22 +58,19 @@ pub async fn download(State(state): State<AppState>, Path(id): Path<String>, cal
     metrics::counter!("supersync_exports_total", "kind" => "archive").increment(1);
     let patience = state.config.timeouts.handler;
     let stream = stream::try_unfold(Lines { reader, pieces, patience, _held: held }, Lines::next);
-    Ok(attachment(Body::from_stream(stream), NDJSON, &format!("supersync-archive-{id}.ndjson")))
+    Ok(File::attachment(Body::from_stream(stream), &format!("supersync-archive-{id}.ndjson")))
 }
 
-pub async fn bring_back(State(state): State<AppState>, Path(id): Path<String>, call: Call) -> ApiResult {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Body {
-        success: bool,
-        operations: i64,
-        latest_seq: Seq,
-    }
+pub async fn bring_back(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    call: Call,
+) -> ApiResult<Answer<BroughtBack>> {
     let id: ArchiveId = id.parse()?;
     let done = state.engine.bring_back(call.user, id, call.trace.deadline()).await?;
     // As after a clean slate, devices have more to upload than usual.
     state.limiters.uploads.forget(&call.user);
-    encode::ok(&Body { success: true, operations: done.operations, latest_seq: done.latest_seq })
+    encode::ok(&BroughtBack { success: true, operations: done.operations, latest_seq: done.latest_seq })
 }
 
 /// A download that is being read.
@@ -124,17 +131,6 @@ fn lines(ops: &[OutgoingOp]) -> Parts {
         text.json.push(b'\n');
     }
     outgoing::parts(text)
-}
-
-/// A file to be saved. `name` has no character that a header can't hold.
-pub(super) fn attachment(body: Body, media_type: &'static str, name: &str) -> Response {
-    let mut response = encode::with_type(StatusCode::OK, media_type, body);
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
-        headers.insert(header::CONTENT_DISPOSITION, disposition);
-    }
-    response
 }
 
 #[cfg(test)]

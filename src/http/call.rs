@@ -1,16 +1,17 @@
 //! An authenticated request to a sync route: who asks, how long there is, what was sent.
 
+use std::marker::PhantomData;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
-use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::body::{self, Payload, cover};
 use super::codes;
-use super::encode;
+use super::encode::{self, Answer};
 use super::error::{ApiError, ApiResult};
 use super::observe::{self, Phase, Trace};
 use super::outgoing;
@@ -26,8 +27,8 @@ use crate::protocol::response::{Issue, OutgoingOp, Text};
 /// Answers larger than this are put together aside: that only copies.
 const ENCODE_ASIDE_ABOVE_BYTES: usize = 1024 * 1024;
 
-/// An authenticated request.
-pub struct Call {
+/// An authenticated request. `T` is what it brings: a body, a query, or nothing.
+pub struct Call<T = ()> {
     /// Who asks.
     pub user: UserId,
     /// Time and phases.
@@ -36,9 +37,10 @@ pub struct Call {
     body: Body,
     /// What the body holds of the budget, until the answer is made.
     held: Option<PoolPermit>,
+    brings: PhantomData<fn() -> T>,
 }
 
-impl FromRequest<AppState> for Call {
+impl<T> FromRequest<AppState> for Call<T> {
     type Rejection = ApiError;
 
     /// Nothing of the body has been read then.
@@ -46,11 +48,11 @@ impl FromRequest<AppState> for Call {
         let (parts, body) = request.into_parts();
         let trace = observe::trace(&parts.extensions, state.config.timeouts.handler);
         let user = Account::of(&trace)?.user_id;
-        Ok(Self { user, trace, parts, body, held: None })
+        Ok(Self { user, trace, parts, body, held: None, brings: PhantomData })
     }
 }
 
-impl Call {
+impl<T> Call<T> {
     /// What was asked, without the body.
     #[must_use]
     pub const fn parts(&self) -> &Parts {
@@ -67,11 +69,10 @@ impl Call {
     ///
     /// # Errors
     /// Everything that can be wrong with a body (contract, section 2.2), and its structure (5.2, 7.1).
-    pub async fn parse<T: Parsed + Send>(
-        &mut self,
-        state: &AppState,
-        parse: fn(&Bytes) -> Result<T, RequestError>,
-    ) -> ApiResult<T> {
+    pub async fn parse(&mut self, state: &AppState, parse: fn(&Bytes) -> Result<T, RequestError>) -> ApiResult<T>
+    where
+        T: Parsed + Send,
+    {
         self.trace.enter(Phase::Body);
         let body = std::mem::take(&mut self.body);
         let caps = self.trace.body_limit().caps(&state.config.limits);
@@ -112,12 +113,12 @@ impl Call {
     ///
     /// # Errors
     /// 503 when too many answers wait to be read; 500 when packing failed.
-    pub async fn answer_of(
+    pub async fn answer_of<A>(
         self,
         state: &AppState,
         bytes: usize,
         encode: impl FnOnce() -> Text + Send,
-    ) -> ApiResult<Response> {
+    ) -> ApiResult<Answer<A>> {
         self.trace.enter(Phase::Encode);
         let mut held = state.answers.acquire(self.user, 0)?;
         // The operations, and the text that they become.
@@ -130,7 +131,7 @@ impl Call {
     ///
     /// # Errors
     /// Like [`Call::answer_of`].
-    pub async fn answer(self, state: &AppState, text: Vec<u8>) -> ApiResult<Response> {
+    pub async fn answer<A>(self, state: &AppState, text: Vec<u8>) -> ApiResult<Answer<A>> {
         self.trace.enter(Phase::Encode);
         let held = state.answers.acquire(self.user, 0)?;
         self.send(state, held, text.into()).await
@@ -140,7 +141,7 @@ impl Call {
     ///
     /// # Errors
     /// Like [`Call::answer_of`].
-    pub async fn answer_json(self, state: &AppState, body: &impl Serialize) -> ApiResult<Response> {
+    pub async fn answer_json<A: Serialize>(self, state: &AppState, body: &A) -> ApiResult<Answer<A>> {
         self.answer(state, serde_json::to_vec(body).map_err(ApiError::internal)?).await
     }
 
@@ -148,18 +149,19 @@ impl Call {
     ///
     /// # Errors
     /// Like [`Call::answer_of`].
-    pub async fn answer_parts(self, state: &AppState, parts: outgoing::Parts) -> ApiResult<Response> {
+    pub async fn answer_parts<A>(self, state: &AppState, parts: outgoing::Parts) -> ApiResult<Answer<A>> {
         self.trace.enter(Phase::Encode);
         let held = state.answers.acquire(self.user, 0)?;
-        outgoing::answer(state, held, parts, encode::accepts_gzip(&self.parts.headers)).await
+        let gzip = encode::accepts_gzip(&self.parts.headers);
+        outgoing::answer(state, held, parts, gzip).await.map(Answer::written)
     }
 
-    async fn send(self, state: &AppState, held: PoolPermit, text: Text) -> ApiResult<Response> {
+    async fn send<A>(self, state: &AppState, held: PoolPermit, text: Text) -> ApiResult<Answer<A>> {
         let gzip = encode::accepts_gzip(&self.parts.headers);
         if text.gaps.is_empty() && text.json.len() <= SMALL_BYTES {
-            return encode::json_text(text.json, gzip);
+            return encode::json_text(text.json, gzip).map(Answer::written);
         }
-        outgoing::answer(state, held, outgoing::parts(text), gzip).await
+        outgoing::answer(state, held, outgoing::parts(text), gzip).await.map(Answer::written)
     }
 }
 

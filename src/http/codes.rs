@@ -93,8 +93,8 @@ macro_rules! codes {
     ($($name:ident = $kind:ident($($argument:expr),*);)+) => {
         $(pub(super) const $name: Code = Code::$kind(stringify!($name), $($argument),*);)+
 
-        #[cfg(test)]
-        const ALL: &[Code] = &[$($name),+];
+        /// Every code.
+        pub(super) const ALL: &[Code] = &[$($name),+];
     };
 }
 

@@ -1,14 +1,16 @@
 //! Answers that say "yes": JSON, packed for clients that ask.
 
 use std::io::Write as _;
+use std::marker::PhantomData;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::{ApiError, ApiResult};
 
@@ -17,6 +19,93 @@ pub const JSON: &str = "application/json; charset=utf-8";
 
 /// Answers up to this size are not worth packing.
 const PACK_ABOVE_BYTES: usize = 1024;
+
+/// An answer with this JSON body, written already. The type tells the description of the interface ([`super::openapi`])
+/// what is in it.
+#[derive(Debug)]
+pub struct Answer<T, const STATUS: u16 = 200> {
+    response: Response,
+    body: PhantomData<fn() -> T>,
+}
+
+impl<T, const STATUS: u16> Answer<T, STATUS> {
+    /// An answer whose text was written elsewhere.
+    pub(super) const fn written(response: Response) -> Self {
+        Self { response, body: PhantomData }
+    }
+
+    /// The same with something done to its headers.
+    pub(super) fn map(self, change: impl FnOnce(Response) -> Response) -> Self {
+        Self::written(change(self.response))
+    }
+}
+
+impl<T, const STATUS: u16> IntoResponse for Answer<T, STATUS> {
+    fn into_response(self) -> Response {
+        self.response
+    }
+}
+
+/// A file of this media type.
+#[derive(Debug)]
+pub struct File<M> {
+    response: Response,
+    media_type: PhantomData<fn() -> M>,
+}
+
+/// The media type of a file.
+pub trait MediaType {
+    /// Its name in headers.
+    const NAME: &'static str;
+}
+
+/// One JSON value per line.
+#[derive(Debug)]
+pub struct Ndjson;
+
+impl MediaType for Ndjson {
+    const NAME: &'static str = "application/x-ndjson";
+}
+
+/// A zip file.
+#[derive(Debug)]
+pub struct Zip;
+
+impl MediaType for Zip {
+    const NAME: &'static str = "application/zip";
+}
+
+/// A picture.
+#[derive(Debug)]
+pub struct Svg;
+
+impl MediaType for Svg {
+    const NAME: &'static str = "image/svg+xml";
+}
+
+impl<M: MediaType> File<M> {
+    /// A file that no cache may keep.
+    #[must_use]
+    pub fn new(body: Body) -> Self {
+        Self { response: no_store(with_type(StatusCode::OK, M::NAME, body)), media_type: PhantomData }
+    }
+
+    /// The same to be saved. `name` has no character that a header can't hold.
+    #[must_use]
+    pub fn attachment(body: Body, name: &str) -> Self {
+        let mut file = Self::new(body);
+        if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+            file.response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
+        }
+        file
+    }
+}
+
+impl<M> IntoResponse for File<M> {
+    fn into_response(self) -> Response {
+        self.response
+    }
+}
 
 /// A small JSON answer, never packed.
 ///
@@ -31,16 +120,24 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> ApiResult {
 ///
 /// # Errors
 /// Like [`json`].
-pub fn ok(body: &impl Serialize) -> ApiResult {
-    json(StatusCode::OK, body)
+pub fn ok<T: Serialize>(body: &T) -> ApiResult<Answer<T>> {
+    json(StatusCode::OK, body).map(Answer::written)
 }
 
-/// The same, for what no cache may keep: secrets, and whatever is one account's.
+/// The same with status 201.
 ///
 /// # Errors
 /// Like [`json`].
-pub fn private(status: StatusCode, body: &impl Serialize) -> ApiResult {
-    json(status, body).map(no_store)
+pub fn created<T: Serialize>(body: &T) -> ApiResult<Answer<T, 201>> {
+    json(StatusCode::CREATED, body).map(Answer::written)
+}
+
+/// A 200 that no cache may keep: it holds secrets, or what is one account's.
+///
+/// # Errors
+/// Like [`json`].
+pub fn private<T: Serialize>(body: &T) -> ApiResult<Answer<T>> {
+    json(StatusCode::OK, body).map(no_store).map(Answer::written)
 }
 
 /// An answer that no cache may keep.
@@ -51,21 +148,24 @@ pub fn no_store(mut response: Response) -> Response {
 }
 
 /// A sentence for a person.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Message {
     /// In English, since clients compare it.
     pub message: &'static str,
+}
+
+/// The request was carried out.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Success {
+    /// Always true.
+    success: bool,
 }
 
 /// The answer to a request that asks for nothing but to be done.
 ///
 /// # Errors
 /// Like [`json`].
-pub fn success() -> ApiResult {
-    #[derive(Serialize)]
-    struct Success {
-        success: bool,
-    }
+pub fn success() -> ApiResult<Answer<Success>> {
     ok(&Success { success: true })
 }
 

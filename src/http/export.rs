@@ -16,9 +16,10 @@ use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, ZipWriter};
 
 use super::answer::{self, DeviceSeen};
-use super::archives::{ReadError, attachment, next_lines};
+use super::archives::{ReadError, next_lines};
 use super::body::cover;
 use super::call::Call;
+use super::encode::{self, File};
 use super::error::{ApiError, ApiResult};
 use super::outgoing::{Part, Parts, Pieces, leaving};
 use super::sender::Client;
@@ -45,7 +46,7 @@ state.json holds the data of the app under \"state\"; saved as a file of its own
 with a higher serverSeq than its own came later.
 ";
 
-pub async fn export(State(state): State<AppState>, call: Call) -> ApiResult {
+pub async fn export(State(state): State<AppState>, call: Call) -> ApiResult<File<encode::Zip>> {
     let held = state.exports.acquire(call.user, 1)?;
     let (user, deadline) = (call.user, call.trace.deadline());
     let newest = newest_state(&state, user, deadline).await?;
@@ -53,7 +54,8 @@ pub async fn export(State(state): State<AppState>, call: Call) -> ApiResult {
     let reader = state.engine.read_data_set(user, deadline).await?;
     state.accounts.note(user, SecurityKind::Exported, &Client::of(call.parts(), &state).asker()).await;
     let log = state.accounts.security_log(user).await?;
-    let log = serde_json::to_vec_pretty(&SecuritySummary::all(&log)).map_err(ApiError::internal)?;
+    let log: Vec<_> = log.into_iter().map(SecuritySummary::from).collect();
+    let log = serde_json::to_vec_pretty(&log).map_err(ApiError::internal)?;
     let whole = |bytes: Bytes| Parts::from([Part::Text(bytes)]);
     let mut files = vec![
         ("README.txt", whole(Bytes::from_static(README.as_bytes()))),
@@ -71,7 +73,7 @@ pub async fn export(State(state): State<AppState>, call: Call) -> ApiResult {
     metrics::counter!("supersync_exports_total", "kind" => "account").increment(1);
     let pieces = Pieces::new(Arc::clone(&state.store), user, Parts::new());
     let zip = Zip::new(files, pieces, reader, state.config.timeouts.handler, held);
-    Ok(attachment(Body::from_stream(stream::try_unfold(zip, Zip::next)), "application/zip", "supersync-export.zip"))
+    Ok(File::attachment(Body::from_stream(stream::try_unfold(zip, Zip::next)), "supersync-export.zip"))
 }
 
 /// The newest full state; `None` where there is none that the server can read.
@@ -88,7 +90,7 @@ async fn newest_state(state: &AppState, user: UserId, deadline: Instant) -> ApiR
 /// The account as the export has it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ExportedAccount<'a> {
+struct ExportedAccount {
     #[serde(flatten)]
     account: AccountSummary,
     exported_at: i64,
@@ -96,8 +98,8 @@ struct ExportedAccount<'a> {
     /// The sequence of `state.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_seq: Option<Seq>,
-    devices: Vec<DeviceSeen<'a>>,
-    archives: Vec<ArchiveSummary<'a>>,
+    devices: Vec<DeviceSeen>,
+    archives: Vec<ArchiveSummary>,
 }
 
 async fn account(state: &AppState, user: UserId, newest: Option<&Restored>, deadline: Instant) -> ApiResult<Bytes> {
@@ -111,7 +113,7 @@ async fn account(state: &AppState, user: UserId, newest: Option<&Restored>, dead
         latest_seq: status.latest_seq,
         state_seq: newest.map(|restored| restored.server_seq),
         devices: DeviceSeen::all(&devices),
-        archives: ArchiveSummary::all(&archives),
+        archives: archives.iter().map(ArchiveSummary::from).collect(),
     };
     let text = serde_json::to_vec_pretty(&account).map_err(ApiError::internal)?;
     Ok(text.into())

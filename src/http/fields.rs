@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, ApiResult};
+use super::openapi::Outline;
 use super::state::AppState;
 use crate::accounts::{
     Address, AddressError, MAX_PASSWORD_BYTES, MAX_SESSION_NAME_CHARS, PasswordRuleError, check_new_password,
@@ -30,6 +31,9 @@ pub trait Members: Sized + Send {
     /// What the body has to be.
     const SHAPE: Shape = Shape::Object;
 
+    /// Describes the members.
+    fn describe(outline: &mut Outline);
+
     /// Reads the members. `None`: one has a fault, which `fields` has noted.
     fn read(fields: &mut Fields) -> Option<Self>;
 }
@@ -43,6 +47,10 @@ macro_rules! members {
 
             impl $crate::http::fields::Members for $name {
                 $(const SHAPE: $crate::http::fields::Shape = $crate::http::fields::Shape::$shape;)?
+
+                fn describe(outline: &mut $crate::http::openapi::Outline) {
+                    $(outline.$read($($member)?);)*
+                }
 
                 fn read(fields: &mut $crate::http::fields::Fields) -> Option<Self> {
                     $(let $field = fields.$read($($member)?);)*
@@ -60,6 +68,8 @@ pub struct Ignored;
 
 impl Members for Ignored {
     const SHAPE: Shape = Shape::Anything;
+
+    fn describe(_: &mut Outline) {}
 
     fn read(_: &mut Fields) -> Option<Self> {
         Some(Self)

@@ -7,9 +7,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::codes;
-use super::encode;
+use super::encode::{self, Answer};
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 
@@ -19,14 +20,15 @@ pub(super) const PROBES: [&str; 4] = ["/health", "/livez", "/readyz", "/readyz/r
 const MAX_PROBE_TIME: Duration = Duration::from_secs(3);
 
 /// What a probe says.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Health {
+pub struct Health {
     #[serde(skip_serializing_if = "Option::is_none")]
     db: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'static str>,
     status: &'static str,
+    #[schema(required = false)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     test_mode: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +61,7 @@ async fn database_answers(state: &AppState) -> bool {
     }
 }
 
-pub async fn health(State(state): State<AppState>) -> ApiResult {
+pub async fn health(State(state): State<AppState>) -> ApiResult<Answer<Health>> {
     if database_answers(&state).await {
         let sockets = state.engine.notifier().sockets();
         encode::ok(&Health {
@@ -77,24 +79,24 @@ fn ok() -> Health {
     Health { status: "ok", ..Health::default() }
 }
 
-fn unhealthy() -> ApiResult {
+fn unhealthy() -> ApiResult<Answer<Health>> {
     let message = Some("Database not responsive");
     let body = Health { db: Some("disconnected"), message, status: "error", ..Health::default() };
-    encode::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+    encode::json(StatusCode::SERVICE_UNAVAILABLE, &body).map(Answer::written)
 }
 
-fn not_ready(reason: &'static str) -> ApiResult {
+fn not_ready(reason: &'static str) -> ApiResult<Answer<Health>> {
     let body = Health { message: Some(reason), status: "error", ..Health::default() };
-    encode::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+    encode::json(StatusCode::SERVICE_UNAVAILABLE, &body).map(Answer::written)
 }
 
 /// The process runs. Says nothing about the database: restarting this process would not mend that.
-pub async fn alive() -> ApiResult {
+pub async fn alive() -> ApiResult<Answer<Health>> {
     encode::ok(&ok())
 }
 
 /// Every request is welcome: the database stores data and the server is not stopping.
-pub async fn ready(State(state): State<AppState>) -> ApiResult {
+pub async fn ready(State(state): State<AppState>) -> ApiResult<Answer<Health>> {
     if state.draining.is_cancelled() {
         return not_ready("shutting down");
     }
@@ -109,7 +111,7 @@ pub async fn ready(State(state): State<AppState>) -> ApiResult {
 
 /// Requests that only read are welcome: they are answered from memory, even while the database can't be reached. For
 /// balancers, which would otherwise turn away from every server at once.
-pub async fn ready_for_reads(State(state): State<AppState>) -> ApiResult {
+pub async fn ready_for_reads(State(state): State<AppState>) -> ApiResult<Answer<Health>> {
     if state.draining.is_cancelled() {
         return not_ready("shutting down");
     }

@@ -31,6 +31,7 @@ pub mod inflate;
 pub mod limits;
 mod meter;
 pub mod observe;
+mod openapi;
 mod outgoing;
 mod pace;
 mod pages;

@@ -17,6 +17,7 @@ use super::state::AppState;
 use crate::config::{Config, RegistrationMode};
 use crate::language::Language;
 
+pub mod api;
 pub mod assets;
 pub mod legal;
 pub mod link;

@@ -2,11 +2,13 @@
 
 use axum::extract::{Path, State};
 
-use super::answer;
+use super::answer::{self, Devices, RestorePoints, SyncStatus};
 use super::call::{Call, refuse};
 use super::codes;
-use super::encode;
+use super::encode::{self, Answer, Success};
 use super::error::{ApiError, ApiResult};
+use super::openapi::RestorePointsQuery;
+use super::openapi::sync::{Page, RebuiltState, SnapshotUploaded, Uploaded};
 use super::state::AppState;
 use crate::engine::{SnapshotReply, UploadReply};
 use crate::protocol::Seq;
@@ -17,7 +19,7 @@ use crate::protocol::response::encode_snapshot_response;
 const RESTORE_POINTS: usize = 30;
 const MAX_RESTORE_POINTS: usize = 100;
 
-pub async fn upload(State(state): State<AppState>, mut call: Call) -> ApiResult {
+pub async fn upload(State(state): State<AppState>, mut call: Call<UploadRequest>) -> ApiResult<Answer<Uploaded>> {
     let upload = call.parse(&state, UploadRequest::parse).await?;
     let verdict = state.limiters.uploads.hit(&call.user, state.clock.now_ms(), state.engine.processes());
     if verdict.is_some_and(|verdict| !verdict.allowed) {
@@ -39,14 +41,17 @@ pub async fn upload(State(state): State<AppState>, mut call: Call) -> ApiResult 
     }
 }
 
-pub async fn download(State(state): State<AppState>, call: Call) -> ApiResult {
+pub async fn download(State(state): State<AppState>, call: Call<DownloadQuery>) -> ApiResult<Answer<Page>> {
     let query = DownloadQuery::parse(&call.query()).map_err(|error| refuse(&state, error, false))?;
     let page = state.engine.download(call.user, query, call.trace.deadline()).await?;
     let (bytes, now_ms) = (page.ops.iter().map(|op| op.json.len()).sum(), state.clock.now_ms());
     call.answer_of(&state, bytes, move || answer::download(&page, now_ms)).await
 }
 
-pub async fn upload_snapshot(State(state): State<AppState>, mut call: Call) -> ApiResult {
+pub async fn upload_snapshot(
+    State(state): State<AppState>,
+    mut call: Call<SnapshotRequest>,
+) -> ApiResult<Answer<SnapshotUploaded>> {
     let snapshot = call.parse(&state, SnapshotRequest::parse).await?;
     match state.engine.upload_snapshot(call.user, snapshot, call.trace.deadline()).await? {
         SnapshotReply::Accepted { seq, clean_slate } => {
@@ -62,22 +67,22 @@ pub async fn upload_snapshot(State(state): State<AppState>, mut call: Call) -> A
     }
 }
 
-pub async fn current_state(State(state): State<AppState>, call: Call) -> ApiResult {
+pub async fn current_state(State(state): State<AppState>, call: Call) -> ApiResult<Answer<RebuiltState>> {
     let restored = state.engine.restore(call.user, None, call.trace.deadline()).await?;
     call.answer_parts(&state, answer::restored(&restored, true)).await
 }
 
-pub async fn status(State(state): State<AppState>, call: Call) -> ApiResult {
+pub async fn status(State(state): State<AppState>, call: Call) -> ApiResult<Answer<SyncStatus>> {
     let status = state.engine.status(call.user, call.trace.deadline()).await?;
-    encode::ok(&answer::SyncStatus::of(&status, state.clock.now_ms()))
+    encode::ok(&SyncStatus::of(&status, state.clock.now_ms()))
 }
 
-pub async fn devices(State(state): State<AppState>, call: Call) -> ApiResult {
+pub async fn devices(State(state): State<AppState>, call: Call) -> ApiResult<Answer<Devices>> {
     let devices = state.engine.devices(call.user, call.trace.deadline()).await?;
-    call.answer_json(&state, &answer::Devices::of(&devices)).await
+    call.answer_json(&state, &Devices::of(&devices)).await
 }
 
-pub async fn wipe(State(state): State<AppState>, call: Call) -> ApiResult {
+pub async fn wipe(State(state): State<AppState>, call: Call) -> ApiResult<Answer<Success>> {
     state.engine.wipe(call.user, call.trace.deadline()).await?;
     state.limiters.uploads.forget(&call.user);
     tracing::info!(user_id = call.user, "account data deleted by its user");
@@ -88,7 +93,10 @@ pub async fn wipe(State(state): State<AppState>, call: Call) -> ApiResult {
     encode::success()
 }
 
-pub async fn restore_points(State(state): State<AppState>, call: Call) -> ApiResult {
+pub async fn restore_points(
+    State(state): State<AppState>,
+    call: Call<RestorePointsQuery>,
+) -> ApiResult<Answer<RestorePoints>> {
     let query = call.query();
     let limit = match query.iter().find(|(name, value)| name == "limit" && !value.is_empty()) {
         None => Some(RESTORE_POINTS),
@@ -98,10 +106,14 @@ pub async fn restore_points(State(state): State<AppState>, call: Call) -> ApiRes
     };
     let limit = limit.ok_or(codes::INVALID_LIMIT)?;
     let points = state.engine.restore_points(call.user, limit, call.trace.deadline()).await?;
-    call.answer_json(&state, &answer::RestorePoints::of(&points)).await
+    call.answer_json(&state, &RestorePoints::of(&points)).await
 }
 
-pub async fn restore(State(state): State<AppState>, Path(seq): Path<String>, call: Call) -> ApiResult {
+pub async fn restore(
+    State(state): State<AppState>,
+    Path(seq): Path<String>,
+    call: Call,
+) -> ApiResult<Answer<RebuiltState>> {
     let seq: Seq = leading_integer(&seq).filter(|seq| *seq >= 1).ok_or(codes::INVALID_SERVER_SEQ)?;
     let restored = state.engine.restore(call.user, Some(seq), call.trace.deadline()).await?;
     call.answer_parts(&state, answer::restored(&restored, false)).await

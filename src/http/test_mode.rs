@@ -79,7 +79,7 @@ pub async fn cleanup(State(state): State<AppState>) -> ApiResult {
     state.accounts.delete_all().await?;
     state.engine.forget_all();
     state.limiters.uploads.clear();
-    encode::ok(&Body { cleaned: true })
+    encode::json(StatusCode::OK, &Body { cleaned: true })
 }
 
 fn user_id(text: &str) -> Option<UserId> {
@@ -97,7 +97,7 @@ pub async fn delete_user(State(state): State<AppState>, Path(user): Path<String>
     match state.accounts.delete(user).await {
         Ok(()) => {
             state.engine.forget(user);
-            encode::ok(&Body { deleted: true, user_id: user })
+            encode::json(StatusCode::OK, &Body { deleted: true, user_id: user })
         }
         Err(ManageError::NoAccount) => Err(ApiError::new(StatusCode::NOT_FOUND, "User not found or already deleted")
             .extra("message", "There is no such account")),
@@ -143,7 +143,7 @@ pub async fn newest_ops(State(state): State<AppState>, Path(user): Path<String>,
             })
         })
         .collect::<ApiResult<Vec<_>>>()?;
-    encode::ok(&Body { ops })
+    encode::json(StatusCode::OK, &Body { ops })
 }
 
 /// Stores a plaintext operation as old clients wrote it, whatever the server's encryption policy.
@@ -198,5 +198,5 @@ pub async fn delete_ops_after(State(state): State<AppState>, Path((user, seq)): 
     };
     let deleted = state.store.truncate_log(user, seq).await?;
     state.engine.changed_behind(user, Instant::now() + state.config.timeouts.handler).await?;
-    encode::ok(&Body { deleted, reverted_to_seq: seq })
+    encode::json(StatusCode::OK, &Body { deleted, reverted_to_seq: seq })
 }

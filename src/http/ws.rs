@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts as _, Request, State};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
@@ -85,8 +86,16 @@ fn credentials(query: Option<&str>) -> Credentials {
     Credentials { proof, client_id: client_id(query) }
 }
 
-/// `GET /api/sync/ws`.
-pub async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResult {
+/// A connection that becomes a socket.
+pub struct Upgraded(Response);
+
+impl IntoResponse for Upgraded {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+pub async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResult<Upgraded> {
     let (mut parts, _) = request.into_parts();
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &state).await else {
         // The route exists for sockets only. The query stays out: it holds the token.
@@ -109,7 +118,7 @@ pub async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResu
         None => None,
     };
     let connection = parts.extensions.get::<Peer>().and_then(|peer| peer.1.clone());
-    Ok(upgrade
+    let upgraded = upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(MAX_UNSENT_BYTES)
@@ -123,7 +132,8 @@ pub async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResu
                 let client = Client { address, connection };
                 serve(state, socket, credentials, client).await;
             });
-        }))
+        });
+    Ok(Upgraded(upgraded))
 }
 
 fn count_refused(reason: &'static str) {

@@ -1,18 +1,19 @@
 //! Archived data sets as they are shown: one shape for the API, the export and the command line.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Archive;
 use crate::protocol::{ImportReason, Seq};
 
 /// An archived data set. Times are Unix milliseconds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ArchiveSummary<'a> {
+pub struct ArchiveSummary {
     /// Its name for programs.
     pub id: String,
     /// Why it left the data set.
-    pub reason: &'a str,
+    pub reason: &'static str,
     /// The import reason of the upload that replaced it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_because: Option<&'static str>,
@@ -25,8 +26,10 @@ pub struct ArchiveSummary<'a> {
     /// Bytes charged for it.
     pub bytes: i64,
     /// Where it lay.
+    #[schema(value_type = i64)]
     pub from_seq: Seq,
     /// The last sequence of it.
+    #[schema(value_type = i64)]
     pub to_seq: Seq,
     /// Whether its payloads are encrypted.
     pub is_encrypted: bool,
@@ -39,14 +42,8 @@ pub struct ArchiveSummary<'a> {
     pub obstacle: Option<&'static str>,
 }
 
-impl<'a> ArchiveSummary<'a> {
-    /// The data sets of a list.
-    #[must_use]
-    pub fn all(archives: &'a [Archive]) -> Vec<Self> {
-        archives.iter().map(Self::of).collect()
-    }
-
-    fn of(archive: &'a Archive) -> Self {
+impl From<&Archive> for ArchiveSummary {
+    fn from(archive: &Archive) -> Self {
         let range = &archive.range;
         Self {
             id: archive.id.to_string(),

@@ -4,9 +4,9 @@
 use axum::extract::State;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{close_sockets, registered, session, to_the_end};
+use super::{NewSession, RegistrationTaken, close_sockets, registered, session, to_the_end};
 use crate::http::body::JsonBody;
-use crate::http::encode::{self, Message};
+use crate::http::encode::{self, Answer, Message};
 use crate::http::error::ApiResult;
 use crate::http::fields::{Email, Registration, members};
 use crate::http::sender::Client;
@@ -31,7 +31,7 @@ pub async fn register(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<Applying>,
-) -> ApiResult {
+) -> ApiResult<Answer<RegistrationTaken, 201>> {
     // There is nothing that could count in this browser only, so it gets no cookie.
     let receipt = state.accounts.register_without_password(&client.applicant(request.registration)).await?;
     registered(receipt.registered, None)
@@ -41,21 +41,25 @@ pub async fn request_login(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<ToAddress>,
-) -> ApiResult {
+) -> ApiResult<Answer<Message>> {
     state.accounts.request_login_link(&request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a login link has been sent." })
 }
 
-pub async fn login(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<ByLink>) -> ApiResult {
+pub async fn login(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<ByLink>,
+) -> ApiResult<Answer<NewSession>> {
     let origin = client.origin(SessionMethod::MagicLink);
-    session(&state.accounts.login_by_link(request.token.expose_secret(), &origin).await?)
+    session(state.accounts.login_by_link(request.token.expose_secret(), &origin).await?)
 }
 
 pub async fn forgot_password(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<ToAddress>,
-) -> ApiResult {
+) -> ApiResult<Answer<Message>> {
     state.accounts.request_password_reset(&request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a password reset link has been sent." })
 }
@@ -64,7 +68,7 @@ pub async fn reset_password(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<ResetPassword>,
-) -> ApiResult {
+) -> ApiResult<Answer<Message>> {
     to_the_end(async move {
         let asker = client.asker();
         let user = state.accounts.reset_password(request.token.expose_secret(), &request.password, &asker).await?;

@@ -1,20 +1,20 @@
 //! Passkeys: registration, login, recovery (accounts contract, sections 4.5 to 4.7), and those of somebody signed in.
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::links::{Applying, ByLink, ToAddress};
 use super::sessions::Rename;
-use super::{close_sockets, registered, session, to_the_end};
+use super::{NewSession, RegistrationTaken, close_sockets, registered, session, to_the_end};
 use crate::accounts::{Creation, PasskeyError};
 use crate::http::body::JsonBody;
 use crate::http::codes;
-use crate::http::encode::{self, Message};
+use crate::http::encode::{self, Answer, Message, Success};
 use crate::http::error::ApiResult;
 use crate::http::fields::{Email, Ignored, Registration, members};
 use crate::http::registrant;
@@ -54,58 +54,75 @@ pub async fn register_options(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<Applying>,
-) -> ApiResult {
+) -> ApiResult<Answer<CreationOptions>> {
     let as_sent = request.registration.email.as_sent.clone();
     let applicant = client.applicant(request.registration);
     let creation = state.accounts.begin_passkey_registration(&applicant, as_sent).await?;
-    encode::private(StatusCode::OK, &CreationOptions::new(state.accounts.relying_party(), &creation, true))
+    encode::private(&CreationOptions::new(state.accounts.relying_party(), &creation, true))
 }
 
 pub async fn register(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<Register>,
-) -> ApiResult {
+) -> ApiResult<Answer<RegistrationTaken, 201>> {
     let Register { email, credential, invite } = request;
     let applicant = client.applicant(Registration { email, terms_accepted: false, invite });
     let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
     let receipt = state.accounts.register_with_passkey(&applicant, &response).await?;
-    Ok(registrant::hand_out(registered(receipt.registered, None)?, &state, &receipt.secret))
+    let answer = registered(receipt.registered, None)?;
+    Ok(answer.map(|response| registrant::hand_out(response, &state, &receipt.secret)))
 }
 
-pub async fn login_options(State(state): State<AppState>, JsonBody(request): JsonBody<ToAddress>) -> ApiResult {
+pub async fn login_options(
+    State(state): State<AppState>,
+    JsonBody(request): JsonBody<ToAddress>,
+) -> ApiResult<Answer<RequestOptions>> {
     let challenge = state.accounts.begin_passkey_login(&request.email.address).await?;
-    encode::private(StatusCode::OK, &RequestOptions::new(state.accounts.relying_party(), &challenge, "preferred"))
+    encode::private(&RequestOptions::new(state.accounts.relying_party(), &challenge, "preferred"))
 }
 
-pub async fn login(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<Login>) -> ApiResult {
+pub async fn login(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<Login>,
+) -> ApiResult<Answer<NewSession>> {
     let response = assertion_response(&request.credential).ok_or(PasskeyError::Authentication)?;
     let origin = client.origin(SessionMethod::Passkey);
     let opened = state.accounts.login_with_passkey(&request.email.address, &response, &origin).await;
-    session(&opened.map_err(codes::of_sign_in)?)
+    session(opened.map_err(codes::of_sign_in)?)
 }
 
 pub async fn request_recovery(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<ToAddress>,
-) -> ApiResult {
+) -> ApiResult<Answer<Message>> {
     state.accounts.request_passkey_recovery(&request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a recovery link has been sent." })
 }
 
-pub async fn recovery_options(State(state): State<AppState>, JsonBody(request): JsonBody<ByLink>) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        email: &'a str,
-        options: CreationOptions<'a>,
-    }
-    let creation = state.accounts.begin_passkey_recovery(request.token.expose_secret()).await?;
-    let options = CreationOptions::new(state.accounts.relying_party(), &creation, false);
-    encode::private(StatusCode::OK, &Body { email: &creation.email, options })
+/// Options to make a passkey, and for which account.
+#[derive(Serialize, ToSchema)]
+pub struct Recovery {
+    email: String,
+    options: CreationOptions,
 }
 
-pub async fn recover(State(state): State<AppState>, client: Client, JsonBody(request): JsonBody<Recover>) -> ApiResult {
+pub async fn recovery_options(
+    State(state): State<AppState>,
+    JsonBody(request): JsonBody<ByLink>,
+) -> ApiResult<Answer<Recovery>> {
+    let creation = state.accounts.begin_passkey_recovery(request.token.expose_secret()).await?;
+    let options = CreationOptions::new(state.accounts.relying_party(), &creation, false);
+    encode::private(&Recovery { email: creation.email, options })
+}
+
+pub async fn recover(
+    State(state): State<AppState>,
+    client: Client,
+    JsonBody(request): JsonBody<Recover>,
+) -> ApiResult<Answer<Message>> {
     to_the_end(async move {
         // The link is judged first: somebody without one learns nothing about the rest.
         let response = registration_response(&request.credential).unwrap_or_else(RegistrationResponse::unreadable);
@@ -118,35 +135,33 @@ pub async fn recover(State(state): State<AppState>, client: Client, JsonBody(req
     encode::ok(&Message { message: "Passkey has been reset successfully. You can now log in with your new passkey." })
 }
 
-/// `GET /api/passkeys`.
-pub async fn list(State(state): State<AppState>, user: Account) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        passkeys: Vec<Listed<'a>>,
-    }
-    let keys = state.accounts.passkeys(user.user_id).await?;
-    encode::private(StatusCode::OK, &Body { passkeys: keys.iter().map(Listed::of).collect() })
+/// The passkeys of an account.
+#[derive(Serialize, ToSchema)]
+pub struct Passkeys {
+    passkeys: Vec<PasskeySummary>,
 }
 
-/// A passkey of the account.
-#[derive(Serialize)]
+/// A passkey. Times are Unix milliseconds.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Listed<'a> {
+pub struct PasskeySummary {
     id: String,
-    name: &'a str,
+    name: String,
     created_at: i64,
     last_used_at: Option<i64>,
+    /// As the browser reported them.
     transports: Vec<String>,
+    /// Whether it can be on several devices; `null`: not known.
     synced: Option<bool>,
 }
 
-impl<'a> Listed<'a> {
-    fn of(row: &'a PasskeyRow) -> Self {
-        // What browsers reported; a text that is no list counts as none.
-        let transports = row.key.transports.as_deref().and_then(|text| serde_json::from_str(text).ok());
+impl From<PasskeyRow> for PasskeySummary {
+    fn from(row: PasskeyRow) -> Self {
+        // A text that is no list counts as none.
+        let transports = row.key.transports.and_then(|text| serde_json::from_str(&text).ok());
         Self {
             id: row.id.to_string(),
-            name: &row.key.name,
+            name: row.key.name,
             created_at: row.key.created_at,
             last_used_at: row.last_used_at,
             transports: transports.unwrap_or_default(),
@@ -155,9 +170,23 @@ impl<'a> Listed<'a> {
     }
 }
 
-pub async fn add_options(State(state): State<AppState>, SteppedUp(user, Ignored): SteppedUp<Ignored>) -> ApiResult {
+pub async fn list(State(state): State<AppState>, user: Account) -> ApiResult<Answer<Passkeys>> {
+    let keys = state.accounts.passkeys(user.user_id).await?;
+    encode::private(&Passkeys { passkeys: keys.into_iter().map(PasskeySummary::from).collect() })
+}
+
+/// A passkey was added.
+#[derive(Serialize, ToSchema)]
+pub struct PasskeyAdded {
+    id: String,
+}
+
+pub async fn add_options(
+    State(state): State<AppState>,
+    SteppedUp(user, Ignored): SteppedUp<Ignored>,
+) -> ApiResult<Answer<CreationOptions>> {
     let creation = state.accounts.begin_adding_passkey(&user).await?;
-    encode::private(StatusCode::OK, &CreationOptions::new(state.accounts.relying_party(), &creation, true))
+    encode::private(&CreationOptions::new(state.accounts.relying_party(), &creation, true))
 }
 
 /// Needs no further proof of who asks: the challenge was given to somebody who had just proven it.
@@ -166,14 +195,10 @@ pub async fn add(
     client: Client,
     user: Account,
     JsonBody(request): JsonBody<Add>,
-) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body {
-        id: String,
-    }
+) -> ApiResult<Answer<PasskeyAdded, 201>> {
     let response = registration_response(&request.credential).ok_or(PasskeyError::Verification)?;
     let id = state.accounts.add_passkey(&user, &response, &request.name, &client.asker()).await?;
-    encode::json(StatusCode::CREATED, &Body { id: id.to_string() })
+    encode::created(&PasskeyAdded { id: id.to_string() })
 }
 
 pub async fn rename(
@@ -181,7 +206,7 @@ pub async fn rename(
     Path(id): Path<String>,
     user: Account,
     JsonBody(request): JsonBody<Rename>,
-) -> ApiResult {
+) -> ApiResult<Answer<Success>> {
     state.accounts.rename_passkey(user.user_id, number(&id)?, &request.name).await?;
     encode::success()
 }
@@ -191,7 +216,7 @@ pub async fn remove(
     Path(id): Path<String>,
     client: Client,
     SteppedUp(user, Ignored): SteppedUp<Ignored>,
-) -> ApiResult {
+) -> ApiResult<Answer<Success>> {
     state.accounts.remove_passkey(user.user_id, number(&id)?, &client.asker()).await?;
     encode::success()
 }
@@ -203,22 +228,22 @@ fn number(id: &str) -> Result<i64, PasskeyError> {
 
 /// Options to sign in with a passkey (accounts contract, section 6.2). These and those to make one have their members in
 /// alphabetical order.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct RequestOptions<'a> {
+pub struct RequestOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_credentials: Option<Vec<Descriptor>>,
     challenge: String,
-    rp_id: &'a str,
+    rp_id: String,
     timeout: u32,
     user_verification: &'static str,
 }
 
-impl<'a> RequestOptions<'a> {
+impl RequestOptions {
     /// Options for any key that this party knows.
-    pub(super) fn new(rp: &'a RelyingParty, challenge: &[u8], user_verification: &'static str) -> Self {
+    pub(super) fn new(rp: &RelyingParty, challenge: &[u8], user_verification: &'static str) -> Self {
         let challenge = URL_SAFE_NO_PAD.encode(challenge);
-        Self { allow_credentials: None, challenge, rp_id: &rp.id, timeout: TIMEOUT_MS, user_verification }
+        Self { allow_credentials: None, challenge, rp_id: rp.id.clone(), timeout: TIMEOUT_MS, user_verification }
     }
 
     /// The same for one of these keys.
@@ -228,7 +253,7 @@ impl<'a> RequestOptions<'a> {
 }
 
 /// A key, as browsers want it named.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Descriptor {
     id: String,
     r#type: &'static str,
@@ -243,22 +268,23 @@ impl Descriptor {
 }
 
 /// Options to make a passkey, bare (accounts contract, section 6.1).
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct CreationOptions<'a> {
+pub struct CreationOptions {
     attestation: &'static str,
     authenticator_selection: AuthenticatorSelection,
     challenge: String,
     exclude_credentials: Vec<Descriptor>,
     extensions: Extensions,
+    #[schema(value_type = Vec<String>)]
     hints: [&'static str; 0],
     pub_key_cred_params: Vec<Algorithm>,
-    rp: Party<'a>,
+    rp: Party,
     timeout: u32,
-    user: User<'a>,
+    user: User,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AuthenticatorSelection {
     require_resident_key: bool,
@@ -266,35 +292,35 @@ struct AuthenticatorSelection {
     user_verification: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Extensions {
     cred_props: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Algorithm {
     alg: i64,
     r#type: &'static str,
 }
 
-#[derive(Serialize)]
-struct Party<'a> {
-    id: &'a str,
-    name: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct User<'a> {
-    display_name: &'a str,
+#[derive(Serialize, ToSchema)]
+struct Party {
     id: String,
-    name: &'a str,
+    name: String,
 }
 
-impl<'a> CreationOptions<'a> {
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct User {
+    display_name: String,
+    id: String,
+    name: String,
+}
+
+impl CreationOptions {
     /// `discoverable`: the key must be found without being named; a recovery would rather have a key than none.
-    fn new(rp: &'a RelyingParty, creation: &'a Creation, discoverable: bool) -> Self {
+    fn new(rp: &RelyingParty, creation: &Creation, discoverable: bool) -> Self {
         let algorithms = ALGORITHMS.iter().map(|alg| Algorithm { alg: *alg, r#type: PUBLIC_KEY });
         let id = URL_SAFE_NO_PAD.encode(user_handle(&creation.challenge));
         Self {
@@ -309,9 +335,9 @@ impl<'a> CreationOptions<'a> {
             extensions: Extensions { cred_props: true },
             hints: [],
             pub_key_cred_params: algorithms.collect(),
-            rp: Party { id: &rp.id, name: &rp.name },
+            rp: Party { id: rp.id.clone(), name: rp.name.clone() },
             timeout: TIMEOUT_MS,
-            user: User { display_name: &creation.email, id, name: &creation.email },
+            user: User { display_name: creation.email.clone(), id, name: creation.email.clone() },
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The own account: facts, password, address, security log, deletion.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::links::ByLink;
 use super::{close_sockets, delete_for_good, to_the_end};
 use crate::accounts::{AccountSummary, ReauthError, SecuritySummary};
 use crate::engine::archive::bound::{archive_limit, kept_bytes};
 use crate::http::body::JsonBody;
-use crate::http::encode::{self, Message};
+use crate::http::encode::{self, Answer, Message, Success};
 use crate::http::error::ApiResult;
 use crate::http::fields::{Email, Ignored, members};
 use crate::http::sender::{Account, Client, SteppedUp};
@@ -26,18 +26,20 @@ members! {
     ChangeAddress { email: Email = email() }
 }
 
-/// `GET /api/account`.
-pub async fn facts(State(state): State<AppState>, user: Account) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body {
-        #[serde(flatten)]
-        account: AccountSummary,
-        /// How many it has.
-        passkeys: usize,
-        /// Whether this server sends mails.
-        mail: bool,
-        registration: &'static str,
-    }
+/// The own account.
+#[derive(Serialize, ToSchema)]
+pub struct OwnAccount {
+    #[serde(flatten)]
+    account: AccountSummary,
+    /// Number of its passkeys.
+    passkeys: usize,
+    /// Whether this server sends mails.
+    mail: bool,
+    /// `REGISTRATION` of this server.
+    registration: &'static str,
+}
+
+pub async fn facts(State(state): State<AppState>, user: Account) -> ApiResult<Answer<OwnAccount>> {
     let facts = state.accounts.facts(user.user_id).await?;
     let sync = state.store.load_account(user.user_id).await?.ok_or(ReauthError::NoAccount)?.sync;
     let archived = state.store.archived(user.user_id).await?;
@@ -48,14 +50,14 @@ pub async fn facts(State(state): State<AppState>, user: Account) -> ApiResult {
     storage.archived_bytes = Some(kept_bytes(&archived));
     storage.archive_limit_bytes = Some(archive_limit(storage.quota_bytes, state.config.retention.archive_percent));
     let (mail, registration) = (state.accounts.can_mail(), state.accounts.registration_mode().as_str());
-    encode::private(StatusCode::OK, &Body { account, passkeys: facts.passkeys, mail, registration })
+    encode::private(&OwnAccount { account, passkeys: facts.passkeys, mail, registration })
 }
 
 pub async fn change_password(
     State(state): State<AppState>,
     client: Client,
     SteppedUp(user, request): SteppedUp<ChangePassword>,
-) -> ApiResult {
+) -> ApiResult<Answer<Message>> {
     let signs_out = request.signs_out_others.unwrap_or(true);
     to_the_end(async move {
         state.accounts.change_password(&user, &request.new, signs_out, &client.asker()).await?;
@@ -73,7 +75,7 @@ pub async fn request_address_change(
     State(state): State<AppState>,
     client: Client,
     SteppedUp(user, request): SteppedUp<ChangeAddress>,
-) -> ApiResult {
+) -> ApiResult<Answer<Message>> {
     state.accounts.request_address_change(user.user_id, &request.email.address, &client.asker()).await?;
     encode::ok(&Message { message: "If the address can be used, a link to confirm it has been sent there." })
 }
@@ -82,7 +84,7 @@ pub async fn change_address(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<ByLink>,
-) -> ApiResult {
+) -> ApiResult<Answer<Message>> {
     state.accounts.change_address(request.token.expose_secret(), &client.asker()).await?;
     encode::ok(&Message { message: "Your email address has been changed." })
 }
@@ -92,7 +94,7 @@ pub async fn undo_address(
     State(state): State<AppState>,
     client: Client,
     JsonBody(request): JsonBody<ByLink>,
-) -> ApiResult {
+) -> ApiResult<Answer<Message>> {
     to_the_end(async move {
         let user = state.accounts.undo_address(request.token.expose_secret(), &client.asker()).await?;
         close_sockets(&state, user);
@@ -104,17 +106,21 @@ pub async fn undo_address(
     })
 }
 
-pub async fn security_log(State(state): State<AppState>, user: Account) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        events: Vec<SecuritySummary<'a>>,
-    }
-    let events = state.accounts.security_log(user.user_id).await?;
-    encode::private(StatusCode::OK, &Body { events: SecuritySummary::all(&events) })
+/// The newest entries of the security log, newest first.
+#[derive(Serialize, ToSchema)]
+pub struct SecurityLog {
+    events: Vec<SecuritySummary>,
 }
 
-/// `DELETE /api/account`.
-pub async fn delete(State(state): State<AppState>, SteppedUp(user, Ignored): SteppedUp<Ignored>) -> ApiResult {
+pub async fn security_log(State(state): State<AppState>, user: Account) -> ApiResult<Answer<SecurityLog>> {
+    let events = state.accounts.security_log(user.user_id).await?;
+    encode::private(&SecurityLog { events: events.into_iter().map(SecuritySummary::from).collect() })
+}
+
+pub async fn delete(
+    State(state): State<AppState>,
+    SteppedUp(user, Ignored): SteppedUp<Ignored>,
+) -> ApiResult<Answer<Success>> {
     to_the_end(async move { Ok(delete_for_good(&state, user.user_id).await?) }).await?;
     encode::success()
 }

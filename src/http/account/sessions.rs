@@ -4,14 +4,14 @@
 //! the sender's: another account's is as unknown as one that never was.
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::to_the_end;
 use crate::accounts::{SessionError, SessionRef, SessionSummary, TICKET_LIFETIME_MS};
 use crate::http::body::JsonBody;
-use crate::http::encode;
+use crate::http::encode::{self, Answer, Success};
 use crate::http::error::ApiResult;
 use crate::http::fields::{Ignored, members};
 use crate::http::sender::{Account, Client};
@@ -23,13 +23,33 @@ members! {
     Rename { name: String = name() }
 }
 
-pub async fn list(State(state): State<AppState>, user: Account) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        sessions: Vec<SessionSummary<'a>>,
-    }
+/// The sessions of an account.
+#[derive(Serialize, ToSchema)]
+pub struct Sessions {
+    sessions: Vec<SessionSummary>,
+}
+
+/// Other sessions were ended.
+#[derive(Serialize, ToSchema)]
+pub struct OthersRevoked {
+    /// Always true.
+    success: bool,
+    /// Number of ended sessions.
+    revoked: u64,
+}
+
+/// A ticket that opens one socket.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ticket {
+    ticket: String,
+    /// Seconds.
+    expires_in: i64,
+}
+
+pub async fn list(State(state): State<AppState>, user: Account) -> ApiResult<Answer<Sessions>> {
     let list = state.accounts.sessions(user.user_id).await?;
-    encode::private(StatusCode::OK, &Body { sessions: list.summaries(Some(&user)) })
+    encode::private(&Sessions { sessions: list.summaries(Some(&user)) })
 }
 
 pub async fn rename(
@@ -37,7 +57,7 @@ pub async fn rename(
     Path(id): Path<String>,
     user: Account,
     JsonBody(request): JsonBody<Rename>,
-) -> ApiResult {
+) -> ApiResult<Answer<Success>> {
     // Older tokens have no name of their own.
     let Some(SessionRef::One(id)) = SessionRef::parse(&id) else { return Err(SessionError::NoSession.into()) };
     state.accounts.rename_session(user.user_id, id, &request.name).await?;
@@ -51,7 +71,7 @@ pub async fn revoke(
     client: Client,
     Account(user): Account,
     _body: JsonBody<Ignored>,
-) -> ApiResult {
+) -> ApiResult<Answer<Success>> {
     let session = SessionRef::parse(&id).ok_or(SessionError::NoSession)?;
     to_the_end(async move {
         state.accounts.revoke_session(user.user_id, session, &client.asker()).await?;
@@ -71,30 +91,20 @@ pub async fn revoke_others(
     client: Client,
     Account(user): Account,
     _body: JsonBody<Ignored>,
-) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body {
-        success: bool,
-        revoked: u64,
-    }
+) -> ApiResult<Answer<OthersRevoked>> {
     let revoked = to_the_end(async move {
         let revoked = state.accounts.revoke_other_sessions(&user, &client.asker()).await?;
         state.engine.notifier().close_revoked(user.user_id, |credential| credential.session != user.session);
         Ok(revoked)
     });
-    encode::ok(&Body { success: true, revoked: revoked.await? })
+    encode::ok(&OthersRevoked { success: true, revoked: revoked.await? })
 }
 
-/// `POST /api/sync/ws-ticket`.
-pub async fn ticket(State(state): State<AppState>, user: Account, _body: JsonBody<Ignored>) -> ApiResult {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Body<'a> {
-        ticket: &'a str,
-        /// Seconds.
-        expires_in: i64,
-    }
-    let ticket = state.accounts.issue_ticket(&user).await?;
-    let body = Body { ticket: ticket.expose_secret(), expires_in: TICKET_LIFETIME_MS / 1000 };
-    encode::private(StatusCode::OK, &body)
+pub async fn ticket(
+    State(state): State<AppState>,
+    user: Account,
+    _body: JsonBody<Ignored>,
+) -> ApiResult<Answer<Ticket>> {
+    let ticket = state.accounts.issue_ticket(&user).await?.expose_secret().to_owned();
+    encode::private(&Ticket { ticket, expires_in: TICKET_LIFETIME_MS / 1000 })
 }

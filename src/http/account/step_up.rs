@@ -1,7 +1,6 @@
 //! Proving once more who one is, in the session that asks: for 15 minutes nothing asks again.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
@@ -9,9 +8,10 @@ use super::passkeys::{RequestOptions, assertion_response};
 use crate::accounts::PasskeyError;
 use crate::http::body::JsonBody;
 use crate::http::codes;
-use crate::http::encode;
+use crate::http::encode::{self, Answer, Success};
 use crate::http::error::ApiResult;
 use crate::http::fields::{Fields, Ignored, Members};
+use crate::http::openapi::Outline;
 use crate::http::sender::{Account, Client};
 use crate::http::state::AppState;
 
@@ -22,6 +22,11 @@ pub enum Proof {
 }
 
 impl Members for Proof {
+    fn describe(outline: &mut Outline) {
+        outline.current_password();
+        outline.optional_credential();
+    }
+
     fn read(fields: &mut Fields) -> Option<Self> {
         if fields.has("currentPassword") {
             return fields.current_password()?.map(Self::Password);
@@ -30,20 +35,22 @@ impl Members for Proof {
     }
 }
 
-/// `POST /api/account/step-up/options`: request options for the account's passkeys.
-pub async fn options(State(state): State<AppState>, user: Account, _body: JsonBody<Ignored>) -> ApiResult {
+pub async fn options(
+    State(state): State<AppState>,
+    user: Account,
+    _body: JsonBody<Ignored>,
+) -> ApiResult<Answer<RequestOptions>> {
     let (challenge, keys) = state.accounts.begin_step_up(&user).await?;
     let options = RequestOptions::new(state.accounts.relying_party(), &challenge, "required");
-    encode::private(StatusCode::OK, &options.among(&keys))
+    encode::private(&options.among(&keys))
 }
 
-/// `POST /api/account/step-up`.
 pub async fn step_up(
     State(state): State<AppState>,
     client: Client,
     user: Account,
     JsonBody(proof): JsonBody<Proof>,
-) -> ApiResult {
+) -> ApiResult<Answer<Success>> {
     let asker = client.asker();
     match proof {
         Proof::Password(password) => state.accounts.step_up_by_password(&user, &password, &asker).await?,

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use serde::Serialize;
 use url::Url;
+use utoipa::ToSchema;
 
 use crate::config::{Config, TrustedProxies};
 use crate::diagnosis::{self, Finding};
 use crate::http::address::{self, Peer};
-use crate::http::encode;
+use crate::http::encode::{self, Answer};
 use crate::http::error::ApiResult;
 use crate::http::state::AppState;
 
@@ -23,30 +24,33 @@ use crate::http::state::AppState;
 const SLOW_DATABASE: Duration = Duration::from_millis(250);
 
 /// A finding as the page reads it: whatever is not as it should be is a warning to it.
-#[derive(Serialize)]
-struct Check<'a> {
-    id: &'a str,
+#[derive(Serialize, ToSchema)]
+pub struct Check {
+    id: &'static str,
+    /// `ok` or `warning`.
     status: &'static str,
-    found: &'a str,
-    advice: Option<&'a str>,
+    found: String,
+    advice: Option<String>,
 }
 
-impl<'a> Check<'a> {
-    fn of(finding: &'a Finding) -> Self {
-        let status = if finding.advice.is_some() { "warning" } else { "ok" };
-        Self { id: finding.check, status, found: &finding.found, advice: finding.advice.as_deref() }
+impl From<Finding> for Check {
+    fn from(finding: Finding) -> Self {
+        let Finding { check: id, found, advice, .. } = finding;
+        Self { id, status: if advice.is_some() { "warning" } else { "ok" }, found, advice }
     }
 }
 
-/// `GET /api/admin/diagnostics`.
-pub async fn all(State(state): State<AppState>, parts: Parts) -> ApiResult {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Body<'a> {
-        checks: Vec<Check<'a>>,
-        server_time: i64,
-        seen: &'a Seen,
-    }
+/// The state of the set-up.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Diagnostics {
+    checks: Vec<Check>,
+    /// Unix milliseconds.
+    server_time: i64,
+    seen: Seen,
+}
+
+pub async fn all(State(state): State<AppState>, parts: Parts) -> ApiResult<Answer<Diagnostics>> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let seen = Seen::of(&parts.headers, peer, address::of(&parts, &state));
     let config = &state.config;
@@ -62,15 +66,17 @@ pub async fn all(State(state): State<AppState>, parts: Parts) -> ApiResult {
         diagnosis::mail(config),
         disk.await.map_err(crate::http::ApiError::internal)?,
     ];
-    let checks = findings.iter().map(Check::of).collect();
-    encode::private(StatusCode::OK, &Body { checks, server_time: state.clock.now_ms(), seen: &seen })
+    let checks = findings.into_iter().map(Check::from).collect();
+    encode::private(&Diagnostics { checks, server_time: state.clock.now_ms(), seen })
 }
 
 /// How the request arrived.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Seen {
+pub struct Seen {
+    #[schema(value_type = Option<String>)]
     peer: Option<IpAddr>,
+    #[schema(value_type = Option<String>)]
     #[serde(rename = "clientAddress")]
     client: Option<IpAddr>,
     host: Option<String>,

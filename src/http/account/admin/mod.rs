@@ -3,14 +3,14 @@
 //! Administrators can't lock or delete themselves nor give up their own rights: somebody must be left who can undo it.
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{CLOSE_REVOKED, close_sockets, delete_for_good, to_the_end};
 use crate::accounts::{AccountReport, AuthUser, ManageError, generate_password};
 use crate::http::codes;
-use crate::http::encode;
+use crate::http::encode::{self, Answer, Success};
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::fields::{Ignored, members};
 use crate::http::query::TypedQuery;
@@ -44,13 +44,17 @@ impl Changes {
     }
 }
 
-/// What `GET /api/admin/users` asks for.
-#[derive(Debug, Deserialize)]
+/// The query of `GET /api/admin/users`.
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct ListQuery {
     /// Part of an address, or a number.
+    #[param(max_length = 254)]
     search: Option<String>,
     /// The `next` of the page before.
+    #[param(value_type = Option<i64>)]
     after: Option<UserId>,
+    /// Accounts of the page; 50 if absent.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
 }
 
@@ -58,13 +62,29 @@ fn number(id: &str) -> ApiResult<UserId> {
     id.parse().map_err(|_| codes::NO_SUCH_ACCOUNT.into())
 }
 
-/// `GET /api/admin/users`; `next` goes into `after` for the next page.
-pub async fn list(State(state): State<AppState>, TypedQuery(query): TypedQuery<ListQuery>) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body {
-        users: Vec<AccountReport>,
-        next: Option<UserId>,
-    }
+/// A page of accounts.
+#[derive(Serialize, ToSchema)]
+pub struct AccountPage {
+    users: Vec<AccountReport>,
+    /// `after` of the next page; `null`: there is none.
+    #[schema(value_type = Option<i64>)]
+    next: Option<UserId>,
+}
+
+/// An account after a change.
+#[derive(Serialize, ToSchema)]
+pub struct ChangedAccount {
+    #[serde(flatten)]
+    account: AccountReport,
+    /// The new password, if one was generated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<String>,
+}
+
+pub async fn list(
+    State(state): State<AppState>,
+    TypedQuery(query): TypedQuery<ListQuery>,
+) -> ApiResult<Answer<AccountPage>> {
     if query.search.as_ref().is_some_and(|search| search.chars().count() > MAX_SEARCH_CHARS) {
         return Err(ApiError::bad_request("Invalid search: at most 254 characters"));
     }
@@ -74,32 +94,23 @@ pub async fn list(State(state): State<AppState>, TypedQuery(query): TypedQuery<L
     }
     let page = state.accounts.overviews(query.search.as_deref(), query.after.unwrap_or(0), limit).await?;
     let next = page.last().filter(|_| page.len() == limit).map(|last| last.user.id);
-    encode::private(StatusCode::OK, &Body { users: page.into_iter().map(AccountReport::from).collect(), next })
+    encode::private(&AccountPage { users: page.into_iter().map(AccountReport::from).collect(), next })
 }
 
-/// `GET /api/admin/users/{id}`.
-pub async fn show(State(state): State<AppState>, Path(id): Path<String>) -> ApiResult {
+pub async fn show(State(state): State<AppState>, Path(id): Path<String>) -> ApiResult<Answer<AccountReport>> {
     let found = state.accounts.overview(number(&id)?).await.map_err(codes::of_another)?;
-    encode::private(StatusCode::OK, &AccountReport::from(found))
+    encode::private(&AccountReport::from(found))
 }
 
 fn not_oneself(user: &AuthUser, target: UserId) -> ApiResult<()> {
     if user.user_id == target { Err(codes::OWN_ACCOUNT.into()) } else { Ok(()) }
 }
 
-/// `PATCH /api/admin/users/{id}`: the account, and a new password if one was generated.
 pub async fn change(
     State(state): State<AppState>,
     Path(id): Path<String>,
     SteppedUp(user, changes): SteppedUp<Changes>,
-) -> ApiResult {
-    #[derive(Serialize)]
-    struct Body {
-        #[serde(flatten)]
-        account: AccountReport,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        password: Option<String>,
-    }
+) -> ApiResult<Answer<ChangedAccount>> {
     let target = number(&id)?;
     if changes.disarms() {
         not_oneself(&user, target)?;
@@ -108,9 +119,9 @@ pub async fn change(
     let body = to_the_end(async move {
         let password = make(&state, target, &changes).await.map_err(codes::of_another)?;
         let account = state.accounts.overview(target).await.map_err(codes::of_another)?.into();
-        Ok(Body { account, password })
+        Ok(ChangedAccount { account, password })
     });
-    encode::private(StatusCode::OK, &body.await?)
+    encode::private(&body.await?)
 }
 
 /// Makes the changes. Returns the password that was made up, if one was.
@@ -144,12 +155,11 @@ async fn make(state: &AppState, target: UserId, changes: &Changes) -> Result<Opt
     Ok(generated)
 }
 
-/// `POST /api/admin/users/{id}/revoke`: every token is void, every socket closed.
 pub async fn revoke(
     State(state): State<AppState>,
     Path(id): Path<String>,
     SteppedUp(user, Ignored): SteppedUp<Ignored>,
-) -> ApiResult {
+) -> ApiResult<Answer<Success>> {
     let target = number(&id)?;
     tracing::info!(user_id = target, by = user.user_id, audit = "ADMIN_REVOKE", "tokens voided by an administrator");
     to_the_end(async move {
@@ -161,12 +171,11 @@ pub async fn revoke(
     encode::success()
 }
 
-/// `DELETE /api/admin/users/{id}`.
 pub async fn delete(
     State(state): State<AppState>,
     Path(id): Path<String>,
     SteppedUp(user, Ignored): SteppedUp<Ignored>,
-) -> ApiResult {
+) -> ApiResult<Answer<Success>> {
     let target = number(&id)?;
     not_oneself(&user, target)?;
     tracing::info!(user_id = target, by = user.user_id, audit = "ADMIN_DELETE", "account deleted by an administrator");

@@ -1,20 +1,21 @@
 //! What runs here.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::http::encode;
+use crate::http::encode::{self, Answer};
 use crate::http::error::ApiResult;
 use crate::http::state::AppState;
 use crate::telemetry::resident_bytes;
 
-#[derive(Serialize)]
+/// The running server.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Facts {
+pub struct ServerFacts {
     version: &'static str,
     uptime_seconds: u64,
-    database: Database,
+    database: DatabaseFacts,
     accounts: i64,
     /// Accounts whose state is in memory.
     live_accounts: usize,
@@ -23,23 +24,23 @@ struct Facts {
     memory_bytes: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Database {
+/// The database of a server.
+#[derive(Serialize, ToSchema)]
+struct DatabaseFacts {
     kind: &'static str,
     bytes: i64,
 }
 
-/// `GET /api/admin/server`.
-pub async fn facts(State(state): State<AppState>) -> ApiResult {
+pub async fn facts(State(state): State<AppState>) -> ApiResult<Answer<ServerFacts>> {
     let found = state.accounts.database_facts().await?;
-    let facts = Facts {
+    let facts = ServerFacts {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: state.started.elapsed().as_secs(),
-        database: Database { kind: state.store.kind(), bytes: found.bytes },
+        database: DatabaseFacts { kind: state.store.kind(), bytes: found.bytes },
         accounts: found.accounts,
         live_accounts: state.engine.live_actors(),
         sockets: state.engine.notifier().sockets(),
         memory_bytes: resident_bytes(),
     };
-    encode::private(StatusCode::OK, &facts)
+    encode::private(&facts)
 }
