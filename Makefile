@@ -9,6 +9,7 @@
 # make guard  instructions per request against their budget; needs valgrind
 # make hostile  the attacks of tests/hostile on the release build, for HOSTILE_SECONDS each
 # make prove  three processes on one database, on the release build, while everything fails that can; some minutes
+# make check-api     holds the release build against its OpenAPI description, with Schemathesis; needs pip
 # make readme-walk   runs the README's own commands, on both databases
 # make operator-walk runs the commands of docs/deploying.md, on both databases
 # make package-walk   installs the Debian package in a copy of this machine; needs root
@@ -18,7 +19,7 @@
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite test-postgres-versions lint advisories sbom fuzz bench guard hostile prove readme-walk operator-walk image-walk package-walk build
+.PHONY: run test test-sqlite test-postgres-versions lint advisories sbom fuzz bench guard hostile prove check-api readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -97,6 +98,9 @@ hostile: build
 prove: build
 	ulimit -n $$(ulimit -Hn); SUPERSYNC_TEST_PROGRAM=$(abspath $(BUILT)) SUPERSYNC_CLUSTER=long scripts/with-postgres \
 		$(CARGO) test --locked --test fault -- --nocapture --test-threads 1 cluster::load
+
+check-api: build
+	scripts/check-api
 
 readme-walk:
 	scripts/readme-walk

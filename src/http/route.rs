@@ -250,7 +250,7 @@ routes! {
     POST   "/api/sync/snapshot"                                   Account          Snapshot               Snapshot   sync::upload_snapshot;
     /// The newest state, rebuilt.
     GET    "/api/sync/snapshot"                                   Account          CurrentState           NoBody     sync::current_state;
-    /// Devices that were seen within 90 days.
+    /// Devices that were seen within 45 days.
     GET    "/api/sync/devices"                                    Account          Devices                NoBody     sync::devices;
     /// Deletes the data set of the account.
     DELETE "/api/sync/data"                                       Account          Wipe                   NoBody     sync::wipe;
@@ -362,7 +362,7 @@ routes! {
     GET    "/api/admin/diagnostics"                               Admin            Admin                  NoBody     admin::diagnostics::all;
     /// This description.
     GET    "/api/openapi.json"                                    Everybody        Other                  NoBody     openapi::serve;
-    GET    "/api/docs"                                            Everybody        Other                  NoBody     api::page;
+    GET    "/api"                                                 Everybody        Other                  NoBody     api::page;
     GET    "/"                                                    Everybody        Other                  NoBody     pages::home;
     GET    "/index.html"                                          Everybody        Other                  NoBody     pages::home;
     GET    "/claim"                                               Everybody        Other                  NoBody     pages::invited;

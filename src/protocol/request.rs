@@ -78,7 +78,7 @@ pub enum SnapshotReason {
 
 impl SnapshotReason {
     /// Every reason with its text on the wire, in the order of the contract.
-    const WIRE: [(&'static str, Self); 3] =
+    pub const WIRE: [(&'static str, Self); 3] =
         [("initial", Self::Initial), ("recovery", Self::Recovery), ("migration", Self::Migration)];
 
     /// The reason's text on the wire.

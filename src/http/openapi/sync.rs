@@ -3,13 +3,15 @@
 #![expect(dead_code, reason = "they are never made")]
 
 use serde_json::Value;
-use utoipa::openapi::ResponseBuilder;
+use utoipa::openapi::{Object, ObjectBuilder, ResponseBuilder, Schema, Type};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Part, Sketch};
 use crate::http::error::ApiResult;
 use crate::http::ws::Upgraded;
-use crate::protocol::request::{DownloadQuery, SnapshotRequest, UploadRequest};
+use crate::protocol::op::ENTITY_TYPES;
+use crate::protocol::request::{DownloadQuery, SnapshotReason, SnapshotRequest, UploadRequest};
+use crate::protocol::{ImportReason, OpType};
 
 /// A refusal.
 #[derive(ToSchema)]
@@ -34,6 +36,37 @@ pub struct Refusal {
     details: Vec<Value>,
 }
 
+fn one_of(texts: impl IntoIterator<Item = &'static str>) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(texts)).build()
+}
+
+fn op_type() -> Object {
+    one_of(OpType::ALL.map(OpType::as_str))
+}
+
+fn snapshot_op_type() -> Object {
+    one_of(OpType::ALL.into_iter().filter(|op_type| op_type.is_full_state()).map(OpType::as_str))
+}
+
+fn entity_type() -> Object {
+    one_of(ENTITY_TYPES)
+}
+
+fn import_reason() -> Object {
+    one_of(ImportReason::ALL.map(ImportReason::as_str))
+}
+
+fn snapshot_reason() -> Object {
+    one_of(SnapshotReason::WIRE.map(|(text, _)| text))
+}
+
+/// Counters by device.
+fn clock() -> Object {
+    let counter = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).build();
+    let meaning = Some("A counter by device.");
+    ObjectBuilder::new().description(meaning).additional_properties(Some(Schema::from(counter))).build()
+}
+
 /// An operation.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
@@ -41,8 +74,9 @@ struct Operation {
     id: String,
     client_id: String,
     action_type: String,
-    /// `CRT`, `UPD`, `DEL`, `MOV`, `BATCH`, `SYNC_IMPORT`, `BACKUP_IMPORT` or `REPAIR`.
+    #[schema(schema_with = op_type)]
     op_type: String,
+    #[schema(schema_with = entity_type)]
     entity_type: String,
     #[schema(required = false)]
     entity_id: String,
@@ -50,16 +84,15 @@ struct Operation {
     entity_ids: Vec<String>,
     /// Any JSON; Base64 where it is encrypted.
     payload: Value,
-    /// Counters by device.
-    #[schema(value_type = Object)]
+    #[schema(schema_with = clock)]
     vector_clock: Value,
     timestamp: f64,
     schema_version: f64,
     #[schema(required = false)]
     is_payload_encrypted: bool,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = import_reason)]
     sync_import_reason: String,
-    #[schema(required = false)]
+    #[schema(required = false, minimum = 0)]
     repair_base_server_seq: i64,
 }
 
@@ -120,7 +153,7 @@ struct UploadedOperation {
     #[schema(required = false)]
     error_code: String,
     /// The clock of the operation that won.
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, schema_with = clock)]
     existing_clock: Value,
 }
 
@@ -135,7 +168,7 @@ pub struct Page {
     #[schema(required = false)]
     gap_detected: bool,
     /// The clock of what a newer full state has replaced.
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, schema_with = clock)]
     snapshot_vector_clock: Value,
     #[schema(required = false)]
     latest_snapshot_seq: i64,
@@ -158,16 +191,15 @@ struct Snapshot {
     state: Value,
     #[schema(pattern = "^[a-zA-Z0-9_-]{1,255}$")]
     client_id: String,
-    /// `initial`, `recovery` or `migration`.
+    #[schema(schema_with = snapshot_reason)]
     reason: String,
-    /// Counters by device.
-    #[schema(value_type = Object)]
+    #[schema(schema_with = clock)]
     vector_clock: Value,
     #[schema(required = false, minimum = 1, maximum = 100)]
     schema_version: u8,
     #[schema(required = false)]
     is_payload_encrypted: bool,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = import_reason)]
     sync_import_reason: String,
     /// A UUID; required with `isCleanSlate`.
     #[schema(required = false)]
@@ -175,8 +207,8 @@ struct Snapshot {
     /// Replaces everything.
     #[schema(required = false)]
     is_clean_slate: bool,
-    /// `SYNC_IMPORT` (if absent), `BACKUP_IMPORT` or `REPAIR`.
-    #[schema(required = false)]
+    /// `SYNC_IMPORT` if absent.
+    #[schema(required = false, schema_with = snapshot_op_type)]
     snapshot_op_type: String,
     #[schema(required = false, minimum = 0)]
     repair_base_server_seq: i64,

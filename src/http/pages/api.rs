@@ -1,6 +1,7 @@
 //! The description of the interface for people: the document that programs get ([`crate::http::openapi`]), as a page. It
 //! is for developers, so it has one language.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use askama::Template;
@@ -15,14 +16,20 @@ use crate::http::openapi;
 use crate::http::state::AppState;
 use crate::language::Language;
 
-static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| operations(&openapi::json()));
+static AREAS: LazyLock<Vec<Area>> = LazyLock::new(|| areas(&openapi::json()));
 
 #[derive(Template)]
 #[template(path = "api.html")]
 struct Api<'a> {
     t: Language,
     frame: Frame,
-    operations: &'a [Operation],
+    areas: &'a [Area],
+}
+
+/// Operations on one kind of thing.
+struct Area {
+    name: String,
+    operations: Vec<Operation>,
 }
 
 struct Operation {
@@ -51,11 +58,11 @@ struct Member {
 
 pub async fn page(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult<Response> {
     let t = language(query.as_deref(), &headers);
-    html(StatusCode::OK, &Api { t, frame: Frame::new(&state.config, String::new()), operations: &OPERATIONS })
+    html(StatusCode::OK, &Api { t, frame: Frame::new(&state.config, String::new()), areas: &AREAS })
 }
 
-fn operations(document: &Value) -> Vec<Operation> {
-    let mut found = Vec::new();
+fn areas(document: &Value) -> Vec<Area> {
+    let mut found = BTreeMap::<_, Vec<_>>::new();
     for (path, methods) in document["paths"].as_object().into_iter().flatten() {
         for (method, of) in methods.as_object().into_iter().flatten() {
             let parameters = of["parameters"].as_array().into_iter().flatten();
@@ -71,7 +78,7 @@ fn operations(document: &Value) -> Vec<Operation> {
                 let members = if status.starts_with('2') { content(answer) } else { Vec::new() };
                 Answer { status: status.clone(), meaning: text(&answer["description"]), members }
             });
-            found.push(Operation {
+            found.entry(text(&of["tags"][0])).or_default().push(Operation {
                 method: method.to_uppercase(),
                 path: path.clone(),
                 summary: text(&of["summary"]),
@@ -84,7 +91,7 @@ fn operations(document: &Value) -> Vec<Operation> {
             });
         }
     }
-    found
+    found.into_iter().map(|(name, operations)| Area { name, operations }).collect()
 }
 
 fn text(value: &Value) -> String {
@@ -103,8 +110,12 @@ fn member(name: &str, schema: &Value, described: &Value) -> Member {
         kind => text(kind),
     };
     let kind = if kinds.is_empty() { "any".to_owned() } else { kinds };
-    let is_required = described["required"] == true;
-    Member { name: name.to_owned(), kind, is_required, meaning: text(&described["description"]) }
+    let mut meaning = text(&described["description"]);
+    let choices: Vec<_> = schema["enum"].as_array().into_iter().flatten().map(|choice| choice.to_string()).collect();
+    if !choices.is_empty() {
+        meaning = format!("One of {}. {meaning}", choices.join(", "));
+    }
+    Member { name: name.to_owned(), kind, is_required: described["required"] == true, meaning }
 }
 
 /// Collects the members of a schema, each followed by its own members.
@@ -132,7 +143,8 @@ mod tests {
     #[test]
     fn members_of_members_are_found_through_references_and_lists() {
         let operation = |path: &str, method: &str| {
-            OPERATIONS.iter().find(|operation| operation.path == path && operation.method == method).unwrap()
+            let mut all = AREAS.iter().flat_map(|area| &area.operations);
+            all.find(|operation| operation.path == path && operation.method == method).unwrap()
         };
         let names = |members: &[Member]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
         let upload = operation("/api/sync/ops", "POST");
