@@ -77,7 +77,9 @@ fn line(what: &str, path: &str, answer: &Answer) -> String {
     if answer.headers.contains_key(header::SET_COOKIE) {
         line += " | with a cookie";
     }
-    if answer.body.is_null() {
+    if path == "/api/openapi.json" {
+        line += "\n    docs/openapi.json";
+    } else if answer.body.is_null() {
         let is_page = answer.text.contains("<!") || answer.text.contains("<svg") || answer.text.len() > 200;
         line += if is_page { "\n    a document" } else { "" };
         if !is_page {
