@@ -1,7 +1,11 @@
 //! Unpacking compressed bodies: gzip, and gzip in base64 as the mobile apps send it. Pure, and bounded while it works.
 
-use std::io::Read as _;
+use std::io::{self, Read};
 
+use base64::alphabet::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::read::DecoderReader;
 use flate2::bufread::MultiGzDecoder;
 
 use crate::budget::Refused;
@@ -31,51 +35,40 @@ pub enum InflateError {
     NoRoom(#[from] Refused),
 }
 
+/// Base64 with or without padding; unused bits are ignored.
+const BASE64: GeneralPurpose = {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    GeneralPurpose::new(&STANDARD, config.with_decode_allow_trailing_bits(true))
+};
+
+/// A text without white space, its URL-safe letters replaced by the standard ones.
+struct Letters<'a>(std::slice::Iter<'a, u8>);
+
+impl Read for Letters<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let letters = self.0.by_ref().filter(|byte| !byte.is_ascii_whitespace());
+        let mut read = 0;
+        for (place, letter) in buffer.iter_mut().zip(letters) {
+            *place = match letter {
+                b'-' => b'+',
+                b'_' => b'/',
+                other => *other,
+            };
+            read += 1;
+        }
+        Ok(read)
+    }
+}
+
 /// Decodes base64 of either alphabet, with or without padding and line breaks, to at most `cap` bytes.
 ///
 /// # Errors
 /// [`InflateError::Base64`], [`InflateError::CompressedTooLarge`].
 pub fn decode_base64(text: &[u8], cap: usize) -> Result<Vec<u8>, InflateError> {
     let mut out = Vec::with_capacity((text.len() / 4 * 3 + 3).min(cap));
-    let (mut bits, mut held) = (0_u32, 0_u8);
-    let mut rest = text.iter();
-    for &byte in rest.by_ref() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            b'=' => break,
-            b if b.is_ascii_whitespace() => continue,
-            _ => return Err(InflateError::Base64),
-        };
-        bits = (bits << 6) | u32::from(value);
-        held += 1;
-        if held == 4 {
-            if out.len() + 3 > cap {
-                return Err(InflateError::CompressedTooLarge);
-            }
-            out.extend_from_slice(&bits.to_be_bytes()[1..]);
-            (bits, held) = (0, 0);
-        }
-    }
-    // After the padding nothing but padding and white space may follow.
-    if rest.any(|&byte| byte != b'=' && !byte.is_ascii_whitespace()) {
-        return Err(InflateError::Base64);
-    }
-    let tail = bits << (6 * (4 - u32::from(held)));
-    let tail_len = match held {
-        0 => 0,
-        2 => 1,
-        3 => 2,
-        _ => return Err(InflateError::Base64),
-    };
-    if out.len() + tail_len > cap {
-        return Err(InflateError::CompressedTooLarge);
-    }
-    out.extend_from_slice(&tail.to_be_bytes()[1..=tail_len]);
-    Ok(out)
+    let mut decoder = DecoderReader::new(Letters(text.iter()), &BASE64).take(cap as u64 + 1);
+    decoder.read_to_end(&mut out).map_err(|_| InflateError::Base64)?;
+    if out.len() > cap { Err(InflateError::CompressedTooLarge) } else { Ok(out) }
 }
 
 /// Inflates gzip, of one member or several, to at most `cap` bytes. `room` is asked before memory is taken, with all the
