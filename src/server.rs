@@ -20,6 +20,7 @@ use crate::engine::sweeper::Sweeper;
 use crate::engine::{EngineError, Handle, Options};
 use crate::events::Follower;
 use crate::gauges::Gauges;
+use crate::http::routes::ROUTES;
 use crate::http::{self, AppState};
 use crate::mail::Mailer;
 use crate::store::{Store, StoreError};
@@ -119,6 +120,7 @@ impl Server {
             Arc::clone(&store),
             clock.clone(),
             recent,
+            ROUTES,
         );
         Ok(Self { config, store, clock, accounts, engine, follower, state, instance })
     }

@@ -8,8 +8,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::connection_limits::Connection;
-use super::state::AppState;
-use crate::config::{TrustedProxies, network_of};
+use crate::config::TrustedProxies;
 
 /// The other end of the connection; the accept loop puts it into each request's extensions.
 #[derive(Clone, Debug)]
@@ -67,9 +66,9 @@ fn tell_of_stranger(peer: IpAddr) {
 /// The client's address as far as the operator's settings let it be known; `None` for a request that came through no
 /// socket.
 #[must_use]
-pub fn of(parts: &Parts, state: &AppState) -> Option<IpAddr> {
+pub fn of(parts: &Parts, trusted: &TrustedProxies) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>()?;
-    Some(client(&parts.headers, peer.0, &state.config.trusted_proxies))
+    Some(client(&parts.headers, peer.0, trusted))
 }
 
 fn parse(text: &str) -> Option<IpAddr> {
@@ -83,24 +82,6 @@ fn parse(text: &str) -> Option<IpAddr> {
     let (host, port) = text.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
     host.parse().ok()
-}
-
-/// The address under which requests are counted: an IPv6 customer owns a whole /64.
-#[must_use]
-pub fn counted(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        v6 @ IpAddr::V6(_) => network_of(v6, 64),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-/// The network to which an IPv6 address belongs at the least: who has one /64 often has 65,536 of them.
-#[must_use]
-pub fn network(address: IpAddr) -> Option<IpAddr> {
-    match address.to_canonical() {
-        v6 @ IpAddr::V6(_) => Some(network_of(v6, 48)),
-        IpAddr::V4(_) => None,
-    }
 }
 
 #[cfg(test)]
@@ -167,16 +148,5 @@ mod tests {
         assert_eq!(from(&["[2001:db8::1]:4711"], "private"), "2001:db8::1");
         assert_eq!(from(&["::ffff:1.1.1.1"], "private"), "1.1.1.1");
         assert_eq!(from(&["1.1.1.1, ::ffff:10.0.0.9"], "private"), "1.1.1.1");
-    }
-
-    #[test]
-    fn ipv6_is_counted_by_its_first_half() {
-        let key = |text: &str| counted(text.parse().unwrap()).to_string();
-        assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(key("192.0.2.7"), "192.0.2.7");
-        assert_eq!(key("::ffff:192.0.2.7"), "192.0.2.7");
-        let network = |text: &str| network(text.parse().unwrap()).map(|network| network.to_string());
-        assert_eq!(network("2001:db8:1:2:3:4:5:6").as_deref(), Some("2001:db8:1::"));
-        assert_eq!((network("192.0.2.7"), network("::ffff:192.0.2.7")), (None, None));
     }
 }

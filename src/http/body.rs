@@ -23,6 +23,7 @@ use super::fields::{Fields, Members};
 use super::inflate::{self, InflateError};
 use super::observe;
 use super::pace::{self, Pace};
+use super::route::Caps;
 use super::state::AppState;
 use crate::budget::{PoolPermit, Refused, SMALL_BYTES};
 use crate::protocol::UserId;
@@ -37,27 +38,6 @@ const INFLATED_HERE_BYTES: usize = 1024 * 1024;
 const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
 /// And for how long.
 const MAX_DISCARD_TIME: Duration = Duration::from_secs(5);
-
-/// Bounds of one request's body.
-#[derive(Clone, Copy, Debug)]
-pub struct Caps {
-    /// Bytes on the wire, plain or binary gzip; also of the gzip after base64 decoding.
-    pub wire: usize,
-    /// Bytes after inflating.
-    pub inflated: usize,
-}
-
-impl Caps {
-    /// The same bound for a body that is not compressed.
-    pub(super) const fn plain(bytes: usize) -> Self {
-        Self { wire: bytes, inflated: bytes }
-    }
-
-    /// Wire bytes of a body whose gzip is wrapped in base64.
-    pub(super) const fn wire_base64(self) -> usize {
-        self.wire.div_ceil(3) * 4 + 4
-    }
-}
 
 /// What a sync route received.
 #[derive(Debug, PartialEq, Eq)]
@@ -327,6 +307,15 @@ impl<T: Members> FromRequest<AppState> for JsonBody<T> {
         let (_, body) = read_json(request, state).await?;
         Fields::parse(body, state).map(Self)
     }
+}
+
+/// Refuses a request for a route that does not exist.
+pub async fn not_found(request: Request) -> ApiError {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or_else(|| parts.uri.path(), |path| path.as_str());
+    let error = ApiError::not_found(&parts.method, path);
+    discard(&parts.headers, body).await;
+    error
 }
 
 /// Whose share the bodies of account routes count to.

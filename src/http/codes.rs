@@ -9,7 +9,7 @@
 use axum::http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::error::ApiError;
+use super::error::{ApiError, Code, Member};
 use super::inflate::InflateError;
 use crate::accounts::{
     AddressChangeError, AdminRefusal, AuthError, HashError, InviteError, LinkError, LoginError, MagicLoginError,
@@ -28,32 +28,6 @@ use crate::store::StoreError;
 const SOON_SECONDS: u64 = 5;
 /// The same where somebody has to make room first.
 const LATER_SECONDS: u64 = 60;
-
-/// Where an answer has its code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Member {
-    /// Nowhere.
-    None,
-    /// `code`.
-    Code,
-    /// `errorCode`.
-    ErrorCode,
-}
-
-/// A refusal.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Code {
-    /// Its name, for programs.
-    pub name: &'static str,
-    /// The status of the answer.
-    pub status: StatusCode,
-    /// The text of the answer, unless an error has its own.
-    pub text: &'static str,
-    /// Seconds until it is worth trying again.
-    pub retry_after: Option<u64>,
-    /// Where the answer has the name.
-    pub member: Member,
-}
 
 impl Code {
     /// Of account routes; the error has the text.

@@ -21,8 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::address;
 use super::allowance::Allowance;
+use super::counted;
 
 /// A head still incomplete after this time counts as stalled.
 const STALLED: Duration = Duration::from_secs(2);
@@ -294,7 +294,7 @@ impl ConnectionLimits {
     }
 
     fn try_admit(self: &Arc<Self>, peer: IpAddr) -> Result<(ConnectionPermit, Admission), Full> {
-        let address = address::counted(peer);
+        let address = counted::address(peer);
         let is_bounded = !(self.exempt)(peer);
         let now_ms = millis(self.began.elapsed());
         let Bounds { most, spare, per_address } = self.bounds;

@@ -5,7 +5,6 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::state::AppState;
 use crate::config::Cors;
 
 const METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
@@ -101,11 +100,11 @@ fn vary_by_origin(headers: &mut HeaderMap) {
 }
 
 /// Answers preflights and says to all other answers' readers who may read them.
-pub async fn shared(state: &AppState, request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
-    if !state.cors.enabled {
+pub async fn shared(policy: &CorsPolicy, request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
+    if !policy.enabled {
         return next(request).await;
     }
-    let allowed = state.cors.allowed(request.headers()).cloned();
+    let allowed = policy.allowed(request.headers()).cloned();
     let mut response = if request.method() == Method::OPTIONS {
         CorsPolicy::preflight(request.headers())
     } else {

@@ -13,7 +13,31 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
-use super::codes::{Code, Member};
+/// Where an answer has its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Member {
+    /// Nowhere.
+    None,
+    /// `code`.
+    Code,
+    /// `errorCode`.
+    ErrorCode,
+}
+
+/// A refusal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code {
+    /// Its name, for programs.
+    pub name: &'static str,
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The text of the answer, unless an error has its own.
+    pub text: &'static str,
+    /// Seconds until it is worth trying again.
+    pub retry_after: Option<u64>,
+    /// Where the answer has the name.
+    pub member: Member,
+}
 
 /// What went wrong, for the log; travels from the error to the access log in the response's extensions.
 #[derive(Clone, Debug)]

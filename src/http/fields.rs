@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, ApiResult};
-use super::openapi::Outline;
+use super::openapi::outline::Outline;
 use super::state::AppState;
 use crate::accounts::{
     Address, AddressError, MAX_PASSWORD_BYTES, MAX_SESSION_NAME_CHARS, PasswordRuleError, check_new_password,
@@ -48,7 +48,7 @@ macro_rules! members {
             impl $crate::http::fields::Members for $name {
                 $(const SHAPE: $crate::http::fields::Shape = $crate::http::fields::Shape::$shape;)?
 
-                fn describe(outline: &mut $crate::http::openapi::Outline) {
+                fn describe(outline: &mut $crate::http::openapi::outline::Outline) {
                     $(outline.$read($($member)?);)*
                 }
 

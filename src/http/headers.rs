@@ -4,8 +4,6 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 
-use super::state::AppState;
-
 const POLICY: &str = "default-src 'self';script-src 'self';style-src 'self';img-src 'self' data:;\
     font-src 'self';object-src 'none';frame-ancestors 'none';form-action 'self';base-uri 'self';script-src-attr 'none'";
 const POLICY_HTTPS: &str = "default-src 'self';script-src 'self';style-src 'self';img-src 'self' data:;\
@@ -55,11 +53,15 @@ impl SecurityHeaders {
 }
 
 /// Adds the headers, and forbids caching of API answers: they hold an account's data or a session.
-pub async fn protected(state: &AppState, request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
+pub async fn protected(
+    security: &SecurityHeaders,
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let is_api = request.uri().path().starts_with("/api/");
     let mut response = next(request).await;
     let headers = response.headers_mut();
-    state.security.apply(headers);
+    security.apply(headers);
     if is_api {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }

@@ -5,7 +5,7 @@
 //! counted: a key for which there is no counter takes over the lowest one of a few, *with its count*. So a crowd of
 //! made-up keys can make new keys seem busier than they are, but it can't make a busy one seem new, its own included.
 //! Of several processes each allows its share.
-//! This module counts; who is counted under which key is [`super::address`]'s and [`super::state`]'s business.
+//! This module counts; who is counted under which key is [`super::counted`]'s and [`super::state`]'s business.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::marker::PhantomData;

@@ -3,7 +3,7 @@
 //! Order of work on a request: request id, time-out and log ([`observe`]) → security headers → cross-origin rules,
 //! preflights included → rate limit per address → authentication, *before* the body is read (`admit`) → body under
 //! caps → handler. Cross-origin rules stand before the rate limit so that the web app can read a refusal. What each step
-//! needs to know of a route is in the table of routes ([`route`]).
+//! needs to know of a route is in the table of routes ([`routes`]).
 
 mod account;
 pub mod address;
@@ -15,11 +15,13 @@ mod archives;
 mod base;
 pub mod body;
 mod call;
+mod class;
 mod codecs;
 mod codes;
 pub mod cors;
 
 mod connection_limits;
+mod counted;
 pub mod encode;
 pub mod error;
 mod export;
@@ -38,6 +40,7 @@ mod pages;
 mod query;
 pub mod registrant;
 pub mod route;
+pub mod routes;
 mod sender;
 mod serve;
 pub mod state;
@@ -60,9 +63,9 @@ pub use state::AppState;
 
 /// The whole server: every route, and what surrounds all of them.
 pub fn router(state: AppState) -> Router {
-    route::router(state.config.test_mode)
-        .fallback(not_found)
-        .method_not_allowed_fallback(not_found)
+    routes::router(state.config.test_mode)
+        .fallback(body::not_found)
+        .method_not_allowed_fallback(body::not_found)
         .layer(from_fn_with_state(state.clone(), surround))
         .with_state(state)
 }
@@ -75,15 +78,8 @@ async fn surround(State(state): State<AppState>, request: Request, next: Next) -
         let handled = async |request| next.run(request).await;
         let admitted = async |request| admit::admitted(state, request, handled).await;
         let inner = async |request| throttle::throttled(state, request, admitted).await;
-        headers::protected(state, request, async |request| cors::shared(state, request, inner).await).await
+        let shared = async |request| cors::shared(&state.cors, request, inner).await;
+        headers::protected(&state.security, request, shared).await
     })
     .await
-}
-
-async fn not_found(request: Request) -> ApiError {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path_and_query().map_or_else(|| parts.uri.path(), |path| path.as_str());
-    let error = ApiError::not_found(&parts.method, path);
-    body::discard(&parts.headers, body).await;
-    error
 }

@@ -210,7 +210,7 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
     let started = Instant::now();
     let deadline = started + state.config.timeouts.handler;
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let row = route.as_ref().and_then(|route| route::find(request.method(), route.as_str()));
+    let row = route.as_ref().and_then(|route| route::find(state.routes, request.method(), route.as_str()));
     let trace = Trace::new(deadline, row);
     let id = request_id(request.headers());
     let method = method_label(request.method());

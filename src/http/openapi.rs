@@ -1,19 +1,17 @@
 //! The description of the interface for programs: `GET /api/openapi.json`, OpenAPI 3.1.
 //!
-//! It is made from the table of routes ([`super::route`]): rights, limits and summaries stand there, and what a handler
-//! takes and answers follows from its types ([`operation`]). The pages for people and the routes of the test mode are left
+//! It is made from the table of routes ([`super::routes`]): rights, limits and summaries stand there, and what a handler
+//! takes and answers follows from its types (`parts`). The pages for people and the routes of the test mode are left
 //! out.
 
-mod members;
-pub mod operation;
+pub mod outline;
+mod parts;
+pub mod sketch;
 pub mod sync;
-
-use std::sync::LazyLock;
 
 use axum::extract::State;
 use axum::http::Method;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -22,29 +20,24 @@ use utoipa::openapi::{
     Server, Type,
 };
 
-pub use members::Outline;
-pub use operation::{Part, Sketch, describe};
-pub use sync::RestorePointsQuery;
-
-use super::codes::{self, Member};
+use super::codes;
 use super::encode::{self, Answer};
-use super::error::ApiResult;
+use super::error::{ApiResult, Member};
 use super::health::{Health, PROBES};
-use super::route::{Access, BodyLimit, ROUTES, Route};
+use super::route::{Access, BodyLimit, Route};
 use super::state::AppState;
+use sketch::Sketch;
 
 const TOKEN: &str = "token";
 
-static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(document);
-
 /// The routes that are described.
-fn described() -> impl Iterator<Item = &'static Route> {
-    ROUTES.iter().filter(|route| {
+fn described(routes: &[Route]) -> impl Iterator<Item = &Route> {
+    routes.iter().filter(|route| {
         route.access != Access::Test && (route.path.starts_with("/api/") || PROBES.contains(&route.path))
     })
 }
 
-fn document() -> OpenApi {
+fn document(routes: &[Route]) -> OpenApi {
     let mut paths = Paths::new();
     let mut components = ComponentsBuilder::new()
         .security_scheme(TOKEN, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
@@ -52,7 +45,7 @@ fn document() -> OpenApi {
     for (name, response) in responses() {
         components = components.response(name, response);
     }
-    for route in described() {
+    for route in described(routes) {
         let mut sketch = Sketch::default();
         (route.describe)(&mut sketch);
         components = components.schemas_from_iter(std::mem::take(&mut sketch.schemas));
@@ -156,20 +149,15 @@ fn answer<T: ToSchema>(meaning: &str) -> ResponseBuilder {
     ResponseBuilder::new().description(meaning).content("application/json", content)
 }
 
-/// The description as JSON.
-pub fn json() -> Value {
-    serde_json::to_value(&*DOCUMENT).unwrap_or_default()
-}
-
 /// The description of an interface in OpenAPI.
 #[derive(Serialize, ToSchema)]
 #[schema(value_type = Object)]
 pub struct Document(OpenApi);
 
 impl Document {
-    /// The description of the server at this address.
-    pub fn of(public_url: &str) -> Self {
-        let mut document = DOCUMENT.clone();
+    /// The description of these routes of a server at `public_url`.
+    pub fn of(routes: &[Route], public_url: &str) -> Self {
+        let mut document = document(routes);
         document.servers = Some(vec![Server::new(public_url)]);
         Self(document)
     }
@@ -177,20 +165,21 @@ impl Document {
 
 /// `GET /api/openapi.json`.
 pub async fn serve(State(state): State<AppState>) -> ApiResult<Answer<Document>> {
-    encode::ok(&Document::of(&state.config.public_url))
+    encode::ok(&Document::of(state.routes, &state.config.public_url))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::routes::ROUTES;
     use super::*;
 
     /// `UPDATE_GENERATED=1 cargo test --lib openapi` writes it.
     #[test]
     fn the_document_in_the_repository_is_the_one_that_is_served() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
-        let made = DOCUMENT.to_pretty_json().unwrap() + "\n";
+        let made = document(ROUTES).to_pretty_json().unwrap() + "\n";
         if std::env::var_os("UPDATE_GENERATED").is_some() {
             std::fs::write(path, &made).unwrap();
         }
@@ -200,7 +189,7 @@ mod tests {
     #[test]
     fn every_described_route_has_a_summary_an_answer_and_a_name_of_its_own() {
         let mut names = BTreeMap::new();
-        for route in described() {
+        for route in described(ROUTES) {
             let mut sketch = Sketch::default();
             (route.describe)(&mut sketch);
             assert!(!route.summary.is_empty(), "{} has no summary", route.path);
@@ -214,7 +203,7 @@ mod tests {
     #[test]
     fn every_schema_has_a_name_of_its_own() {
         let mut schemas = BTreeMap::new();
-        for route in described() {
+        for route in described(ROUTES) {
             let mut sketch = Sketch::default();
             (route.describe)(&mut sketch);
             for (name, schema) in sketch.schemas {

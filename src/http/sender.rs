@@ -108,7 +108,7 @@ impl Client {
     /// The client of this request.
     pub(super) fn of(parts: &Parts, state: &AppState) -> Self {
         let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let address = address::of(parts, state);
+        let address = address::of(parts, &state.config.trusted_proxies);
         Self { user_agent: user_agent.map(str::to_owned), address, language: preferred(&parts.headers) }
     }
 

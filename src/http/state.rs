@@ -7,14 +7,15 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::address;
 use super::address_limit::AddressLimit;
+use super::class::Class;
 use super::codecs::Codecs;
 use super::cors::CorsPolicy;
+use super::counted;
 use super::headers::SecurityHeaders;
 use super::limits::{FixedWindow, Verdict, share};
 use super::meter::Meters;
-use super::route::Class;
+use super::route::Route;
 use crate::accounts::Accounts;
 use crate::budget::{Pool, Resource};
 use crate::clock::Clock;
@@ -109,7 +110,7 @@ impl Limiters {
         others: Others<'_>,
     ) -> Option<Verdict> {
         let tiers = self.per_address.as_ref()?.get(class as usize)?;
-        let counted = address::counted(address);
+        let counted = counted::address(address);
         let parts = others.processes;
         if class == Class::Socket
             && let Some(verdict) = self.failed_sockets.as_ref()?.look(&counted, now_ms, parts)
@@ -131,7 +132,7 @@ impl Limiters {
         {
             return Some(refused("address", verdict));
         }
-        if let Some(network) = address::network(address)
+        if let Some(network) = counted::network(address)
             && let Some(verdict) = tiers.network.hit(&network, now_ms, parts)
             && !verdict.allowed
         {
@@ -143,7 +144,7 @@ impl Limiters {
     /// Notes that an upgrade from this address led to nothing.
     pub fn socket_failed(&self, address: IpAddr, now_ms: i64) {
         if let Some(failed) = &self.failed_sockets {
-            failed.hit(&address::counted(address), now_ms, 1);
+            failed.hit(&counted::address(address), now_ms, 1);
         }
     }
 }
@@ -199,6 +200,8 @@ impl std::ops::Deref for AppState {
 /// The parts of [`AppState`].
 #[allow(missing_docs)]
 pub struct Shared {
+    /// Every route.
+    pub routes: &'static [Route],
     pub config: Arc<Config>,
     pub engine: Handle,
     pub accounts: Accounts,
@@ -243,9 +246,11 @@ impl AppState {
         store: Arc<dyn Store>,
         clock: Clock,
         recent: Arc<Recent>,
+        routes: &'static [Route],
     ) -> Self {
         let room = Room::within(&config, descriptors::limit());
         Self(Arc::new(Shared {
+            routes,
             limiters: Limiters::new(&config),
             cors: CorsPolicy::new(&config.cors),
             security: SecurityHeaders::new(&config.public_url),

@@ -19,6 +19,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::routes::ROUTES;
 use super::{AppState, router};
 use crate::accounts::{Accounts, HashParams, Passwords};
 use crate::clock::Clock;
@@ -56,7 +57,7 @@ async fn world(settings: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> 
     let mut options = Options::from(&*config);
     change(&mut options);
     let engine = Handle::start(Arc::clone(&store), clock.clone(), options).await.unwrap();
-    World { state: AppState::new(config, engine, accounts, store, clock, Arc::default()), _folder: folder }
+    World { state: AppState::new(config, engine, accounts, store, clock, Arc::default(), ROUTES), _folder: folder }
 }
 
 async fn plain_world() -> World {
@@ -472,7 +473,7 @@ impl World {
         change(&mut config.timeouts);
         let (engine, accounts) = (self.state.engine.clone(), self.state.accounts.clone());
         let (store, clock) = (Arc::clone(&self.state.store), self.state.clock.clone());
-        Self { state: AppState::new(Arc::new(config), engine, accounts, store, clock, Arc::default()), ..self }
+        Self { state: AppState::new(Arc::new(config), engine, accounts, store, clock, Arc::default(), ROUTES), ..self }
     }
 }
 

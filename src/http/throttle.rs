@@ -8,10 +8,10 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::address::{self, Peer};
 use super::body;
+use super::class::Class;
 use super::error::ApiError;
 use super::limits::Verdict;
 use super::observe;
-use super::route::Class;
 use super::state::{AppState, Others};
 use super::ws;
 

@@ -17,6 +17,7 @@ use super::address::{self, Peer};
 use super::allowance::Allowance;
 use super::codes;
 use super::connection_limits::Connection;
+use super::counted;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use crate::accounts::AuthError;
@@ -106,10 +107,10 @@ pub async fn upgrade(State(state): State<AppState>, request: Request) -> ApiResu
         return Err(ApiError::from(codes::BUSY).detail("all places for sockets are taken"));
     };
     let credentials = credentials(parts.uri.query());
-    let address = address::of(&parts, &state);
+    let address = address::of(&parts, &state.config.trusted_proxies);
     // A trusted proxy that does not say for whom it asks stands for everybody.
     let bounded = address.filter(|address| !state.config.trusted_proxies.is_among(*address));
-    let permit = match bounded.map(|address| state.sockets_by_address.acquire(address::counted(address))) {
+    let permit = match bounded.map(|address| state.sockets_by_address.acquire(counted::address(address))) {
         Some(None) => {
             count_refused("address");
             return Err(ApiError::too_many("Too many sockets from this address", "1 minute", 60));

@@ -11,7 +11,7 @@ use crate::http::codes;
 use crate::http::encode::{self, Answer, Success};
 use crate::http::error::ApiResult;
 use crate::http::fields::{Fields, Ignored, Members};
-use crate::http::openapi::Outline;
+use crate::http::openapi::outline::Outline;
 use crate::http::sender::{Account, Client};
 use crate::http::state::AppState;
 

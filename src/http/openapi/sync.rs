@@ -6,7 +6,7 @@ use serde_json::Value;
 use utoipa::openapi::{Object, ObjectBuilder, ResponseBuilder, Schema, Type};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Part, Sketch};
+use super::sketch::{Part, Sketch};
 use crate::http::error::ApiResult;
 use crate::http::ws::Upgraded;
 use crate::protocol::op::ENTITY_TYPES;

@@ -2,7 +2,7 @@
 //! is for developers, so it has one language.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use askama::Template;
 use axum::extract::{RawQuery, State};
@@ -11,12 +11,12 @@ use axum::response::Response;
 use serde_json::{Map, Value};
 
 use super::{Frame, html, language};
-use crate::http::error::ApiResult;
-use crate::http::openapi;
+use crate::http::error::{ApiError, ApiResult};
+use crate::http::openapi::Document;
 use crate::http::state::AppState;
 use crate::language::Language;
 
-static AREAS: LazyLock<Vec<Area>> = LazyLock::new(|| areas(&openapi::json()));
+static AREAS: OnceLock<Vec<Area>> = OnceLock::new();
 
 #[derive(Template)]
 #[template(path = "api.html")]
@@ -57,8 +57,15 @@ struct Member {
 }
 
 pub async fn page(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult<Response> {
+    let areas = match AREAS.get() {
+        Some(areas) => areas,
+        None => {
+            let document = serde_json::to_value(Document::of(state.routes, "")).map_err(ApiError::internal)?;
+            AREAS.get_or_init(|| areas(&document))
+        }
+    };
     let t = language(query.as_deref(), &headers);
-    html(StatusCode::OK, &Api { t, frame: Frame::new(&state.config, String::new()), areas: &AREAS })
+    html(StatusCode::OK, &Api { t, frame: Frame::new(&state.config, String::new()), areas })
 }
 
 fn areas(document: &Value) -> Vec<Area> {
@@ -139,11 +146,14 @@ fn collect(document: &Value, schema: &Value, within: &str, members: &mut Vec<Mem
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::routes::ROUTES;
 
     #[test]
     fn members_of_members_are_found_through_references_and_lists() {
+        let document = serde_json::to_value(Document::of(ROUTES, "")).unwrap();
+        let areas = areas(&document);
         let operation = |path: &str, method: &str| {
-            let mut all = AREAS.iter().flat_map(|area| &area.operations);
+            let mut all = areas.iter().flat_map(|area| &area.operations);
             all.find(|operation| operation.path == path && operation.method == method).unwrap()
         };
         let names = |members: &[Member]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();

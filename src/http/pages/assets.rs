@@ -16,7 +16,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
-use crate::http::encode;
+use crate::http::{body, encode};
 use crate::language::Language;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -103,7 +103,7 @@ pub(super) fn folder() -> &'static str {
 
 pub async fn serve(Path((version, name)): Path<(String, String)>, request: Request) -> Response {
     let Some(asset) = ASSETS.all.iter().find(|asset| asset.name == name) else {
-        return crate::http::not_found(request).await.into_response();
+        return body::not_found(request).await.into_response();
     };
     answer(asset, &request, version == ASSETS.version)
 }
@@ -112,7 +112,7 @@ pub async fn serve(Path((version, name)): Path<(String, String)>, request: Reque
 pub async fn icon(request: Request) -> Response {
     match ASSETS.all.iter().find(|asset| asset.name == "icon.svg") {
         Some(asset) => answer(asset, &request, false),
-        None => crate::http::not_found(request).await.into_response(),
+        None => body::not_found(request).await.into_response(),
     }
 }
 

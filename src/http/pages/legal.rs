@@ -9,6 +9,7 @@ use axum::response::IntoResponse as _;
 
 use super::{Frame, HTML, html, language};
 use crate::config::{Config, Controller, Legal, MailDelivery};
+use crate::http::body;
 use crate::http::encode;
 use crate::http::error::ApiResult;
 use crate::http::state::AppState;
@@ -59,7 +60,7 @@ pub async fn privacy(
     request: Request,
 ) -> ApiResult {
     let config = &state.config;
-    let Some(who) = &config.legal.controller else { return Ok(crate::http::not_found(request).await.into_response()) };
+    let Some(who) = &config.legal.controller else { return Ok(body::not_found(request).await.into_response()) };
     let t = language(query.as_deref(), &headers);
     match t {
         Language::English => html(StatusCode::OK, &English::new(t, config, who)),
@@ -69,7 +70,7 @@ pub async fn privacy(
 
 pub async fn terms(State(state): State<AppState>, request: Request) -> ApiResult {
     let Some(text) = &state.config.legal.terms else {
-        return Ok(crate::http::not_found(request).await.into_response());
+        return Ok(body::not_found(request).await.into_response());
     };
     let mut response = encode::with_type(StatusCode::OK, HTML, Body::from(text.clone()));
     let headers = response.headers_mut();

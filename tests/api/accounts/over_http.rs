@@ -6,6 +6,7 @@ use axum::http::{Request, StatusCode, header};
 use serde_json::Value;
 use supersync::engine::{Handle, Options};
 use supersync::http::AppState;
+use supersync::http::routes::ROUTES;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -53,6 +54,7 @@ pub(super) async fn server_with(change: impl Fn(&mut Config)) -> Server {
         store,
         world.clock.clone(),
         Arc::default(),
+        ROUTES,
     );
     Server { engine, router: supersync::http::router(state), cookie: Mutex::default(), world }
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use axum::http::header;
 use serde_json::{Value, json};
-use supersync::http::route::{Access, ROUTES};
+use supersync::http::route::Access;
+use supersync::http::routes::ROUTES;
 
 use crate::harness::Backend;
 use crate::signin::authenticator::Key;

@@ -3,7 +3,8 @@
 use axum::http::Method;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
-use supersync::http::route::{ROUTES, Route};
+use supersync::http::route::Route;
+use supersync::http::routes::ROUTES;
 
 use crate::harness::Backend;
 use crate::signin::authenticator::Key;

@@ -12,6 +12,7 @@ use supersync::accounts::Accounts;
 use supersync::config::Config;
 use supersync::engine::{EngineError, RestoreError, UploadReply};
 use supersync::events::Follower;
+use supersync::http::routes::ROUTES;
 use supersync::http::{self, AppState};
 use supersync::mail::Mailer;
 use supersync::protocol::ErrorCode;
@@ -226,7 +227,8 @@ async fn a_download_of_which_nothing_comes_breaks_off_and_makes_room() {
     let config = Arc::new(Config::parse(&variables.into()).expect("the settings are right"));
     let accounts = Accounts::new(t.store.clone(), &config, t.clock.clone(), Mailer::unavailable());
     let token = accounts.session_for(t.user).await.expect("a session").token;
-    let state = AppState::new(config, t.engine.clone(), accounts, t.store.clone(), t.clock.clone(), Arc::default());
+    let state =
+        AppState::new(config, t.engine.clone(), accounts, t.store.clone(), t.clock.clone(), Arc::default(), ROUTES);
     let export = async || {
         let bearer = format!("Bearer {}", token.expose_secret());
         let request = Request::get("/api/account/export").header("authorization", bearer);

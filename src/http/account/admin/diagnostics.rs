@@ -17,7 +17,7 @@ use crate::config::{Config, TrustedProxies};
 use crate::diagnosis::{self, Finding};
 use crate::http::address::{self, Peer};
 use crate::http::encode::{self, Answer};
-use crate::http::error::ApiResult;
+use crate::http::error::{ApiError, ApiResult};
 use crate::http::state::AppState;
 
 /// A database that answers more slowly than this is worth a look.
@@ -52,7 +52,7 @@ pub struct Diagnostics {
 
 pub async fn all(State(state): State<AppState>, parts: Parts) -> ApiResult<Answer<Diagnostics>> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let seen = Seen::of(&parts.headers, peer, address::of(&parts, &state));
+    let seen = Seen::of(&parts.headers, peer, address::of(&parts, &state.config.trusted_proxies));
     let config = &state.config;
     let (database, clock) = database(&state).await;
     let data_dir = config.data_dir.clone();
@@ -64,7 +64,7 @@ pub async fn all(State(state): State<AppState>, parts: Parts) -> ApiResult<Answe
         clock,
         database,
         diagnosis::mail(config),
-        disk.await.map_err(crate::http::ApiError::internal)?,
+        disk.await.map_err(ApiError::internal)?,
     ];
     let checks = findings.into_iter().map(Check::from).collect();
     encode::private(&Diagnostics { checks, server_time: state.clock.now_ms(), seen })

@@ -1,26 +1,12 @@
-//! What handlers say of themselves: each extractor tells what it takes from the request, each answer what is in it.
+//! An operation that is being described, and what describes it.
 
-use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::HeaderMap;
-use axum::http::request::Parts;
-use axum::response::Response;
-use bytes::Bytes;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::{Content, Ref, RefOr, Required, ResponseBuilder, Schema};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Outline;
-use crate::http::body::JsonBody;
-use crate::http::call::Call;
-use crate::http::encode::{Answer, File, MediaType};
-use crate::http::error::{ApiError, ApiResult};
-use crate::http::fields::{Members, Shape};
-use crate::http::query::TypedQuery;
-use crate::http::sender::{Account, AfterBody, Client, SteppedUp};
-use crate::http::state::AppState;
-
-const JSON: &str = "application/json";
+/// The media type of bodies.
+pub const JSON: &str = "application/json";
 
 /// An operation that is being described.
 #[derive(Default)]
@@ -55,7 +41,8 @@ impl Sketch {
         self.parameters.extend(T::into_params(|| Some(ParameterIn::Query)));
     }
 
-    fn answers(&mut self, status: u16, media_type: &str, content: Content) {
+    /// The answer with this status.
+    pub fn answers(&mut self, status: u16, media_type: &str, content: Content) {
         let response = ResponseBuilder::new().description("Success.").content(media_type, content);
         self.answers.push((status, response.build()));
     }
@@ -66,76 +53,6 @@ pub trait Part {
     /// Adds it to the description; most arguments say nothing.
     fn describe(_: &mut Sketch) {}
 }
-
-impl Part for State<AppState> {}
-impl Part for HeaderMap {}
-impl Part for Parts {}
-impl Part for Request {}
-impl Part for Bytes {}
-impl Part for RawQuery {}
-impl Part for Client {}
-impl Part for Account {}
-// Its members follow from the path.
-impl<T> Part for Path<T> {}
-
-impl<T: Part> Part for Call<T> {
-    fn describe(sketch: &mut Sketch) {
-        T::describe(sketch);
-    }
-}
-
-/// A call without query or body.
-impl Part for () {}
-
-impl<T: IntoParams> Part for TypedQuery<T> {
-    fn describe(sketch: &mut Sketch) {
-        sketch.asks::<T>();
-    }
-}
-
-fn members<T: Members>(sketch: &mut Sketch, with: impl FnOnce(&mut Outline)) {
-    let mut outline = Outline::default();
-    T::describe(&mut outline);
-    with(&mut outline);
-    sketch.takes(outline.build(), T::SHAPE == Shape::Object);
-}
-
-impl<T: Members> Part for JsonBody<T> {
-    fn describe(sketch: &mut Sketch) {
-        members::<T>(sketch, |_| {});
-    }
-}
-
-impl<T: Members> Part for SteppedUp<T> {
-    fn describe(sketch: &mut Sketch) {
-        members::<T>(sketch, |outline| outline.current_password());
-    }
-}
-
-impl Part for AfterBody {
-    fn describe(sketch: &mut Sketch) {
-        sketch.takes(Outline::default().build(), false);
-    }
-}
-
-impl<T: ToSchema, const STATUS: u16> Part for ApiResult<Answer<T, STATUS>> {
-    fn describe(sketch: &mut Sketch) {
-        let schema = sketch.schema::<T>();
-        sketch.answers(STATUS, JSON, Content::new(Some(schema)));
-    }
-}
-
-impl<M: MediaType> Part for ApiResult<File<M>> {
-    fn describe(sketch: &mut Sketch) {
-        sketch.answers(200, M::NAME, Content::default());
-    }
-}
-
-/// Pages, whose contents are for people.
-impl Part for ApiResult<Response> {}
-/// The description itself, and what is not JSON.
-impl Part for Response {}
-impl Part for Result<axum::response::Redirect, ApiError> {}
 
 /// A handler whose arguments and answer are [`Part`]s.
 pub trait Described<Arguments> {
