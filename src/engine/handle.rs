@@ -23,11 +23,12 @@ use super::retention::Prefix;
 use super::tidier::Tidier;
 use super::touches::{Touches, with_waiting};
 use super::user::actor::{Context, Message, Pending};
-use super::user::plan::Sealing;
+use super::user::work::Sealing;
 use super::user::work::{Answer, Answered, Work};
 use super::view::UserView;
 use super::{
     DownloadReply, EngineError, RestoreError, Restored, SnapshotReply, Status, UploadDone, UploadReply, store_trouble,
+    within,
 };
 use crate::aside::{LARGE_BYTES, aside};
 use crate::budget::Memory;
@@ -626,11 +627,6 @@ impl Handle {
         }
         Err(failure)
     }
-}
-
-/// The work's result, or [`EngineError::Deadline`].
-pub(super) async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, EngineError> {
-    timeout_at(deadline, work).await.map_err(|_| EngineError::Deadline)
 }
 
 fn wrong_answer() -> EngineError {

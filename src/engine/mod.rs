@@ -29,6 +29,7 @@ mod view;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
 
 use crate::protocol::response::{OpResult, OutgoingOp, Rejection};
 use crate::protocol::{Seq, VectorClock};
@@ -61,6 +62,11 @@ pub enum EngineError {
     /// Something that should not happen; not applied, or not known to be.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// The work's result, or [`EngineError::Deadline`].
+async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, EngineError> {
+    timeout_at(deadline, work).await.map_err(|_| EngineError::Deadline)
 }
 
 /// The quota is used up (contract, section 11.2).

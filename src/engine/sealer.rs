@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
-use super::user::plan::Sealing;
+use super::user::work::Sealing;
 use super::{EngineError, Handle};
 use crate::protocol::{Seq, StoredOp, UserId, follows};
 use crate::store::segment::{FULL_BYTES, MAX_OPS, MAX_RUN_BYTES, is_packable, packed_from};

@@ -62,6 +62,20 @@ pub fn utf16_cmp(a: &str, b: &str) -> Cmp {
 }
 
 impl VectorClock {
+    /// The valid entries of a clock of any size.
+    pub(super) fn of_valid(entries: &[(Arc<str>, f64)]) -> Self {
+        let valid = entries.iter().filter(|(key, value)| Self::entry_is_valid(key, *value) && !key.contains('\0'));
+        Self::from_entries(valid.map(|(key, value)| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "an integer from 0 to 100 000 000"
+            )]
+            let counter = *value as u32;
+            (Arc::clone(key), counter)
+        }))
+    }
+
     /// The empty clock.
     #[must_use]
     pub const fn new() -> Self {

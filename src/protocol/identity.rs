@@ -1,10 +1,10 @@
 //! Whether two operations with the same id are the same operation (contract, section 5.5 A): then the second is a retry
 //! and harmless, otherwise it is refused for good.
 
+use super::clock::VectorClock;
 use super::json::tree::same_json;
 use super::limits::MAX_CLOCK_DRIFT_MS;
 use super::op::{StoredOp, UploadedOp, ValidOp, normalised_entity_ids};
-use super::validate::valid_entries;
 
 /// Whether `incoming` is a retry of what is stored. The account is not compared: ids are looked up within one account.
 ///
@@ -51,7 +51,7 @@ pub(super) fn same_uploaded(first: &UploadedOp, second: &UploadedOp) -> bool {
     let encrypted = |op: &UploadedOp| op.is_payload_encrypted.unwrap_or(false);
     let entity_ids =
         |op: &UploadedOp| normalised_entity_ids(op.entity_id.as_deref(), op.entity_ids.as_deref().unwrap_or_default());
-    let clock = |op: &UploadedOp| valid_entries(&op.vector_clock).pruned([&*op.client_id]);
+    let clock = |op: &UploadedOp| VectorClock::of_valid(&op.vector_clock).pruned([&*op.client_id]);
     first.client_id == second.client_id
         && first.action_type == second.action_type
         && first.op_type == second.op_type

@@ -436,17 +436,7 @@ pub(super) fn sanitised(entries: &[(Arc<str>, f64)]) -> Option<VectorClock> {
     if entries.len() > MAX_CLOCK_ACCEPTED {
         return None;
     }
-    Some(valid_entries(entries))
-}
-
-/// The valid entries of a clock of any size.
-pub(super) fn valid_entries(entries: &[(Arc<str>, f64)]) -> VectorClock {
-    let valid = entries.iter().filter(|(key, value)| VectorClock::entry_is_valid(key, *value) && !key.contains('\0'));
-    VectorClock::from_entries(valid.map(|(key, value)| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an integer from 0 to 100 000 000")]
-        let counter = *value as u32;
-        (Arc::clone(key), counter)
-    }))
+    Some(VectorClock::of_valid(entries))
 }
 
 /// Whether an operation or a state may not enter where end-to-end encryption is required (section 5.3): it does not

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use super::CURRENT_SCHEMA_VERSION;
 use super::object::Object;
 use super::room::{Problem, Room, heap};
-use super::text::{Fields, Value, is_truthy, json_of, spread};
+use super::spread::spread;
+use super::text::{Fields, Value, is_truthy, json_of};
 
 /// What an old settings key became.
 enum Target {

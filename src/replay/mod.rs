@@ -13,6 +13,7 @@ mod migrate;
 mod object;
 mod replayer;
 mod room;
+mod spread;
 mod state;
 #[cfg(test)]
 mod tests;

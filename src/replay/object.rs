@@ -6,7 +6,6 @@
 //! with, the *base*, they are not even copied.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -318,13 +317,5 @@ impl Output {
         }
         self.open.extend_from_slice(bytes);
         Ok(())
-    }
-}
-
-/// Where a value lies in the base if the text around it begins at `at` there.
-pub(super) fn value_in(text: &str, at: Option<usize>, range: Range<usize>) -> Value<'_> {
-    match at {
-        Some(at) => Value::Piece(at + range.start..at + range.end),
-        None => Value::Text(&text[range]),
     }
 }

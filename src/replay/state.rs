@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::object::Object;
 use super::room::{Problem, Room, heap};
-use super::text::{self, Fields, Value, is_object, is_truthy, spread};
+use super::spread::{open_container, spread};
+use super::text::{self, Fields, Value, is_object, is_truthy};
 use super::{CURRENT_SCHEMA_VERSION, ReplayError, migrate};
 use crate::protocol::{OpType, Seq, StoredOp, op};
 
@@ -150,7 +151,7 @@ impl State {
     fn change_type(&mut self, op: &StoredOp, effect: &migrate::Effect<'_>, room: &mut Room) -> Result<(), Problem> {
         let entity_id = effect.entity_id.filter(|id| !id.is_empty());
         let (base, payload) = (&*self.base, &*effect.payload);
-        self.root.change(op.entity_type, base, room, text::open_container, |entities, room| {
+        self.root.change(op.entity_type, base, room, open_container, |entities, room| {
             if entity_id.is_some_and(is_reserved) {
                 return Ok(());
             }

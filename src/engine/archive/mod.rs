@@ -23,8 +23,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::handle::within;
-use super::{EngineError, Handle, QuotaExceeded, store_trouble};
+use super::{EngineError, Handle, QuotaExceeded, store_trouble, within};
 use crate::protocol::limits::MAX_CLIENT_DOWNLOAD_OPS;
 use crate::protocol::op::is_causal_full_state;
 use crate::protocol::response::OutgoingOp;

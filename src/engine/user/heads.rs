@@ -12,7 +12,7 @@
 
 use foldhash::{HashMap, HashMapExt as _};
 
-use self::stamps::{Place, Stamps};
+use self::stamps::{Place, Stamps, table_bytes};
 use crate::protocol::{ClockOrdering, Seq, VectorClock};
 use crate::store::{EntityHead, EntityKey};
 
@@ -37,11 +37,6 @@ const SLICE_BYTES: usize = if cfg!(test) { 200 } else { 512 * 1024 };
 
 /// Below this it is not worth while to pack anew.
 const SMALL_BYTES: usize = 2048;
-
-/// What a hash table takes that has room for so many entries of this size: it keeps an eighth free and a byte for each.
-fn table_bytes(capacity: usize, entry: usize) -> usize {
-    capacity.div_ceil(7) * 8 * (entry + 1)
-}
 
 /// The latest operation of an entity, wherever it is kept.
 #[derive(Clone, Copy, Debug)]

@@ -18,8 +18,6 @@ use foldhash::HashMap;
 
 use self::addition::Addition;
 pub use self::addition::bounded_history;
-pub use self::bring_back::StagedSet;
-pub use self::seal::Sealing;
 use super::facts::{Facts, Needs};
 use super::heads::{self, HeadCache, SLICE_HEADS, STORE_EVERY};
 use super::requests::{Remembered, RequestCache, RequestKey};

@@ -2,13 +2,57 @@
 
 use std::sync::Arc;
 
+use foldhash::HashMap;
+
 use crate::engine::retention::Prefix;
-use crate::engine::user::plan::{Sealing, StagedSet};
 use crate::engine::view::UserView;
 use crate::engine::{QuotaExceeded, SnapshotReply};
 use crate::protocol::response::OpResult;
 use crate::protocol::validate::{CheckedSnapshot, CheckedUpload};
-use crate::store::{SnapshotBlob, SnapshotMeta};
+use crate::protocol::{Seq, VectorClock};
+use crate::store::{EntityHead, EntityKey, FullStateMark, Segment, SnapshotBlob, SnapshotMeta};
+
+/// Operations of an account that have been looked at for packing, and what was packed of them.
+#[derive(Clone, Debug)]
+pub struct Sealing {
+    /// The data set.
+    pub generation: i64,
+    /// Where it began: everything up to here was packed, left as it is, or pruned before.
+    pub after: Seq,
+    /// Everything up to here is packed now, or stays a row for ever.
+    pub up_to: Seq,
+    /// The packed operations, ascending. The first segment may take up again the one that ended at `after`.
+    pub segments: Arc<[Segment]>,
+}
+
+/// A data set that has been staged.
+#[derive(Clone, Debug)]
+pub struct StagedSet {
+    /// The data set that it was staged beside. If another one has begun since, the wish is outdated.
+    pub beside_generation: i64,
+    /// Whether that one must (still) be empty.
+    pub beside_empty: bool,
+    /// Its own number.
+    pub generation: i64,
+    /// Its first sequence.
+    pub from_seq: Seq,
+    /// Its last sequence.
+    pub to_seq: Seq,
+    /// The first sequence of the archived range that it was made from.
+    pub source_from: Seq,
+    /// What it is charged.
+    pub bytes: i64,
+    /// Per client the maximum over all its clocks.
+    pub clock: VectorClock,
+    /// Its newest causal full state.
+    pub full_state: Option<FullStateMark>,
+    /// The latest operation of each of its entities.
+    pub heads: HashMap<EntityKey, EntityHead>,
+    /// The highest op id in its segments, if it has any.
+    pub sealed_max_op_id: Option<String>,
+    /// Numbers up to here may belong to no operation.
+    pub sparse_up_to: Seq,
+}
 
 /// A change to an account's log.
 #[derive(Debug)]

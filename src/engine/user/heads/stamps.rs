@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::table_bytes;
 use crate::protocol::{ClockOrdering, Seq, VectorClock};
 use crate::store::EntityHead;
 
@@ -15,6 +14,11 @@ pub(super) type Place = u32;
 
 /// What a shared text takes beside its characters: two counts, and what the allocator rounds up.
 const NAME_BYTES: usize = 24;
+
+/// What a hash table takes that has room for so many entries of this size: it keeps an eighth free and a byte for each.
+pub(super) fn table_bytes(capacity: usize, entry: usize) -> usize {
+    capacity.div_ceil(7) * 8 * (entry + 1)
+}
 
 /// Client ids, each with a number.
 #[derive(Debug, Default)]

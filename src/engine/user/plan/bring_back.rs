@@ -1,43 +1,11 @@
 //! Bringing an archived data set back: what has been staged becomes the data set, and what was the data set goes to the
 //! archive.
 
-use foldhash::HashMap;
-
 use super::Draft;
 use super::addition::Addition;
 use crate::engine::QuotaExceeded;
-use crate::engine::user::work::Answer;
-use crate::protocol::{Seq, VectorClock};
-use crate::store::{Adoption, ArchiveReason, EntityHead, EntityKey, FullStateMark};
-
-/// A data set that has been staged.
-#[derive(Clone, Debug)]
-pub struct StagedSet {
-    /// The data set that it was staged beside. If another one has begun since, the wish is outdated.
-    pub beside_generation: i64,
-    /// Whether that one must (still) be empty.
-    pub beside_empty: bool,
-    /// Its own number.
-    pub generation: i64,
-    /// Its first sequence.
-    pub from_seq: Seq,
-    /// Its last sequence.
-    pub to_seq: Seq,
-    /// The first sequence of the archived range that it was made from.
-    pub source_from: Seq,
-    /// What it is charged.
-    pub bytes: i64,
-    /// Per client the maximum over all its clocks.
-    pub clock: VectorClock,
-    /// Its newest causal full state.
-    pub full_state: Option<FullStateMark>,
-    /// The latest operation of each of its entities.
-    pub heads: HashMap<EntityKey, EntityHead>,
-    /// The highest op id in its segments, if it has any.
-    pub sealed_max_op_id: Option<String>,
-    /// Numbers up to here may belong to no operation.
-    pub sparse_up_to: Seq,
-}
+use crate::engine::user::work::{Answer, StagedSet};
+use crate::store::{Adoption, ArchiveReason};
 
 impl Draft<'_> {
     /// Puts a staged data set in the place of the one that there is. Devices must see it before they upload: the fence

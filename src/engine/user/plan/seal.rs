@@ -1,24 +1,7 @@
 //! Sealing: operations that have been packed change places, and nothing else.
 
-use std::sync::Arc;
-
 use super::Draft;
-use crate::engine::user::work::Answer;
-use crate::protocol::Seq;
-use crate::store::Segment;
-
-/// Operations of an account that have been looked at for packing, and what was packed of them.
-#[derive(Clone, Debug)]
-pub struct Sealing {
-    /// The data set.
-    pub generation: i64,
-    /// Where it began: everything up to here was packed, left as it is, or pruned before.
-    pub after: Seq,
-    /// Everything up to here is packed now, or stays a row for ever.
-    pub up_to: Seq,
-    /// The packed operations, ascending. The first segment may take up again the one that ended at `after`.
-    pub segments: Arc<[Segment]>,
-}
+use crate::engine::user::work::{Answer, Sealing};
 
 impl Draft<'_> {
     /// Stores the segments in place of what holds their operations, unless somebody else has sealed, pruned or replaced what they hold.
