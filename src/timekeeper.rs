@@ -19,7 +19,7 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 /// How often the time is noted as right.
 const NOTE_EVERY_MS: i64 = 10 * 60 * 1000;
 /// How far the database server's clock may be from this machine's.
-const MOST_APART_MS: u64 = 60 * 60 * 1000;
+const MAX_APART_MS: u64 = 60 * 60 * 1000;
 
 /// The clock, watched by what the database knows. The first process on a database tells it what is known.
 ///
@@ -59,7 +59,7 @@ fn disagreement(shown_ms: i64, leap_ms: i64, known: &KnownTime) -> Option<Doubt>
     if let Some(certain_ms) = known.right_ms.filter(|right_ms| right_ms.saturating_sub(shown_ms) > leap_ms) {
         return Some(Doubt::Behind { shown_ms, certain_ms });
     }
-    let database_ms = known.database_ms.filter(|database_ms| database_ms.abs_diff(shown_ms) > MOST_APART_MS)?;
+    let database_ms = known.database_ms.filter(|database_ms| database_ms.abs_diff(shown_ms) > MAX_APART_MS)?;
     Some(Doubt::Database { shown_ms, database_ms })
 }
 

@@ -15,7 +15,7 @@ use crate::store::{Authentication, SecurityKind, SessionMethod, StoreError};
 /// How long a proof counts: 15 minutes.
 pub const RECENT_MS: i64 = 15 * 60 * 1000;
 /// How far the clocks of servers on one database may differ here.
-const MOST_AHEAD_MS: i64 = 60 * 1000;
+const MAX_AHEAD_MS: i64 = 60 * 1000;
 
 /// Why a step-up failed or is missing.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +101,7 @@ impl Accounts {
         let now_ms = self.inner.clock.now_ms();
         Ok(found.is_some_and(|found| {
             // One from the future was made by a clock that was wrong; other servers' clocks may differ a little.
-            let is_recent = (-MOST_AHEAD_MS..RECENT_MS).contains(&(now_ms - found.at_ms));
+            let is_recent = (-MAX_AHEAD_MS..RECENT_MS).contains(&(now_ms - found.at_ms));
             is_recent && (found.how != SessionMethod::Passkey || found.user_verified)
         }))
     }

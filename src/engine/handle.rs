@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
-use super::archive::Turns;
+use super::archive::BringBackLocks;
 use super::committer::Committer;
 use super::download;
 use super::notifier::Notifier;
@@ -62,7 +62,7 @@ pub struct Handle {
     registry: Arc<Registry>,
     admission: Admission,
     replays: Arc<Replays>,
-    turns: Turns,
+    bring_backs: BringBackLocks,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -112,7 +112,7 @@ impl Handle {
         tasks.spawn(Arc::clone(&registry).run_janitor(cancel.clone()));
         let limits = replay::Limits::new(context.options.max_replay_ops, context.options.max_replay_state_bytes);
         let replays = Arc::new(Replays::new(limits));
-        Ok(Self { context, registry, admission, replays, turns: Turns::default(), tasks, cancel })
+        Ok(Self { context, registry, admission, replays, bring_backs: BringBackLocks::default(), tasks, cancel })
     }
 
     /// Refuses at once what would wait for a database that does not answer.
@@ -554,8 +554,8 @@ impl Handle {
     }
 
     /// Who is bringing a data set back.
-    pub(super) const fn turns(&self) -> &Turns {
-        &self.turns
+    pub(super) const fn bring_backs(&self) -> &BringBackLocks {
+        &self.bring_backs
     }
 
     /// The account as it is in the database now, for what happens seldom and must not rest on an old picture.

@@ -32,11 +32,11 @@ const LATER_SECONDS: u64 = 60;
 impl Code {
     /// Of account routes; the error has the text.
     const fn account(name: &'static str, status: StatusCode) -> Self {
-        Self::own(name, status, "")
+        Self::api(name, status, "")
     }
 
-    /// Of routes of our own.
-    const fn own(name: &'static str, status: StatusCode, text: &'static str) -> Self {
+    /// Of routes that the old server did not have.
+    const fn api(name: &'static str, status: StatusCode, text: &'static str) -> Self {
         Self { name, status, text, retry_after: None, member: Member::Code }
     }
 
@@ -99,7 +99,7 @@ codes! {
     TOKEN_REVOKED = token();
     TOKEN_ACCOUNT_UNAVAILABLE = token();
     ACCOUNT_GONE = transport(StatusCode::UNAUTHORIZED, "Account unavailable");
-    ACCOUNT_UNAVAILABLE = own(StatusCode::UNAUTHORIZED, "Account unavailable");
+    ACCOUNT_UNAVAILABLE = api(StatusCode::UNAUTHORIZED, "Account unavailable");
     ADMINISTRATORS_ONLY = account(StatusCode::FORBIDDEN);
     REAUTH_REQUIRED = account(StatusCode::FORBIDDEN);
     WRONG_PASSWORD = account(StatusCode::FORBIDDEN);
@@ -135,8 +135,8 @@ codes! {
     NO_SUCH_INVITATION = account(StatusCode::NOT_FOUND);
 
     // Administration.
-    NO_SUCH_ACCOUNT = own(StatusCode::NOT_FOUND, "No such account");
-    OWN_ACCOUNT = own(StatusCode::CONFLICT, "You can't do this to your own account");
+    NO_SUCH_ACCOUNT = api(StatusCode::NOT_FOUND, "No such account");
+    OWN_ACCOUNT = api(StatusCode::CONFLICT, "You can't do this to your own account");
 
     // Sync.
     INVALID_LIMIT = transport(StatusCode::BAD_REQUEST, "Invalid limit: an integer from 1 to 100 is needed");

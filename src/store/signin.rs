@@ -30,9 +30,9 @@ pub(super) use steps::sign_in_steps;
 pub(super) use verification::verification_steps;
 
 /// A row that claims to be from further ahead than this was made by a clock that was wrong: no link or lock of it counts.
-pub(super) const MOST_AHEAD_MS: i64 = 60 * 60 * 1000;
+pub(super) const MAX_AHEAD_MS: i64 = 60 * 60 * 1000;
 /// A count of wrong passwords lasts a day; one that ends later was made by a clock that was wrong.
-pub(super) const FAILURES_END_WITHIN_MS: i64 = 24 * 60 * 60 * 1000 + MOST_AHEAD_MS;
+pub(super) const FAILURES_END_WITHIN_MS: i64 = 24 * 60 * 60 * 1000 + MAX_AHEAD_MS;
 
 /// What stands for an address where failed log-ins are counted: nobody's address is kept for being guessed at.
 pub(super) fn failure_subject(email: &str) -> Vec<u8> {

@@ -14,7 +14,7 @@ mod staging;
 mod stamp;
 mod summary;
 
-pub(super) use staging::Turns;
+pub(super) use staging::BringBackLocks;
 pub use summary::ArchiveSummary;
 
 use std::fmt;

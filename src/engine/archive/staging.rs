@@ -37,35 +37,35 @@ const DELETE_BATCH: usize = 2000;
 /// What an operation's clock may grow by, in bytes.
 const CLOCK_GROWTH: i64 = 32;
 
-/// Who is bringing a set back at the moment.
+/// The accounts whose data sets are being brought back: at most one set of each, and few in all.
 #[derive(Clone, Debug)]
-pub struct Turns {
+pub struct BringBackLocks {
     users: Arc<Mutex<HashSet<UserId>>>,
     all: Arc<Semaphore>,
 }
 
-impl Default for Turns {
+impl Default for BringBackLocks {
     fn default() -> Self {
         Self { users: Arc::default(), all: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
     }
 }
 
-/// An account's turn; over when dropped.
-struct Turn {
-    turns: Turns,
+/// The lock of an account; released when dropped.
+struct BringBackLock {
+    locks: BringBackLocks,
     user: UserId,
 }
 
-impl Turns {
-    fn of(&self, user: UserId) -> Option<Turn> {
+impl BringBackLocks {
+    fn lock(&self, user: UserId) -> Option<BringBackLock> {
         let is_first = self.users.lock().unwrap_or_else(PoisonError::into_inner).insert(user);
-        is_first.then(|| Turn { turns: self.clone(), user })
+        is_first.then(|| BringBackLock { locks: self.clone(), user })
     }
 }
 
-impl Drop for Turn {
+impl Drop for BringBackLock {
     fn drop(&mut self) {
-        self.turns.users.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.user);
+        self.locks.users.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.user);
     }
 }
 
@@ -110,8 +110,8 @@ impl Handle {
         deadline: Instant,
     ) -> Result<BroughtBack, ArchiveError> {
         self.check_room()?;
-        let turn = self.turns().of(user).ok_or(ArchiveError::Running)?;
-        let permit = within(deadline, Arc::clone(&turn.turns.all).acquire_owned()).await?;
+        let lock = self.bring_backs().lock(user).ok_or(ArchiveError::Running)?;
+        let permit = within(deadline, Arc::clone(&lock.locks.all).acquire_owned()).await?;
         let _permit = permit.map_err(|_| EngineError::Busy)?;
 
         let archive = self.archive(user, id, deadline).await?;

@@ -8,7 +8,7 @@
 //! One operation may touch a thousand entities. So no commit carries much more than a slice of [`SLICE_HEADS`]: the
 //! oldest operations first, each with all its heads, and the next commits carry the rest ([`slice()`]).
 //!
-//! In memory heads are packed ([`stamps`]), and an account's stored ones take at most [`MOST_BYTES`].
+//! In memory heads are packed ([`stamps`]), and an account's stored ones take at most [`MAX_BYTES`].
 
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -24,7 +24,7 @@ pub use self::stamps::Stamp;
 pub const LOADED_WHOLE: usize = 2048;
 
 /// Bytes that the stored heads of an account may take in memory. Those that were written longest ago go first.
-pub const MOST_BYTES: usize = 192 * 1024;
+pub const MAX_BYTES: usize = 192 * 1024;
 
 /// By so many operations at most the stored heads lag behind the log, and one commit's. Tests reach it sooner.
 pub const STORE_EVERY: Seq = if cfg!(test) { 8 } else { 256 };
@@ -184,7 +184,7 @@ impl HeadCache {
     /// Whether there is too much, which can only be forgotten when it has been stored.
     #[must_use]
     pub fn is_overfull(&self) -> bool {
-        self.recent > 0 && self.weight() > MOST_BYTES
+        self.recent > 0 && self.weight() > MAX_BYTES
     }
 
     /// Takes in the heads of operations that have been committed, and that those up to `stored_to` have been stored.
@@ -234,7 +234,7 @@ impl HeadCache {
 
     /// Forgets the older half of what is stored, until it is little enough.
     fn forget_old(&mut self) {
-        while self.heads.len() > self.recent && self.weight() > MOST_BYTES {
+        while self.heads.len() > self.recent && self.weight() > MAX_BYTES {
             let seqs = self.heads.values().map(|place| self.stamps.seq(*place));
             let mut stored: Vec<Seq> = seqs.filter(|seq| *seq <= self.stored_to).collect();
             let middle = stored.len() / 2;
@@ -333,7 +333,7 @@ mod tests {
         assert!(cache.is_overfull(), "so it is stored soon");
         assert_eq!(seq_of(&cache, 7000), Some(None), "all is known");
         cache.advance(Vec::new(), 4000);
-        assert!(cache.weight() <= MOST_BYTES, "{} bytes", cache.weight());
+        assert!(cache.weight() <= MAX_BYTES, "{} bytes", cache.weight());
         assert_eq!((cache.waiting(), seq_of(&cache, 1), seq_of(&cache, 4001)), (2000, None, Some(Some(4001))));
         assert_eq!(seq_of(&cache, 7000), None, "not any more");
         assert_eq!(cache.recent().count(), 2000);
@@ -349,7 +349,7 @@ mod tests {
             let head = EntityHead { seq: round + 1, client_id: "A".into(), clock, is_time_delta: false };
             let all = (0..1000).map(|n| (key(usize::try_from(round).unwrap() * 1000 + n), head.clone())).collect();
             cache.advance(all, round + 1);
-            assert!(cache.weight() <= MOST_BYTES, "{} bytes", cache.weight());
+            assert!(cache.weight() <= MAX_BYTES, "{} bytes", cache.weight());
         }
         assert_eq!(seq_of(&cache, 199_999), Some(Some(200)), "the newest are kept");
     }

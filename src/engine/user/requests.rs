@@ -16,7 +16,7 @@ const TTL_MS: i64 = 300_000;
 /// Answers remembered per account; a device uploads at most some hundred times in five minutes.
 const CAPACITY: usize = 256;
 /// Bytes of answers remembered per account. That of an upload of which everything was stored takes next to nothing.
-const MOST_BYTES: usize = 128 * 1024;
+const MAX_BYTES: usize = 128 * 1024;
 /// What an answer takes with its places in the table and in the queue.
 const PLACES: usize = 2 * (size_of::<(RequestKey, (i64, Remembered))>() + size_of::<(i64, RequestKey)>());
 
@@ -113,7 +113,7 @@ impl RequestCache {
         }
         while let Some((at, _)) = self.order.front() {
             let is_old = now_ms - at >= TTL_MS;
-            if !is_old && self.order.len() <= CAPACITY && self.bytes <= MOST_BYTES {
+            if !is_old && self.order.len() <= CAPACITY && self.bytes <= MAX_BYTES {
                 break;
             }
             self.forget_oldest();
@@ -173,11 +173,11 @@ mod tests {
         }
         assert!(cache.get(&key(1), 1).is_none() && cache.get(&key(1000), 1).is_none());
         assert_eq!((cache.answers.len(), cache.order.len(), cache.bytes), (CAPACITY, CAPACITY, CAPACITY * one));
-        cache.put(key(2), answer(MOST_BYTES / one), 2);
-        assert_eq!((cache.answers.len(), cache.bytes), (1, MOST_BYTES / one * one));
+        cache.put(key(2), answer(MAX_BYTES / one), 2);
+        assert_eq!((cache.answers.len(), cache.bytes), (1, MAX_BYTES / one * one));
         cache.put(key(3), answer(1), TTL_MS + 2);
         assert_eq!((cache.answers.len(), cache.order.len(), cache.bytes), (1, 1, one));
-        cache.put(key(4), answer(MOST_BYTES), TTL_MS + 3);
+        cache.put(key(4), answer(MAX_BYTES), TTL_MS + 3);
         assert_eq!((cache.answers.len(), cache.weight()), (0, 0), "more than all may take is not kept at all");
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgArguments, PgBindIterExt as _, PgConnection, Postgres};
 use sqlx::{Arguments as _, Connection as _, Row as _};
 
-use super::pool::Held;
+use super::pool::Leased;
 use super::rows::{DeviceRow, HeadRow, OperationRow, StateRow};
 use super::{PostgresStore, RETRIES, silent, sql};
 use crate::protocol::UserId;
@@ -38,7 +38,7 @@ impl PostgresStore {
 
 /// A connection that commits, in use.
 struct Lane {
-    held: Held,
+    held: Leased,
     patience: Duration,
 }
 

@@ -49,7 +49,7 @@ struct Parked {
 
 /// A connection in use.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Leased {
     pool: Pool,
     parked: Option<Parked>,
     /// Whether nothing is under way there.
@@ -87,12 +87,12 @@ impl Pool {
     }
 
     /// Waits for a connection. Nothing has been sent when this fails.
-    pub(super) async fn acquire(&self) -> Result<Held> {
+    pub(super) async fn acquire(&self) -> Result<Leased> {
         let since = Instant::now();
         let acquiring = async {
             let permit = Arc::clone(&self.0.permits).acquire_owned().await;
             let permit = permit.map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))?;
-            let mut held = Held { pool: self.clone(), parked: None, is_clean: true, permit: Some(permit) };
+            let mut held = Leased { pool: self.clone(), parked: None, is_clean: true, permit: Some(permit) };
             held.ready().await?;
             Ok(held)
         };
@@ -181,7 +181,7 @@ fn part_from(connections: Vec<Parked>) {
     }
 }
 
-impl Held {
+impl Leased {
     /// Sees to it that there is a connection. Nothing has been sent when this fails.
     pub(super) async fn ready(&mut self) -> Result<()> {
         if self.parked.is_none() {
@@ -196,7 +196,7 @@ impl Held {
         (Arc::clone(&self.pool.0.server), self.parked.as_ref().and_then(|parked| parked.pid))
     }
 
-    /// The connection itself, after [`Held::ready`]. What became of it is told with [`Held::settle`].
+    /// The connection itself, after [`Leased::ready`]. What became of it is told with [`Leased::settle`].
     pub(super) fn connection(&mut self) -> Result<&mut PgConnection> {
         self.is_clean = false;
         let parked = self.parked.as_mut().ok_or(StoreError::Unavailable(sqlx::Error::PoolClosed))?;
@@ -232,7 +232,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Leased {
     fn drop(&mut self) {
         let Some(mut parked) = self.parked.take() else { return };
         // The driver keeps a rollback until the next use.

@@ -39,7 +39,7 @@ macro_rules! link_steps {
             .bind(hash.to_vec())
             .bind(purpose.as_str())
             .bind(now_ms)
-            .bind(now_ms + MOST_AHEAD_MS)
+            .bind(now_ms + MAX_AHEAD_MS)
             .fetch_all(&mut *db)
             .await?;
             rows.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).transpose()
@@ -74,7 +74,7 @@ macro_rules! link_steps {
             .bind(link.user)
             .bind(link.purpose.as_str())
             .bind(link.created_at)
-            .bind(link.created_at + MOST_AHEAD_MS)
+            .bind(link.created_at + MAX_AHEAD_MS)
             .fetch_one(&mut *db)
             .await?;
             let (unexpired, newest): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);

@@ -10,7 +10,7 @@ macro_rules! sign_in_steps {
         use $crate::store::error::is_unique_violation;
         use $crate::store::row::{decode_user, user_columns};
         use $crate::store::signin::{
-            FAILURES_END_WITHIN_MS, MOST_AHEAD_MS, PASSKEY, decode_invite, decode_passkey, failure_subject,
+            FAILURES_END_WITHIN_MS, MAX_AHEAD_MS, PASSKEY, decode_invite, decode_passkey, failure_subject,
         };
         use $crate::store::{
             AddressChange, Ceremony, Challenge, FailureRule, InviteRow, LinkPace, LoginStanding, NewInvite, NewPasskey,

@@ -14,7 +14,7 @@ use crate::store::{EntityKey, LEGACY_MISC};
 
 /// So many entities are taken to be absent in one batch, which the commit makes sure of. More are looked up before it, where
 /// nobody waits for the writer.
-const MOST_ABSENT: usize = 1000;
+const MAX_ABSENT: usize = 1000;
 
 /// How an operation fares.
 enum Verdict {
@@ -148,7 +148,7 @@ impl Draft<'_> {
             }
             // What an operation creates is hardly ever there already: the commit makes sure of it.
             let absent = self.sum.absent.len() + next.absent.len() + unknown.len();
-            if op.op_type != OpType::Create || self.facts.distrust_heads || absent > MOST_ABSENT {
+            if op.op_type != OpType::Create || self.facts.distrust_heads || absent > MAX_ABSENT {
                 self.needs.heads.extend(unknown);
                 return Verdict::Open;
             }
