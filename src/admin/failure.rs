@@ -17,7 +17,7 @@ use crate::store::StoreError;
 use crate::telemetry::LogError;
 use crate::top::TopError;
 use crate::upstream::export::{ExportError, Refusal};
-use crate::upstream::import::{DumpError, ImportError};
+use crate::upstream::import::ImportError;
 
 /// The exit code of a command that failed. Wrong arguments are 2, from the parser of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,8 +195,8 @@ impl CommandError for ImportError {
         match self {
             Self::Store(error) => error.exit(),
             Self::Source(_) => Exit::DatabaseUnavailable,
-            Self::Crashed | Self::Dump(DumpError::Work(_)) => Exit::Failed,
-            _ => Exit::Refused,
+            Self::Crashed | Self::Work(_) => Exit::Failed,
+            Self::Refused(_) => Exit::Refused,
         }
     }
 }

@@ -31,11 +31,13 @@ pub fn address(text: &str, application: &str) -> Option<(PgConnectOptions, Optio
 /// What kept it from connecting.
 pub async fn connect((options, schema): (PgConnectOptions, Option<String>)) -> sqlx::Result<PgConnection> {
     let mut connection = options.connect().await?;
-    // Times are in UTC, as the contract says. No plan may be cut short; waiting for a lock may.
+    // Times are in UTC, as the contract says, and texts of values as `pg_dump` writes them. No plan may be cut short;
+    // waiting for a lock may.
     sqlx::query(
         "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '10s', false), \
          set_config('idle_in_transaction_session_timeout', '0', false), set_config('jit', 'off', false), \
          set_config('TimeZone', 'UTC', false), \
+         set_config('DateStyle', 'ISO', false), set_config('bytea_output', 'hex', false), \
          set_config('search_path', COALESCE($1, current_setting('search_path')), false)",
     )
     .bind(schema.map(|name| format!("\"{}\"", name.replace('"', "\"\""))))
@@ -74,11 +76,11 @@ pub async fn columns(connection: &mut PgConnection) -> sqlx::Result<Vec<Found>> 
 
 /// What is to be done with the old server's database, in rights of PostgreSQL.
 #[derive(Clone, Copy, Debug)]
-pub struct Needed {
+pub struct Needed<'a> {
     /// Tables, those that are there, and what is done with them.
-    pub tables: &'static [(&'static str, &'static [&'static str])],
+    pub tables: &'a [(&'static str, &'a [&'static str])],
     /// What is done with the sequence that numbers accounts. Of rights in one text any will do.
-    pub numbers: &'static [&'static str],
+    pub numbers: &'a [&'static str],
     /// Whether there are temporary tables.
     pub temporary: bool,
 }
@@ -87,7 +89,7 @@ pub struct Needed {
 ///
 /// # Errors
 /// The database's.
-pub async fn missing_rights(connection: &mut PgConnection, needed: &Needed) -> sqlx::Result<Vec<String>> {
+pub async fn missing_rights(connection: &mut PgConnection, needed: &Needed<'_>) -> sqlx::Result<Vec<String>> {
     let rights = needed.tables.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
     let (tables, rights): (Vec<_>, Vec<_>) = rights.unzip();
     sqlx::query_scalar(

@@ -5,12 +5,12 @@ use sqlx::PgConnection;
 
 use super::{Options, Refusal};
 use crate::upstream::database::{self, Needed};
-use crate::upstream::schema::{COLUMNS, Column, Found, OURS, PASSKEYS, TABLES, column};
+use crate::upstream::schema::{Column, Found, OURS, PASSKEYS, TABLES, columns, find};
 
 /// Columns that must be allowed to hold nothing, and the migration since which they are.
 const NULLABLE: [(&str, &str, &str); 1] = [("users", "password_hash", PASSKEYS)];
 /// What is done there. The sequence is read and raised at the end, when everything else is written.
-const NEEDED: Needed = Needed {
+const NEEDED: Needed<'_> = Needed {
     tables: &[
         ("users", &["SELECT", "INSERT", "UPDATE"]),
         ("operations", &["SELECT", "INSERT", "DELETE"]),
@@ -23,7 +23,7 @@ const NEEDED: Needed = Needed {
     temporary: true,
 };
 /// For accounts that were deleted here.
-const NEEDED_TO_DELETE: Needed = Needed { tables: &[("users", &["DELETE"])], numbers: &[], temporary: false };
+const NEEDED_TO_DELETE: Needed<'_> = Needed { tables: &[("users", &["DELETE"])], numbers: &[], temporary: false };
 /// Nothing is put into it; rows are only deleted.
 const NEVER_FILLED: &str = "pending_passkey_registrations";
 
@@ -46,25 +46,24 @@ pub(super) async fn check(connection: &mut PgConnection, options: &Options) -> R
 }
 
 fn judge(found: &[Found]) -> Result<(), Refusal> {
-    let find = |table: &str, name: &str| found.iter().find(|known| known.table == table && known.name == name);
-    if find(OURS.0, OURS.1).is_some() {
+    if find(found, OURS.0, OURS.1).is_some() {
         return Err(Refusal::Ours);
     }
-    if find("users", "id").is_none() || find("operations", "id").is_none() {
+    if find(found, "users", "id").is_none() || find(found, "operations", "id").is_none() {
         return Err(Refusal::NotUpstream);
     }
-    let missing: Vec<_> = COLUMNS.iter().filter(|column| find(column.table, column.name).is_none()).collect();
+    let missing: Vec<_> = columns().filter(|column| find(found, column.table, column.name).is_none()).collect();
     if let Some(Column { since: migration, .. }) = missing.iter().max_by_key(|column| column.since) {
         let names = missing.iter().map(|column| format!("{}.{}", column.table, column.name)).collect::<Vec<_>>();
         return Err(Refusal::Older { missing: names.join(", "), migration });
     }
-    for Column { table, name, kind, .. } in COLUMNS {
-        let Some(known) = find(table, name).filter(|known| known.kind != *kind) else { continue };
+    for Column { table, name, kind, .. } in columns() {
+        let Some(known) = find(found, table, name).filter(|known| known.kind != kind) else { continue };
         let (column, found) = (format!("{table}.{name}"), known.kind.clone());
         return Err(Refusal::OtherType { column, found, expected: kind });
     }
     for (table, name, migration) in NULLABLE {
-        if find(table, name).is_some_and(|known| known.not_null) {
+        if find(found, table, name).is_some_and(|known| known.not_null) {
             let missing = format!("{table}.{name} without NOT NULL");
             return Err(Refusal::Older { missing, migration });
         }
@@ -75,7 +74,7 @@ fn judge(found: &[Found]) -> Result<(), Refusal> {
             && !known.has_default
             && TABLES.contains(&known.table.as_str())
             && known.table != NEVER_FILLED
-            && column(&known.table, &known.name).is_none()
+            && !columns().any(|column| column.table == known.table && column.name == known.name)
     });
     match newer {
         Some(known) => Err(Refusal::Newer { column: format!("{}.{}", known.table, known.name) }),
@@ -88,14 +87,14 @@ mod tests {
     use super::*;
 
     fn head() -> Vec<Found> {
-        let found = |column: &Column| Found {
+        let found = |column: Column| Found {
             table: column.table.to_owned(),
             name: column.name.to_owned(),
             kind: column.kind.to_owned(),
             not_null: false,
             has_default: false,
         };
-        COLUMNS.iter().map(found).collect()
+        columns().map(found).collect()
     }
 
     fn said(found: &[Found]) -> String {
