@@ -16,7 +16,7 @@ use crate::protocol::UserId;
 use crate::store::StoreError;
 use crate::telemetry::LogError;
 use crate::top::TopError;
-use crate::upstream::export::{ExportError, Refusal};
+use crate::upstream::export::ExportError;
 use crate::upstream::import::ImportError;
 
 /// The exit code of a command that failed. Wrong arguments are 2, from the parser of the command line.
@@ -177,16 +177,10 @@ impl CommandError for FileError {
 impl CommandError for ExportError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Refused(refusal) => refusal.exit(),
-            Self::Target(_) => Exit::DatabaseUnavailable,
+            Self::Refused(_) => Exit::Refused,
+            Self::Unreachable(_) | Self::Target(_) => Exit::DatabaseUnavailable,
             Self::Source(_) | Self::Corrupt(_) | Self::Crashed => Exit::Failed,
         }
-    }
-}
-
-impl CommandError for Refusal {
-    fn exit(&self) -> Exit {
-        if matches!(self, Self::Unreachable(_)) { Exit::DatabaseUnavailable } else { Exit::Refused }
     }
 }
 

@@ -71,27 +71,26 @@ async fn copy_out<'c, T: 'c>(
     Ok(rows.boxed())
 }
 
-/// An account's operations as taking it over gives them, by `server_seq`. To be taken to the end, or the connection can't
-/// be used any more.
+/// Operations as taking them over gives them, by `server_seq`. To be taken to the end, or the connection can't be used any
+/// more.
 async fn operations_of<'c>(
     connection: &'c mut PgConnection,
     columns: &[String],
-    user: i32,
+    condition: &str,
 ) -> sqlx::Result<BoxStream<'c, sqlx::Result<SourceOp>>> {
-    let rest = format!("operations WHERE user_id = {user} ORDER BY server_seq");
-    copy_out(connection, columns, &rest, rows::operation).await
+    copy_out(connection, columns, &format!("operations WHERE {condition} ORDER BY server_seq"), rows::operation).await
 }
 
 /// The same where the schema is the newest.
 ///
 /// # Errors
 /// The database's.
-pub async fn operations_at_head(
-    connection: &mut PgConnection,
-    user: i32,
-) -> sqlx::Result<BoxStream<'_, sqlx::Result<SourceOp>>> {
+pub async fn operations_at_head<'c>(
+    connection: &'c mut PgConnection,
+    condition: &str,
+) -> sqlx::Result<BoxStream<'c, sqlx::Result<SourceOp>>> {
     let columns: Vec<_> = columns_read("operations").map(|column| column.name.to_owned()).collect();
-    operations_of(connection, &columns, user).await
+    operations_of(connection, &columns, condition).await
 }
 
 /// How many operations an account has there, and the digest of them that taking it over would give. `None`: they can't all
@@ -102,7 +101,7 @@ pub async fn operations_at_head(
 pub async fn log_digest(connection: &mut PgConnection, user: i32) -> sqlx::Result<Option<(i64, String)>> {
     let mut digest = LogDigest::default();
     let mut is_whole = true;
-    let mut ops = operations_at_head(connection, user).await?;
+    let mut ops = operations_at_head(connection, &format!("user_id = {user}")).await?;
     while let Some(op) = ops.try_next().await? {
         match op {
             Ok(op) => digest.add(&op),
@@ -162,12 +161,13 @@ impl Source for LiveSource {
     }
 
     async fn snapshot(&mut self, user: UserId) -> Result<Option<Vec<u8>>, ImportError> {
-        let sql = "SELECT snapshot_data FROM user_sync_state WHERE user_id = $1 AND snapshot_data IS NOT NULL";
-        Ok(sqlx::query_scalar(sql).bind(number(user)?).fetch_optional(&mut self.connection).await?)
+        let sql = "SELECT snapshot_data FROM user_sync_state WHERE user_id = $1::int AND snapshot_data IS NOT NULL";
+        Ok(sqlx::query_scalar(sql).bind(user).fetch_optional(&mut self.connection).await?)
     }
 
     async fn operations(&mut self, user: UserId, to: &mpsc::Sender<Vec<SourceOp>>) -> Result<(), ImportError> {
-        let mut ops = operations_of(&mut self.connection, &self.columns, number(user)?).await?;
+        let condition = format!("user_id = {user}");
+        let mut ops = operations_of(&mut self.connection, &self.columns, &condition).await?;
         let mut batch = Batch::default();
         while let Some(op) = ops.try_next().await? {
             if let Some(full) = batch.add(op) {
@@ -178,10 +178,4 @@ impl Source for LiveSource {
         to.send(batch.rest()).await.ok();
         Ok(())
     }
-}
-
-/// The columns are integers; another type would keep indexes from being used.
-fn number(user: UserId) -> Result<i32, ImportError> {
-    let number = i32::try_from(user);
-    number.map_err(|_| ImportError::Refused(format!("the source is not the old server's database: account {user}")))
 }
