@@ -2,7 +2,7 @@
 //! stays the same.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Read as _, Write as _};
+use std::io::{BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::BackupError;
-use super::check::Counted;
+use super::cursor::Source as _;
+use super::error::BackupError;
 use super::format::{Header, MAGIC};
-use super::reader::{Next, Reader};
+use super::reader::Reader;
 use super::writer::Writer;
 use crate::store::Store;
 use crate::store::backup::{Batch, LoadOutcome, NUMBERED, Piece, Snapshot, schema_version};
@@ -161,22 +161,10 @@ pub async fn write(store: Arc<dyn Store>, path: &Path, progress: Arc<Progress>) 
 fn write_file(
     path: &Path,
     source: &str,
-    from: mpsc::Receiver<Piece>,
+    mut from: mpsc::Receiver<Piece>,
     progress: &Progress,
 ) -> Result<Draft, BackupError> {
     let partial = Partial::create(path)?;
-    let (header, rows) = write_pieces(&partial.file, source, from, progress)?;
-    partial.file.sync_all()?;
-    let bytes = partial.file.metadata()?.len();
-    Ok(Draft { written: Written { header, rows, bytes }, partial, target: path.to_owned() })
-}
-
-fn write_pieces(
-    file: &File,
-    source: &str,
-    mut from: mpsc::Receiver<Piece>,
-    progress: &Progress,
-) -> Result<(Header, u64), BackupError> {
     let Some(Piece::Begin(snapshot)) = from.blocking_recv() else { return Err(BackupError::Crashed) };
     progress.of_about.store(snapshot.approximate_rows, Ordering::Relaxed);
     let header = Header {
@@ -186,7 +174,7 @@ fn write_pieces(
         taken_at: snapshot.taken_at_ms,
         numbers: NUMBERED.iter().map(|&table| table.to_owned()).zip(snapshot.numbers).collect(),
     };
-    let mut writer = Writer::new(BufWriter::new(file), &header)?;
+    let mut writer = Writer::new(BufWriter::new(&partial.file), &header)?;
     let mut rows = 0;
     let mut next = from.blocking_recv();
     while let Some(Piece::Table(table, columns)) = next {
@@ -207,7 +195,9 @@ fn write_pieces(
     }
     let Some(Piece::End) = next else { return Err(BackupError::Crashed) };
     writer.finish()?.flush()?;
-    Ok((header, rows))
+    partial.file.sync_all()?;
+    let bytes = partial.file.metadata()?.len();
+    Ok(Draft { written: Written { header, rows, bytes }, partial, target: path.to_owned() })
 }
 
 /// A file that is not complete: gone unless it gets its name.
@@ -272,44 +262,32 @@ pub async fn restore(
     let path = path.to_owned();
     let reading = tokio::task::spawn_blocking(move || read_pieces(&path, &to, &progress));
     let (loaded, read) = tokio::join!(loading, reading);
-    read.map_err(|_| BackupError::Crashed)??;
-    match loaded.map_err(|_| BackupError::Crashed)?? {
-        LoadOutcome::Loaded => Ok(()),
-        LoadOutcome::NotEmpty { accounts } => Err(BackupError::NotEmpty(accounts)),
-        LoadOutcome::InUse => Err(BackupError::InUse),
-        LoadOutcome::Abandoned => Err(BackupError::Crashed),
+    let outcome = loaded.map_err(|_| BackupError::Crashed)??;
+    match outcome {
+        LoadOutcome::NotEmpty { accounts } => return Err(BackupError::NotEmpty(accounts)),
+        LoadOutcome::InUse => return Err(BackupError::InUse),
+        // Why the stream ended early is known to whoever read the file.
+        LoadOutcome::Loaded | LoadOutcome::Abandoned => read.map_err(|_| BackupError::Crashed)??,
     }
+    if outcome == LoadOutcome::Loaded { Ok(()) } else { Err(BackupError::Crashed) }
 }
 
 /// Hands over what is in a file. If nobody takes any more, the other side knows why.
 fn read_pieces(path: &Path, to: &mpsc::Sender<Piece>, progress: &AtomicU64) -> Result<(), BackupError> {
-    let mut reader = Reader::open(BufReader::new(Counted { source: File::open(path)?, progress }))?;
-    let header = reader.header();
+    let send = |piece| to.blocking_send(piece).map_err(|_| BackupError::Crashed);
+    let mut reader = Reader::open(path, progress)?;
+    let header = &reader.header;
     let number = |table: &&str| header.numbers.iter().find(|(name, _)| name == table).map_or(0, |(_, number)| *number);
     let numbers = NUMBERED.iter().map(number).collect();
-    let begin = Snapshot { taken_at_ms: header.taken_at, numbers, approximate_rows: 0 };
-    if to.blocking_send(Piece::Begin(begin)).is_err() {
-        return Ok(());
-    }
-    loop {
-        let mut section = match reader.next()? {
-            Next::End => break,
-            Next::Section(section) => *section,
-        };
-        if to.blocking_send(Piece::Table(section.table, section.columns.clone())).is_err() {
-            return Ok(());
-        }
+    send(Piece::Begin(Snapshot { taken_at_ms: header.taken_at, numbers, approximate_rows: 0 }))?;
+    while let Some(mut section) = reader.next()? {
+        send(Piece::Table(section.table, section.columns.clone()))?;
         let mut batch = Batch::default();
         while let Some(row) = section.row()? {
-            if batch.add(row).is_some_and(|full| to.blocking_send(full).is_err()) {
-                return Ok(());
-            }
+            batch.add(row).map_or(Ok(()), send)?;
         }
-        if batch.rest().is_some_and(|rest| to.blocking_send(rest).is_err()) {
-            return Ok(());
-        }
+        batch.rest().map_or(Ok(()), send)?;
         reader = section.finish()?;
     }
-    to.blocking_send(Piece::End).ok();
-    Ok(())
+    send(Piece::End)
 }

@@ -74,23 +74,18 @@ pub async fn columns(connection: &mut PgConnection) -> sqlx::Result<Vec<Found>> 
     found.collect()
 }
 
-/// What is to be done with the old server's database, in rights of PostgreSQL.
-#[derive(Clone, Copy, Debug)]
-pub struct Needed<'a> {
-    /// Tables, those that are there, and what is done with them.
-    pub tables: &'a [(&'static str, &'a [&'static str])],
-    /// What is done with the sequence that numbers accounts. Of rights in one text any will do.
-    pub numbers: &'a [&'static str],
-    /// Whether there are temporary tables.
-    pub temporary: bool,
-}
-
-/// The statements that give the session's role the rights which it lacks.
+/// The statements that give the session's role the rights which it lacks: `tables`, those that are there, with what is done
+/// with them, and what is done with the sequence that numbers accounts. Of rights in one text any will do.
 ///
 /// # Errors
 /// The database's.
-pub async fn missing_rights(connection: &mut PgConnection, needed: &Needed<'_>) -> sqlx::Result<Vec<String>> {
-    let rights = needed.tables.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
+pub async fn missing_rights(
+    connection: &mut PgConnection,
+    tables: &[(&str, &[&str])],
+    numbers: &[&str],
+    has_temporary_tables: bool,
+) -> sqlx::Result<Vec<String>> {
+    let rights = tables.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
     let (tables, rights): (Vec<_>, Vec<_>) = rights.unzip();
     sqlx::query_scalar(
         "SELECT format('GRANT %s ON TABLE %s TO %I', string_agg(r, ', '), c, current_user) \
@@ -105,8 +100,8 @@ pub async fn missing_rights(connection: &mut PgConnection, needed: &Needed<'_>) 
     )
     .bind(tables)
     .bind(rights)
-    .bind(needed.numbers.to_vec())
-    .bind(needed.temporary)
+    .bind(numbers.to_vec())
+    .bind(has_temporary_tables)
     .fetch_all(connection)
     .await
 }
@@ -138,22 +133,5 @@ pub async fn others(connection: &mut PgConnection, application: &str) -> sqlx::R
         tokio::time::sleep(LOOK_EVERY).await;
         // Within a transaction the answer would stay the same.
         sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut *connection).await?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_as_operators_have_them() {
-        for wrong in ["", "old", "mysql://h/d", "postgres://h", "postgres://h/"] {
-            assert!(address(wrong, "x").is_none(), "{wrong}");
-        }
-        let text = "postgresql://u:p@h:5433/d?connection_limit=60&pool_timeout=10&schema=old&sslmode=disable&application_name=x";
-        let (options, schema) = address(text, "by this name").expect("an address");
-        assert_eq!((options.get_host(), options.get_port(), options.get_database()), ("h", 5433, Some("d")));
-        assert_eq!(options.get_application_name(), Some("by this name"));
-        assert_eq!(schema.as_deref(), Some("old"));
     }
 }

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use sha2::{Digest as _, Sha256};
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection};
 
 use super::error::{Stop, WENT_ON, small};
 use super::operations;
@@ -246,28 +245,21 @@ async fn passkeys(tx: &mut PgConnection, id: i32, counts: &mut Rows) -> Result<b
     Ok(ours > 0)
 }
 
-/// The old server's one-time tokens: the column and the one with its time.
-const TOKENS: [&str; 4] = ["verification_token", "reset_password_token", "passkey_recovery_token", "login_token"];
-
 /// Makes links of the old server void that have been used here or replaced by others. Ours can't be written there: the
-/// tokens in them are not stored, only their hashes. Returns whether there was one; those that stay good are
-/// not lost.
+/// tokens in them are not stored, only their hashes. Returns whether there was one; those that stay good are not lost.
 async fn links(tx: &mut PgConnection, id: i32, lost: &mut u64) -> Result<bool, Stop> {
-    let row = sqlx::query(
-        "SELECT verification_token, reset_password_token, passkey_recovery_token, login_token FROM users WHERE id = $1",
+    let tokens: Vec<(String, bool)> = sqlx::query_as(
+        "SELECT t.name, EXISTS (SELECT FROM pg_temp.our_links s \
+         WHERE s.user_id = $1 AND s.token_hash = sha256(convert_to(t.token, 'UTF8'))) \
+         FROM users u, LATERAL (VALUES ('verification_token', verification_token), \
+         ('reset_password_token', reset_password_token), ('passkey_recovery_token', passkey_recovery_token), \
+         ('login_token', login_token)) AS t(name, token) WHERE u.id = $1 AND t.token IS NOT NULL",
     )
     .bind(id)
-    .fetch_one(&mut *tx)
+    .fetch_all(&mut *tx)
     .await?;
     let mut changed = false;
-    for (at, column) in TOKENS.into_iter().enumerate() {
-        let Some(token): Option<String> = row.try_get(at)? else { continue };
-        let is_good: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_temp.our_links WHERE user_id = $1 AND token_hash = $2)")
-                .bind(id)
-                .bind(&Sha256::digest(&token)[..])
-                .fetch_one(&mut *tx)
-                .await?;
+    for (column, is_good) in tokens {
         if is_good {
             *lost = lost.saturating_sub(1);
             continue;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc;
 
 use super::error::ExportError;
-use crate::backup::{Checked, Cursor};
+use crate::backup::{Checked, Rows};
 use crate::protocol::{Seq, StoredOp, UserId};
 use crate::store::backup::{Fields, Value, operation, operations_of_segment};
 
@@ -211,8 +211,8 @@ fn accounts(checked: &Checked, path: &Path, to: &mpsc::Sender<Reading>) -> Resul
 /// The next operations of an account, which are those of a segment or one by itself, in their order. `None`: there are no
 /// more.
 fn next_operations(
-    segments: &mut Cursor,
-    rows: &mut Cursor,
+    segments: &mut Rows,
+    rows: &mut Rows,
     id: UserId,
     pruned_seq: Seq,
     last_seq: Seq,
@@ -261,7 +261,7 @@ fn user(fields: Fields<'_>) -> Result<Account, ExportError> {
 }
 
 /// Leaves out rows without account; there are none in a backup that is in order.
-fn skip_to(rows: &mut Cursor, id: UserId) -> Result<(), ExportError> {
+fn skip_to(rows: &mut Rows, id: UserId) -> Result<(), ExportError> {
     while rows.user().is_some_and(|user| user < id) {
         rows.take_any()?;
     }

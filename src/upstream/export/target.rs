@@ -6,28 +6,22 @@ use tokio::time::Instant;
 
 use super::error::ExportError;
 use super::options::Options;
-use crate::upstream::database::{self, LEAVING, LOOK_EVERY, Needed};
+use crate::upstream::database::{self, LEAVING, LOOK_EVERY};
 use crate::upstream::schema::{Found, OURS, PASSKEYS, TABLES, columns, find};
 
 /// By this name the target knows our session.
 const APPLICATION: &str = "supersync-export";
 /// Whoever holds this lock of the target exports into it.
 const LOCK: i64 = 0x7375_7065_7262_6b31;
-/// What is done there. The sequence is read and raised at the end, when everything else is written.
-const NEEDED: Needed<'_> = Needed {
-    tables: &[
-        ("users", &["SELECT", "INSERT", "UPDATE"]),
-        ("operations", &["SELECT", "INSERT", "DELETE"]),
-        ("user_sync_state", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-        ("sync_devices", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-        ("passkeys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-        (NEVER_FILLED, &["SELECT", "DELETE"]),
-    ],
-    numbers: &["USAGE, SELECT", "UPDATE"],
-    temporary: true,
-};
-/// For accounts that were deleted here.
-const NEEDED_TO_DELETE: Needed<'_> = Needed { tables: &[("users", &["DELETE"])], numbers: &[], temporary: false };
+/// What is done with its tables.
+const DONE: [(&str, &[&str]); 6] = [
+    ("users", &["SELECT", "INSERT", "UPDATE"]),
+    ("operations", &["SELECT", "INSERT", "DELETE"]),
+    ("user_sync_state", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("sync_devices", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("passkeys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    (NEVER_FILLED, &["SELECT", "DELETE"]),
+];
 /// Nothing is put into it; rows are only deleted.
 const NEVER_FILLED: &str = "pending_passkey_registrations";
 
@@ -52,9 +46,11 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<PgConnection, E
         let what = "the target has no sequence users_id_seq, from which the old server numbers its accounts";
         return refused(what.to_owned());
     }
-    let mut lacking = database::missing_rights(&mut connection, &NEEDED).await?;
+    // The sequence is read and raised at the end, when everything else is written.
+    let mut lacking = database::missing_rights(&mut connection, &DONE, &["USAGE, SELECT", "UPDATE"], true).await?;
     if options.delete_missing {
-        lacking.extend(database::missing_rights(&mut connection, &NEEDED_TO_DELETE).await?);
+        let users: (_, &[_]) = ("users", &["DELETE"]);
+        lacking.extend(database::missing_rights(&mut connection, &[users], &[], false).await?);
     }
     if !lacking.is_empty() {
         return refused(format!("the role of --to lacks rights in the target: {}", lacking.join("; ")));

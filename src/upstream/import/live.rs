@@ -15,7 +15,7 @@ use super::shape;
 use super::source::{Batch, Source};
 use crate::protocol::UserId;
 use crate::upstream::copy_text::{Malformed, Row};
-use crate::upstream::database::{self, Needed};
+use crate::upstream::database;
 use crate::upstream::schema::{TABLES, columns_read, find};
 
 /// By this name the source knows our session.
@@ -123,12 +123,8 @@ impl Source for LiveSource {
         sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await?;
         let found = database::columns(connection).await?;
         let mut tables = Tables { missing: shape::missing(&found)?, ..Tables::default() };
-        let needed = Needed {
-            tables: &TABLES.map(|table| (table, &["SELECT"][..])),
-            numbers: &["USAGE, SELECT"],
-            temporary: false,
-        };
-        let lacking = database::missing_rights(connection, &needed).await?;
+        let needed = TABLES.map(|table| (table, &["SELECT"][..]));
+        let lacking = database::missing_rights(connection, &needed, &["USAGE, SELECT"], false).await?;
         if !lacking.is_empty() {
             let lacking = lacking.join("; ");
             return Err(ImportError::Refused(format!("the role of --from lacks rights in the source: {lacking}")));

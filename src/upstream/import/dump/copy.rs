@@ -46,13 +46,9 @@ pub struct Copies<R> {
 impl<R: BufRead> Copies<R> {
     /// Of what is not compressed any more.
     pub fn new(from: R) -> Self {
-        Self::with_limit(from, MAX_LINE)
-    }
-
-    fn with_limit(from: R, limit: usize) -> Self {
         Self {
             from,
-            limit,
+            limit: MAX_LINE,
             buffer: Vec::new(),
             line: 0,
             is_whole: false,
@@ -159,17 +155,14 @@ fn header(text: &[u8], line: u64) -> Result<Option<Header>, ImportError> {
     rest = rest.trim_start().strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).ok_or_else(wrong)?;
     let mut columns: Vec<String> = Vec::new();
     while !rest.is_empty() {
+        if !columns.is_empty() {
+            rest = rest.strip_prefix(", ").ok_or_else(wrong)?;
+        }
         let column = name(&mut rest).ok_or_else(wrong)?;
         if columns.len() == MAX_COLUMNS || columns.contains(&column) {
             return Err(wrong());
         }
         columns.push(column);
-        rest = match rest.strip_prefix(", ") {
-            Some("") => return Err(wrong()),
-            Some(rest) => rest,
-            None if rest.is_empty() => "",
-            None => return Err(wrong()),
-        };
     }
     Ok(Some(Header { table, columns, line }))
 }
@@ -239,7 +232,7 @@ mod tests {
     const END: &str = "--\n-- PostgreSQL database dump complete\n--\n";
 
     fn all(text: &str) -> Result<Vec<(Header, Vec<String>)>, ImportError> {
-        let mut copies = Copies::with_limit(text.as_bytes(), 100);
+        let mut copies = Copies { limit: 100, ..Copies::new(text.as_bytes()) };
         let mut tables = Vec::new();
         while let Some(header) = copies.next_table()? {
             let mut rows = Vec::new();
@@ -303,18 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_nobody_wants_are_passed_over() {
-        let text =
-            format!("COPY a (x) FROM stdin;\nCOPY c (x) FROM stdin;\n\\.\nCOPY b (x) FROM stdin;\n1\n\\.\n{END}");
-        let mut copies = Copies::new(text.as_bytes());
-        assert_eq!(copies.next_table().unwrap().unwrap().table, "a");
-        assert_eq!(copies.next_table().unwrap().unwrap().table, "b");
-        assert_eq!(copies.next_table().unwrap(), None);
-        assert!(copies.next_row().unwrap().is_none());
-    }
-
-    #[test]
-    fn the_last_number_is_that_of_the_accounts() {
+    fn rows_that_nobody_wants_are_passed_over_and_the_last_number_is_that_of_the_accounts() {
         for (line, number) in [
             ("SELECT pg_catalog.setval('public.users_id_seq', 41, true);", Some(41)),
             ("SELECT pg_catalog.setval('\"Old\".users_id_seq', 2147483001, true);", Some(2_147_483_001)),
@@ -322,9 +304,14 @@ mod tests {
             ("SELECT pg_catalog.setval('public.other_seq', 41, true);", None),
             ("SELECT pg_catalog.setval('public.users_id_seq', many, true);", None),
         ] {
-            let text = format!("{line}\n{END}");
+            let text = format!(
+                "COPY a (x) FROM stdin;\nCOPY c (x) FROM stdin;\n\\.\nCOPY b (x) FROM stdin;\n1\n\\.\n{line}\n{END}"
+            );
             let mut copies = Copies::new(text.as_bytes());
+            assert_eq!(copies.next_table().unwrap().unwrap().table, "a");
+            assert_eq!(copies.next_table().unwrap().unwrap().table, "b");
             assert_eq!(copies.next_table().unwrap(), None);
+            assert!(copies.next_row().unwrap().is_none());
             assert_eq!(copies.last_number(), number, "{line}");
         }
     }

@@ -49,7 +49,6 @@ pub struct Dump {
 /// A dump that has been read. Its tables are handed over, so once; operations as often as one likes.
 #[derive(Debug)]
 pub struct DumpSource {
-    found: Vec<Found>,
     tables: Tables,
     /// Columns of the operations.
     columns: Arc<[String]>,
@@ -140,9 +139,10 @@ fn contents(from: impl BufRead, folder: &Path) -> Result<DumpSource, ImportError
             operations = columns;
         }
     }
+    tables.missing = shape::missing(&found)?;
     tables.logs = spool.finish()?;
     tables.finish(copies.last_number());
-    Ok(DumpSource { found, tables, columns: operations.into(), spool: Arc::new(spool) })
+    Ok(DumpSource { tables, columns: operations.into(), spool: Arc::new(spool) })
 }
 
 /// A column. That its values are of the type that was expected shows when they are read.
@@ -160,7 +160,7 @@ impl Source for DumpSource {
     }
 
     async fn open(&mut self) -> Result<Tables, ImportError> {
-        Ok(Tables { missing: shape::missing(&self.found)?, ..std::mem::take(&mut self.tables) })
+        Ok(std::mem::take(&mut self.tables))
     }
 
     async fn snapshot(&mut self, user: UserId) -> Result<Option<Vec<u8>>, ImportError> {
