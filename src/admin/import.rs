@@ -1,6 +1,6 @@
 //! `supersync import`: the old server's database, into this server's.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Seek as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -128,8 +128,11 @@ impl From {
             config.data_dir.clone()
         };
         let bar = progress::bar(usize::try_from(dump.length >> 20).unwrap_or(usize::MAX), "MiB of the dump");
-        let read = Arc::clone(&dump.read);
-        let source = progress::watch(dump.read(folder), || bar.set_position(read.load(Ordering::Relaxed) >> 20)).await;
+        let place = Arc::clone(&dump.place);
+        // A pipe has no places.
+        let source =
+            progress::watch(dump.read(folder), || bar.set_position((&*place).stream_position().unwrap_or(0) >> 20))
+                .await;
         bar.finish_and_clear();
         Ok(Box::new(source?))
     }

@@ -3,12 +3,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::cursor::Source as _;
@@ -118,7 +118,7 @@ pub fn abandoned(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         // What can't be read is somebody else's, or has just got its name.
-        if is_unfinished(&path) && is_unlocked(&path).unwrap_or(false) && may_replace(&path).unwrap_or(false) {
+        if is_unfinished(&path) && is_unlocked(&path) && may_replace(&path).unwrap_or(false) {
             found.push(path);
         }
     }
@@ -134,12 +134,8 @@ fn is_unfinished(path: &Path) -> bool {
 }
 
 /// Whether no program writes it or reads it as its own.
-fn is_unlocked(path: &Path) -> std::io::Result<bool> {
-    match flock(File::open(path)?, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+fn is_unlocked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockShared).is_ok())
 }
 
 /// Writes a backup: under another name in the same folder, readable by its owner only, until [`Draft::finish`].
@@ -213,11 +209,8 @@ impl Partial {
         let mut name = target.as_os_str().to_owned();
         name.push(format!(".{}{PARTIAL}", std::process::id()));
         let path = PathBuf::from(name);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let partial = Self { file: options.open(&path)?, path, is_renamed: false };
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let partial = Self { file, path, is_renamed: false };
         // As long as the lock is held nobody takes it for abandoned ([`abandoned`]). Where there are no locks nobody does.
         if let Err(error) = flock(&partial.file, FlockOperation::NonBlockingLockExclusive) {
             tracing::debug!(%error, "the unfinished backup can't be locked");

@@ -11,7 +11,7 @@ pub(super) const MAGIC: &[u8; 8] = b"\x89SSB\r\n\x1a\n";
 pub(super) const VERSION: u16 = 1;
 /// Bytes of a frame's body at most.
 pub(super) const MAX_FRAME: usize = 1 << 20;
-/// Compressed bytes are cut into frames of this size.
+/// Compressed bytes are cut into frames of about this size, and never more.
 pub(super) const FRAME: usize = 256 << 10;
 /// Bytes of a record at most: the largest that a database can hold is a few tens of millions.
 pub(super) const MAX_RECORD: usize = 256 << 20;

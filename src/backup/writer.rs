@@ -1,6 +1,6 @@
 //! Writes a backup from a stream of rows.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::Xxh3;
@@ -21,7 +21,7 @@ pub(super) struct Writer<W: Write> {
 
 /// A section in the making.
 pub(super) struct Section<W: Write> {
-    encoder: zstd::stream::write::Encoder<'static, Pieces<W>>,
+    encoder: zstd::stream::write::Encoder<'static, BufWriter<DataFrames<W>>>,
     columns: Vec<&'static Column>,
     hash: Xxh3,
     rows: u64,
@@ -44,8 +44,8 @@ impl<W: Write> Writer<W> {
         let head = SectionHead { table: table.name.to_owned(), columns: described };
         self.frame(tag::SECTION, &json(&head)?)?;
         self.sections += 1;
-        let pieces = Pieces { writer: self, pending: Vec::with_capacity(FRAME) };
-        let mut encoder = zstd::stream::write::Encoder::new(pieces, LEVEL)?;
+        let frames = BufWriter::with_capacity(FRAME, DataFrames(self));
+        let mut encoder = zstd::stream::write::Encoder::new(frames, LEVEL)?;
         encoder.window_log(WINDOW_LOG)?;
         Ok(Section { encoder, columns, hash: Xxh3::new(), rows: 0, bytes: 0 })
     }
@@ -86,11 +86,10 @@ impl<W: Write> Section<W> {
 
     /// Ends the section.
     pub(super) fn finish(self) -> Result<Writer<W>, BackupError> {
-        let mut pieces = self.encoder.finish()?;
-        pieces.cut()?;
+        let mut writer = self.encoder.finish()?.into_inner().map_err(IntoInnerError::into_error)?.0;
         let end = SectionEnd { rows: self.rows, bytes: self.bytes, hash: self.hash.digest128() };
-        pieces.writer.frame(tag::SECTION_END, &end.encode())?;
-        Ok(pieces.writer)
+        writer.frame(tag::SECTION_END, &end.encode())?;
+        Ok(writer)
     }
 }
 
@@ -98,33 +97,16 @@ fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, BackupError> {
     serde_json::to_vec(value).map_err(|error| io::Error::from(error).into())
 }
 
-/// Cuts what is compressed into frames.
-struct Pieces<W: Write> {
-    writer: Writer<W>,
-    pending: Vec<u8>,
-}
+/// What is compressed, as frames. The buffer before it decides how large they are.
+struct DataFrames<W: Write>(Writer<W>);
 
-impl<W: Write> Pieces<W> {
-    fn cut(&mut self) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            self.writer.frame(tag::DATA, &self.pending)?;
-            self.pending.clear();
-        }
-        Ok(())
-    }
-}
-
-impl<W: Write> Write for Pieces<W> {
+impl<W: Write> Write for DataFrames<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let now = bytes.len().min(FRAME - self.pending.len());
-        self.pending.extend_from_slice(&bytes[..now]);
-        if self.pending.len() == FRAME {
-            self.cut()?;
-        }
-        Ok(now)
+        let piece = &bytes[..bytes.len().min(FRAME)];
+        self.0.frame(tag::DATA, piece)?;
+        Ok(piece.len())
     }
 
-    /// Frames are cut when they are full.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

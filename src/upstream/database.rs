@@ -4,8 +4,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Row as _};
 use tokio::time::Instant;
 
 use super::schema::{Found, TABLES};
@@ -52,7 +52,7 @@ pub async fn connect((options, schema): (PgConnectOptions, Option<String>)) -> s
 /// # Errors
 /// The database's.
 pub async fn columns(connection: &mut PgConnection) -> sqlx::Result<Vec<Found>> {
-    let rows = sqlx::query(
+    let rows: Vec<(String, String, String, bool, bool)> = sqlx::query_as(
         "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
          a.atthasdef OR a.attidentity <> '' \
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
@@ -62,16 +62,8 @@ pub async fn columns(connection: &mut PgConnection) -> sqlx::Result<Vec<Found>> 
     .bind(TABLES.map(str::to_owned).to_vec())
     .fetch_all(connection)
     .await?;
-    let found = rows.iter().map(|row| {
-        Ok(Found {
-            table: row.try_get(0)?,
-            name: row.try_get(1)?,
-            kind: row.try_get(2)?,
-            not_null: row.try_get(3)?,
-            has_default: row.try_get(4)?,
-        })
-    });
-    found.collect()
+    let found = |(table, name, kind, not_null, has_default)| Found { table, name, kind, not_null, has_default };
+    Ok(rows.into_iter().map(found).collect())
 }
 
 /// The statements that give the session's role the rights which it lacks: `tables`, those that are there, with what is done
@@ -114,7 +106,7 @@ pub async fn others(connection: &mut PgConnection, application: &str) -> sqlx::R
     let until = Instant::now() + LEAVING;
     loop {
         // Without the right to see more, what others do is hidden, but not that they are there.
-        let rows = sqlx::query(
+        let rows: Vec<(String, i64)> = sqlx::query_as(
             "SELECT COALESCE(NULLIF(application_name, ''), 'a program without a name'), count(*) FROM pg_stat_activity \
              WHERE datname = current_database() AND pid <> pg_backend_pid() \
              AND application_name IS DISTINCT FROM $1 \
@@ -124,11 +116,8 @@ pub async fn others(connection: &mut PgConnection, application: &str) -> sqlx::R
         .fetch_all(&mut *connection)
         .await?;
         if rows.is_empty() || Instant::now() >= until {
-            let named = rows
-                .iter()
-                .map(|row| Ok(format!("{} ({})", row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?)))
-                .collect::<sqlx::Result<Vec<_>>>()?;
-            return Ok(named.join(", "));
+            let named = rows.iter().map(|(name, count)| format!("{name} ({count})"));
+            return Ok(named.collect::<Vec<_>>().join(", "));
         }
         tokio::time::sleep(LOOK_EVERY).await;
         // Within a transaction the answer would stay the same.

@@ -141,20 +141,16 @@ async fn user(
             return Err(format!("in the target its address belongs to account {holder}{remedy}").into());
         }
     }
-    let is_new = theirs.is_none();
-    let statement = if is_new {
-        "INSERT INTO users (id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, \
+    // Of an account that is there the time of its creation is the same.
+    let written = sqlx::query(
+        "INSERT INTO users AS u (id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, \
          terms_accepted_at, storage_quota_bytes, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, TIMESTAMP 'epoch' + $10 * INTERVAL '1 millisecond')"
-    } else {
-        // The last one is only there to have as many.
-        "UPDATE users SET email = $2, password_hash = $3, is_verified = $4, token_version = $5, \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, TIMESTAMP 'epoch' + $10 * INTERVAL '1 millisecond') \
+         ON CONFLICT (id) DO UPDATE SET email = $2, password_hash = $3, is_verified = $4, token_version = $5, \
          failed_login_attempts = $6, locked_until = $7, terms_accepted_at = $8, storage_quota_bytes = $9 \
-         WHERE id = $1 AND $10::int8 IS NOT NULL AND (email, password_hash, is_verified, token_version, \
-         failed_login_attempts, locked_until, terms_accepted_at, storage_quota_bytes) \
-         IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9)"
-    };
-    let written = sqlx::query(statement)
+         WHERE (u.email, u.password_hash, u.is_verified, u.token_version, u.failed_login_attempts, u.locked_until, \
+         u.terms_accepted_at, u.storage_quota_bytes) IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9)",
+    )
         .bind(id)
         .bind(&account.email)
         .bind(password)
@@ -167,10 +163,10 @@ async fn user(
         .bind(account.created_at)
         .execute(tx)
         .await?;
-    Ok(match (is_new, written.rows_affected()) {
-        (true, _) => Fate::Added,
-        (false, 0) => Fate::Unchanged,
-        (false, _) => Fate::Changed,
+    Ok(match written.rows_affected() {
+        _ if theirs.is_none() => Fate::Added,
+        0 => Fate::Unchanged,
+        _ => Fate::Changed,
     })
 }
 

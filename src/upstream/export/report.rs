@@ -110,7 +110,7 @@ pub struct Missing {
 }
 
 /// An account that only the target has.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MissingAccount {
     /// Its number.
@@ -120,7 +120,7 @@ pub struct MissingAccount {
 }
 
 /// An account that was left as it was.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedAccount {
     /// Its number.
@@ -130,18 +130,12 @@ pub struct FailedAccount {
 }
 
 /// The first of a kind, and how many there are.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Named<T> {
     /// How many.
     pub count: u64,
     /// The first ones.
     pub first: Vec<T>,
-}
-
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Self { count: 0, first: Vec::new() }
-    }
 }
 
 impl<T> Named<T> {

@@ -2,7 +2,7 @@
 //!
 //! Addresses and passkeys are unique among all accounts there, so that what one account may have depends on the others.
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::error::ExportError;
 use super::options::Options;
@@ -91,7 +91,7 @@ pub(super) async fn missing(
     let (mut missing, mut changed) = (Missing::default(), Vec::new());
     let mut after = 0;
     loop {
-        let rows = sqlx::query(
+        let rows: Vec<(i32, i64)> = sqlx::query_as(
             "SELECT u.id, (SELECT count(*) FROM operations o WHERE o.user_id = u.id) FROM users u WHERE u.id > $1 \
              AND NOT EXISTS (SELECT FROM pg_temp.our_users s WHERE s.id = u.id) ORDER BY u.id LIMIT $2",
         )
@@ -100,8 +100,7 @@ pub(super) async fn missing(
         .fetch_all(&mut *connection)
         .await?;
         let mut deleted_here = Vec::new();
-        for row in &rows {
-            let (id, operations): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
+        for &(id, operations) in &rows {
             after = id;
             let account = MissingAccount { account: id.into(), operations };
             let then = taken.map(|taken| taken.get(&i64::from(id)));

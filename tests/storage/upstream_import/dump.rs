@@ -1,10 +1,9 @@
 //! From a file that `pg_dump` made, instead of the database itself: what is refused, and that the same arrives.
 
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -243,9 +242,9 @@ async fn every_value_is_what_the_database_says() {
         let file = folder.path().join("dump.sql");
         dump(&old.url(), &file, &[]);
         let dump = Dump::open(&file).expect("it opens");
-        let (length, read) = (dump.length, Arc::clone(&dump.read));
+        let (length, place) = (dump.length, Arc::clone(&dump.place));
         let mut dumped = dump.read(folder.path().to_owned()).await.expect("it reads");
-        assert_eq!(read.load(Ordering::Relaxed), length);
+        assert_eq!((&*place).stream_position().expect("a place"), length);
         let url = format!("{}?schema=Old%20%22Data", old.url());
         let mut live = LiveSource::connect(&url).await.expect("it connects");
         let tables = live.open().await.expect("tables");

@@ -8,10 +8,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use flate2::bufread::MultiGzDecoder;
@@ -42,8 +41,8 @@ pub struct Dump {
     from: Box<dyn BufRead + Send>,
     /// The file's length in bytes, as far as is known.
     pub length: u64,
-    /// How many of them have been read.
-    pub read: Arc<AtomicU64>,
+    /// The file again, at the same place: how far it has been read.
+    pub place: Arc<File>,
 }
 
 /// A dump that has been read. Its tables are handed over, so once; operations as often as one likes.
@@ -67,8 +66,8 @@ impl Dump {
         if about.is_dir() {
             return Err(copy::archive('d', "FOLDER").into());
         }
-        let read = Arc::new(AtomicU64::new(0));
-        let mut from = BufReader::with_capacity(BUFFER, Counted { file, read: Arc::clone(&read) });
+        let place = Arc::new(file.try_clone().map_err(unreadable)?);
+        let mut from = BufReader::with_capacity(BUFFER, file);
         let is_packed = from.fill_buf().map_err(unreadable)?.starts_with(&GZIP);
         let mut from: Box<dyn BufRead + Send> = if is_packed {
             Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(from)))
@@ -76,7 +75,7 @@ impl Dump {
             Box::new(from)
         };
         copy::refuse_archives(from.fill_buf().map_err(unreadable)?)?;
-        Ok(Self { from, length: about.len(), read })
+        Ok(Self { from, length: about.len(), place })
     }
 
     /// Reads it to its end, on a thread that may wait. Operations go to a file without name in `folder`.
@@ -86,20 +85,6 @@ impl Dump {
     pub async fn read(self, folder: PathBuf) -> Result<DumpSource, ImportError> {
         let work = move || contents(self.from, &folder);
         tokio::task::spawn_blocking(work).await.map_err(|_| ImportError::Crashed)?
-    }
-}
-
-/// Counts what is read.
-struct Counted {
-    file: File,
-    read: Arc<AtomicU64>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
-        self.read.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
     }
 }
 
