@@ -14,7 +14,8 @@ use supersync::protocol::response::encode_op;
 use supersync::protocol::{OpType, StoredOp, VectorClock, op, validate};
 use supersync::replay::{Limits, Replayer};
 use supersync::store::segment::{self, Segment};
-use supersync::upstream::import::dump::{Copies, Row};
+use supersync::upstream::copy_text::Row;
+use supersync::upstream::import::dump::Copies;
 use supersync::webauthn::{AssertionResponse, Ceremonies, RegistrationResponse, RelyingParty, StoredKey, Verification};
 
 /// Runs `work` and fails when it held more memory at once than `most`.

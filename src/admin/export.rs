@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::protocol::UserId;
 use crate::store::adopt::AdoptionRow;
 use crate::store::{self, OpenMode};
-use crate::upstream::export::{Options, Report, Taken, Target};
+use crate::upstream::export::{Counts, Options, Report, Taken, Target};
 
 /// Write this server's data into the old (Node) server's database: the way back.
 ///
@@ -185,7 +185,8 @@ fn remove_abandoned(directory: &Path) -> Result<(), FileError> {
 
 /// What a person is told.
 fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
-    let Report { accounts, operations, passkeys, devices, lost, missing, beyond_restoring, .. } = report;
+    let Report { accounts, counts, missing, beyond_restoring, .. } = report;
+    let Counts { operations, passkeys, devices, lost } = counts;
     let (did, state) =
         if report.dry_run { ("Would be done (nothing was changed)", "would be") } else { ("Done", "were") };
     writeln!(output, "{did}, with the data as of {} UTC:", time(report.taken_at))?;

@@ -16,8 +16,8 @@ use crate::protocol::UserId;
 use crate::store::StoreError;
 use crate::telemetry::LogError;
 use crate::top::TopError;
-use crate::upstream::export::{ExportError, Refusal};
-use crate::upstream::import::{DumpError, ImportError};
+use crate::upstream::export::ExportError;
+use crate::upstream::import::ImportError;
 
 /// The exit code of a command that failed. Wrong arguments are 2, from the parser of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,16 +177,10 @@ impl CommandError for FileError {
 impl CommandError for ExportError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Refused(refusal) => refusal.exit(),
-            Self::Target(_) => Exit::DatabaseUnavailable,
+            Self::Refused(_) => Exit::Refused,
+            Self::Unreachable(_) | Self::Target(_) => Exit::DatabaseUnavailable,
             Self::Source(_) | Self::Corrupt(_) | Self::Crashed => Exit::Failed,
         }
-    }
-}
-
-impl CommandError for Refusal {
-    fn exit(&self) -> Exit {
-        if matches!(self, Self::Unreachable(_)) { Exit::DatabaseUnavailable } else { Exit::Refused }
     }
 }
 
@@ -195,8 +189,8 @@ impl CommandError for ImportError {
         match self {
             Self::Store(error) => error.exit(),
             Self::Source(_) => Exit::DatabaseUnavailable,
-            Self::Crashed | Self::Dump(DumpError::Work(_)) => Exit::Failed,
-            _ => Exit::Refused,
+            Self::Crashed | Self::Work(_) => Exit::Failed,
+            Self::Refused(_) => Exit::Refused,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `supersync import`: the old server's database, into this server's.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Seek as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use clap::Args;
 
@@ -12,7 +12,7 @@ use super::{Failure, progress};
 use crate::clock::Clock;
 use crate::config::{Config, private_folder};
 use crate::store::{self, OpenMode};
-use crate::upstream::import::{self, Dump, DumpError, ImportError, LiveSource, Options, Progress, Report, Source};
+use crate::upstream::import::{self, Dump, ImportError, LiveSource, Options, Progress, Report, Source};
 
 /// Take over the old (Node) server's database.
 ///
@@ -124,15 +124,15 @@ impl From {
             folder
         } else {
             // As the server's first start does.
-            private_folder(&config.data_dir).map_err(DumpError::Work)?;
+            private_folder(&config.data_dir).map_err(ImportError::Work)?;
             config.data_dir.clone()
         };
-        let bar = progress::bar(usize::try_from(dump.length() >> 20).unwrap_or(usize::MAX), "MiB of the dump");
-        let read = Arc::new(AtomicU64::new(0));
-        let source = progress::watch(dump.read(folder, Arc::clone(&read)), || {
-            bar.set_position(read.load(Ordering::Relaxed) >> 20);
-        })
-        .await;
+        let bar = progress::bar(usize::try_from(dump.length >> 20).unwrap_or(usize::MAX), "MiB of the dump");
+        let place = Arc::clone(&dump.place);
+        // A pipe has no places.
+        let source =
+            progress::watch(dump.read(folder), || bar.set_position((&*place).stream_position().unwrap_or(0) >> 20))
+                .await;
         bar.finish_and_clear();
         Ok(Box::new(source?))
     }

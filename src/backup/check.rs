@@ -1,17 +1,15 @@
 //! Whether a backup can be relied on: first that the file is whole, then that what it holds is in order
 //! ([`super::contents`]).
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek as _, SeekFrom};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-use super::BackupError;
-use super::contents::{self, OF_ACCOUNTS, Source};
-use super::cursor::Cursor;
+use super::contents::{self, OF_ACCOUNTS};
+use super::cursor::{Cursor, Source as _};
+use super::error::BackupError;
 use super::format::Header;
-use super::reader::{Next, Reader, Section};
-use crate::store::backup::{Row, Table};
+use super::reader::{Reader, Section};
+use crate::store::backup::{Column, Table};
 
 /// So many faults are told; the others are counted.
 const TOLD: usize = 20;
@@ -30,7 +28,7 @@ pub struct Checked {
     /// How many faults there are.
     pub fault_count: u64,
     /// Where the sections begin.
-    pub(super) places: Vec<(&'static Table, u64)>,
+    places: Vec<(&'static Table, u64)>,
 }
 
 impl Checked {
@@ -44,8 +42,25 @@ impl Checked {
     ///
     /// # Errors
     /// When the file is not the one that was checked.
-    pub(crate) fn cursor(&self, path: &Path, table: &str) -> Result<Cursor, BackupError> {
-        Cursor::new(open(path, &self.header, &self.places, table)?)
+    pub(crate) fn cursor(&self, path: &Path, table: &str) -> Result<Rows, BackupError> {
+        Rows::open(self.section(path, table)?)
+    }
+
+    /// A section again, from its beginning.
+    fn section(&self, path: &Path, name: &str) -> Result<Section<'static>, BackupError> {
+        let place = self.places.iter().find(|(table, _)| table.name == name);
+        let (table, at) = place.ok_or_else(|| std::io::Error::other("a section has vanished"))?;
+        Section::again(path, *at, &self.header, table)
+    }
+}
+
+/// A place in a section.
+pub(crate) type Rows = Cursor<Section<'static>>;
+
+impl Rows {
+    /// The columns of its rows.
+    pub(crate) fn columns(&self) -> &[&'static Column] {
+        &self.source.columns
     }
 }
 
@@ -54,29 +69,23 @@ impl Checked {
 /// # Errors
 /// When it can't be read, is damaged, cut off, or of another version. Faults in what it holds are no error.
 pub fn check(path: &Path, progress: &AtomicU64) -> Result<Checked, BackupError> {
-    let counted = Counted { source: File::open(path)?, progress };
-    let mut reader = Reader::open(BufReader::new(counted))?;
-    let header = reader.header().clone();
-    let mut places = Vec::new();
-    let mut rows = Vec::new();
-    loop {
-        let mut section = match reader.next()? {
-            Next::End => break,
-            Next::Section(section) => *section,
-        };
+    let mut reader = Reader::open(path, progress)?;
+    let header = reader.header.clone();
+    let mut checked =
+        Checked { header, rows: Vec::new(), operations: 0, faults: Vec::new(), fault_count: 0, places: Vec::new() };
+    while let Some(mut section) = reader.next()? {
         let mut count = 0;
         while section.row()?.is_some() {
             count += 1;
         }
-        places.push((section.table, section.at));
-        rows.push((section.table.name, count));
+        checked.places.push((section.table, section.at));
+        checked.rows.push((section.table.name, count));
         reader = section.finish()?;
     }
     let mut sections = Vec::new();
     for name in OF_ACCOUNTS {
-        sections.push(open(path, &header, &places, name)?);
+        sections.push(checked.section(path, name)?);
     }
-    let mut checked = Checked { header, rows, operations: 0, faults: Vec::new(), fault_count: 0, places };
     checked.operations = contents::check(sections, |fault| {
         checked.fault_count += 1;
         if checked.faults.len() < TOLD {
@@ -84,44 +93,4 @@ pub fn check(path: &Path, progress: &AtomicU64) -> Result<Checked, BackupError> 
         }
     })?;
     Ok(checked)
-}
-
-/// A section again, from its beginning.
-fn open(
-    path: &Path,
-    header: &Header,
-    places: &[(&'static Table, u64)],
-    name: &str,
-) -> Result<Section<BufReader<File>>, BackupError> {
-    let place = places.iter().find(|(table, _)| table.name == name);
-    let (table, at) = place.ok_or_else(|| std::io::Error::other("a section has vanished"))?;
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(*at))?;
-    Section::again(BufReader::new(file), *at, header, table)
-}
-
-impl Source for Section<BufReader<File>> {
-    type Error = BackupError;
-
-    fn row(&mut self) -> Result<Option<Row>, BackupError> {
-        Section::row(self)
-    }
-
-    fn position(&self, column: &str) -> Option<usize> {
-        self.columns.iter().position(|known| known.name == column)
-    }
-}
-
-/// Counts what is read.
-pub(super) struct Counted<'a, R: Read> {
-    pub(super) source: R,
-    pub(super) progress: &'a AtomicU64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.source.read(out)?;
-        self.progress.fetch_add(u64::try_from(read).unwrap_or(0), Ordering::Relaxed);
-        Ok(read)
-    }
 }

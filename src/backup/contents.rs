@@ -6,8 +6,9 @@
 
 use std::fmt;
 
+use super::cursor::{Cursor, Source};
 use crate::protocol::{Seq, UserId};
-use crate::store::backup::{Row, Value};
+use crate::store::backup::Value;
 use crate::store::segment;
 
 /// The tables that are looked at. Their rows begin with the account's number.
@@ -79,77 +80,18 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The rows of a table, in the order of its key.
-pub trait Source {
-    /// Why they can't be read.
-    type Error;
-
-    /// The next row.
-    ///
-    /// # Errors
-    /// Whatever keeps it from being read.
-    fn row(&mut self) -> Result<Option<Row>, Self::Error>;
-
-    /// Where a row has this column, if it has it.
-    fn position(&self, column: &str) -> Option<usize>;
-}
-
 /// Looks at everything in the tables of [`OF_ACCOUNTS`], given in that order, and tells each fault. Returns the number of
 /// operations, packed or not. Blocks where the sources do.
 ///
 /// # Errors
 /// What keeps the tables from being read. Faults in what they hold are no error.
 pub fn check<S: Source>(tables: Vec<S>, on_fault: impl FnMut(Fault)) -> Result<u64, S::Error> {
-    let mut cursors = Vec::with_capacity(tables.len());
-    for table in tables {
-        cursors.push(Cursor::open(table)?);
-    }
+    let cursors = tables.into_iter().map(Cursor::open).collect::<Result<_, _>>()?;
     let mut contents = Contents { cursors, on_fault, operations: 0 };
-    contents.check()?;
+    while let Some(user) = contents.cursors.iter().filter_map(Cursor::user).min() {
+        contents.account(user)?;
+    }
     Ok(contents.operations)
-}
-
-/// A place in a table.
-struct Cursor<S> {
-    source: S,
-    next: Option<Row>,
-}
-
-impl<S: Source> Cursor<S> {
-    fn open(mut source: S) -> Result<Self, S::Error> {
-        let next = source.row()?;
-        Ok(Self { source, next })
-    }
-
-    /// Whose row is next.
-    fn user(&self) -> Option<UserId> {
-        self.next.as_ref().and_then(|row| int(row, 0))
-    }
-
-    /// The next row, if it is this account's.
-    fn take(&mut self, user: UserId) -> Result<Option<Row>, S::Error> {
-        if self.user() != Some(user) {
-            return Ok(None);
-        }
-        let next = self.source.row()?;
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-
-    /// A number of the next row, if it is this account's.
-    fn peek(&self, user: UserId, column: &str) -> Option<i64> {
-        self.next.as_ref().filter(|_| self.user() == Some(user)).and_then(|row| self.named(row, column))
-    }
-
-    fn named(&self, row: &Row, column: &str) -> Option<i64> {
-        int(row, self.source.position(column)?)
-    }
-}
-
-fn int(row: &Row, at: usize) -> Option<i64> {
-    match row.get(at) {
-        Some(Value::Int(number)) => Some(*number),
-        _ => None,
-    }
 }
 
 /// The tables of accounts, read side by side.
@@ -178,13 +120,6 @@ struct Log {
 }
 
 impl<S: Source, F: FnMut(Fault)> Contents<S, F> {
-    fn check(&mut self) -> Result<(), S::Error> {
-        while let Some(user) = self.cursors.iter().filter_map(Cursor::user).min() {
-            self.account(user)?;
-        }
-        Ok(())
-    }
-
     fn fault(&mut self, user: UserId, kind: FaultKind, what: impl Into<String>) {
         (self.on_fault)(Fault { user, kind, what: what.into() });
     }
@@ -198,7 +133,7 @@ impl<S: Source, F: FnMut(Fault)> Contents<S, F> {
             self.fault(user, FaultKind::NoAccount, "there is data, but no such account");
         }
         let states = &self.cursors[1];
-        let column = |name| state.as_ref().and_then(|row| states.named(row, name));
+        let column = |name| state.as_ref().and_then(|row| states.number(row, name));
         let number = |name| column(name).unwrap_or(0);
         let (base, pruned, last) = (number("base_seq"), number("pruned_seq"), number("last_seq"));
         let full_state = column("full_state_seq");
@@ -245,8 +180,8 @@ impl<S: Source, F: FnMut(Fault)> Contents<S, F> {
     fn row(&mut self, log: &mut Log) -> Result<(), S::Error> {
         let cursor = &mut self.cursors[5];
         let Some(row) = cursor.take(log.user)? else { return Ok(()) };
-        let seq = cursor.named(&row, "server_seq").unwrap_or(0);
-        let bytes = cursor.named(&row, "storage_bytes").unwrap_or(0);
+        let seq = cursor.number(&row, "server_seq").unwrap_or(0);
+        let bytes = cursor.number(&row, "storage_bytes").unwrap_or(0);
         self.operations += 1;
         if log.pruned < seq && seq <= log.last {
             log.charged = log.charged.saturating_add(bytes);
@@ -257,11 +192,10 @@ impl<S: Source, F: FnMut(Fault)> Contents<S, F> {
     fn segment(&mut self, log: &mut Log) -> Result<(), S::Error> {
         let cursor = &mut self.cursors[4];
         let Some(row) = cursor.take(log.user)? else { return Ok(()) };
-        let number = |name| cursor.named(&row, name).unwrap_or(0);
+        let number = |name| cursor.number(&row, name).unwrap_or(0);
         let (first, last) = (number("first_seq"), number("last_seq"));
         let (count, bytes) = (number("op_count"), number("storage_bytes"));
-        let data = cursor.source.position("data").and_then(|at| row.get(at));
-        let data = if let Some(Value::Bytes(data)) = data { data.as_slice() } else { &[] };
+        let data = if let Some(Value::Bytes(data)) = cursor.value(&row, "data") { data.as_slice() } else { &[] };
         let whole = segment::measure(data, first, last, 0, Seq::MAX);
         let inside = segment::measure(data, first, last, log.pruned, log.last);
         match (whole, inside) {
@@ -313,7 +247,7 @@ impl<S: Source, F: FnMut(Fault)> Contents<S, F> {
         while log.range.is_none_or(|(_, to)| to < seq) {
             let cursor = &mut self.cursors[3];
             let Some(row) = cursor.take(log.user)? else { return Ok(false) };
-            log.range = cursor.named(&row, "from_seq").zip(cursor.named(&row, "to_seq"));
+            log.range = cursor.number(&row, "from_seq").zip(cursor.number(&row, "to_seq"));
         }
         Ok(log.range.is_some_and(|(from, to)| (from..=to).contains(&seq)))
     }

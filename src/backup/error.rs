@@ -2,7 +2,9 @@
 
 use std::io;
 
+use super::format::VERSION;
 use crate::store::StoreError;
+use crate::store::backup::{OLDEST_SCHEMA, schema_version};
 
 /// Why a backup can't be made, read or restored.
 #[derive(Debug, thiserror::Error)]
@@ -15,26 +17,18 @@ pub enum BackupError {
     NotABackup,
     /// Its format is of a later program.
     #[error(
-        "the backup has format {found}, and this program knows formats up to {known}: use a newer version of the program"
+        "the backup has format {0}, and this program knows formats up to {VERSION}: use a newer version of the program"
     )]
-    NewerFormat {
-        /// The file's.
-        found: u16,
-        /// This program's.
-        known: u16,
-    },
+    NewerFormat(u16),
     /// Its rows are of another version of the schema.
     #[error(
-        "the backup was made with schema version {found}; this program restores versions {oldest} to {newest}. Restore it \
-         with the version of the program that made it ({program}), then start this one"
+        "the backup was made with schema version {found}; this program restores versions {OLDEST_SCHEMA} to {}. Restore it \
+         with the version of the program that made it ({program}), then start this one",
+        schema_version()
     )]
     OtherSchema {
         /// The file's.
         found: i64,
-        /// What this program can restore.
-        oldest: i64,
-        /// Likewise.
-        newest: i64,
         /// What made the file.
         program: String,
     },

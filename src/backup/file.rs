@@ -2,19 +2,19 @@
 //! stays the same.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Read as _, Write as _};
+use std::io::{BufWriter, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::BackupError;
-use super::check::Counted;
+use super::cursor::Source as _;
+use super::error::BackupError;
 use super::format::{Header, MAGIC};
-use super::reader::{Next, Reader};
+use super::reader::Reader;
 use super::writer::Writer;
 use crate::store::Store;
 use crate::store::backup::{Batch, LoadOutcome, NUMBERED, Piece, Snapshot, schema_version};
@@ -118,7 +118,7 @@ pub fn abandoned(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         // What can't be read is somebody else's, or has just got its name.
-        if is_unfinished(&path) && is_unlocked(&path).unwrap_or(false) && may_replace(&path).unwrap_or(false) {
+        if is_unfinished(&path) && is_unlocked(&path) && may_replace(&path).unwrap_or(false) {
             found.push(path);
         }
     }
@@ -134,12 +134,8 @@ fn is_unfinished(path: &Path) -> bool {
 }
 
 /// Whether no program writes it or reads it as its own.
-fn is_unlocked(path: &Path) -> std::io::Result<bool> {
-    match flock(File::open(path)?, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+fn is_unlocked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockShared).is_ok())
 }
 
 /// Writes a backup: under another name in the same folder, readable by its owner only, until [`Draft::finish`].
@@ -161,22 +157,10 @@ pub async fn write(store: Arc<dyn Store>, path: &Path, progress: Arc<Progress>) 
 fn write_file(
     path: &Path,
     source: &str,
-    from: mpsc::Receiver<Piece>,
+    mut from: mpsc::Receiver<Piece>,
     progress: &Progress,
 ) -> Result<Draft, BackupError> {
     let partial = Partial::create(path)?;
-    let (header, rows) = write_pieces(&partial.file, source, from, progress)?;
-    partial.file.sync_all()?;
-    let bytes = partial.file.metadata()?.len();
-    Ok(Draft { written: Written { header, rows, bytes }, partial, target: path.to_owned() })
-}
-
-fn write_pieces(
-    file: &File,
-    source: &str,
-    mut from: mpsc::Receiver<Piece>,
-    progress: &Progress,
-) -> Result<(Header, u64), BackupError> {
     let Some(Piece::Begin(snapshot)) = from.blocking_recv() else { return Err(BackupError::Crashed) };
     progress.of_about.store(snapshot.approximate_rows, Ordering::Relaxed);
     let header = Header {
@@ -186,7 +170,7 @@ fn write_pieces(
         taken_at: snapshot.taken_at_ms,
         numbers: NUMBERED.iter().map(|&table| table.to_owned()).zip(snapshot.numbers).collect(),
     };
-    let mut writer = Writer::new(BufWriter::new(file), &header)?;
+    let mut writer = Writer::new(BufWriter::new(&partial.file), &header)?;
     let mut rows = 0;
     let mut next = from.blocking_recv();
     while let Some(Piece::Table(table, columns)) = next {
@@ -207,7 +191,9 @@ fn write_pieces(
     }
     let Some(Piece::End) = next else { return Err(BackupError::Crashed) };
     writer.finish()?.flush()?;
-    Ok((header, rows))
+    partial.file.sync_all()?;
+    let bytes = partial.file.metadata()?.len();
+    Ok(Draft { written: Written { header, rows, bytes }, partial, target: path.to_owned() })
 }
 
 /// A file that is not complete: gone unless it gets its name.
@@ -223,11 +209,8 @@ impl Partial {
         let mut name = target.as_os_str().to_owned();
         name.push(format!(".{}{PARTIAL}", std::process::id()));
         let path = PathBuf::from(name);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let partial = Self { file: options.open(&path)?, path, is_renamed: false };
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let partial = Self { file, path, is_renamed: false };
         // As long as the lock is held nobody takes it for abandoned ([`abandoned`]). Where there are no locks nobody does.
         if let Err(error) = flock(&partial.file, FlockOperation::NonBlockingLockExclusive) {
             tracing::debug!(%error, "the unfinished backup can't be locked");
@@ -272,44 +255,32 @@ pub async fn restore(
     let path = path.to_owned();
     let reading = tokio::task::spawn_blocking(move || read_pieces(&path, &to, &progress));
     let (loaded, read) = tokio::join!(loading, reading);
-    read.map_err(|_| BackupError::Crashed)??;
-    match loaded.map_err(|_| BackupError::Crashed)?? {
-        LoadOutcome::Loaded => Ok(()),
-        LoadOutcome::NotEmpty { accounts } => Err(BackupError::NotEmpty(accounts)),
-        LoadOutcome::InUse => Err(BackupError::InUse),
-        LoadOutcome::Abandoned => Err(BackupError::Crashed),
+    let outcome = loaded.map_err(|_| BackupError::Crashed)??;
+    match outcome {
+        LoadOutcome::NotEmpty { accounts } => return Err(BackupError::NotEmpty(accounts)),
+        LoadOutcome::InUse => return Err(BackupError::InUse),
+        // Why the stream ended early is known to whoever read the file.
+        LoadOutcome::Loaded | LoadOutcome::Abandoned => read.map_err(|_| BackupError::Crashed)??,
     }
+    if outcome == LoadOutcome::Loaded { Ok(()) } else { Err(BackupError::Crashed) }
 }
 
 /// Hands over what is in a file. If nobody takes any more, the other side knows why.
 fn read_pieces(path: &Path, to: &mpsc::Sender<Piece>, progress: &AtomicU64) -> Result<(), BackupError> {
-    let mut reader = Reader::open(BufReader::new(Counted { source: File::open(path)?, progress }))?;
-    let header = reader.header();
+    let send = |piece| to.blocking_send(piece).map_err(|_| BackupError::Crashed);
+    let mut reader = Reader::open(path, progress)?;
+    let header = &reader.header;
     let number = |table: &&str| header.numbers.iter().find(|(name, _)| name == table).map_or(0, |(_, number)| *number);
     let numbers = NUMBERED.iter().map(number).collect();
-    let begin = Snapshot { taken_at_ms: header.taken_at, numbers, approximate_rows: 0 };
-    if to.blocking_send(Piece::Begin(begin)).is_err() {
-        return Ok(());
-    }
-    loop {
-        let mut section = match reader.next()? {
-            Next::End => break,
-            Next::Section(section) => *section,
-        };
-        if to.blocking_send(Piece::Table(section.table, section.columns.clone())).is_err() {
-            return Ok(());
-        }
+    send(Piece::Begin(Snapshot { taken_at_ms: header.taken_at, numbers, approximate_rows: 0 }))?;
+    while let Some(mut section) = reader.next()? {
+        send(Piece::Table(section.table, section.columns.clone()))?;
         let mut batch = Batch::default();
         while let Some(row) = section.row()? {
-            if batch.add(row).is_some_and(|full| to.blocking_send(full).is_err()) {
-                return Ok(());
-            }
+            batch.add(row).map_or(Ok(()), send)?;
         }
-        if batch.rest().is_some_and(|rest| to.blocking_send(rest).is_err()) {
-            return Ok(());
-        }
+        batch.rest().map_or(Ok(()), send)?;
         reader = section.finish()?;
     }
-    to.blocking_send(Piece::End).ok();
-    Ok(())
+    send(Piece::End)
 }

@@ -11,57 +11,33 @@ pub(super) const MAGIC: &[u8; 8] = b"\x89SSB\r\n\x1a\n";
 pub(super) const VERSION: u16 = 1;
 /// Bytes of a frame's body at most.
 pub(super) const MAX_FRAME: usize = 1 << 20;
-/// Compressed bytes are cut into frames of this size.
+/// Compressed bytes are cut into frames of about this size, and never more.
 pub(super) const FRAME: usize = 256 << 10;
 /// Bytes of a record at most: the largest that a database can hold is a few tens of millions.
 pub(super) const MAX_RECORD: usize = 256 << 20;
 /// Log2 of the bytes that unpacking may look back at.
 pub(super) const WINDOW_LOG: u32 = 23;
-/// Sections at most.
-pub(super) const MAX_SECTIONS: usize = 64;
 /// How hard to compress. Most of what is large is ciphertext, or compressed before.
 pub(super) const LEVEL: i32 = 3;
 
-/// What a frame holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tag {
+/// What a frame holds, as its first byte says.
+pub(super) mod tag {
     /// What the file is, as JSON.
-    Header,
+    pub const HEADER: u8 = b'H';
     /// A section begins: which table, as JSON.
-    Section,
+    pub const SECTION: u8 = b'S';
     /// A piece of the section's compressed records.
-    Data,
+    pub const DATA: u8 = b'D';
     /// The section ends.
-    SectionEnd,
+    pub const SECTION_END: u8 = b'E';
     /// The file ends.
-    Trailer,
-}
-
-impl Tag {
-    pub(super) const fn byte(self) -> u8 {
-        match self {
-            Self::Header => b'H',
-            Self::Section => b'S',
-            Self::Data => b'D',
-            Self::SectionEnd => b'E',
-            Self::Trailer => b'T',
-        }
-    }
-
-    pub(super) const fn parse(byte: u8) -> Option<Self> {
-        Some(match byte {
-            b'H' => Self::Header,
-            b'S' => Self::Section,
-            b'D' => Self::Data,
-            b'E' => Self::SectionEnd,
-            b'T' => Self::Trailer,
-            _ => return None,
-        })
-    }
+    pub const TRAILER: u8 = b'T';
+    /// All of them.
+    pub const ALL: [u8; 5] = [HEADER, SECTION, DATA, SECTION_END, TRAILER];
 }
 
 /// What the file is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
     /// The version of the program that wrote it.
@@ -93,8 +69,6 @@ pub(super) struct SectionEnd {
 }
 
 impl SectionEnd {
-    pub(super) const BYTES: usize = 32;
-
     pub(super) fn encode(self) -> Vec<u8> {
         [&self.rows.to_le_bytes()[..], &self.bytes.to_le_bytes(), &self.hash.to_le_bytes()].concat()
     }
@@ -128,30 +102,10 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push((number & 0x7f) as u8);
 }
 
-fn put_len(out: &mut Vec<u8>, len: usize) {
-    put(out, u64::try_from(len).unwrap_or(u64::MAX));
-}
-
-/// Appends a row's values: no length before them.
-fn put_values(out: &mut Vec<u8>, columns: &[&Column], row: &Row) {
-    for (column, value) in columns.iter().zip(row) {
-        if column.nullable {
-            out.push(u8::from(*value != Value::Null));
-        }
-        match value {
-            Value::Null => {}
-            Value::Int(number) => put(out, (number.wrapping_shl(1) ^ (number >> 63)).cast_unsigned()),
-            Value::Bool(yes) => out.push(u8::from(*yes)),
-            Value::Text(text) => {
-                put_len(out, text.len());
-                out.extend_from_slice(text.as_bytes());
-            }
-            Value::Bytes(bytes) => {
-                put_len(out, bytes.len());
-                out.extend_from_slice(bytes);
-            }
-        }
-    }
+/// Appends bytes behind their number.
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    out.extend_from_slice(bytes);
 }
 
 /// A record: its length and a row's values. `None`: longer than a record may be, or not what the columns say.
@@ -160,13 +114,23 @@ pub(super) fn record(columns: &[&Column], row: &Row) -> Option<Vec<u8>> {
         return None;
     }
     let mut values = Vec::new();
-    put_values(&mut values, columns, row);
+    for (column, value) in columns.iter().zip(row) {
+        if column.nullable {
+            values.push(u8::from(*value != Value::Null));
+        }
+        match value {
+            Value::Null => {}
+            Value::Int(number) => put(&mut values, (number.wrapping_shl(1) ^ (number >> 63)).cast_unsigned()),
+            Value::Bool(yes) => values.push(u8::from(*yes)),
+            Value::Text(text) => put_bytes(&mut values, text.as_bytes()),
+            Value::Bytes(bytes) => put_bytes(&mut values, bytes),
+        }
+    }
     if values.len() > MAX_RECORD {
         return None;
     }
     let mut out = Vec::with_capacity(values.len() + 5);
-    put_len(&mut out, values.len());
-    out.extend(values);
+    put_bytes(&mut out, &values);
     Some(out)
 }
 
@@ -197,7 +161,7 @@ pub(super) fn row(columns: &[&Column], record: &[u8]) -> Option<Row> {
                 Kind::Text => Value::Text(std::str::from_utf8(rest.bytes()?).ok()?.to_owned()),
                 Kind::Bytes => Value::Bytes(rest.bytes()?.to_vec()),
                 Kind::Small | Kind::Int | Kind::Big => {
-                    let number = rest.number()?;
+                    let number = leb128(|| rest.byte())?;
                     Value::Int((number >> 1).cast_signed() ^ -((number & 1).cast_signed()))
                 }
             }
@@ -228,12 +192,8 @@ impl<'a> Rest<'a> {
         }
     }
 
-    fn number(&mut self) -> Option<u64> {
-        leb128(|| self.byte())
-    }
-
     fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.number()?).ok()?;
+        let len = usize::try_from(leb128(|| self.byte())?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(bytes)
@@ -299,13 +259,6 @@ mod tests {
             // A record with more or less than a row is none.
             prop_assert_eq!(row(&columns, &body[..body.len() - 1]), None);
             prop_assert_eq!(row(&columns, &[&body[..], &[0]].concat()), None);
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(table in 0..TABLES.len(), bytes in any::<Vec<u8>>()) {
-            if let Some(read) = row(&columns(table), &bytes) {
-                prop_assert!(record(&columns(table), &read).is_some());
-            }
         }
     }
 

@@ -16,8 +16,9 @@ mod reader;
 pub mod rotate;
 mod writer;
 
+pub(crate) use check::Rows;
 pub use check::{Checked, check};
-pub(crate) use cursor::Cursor;
+pub use cursor::Source;
 pub use error::BackupError;
 pub use file::{Draft, Progress, WORKING_COPY, Written, abandoned, is_working_copy, may_replace, restore, write};
 pub use format::Header;

@@ -1,14 +1,17 @@
 //! Reads a backup, as hostile input: what is not exactly as the format says is refused with the place where it is.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek as _, SeekFrom};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::BackupError;
+use super::cursor::Source;
+use super::error::BackupError;
 use super::format::{
-    Header, MAGIC, MAX_FRAME, MAX_RECORD, MAX_SECTIONS, SectionEnd, SectionHead, Tag, VERSION, WINDOW_LOG, frame_hash,
-    leb128, row,
+    Header, MAGIC, MAX_FRAME, MAX_RECORD, SectionEnd, SectionHead, VERSION, WINDOW_LOG, frame_hash, leb128, row, tag,
 };
 use crate::store::backup::{Column, OLDEST_SCHEMA, Row, TABLES, Table, Value, schema_version, table};
 
@@ -16,52 +19,45 @@ use crate::store::backup::{Column, OLDEST_SCHEMA, Row, TABLES, Table, Value, sch
 const UNPACKED_AHEAD: usize = 64 << 10;
 
 /// A file of which a part has been read: what follows is a section or the end.
-pub(super) struct Reader<R: Read> {
-    frames: Frames<R>,
-    header: Header,
-    seen: Seen,
-}
-
-/// The sections that have been read.
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    /// How many.
+pub(super) struct Reader<'a> {
+    source: BufReader<File>,
+    /// Counts the bytes read.
+    progress: Option<&'a AtomicU64>,
+    /// Of everything read.
+    hash: Sha256,
+    at: u64,
+    place: String,
+    /// What the file is.
+    pub(super) header: Header,
+    /// How many sections have been read.
     sections: u32,
     /// The first of the tables that may follow.
     next: usize,
 }
 
-/// What follows in a file.
-pub(super) enum Next<R: Read> {
-    /// A section.
-    Section(Box<Section<R>>),
-    /// Nothing: the file was read to its end and is whole.
-    End,
-}
-
 /// A section of which a part has been read.
-pub(super) struct Section<R: Read> {
+pub(crate) struct Section<'a> {
     /// Where it begins in the file.
     pub(super) at: u64,
     /// Whose rows these are.
     pub(super) table: &'static Table,
     /// What each row has.
     pub(super) columns: Vec<&'static Column>,
-    records: BufReader<zstd::stream::read::Decoder<'static, Pieces<R>>>,
-    header: Header,
-    seen: Seen,
+    records: BufReader<zstd::stream::read::Decoder<'static, Pieces<'a>>>,
     hash: Xxh3,
     rows: u64,
     bytes: u64,
     last_key: Vec<Value>,
 }
 
-impl<R: Read> Reader<R> {
+impl<'a> Reader<'a> {
     /// Reads what the file is.
-    pub(super) fn open(source: R) -> Result<Self, BackupError> {
-        let mut frames = Frames { source, hash: Sha256::new(), at: 0, place: "its header".to_owned() };
+    pub(super) fn open(path: &Path, progress: &'a AtomicU64) -> Result<Self, BackupError> {
+        let header = Header::default();
+        let mut reader = Self::at(path, 0, "its header".to_owned(), header)?;
+        reader.progress = Some(progress);
         let mut magic = [0; MAGIC.len()];
-        match frames.take(&mut magic) {
+        match reader.take(&mut magic) {
             Err(BackupError::Cut { .. }) => return Err(BackupError::NotABackup),
             taken => taken?,
         }
@@ -69,73 +65,72 @@ impl<R: Read> Reader<R> {
             return Err(BackupError::NotABackup);
         }
         let mut version = [0; 2];
-        frames.take(&mut version)?;
+        reader.take(&mut version)?;
         let found = u16::from_le_bytes(version);
         if found > VERSION || found == 0 {
-            return Err(BackupError::NewerFormat { found, known: VERSION });
+            return Err(BackupError::NewerFormat(found));
         }
-        let (tag, body) = frames.frame()?;
-        if tag != Tag::Header {
-            return Err(frames.damaged("it does not begin with a header"));
+        let (kind, body) = reader.frame()?;
+        if kind != tag::HEADER {
+            return Err(reader.damaged("it does not begin with a header"));
         }
-        let header: Header = serde_json::from_slice(&body).map_err(|_| frames.damaged("the header is unreadable"))?;
-        let (oldest, newest) = (OLDEST_SCHEMA, schema_version());
-        if !(oldest..=newest).contains(&header.schema) {
-            let Header { schema: found, program, .. } = header;
-            return Err(BackupError::OtherSchema { found, oldest, newest, program });
+        reader.header = serde_json::from_slice(&body).map_err(|_| reader.damaged("the header is unreadable"))?;
+        if !(OLDEST_SCHEMA..=schema_version()).contains(&reader.header.schema) {
+            let Header { schema: found, program, .. } = reader.header;
+            return Err(BackupError::OtherSchema { found, program });
         }
-        Ok(Self { frames, header, seen: Seen::default() })
+        Ok(reader)
     }
 
-    pub(super) const fn header(&self) -> &Header {
-        &self.header
+    fn at(path: &Path, at: u64, place: String, header: Header) -> Result<Self, BackupError> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(at))?;
+        let source = BufReader::new(file);
+        Ok(Self { source, progress: None, hash: Sha256::new(), at, place, header, sections: 0, next: 0 })
     }
 
-    /// Goes on to the next section, or to the end.
-    pub(super) fn next(mut self) -> Result<Next<R>, BackupError> {
-        "the place between two sections".clone_into(&mut self.frames.place);
-        let (at, whole) = (self.frames.at, self.frames.hash.clone());
-        let (tag, body) = self.frames.frame()?;
-        match tag {
-            Tag::Section => self.section(at, &body).map(|section| Next::Section(Box::new(section))),
-            Tag::Trailer => {
-                self.end(&body, &whole.finalize())?;
-                Ok(Next::End)
-            }
-            _ => Err(self.frames.damaged("neither a section nor the end")),
+    /// Goes on to the next section. `None`: the file was read to its end and is whole.
+    pub(super) fn next(mut self) -> Result<Option<Section<'a>>, BackupError> {
+        "the place between two sections".clone_into(&mut self.place);
+        let (at, whole) = (self.at, self.hash.clone());
+        match self.frame()? {
+            (tag::SECTION, body) => self.section(at, &body).map(Some),
+            (tag::TRAILER, body) => self.end(&body, &whole.finalize()).map(|()| None),
+            _ => Err(self.damaged("neither a section nor the end")),
         }
     }
 
     fn end(&mut self, body: &[u8], whole: &[u8]) -> Result<(), BackupError> {
-        "its end".clone_into(&mut self.frames.place);
-        if body.strip_prefix(&self.seen.sections.to_le_bytes()) != Some(whole) {
-            return Err(self.frames.damaged("the checksum of the whole file does not fit"));
+        "its end".clone_into(&mut self.place);
+        if body.strip_prefix(&self.sections.to_le_bytes()) != Some(whole) {
+            return Err(self.damaged("the checksum of the whole file does not fit"));
         }
-        let missing = TABLES.iter().skip(self.seen.next).find(|table| is_due(table, self.header.schema));
+        let missing = TABLES.iter().skip(self.next).find(|table| is_due(table, self.header.schema));
         if let Some(table) = missing {
-            return Err(self.frames.damaged(&format!("there is no section {}", table.name)));
+            return Err(self.damaged(&format!("there is no section {}", table.name)));
         }
-        match self.frames.source.read(&mut [0])? {
+        match self.source.read(&mut [0])? {
             0 => Ok(()),
-            _ => Err(self.frames.damaged("something follows the end")),
+            _ => Err(self.damaged("something follows the end")),
         }
     }
 
-    fn section(mut self, at: u64, body: &[u8]) -> Result<Section<R>, BackupError> {
-        let unreadable = |frames: &Frames<R>| frames.damaged("the head of a section is unreadable");
-        let head: SectionHead = serde_json::from_slice(body).map_err(|_| unreadable(&self.frames))?;
-        let place = TABLES.iter().position(|table| table.name == head.table);
-        let table = table(&head.table).ok_or_else(|| self.frames.damaged("a section of an unknown table"))?;
-        self.frames.place = format!("section {}", table.name);
+    fn section(mut self, at: u64, body: &[u8]) -> Result<Section<'a>, BackupError> {
+        let head: SectionHead =
+            serde_json::from_slice(body).map_err(|_| self.damaged("the head of a section is unreadable"))?;
+        let table = table(&head.table).ok_or_else(|| self.damaged("a section of an unknown table"))?;
+        self.place = format!("section {}", table.name);
         // In the order of the list, each once; only those that the file's schema did not have may be left out.
-        let place = place.filter(|place| (self.seen.next..MAX_SECTIONS).contains(place));
-        let place = place.ok_or_else(|| self.frames.damaged("sections are not in order"))?;
-        if TABLES[self.seen.next..place].iter().any(|skipped| is_due(skipped, self.header.schema)) {
-            return Err(self.frames.damaged("a section is missing before this one"));
+        let place = TABLES.iter().position(|known| known.name == table.name);
+        let place = place.filter(|place| *place >= self.next);
+        let place = place.ok_or_else(|| self.damaged("sections are not in order"))?;
+        if TABLES[self.next..place].iter().any(|skipped| is_due(skipped, self.header.schema)) {
+            return Err(self.damaged("a section is missing before this one"));
         }
         let columns = columns(table, &head, self.header.schema)
-            .ok_or_else(|| self.frames.damaged("it has other columns than the table"))?;
-        let pieces = Pieces { frames: self.frames, piece: Vec::new(), read: 0, end: None, failed: None };
+            .ok_or_else(|| self.damaged("it has other columns than the table"))?;
+        (self.sections, self.next) = (self.sections + 1, place + 1);
+        let pieces = Pieces { reader: self, piece: Vec::new(), read: 0, end: None, failed: None };
         let mut decoder = zstd::stream::read::Decoder::with_buffer(pieces)?.single_frame();
         decoder.window_log_max(WINDOW_LOG)?;
         Ok(Section {
@@ -143,13 +138,49 @@ impl<R: Read> Reader<R> {
             table,
             columns,
             records: BufReader::with_capacity(UNPACKED_AHEAD, decoder),
-            header: self.header,
-            seen: Seen { sections: self.seen.sections + 1, next: place + 1 },
             hash: Xxh3::new(),
             rows: 0,
             bytes: 0,
             last_key: Vec::new(),
         })
+    }
+
+    fn damaged(&self, what: &str) -> BackupError {
+        BackupError::Damaged { at: self.at, place: self.place.clone(), what: what.to_owned() }
+    }
+
+    fn take(&mut self, bytes: &mut [u8]) -> Result<(), BackupError> {
+        match self.source.read_exact(bytes) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return Err(BackupError::Cut { at: self.at, place: self.place.clone() });
+            }
+            read => read?,
+        }
+        self.hash.update(&*bytes);
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.at += len;
+        if let Some(progress) = self.progress {
+            progress.fetch_add(len, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self) -> Result<(u8, Vec<u8>), BackupError> {
+        let mut head = [0; 5];
+        self.take(&mut head)?;
+        let [kind, len @ ..] = head;
+        if !tag::ALL.contains(&kind) {
+            return Err(self.damaged("an unknown frame"));
+        }
+        let len = usize::try_from(u32::from_le_bytes(len)).ok().filter(|len| *len <= MAX_FRAME);
+        let mut body = vec![0; len.ok_or_else(|| self.damaged("a frame is too long"))?];
+        self.take(&mut body)?;
+        let mut stated = [0; 8];
+        self.take(&mut stated)?;
+        if u64::from_le_bytes(stated) != frame_hash(&head, &body) {
+            return Err(self.damaged("a checksum does not fit"));
+        }
+        Ok((kind, body))
     }
 }
 
@@ -167,18 +198,15 @@ fn columns(table: &'static Table, head: &SectionHead, schema: i64) -> Option<Vec
     (due.len() == head.columns.len() && due.iter().zip(&head.columns).all(named)).then_some(due)
 }
 
-impl<R: Read> Section<R> {
-    /// The next row; `None`: that was the last one.
-    pub(super) fn row(&mut self) -> Result<Option<Row>, BackupError> {
-        let Some(record) = self.record()? else { return Ok(None) };
-        let row = row(&self.columns, &record).ok_or_else(|| self.damaged("a record is not a row of the table"))?;
-        let key = &row[..self.table.key];
-        if !self.last_key.is_empty() && key <= self.last_key.as_slice() {
-            return Err(self.damaged("rows are not in order"));
+impl<'a> Section<'a> {
+    /// A section of a file that has been read before: its rows can be read, but not what follows them.
+    pub(super) fn again(path: &Path, at: u64, header: &Header, table: &'static Table) -> Result<Self, BackupError> {
+        let mut reader = Reader::at(path, at, format!("section {}", table.name), header.clone())?;
+        reader.next = TABLES.iter().position(|known| known.name == table.name).unwrap_or(0);
+        match reader.frame()? {
+            (tag::SECTION, body) => reader.section(at, &body),
+            _ => Err(reader.damaged("the file has changed")),
         }
-        self.last_key = key.to_vec();
-        self.rows += 1;
-        Ok(Some(row))
     }
 
     /// The bytes of the next record, without its length.
@@ -187,20 +215,12 @@ impl<R: Read> Section<R> {
         if is_over.map_err(|error| self.failure(&error))? {
             return Ok(None);
         }
-        let mut length = Vec::with_capacity(10);
-        let mut failed = None;
+        let (mut length, mut failed) = (Vec::with_capacity(10), None);
         let len = leb128(|| {
             let mut byte = [0];
-            match self.records.read_exact(&mut byte) {
-                Ok(()) => {
-                    length.push(byte[0]);
-                    Some(byte[0])
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    None
-                }
-            }
+            failed = self.records.read_exact(&mut byte).err();
+            length.push(byte[0]);
+            failed.is_none().then_some(byte[0])
         });
         if let Some(error) = failed {
             return Err(self.failure(&error));
@@ -221,29 +241,22 @@ impl<R: Read> Section<R> {
     }
 
     /// Ends the section, all rows of which have been read.
-    pub(super) fn finish(self) -> Result<Reader<R>, BackupError> {
+    pub(super) fn finish(self) -> Result<Reader<'a>, BackupError> {
         let found = SectionEnd { rows: self.rows, bytes: self.bytes, hash: self.hash.digest128() };
         let mut pieces = self.records.into_inner().finish();
-        let stated = match pieces.end {
-            Some(end) => end,
-            None if pieces.read < pieces.piece.len() => {
-                return Err(pieces.frames.damaged("something follows the records"));
-            }
-            None => match pieces.frames.frame()? {
-                (Tag::SectionEnd, body) => SectionEnd::decode(&body)
-                    .filter(|_| body.len() == SectionEnd::BYTES)
-                    .ok_or_else(|| pieces.frames.damaged("its end is unreadable"))?,
-                _ => return Err(pieces.frames.damaged("something follows the records")),
-            },
-        };
-        if stated != found {
-            return Err(pieces.frames.damaged("its rows are not those that were written"));
+        // What unpacks the records need not have seen that they are over.
+        if pieces.end.is_none() && pieces.read == pieces.piece.len() {
+            pieces.next_piece()?;
         }
-        Ok(Reader { frames: pieces.frames, header: self.header, seen: self.seen })
+        match pieces.end {
+            Some(stated) if stated == found => Ok(pieces.reader),
+            Some(_) => Err(pieces.reader.damaged("its rows are not those that were written")),
+            None => Err(pieces.reader.damaged("something follows the records")),
+        }
     }
 
     fn damaged(&self, what: &str) -> BackupError {
-        self.records.get_ref().get_ref().frames.damaged(what)
+        self.records.get_ref().get_ref().reader.damaged(what)
     }
 
     /// What an error while unpacking means: what kept the packed bytes from being read, or that they can't be unpacked.
@@ -251,94 +264,56 @@ impl<R: Read> Section<R> {
         let pieces = self.records.get_mut().get_mut();
         match pieces.failed.take() {
             Some(failed) => failed,
-            None => pieces.frames.damaged(&format!("it can't be unpacked ({error})")),
+            None => pieces.reader.damaged(&format!("it can't be unpacked ({error})")),
         }
     }
 }
 
-impl<R: Read> Section<R> {
-    /// A section of a file that has been read before, with the source at its beginning: its rows can be read, but not
-    /// what follows them.
-    pub(super) fn again(source: R, at: u64, header: &Header, table: &'static Table) -> Result<Self, BackupError> {
-        let mut frames = Frames { source, hash: Sha256::new(), at, place: format!("section {}", table.name) };
-        let (tag, body) = frames.frame()?;
-        let next = TABLES.iter().position(|known| known.name == table.name).unwrap_or(0);
-        if tag != Tag::Section {
-            return Err(frames.damaged("the file has changed"));
+impl Source for Section<'_> {
+    type Error = BackupError;
+
+    /// The next row; `None`: that was the last one.
+    fn row(&mut self) -> Result<Option<Row>, BackupError> {
+        let Some(record) = self.record()? else { return Ok(None) };
+        let row = row(&self.columns, &record).ok_or_else(|| self.damaged("a record is not a row of the table"))?;
+        let key = &row[..self.table.key];
+        if !self.last_key.is_empty() && key <= self.last_key.as_slice() {
+            return Err(self.damaged("rows are not in order"));
         }
-        Reader { frames, header: header.clone(), seen: Seen { sections: 0, next } }.section(at, &body)
-    }
-}
-
-struct Frames<R: Read> {
-    source: R,
-    /// Of everything read.
-    hash: Sha256,
-    at: u64,
-    place: String,
-}
-
-impl<R: Read> Frames<R> {
-    fn damaged(&self, what: &str) -> BackupError {
-        BackupError::Damaged { at: self.at, place: self.place.clone(), what: what.to_owned() }
+        self.last_key = key.to_vec();
+        self.rows += 1;
+        Ok(Some(row))
     }
 
-    fn take(&mut self, bytes: &mut [u8]) -> Result<(), BackupError> {
-        match self.source.read_exact(bytes) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                return Err(BackupError::Cut { at: self.at, place: self.place.clone() });
-            }
-            read => read?,
-        }
-        self.hash.update(&*bytes);
-        self.at += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        Ok(())
-    }
-
-    fn frame(&mut self) -> Result<(Tag, Vec<u8>), BackupError> {
-        let mut head = [0; 5];
-        self.take(&mut head)?;
-        let [tag, len @ ..] = head;
-        let tag = Tag::parse(tag).ok_or_else(|| self.damaged("an unknown frame"))?;
-        let len = usize::try_from(u32::from_le_bytes(len)).ok().filter(|len| *len <= MAX_FRAME);
-        let mut body = vec![0; len.ok_or_else(|| self.damaged("a frame is too long"))?];
-        self.take(&mut body)?;
-        let mut stated = [0; 8];
-        self.take(&mut stated)?;
-        if u64::from_le_bytes(stated) != frame_hash(&head, &body) {
-            return Err(self.damaged("a checksum does not fit"));
-        }
-        Ok((tag, body))
+    fn position(&self, column: &str) -> Option<usize> {
+        self.columns.iter().position(|known| known.name == column)
     }
 }
 
 /// The packed bytes of a section, out of its frames.
-struct Pieces<R: Read> {
-    frames: Frames<R>,
+struct Pieces<'a> {
+    reader: Reader<'a>,
     piece: Vec<u8>,
     read: usize,
     end: Option<SectionEnd>,
     failed: Option<BackupError>,
 }
 
-impl<R: Read> Pieces<R> {
+impl Pieces<'_> {
     fn next_piece(&mut self) -> Result<(), BackupError> {
-        match self.frames.frame()? {
-            (Tag::Data, body) => {
-                (self.piece, self.read) = (body, 0);
-                Ok(())
+        match self.reader.frame()? {
+            (tag::DATA, body) => (self.piece, self.read) = (body, 0),
+            (tag::SECTION_END, body) => {
+                let end = SectionEnd::decode(&body);
+                self.end = Some(end.ok_or_else(|| self.reader.damaged("its end is unreadable"))?);
             }
-            (Tag::SectionEnd, body) => {
-                let end = SectionEnd::decode(&body).filter(|_| body.len() == SectionEnd::BYTES);
-                self.end = Some(end.ok_or_else(|| self.frames.damaged("its end is unreadable"))?);
-                Ok(())
-            }
-            _ => Err(self.frames.damaged("a section does not end")),
+            _ => return Err(self.reader.damaged("a section does not end")),
         }
+        Ok(())
     }
 }
 
-impl<R: Read> Read for Pieces<R> {
+impl Read for Pieces<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(out)?;
         self.consume(read);
@@ -346,7 +321,7 @@ impl<R: Read> Read for Pieces<R> {
     }
 }
 
-impl<R: Read> BufRead for Pieces<R> {
+impl BufRead for Pieces<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.read == self.piece.len() && self.end.is_none() {
             if let Err(error) = self.next_piece() {

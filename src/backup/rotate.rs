@@ -10,7 +10,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 
-use super::BackupError;
+use super::error::BackupError;
 
 /// The names of backups in a folder; times are UTC.
 const NAME: &str = "supersync-%Y%m%dT%H%M%SZ.ssb";
@@ -77,7 +77,7 @@ pub fn superfluous(backups: &[(DateTime, PathBuf)], keep: Keep, made: &Path) -> 
     let Some(newest) = backups.iter().position(|(_, path)| path == made) else { return Vec::new() };
     let backups = &backups[..=newest];
     let mut kept = BTreeSet::from_iter(backups.last().map(|(_, path)| path));
-    let mut newest_of = |spans: usize, span: fn(DateTime) -> (i16, i8)| {
+    let mut newest_of = |spans: usize, span: fn(DateTime) -> (i16, i16)| {
         let mut seen = BTreeSet::new();
         for (at, path) in backups.iter().rev() {
             if seen.len() < spans && seen.insert(span(*at)) {
@@ -85,17 +85,12 @@ pub fn superfluous(backups: &[(DateTime, PathBuf)], keep: Keep, made: &Path) -> 
             }
         }
     };
+    newest_of(keep.daily, |at| (at.year(), at.date().day_of_year()));
     newest_of(keep.weekly, |at| {
         let week = at.date().iso_week_date();
-        (week.year(), week.week())
+        (week.year(), week.week().into())
     });
-    newest_of(keep.monthly, |at| (at.year(), at.month()));
-    let mut days = BTreeSet::new();
-    for (at, path) in backups.iter().rev() {
-        if days.len() < keep.daily && days.insert(at.date()) {
-            kept.insert(path);
-        }
-    }
+    newest_of(keep.monthly, |at| (at.year(), at.month().into()));
     backups.iter().map(|(_, path)| path).filter(|path| !kept.contains(path)).cloned().collect()
 }
 

@@ -1,26 +1,27 @@
 //! Writes a backup from a stream of rows.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::BackupError;
+use super::error::BackupError;
 use super::format::{
-    FRAME, Header, LEVEL, MAGIC, SectionEnd, SectionHead, Tag, VERSION, WINDOW_LOG, frame_hash, record,
+    FRAME, Header, LEVEL, MAGIC, SectionEnd, SectionHead, VERSION, WINDOW_LOG, frame_hash, record, tag,
 };
 use crate::store::backup::{Column, Row, Table};
 
 /// A file in the making.
 pub(super) struct Writer<W: Write> {
-    frames: Frames<W>,
+    target: W,
+    /// Of everything written.
+    hash: Sha256,
     sections: u32,
 }
 
 /// A section in the making.
 pub(super) struct Section<W: Write> {
-    encoder: zstd::stream::write::Encoder<'static, Pieces<W>>,
-    sections: u32,
+    encoder: zstd::stream::write::Encoder<'static, BufWriter<DataFrames<W>>>,
     columns: Vec<&'static Column>,
     hash: Xxh3,
     rows: u64,
@@ -30,30 +31,43 @@ pub(super) struct Section<W: Write> {
 impl<W: Write> Writer<W> {
     /// Begins a file.
     pub(super) fn new(target: W, header: &Header) -> Result<Self, BackupError> {
-        let mut frames = Frames { target, hash: Sha256::new() };
-        frames.put(MAGIC)?;
-        frames.put(&VERSION.to_le_bytes())?;
-        frames.frame(Tag::Header, &json(header)?)?;
-        Ok(Self { frames, sections: 0 })
+        let mut writer = Self { target, hash: Sha256::new(), sections: 0 };
+        writer.put(MAGIC)?;
+        writer.put(&VERSION.to_le_bytes())?;
+        writer.frame(tag::HEADER, &json(header)?)?;
+        Ok(writer)
     }
 
     /// Begins a section.
     pub(super) fn section(mut self, table: &Table, columns: Vec<&'static Column>) -> Result<Section<W>, BackupError> {
         let described = columns.iter().map(|c| (c.name.to_owned(), c.kind.as_str().to_owned(), c.nullable)).collect();
         let head = SectionHead { table: table.name.to_owned(), columns: described };
-        self.frames.frame(Tag::Section, &json(&head)?)?;
-        let pieces = Pieces { frames: self.frames, pending: Vec::with_capacity(FRAME) };
-        let mut encoder = zstd::stream::write::Encoder::new(pieces, LEVEL)?;
+        self.frame(tag::SECTION, &json(&head)?)?;
+        self.sections += 1;
+        let frames = BufWriter::with_capacity(FRAME, DataFrames(self));
+        let mut encoder = zstd::stream::write::Encoder::new(frames, LEVEL)?;
         encoder.window_log(WINDOW_LOG)?;
-        Ok(Section { encoder, sections: self.sections + 1, columns, hash: Xxh3::new(), rows: 0, bytes: 0 })
+        Ok(Section { encoder, columns, hash: Xxh3::new(), rows: 0, bytes: 0 })
     }
 
     /// Ends the file.
     pub(super) fn finish(mut self) -> Result<W, BackupError> {
-        let mut body = self.sections.to_le_bytes().to_vec();
-        body.extend_from_slice(&self.frames.hash.clone().finalize());
-        self.frames.frame(Tag::Trailer, &body)?;
-        Ok(self.frames.target)
+        let body = [&self.sections.to_le_bytes()[..], &self.hash.clone().finalize()].concat();
+        self.frame(tag::TRAILER, &body)?;
+        Ok(self.target)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.target.write_all(bytes)
+    }
+
+    fn frame(&mut self, tag: u8, body: &[u8]) -> io::Result<()> {
+        let len = u32::try_from(body.len()).map_err(|_| io::Error::other("a frame is too large"))?;
+        let head = [&[tag][..], &len.to_le_bytes()].concat();
+        self.put(&head)?;
+        self.put(body)?;
+        self.put(&frame_hash(&head, body).to_le_bytes())
     }
 }
 
@@ -72,12 +86,10 @@ impl<W: Write> Section<W> {
 
     /// Ends the section.
     pub(super) fn finish(self) -> Result<Writer<W>, BackupError> {
-        let mut pieces = self.encoder.finish()?;
-        pieces.cut()?;
-        let mut frames = pieces.frames;
+        let mut writer = self.encoder.finish()?.into_inner().map_err(IntoInnerError::into_error)?.0;
         let end = SectionEnd { rows: self.rows, bytes: self.bytes, hash: self.hash.digest128() };
-        frames.frame(Tag::SectionEnd, &end.encode())?;
-        Ok(Writer { frames, sections: self.sections })
+        writer.frame(tag::SECTION_END, &end.encode())?;
+        Ok(writer)
     }
 }
 
@@ -85,55 +97,16 @@ fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, BackupError> {
     serde_json::to_vec(value).map_err(|error| io::Error::from(error).into())
 }
 
-struct Frames<W: Write> {
-    target: W,
-    /// Of everything written.
-    hash: Sha256,
-}
+/// What is compressed, as frames. The buffer before it decides how large they are.
+struct DataFrames<W: Write>(Writer<W>);
 
-impl<W: Write> Frames<W> {
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
-        self.target.write_all(bytes)
-    }
-
-    fn frame(&mut self, tag: Tag, body: &[u8]) -> io::Result<()> {
-        let len = u32::try_from(body.len()).map_err(|_| io::Error::other("a frame is too large"))?;
-        let mut head = vec![tag.byte()];
-        head.extend(len.to_le_bytes());
-        self.put(&head)?;
-        self.put(body)?;
-        self.put(&frame_hash(&head, body).to_le_bytes())
-    }
-}
-
-/// Cuts what is compressed into frames.
-struct Pieces<W: Write> {
-    frames: Frames<W>,
-    pending: Vec<u8>,
-}
-
-impl<W: Write> Pieces<W> {
-    fn cut(&mut self) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            self.frames.frame(Tag::Data, &self.pending)?;
-            self.pending.clear();
-        }
-        Ok(())
-    }
-}
-
-impl<W: Write> Write for Pieces<W> {
+impl<W: Write> Write for DataFrames<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let now = bytes.len().min(FRAME - self.pending.len());
-        self.pending.extend_from_slice(&bytes[..now]);
-        if self.pending.len() == FRAME {
-            self.cut()?;
-        }
-        Ok(now)
+        let piece = &bytes[..bytes.len().min(FRAME)];
+        self.0.frame(tag::DATA, piece)?;
+        Ok(piece.len())
     }
 
-    /// Frames are cut when they are full.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Row as _};
 use tokio::time::Instant;
 
 use super::schema::{Found, TABLES};
@@ -31,11 +31,13 @@ pub fn address(text: &str, application: &str) -> Option<(PgConnectOptions, Optio
 /// What kept it from connecting.
 pub async fn connect((options, schema): (PgConnectOptions, Option<String>)) -> sqlx::Result<PgConnection> {
     let mut connection = options.connect().await?;
-    // Times are in UTC, as the contract says. No plan may be cut short; waiting for a lock may.
+    // Times are in UTC, as the contract says, and texts of values as `pg_dump` writes them. No plan may be cut short;
+    // waiting for a lock may.
     sqlx::query(
         "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '10s', false), \
          set_config('idle_in_transaction_session_timeout', '0', false), set_config('jit', 'off', false), \
          set_config('TimeZone', 'UTC', false), \
+         set_config('DateStyle', 'ISO', false), set_config('bytea_output', 'hex', false), \
          set_config('search_path', COALESCE($1, current_setting('search_path')), false)",
     )
     .bind(schema.map(|name| format!("\"{}\"", name.replace('"', "\"\""))))
@@ -50,7 +52,7 @@ pub async fn connect((options, schema): (PgConnectOptions, Option<String>)) -> s
 /// # Errors
 /// The database's.
 pub async fn columns(connection: &mut PgConnection) -> sqlx::Result<Vec<Found>> {
-    let rows = sqlx::query(
+    let rows: Vec<(String, String, String, bool, bool)> = sqlx::query_as(
         "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
          a.atthasdef OR a.attidentity <> '' \
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
@@ -60,35 +62,22 @@ pub async fn columns(connection: &mut PgConnection) -> sqlx::Result<Vec<Found>> 
     .bind(TABLES.map(str::to_owned).to_vec())
     .fetch_all(connection)
     .await?;
-    let found = rows.iter().map(|row| {
-        Ok(Found {
-            table: row.try_get(0)?,
-            name: row.try_get(1)?,
-            kind: row.try_get(2)?,
-            not_null: row.try_get(3)?,
-            has_default: row.try_get(4)?,
-        })
-    });
-    found.collect()
+    let found = |(table, name, kind, not_null, has_default)| Found { table, name, kind, not_null, has_default };
+    Ok(rows.into_iter().map(found).collect())
 }
 
-/// What is to be done with the old server's database, in rights of PostgreSQL.
-#[derive(Clone, Copy, Debug)]
-pub struct Needed {
-    /// Tables, those that are there, and what is done with them.
-    pub tables: &'static [(&'static str, &'static [&'static str])],
-    /// What is done with the sequence that numbers accounts. Of rights in one text any will do.
-    pub numbers: &'static [&'static str],
-    /// Whether there are temporary tables.
-    pub temporary: bool,
-}
-
-/// The statements that give the session's role the rights which it lacks.
+/// The statements that give the session's role the rights which it lacks: `tables`, those that are there, with what is done
+/// with them, and what is done with the sequence that numbers accounts. Of rights in one text any will do.
 ///
 /// # Errors
 /// The database's.
-pub async fn missing_rights(connection: &mut PgConnection, needed: &Needed) -> sqlx::Result<Vec<String>> {
-    let rights = needed.tables.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
+pub async fn missing_rights(
+    connection: &mut PgConnection,
+    tables: &[(&str, &[&str])],
+    numbers: &[&str],
+    has_temporary_tables: bool,
+) -> sqlx::Result<Vec<String>> {
+    let rights = tables.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
     let (tables, rights): (Vec<_>, Vec<_>) = rights.unzip();
     sqlx::query_scalar(
         "SELECT format('GRANT %s ON TABLE %s TO %I', string_agg(r, ', '), c, current_user) \
@@ -103,8 +92,8 @@ pub async fn missing_rights(connection: &mut PgConnection, needed: &Needed) -> s
     )
     .bind(tables)
     .bind(rights)
-    .bind(needed.numbers.to_vec())
-    .bind(needed.temporary)
+    .bind(numbers.to_vec())
+    .bind(has_temporary_tables)
     .fetch_all(connection)
     .await
 }
@@ -117,7 +106,7 @@ pub async fn others(connection: &mut PgConnection, application: &str) -> sqlx::R
     let until = Instant::now() + LEAVING;
     loop {
         // Without the right to see more, what others do is hidden, but not that they are there.
-        let rows = sqlx::query(
+        let rows: Vec<(String, i64)> = sqlx::query_as(
             "SELECT COALESCE(NULLIF(application_name, ''), 'a program without a name'), count(*) FROM pg_stat_activity \
              WHERE datname = current_database() AND pid <> pg_backend_pid() \
              AND application_name IS DISTINCT FROM $1 \
@@ -127,31 +116,11 @@ pub async fn others(connection: &mut PgConnection, application: &str) -> sqlx::R
         .fetch_all(&mut *connection)
         .await?;
         if rows.is_empty() || Instant::now() >= until {
-            let named = rows
-                .iter()
-                .map(|row| Ok(format!("{} ({})", row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?)))
-                .collect::<sqlx::Result<Vec<_>>>()?;
-            return Ok(named.join(", "));
+            let named = rows.iter().map(|(name, count)| format!("{name} ({count})"));
+            return Ok(named.collect::<Vec<_>>().join(", "));
         }
         tokio::time::sleep(LOOK_EVERY).await;
         // Within a transaction the answer would stay the same.
         sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut *connection).await?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_as_operators_have_them() {
-        for wrong in ["", "old", "mysql://h/d", "postgres://h", "postgres://h/"] {
-            assert!(address(wrong, "x").is_none(), "{wrong}");
-        }
-        let text = "postgresql://u:p@h:5433/d?connection_limit=60&pool_timeout=10&schema=old&sslmode=disable&application_name=x";
-        let (options, schema) = address(text, "by this name").expect("an address");
-        assert_eq!((options.get_host(), options.get_port(), options.get_database()), ("h", 5433, Some("d")));
-        assert_eq!(options.get_application_name(), Some("by this name"));
-        assert_eq!(schema.as_deref(), Some("old"));
     }
 }

@@ -1,58 +1,46 @@
 //! One account: all of it in one transaction of the target, or nothing.
 
-use sqlx::{Connection as _, PgConnection, Row as _};
+use std::sync::atomic::AtomicU64;
 
-use super::Options;
-use super::error::{AccountFault, Stop};
-use super::known::Taken;
-use super::operations::{self, Stream};
-use super::report::{Operations, Rows};
-use super::rows::{Fingerprint, READ_BACK, small};
-use super::source::{Account, Device};
+use sqlx::{Connection as _, PgConnection};
+
+use super::error::{Stop, WENT_ON, small};
+use super::operations;
+use super::options::{Options, Taken};
+use super::report::{Counts, Rows};
+use super::source::{Account, Device, Reading};
 use crate::upstream::import::raw_id;
-use futures_util::TryStreamExt as _;
-use sha2::{Digest as _, Sha256};
 
 /// What became of an account.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The target did not have it.
     Added,
     /// Something of it was otherwise.
     Changed,
     /// It was like this already.
-    #[default]
     Unchanged,
 }
 
-/// What was done to an account.
-#[derive(Clone, Copy, Debug, Default)]
+/// What was done to an account, beside what is counted.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Done {
     pub(super) fate: Fate,
-    pub(super) operations: Operations,
-    pub(super) passkeys: Rows,
-    pub(super) devices: Rows,
-    /// Links that stay good.
-    pub(super) links: u64,
-    /// Whether its password can't be checked there.
-    pub(super) password_lost: bool,
-    pub(super) has_passkey: bool,
-    /// Operations of which a value was replaced.
-    pub(super) replaced: u64,
     /// Whether it has a restore point that the old server can't restore.
     pub(super) is_beyond_restoring: bool,
 }
 
-/// Writes an account. When it is left as it was, some of its operations may not have been taken from the stream.
+/// Writes an account. When it is left as it was, some of its operations may not have been taken.
 pub(super) async fn write(
     connection: &mut PgConnection,
-    account: &Account,
-    ops: &mut Stream<'_>,
+    reading: &mut Reading,
     options: &Options,
+    counts: &mut Counts,
+    progress: &AtomicU64,
 ) -> Result<Done, Stop> {
-    let id = small("number", account.id)?;
+    let id = small("number", reading.account.id)?;
     let mut tx = connection.begin().await?;
-    let done = inside(&mut tx, id, account, ops, options).await;
+    let done = inside(&mut tx, id, reading, options, counts, progress).await;
     match &done {
         Ok(_) => tx.commit().await?,
         Err(_) => tx.rollback().await?,
@@ -63,37 +51,40 @@ pub(super) async fn write(
 async fn inside(
     tx: &mut PgConnection,
     id: i32,
-    account: &Account,
-    ops: &mut Stream<'_>,
+    reading: &mut Reading,
     options: &Options,
+    counts: &mut Counts,
+    progress: &AtomicU64,
 ) -> Result<Done, Stop> {
+    let before = *counts;
+    let account = &reading.account;
     small("last sequence", account.last_seq)?;
     let password = account.password_hash.as_deref().filter(|hash| is_bcrypt(hash));
-    let mut done = Done { password_lost: account.password_hash.is_some() && password.is_none(), ..Done::default() };
-    done.fate = user(tx, id, account, password, options).await?;
+    let mut fate = user(tx, id, account, password, options).await?;
     if !options.overwrite {
         new_passkeys(tx, id, options.taken_of(account.id)).await?;
     }
-    done.passkeys = passkeys(tx, id, &mut done.has_passkey).await?;
-    let links_changed = links(tx, id, &mut done.links).await?;
-    let written = operations::write(tx, id, account, ops, options).await?;
-    (done.operations, done.replaced) = (written.operations, written.replaced);
-    done.is_beyond_restoring = written.is_beyond_restoring;
-    let ops_changed = done.operations.added + done.operations.removed > 0;
-    let state_changed = state(tx, id, account, ops_changed).await?;
-    done.devices = devices(tx, id, &account.devices).await?;
+    let has_passkey = passkeys(tx, id, &mut counts.passkeys).await?;
+    if account.password_hash.is_some() && password.is_none() {
+        counts.lost.passwords += 1;
+        counts.lost.passwords_without_passkey += u64::from(!has_passkey);
+    }
+    counts.lost.locks += u64::from(account.is_locked);
+    let mut changed = links(tx, id, &mut counts.lost.links).await?;
+    let (fingerprint, is_beyond_restoring) = operations::write(tx, id, reading, options, counts, progress).await?;
+    let account = &reading.account;
+    let (now, then) = (counts.operations, before.operations);
+    let ops_changed = (now.added, now.removed) != (then.added, then.removed);
+    changed |= state(tx, id, account, ops_changed).await?;
+    devices(tx, id, &account.devices, &mut counts.devices).await?;
     if options.verify && !options.dry_run {
-        verify(tx, id, written.fingerprint).await?;
+        fingerprint.verify(tx, id).await?;
     }
-    let changed = links_changed
-        || ops_changed
-        || state_changed
-        || done.passkeys != Rows::default()
-        || done.devices != Rows::default();
-    if changed && done.fate == Fate::Unchanged {
-        done.fate = Fate::Changed;
+    changed |= ops_changed || (counts.passkeys, counts.devices) != (before.passkeys, before.devices);
+    if changed && fate == Fate::Unchanged {
+        fate = Fate::Changed;
     }
-    Ok(done)
+    Ok(Done { fate, is_beyond_restoring })
 }
 
 /// Whether the old server can check it. It knows nothing else.
@@ -122,15 +113,20 @@ async fn user(
         None => (false, true),
     };
     if !has_address && !is_same {
-        return Err(AccountFault::OtherAccount.into());
+        return Err(
+            "in the target this number belongs to another account, made at another time: the old server has gone on \
+                    working after the take-over"
+                .to_owned()
+                .into(),
+        );
     }
     if let Some((.., is_verified, token_version)) = theirs.as_ref().filter(|_| !options.overwrite) {
         // Neither is ever taken back.
         if *is_verified && !account.is_verified {
-            return Err(AccountFault::Verified.into());
+            return Err(format!("in the target its address has been verified, which it is not here: {WENT_ON}").into());
         }
         if i64::from(*token_version) > account.token_version {
-            return Err(AccountFault::Revoked.into());
+            return Err(format!("in the target its tokens have been revoked, which are good here: {WENT_ON}").into());
         }
     }
     if !has_address {
@@ -141,23 +137,20 @@ async fn user(
         .fetch_optional(&mut *tx)
         .await?;
         if let Some((holder, is_missing)) = holder {
-            return Err(AccountFault::Address { holder, is_missing }.into());
+            let remedy = if is_missing { ", which was deleted here; --delete-missing deletes it there" } else { "" };
+            return Err(format!("in the target its address belongs to account {holder}{remedy}").into());
         }
     }
-    let is_new = theirs.is_none();
-    let statement = if is_new {
-        "INSERT INTO users (id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, \
+    // Of an account that is there the time of its creation is the same.
+    let written = sqlx::query(
+        "INSERT INTO users AS u (id, email, password_hash, is_verified, token_version, failed_login_attempts, locked_until, \
          terms_accepted_at, storage_quota_bytes, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, TIMESTAMP 'epoch' + $10 * INTERVAL '1 millisecond')"
-    } else {
-        // The last one is only there to have as many.
-        "UPDATE users SET email = $2, password_hash = $3, is_verified = $4, token_version = $5, \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, TIMESTAMP 'epoch' + $10 * INTERVAL '1 millisecond') \
+         ON CONFLICT (id) DO UPDATE SET email = $2, password_hash = $3, is_verified = $4, token_version = $5, \
          failed_login_attempts = $6, locked_until = $7, terms_accepted_at = $8, storage_quota_bytes = $9 \
-         WHERE id = $1 AND $10::int8 IS NOT NULL AND (email, password_hash, is_verified, token_version, \
-         failed_login_attempts, locked_until, terms_accepted_at, storage_quota_bytes) \
-         IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9)"
-    };
-    let written = sqlx::query(statement)
+         WHERE (u.email, u.password_hash, u.is_verified, u.token_version, u.failed_login_attempts, u.locked_until, \
+         u.terms_accepted_at, u.storage_quota_bytes) IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9)",
+    )
         .bind(id)
         .bind(&account.email)
         .bind(password)
@@ -170,10 +163,10 @@ async fn user(
         .bind(account.created_at)
         .execute(tx)
         .await?;
-    Ok(match (is_new, written.rows_affected()) {
-        (true, _) => Fate::Added,
-        (false, 0) => Fate::Unchanged,
-        (false, _) => Fate::Changed,
+    Ok(match written.rows_affected() {
+        _ if theirs.is_none() => Fate::Added,
+        0 => Fate::Unchanged,
+        _ => Fate::Changed,
     })
 }
 
@@ -203,14 +196,15 @@ async fn new_passkeys(tx: &mut PgConnection, id: i32, taken: Option<&Taken>) -> 
             None => false,
         };
         if was_here != Some(true) && !is_repaired {
-            return Err(AccountFault::NewPasskey.into());
+            return Err(format!("in the target it has a passkey that this server never had: {WENT_ON}").into());
         }
     }
     Ok(())
 }
 
-/// Writes the passkeys: those that we don't have are gone. They are the same if the authenticator's id is.
-async fn passkeys(tx: &mut PgConnection, id: i32, has_passkey: &mut bool) -> Result<Rows, Stop> {
+/// Writes the passkeys: those that we don't have are gone. They are the same if the authenticator's id is. Returns whether
+/// there is any.
+async fn passkeys(tx: &mut PgConnection, id: i32, counts: &mut Rows) -> Result<bool, Stop> {
     let removed = sqlx::query(
         "DELETE FROM passkeys p WHERE p.user_id = $1 AND NOT EXISTS (SELECT FROM pg_temp.our_passkeys s \
          WHERE s.user_id = $1 AND s.credential_id = p.credential_id)",
@@ -240,35 +234,30 @@ async fn passkeys(tx: &mut PgConnection, id: i32, has_passkey: &mut bool) -> Res
     .fetch_one(tx)
     .await?;
     if ours != theirs {
-        return Err(AccountFault::Passkey.into());
+        return Err("in the target a passkey of it belongs to another account".to_owned().into());
     }
-    *has_passkey = ours > 0;
-    Ok(Rows { written: written.rows_affected(), removed: removed.rows_affected() })
+    counts.written += written.rows_affected();
+    counts.removed += removed.rows_affected();
+    Ok(ours > 0)
 }
 
-/// The old server's one-time tokens: the column and the one with its time.
-const TOKENS: [&str; 4] = ["verification_token", "reset_password_token", "passkey_recovery_token", "login_token"];
-
 /// Makes links of the old server void that have been used here or replaced by others. Ours can't be written there: the
-/// tokens in them are not stored, only their hashes. Returns whether there was one; counts those that stay good.
-async fn links(tx: &mut PgConnection, id: i32, good: &mut u64) -> Result<bool, Stop> {
-    let row = sqlx::query(
-        "SELECT verification_token, reset_password_token, passkey_recovery_token, login_token FROM users WHERE id = $1",
+/// tokens in them are not stored, only their hashes. Returns whether there was one; those that stay good are not lost.
+async fn links(tx: &mut PgConnection, id: i32, lost: &mut u64) -> Result<bool, Stop> {
+    let tokens: Vec<(String, bool)> = sqlx::query_as(
+        "SELECT t.name, EXISTS (SELECT FROM pg_temp.our_links s \
+         WHERE s.user_id = $1 AND s.token_hash = sha256(convert_to(t.token, 'UTF8'))) \
+         FROM users u, LATERAL (VALUES ('verification_token', verification_token), \
+         ('reset_password_token', reset_password_token), ('passkey_recovery_token', passkey_recovery_token), \
+         ('login_token', login_token)) AS t(name, token) WHERE u.id = $1 AND t.token IS NOT NULL",
     )
     .bind(id)
-    .fetch_one(&mut *tx)
+    .fetch_all(&mut *tx)
     .await?;
     let mut changed = false;
-    for (at, column) in TOKENS.into_iter().enumerate() {
-        let Some(token): Option<String> = row.try_get(at)? else { continue };
-        let is_good: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_temp.our_links WHERE user_id = $1 AND token_hash = $2)")
-                .bind(id)
-                .bind(&Sha256::digest(&token)[..])
-                .fetch_one(&mut *tx)
-                .await?;
+    for (column, is_good) in tokens {
         if is_good {
-            *good += 1;
+            *lost = lost.saturating_sub(1);
             continue;
         }
         changed = true;
@@ -343,7 +332,7 @@ async fn state(tx: &mut PgConnection, id: i32, account: &Account, ops_changed: b
 }
 
 /// Writes the devices: those that we don't have are gone.
-async fn devices(tx: &mut PgConnection, id: i32, ours: &[Device]) -> Result<Rows, Stop> {
+async fn devices(tx: &mut PgConnection, id: i32, ours: &[Device], counts: &mut Rows) -> Result<(), Stop> {
     let clients: Vec<&str> = ours.iter().map(|device| device.client_id.as_str()).collect();
     let removed = sqlx::query("DELETE FROM sync_devices WHERE user_id = $1 AND client_id <> ALL($2)")
         .bind(id)
@@ -363,15 +352,7 @@ async fn devices(tx: &mut PgConnection, id: i32, ours: &[Device]) -> Result<Rows
     .bind(ours.iter().map(|device| device.created_at).collect::<Vec<_>>())
     .execute(tx)
     .await?;
-    Ok(Rows { written: written.rows_affected(), removed: removed.rows_affected() })
-}
-
-/// Reads back what is about to be committed.
-async fn verify(tx: &mut PgConnection, id: i32, ours: Fingerprint) -> Result<(), Stop> {
-    let mut theirs = Fingerprint::default();
-    let mut rows = sqlx::query(READ_BACK).bind(id).fetch(tx);
-    while let Some(row) = rows.try_next().await? {
-        theirs.add_row(&row)?;
-    }
-    Ok(theirs.verify(ours)?)
+    counts.written += written.rows_affected();
+    counts.removed += removed.rows_affected();
+    Ok(())
 }

@@ -17,68 +17,33 @@
 //! they mean here: a device that has seen less than the first operation gets the full state that follows, or hears of a
 //! gap. An account whose data was wiped has neither operations nor a counter there.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::{Connection as _, PgConnection};
-use tokio::sync::mpsc;
 
 use crate::backup::Checked;
-use crate::protocol::UserId;
 
 mod account;
 mod error;
 mod jsonb;
 mod known;
 mod operations;
+mod options;
 mod report;
 mod rows;
-mod schema;
 mod source;
 mod stage;
 mod target;
 
-pub use error::{AccountFault, ExportError, Refusal, Unstorable};
-pub use known::Taken;
-pub use report::{Accounts, FailedAccount, Lost, Missing, MissingAccount, Named, Operations, Report, Rows};
+pub use error::ExportError;
+pub use options::{Options, Taken};
+pub use report::{Accounts, Counts, FailedAccount, Lost, Missing, MissingAccount, Named, Operations, Report, Rows};
 
 use account::Fate;
 use error::Stop;
-use operations::Stream;
-
-/// Pieces under way at a time.
-const QUEUE: usize = 4;
-/// Small rows under way at a time.
-const SMALL_QUEUE: usize = 1_000;
-
-/// What is wanted of an export.
-#[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
-pub struct Options {
-    /// Say what would be done, and change nothing.
-    pub dry_run: bool,
-    /// Go on even if others work on the target.
-    pub force: bool,
-    /// Where the target has operations that this server never had, they give way.
-    pub overwrite: bool,
-    /// Delete the target's accounts that were deleted here.
-    pub delete_missing: bool,
-    /// Values that JSONB can't hold are replaced.
-    pub replace: bool,
-    /// What was taken over from the old server, by account, if that is known.
-    pub taken: Option<HashMap<UserId, Taken>>,
-    /// Read back what was written before it is committed.
-    pub verify: bool,
-}
-
-impl Options {
-    /// What was taken over of an account, if that is known.
-    fn taken_of(&self, user: UserId) -> Option<&Taken> {
-        self.taken.as_ref().and_then(|taken| taken.get(&user))
-    }
-}
+use source::Source;
 
 /// A target that is one to write to.
 #[derive(Debug)]
@@ -89,8 +54,11 @@ impl Target {
     ///
     /// # Errors
     /// When it is not one to write to.
-    pub async fn open(url: &str, options: &Options) -> Result<Self, Refusal> {
-        Ok(Self(target::open(url, options).await?))
+    pub async fn open(url: &str, options: &Options) -> Result<Self, ExportError> {
+        match target::open(url, options).await {
+            Err(ExportError::Target(error)) => Err(ExportError::Unreachable(error)),
+            opened => opened.map(Self),
+        }
     }
 
     /// Writes what a backup of this server holds. `progress` counts its operations.
@@ -118,30 +86,6 @@ impl Target {
     }
 }
 
-/// A backup, from which several things are read one after the other.
-struct Source {
-    checked: Arc<Checked>,
-    file: Arc<Path>,
-}
-
-impl Source {
-    /// Has something read on a thread of its own while `work` takes it.
-    async fn read<T: Send + 'static, R>(
-        &self,
-        queue: usize,
-        read: fn(&Checked, &Path, &mpsc::Sender<T>) -> Result<(), ExportError>,
-        work: impl AsyncFnOnce(mpsc::Receiver<T>) -> Result<R, ExportError>,
-    ) -> Result<R, ExportError> {
-        let (to, from) = mpsc::channel(queue);
-        let (checked, file) = (Arc::clone(&self.checked), Arc::clone(&self.file));
-        let reading = tokio::task::spawn_blocking(move || read(&checked, &file, &to));
-        let worked = work(from).await;
-        // Why the stream ended early explains what the other side says of that.
-        reading.await.map_err(|_| ExportError::Crashed)??;
-        worked
-    }
-}
-
 async fn all(
     connection: &mut PgConnection,
     source: &Source,
@@ -152,59 +96,46 @@ async fn all(
     let taken_at = header.taken_at;
     let highest = header.numbers.iter().find(|(table, _)| table == "users").map_or(0, |(_, number)| *number);
     let mut report = Report { dry_run: options.dry_run, taken_at, ..Report::default() };
-    stage::create(connection).await?;
-    source.read(SMALL_QUEUE, source::users, async |from| stage::users(connection, from).await).await?;
-    source.read(SMALL_QUEUE, source::passkeys, async |from| stage::passkeys(connection, from).await).await?;
-    let links = source.read(SMALL_QUEUE, source::links, async |from| stage::links(connection, from, taken_at).await);
-    report.lost.links = links.await?;
+    report.counts.lost.links = stage::fill(connection, source, taken_at).await?;
     let (missing, changed) = stage::missing(connection, highest, options).await?;
     report.missing = missing;
     for account in changed {
-        report.accounts.failed.add(FailedAccount { account, reason: AccountFault::DeletedHere.to_string() });
+        let reason = "it was deleted here, but what the target holds of it is not what was taken over: the old server has \
+                      gone on working, or an earlier export has written there. --delete-missing deletes it only with \
+                      --overwrite";
+        report.accounts.failed.add(FailedAccount { account, reason: reason.to_owned() });
     }
     stage::addresses(connection).await?;
-    let accounts = source.read(QUEUE, source::accounts, async |from| {
-        let mut stream = Stream::new(from, progress);
-        while let Some(account) = stream.account().await? {
-            let done = account::write(connection, &account, &mut stream, options).await;
-            note(&mut report, &account, done)?;
+    let writing = async |mut readings: tokio::sync::mpsc::Receiver<source::Reading>| {
+        while let Some(mut reading) = readings.recv().await {
+            // Of an account that can't be written nothing counts.
+            let mut counts = report.counts;
+            let done = account::write(connection, &mut reading, options, &mut counts, progress).await;
+            let account = reading.account.id;
+            let done = match done {
+                Ok(done) => done,
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Fault(reason)) => {
+                    report.accounts.failed.add(FailedAccount { account, reason });
+                    continue;
+                }
+            };
+            report.counts = counts;
+            *match done.fate {
+                Fate::Added => &mut report.accounts.added,
+                Fate::Changed => &mut report.accounts.changed,
+                Fate::Unchanged => &mut report.accounts.unchanged,
+            } += 1;
+            if done.is_beyond_restoring {
+                report.beyond_restoring.add(account);
+            }
         }
         Ok(())
-    });
-    accounts.await?;
+    };
+    source.accounts(writing).await?;
     if !options.dry_run {
         report.numbers_raised = stage::raise_numbers(connection, highest).await?;
     }
     progress.fetch_max(source.checked.operations, Ordering::Relaxed);
     Ok(report)
-}
-
-/// Adds an account to the report.
-fn note(report: &mut Report, account: &source::Account, done: Result<account::Done, Stop>) -> Result<(), ExportError> {
-    let done = match done {
-        Ok(done) => done,
-        Err(Stop::Failed(error)) => return Err(error),
-        Err(Stop::Fault(fault)) => {
-            report.accounts.failed.add(FailedAccount { account: account.id, reason: fault.to_string() });
-            return Ok(());
-        }
-    };
-    let counter = match done.fate {
-        Fate::Added => &mut report.accounts.added,
-        Fate::Changed => &mut report.accounts.changed,
-        Fate::Unchanged => &mut report.accounts.unchanged,
-    };
-    *counter += 1;
-    report.operations.add(done.operations);
-    report.passkeys.add(done.passkeys);
-    report.devices.add(done.devices);
-    report.lost.passwords += u64::from(done.password_lost);
-    report.lost.passwords_without_passkey += u64::from(done.password_lost && !done.has_passkey);
-    report.lost.links = report.lost.links.saturating_sub(done.links);
-    report.lost.locks += u64::from(account.is_locked);
-    report.lost.values += done.replaced;
-    if done.is_beyond_restoring {
-        report.beyond_restoring.add(account.id);
-    }
-    Ok(())
 }

@@ -19,6 +19,22 @@ pub struct Report {
     pub server_running: bool,
     /// Accounts.
     pub accounts: Accounts,
+    /// What was done to the accounts, all together.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Accounts with restore points that the old server can't restore: they are too far from the beginning of the numbers,
+    /// above all behind a bring-back.
+    pub beyond_restoring: Named<UserId>,
+    /// Accounts that only the target has.
+    pub missing: Missing,
+    /// Whether the target's counter of account numbers was raised.
+    pub numbers_raised: bool,
+}
+
+/// What was done to accounts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
     /// Operations.
     pub operations: Operations,
     /// Passkeys.
@@ -27,13 +43,6 @@ pub struct Report {
     pub devices: Rows,
     /// What does not survive the way back.
     pub lost: Lost,
-    /// Accounts with restore points that the old server can't restore: they are too far from the beginning of the numbers,
-    /// above all behind a bring-back.
-    pub beyond_restoring: Named<UserId>,
-    /// Accounts that only the target has.
-    pub missing: Missing,
-    /// Whether the target's counter of account numbers was raised.
-    pub numbers_raised: bool,
 }
 
 /// What became of the accounts.
@@ -101,7 +110,7 @@ pub struct Missing {
 }
 
 /// An account that only the target has.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MissingAccount {
     /// Its number.
@@ -111,7 +120,7 @@ pub struct MissingAccount {
 }
 
 /// An account that was left as it was.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedAccount {
     /// Its number.
@@ -121,18 +130,12 @@ pub struct FailedAccount {
 }
 
 /// The first of a kind, and how many there are.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Named<T> {
     /// How many.
     pub count: u64,
     /// The first ones.
     pub first: Vec<T>,
-}
-
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Self { count: 0, first: Vec::new() }
-    }
 }
 
 impl<T> Named<T> {
@@ -142,20 +145,5 @@ impl<T> Named<T> {
         if self.first.len() < NAMED {
             self.first.push(one);
         }
-    }
-}
-
-impl Rows {
-    pub(super) const fn add(&mut self, other: Self) {
-        self.written += other.written;
-        self.removed += other.removed;
-    }
-}
-
-impl Operations {
-    pub(super) const fn add(&mut self, other: Self) {
-        self.added += other.added;
-        self.removed += other.removed;
-        self.kept += other.kept;
     }
 }

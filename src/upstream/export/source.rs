@@ -1,16 +1,20 @@
-//! Our side: the accounts of a backup, one after the other, each with its operations in their order.
+//! Our side: the rows of a backup, and its accounts, one after the other, each with its operations in their order.
 //!
 //! Reads the tables side by side on a thread of its own; memory is bounded by a segment and a batch, however much there is.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc;
 
-use super::ExportError;
-use crate::backup::{Checked, Cursor};
+use super::error::ExportError;
+use crate::backup::{Checked, Rows};
 use crate::protocol::{Seq, StoredOp, UserId};
-use crate::store::backup::{Fields, operation, operations_of_segment};
+use crate::store::backup::{Fields, Value, operation, operations_of_segment};
+
+/// Pieces under way at a time.
+const QUEUE: usize = 4;
 
 /// Operations of one batch at most,
 const BATCH_OPS: usize = 500;
@@ -67,90 +71,85 @@ pub(super) struct Device {
     pub(super) created_at: i64,
 }
 
-/// A passkey.
-#[derive(Clone, Debug)]
-pub(super) struct Passkey {
-    pub(super) user: UserId,
-    pub(super) credential_id: Vec<u8>,
-    pub(super) public_key: Vec<u8>,
-    pub(super) counter: i64,
-    pub(super) transports: Option<String>,
-    pub(super) created_at: i64,
-    pub(super) last_used_at: Option<i64>,
+/// An account as it is read.
+pub(super) struct Reading {
+    pub(super) account: Account,
+    /// Numbers and ids of operations that the data set no longer holds, as far as they are known. They come before the
+    /// operations: to be taken first, or given up.
+    pub(super) archived: mpsc::Receiver<Vec<(Seq, Arc<str>)>>,
+    /// The operations of the data set, some at a time. Last comes `None`: without that some are missing.
+    pub(super) operations: mpsc::Receiver<Option<Vec<StoredOp>>>,
 }
 
-/// What is kept of a link that was mailed.
-#[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub(super) user: UserId,
-    /// SHA-256 of the token.
-    pub(super) token_hash: Vec<u8>,
-    pub(super) expires_at: i64,
+/// A backup, from which several things are read one after the other.
+pub(super) struct Source {
+    pub(super) checked: Arc<Checked>,
+    pub(super) file: Arc<Path>,
 }
 
-/// A piece of the stream: an account, then what is known of operations that its data set no longer holds, then its
-/// operations; at last the end.
-#[derive(Debug)]
-pub(super) enum Piece {
-    Account(Box<Account>),
-    Archived(Vec<(Seq, Arc<str>)>),
-    Operations(Vec<StoredOp>),
-    End,
+impl Source {
+    /// Has accounts with their data read on a thread of its own while `work` takes them.
+    pub(super) async fn accounts(
+        &self,
+        work: impl AsyncFnOnce(mpsc::Receiver<Reading>) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        self.read(QUEUE, accounts, work).await
+    }
+
+    /// The same with rows of a table: these columns of each, as a JSON object in which bytes are as PostgreSQL writes them.
+    pub(super) async fn rows(
+        &self,
+        queue: usize,
+        table: &'static str,
+        columns: &'static [&'static str],
+        work: impl AsyncFnOnce(mpsc::Receiver<Json>) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        self.read(queue, move |checked, file, to| rows(checked, file, table, columns, to), work).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        queue: usize,
+        read: impl FnOnce(&Checked, &Path, &mpsc::Sender<T>) -> Result<(), ExportError> + Send + 'static,
+        work: impl AsyncFnOnce(mpsc::Receiver<T>) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        let (to, from) = mpsc::channel(queue);
+        let (checked, file) = (Arc::clone(&self.checked), Arc::clone(&self.file));
+        let reading = tokio::task::spawn_blocking(move || read(&checked, &file, &to));
+        let worked = work(from).await;
+        // Why the stream ended early explains what the other side says of that.
+        reading.await.map_err(|_| ExportError::Crashed)??;
+        worked
+    }
 }
 
-/// Reads all passkeys. Stops early when nobody takes them any more.
-pub(super) fn passkeys(checked: &Checked, path: &Path, to: &mpsc::Sender<Passkey>) -> Result<(), ExportError> {
-    let mut rows = checked.cursor(path, "passkeys")?;
+fn rows(
+    checked: &Checked,
+    path: &Path,
+    table: &str,
+    columns: &[&str],
+    to: &mpsc::Sender<Json>,
+) -> Result<(), ExportError> {
+    let mut rows = checked.cursor(path, table)?;
+    let places: Vec<_> =
+        columns.iter().map(|name| rows.columns().iter().position(|known| known.name == *name)).collect();
     while let Some(row) = rows.take_any()? {
-        let fields = Fields::of(rows.columns(), &row);
-        let passkey = Passkey {
-            user: fields.int("user_id")?,
-            credential_id: fields.bytes("credential_id")?.to_owned(),
-            public_key: fields.bytes("public_key")?.to_owned(),
-            counter: fields.int("counter")?,
-            transports: fields.text_or_null("transports")?.map(str::to_owned),
-            created_at: fields.int("created_at")?,
-            last_used_at: fields.int_or_null("last_used_at")?,
+        let value = |place: &Option<usize>| match place.and_then(|at| row.get(at)) {
+            None | Some(Value::Null) => Json::Null,
+            Some(Value::Int(number)) => (*number).into(),
+            Some(Value::Bool(yes)) => (*yes).into(),
+            Some(Value::Text(text)) => text.as_str().into(),
+            Some(Value::Bytes(bytes)) => format!("\\x{}", hex::encode(bytes)).into(),
         };
-        if to.blocking_send(passkey).is_err() {
+        let object: Map<_, _> = columns.iter().map(|&name| name.to_owned()).zip(places.iter().map(value)).collect();
+        if to.blocking_send(object.into()).is_err() {
             break;
         }
     }
     Ok(())
 }
 
-/// Reads what is kept of links that have not been used, registrations with a passkey among them.
-pub(super) fn links(checked: &Checked, path: &Path, to: &mpsc::Sender<Link>) -> Result<(), ExportError> {
-    for table in ["one_time_tokens", "pending_passkeys"] {
-        let mut rows = checked.cursor(path, table)?;
-        while let Some(row) = rows.take_any()? {
-            let fields = Fields::of(rows.columns(), &row);
-            let link = Link {
-                user: fields.int("user_id")?,
-                token_hash: fields.bytes("token_hash")?.to_owned(),
-                expires_at: fields.int("expires_at")?,
-            };
-            if to.blocking_send(link).is_err() {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Reads all accounts without their data.
-pub(super) fn users(checked: &Checked, path: &Path, to: &mpsc::Sender<Account>) -> Result<(), ExportError> {
-    let mut rows = checked.cursor(path, "users")?;
-    while let Some(row) = rows.take_any()? {
-        if to.blocking_send(user(Fields::of(rows.columns(), &row))?).is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Reads all accounts with their data.
-pub(super) fn accounts(checked: &Checked, path: &Path, to: &mpsc::Sender<Piece>) -> Result<(), ExportError> {
+fn accounts(checked: &Checked, path: &Path, to: &mpsc::Sender<Reading>) -> Result<(), ExportError> {
     let open = |table| checked.cursor(path, table);
     let (mut users, mut states) = (open("users")?, open("user_sync_state")?);
     let (mut devices, mut segments, mut rows) = (open("sync_devices")?, open("segments")?, open("operations")?);
@@ -177,47 +176,66 @@ pub(super) fn accounts(checked: &Checked, path: &Path, to: &mpsc::Sender<Piece>)
                 created_at: fields.int("created_at")?,
             });
         }
-        let data_set = account.pruned_seq + 1..=account.last_seq;
-        if to.blocking_send(Piece::Account(Box::new(account))).is_err() {
+        let (pruned_seq, last_seq) = (account.pruned_seq, account.last_seq);
+        let (archive, archived) = mpsc::channel(QUEUE);
+        let (data_set, operations) = mpsc::channel(QUEUE);
+        if to.blocking_send(Reading { account, archived, operations }).is_err() {
             return Ok(());
         }
-        let mut batch = Batch { archived: Vec::new(), ops: Vec::new(), bytes: 0, to };
-        loop {
-            let of_segment = segments.peek(id, "first_seq");
-            let of_row = rows.peek(id, "server_seq");
-            let ops = match (of_segment, of_row) {
-                (None, None) => break,
-                (Some(segment), row) if row.is_none_or(|row| segment <= row) => {
-                    let Some(row) = segments.take(id)? else { break };
-                    let fields = Fields::of(segments.columns(), &row);
-                    if segment > *data_set.end() {
-                        continue;
-                    }
-                    let is_archived = fields.int("last_seq")? < *data_set.start();
-                    match operations_of_segment(fields) {
-                        // The check has told of it, and it is not to be written.
-                        Err(_) if is_archived => continue,
-                        unpacked => unpacked?,
-                    }
+        let mut archive = Some(archive);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(ops) = next_operations(&mut segments, &mut rows, id, pruned_seq, last_seq)? {
+            for op in ops.into_iter().filter(|op| op.server_seq <= last_seq) {
+                if op.server_seq <= pruned_seq {
+                    // Not everybody wants to know.
+                    archive.as_ref().map(|archive| archive.blocking_send(vec![(op.server_seq, op.id)]));
+                    continue;
                 }
-                _ => {
-                    let Some(row) = rows.take(id)? else { break };
-                    vec![operation(Fields::of(rows.columns(), &row))?]
-                }
-            };
-            for op in ops.into_iter().filter(|op| op.server_seq <= *data_set.end()) {
-                let is_taken = if data_set.contains(&op.server_seq) { batch.add(op) } else { batch.add_archived(&op) };
-                if !is_taken {
-                    return Ok(());
+                archive = None;
+                bytes += op.payload.len();
+                batch.push(op);
+                if batch.len() >= BATCH_OPS || bytes >= BATCH_BYTES {
+                    bytes = 0;
+                    // If nobody takes any more, the next account comes.
+                    data_set.blocking_send(Some(std::mem::take(&mut batch))).ok();
                 }
             }
         }
-        if !batch.send() {
-            return Ok(());
+        drop(archive);
+        data_set.blocking_send(Some(batch)).ok();
+        data_set.blocking_send(None).ok();
+    }
+    Ok(())
+}
+
+/// The next operations of an account, which are those of a segment or one by itself, in their order. `None`: there are no
+/// more.
+fn next_operations(
+    segments: &mut Rows,
+    rows: &mut Rows,
+    id: UserId,
+    pruned_seq: Seq,
+    last_seq: Seq,
+) -> Result<Option<Vec<StoredOp>>, ExportError> {
+    match (segments.peek(id, "first_seq"), rows.peek(id, "server_seq")) {
+        (Some(segment), row) if row.is_none_or(|row| segment <= row) => {
+            let Some(row) = segments.take(id)? else { return Ok(None) };
+            let fields = Fields::of(segments.columns(), &row);
+            if segment > last_seq {
+                return Ok(Some(Vec::new()));
+            }
+            let is_archived = fields.int("last_seq")? <= pruned_seq;
+            match operations_of_segment(fields) {
+                // The check has told of it, and it is not to be written.
+                Err(_) if is_archived => Ok(Some(Vec::new())),
+                unpacked => Ok(Some(unpacked?)),
+            }
+        }
+        _ => {
+            let Some(row) = rows.take(id)? else { return Ok(None) };
+            Ok(Some(vec![operation(Fields::of(rows.columns(), &row))?]))
         }
     }
-    to.blocking_send(Piece::End).ok();
-    Ok(())
 }
 
 fn user(fields: Fields<'_>) -> Result<Account, ExportError> {
@@ -243,38 +261,9 @@ fn user(fields: Fields<'_>) -> Result<Account, ExportError> {
 }
 
 /// Leaves out rows without account; there are none in a backup that is in order.
-fn skip_to(rows: &mut Cursor, id: UserId) -> Result<(), ExportError> {
+fn skip_to(rows: &mut Rows, id: UserId) -> Result<(), ExportError> {
     while rows.user().is_some_and(|user| user < id) {
         rows.take_any()?;
     }
     Ok(())
-}
-
-/// Operations on their way. Those of archives come first.
-struct Batch<'a> {
-    archived: Vec<(Seq, Arc<str>)>,
-    ops: Vec<StoredOp>,
-    bytes: usize,
-    to: &'a mpsc::Sender<Piece>,
-}
-
-impl Batch<'_> {
-    /// `false`: nobody takes any more.
-    fn add(&mut self, op: StoredOp) -> bool {
-        self.bytes += op.payload.len();
-        self.ops.push(op);
-        (self.ops.len() < BATCH_OPS && self.bytes < BATCH_BYTES) || self.send()
-    }
-
-    fn add_archived(&mut self, op: &StoredOp) -> bool {
-        self.archived.push((op.server_seq, Arc::clone(&op.id)));
-        self.archived.len() < BATCH_OPS || self.send()
-    }
-
-    fn send(&mut self) -> bool {
-        self.bytes = 0;
-        let (archived, ops) = (std::mem::take(&mut self.archived), std::mem::take(&mut self.ops));
-        (archived.is_empty() || self.to.blocking_send(Piece::Archived(archived)).is_ok())
-            && (ops.is_empty() || self.to.blocking_send(Piece::Operations(ops)).is_ok())
-    }
 }

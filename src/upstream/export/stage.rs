@@ -2,12 +2,12 @@
 //!
 //! Addresses and passkeys are unique among all accounts there, so that what one account may have depends on the others.
 
-use sqlx::{Connection as _, PgConnection, Row as _};
-use tokio::sync::mpsc;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::error::ExportError;
+use super::options::Options;
 use super::report::{Missing, MissingAccount};
-use super::source::{Account, Link, Passkey};
-use super::{ExportError, Options};
+use super::source::Source;
 use crate::protocol::UserId;
 
 /// Rows sent at a time.
@@ -15,8 +15,9 @@ const ROWS: usize = 1_000;
 /// Accounts deleted in one transaction.
 const DELETED: usize = 100;
 
-/// Makes the temporary tables.
-pub(super) async fn create(connection: &mut PgConnection) -> Result<(), ExportError> {
+/// Notes all accounts, passkeys, and links that are still good at `now_ms`. Returns how many links there are. Accounts with
+/// numbers beyond the target's fail by themselves.
+pub(super) async fn fill(connection: &mut PgConnection, source: &Source, now_ms: i64) -> Result<u64, ExportError> {
     for sql in [
         "CREATE TEMP TABLE our_users (id INTEGER PRIMARY KEY, email TEXT NOT NULL, created_at TIMESTAMP(3) NOT NULL)",
         "CREATE TEMP TABLE our_passkeys (user_id INTEGER NOT NULL, credential_id BYTEA NOT NULL, public_key BYTEA NOT NULL, \
@@ -25,106 +26,55 @@ pub(super) async fn create(connection: &mut PgConnection) -> Result<(), ExportEr
     ] {
         sqlx::query(sql).execute(&mut *connection).await?;
     }
-    Ok(())
-}
-
-/// Takes up to [`ROWS`] of what comes; nothing: that was all.
-async fn some<T>(from: &mut mpsc::Receiver<T>) -> Vec<T> {
-    let mut rows = Vec::new();
-    from.recv_many(&mut rows, ROWS).await;
-    rows
-}
-
-/// An account's number as the target has it. Greater ones belong to accounts that fail by themselves.
-fn small(id: UserId) -> Option<i32> {
-    i32::try_from(id).ok()
-}
-
-/// Notes all accounts.
-pub(super) async fn users(connection: &mut PgConnection, mut from: mpsc::Receiver<Account>) -> Result<(), ExportError> {
-    loop {
-        let rows = some(&mut from).await;
-        if rows.is_empty() {
-            break;
-        }
-        let (mut ids, mut emails, mut created) = (Vec::new(), Vec::new(), Vec::new());
-        for account in rows {
-            let Some(id) = small(account.id) else { continue };
-            ids.push(id);
-            emails.push(account.email);
-            created.push(account.created_at);
-        }
-        sqlx::query(
-            "INSERT INTO pg_temp.our_users SELECT id, email, TIMESTAMP 'epoch' + ms * INTERVAL '1 millisecond' \
-             FROM unnest($1::int4[], $2::text[], $3::int8[]) AS r(id, email, ms)",
-        )
-        .bind(ids)
-        .bind(emails)
-        .bind(created)
-        .execute(&mut *connection)
-        .await?;
+    let users = "INSERT INTO pg_temp.our_users SELECT id, email, TIMESTAMP 'epoch' + created_at * INTERVAL '1 millisecond' \
+                 FROM json_to_recordset($1::json) AS r(id BIGINT, email TEXT, created_at BIGINT) WHERE id <= 2147483647";
+    note(connection, source, "users", &["id", "email", "created_at"], users).await?;
+    let names = &["user_id", "credential_id", "public_key", "counter", "transports", "created_at", "last_used_at"];
+    let passkeys = "INSERT INTO pg_temp.our_passkeys SELECT user_id, credential_id, public_key, counter, transports, \
+                    TIMESTAMP 'epoch' + created_at * INTERVAL '1 millisecond', \
+                    TIMESTAMP 'epoch' + last_used_at * INTERVAL '1 millisecond' \
+                    FROM json_to_recordset($1::json) AS r(user_id BIGINT, credential_id BYTEA, public_key BYTEA, \
+                    counter BIGINT, transports TEXT, created_at BIGINT, last_used_at BIGINT) WHERE user_id <= 2147483647";
+    note(connection, source, "passkeys", names, passkeys).await?;
+    let links = format!(
+        "INSERT INTO pg_temp.our_links SELECT user_id, token_hash FROM json_to_recordset($1::json) \
+         AS r(user_id BIGINT, token_hash BYTEA, expires_at BIGINT) WHERE user_id <= 2147483647 AND expires_at >= {now_ms}"
+    );
+    let mut count = 0;
+    // Registrations with a passkey among them.
+    for table in ["one_time_tokens", "pending_passkeys"] {
+        count += note(connection, source, table, &["user_id", "token_hash", "expires_at"], &links).await?;
     }
-    sqlx::query("ANALYZE pg_temp.our_users").execute(connection).await?;
-    Ok(())
-}
-
-/// Notes all passkeys.
-pub(super) async fn passkeys(
-    connection: &mut PgConnection,
-    mut from: mpsc::Receiver<Passkey>,
-) -> Result<(), ExportError> {
-    loop {
-        let rows = some(&mut from).await;
-        if rows.is_empty() {
-            break;
-        }
-        let rows: Vec<_> = rows.into_iter().filter_map(|key| Some((small(key.user)?, key))).collect();
-        sqlx::query(
-            "INSERT INTO pg_temp.our_passkeys SELECT user_id, credential_id, public_key, counter, transports, \
-             TIMESTAMP 'epoch' + created * INTERVAL '1 millisecond', TIMESTAMP 'epoch' + used * INTERVAL '1 millisecond' \
-             FROM unnest($1::int4[], $2::bytea[], $3::bytea[], $4::int8[], $5::text[], $6::int8[], $7::int8[]) \
-             AS r(user_id, credential_id, public_key, counter, transports, created, used)",
-        )
-        .bind(rows.iter().map(|(user, _)| *user).collect::<Vec<_>>())
-        .bind(rows.iter().map(|(_, key)| key.credential_id.as_slice()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|(_, key)| key.public_key.as_slice()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|(_, key)| key.counter).collect::<Vec<_>>())
-        .bind(rows.iter().map(|(_, key)| key.transports.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|(_, key)| key.created_at).collect::<Vec<_>>())
-        .bind(rows.iter().map(|(_, key)| key.last_used_at).collect::<Vec<_>>())
-        .execute(&mut *connection)
-        .await?;
+    for sql in [
+        "ANALYZE pg_temp.our_users",
+        "CREATE INDEX ON pg_temp.our_passkeys (user_id)",
+        "ANALYZE pg_temp.our_passkeys",
+        "CREATE INDEX ON pg_temp.our_links (user_id)",
+    ] {
+        sqlx::query(sql).execute(&mut *connection).await?;
     }
-    sqlx::query("CREATE INDEX ON pg_temp.our_passkeys (user_id)").execute(&mut *connection).await?;
-    sqlx::query("ANALYZE pg_temp.our_passkeys").execute(connection).await?;
-    Ok(())
+    Ok(count)
 }
 
-/// Notes which links are still good. Returns how many.
-pub(super) async fn links(
+/// Notes rows of a table of ours by a constant statement. Returns how many it took.
+async fn note(
     connection: &mut PgConnection,
-    mut from: mpsc::Receiver<Link>,
-    now_ms: i64,
+    source: &Source,
+    table: &'static str,
+    columns: &'static [&'static str],
+    statement: &str,
 ) -> Result<u64, ExportError> {
     let mut count = 0;
-    loop {
-        let rows = some(&mut from).await;
-        if rows.is_empty() {
-            break;
+    let noting = async |mut from: tokio::sync::mpsc::Receiver<serde_json::Value>| {
+        let mut rows = Vec::new();
+        while from.recv_many(&mut rows, ROWS).await > 0 {
+            let rows = serde_json::Value::Array(std::mem::take(&mut rows)).to_string();
+            let statement = AssertSqlSafe(statement.to_owned());
+            count += sqlx::query(statement).bind(rows).execute(&mut *connection).await?.rows_affected();
         }
-        let rows: Vec<_> = rows
-            .into_iter()
-            .filter(|link| link.expires_at >= now_ms)
-            .filter_map(|link| Some((small(link.user)?, link.token_hash)))
-            .collect();
-        count += u64::try_from(rows.len()).unwrap_or(0);
-        sqlx::query("INSERT INTO pg_temp.our_links SELECT * FROM unnest($1::int4[], $2::bytea[])")
-            .bind(rows.iter().map(|(user, _)| *user).collect::<Vec<_>>())
-            .bind(rows.iter().map(|(_, hash)| hash.as_slice()).collect::<Vec<_>>())
-            .execute(&mut *connection)
-            .await?;
-    }
-    sqlx::query("CREATE INDEX ON pg_temp.our_links (user_id)").execute(connection).await?;
+        Ok(())
+    };
+    source.rows(ROWS, table, columns, noting).await?;
     Ok(count)
 }
 
@@ -141,7 +91,7 @@ pub(super) async fn missing(
     let (mut missing, mut changed) = (Missing::default(), Vec::new());
     let mut after = 0;
     loop {
-        let rows = sqlx::query(
+        let rows: Vec<(i32, i64)> = sqlx::query_as(
             "SELECT u.id, (SELECT count(*) FROM operations o WHERE o.user_id = u.id) FROM users u WHERE u.id > $1 \
              AND NOT EXISTS (SELECT FROM pg_temp.our_users s WHERE s.id = u.id) ORDER BY u.id LIMIT $2",
         )
@@ -150,8 +100,7 @@ pub(super) async fn missing(
         .fetch_all(&mut *connection)
         .await?;
         let mut deleted_here = Vec::new();
-        for row in &rows {
-            let (id, operations): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
+        for &(id, operations) in &rows {
             after = id;
             let account = MissingAccount { account: id.into(), operations };
             let then = taken.map(|taken| taken.get(&i64::from(id)));

@@ -9,39 +9,37 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 
-use crate::protocol::{Seq, UserId};
+use crate::protocol::UserId;
 use crate::store::Store;
 use crate::store::adopt::{AdoptOutcome, AdoptionRow, Portion, Resident, UNDER_WAY};
 
+mod digest;
 pub mod dump;
-pub mod error;
-pub mod postgres;
-pub mod report;
-pub mod shape;
-pub mod source;
+mod error;
+mod live;
+mod reading;
+mod report;
+pub mod rows;
+mod shape;
+mod source;
 mod take;
 mod transform;
 mod verify;
 
-pub use dump::{Dump, DumpError, DumpSource};
+pub use dump::{Dump, DumpSource};
 pub use error::ImportError;
-pub use postgres::{LiveSource, log_digest};
-pub use report::{Duplicate, Noted, Report};
+pub use live::{LiveSource, log_digest, operations_at_head};
+pub use report::{Duplicate, Noted, Progress, Report};
 pub use source::Source;
 pub use transform::raw_id;
 
-use source::SourceOp;
-use take::{Outcome, Sink};
-use transform::{Account, Read, Take};
-
-/// Accounts whose operations are read before they are needed.
-const AHEAD: usize = 4;
-/// Batches of an account's operations that are read before they are needed.
-const BATCHES: usize = 2;
+use take::Sink;
+use transform::Account;
+use verify::Expected;
 
 /// What to do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,27 +50,6 @@ pub struct Options {
     pub rehearsal: bool,
     /// Only compare.
     pub verify_only: bool,
-}
-
-/// How far an import is.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Operations to write, and then to compare.
-    pub of: AtomicU64,
-    /// Operations written.
-    pub written: Arc<AtomicU64>,
-    /// Operations compared.
-    pub compared: AtomicU64,
-}
-
-/// What an account should look like here.
-#[derive(Clone, Debug)]
-struct Expected {
-    user: UserId,
-    last_seq: Seq,
-    op_count: i64,
-    digest: String,
-    mark: String,
 }
 
 /// Takes over what `source` holds, and compares.
@@ -90,39 +67,40 @@ pub async fn run(
     if wants_quiet {
         let others = source.others().await?;
         if !others.is_empty() {
-            return Err(ImportError::SourceInUse(others));
+            return Err(ImportError::Refused(format!(
+                "others work on the source: {others}. Stop the old server first, or what it writes from now on is lost; \
+                 --rehearsal takes over what there is all the same"
+            )));
         }
     }
-    let mut report = Report { missing_columns: source.open().await?, ..Report::default() };
-    let users = source.users().await?;
-    report.accounts = users.len() as u64;
+    let tables = source.open().await?;
+    let mut report =
+        Report { missing_columns: tables.missing.clone(), accounts: tables.users.len() as u64, ..Report::default() };
     // An account's number and birth stay; a rehearsal from a copy and the evening from the original are the same source.
-    let name = users.first().map_or_else(String::new, |user| format!("{} {}", user.id, user.created_at));
-    let read = Read {
-        users,
-        passkeys: source.passkeys().await?,
-        pending: source.pending().await?,
-        devices: source.devices().await?,
-        logs: source.logs().await?,
-        knows_pending: !report.missing_columns.iter().any(|name| name == "pending_passkey_registrations"),
-    };
-    let numbers_up_to = source.highest_number().await?;
-    let accounts = transform::accounts(read, &mut report);
+    let first = tables.users.values().next();
+    let name = first.map_or_else(String::new, |user| format!("{} {}", user.id, user.created_at));
+    let numbers_up_to = tables.highest_number;
+    let accounts = transform::accounts(tables, &mut report);
     let (taken, here) = store.adoptions().await?;
     let taken: HashMap<UserId, AdoptionRow> =
         taken.into_iter().filter(|row| row.user != UNDER_WAY).map(|row| (row.user, row)).collect();
     let is_strange = |resident: &&Resident| taken.get(&resident.user).is_none_or(|row| row.source != name);
     let foreign = here.iter().filter(is_strange).count();
     if foreign > 0 {
-        return Err(ImportError::ForeignAccounts(foreign as u64));
+        return Err(ImportError::Refused(format!(
+            "this server's database has {foreign} account(s) that were not taken over from this source; import into an \
+             empty database"
+        )));
     }
+    let marks = here.iter().map(|resident| (resident.user, resident.mark.clone())).collect();
     if options.verify_only {
-        return verify::only(source, &*store, accounts, &taken, report, progress).await;
+        verify::only(source, &*store, &accounts, &taken, &marks, &mut report, progress).await?;
+        return Ok(report);
     }
     let mut plan = plan(accounts, &taken, &here, options, &mut report);
     let mut first = Portion { remove: std::mem::take(&mut plan.gone), numbers_up_to, ..Portion::default() };
     first.put_adoption(&AdoptionRow::under_way(&name));
-    progress.of.store(plan.accounts.iter().map(ops_of).sum(), Ordering::Relaxed);
+    progress.of.store(plan.accounts.iter().map(Account::op_count).sum::<i64>().unsigned_abs(), Ordering::Relaxed);
     let (portions, writing) = mpsc::channel(1);
     let writer = {
         let (store, written) = (Arc::clone(&store), Arc::clone(&progress.written));
@@ -130,16 +108,10 @@ pub async fn run(
     };
     // If nobody takes it, the writer says why.
     portions.send(first).await.ok();
-    let mut sink = Sink::new(Some(portions));
-    let expected = take_all(source, &plan, &name, now_ms, &mut sink, &mut report).await;
-    let finished = if expected.is_ok() { sink.finish().await } else { Ok(()) };
-    drop(sink);
+    let expected = take_all(source, &plan, &name, now_ms, Sink::to(portions), &mut report).await;
     let outcome = writer.await.map_err(|_| ImportError::Crashed)??;
-    if outcome == AdoptOutcome::InUse {
-        return Err(ImportError::TargetInUse);
-    }
+    stored(outcome)?;
     let (expected, mut source) = expected?;
-    finished?;
     if wants_quiet {
         report.others = source.others().await?;
     }
@@ -148,10 +120,19 @@ pub async fn run(
     Ok(report)
 }
 
+fn stored(outcome: AdoptOutcome) -> Result<(), ImportError> {
+    match outcome {
+        AdoptOutcome::Stored => Ok(()),
+        AdoptOutcome::InUse => {
+            Err(ImportError::Refused("a server or a command works on this server's database; stop it first".to_owned()))
+        }
+    }
+}
+
 /// Lets a server start on what a broken-off import has left. Returns whether there is such.
 ///
 /// # Errors
-/// [`ImportError::TargetInUse`], [`ImportError::Store`].
+/// When somebody works on our database, or it fails.
 pub async fn accept_partial(store: &Arc<dyn Store>) -> Result<bool, ImportError> {
     if !store.is_adopting().await? {
         return Ok(false);
@@ -160,19 +141,8 @@ pub async fn accept_partial(store: &Arc<dyn Store>) -> Result<bool, ImportError>
     // There is room for one.
     portions.send(Portion { remove: vec![UNDER_WAY], ..Portion::default() }).await.ok();
     drop(portions);
-    match store.adopt(writing, Arc::default()).await? {
-        AdoptOutcome::Stored => Ok(true),
-        AdoptOutcome::InUse => Err(ImportError::TargetInUse),
-    }
-}
-
-fn ops_of(account: &Account) -> u64 {
-    if account.take == Take::Nothing { 0 } else { u64::try_from(account.log.op_count).unwrap_or(0) }
-}
-
-/// Whether something of its log is read.
-fn has_log(account: &Account) -> bool {
-    ops_of(account) > 0 || account.may_need_snapshot()
+    stored(store.adopt(writing, Arc::default()).await?)?;
+    Ok(true)
 }
 
 /// What is to be done.
@@ -212,7 +182,12 @@ fn plan(
         }
         match &account.fault {
             Some(fault) if !options.repair => {
-                report.left_out.push(Noted { user, what: format!("{fault}; --repair {}", account.take.remedy()) });
+                let remedy = if account.is_log_good {
+                    "takes it over all the same"
+                } else {
+                    "takes it over without operations: its devices upload their state"
+                };
+                report.left_out.push(Noted { user, what: format!("{fault}; --repair {remedy}") });
                 // What was half taken goes, what an earlier run took stays.
                 if taken.get(&user).is_some_and(|row| row.finished_at.is_none()) {
                     plan.gone.push(user);
@@ -255,116 +230,64 @@ fn in_the_way(plan: &Plan, here: &[Resident]) -> Vec<UserId> {
         .collect()
 }
 
-impl Take {
-    fn remedy(self) -> &'static str {
-        match self {
-            Self::Whole => "takes it over all the same",
-            Self::Nothing => "takes it over without operations: its devices upload their state",
-        }
-    }
-}
-
-/// An account's log as it is read.
-#[derive(Debug)]
-struct Reading {
-    /// The cached state, if the log may need it.
-    snapshot: Option<Vec<u8>>,
-    operations: mpsc::Receiver<Vec<SourceOp>>,
-}
-
-/// Gives the source back.
-type Reader = tokio::task::JoinHandle<Result<Box<dyn Source>, ImportError>>;
-
-/// Reads the logs of those of the accounts that have one, in this order.
-fn read_all<'a>(
-    mut source: Box<dyn Source>,
-    accounts: impl Iterator<Item = &'a Account>,
-) -> (mpsc::Receiver<Reading>, Reader) {
-    let users: Vec<_> =
-        accounts.filter(|account| has_log(account)).map(|a| (a.user.id, a.may_need_snapshot())).collect();
-    let (to, readings) = mpsc::channel(AHEAD);
-    let reader = tokio::spawn(async move {
-        for (user, may_need_snapshot) in users {
-            let snapshot = if may_need_snapshot { source.snapshot(user).await? } else { None };
-            let (batches, operations) = mpsc::channel(BATCHES);
-            if to.send(Reading { snapshot, operations }).await.is_err() {
-                break;
-            }
-            source.operations(user, &batches).await?;
-        }
-        Ok(source)
-    });
-    (readings, reader)
-}
-
+/// Takes these accounts. Gives back what they should look like here, and the source.
 async fn take_all(
     source: Box<dyn Source>,
     plan: &Plan,
     name: &str,
     now_ms: i64,
-    sink: &mut Sink,
+    mut sink: Sink,
     report: &mut Report,
 ) -> Result<(Vec<Expected>, Box<dyn Source>), ImportError> {
-    let (mut readings, reader) = read_all(source, plan.accounts.iter());
-    let mut expected = Vec::with_capacity(plan.accounts.len());
-    let mut links = HashSet::new();
-    for account in &plan.accounts {
-        let user = account.user.id;
-        let mut row = AdoptionRow {
-            user,
-            source: name.to_owned(),
-            account_digest: account.digest.clone(),
-            first_seq: account.log.first_seq,
-            last_seq: account.last_seq(),
-            op_count: account.log.op_count,
-            digest: String::new(),
-            mark: String::new(),
-            finished_at: None,
-        };
-        let reading = if has_log(account) { readings.recv().await } else { None };
-        sink.begin(&row, plan.replaced.contains(&user));
-        match take::log(account, reading, sink, 0).await? {
-            // The reader says why.
-            Outcome::BrokenOff => {
-                drop(readings);
-                reader.await.map_err(|_| ImportError::Crashed)??;
-                return Err(ImportError::Crashed);
-            }
-            Outcome::Faulty(what) => {
-                report.left_out.push(Noted { user, what });
-                sink.give_up(user);
-            }
-            Outcome::Taken(log) => {
-                let log = *log;
-                if let Some(what) = log.repair {
-                    report.repaired.push(Noted { user, what });
+    let taking = async |mut readings: reading::Readings| {
+        let mut expected = Vec::with_capacity(plan.accounts.len());
+        let mut links = HashSet::new();
+        for account in &plan.accounts {
+            let user = account.user.id;
+            let mut row = AdoptionRow {
+                user,
+                source: name.to_owned(),
+                account_digest: account.digest.clone(),
+                first_seq: account.log.first_seq,
+                last_seq: account.last_seq(),
+                op_count: account.log.op_count,
+                digest: String::new(),
+                mark: String::new(),
+                finished_at: None,
+            };
+            sink.begin(&row, plan.replaced.contains(&user));
+            let log = match take::log(account, readings.of(account).await, &mut sink, 0).await? {
+                Ok(log) => log,
+                Err(what) => {
+                    report.left_out.push(Noted { user, what });
+                    sink.give_up(user);
+                    continue;
                 }
-                let unused = u64::try_from(log.log.unused()).unwrap_or(0);
-                report.unused_numbers += unused;
-                report.with_unused_numbers += u64::from(unused > 0);
-                report.snapshots += u64::from(log.has_snapshot);
-                report.snapshots_dropped += u64::from(account.user.marks.has_snapshot && !log.has_snapshot);
-                if let Some(what) = log.unusable_snapshot {
-                    report.repaired.push(Noted { user, what: what.to_owned() });
-                }
-                transform::put_account(sink.portion(), account, now_ms, &mut links, report);
-                let state = sink.portion().put_log(user, log.log);
-                row.digest.clone_from(&log.digest);
-                row.mark = transform::mark_of(account, state.last_seq);
-                row.finished_at = Some(now_ms);
-                report.taken += 1;
-                report.operations += u64::try_from(log.op_count).unwrap_or(0);
-                expected.push(Expected {
-                    user,
-                    last_seq: state.last_seq,
-                    op_count: log.op_count,
-                    digest: log.digest,
-                    mark: row.mark.clone(),
-                });
-                sink.end(&row).await?;
+            };
+            if let Some(fault) = &account.fault {
+                let without = if account.is_log_good { "" } else { "; taken over without operations" };
+                report.repaired.push(Noted { user, what: format!("{fault}{without}") });
             }
+            let unused = u64::try_from(log.log.unused()).unwrap_or(0);
+            report.unused_numbers += unused;
+            report.with_unused_numbers += u64::from(unused > 0);
+            report.snapshots += u64::from(log.has_snapshot);
+            report.snapshots_dropped += u64::from(account.user.marks.has_snapshot && !log.has_snapshot);
+            if let Some(what) = log.unusable_snapshot {
+                report.repaired.push(Noted { user, what: what.to_owned() });
+            }
+            transform::put_account(sink.portion(), account, now_ms, &mut links, report);
+            report.taken += 1;
+            report.operations += u64::try_from(log.op_count).unwrap_or(0);
+            let last_seq = sink.portion().put_log(user, log.log).last_seq;
+            let mark = transform::mark_of(account, last_seq);
+            (row.digest, row.mark, row.finished_at) = (log.digest.clone(), mark.clone(), Some(now_ms));
+            expected.push(Expected { user, last_seq, op_count: log.op_count, digest: log.digest, mark });
+            sink.end(&row).await?;
         }
-    }
-    let source = reader.await.map_err(|_| ImportError::Crashed)??;
-    Ok((expected, source))
+        Ok(expected)
+    };
+    let taken = reading::read(source, plan.accounts.iter(), taking).await?;
+    sink.finish().await?;
+    Ok(taken)
 }

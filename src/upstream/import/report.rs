@@ -1,10 +1,23 @@
-//! What an import did, for the operator and for scripts. Holds no addresses and nothing secret.
+//! How far an import is and what it did, for the operator and for scripts. Holds no addresses and nothing secret.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
 use crate::protocol::UserId;
+
+/// How far an import is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Operations to write, and then to compare.
+    pub of: AtomicU64,
+    /// Operations written.
+    pub written: Arc<AtomicU64>,
+    /// Operations compared.
+    pub compared: AtomicU64,
+}
 
 /// What became of an import.
 #[derive(Clone, Debug, Default, Serialize)]

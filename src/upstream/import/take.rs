@@ -4,13 +4,12 @@ use std::io::{BufReader, Read as _};
 
 use flate2::read::GzDecoder;
 use serde::de::IgnoredAny;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use super::source::SourceOp;
-use super::transform::{self, Account, Take};
-use super::{ImportError, Reading};
-use crate::protocol::response::encode_op;
+use super::digest::LogDigest;
+use super::error::ImportError;
+use super::reading::Reading;
+use super::transform::Account;
 use crate::protocol::{Seq, StoredOp, UserId, VectorClock};
 use crate::store::SnapshotMeta;
 use crate::store::adopt::{AdoptionRow, Log, Portion, UNDER_WAY};
@@ -22,32 +21,8 @@ const PORTION_BYTES: usize = 8 << 20;
 /// What a cached state may unpack to (sync contract, section 10.4).
 const MAX_STATE_BYTES: u64 = 100 << 20;
 
-/// Identifies operations: what clients get of each, in their order, and what it is charged.
-#[derive(Debug, Default)]
-pub(super) struct LogDigest {
-    digest: Sha256,
-    text: Vec<u8>,
-    /// How many there were.
-    pub(super) count: i64,
-}
-
-impl LogDigest {
-    pub(super) fn add(&mut self, op: &StoredOp) {
-        self.text.clear();
-        encode_op(op, &mut self.text);
-        self.digest.update((self.text.len() as u64).to_le_bytes());
-        self.digest.update(&self.text);
-        self.digest.update(op.storage_bytes.to_le_bytes());
-        self.count += 1;
-    }
-
-    pub(super) fn done(self) -> String {
-        hex::encode(self.digest.finalize())
-    }
-}
-
 /// Where portions go: to the writer, or, when nothing is to be written, nowhere.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sink {
     to: Option<mpsc::Sender<Portion>>,
     /// Accounts that are complete.
@@ -62,16 +37,8 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(to: Option<mpsc::Sender<Portion>>) -> Self {
-        Self {
-            to,
-            batch: Portion::default(),
-            bytes: 0,
-            current: Portion::default(),
-            current_bytes: 0,
-            row: None,
-            is_split: false,
-        }
+    pub(super) fn to(writer: mpsc::Sender<Portion>) -> Self {
+        Self { to: Some(writer), ..Self::default() }
     }
 
     /// An account begins. `replaces`: there is something of it, which goes with the first part of what is written.
@@ -165,31 +132,20 @@ pub(super) struct TakenLog {
     pub(super) op_count: i64,
     /// How many operations the digest is of.
     pub(super) compared: i64,
-    /// What was mended, in words.
-    pub(super) repair: Option<String>,
     /// Whether its cached state was taken too.
     pub(super) has_snapshot: bool,
     /// Why it was not, although what is gone from the log is nowhere else.
     pub(super) unusable_snapshot: Option<&'static str>,
 }
 
-/// What became of a log.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Taken(Box<TakenLog>),
-    /// Something in it can't be taken, in words.
-    Faulty(String),
-    /// The source ended early.
-    BrokenOff,
-}
-
-/// Takes an account's log as `account.take` says. The digest is that of the operations above `digest_after`.
+/// Takes an account's log as far as it is to be taken. The digest is that of the operations above `digest_after`. What in it
+/// can't be taken comes back in words.
 pub(super) async fn log(
     account: &Account,
     reading: Option<Reading>,
     sink: &mut Sink,
     digest_after: Seq,
-) -> Result<Outcome, ImportError> {
+) -> Result<Result<TakenLog, String>, ImportError> {
     let extent = &account.log;
     let marks = &account.user.marks;
     let (snapshot, operations) = reading.map_or((None, None), |reading| (reading.snapshot, Some(reading.operations)));
@@ -198,7 +154,7 @@ pub(super) async fn log(
         other => (other, None),
     };
     let mut snapshot = snapshot.zip(marks.snapshot_seq);
-    let is_empty = account.take == Take::Nothing || extent.op_count == 0;
+    let is_empty = account.op_count() == 0;
     let begin = match &snapshot {
         Some((_, seq)) if is_empty => *seq,
         _ if is_empty => account.last_seq(),
@@ -209,12 +165,9 @@ pub(super) async fn log(
     if let Some(mut reading) = operations {
         while let Some(batch) = reading.recv().await {
             for op in batch {
-                let op = match transform::operation(op) {
+                let op = match op {
                     Ok(op) => op,
-                    Err(what) => {
-                        drain(reading).await;
-                        return Ok(Outcome::Faulty(what));
-                    }
+                    Err(what) => return Ok(Err(what)),
                 };
                 if op_count == 0 && op.is_causal_full_state() {
                     // Nothing of what was before it is needed.
@@ -229,7 +182,8 @@ pub(super) async fn log(
             }
         }
         if op_count != extent.op_count {
-            return Ok(Outcome::BrokenOff);
+            // The reader says why.
+            return Err(ImportError::Crashed);
         }
         log.skip_to(account.last_seq());
     }
@@ -245,20 +199,12 @@ pub(super) async fn log(
         log.start_from(SnapshotMeta { seq, at: marks.snapshot_at.unwrap_or(account.user.created_at), bytes });
         sink.snapshot(account.user.id, marks.snapshot_schema_version.unwrap_or(1), data);
     }
-    let without = if account.take == Take::Nothing { "; taken over without operations" } else { "" };
-    let repair = account.fault.as_ref().map(|fault| format!("{fault}{without}"));
-    let compared = digest.count;
-    let digest = digest.done();
-    Ok(Outcome::Taken(Box::new(TakenLog { log, digest, op_count, compared, repair, has_snapshot, unusable_snapshot })))
+    let (compared, digest) = (digest.count, digest.done());
+    Ok(Ok(TakenLog { log, digest, op_count, compared, has_snapshot, unusable_snapshot }))
 }
 
 /// Whether it can be unpacked, within what a state may take, and is JSON.
 fn is_state(data: &[u8]) -> bool {
     let limited = GzDecoder::new(data).take(MAX_STATE_BYTES);
     serde_json::from_reader::<_, IgnoredAny>(BufReader::new(limited)).is_ok()
-}
-
-/// The next account's operations come after this one's.
-async fn drain(mut reading: mpsc::Receiver<Vec<SourceOp>>) {
-    while reading.recv().await.is_some() {}
 }

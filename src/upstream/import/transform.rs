@@ -1,18 +1,14 @@
 //! The old server's rows as this server would have written them (operations contract, sections 8.2, 8.4 and 8.6). Pure.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::report::{Duplicate, Report};
-use super::source::{SourceDevice, SourceLog, SourceMarks, SourceOp, SourcePasskey, SourcePending, SourceUser};
-use crate::protocol::json::scan::compacted;
-use crate::protocol::op::{entity_type, normalised_entity_ids};
-use crate::protocol::{ImportReason, OpType, Seq, StoredOp, UserId, VectorClock};
+use super::rows::{SourceDevice, SourceLog, SourceMarks, SourcePasskey, SourcePending, SourceUser, Tables};
+use crate::protocol::{Seq, UserId};
 use crate::store::adopt::{Marked, Portion, mark};
 use crate::store::backup::Value;
 use crate::store::{MAX_DEVICES, TokenPurpose, UserRow};
@@ -21,32 +17,6 @@ use crate::store::{MAX_DEVICES, TokenPurpose, UserRow};
 const UNNAMED: &str = "Passkey";
 /// A link without an end ends after this time.
 const LINK_MS: i64 = 24 * 60 * 60 * 1000;
-
-/// What a source holds, but for the operations.
-#[derive(Debug)]
-pub struct Read {
-    /// See [`super::source::Source`].
-    pub users: Vec<SourceUser>,
-    /// See [`super::source::Source`].
-    pub passkeys: Vec<SourcePasskey>,
-    /// See [`super::source::Source`].
-    pub pending: Vec<SourcePending>,
-    /// See [`super::source::Source`].
-    pub devices: Vec<SourceDevice>,
-    /// See [`super::source::Source`].
-    pub logs: Vec<SourceLog>,
-    /// Whether the source knows pending passkeys: older ones kept them among the others.
-    pub knows_pending: bool,
-}
-
-/// How an account's log is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Take {
-    /// All of it. What was deleted before it stays deleted; numbers that no operation has stay unused.
-    Whole,
-    /// Nothing. Its devices upload their state.
-    Nothing,
-}
 
 /// An account as it is taken.
 #[derive(Debug)]
@@ -60,8 +30,9 @@ pub struct Account {
     pub log: SourceLog,
     /// What is wrong with the log, in words.
     pub fault: Option<String>,
-    /// How the log is taken if the fault is to be mended, or there is none.
-    pub take: Take,
+    /// Whether the log can be taken in spite of that, all of it: what was deleted before it stays deleted, numbers that no
+    /// operation has stay unused. If not, the account's devices upload their state.
+    pub is_log_good: bool,
     /// Of what was read of it, without the operations.
     pub digest: String,
 }
@@ -71,6 +42,18 @@ impl Account {
     #[must_use]
     pub fn last_seq(&self) -> Seq {
         self.user.last_seq.max(self.log.last_seq)
+    }
+
+    /// How many operations are taken.
+    #[must_use]
+    pub fn op_count(&self) -> i64 {
+        if self.is_log_good { self.log.op_count } else { 0 }
+    }
+
+    /// Whether something of its log is read.
+    #[must_use]
+    pub fn has_log(&self) -> bool {
+        self.op_count() > 0 || self.may_need_snapshot()
     }
 
     /// The ids of its passkeys, and of those that wait.
@@ -85,7 +68,7 @@ impl Account {
     pub fn may_need_snapshot(&self) -> bool {
         let SourceMarks { has_snapshot, snapshot_seq: Some(seq), .. } = self.user.marks else { return false };
         let begins_late = self.log.op_count == 0 || (self.log.first_seq > 1 && seq >= self.log.first_seq - 1);
-        has_snapshot && self.take == Take::Whole && begins_late && (1..=self.last_seq()).contains(&seq)
+        has_snapshot && self.is_log_good && begins_late && (1..=self.last_seq()).contains(&seq)
     }
 }
 
@@ -100,29 +83,31 @@ fn newest_devices(mut devices: Vec<SourceDevice>) -> Vec<SourceDevice> {
 
 /// Puts together what belongs to each account. Says in `report` what is repaired and what is left out.
 #[must_use]
-pub fn accounts(read: Read, report: &mut Report) -> Vec<Account> {
-    let logs: HashMap<UserId, SourceLog> = read.logs.into_iter().map(|log| (log.user, log)).collect();
-    let users = distinct(read.users, &logs, report);
-    let mut passkeys = by_user(repaired(read.passkeys, &users, report), |key| key.user);
-    let mut pending = by_user(read.pending, |pending| pending.key.user);
-    let mut devices = by_user(read.devices, |device| device.user);
+pub fn accounts(tables: Tables, report: &mut Report) -> Vec<Account> {
+    // Older sources kept pending passkeys among the others.
+    let knows_pending = !tables.missing.iter().any(|name| name == "pending_passkey_registrations");
+    let mut logs = tables.logs;
+    let users = distinct(tables.users, &logs, report);
+    let mut passkeys = by_user(repaired(tables.passkeys, &users, report), |key| key.user);
+    let mut pending = by_user(tables.pending.into_values(), |pending| pending.key.user);
+    let mut devices = by_user(tables.devices.into_values(), |device| device.user);
     let mut accounts = Vec::with_capacity(users.len());
     for user in users {
-        let log = logs.get(&user.id).cloned();
-        let log = log.unwrap_or_else(|| SourceLog { user: user.id, ..SourceLog::default() });
-        let (fault, take) = judge(&user, &log);
+        let id = user.id;
+        let log = logs.remove(&id).unwrap_or_else(|| SourceLog { user: id, ..SourceLog::default() });
+        let (fault, is_log_good) = judge(&user, &log);
         let mut account = Account {
-            passkeys: passkeys.remove(&user.id).unwrap_or_default(),
-            pending: pending.remove(&user.id).unwrap_or_default(),
-            devices: newest_devices(devices.remove(&user.id).unwrap_or_default()),
+            passkeys: passkeys.remove(&id).unwrap_or_default(),
+            pending: pending.remove(&id).unwrap_or_default(),
+            devices: newest_devices(devices.remove(&id).unwrap_or_default()),
             user,
             log,
             fault,
-            take,
+            is_log_good,
             digest: String::new(),
         };
         account.digest = digest(&account);
-        if !account.user.is_verified && !read.knows_pending {
+        if !account.user.is_verified && !knows_pending {
             waits(&mut account);
         }
         for key in account.pending.iter_mut().map(|pending| &mut pending.key) {
@@ -136,7 +121,7 @@ pub fn accounts(read: Read, report: &mut Report) -> Vec<Account> {
     accounts
 }
 
-fn by_user<T>(rows: Vec<T>, user: impl Fn(&T) -> UserId) -> HashMap<UserId, Vec<T>> {
+fn by_user<T>(rows: impl IntoIterator<Item = T>, user: impl Fn(&T) -> UserId) -> HashMap<UserId, Vec<T>> {
     let mut map: HashMap<UserId, Vec<T>> = HashMap::new();
     for row in rows {
         map.entry(user(&row)).or_default().push(row);
@@ -145,16 +130,20 @@ fn by_user<T>(rows: Vec<T>, user: impl Fn(&T) -> UserId) -> HashMap<UserId, Vec<
 }
 
 /// Of accounts whose addresses differ in case only, the one with operations, or else the newest.
-fn distinct(users: Vec<SourceUser>, logs: &HashMap<UserId, SourceLog>, report: &mut Report) -> Vec<SourceUser> {
+fn distinct(
+    users: BTreeMap<UserId, SourceUser>,
+    logs: &BTreeMap<UserId, SourceLog>,
+    report: &mut Report,
+) -> Vec<SourceUser> {
     let ops = |user: &SourceUser| logs.get(&user.id).map_or(0, |log| log.op_count);
     let mut kept: HashMap<String, (i64, i64, UserId)> = HashMap::new();
-    for user in &users {
+    for user in users.values() {
         let rank = (ops(user), user.created_at, user.id);
         let best = kept.entry(user.email.to_lowercase()).or_insert(rank);
         *best = rank.max(*best);
     }
     let mut distinct = Vec::with_capacity(users.len());
-    for mut user in users {
+    for mut user in users.into_values() {
         let address = user.email.to_lowercase();
         let best = kept.get(&address).map_or(user.id, |(.., id)| *id);
         if best == user.id {
@@ -176,11 +165,15 @@ pub fn raw_id(stored: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Passkeys with raw ids, each id once: what needed no repair comes before what did.
-fn repaired(keys: Vec<SourcePasskey>, users: &[SourceUser], report: &mut Report) -> Vec<SourcePasskey> {
+fn repaired(
+    keys: BTreeMap<(UserId, String), SourcePasskey>,
+    users: &[SourceUser],
+    report: &mut Report,
+) -> Vec<SourcePasskey> {
     let users: HashSet<UserId> = users.iter().map(|user| user.id).collect();
     let mut known: HashSet<Vec<u8>> = HashSet::new();
     let (mut whole, mut mended) = (Vec::with_capacity(keys.len()), Vec::new());
-    for mut key in keys.into_iter().filter(|key| users.contains(&key.user)) {
+    for mut key in keys.into_values().filter(|key| users.contains(&key.user)) {
         match raw_id(&key.credential_id) {
             None => {
                 known.insert(key.credential_id.clone());
@@ -227,56 +220,19 @@ fn digest(account: &Account) -> String {
 }
 
 /// What is wrong with a log, as far as its ends tell. Numbers that no operation has are no fault: older releases gave them
-/// to operations that they then refused, also at the end (sync contract, section 13.1).
-fn judge(user: &SourceUser, log: &SourceLog) -> (Option<String>, Take) {
+/// to operations that they then refused, also at the end (sync contract, section 13.1). Also whether it can be taken all
+/// the same.
+fn judge(user: &SourceUser, log: &SourceLog) -> (Option<String>, bool) {
     let SourceLog { op_count, first_seq, last_seq, .. } = *log;
     let counter = user.last_seq;
     if op_count == 0 {
-        return (None, Take::Whole);
+        return (None, true);
     }
     if first_seq < 1 || last_seq - first_seq + 1 < op_count {
-        return (Some(format!("its operations are numbered {first_seq} to {last_seq}")), Take::Nothing);
+        return (Some(format!("its operations are numbered {first_seq} to {last_seq}")), false);
     }
     let below = (counter < last_seq).then(|| format!("last_seq is {counter}, but there is an operation {last_seq}"));
-    (below, Take::Whole)
-}
-
-/// An operation as this server would have stored it. The other way out says what can't be.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn operation(op: SourceOp) -> Result<StoredOp, String> {
-    let seq = op.server_seq;
-    let wrong = |what: &str| format!("operation {seq}: {what}");
-    let payload = Bytes::from(compacted(&op.payload));
-    let vector_clock = VectorClock::from_json(&op.vector_clock).map_err(|_| wrong("its clock is none"))?;
-    let entity_id: Option<Arc<str>> = op.entity_id.map(Into::into);
-    let entity_ids: Vec<Arc<str>> = op.entity_ids.into_iter().map(Into::into).collect();
-    let measured = || i64::try_from(payload.len() + vector_clock.as_json().len()).unwrap_or(i64::MAX);
-    let storage_bytes = if op.payload_bytes > 0 { op.payload_bytes } else { measured() };
-    let import_reason = match op.sync_import_reason.as_deref() {
-        None => None,
-        Some(text) => Some(ImportReason::parse(text).ok_or_else(|| wrong("its import reason is unknown"))?),
-    };
-    Ok(StoredOp {
-        server_seq: seq,
-        id: op.id.into(),
-        client_id: op.client_id.into(),
-        action_type: op.action_type.into(),
-        op_type: OpType::parse(&op.op_type).ok_or_else(|| wrong("its type is unknown"))?,
-        entity_type: entity_type(&op.entity_type).ok_or_else(|| wrong("its entity type is unknown"))?,
-        entity_ids: normalised_entity_ids(entity_id.as_deref(), &entity_ids),
-        entity_id,
-        storage_bytes,
-        payload,
-        vector_clock,
-        timestamp: op.client_timestamp,
-        schema_version: u8::try_from(op.schema_version).map_err(|_| wrong("its schema version is none"))?,
-        is_payload_encrypted: op.is_payload_encrypted,
-        import_reason,
-        repair_base_server_seq: op.repair_base_server_seq,
-        received_at: op.received_at,
-    })
+    (below, true)
 }
 
 /// Writes everything of an account but its log. `links` are the hashes of those of all accounts so far.
@@ -337,18 +293,17 @@ pub fn put_account(
         links.portion.put_into("pending_passkeys", row);
         links.report.pending_passkeys += 1;
     }
-    let is_waiting = |token: &String| account.pending.iter().any(|pending| pending.verification_token == *token);
+    let is_waiting = |token: &&String| account.pending.iter().any(|pending| pending.verification_token == **token);
     let token = user.verification_token.as_ref().filter(|token| !is_waiting(token));
-    let until = user.verification_token_expires_at;
-    links.put(token, until, TokenPurpose::VerifyEmail, user.password_hash.as_deref(), !user.is_verified);
-    let token = user.login_token.as_ref();
-    links.put(token, user.login_token_expires_at, TokenPurpose::MagicLogin, None, user.is_verified);
-    let token = user.passkey_recovery_token.as_ref();
-    let until = user.passkey_recovery_token_expires_at;
-    links.put(token, until, TokenPurpose::RecoverPasskey, None, user.is_verified);
-    let token = user.reset_password_token.as_ref();
-    let until = user.reset_password_token_expires_at;
-    links.put(token, until, TokenPurpose::ResetPassword, None, user.is_verified);
+    let (until, password) = (user.verification_token_expires_at, user.password_hash.as_deref());
+    links.put(token, until, TokenPurpose::VerifyEmail, password, !user.is_verified);
+    for (token, until, purpose) in [
+        (&user.login_token, user.login_token_expires_at, TokenPurpose::MagicLogin),
+        (&user.passkey_recovery_token, user.passkey_recovery_token_expires_at, TokenPurpose::RecoverPasskey),
+        (&user.reset_password_token, user.reset_password_token_expires_at, TokenPurpose::ResetPassword),
+    ] {
+        links.put(token.as_ref(), until, purpose, None, user.is_verified);
+    }
 }
 
 fn passkey_row(key: &SourcePasskey) -> Vec<(&'static str, Value)> {

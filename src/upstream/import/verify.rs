@@ -4,9 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::take::{self, LogDigest, Outcome, Sink};
-use super::transform::Account;
-use super::{Expected, ImportError, Noted, Progress, Report, Source, has_log, ops_of, read_all, transform};
+use super::digest::LogDigest;
+use super::error::ImportError;
+use super::reading;
+use super::report::{Noted, Progress, Report};
+use super::source::Source;
+use super::take::{self, Sink};
+use super::transform::{self, Account};
 use crate::protocol::{Seq, UserId};
 use crate::store::adopt::{AdoptionRow, Portion};
 use crate::store::{LogRange, Store, SyncState};
@@ -15,6 +19,16 @@ use crate::store::{LogRange, Store, SyncState};
 const PAGE: usize = 2_000;
 /// and bytes of their payloads.
 const PAGE_BYTES: usize = 4 << 20;
+
+/// What an account should look like here.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) user: UserId,
+    pub(super) last_seq: Seq,
+    pub(super) op_count: i64,
+    pub(super) digest: String,
+    pub(super) mark: String,
+}
 
 /// Compares the accounts that this run has taken with what it meant to take.
 pub(super) async fn compare(
@@ -108,58 +122,47 @@ async fn read_back(
     Ok((digest.count, digest.done()))
 }
 
-/// Compares everything that the source has with what is here. Changes nothing.
+/// Compares everything that the source has with what is here. Changes nothing. `marks` are those of the accounts here.
 pub(super) async fn only(
     source: Box<dyn Source>,
     store: &dyn Store,
-    accounts: Vec<Account>,
+    accounts: &[Account],
     taken: &HashMap<UserId, AdoptionRow>,
-    mut report: Report,
+    marks: &HashMap<UserId, String>,
+    report: &mut Report,
     progress: &Progress,
-) -> Result<Report, ImportError> {
-    let (_, here) = store.adoptions().await?;
-    let marks: HashMap<UserId, String> = here.into_iter().map(|resident| (resident.user, resident.mark)).collect();
-    let is_taken = |account: &Account| taken.get(&account.user.id).is_some_and(|row| row.finished_at.is_some());
-    let with_ops = accounts.iter().filter(|account| is_taken(account));
-    progress.of.store(with_ops.map(ops_of).sum(), Ordering::Relaxed);
-    let (mut readings, reader) = read_all(source, accounts.iter().filter(|account| is_taken(account)));
-    let mut sink = Sink::new(None);
-    for account in &accounts {
-        let user = account.user.id;
-        report.verified += 1;
-        if !is_taken(account) {
-            let why = account.fault.as_ref().map_or_else(String::new, |fault| format!(": {fault}"));
-            report.differences.push(Noted { user, what: format!("it has not been taken over{why}") });
-            continue;
+) -> Result<(), ImportError> {
+    let is_taken = |account: &&Account| taken.get(&account.user.id).is_some_and(|row| row.finished_at.is_some());
+    let with_ops = accounts.iter().filter(is_taken);
+    progress.of.store(with_ops.clone().map(Account::op_count).sum::<i64>().unsigned_abs(), Ordering::Relaxed);
+    let comparing = async |mut readings: reading::Readings| {
+        for account in accounts {
+            let user = account.user.id;
+            report.verified += 1;
+            let what = if is_taken(&account) {
+                // What a clean-up has removed here since can't be compared.
+                let pruned = store.load_account(user).await?.map_or(0, |state| state.sync.pruned_seq);
+                match take::log(account, readings.of(account).await, &mut Sink::default(), pruned).await? {
+                    Err(what) => Some(what),
+                    Ok(log) => {
+                        let last_seq = Portion::default().put_log(user, log.log).last_seq;
+                        let mark = transform::mark_of(account, last_seq);
+                        let expected = Expected { user, last_seq, op_count: log.compared, digest: log.digest, mark };
+                        differences(store, &expected, marks.get(&user), Some(account), &progress.compared).await?
+                    }
+                }
+            } else {
+                let why = account.fault.as_ref().map_or_else(String::new, |fault| format!(": {fault}"));
+                Some(format!("it has not been taken over{why}"))
+            };
+            report.differences.extend(what.map(|what| Noted { user, what }));
         }
-        let reading = if has_log(account) { readings.recv().await } else { None };
-        // What a clean-up has removed here since can't be compared.
-        let pruned = store.load_account(user).await?.map_or(0, |state| state.sync.pruned_seq);
-        let what = match take::log(account, reading, &mut sink, pruned).await? {
-            Outcome::BrokenOff => break,
-            Outcome::Faulty(what) => Some(what),
-            Outcome::Taken(log) => {
-                let state = Portion::default().put_log(user, log.log);
-                let expected = Expected {
-                    user,
-                    last_seq: state.last_seq,
-                    op_count: log.compared,
-                    digest: log.digest,
-                    mark: transform::mark_of(account, state.last_seq),
-                };
-                differences(store, &expected, marks.get(&user), Some(account), &progress.compared).await?
-            }
-        };
-        report.differences.extend(what.map(|what| Noted { user, what }));
-    }
-    drop(readings);
-    reader.await.map_err(|_| ImportError::Crashed)??;
-    if report.verified != accounts.len() as u64 {
-        return Err(ImportError::Crashed);
-    }
+        Ok(())
+    };
+    reading::read(source, with_ops, comparing).await?;
     let in_source: HashSet<UserId> = accounts.iter().map(|account| account.user.id).collect();
     for user in marks.keys().filter(|user| !in_source.contains(user)) {
         report.differences.push(Noted { user: *user, what: "the source has no such account".to_owned() });
     }
-    Ok(report)
+    Ok(())
 }

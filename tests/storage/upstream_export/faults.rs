@@ -116,6 +116,9 @@ async fn everything_that_jsonb_cannot_hold_is_told_and_replaced_when_told(from: 
         format!(r#"{{"n":1{}}}"#, zeros(131_071)),
         format!(r#"{{"n":1{}}}"#, zeros(131_072)),
         format!(r#"{{"n":0.{}1e140000}}"#, zeros(10_000)),
+        r#"{"u0000":"-1e999999","\"-1e999999":[0,-0.0,1e308,5e-324,1.5E+10,null,"\\\\u0000 \u0001"]}"#.to_owned(),
+        r#"{"\\\u0000":["\uDD80x\ud83e\ud83e\udd80",0.5e-99999]}"#.to_owned(),
+        r#"{"n":[0e1000,0.00001e131076,1e-16383]}"#.to_owned(),
     ];
     let mut refused = Vec::new();
     for (seq, payload) in (1..).zip(&payloads) {
@@ -124,7 +127,7 @@ async fn everything_that_jsonb_cannot_hold_is_told_and_replaced_when_told(from: 
             refused.push(seq);
         }
     }
-    assert_eq!(refused, [2, 3, 4, 6, 8, 9, 10, 12, 14], "as many kinds as there are");
+    assert_eq!(refused, [2, 3, 4, 6, 8, 9, 10, 12, 14, 17], "as many kinds as there are");
     fine.upload("A", &[op("A")]).await.ok();
     for further in [&["--json", "--dry-run"] as &[&str], &["--json"]] {
         let (report, _) = partly(&export(&server.database, &old, further).await);
@@ -141,10 +144,15 @@ async fn everything_that_jsonb_cannot_hold_is_told_and_replaced_when_told(from: 
 
     let report = exported(&server.database, &old, &["--replace-values"]).await;
     assert_eq!(report["lost"]["values"], refused.len());
-    let replaced = "SELECT payload FROM operations WHERE server_seq IN (2, 3, 6, 12) ORDER BY server_seq";
+    let replaced = "SELECT payload FROM operations WHERE server_seq IN (2, 3, 6, 12, 17) ORDER BY server_seq";
     let replaced: Vec<_> = old.rows(replaced).await.into_iter().map(|mut row| row["payload"].take()).collect();
-    let expected =
-        [json!({ "title": "a\u{fffd}b" }), json!({ "cut": "\u{fffd}" }), json!({ "n": null }), json!({ "n": 12.5 })];
+    let expected = [
+        json!({ "title": "a\u{fffd}b" }),
+        json!({ "cut": "\u{fffd}" }),
+        json!({ "n": null }),
+        json!({ "n": 12.5 }),
+        json!({ "\\\u{fffd}": ["\u{fffd}x\u{fffd}\u{1f980}", 0.0] }),
+    ];
     assert_eq!(replaced, expected);
     // Another time there is nothing left to do, and what stands there is what should.
     let report = exported(&server.database, &old, &[]).await;

@@ -52,6 +52,16 @@ async fn an_older_schema_is_refused_with_what_it_lacks(on: Backend) {
     assert!(said.contains("pending_passkey_registrations.user_id"), "{said}");
 
     let old = OldDatabase::create(State::Head).await;
+    old.run("ALTER TABLE users ALTER COLUMN password_hash SET NOT NULL").await;
+    let said = refused(&export(&database, &old, &[]).await, 4);
+    assert!(said.contains("users.password_hash without NOT NULL") && said.contains("20260102000000"), "{said}");
+
+    let old = OldDatabase::create(State::Head).await;
+    old.run("ALTER TABLE operations ADD COLUMN shard INTEGER NOT NULL").await;
+    let said = refused(&export(&database, &old, &[]).await, 4);
+    assert!(said.contains("newer than what this program knows: operations.shard"), "{said}");
+
+    let old = OldDatabase::create(State::Head).await;
     old.run("ALTER TABLE operations ALTER COLUMN server_seq TYPE BIGINT").await;
     let said = refused(&export(&database, &old, &[]).await, 4);
     assert!(said.contains("operations.server_seq is of type bigint, not integer"), "{said}");

@@ -6,17 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 
-use super::error::DumpError;
-use super::rows::Place;
 use crate::protocol::{Seq, UserId};
-use crate::upstream::import::source::SourceLog;
+use crate::upstream::copy_text::Row;
+use crate::upstream::import::error::ImportError;
+use crate::upstream::import::rows::SourceLog;
 
 /// An account's rows arrive nearly in order, so that a page for each of some thousand accounts is all that has to be held.
 /// What is lost with the program needs no journal.
@@ -26,60 +25,34 @@ const SETUP: &str = "
     CREATE TABLE snapshots (user INTEGER PRIMARY KEY, data BLOB NOT NULL);
     BEGIN;";
 
-/// A row of `operations` as it stands in the dump, in its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spooled {
-    /// Its place among the account's.
-    pub seq: Seq,
-    /// Its line in the dump.
-    pub line: u64,
-    /// As it is written there.
-    pub row: Vec<u8>,
-}
-
-/// How much there is of an account's log, and its number among the accounts of the dump.
-type Logs = BTreeMap<UserId, (i64, SourceLog)>;
-
-/// Takes rows in any order.
+/// Takes rows in any order, and gives them back in theirs.
 #[derive(Debug)]
-pub struct Spooler {
-    database: Connection,
-    logs: Logs,
+pub struct Spool {
+    database: Mutex<Connection>,
+    logs: BTreeMap<UserId, SourceLog>,
 }
 
-fn work(error: rusqlite::Error) -> DumpError {
-    DumpError::Work(io::Error::other(error))
+/// The key of a row. Accounts and sequences are 32-bit numbers in the old server's schema.
+fn place(user: UserId, seq: Seq) -> i64 {
+    (user << 32) + seq - i64::from(i32::MIN)
 }
 
-/// The key of a row: the account's number, then `seq`, which is a 32-bit number in the old server's schema.
-fn key(account: i64, seq: Seq) -> Option<i64> {
-    let seq = i32::try_from(seq).ok()?;
-    Some((account << 32) + i64::from(seq) - i64::from(i32::MIN))
-}
-
-impl Spooler {
+impl Spool {
     /// Keeps rows in a file in this folder.
-    ///
-    /// # Errors
-    /// [`DumpError::Work`].
-    pub fn create(folder: &Path) -> Result<Self, DumpError> {
+    pub fn create(folder: &Path) -> Result<Self, ImportError> {
         let path = folder.join(format!("import-{:032x}.work", rand::random::<u128>()));
         // Readable by us alone, and gone with the program.
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(DumpError::Work)?;
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(ImportError::Work)?;
         let opened = Connection::open(&path).and_then(|database| database.execute_batch(SETUP).map(|()| database));
-        std::fs::remove_file(&path).map_err(DumpError::Work)?;
-        Ok(Self { database: opened.map_err(work)?, logs: BTreeMap::new() })
+        std::fs::remove_file(&path).map_err(ImportError::Work)?;
+        Ok(Self { database: Mutex::new(opened?), logs: BTreeMap::new() })
     }
 
-    /// Takes a row.
-    ///
-    /// # Errors
-    /// [`DumpError::Work`], [`DumpError::SameSeq`].
-    pub fn put(&mut self, place: Place, line: u64, row: &[u8]) -> Result<(), DumpError> {
-        let Place { user, seq, id } = place;
-        let accounts = i64::try_from(self.logs.len()).unwrap_or(i64::MAX);
-        let (account, log) =
-            self.logs.entry(user).or_insert_with(|| (accounts, SourceLog { user, ..SourceLog::default() }));
+    /// Takes a row of `operations`, which stands in this line as this text.
+    pub fn put(&mut self, row: &Row, text: &[u8], line: u64) -> Result<(), ImportError> {
+        let user = row.required(Row::int, "user_id")?;
+        let (seq, id) = (row.required(Row::int, "server_seq")?, row.required(Row::text, "id")?);
+        let log = self.logs.entry(user).or_insert_with(|| SourceLog { user, ..SourceLog::default() });
         if log.op_count == 0 || seq < log.first_seq {
             (log.first_seq, log.first_id) = (seq, id.clone());
         }
@@ -87,87 +60,55 @@ impl Spooler {
             (log.last_seq, log.last_id) = (seq, id);
         }
         log.op_count += 1;
-        let key = key(*account, seq).ok_or_else(|| DumpError::malformed(line, "the column server_seq is too large"))?;
-        let insert = "INSERT INTO operations (place, line, row) VALUES (?, ?, ?)";
-        let mut insert = self.database.prepare_cached(insert).map_err(work)?;
-        match insert.execute((key, line.cast_signed(), row)) {
+        let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut insert = database.prepare_cached("INSERT INTO operations (place, line, row) VALUES (?, ?, ?)")?;
+        match insert.execute((place(user, seq), line.cast_signed(), text)) {
             Ok(_) => Ok(()),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 let query = "SELECT line FROM operations WHERE place = ?";
-                let first: i64 = self.database.query_row(query, [key], |row| row.get(0)).map_err(work)?;
-                Err(DumpError::SameSeq(first.cast_unsigned(), line))
+                let first: i64 = database.query_row(query, [place(user, seq)], |row| row.get(0))?;
+                Err(ImportError::Refused(format!(
+                    "lines {first} and {line}: two operations of one account have the same server_seq"
+                )))
             }
-            Err(error) => Err(work(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Takes an account's cached state.
-    ///
-    /// # Errors
-    /// [`DumpError::Work`].
-    pub fn put_snapshot(&mut self, user: UserId, snapshot: &[u8]) -> Result<(), DumpError> {
-        let insert = "INSERT OR REPLACE INTO snapshots (user, data) VALUES (?, ?)";
-        self.database.execute(insert, (user, snapshot)).map_err(work)?;
+    pub fn put_snapshot(&mut self, user: UserId, snapshot: &[u8]) -> Result<(), ImportError> {
+        let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner);
+        database.execute("INSERT OR REPLACE INTO snapshots (user, data) VALUES (?, ?)", (user, snapshot))?;
         Ok(())
     }
 
-    /// That was all.
-    ///
-    /// # Errors
-    /// [`DumpError::Work`].
-    pub fn finish(self) -> Result<Spool, DumpError> {
-        self.database.execute_batch("COMMIT").map_err(work)?;
-        let accounts = self.logs.iter().map(|(user, (account, _))| (*user, *account)).collect();
-        let logs = self.logs.into_values().map(|(_, log)| log).collect();
-        Ok(Spool { database: Mutex::new(self.database), accounts, logs })
+    /// Ends with the last row. Gives back how much there is of every account's log.
+    pub fn finish(&mut self) -> Result<BTreeMap<UserId, SourceLog>, ImportError> {
+        self.database.get_mut().unwrap_or_else(PoisonError::into_inner).execute_batch("COMMIT")?;
+        Ok(std::mem::take(&mut self.logs))
     }
-}
 
-/// Gives rows back in their order.
-#[derive(Debug)]
-pub struct Spool {
-    database: Mutex<Connection>,
-    /// The numbers of accounts in this dump.
-    accounts: BTreeMap<UserId, i64>,
-    logs: Vec<SourceLog>,
-}
-
-impl Spool {
     /// An account's cached state.
-    ///
-    /// # Errors
-    /// [`DumpError::Work`].
-    pub fn snapshot(&self, user: UserId) -> Result<Option<Vec<u8>>, DumpError> {
+    pub fn snapshot(&self, user: UserId) -> Result<Option<Vec<u8>>, ImportError> {
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let query = "SELECT data FROM snapshots WHERE user = ?";
-        database.query_row(query, [user], |row| row.get(0)).optional().map_err(work)
+        Ok(database.query_row(query, [user], |row| row.get(0)).optional()?)
     }
 
-    /// How much there is of every account's log, by account.
-    #[must_use]
-    pub fn logs(&self) -> &[SourceLog] {
-        &self.logs
-    }
-
-    /// Hands an account's rows to `take` by `seq`, until it says `false`.
-    ///
-    /// # Errors
-    /// [`DumpError::Work`], or what `take` says.
+    /// Hands an account's rows and their lines to `take` by sequence, until it says `false`.
     pub fn rows(
         &self,
         user: UserId,
-        mut take: impl FnMut(Spooled) -> Result<bool, DumpError>,
-    ) -> Result<(), DumpError> {
-        let Some(account) = self.accounts.get(&user) else { return Ok(()) };
-        let first = account << 32;
+        mut take: impl FnMut(&[u8], u64) -> Result<bool, ImportError>,
+    ) -> Result<(), ImportError> {
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let query = "SELECT place, line, row FROM operations WHERE place BETWEEN ? AND ? ORDER BY place";
-        let mut query = database.prepare_cached(query).map_err(work)?;
-        let mut rows = query.query([first, first + i64::from(u32::MAX)]).map_err(work)?;
-        while let Some(row) = rows.next().map_err(work)? {
-            let (place, line, row): (i64, i64, _) = <_>::try_from(row).map_err(work)?;
-            let seq = place - first + i64::from(i32::MIN);
-            if !take(Spooled { seq, line: line.cast_unsigned(), row })? {
+        let query = "SELECT line, row FROM operations WHERE place BETWEEN ? AND ? ORDER BY place";
+        let mut query = database.prepare_cached(query)?;
+        let mut rows = query.query([place(user, i32::MIN.into()), place(user, i32::MAX.into())])?;
+        while let Some(row) = rows.next()? {
+            let line: i64 = row.get(0)?;
+            let text = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            if !take(text, line.cast_unsigned())? {
                 break;
             }
         }
@@ -180,60 +121,47 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn spool(rows: &[(UserId, Seq, Vec<u8>)]) -> Result<Spool, DumpError> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut spooler = Spooler::create(folder.path()).unwrap();
-        for ((user, seq, row), line) in rows.iter().zip(1..) {
-            let place = Place { user: *user, seq: *seq, id: format!("{user}/{seq}") };
-            spooler.put(place, line, row)?;
-            spooler.put_snapshot(*user, &[9, 9])?;
-        }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing can be left");
-        spooler.finish()
+    /// Rows of all sizes.
+    fn text(user: UserId, seq: Seq) -> String {
+        format!("{user}\t{seq}\t{user}/{seq}\t{}", "x".repeat(usize::try_from(seq * seq).unwrap()))
     }
 
-    fn rows(spool: &Spool, user: UserId) -> Result<Vec<Spooled>, DumpError> {
-        let mut all = Vec::new();
-        spool.rows(user, |row| {
-            all.push(row);
-            Ok(true)
-        })?;
-        Ok(all)
+    fn spool(rows: &[(UserId, Seq)]) -> Result<(Spool, BTreeMap<UserId, SourceLog>), ImportError> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::create(folder.path()).unwrap();
+        let columns = ["user_id", "server_seq", "id", "payload"].map(str::to_owned);
+        for ((user, seq), line) in rows.iter().zip(1..) {
+            let text = text(*user, *seq);
+            spool.put(&Row::new(&columns, text.as_bytes(), line)?, text.as_bytes(), line)?;
+            spool.put_snapshot(*user, &[9, 9])?;
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing can be left");
+        let logs = spool.finish()?;
+        Ok((spool, logs))
     }
 
     #[test]
-    fn the_same_number_twice_is_an_error_and_so_is_one_that_is_too_large() {
-        let twice = spool(&[(1, 5, vec![]), (2, 5, vec![]), (1, 5, vec![])]);
-        assert!(matches!(twice, Err(DumpError::SameSeq(1, 3))), "{twice:?}");
-        assert!(matches!(spool(&[(1, 1 << 31, vec![])]), Err(DumpError::Malformed { line: 1, .. })));
+    fn the_same_number_twice_is_an_error() {
+        let twice = spool(&[(1, 5), (2, 5), (1, 5)]).unwrap_err().to_string();
+        assert!(twice.starts_with("lines 1 and 3: two operations"), "{twice}");
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_said() {
-        let error = Spooler::create(Path::new("/nonexistent/folder")).unwrap_err();
+        let error = Spool::create(Path::new("/nonexistent/folder")).unwrap_err();
         assert!(error.to_string().starts_with("the working copy of the dump's operations: "), "{error}");
     }
 
     #[test]
     fn whoever_has_enough_gets_no_more() {
-        let spool = spool(&[(1, 2, vec![]), (1, 1, vec![])]).unwrap();
+        let (spool, _) = spool(&[(1, 2), (1, 1)]).unwrap();
         let mut seen = 0;
-        spool
-            .rows(1, |_| {
-                seen += 1;
-                Ok(false)
-            })
-            .unwrap();
+        let take = |_: &[u8], _| {
+            seen += 1;
+            Ok(false)
+        };
+        spool.rows(1, take).unwrap();
         assert_eq!(seen, 1);
-    }
-
-    #[test]
-    fn large_rows_come_back() {
-        let large: Vec<u8> = (0..100_017).map(|n| u8::try_from(n % 251).unwrap()).collect();
-        let spool = spool(&[(1, 3, large.clone()), (1, 2, vec![]), (2, 1, vec![1])]).unwrap();
-        let all = rows(&spool, 1).unwrap();
-        assert_eq!(all.iter().map(|row| (row.seq, row.line)).collect::<Vec<_>>(), [(2, 2), (3, 1)]);
-        assert_eq!(all[1].row, large);
     }
 
     proptest! {
@@ -242,27 +170,31 @@ mod tests {
             set in prop::collection::btree_set((-2i64..5, 1i64..60), 0..200),
             seed in any::<u64>(),
         ) {
-            let mut given: Vec<(UserId, Seq, Vec<u8>)> = set
-                .iter()
-                .map(|&(user, seq)| (user, seq, format!("{user}/{seq}").repeat(usize::try_from(seq).unwrap()).into_bytes()))
-                .collect();
-            given.sort_by_key(|(user, seq, _)| (*user * 60 + *seq).unsigned_abs().wrapping_mul(seed | 1).rotate_left(17));
-            let spool = spool(&given).unwrap();
+            let mut given: Vec<(UserId, Seq)> = set.iter().copied().collect();
+            given.sort_by_key(|(user, seq)| (*user * 60 + *seq).unsigned_abs().wrapping_mul(seed | 1).rotate_left(17));
+            let (spool, logs) = spool(&given).unwrap();
             for user in -3..6 {
-                let expected: Vec<(Seq, Vec<u8>)> = {
-                    let mut rows: Vec<_> = given.iter().filter(|row| row.0 == user).map(|row| (row.1, row.2.clone())).collect();
-                    rows.sort();
-                    rows
+                let of_user: Vec<Seq> = set.iter().filter(|row| row.0 == user).map(|row| row.1).collect();
+                let id = |seq: Option<&Seq>| format!("{user}/{}", seq.unwrap());
+                let expected = (!of_user.is_empty()).then(|| SourceLog {
+                    user,
+                    op_count: i64::try_from(of_user.len()).unwrap(),
+                    first_seq: of_user[0],
+                    last_seq: of_user[of_user.len() - 1],
+                    first_id: id(of_user.first()),
+                    last_id: id(of_user.last()),
+                });
+                prop_assert_eq!(logs.get(&user), expected.as_ref());
+                prop_assert_eq!(spool.snapshot(user).unwrap(), expected.map(|_| vec![9, 9]));
+                let mut found = Vec::new();
+                let take = |row: &[u8], line| {
+                    found.push((String::from_utf8_lossy(row).into_owned(), line));
+                    Ok(true)
                 };
-                let log = spool.logs().iter().find(|log| log.user == user);
-                prop_assert_eq!(log.map_or(0, |log| log.op_count), i64::try_from(expected.len()).unwrap());
-                if let Some(log) = log {
-                    let (first, last) = (expected[0].0, expected[expected.len() - 1].0);
-                    prop_assert_eq!((log.first_seq, log.last_seq), (first, last));
-                    prop_assert_eq!((&log.first_id, &log.last_id), (&format!("{user}/{first}"), &format!("{user}/{last}")));
-                }
-                prop_assert_eq!(spool.snapshot(user).unwrap(), log.map(|_| vec![9, 9]));
-                let found: Vec<_> = rows(&spool, user).unwrap().into_iter().map(|row| (row.seq, row.row)).collect();
+                spool.rows(user, take).unwrap();
+                let line = |seq| given.iter().zip(1..).find(|(row, _)| **row == (user, seq)).unwrap().1;
+                let expected: Vec<_> =
+                    of_user.iter().map(|seq| (text(user, *seq), line(*seq))).collect();
                 prop_assert_eq!(found, expected);
             }
         }
