@@ -4,7 +4,7 @@ use tokio::sync::Semaphore;
 
 use super::password::Admission;
 use super::queue::Caller;
-use super::{Accounts, Address, HashError, LoginError, SessionOrigin};
+use super::{AccountError, Accounts, Address, HashError, SessionOrigin};
 
 /// Concurrent look-ups. They are short and cheap, so many can wait.
 const AT_ONCE: usize = 8;
@@ -30,7 +30,7 @@ impl Accounts {
         &self,
         address: &Address,
         origin: &SessionOrigin,
-    ) -> Result<Admission<'_>, LoginError> {
+    ) -> Result<Admission<'_>, AccountError> {
         let inner = &*self.inner;
         let busy = match inner.passwords.admit(Caller::at(origin.address)) {
             Err(HashError::Busy) => HashError::Busy,

@@ -24,16 +24,15 @@ use crate::store::Store;
 use crate::webauthn::Ceremonies;
 
 mod address;
-mod admin;
 mod authenticate;
 mod cache;
+mod error;
 mod generated_password;
 mod guesses;
 mod invite;
 mod known;
 mod link;
 mod login;
-mod magic;
 mod manage;
 mod open;
 mod origin;
@@ -43,7 +42,6 @@ mod password;
 mod profile;
 mod queue;
 mod register;
-mod reset;
 mod security_log;
 mod seen;
 mod session;
@@ -53,36 +51,30 @@ mod summary;
 mod verify;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
-pub use admin::AdminRefusal;
 pub use authenticate::{AuthError, AuthUser};
 pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS, SEEN_EVERY_MS};
+pub use error::AccountError;
 pub use generated_password::generate_password;
 pub use guesses::{LOCK_AFTER_FAILURES, LOCK_MS, MOST_FROM_STRANGERS};
-pub use invite::{INVITE_LIFETIME_MS, Invitation, InviteError, MAX_LISTED_INVITES};
+pub use invite::{INVITE_LIFETIME_MS, Invitation, MAX_LISTED_INVITES};
 pub use link::{
-    CHANGE_ADDRESS_LIFETIME_MS, LINK_GAP_MS, LinkError, MAGIC_LOGIN_LIFETIME_MS, MAX_LINKS,
-    RECOVER_PASSKEY_LIFETIME_MS, RESET_PASSWORD_LIFETIME_MS, VERIFY_EMAIL_LIFETIME_MS,
+    CHANGE_ADDRESS_LIFETIME_MS, LINK_GAP_MS, MAGIC_LOGIN_LIFETIME_MS, MAX_LINKS, RECOVER_PASSKEY_LIFETIME_MS,
+    RESET_PASSWORD_LIFETIME_MS, UNDO_ADDRESS_LIFETIME_MS, VERIFY_EMAIL_LIFETIME_MS,
 };
-pub use login::LoginError;
-pub use magic::MagicLoginError;
-pub use manage::ManageError;
 pub use open::MAX_SESSIONS;
 pub use origin::{Asker, MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
-pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_CHALLENGES, MAX_PASSKEYS, PasskeyError};
+pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_CHALLENGES, MAX_PASSKEYS};
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };
-pub use profile::{AccountFacts, AddressChangeError, MAX_ADDRESS_CHANGES, UNDO_ADDRESS_LIFETIME_MS};
-pub use register::{
-    Applicant, MAX_LINKS_PER_DAY, MAX_RESENDS_PER_DAY, Receipt, RegisterError, Registered, SPARSE_LINK_GAP_MS,
-};
-pub use reset::ResetError;
+pub use profile::{AccountFacts, MAX_ADDRESS_CHANGES};
+pub use register::{Applicant, MAX_LINKS_PER_DAY, MAX_RESENDS_PER_DAY, Receipt, Registered, SPARSE_LINK_GAP_MS};
 pub use security_log::{JOINS_WITHIN_MS, MAX_SECURITY_EVENTS, MAX_SECURITY_FAILURES};
 pub use session::{SESSION_SECONDS, Session};
-pub use session_list::{SessionError, SessionList, SessionRef, TICKET_LIFETIME_MS};
-pub use step_up::{RECENT_MS, ReauthError};
+pub use session_list::{SessionList, SessionRef, TICKET_LIFETIME_MS};
+pub use step_up::RECENT_MS;
 pub use summary::{AccountReport, AccountState, AccountSummary, SecuritySummary, SessionSummary, Storage};
-pub use verify::{Verified, VerifyError};
+pub use verify::Verified;
 
 /// Everything about accounts. Cheap to clone.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! Giving out sessions: the one place where a token is issued, whatever the way to sign in.
 
 use super::session::SESSION_SECONDS;
-use super::{Accounts, Asker, AuthUser, ManageError, Session, SessionOrigin};
+use super::{AccountError, Accounts, Asker, AuthUser, Session, SessionOrigin};
 use crate::protocol::UserId;
 use crate::store::{Authentication, SecurityKind, SessionId, SessionMethod, SessionRow};
 
@@ -13,14 +13,14 @@ impl Accounts {
     /// that was proven: a session is worth nothing if all sessions were voided since.
     ///
     /// # Errors
-    /// [`ManageError::NoAccount`] when the account is gone or locked by the operator; when the database fails.
+    /// [`AccountError::NoAccount`] when the account is gone or locked by the operator; when the database fails.
     pub async fn open_session(
         &self,
         user: UserId,
         email: &str,
         token_version: i64,
         origin: &SessionOrigin,
-    ) -> Result<Session, ManageError> {
+    ) -> Result<Session, AccountError> {
         self.open_verified_session(user, email, token_version, origin, false).await
     }
 
@@ -32,14 +32,14 @@ impl Accounts {
         token_version: i64,
         origin: &SessionOrigin,
         user_verified: bool,
-    ) -> Result<Session, ManageError> {
+    ) -> Result<Session, AccountError> {
         let mut row = self.new_session(user, origin);
         let proves =
             matches!(origin.method, SessionMethod::Password | SessionMethod::Passkey | SessionMethod::MagicLink);
         row.authentication =
             proves.then_some(Authentication { at_ms: row.created_at, how: origin.method, user_verified });
         if !self.revoking(user, self.inner.store.open_session(&row, MAX_SESSIONS)).await? {
-            return Err(ManageError::NoAccount);
+            return Err(AccountError::NoAccount);
         }
         count_opened(origin.method);
         self.note(user, SecurityKind::SignedIn, &Asker::opening(origin)).await;
@@ -52,11 +52,11 @@ impl Accounts {
     ///
     /// # Errors
     /// When the account is gone or locked, or the database fails.
-    pub async fn replace_token(&self, user: &AuthUser, origin: &SessionOrigin) -> Result<Session, ManageError> {
+    pub async fn replace_token(&self, user: &AuthUser, origin: &SessionOrigin) -> Result<Session, AccountError> {
         let id = user.user_id;
         let row = self.new_session(id, origin);
         let replace = self.inner.store.replace_sessions(&row, user.session);
-        let version = self.revoking(id, replace).await?.ok_or(ManageError::NoAccount)?;
+        let version = self.revoking(id, replace).await?.ok_or(AccountError::NoAccount)?;
         count_opened(SessionMethod::Replaced);
         tracing::info!(user_id = id, "sessions replaced");
         self.note(id, SecurityKind::TokenReplaced, &Asker::opening(origin)).await;
@@ -67,8 +67,8 @@ impl Accounts {
     ///
     /// # Errors
     /// When there is no such account, it is locked, or the database fails.
-    pub async fn session_for(&self, user: UserId) -> Result<Session, ManageError> {
-        let row = self.inner.store.user_by_id(user).await?.ok_or(ManageError::NoAccount)?;
+    pub async fn session_for(&self, user: UserId) -> Result<Session, AccountError> {
+        let row = self.inner.store.user_by_id(user).await?.ok_or(AccountError::NoAccount)?;
         self.open_session(row.id, &row.email, row.token_version, &SessionOrigin::operator()).await
     }
 

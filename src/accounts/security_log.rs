@@ -4,7 +4,7 @@
 //! mailer's queue.
 
 use super::{Accounts, Asker};
-use crate::mail::{Letter, Mail, NoticeKind};
+use crate::mail::{Letter, LetterKind, Mail};
 use crate::protocol::UserId;
 use crate::store::{SecurityEvent, SecurityKind, StoreError};
 
@@ -49,7 +49,7 @@ impl Accounts {
     }
 
     /// The same, and mails a notice to the account's address.
-    pub(super) async fn note_and_tell(&self, user: UserId, kind: SecurityKind, notice: NoticeKind, asker: &Asker) {
+    pub(super) async fn note_and_tell(&self, user: UserId, kind: SecurityKind, notice: LetterKind, asker: &Asker) {
         self.note(user, kind, asker).await;
         if !self.inner.notices.can_deliver() {
             return;
@@ -62,9 +62,9 @@ impl Accounts {
     }
 
     /// Mails a notice to this address.
-    pub(super) fn tell(&self, user: UserId, to: String, kind: NoticeKind, asker: &Asker) {
+    pub(super) fn tell(&self, user: UserId, to: String, kind: LetterKind, asker: &Asker) {
         if self.inner.notices.can_deliver() {
-            let letter = Letter::Notice { kind, link: self.inner.public_url.clone().into() };
+            let letter = Letter::new(kind, self.inner.public_url.clone().into());
             self.inner.notices.send(Mail { user, to, letter, language: asker.language });
         }
     }

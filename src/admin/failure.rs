@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::BuildError;
 
 use super::backup_file::FileError;
 use super::healthcheck::Unhealthy;
-use crate::accounts::{InviteError, ManageError, PasswordRuleError};
+use crate::accounts::{AccountError, PasswordRuleError};
 use crate::backup::BackupError;
 use crate::config::ConfigErrors;
 use crate::engine::EngineError;
@@ -138,24 +138,14 @@ fn advised(error: &dyn Display, cause: &StoreError) -> String {
     cause.advice().map_or_else(|| error.to_string(), |advice| format!("{error}. {advice}."))
 }
 
-impl CommandError for ManageError {
+impl CommandError for AccountError {
     fn exit(&self) -> Exit {
         match self {
             Self::NoAccount => Exit::NotFound,
-            Self::Exists => Exit::Refused,
             Self::Database(error) => error.exit(),
             Self::Hash(_) => Exit::Failed,
+            _ => Exit::Refused,
         }
-    }
-
-    fn text(&self) -> String {
-        if let Self::Database(error) = self { advised(self, error) } else { self.to_string() }
-    }
-}
-
-impl CommandError for InviteError {
-    fn exit(&self) -> Exit {
-        if let Self::Database(error) = self { error.exit() } else { Exit::Refused }
     }
 
     fn text(&self) -> String {

@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use super::Failure;
 use crate::config::{Config, MailDelivery};
 use crate::language::Language;
-use crate::mail::{Letter, Step, probe};
+use crate::mail::{Asked, Letter, LetterKind, send_test};
 
 /// Look at mails, and prove that they can be sent.
 #[derive(Clone, Debug, Subcommand)]
@@ -16,7 +16,7 @@ pub enum MailCommand {
     /// Print a mail as it would be sent, with a made-up link.
     Preview {
         /// Which mail.
-        #[arg(value_parser = PossibleValuesParser::new(Letter::NAMES))]
+        #[arg(value_parser = PossibleValuesParser::new(LetterKind::ALL.map(|(_, name)| name)))]
         name: String,
         /// The language: en or de.
         #[arg(long, default_value = "en", value_parser = language)]
@@ -52,11 +52,10 @@ pub async fn run(command: MailCommand, config: &Config, out: &mut impl Write) ->
 
 fn preview(name: &str, lang: Language, html: bool, config: &Config, out: &mut impl Write) -> Result<(), Failure> {
     let link = format!("{}/example?token={}", config.public_url, "0123456789abcdef".repeat(4));
-    let Some(letter) = Letter::named(name, link.into()) else {
-        let names = Letter::NAMES.join(", ");
-        return Err(Failure::failed(format!("there is no mail called {name}; there are: {names}")));
-    };
-    let mail = letter.render(lang);
+    let kind = LetterKind::ALL.into_iter().find_map(|(kind, of_kind)| (of_kind == name).then_some(kind));
+    let kind = kind.ok_or_else(|| Failure::failed(format!("there is no mail called {name}")))?;
+    let asked = (kind == LetterKind::VerifyAddress).then(Asked::default);
+    let mail = Letter { kind, link: link.into(), asked }.render(lang);
     if html {
         out.write_all(mail.html.as_bytes())?;
     } else {
@@ -72,11 +71,12 @@ async fn test(address: &str, lang: Language, config: &Config, out: &mut impl Wri
         MailDelivery::Log => return Err(no_server("links are printed to the log")),
         MailDelivery::Off => return Err(no_server("no mail server is configured")),
     };
-    let mail = Letter::Test { link: config.public_url.clone().into() }.render(lang);
+    let mail = Letter::new(LetterKind::Test, config.public_url.clone().into()).render(lang);
     let mut steps = Vec::new();
-    let result = probe(settings, address, &mail, |step, detail| steps.push((step, detail.to_owned()))).await;
-    for (step, detail) in steps {
-        writeln!(out, "ok  {}: {detail}", done(step))?;
+    let result =
+        send_test(settings, address, &mail, |step, detail| steps.push(format!("{}: {detail}", step.done()))).await;
+    for step in steps {
+        writeln!(out, "ok  {step}")?;
     }
     result?;
     writeln!(
@@ -88,20 +88,6 @@ async fn test(address: &str, lang: Language, config: &Config, out: &mut impl Wri
 
 fn no_server(why: &str) -> Failure {
     Failure::failed(format!("there is nothing to test: {why}. Set SMTP_HOST (and MAIL_TRANSPORT=smtp or nothing)"))
-}
-
-const fn done(step: Step) -> &'static str {
-    match step {
-        Step::Settings => "settings",
-        Step::Name => "name",
-        Step::Connection => "connection",
-        Step::Greeting => "greeting",
-        Step::Tls => "encryption",
-        Step::Authentication => "sign-in",
-        Step::Sender => "sender",
-        Step::Receiver => "receiver",
-        Step::Message => "mail",
-    }
 }
 
 #[cfg(test)]

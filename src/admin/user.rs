@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::output::confirmed;
 use super::{Failure, report};
 use crate::accounts::{
-    Accounts, Address, Asker, ManageError, Session, SessionError, SessionRef, check_new_password, generate_password,
+    AccountError, Accounts, Address, Asker, Session, SessionRef, check_new_password, generate_password,
 };
 use crate::clock::Clock;
 use crate::config::Config;
@@ -213,7 +213,7 @@ async fn add(
     let address = parse_address(email)?;
     let (password, generated) = new_password(source, input)?;
     let user = match accounts.create_verified(&address, &password).await {
-        Err(ManageError::Exists) => {
+        Err(AccountError::Exists) => {
             return Err(Failure::refused(format!(
                 "there is an account {email} already; `supersync user token {email}` prints an access token, \
                  `supersync user verify {email}` proves a registration"
@@ -376,15 +376,14 @@ async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Resul
         || Failure::not_found(format!("the account has no session {session}; `supersync user sessions` lists them"));
     let named = SessionRef::parse(session).ok_or_else(no_session)?;
     match accounts.revoke_session(user.id, named, &Asker::operator()).await {
-        Err(SessionError::NoSession) => Err(no_session()),
-        Err(SessionError::Database(error)) => Err(error.into()),
-        Ok(()) => Ok(()),
+        Err(AccountError::NoSession) => Err(no_session()),
+        result => Ok(result?),
     }
 }
 
 async fn find(accounts: &Accounts, email: &str) -> Result<UserRow, Failure> {
     match accounts.find(email).await {
-        Err(ManageError::NoAccount) => Err(Failure::no_account(email)),
+        Err(AccountError::NoAccount) => Err(Failure::no_account(email)),
         result => Ok(result?),
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use supersync::config::Smtp;
 use supersync::language::Language;
-use supersync::mail::{Asked, Letter, Mail, MailConfigError};
+use supersync::mail::{Letter, LetterKind, Mail, MailConfigError};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -61,7 +61,7 @@ async fn deliver(settings: Smtp, to: &str) -> String {
     let (lines, _guard) = Log::of_thread();
     let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(settings), ..config() }).unwrap();
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
-    let letter = Letter::VerifyAddress { link, asked: Asked::default() };
+    let letter = Letter::new(LetterKind::VerifyAddress, link);
     mailer.send(Mail { user: 1, to: to.into(), letter, language: Language::English });
     let told = async {
         while !lines.text().contains("mail") {
@@ -95,7 +95,7 @@ async fn a_mail_that_is_refused_because_of_settings_is_kept_and_tried_again() {
     let (lines, _guard) = Log::of_thread();
     let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(smtp(server.address)), ..config() }).unwrap();
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
-    let letter = Letter::VerifyAddress { link, asked: Asked::default() };
+    let letter = Letter::new(LetterKind::VerifyAddress, link);
     mailer.send(Mail { user: 1, to: "a@b.co".into(), letter, language: Language::English });
     mailer.drain().await;
     let (log, said) = (lines.text(), server.said());
@@ -156,7 +156,7 @@ async fn a_mail_reaches_the_configured_server() {
     mailer.send(Mail {
         user: 1,
         to: "a@b.co".into(),
-        letter: Letter::VerifyAddress { link, asked: Asked::default() },
+        letter: Letter::new(LetterKind::VerifyAddress, link),
         language: Language::English,
     });
     let dialogue = server.await.unwrap();
@@ -185,7 +185,7 @@ fn without_a_mail_server_the_operator_finds_the_link_in_the_log_but_no_address()
     let mail = Mail {
         user: 42,
         to: "a@b.co".into(),
-        letter: Letter::VerifyAddress { link, asked: Asked::default() },
+        letter: Letter::new(LetterKind::VerifyAddress, link),
         language: Language::English,
     };
     let (lines, _guard) = Log::of_thread();

@@ -184,7 +184,7 @@ async fn a_lock_refuses_tokens_and_sign_ins_until_it_is_lifted() {
     let email = || "a@b.co".to_owned();
     run(&world, UserCommand::Lock { email: email() }, "").await.unwrap();
     assert!(matches!(world.accounts.authenticate_token(&token).await, Err(AuthError::Unavailable)));
-    assert!(matches!(world.login("a@b.co", OWNER).await, Err(LoginError::InvalidCredentials)));
+    assert!(matches!(world.login("a@b.co", OWNER).await, Err(AccountError::InvalidCredentials)));
     failed(run(&world, UserCommand::Token { email: email() }, "").await, Exit::Refused, "is locked");
     let shown = run(&world, UserCommand::Show { email: email(), json: true }, "").await.unwrap();
     assert_eq!(json_of(&shown)["state"], "locked");
