@@ -25,6 +25,7 @@ use crate::webauthn::Ceremonies;
 
 mod address;
 mod authenticate;
+mod bounded;
 mod cache;
 mod error;
 mod generated_password;
@@ -73,7 +74,7 @@ pub use security_log::{JOINS_WITHIN_MS, MAX_SECURITY_EVENTS, MAX_SECURITY_FAILUR
 pub use session::{SESSION_SECONDS, Session};
 pub use session_list::{SessionList, SessionRef, TICKET_LIFETIME_MS};
 pub use step_up::RECENT_MS;
-pub use summary::{AccountReport, AccountState, AccountSummary, SecuritySummary, SessionSummary, Storage};
+pub use summary::{AccountReport, AccountSummary, SecuritySummary, SessionSummary, Storage};
 pub use verify::Verified;
 
 /// Everything about accounts. Cheap to clone.

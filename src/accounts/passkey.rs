@@ -40,12 +40,6 @@ pub struct Creation {
     pub verification: Verification,
 }
 
-/// A challenge that was answered.
-struct Taken {
-    begun: Begun,
-    terms_accepted_at: Option<i64>,
-}
-
 impl Accounts {
     /// Whom passkeys are made for.
     #[must_use]
@@ -58,11 +52,10 @@ impl Accounts {
     /// # Errors
     /// When the applicant may not register or the database fails.
     pub async fn begin_passkey_registration(&self, who: &Applicant, as_sent: String) -> Result<Creation, AccountError> {
-        let verification = verification(self.admit(who).await?.makes_admin());
+        let is_admin = self.admit(who).await?.makes_admin();
         let terms_accepted_at = who.terms_accepted.then(|| self.inner.clock.now_ms());
-        let begun = self.begin_creation(&[], verification)?;
-        let challenge = self.ask(begun, Ceremony::Register, who.address.as_str(), terms_accepted_at).await?;
-        Ok(Creation { challenge, email: as_sent, exclude: Vec::new(), verification })
+        let subject = who.address.as_str();
+        self.begin_creation(Ceremony::Register, subject, as_sent, is_admin, Vec::new(), terms_accepted_at).await
     }
 
     /// Registers an address with a passkey, which takes effect with the link that is mailed.
@@ -75,9 +68,10 @@ impl Accounts {
         response: &RegistrationResponse,
     ) -> Result<Receipt, AccountError> {
         let admission = self.admit(who).await?;
-        let taken = self.take(Ceremony::Register, who.address.as_str(), &response.client_data).await?;
-        let key = self.new_key(&taken, response, UNNAMED)?;
-        Ok(self.register_passkey(who, &admission, key, taken.terms_accepted_at).await?)
+        let (begun, terms_accepted_at) =
+            self.take_challenge(Ceremony::Register, who.address.as_str(), &response.client_data).await?;
+        let key = self.new_key(&begun, response, UNNAMED)?;
+        self.register_passkey(who, &admission, key, terms_accepted_at).await
     }
 
     /// Begins a login. The same for every address.
@@ -86,7 +80,7 @@ impl Accounts {
     /// When the database fails.
     pub async fn begin_passkey_login(&self, address: &Address) -> Result<[u8; 32], AccountError> {
         let begun = self.inner.ceremonies.begin_sign_in(Verification::Preferred).map_err(broken)?;
-        Ok(self.ask(begun, Ceremony::Login, address.as_str(), None).await?)
+        Ok(self.put_challenge(begun, Ceremony::Login, address.as_str(), None).await?)
     }
 
     /// Signs in the owner of the passkey, whatever address the ceremony was begun with: people may choose among the
@@ -119,14 +113,14 @@ impl Accounts {
         origin: &SessionOrigin,
     ) -> Result<Session, AccountError> {
         let inner = &*self.inner;
-        let taken = self.take(Ceremony::Login, address.as_str(), &response.client_data).await?;
+        let (begun, _) = self.take_challenge(Ceremony::Login, address.as_str(), &response.client_data).await?;
         let found = inner.store.find_passkey(&response.raw_id).await?.ok_or(AccountError::AuthenticationFailed)?;
         let owner = inner.store.user_by_id(found.user).await?.filter(|owner| owner.locked_at.is_none());
         let owner = owner.ok_or(AccountError::AuthenticationFailed)?;
         if !owner.is_verified {
             return Err(AccountError::NotVerified);
         }
-        let Some(said) = self.asserted(&taken.begun, &found, response).await? else {
+        let Some(said) = self.asserted(&begun, &found, response).await? else {
             self.note(owner.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
             return Err(AccountError::AuthenticationFailed);
         };
@@ -182,7 +176,7 @@ impl Accounts {
     pub async fn begin_step_up(&self, user: &AuthUser) -> Result<([u8; 32], Vec<Vec<u8>>), AccountError> {
         let keys = self.inner.store.passkeys_of(user.user_id).await?;
         let begun = self.inner.ceremonies.begin_sign_in(Verification::Required).map_err(broken)?;
-        let challenge = self.ask(begun, Ceremony::StepUp, &subject_of(user), None).await?;
+        let challenge = self.put_challenge(begun, Ceremony::StepUp, &subject_of(user), None).await?;
         Ok((challenge, keys.into_iter().map(|row| row.key.credential_id).collect()))
     }
 
@@ -196,10 +190,10 @@ impl Accounts {
         response: &AssertionResponse,
         asker: &Asker,
     ) -> Result<(), AccountError> {
-        let taken = self.take(Ceremony::StepUp, &subject_of(user), &response.client_data).await?;
+        let (begun, _) = self.take_challenge(Ceremony::StepUp, &subject_of(user), &response.client_data).await?;
         let found = self.inner.store.find_passkey(&response.raw_id).await?;
         let found = found.filter(|found| found.user == user.user_id).ok_or(AccountError::AuthenticationFailed)?;
-        let said = self.asserted(&taken.begun, &found, response).await?;
+        let said = self.asserted(&begun, &found, response).await?;
         if said.is_none_or(|said| !said.user_verified) {
             let asker = asker.by(SessionMethod::Passkey);
             self.note(user.user_id, SecurityKind::SignInFailed, &asker).await;
@@ -215,10 +209,8 @@ impl Accounts {
     pub async fn begin_passkey_recovery(&self, token: &str) -> Result<Creation, AccountError> {
         let link = self.recovery_link(token).await?;
         let user = self.inner.store.user_by_id(link.user).await?.ok_or(AccountError::RecoveryLinkInvalid)?;
-        let verification = verification(user.is_admin);
-        let begun = self.begin_creation(&[], verification)?;
-        let challenge = self.ask(begun, Ceremony::Recover, &hex::encode(link.hash), None).await?;
-        Ok(Creation { challenge, email: user.email, exclude: Vec::new(), verification })
+        let subject = hex::encode(link.hash);
+        self.begin_creation(Ceremony::Recover, &subject, user.email, user.is_admin, Vec::new(), None).await
     }
 
     /// Replaces all passkeys of an account by a new one, by a link, which is used up; voids every session and every
@@ -233,8 +225,8 @@ impl Accounts {
         asker: &Asker,
     ) -> Result<UserId, AccountError> {
         let link = self.recovery_link(token).await?;
-        let answered = self.take(Ceremony::Recover, &hex::encode(link.hash), &response.client_data).await?;
-        let key = self.new_key(&answered, response, UNNAMED)?;
+        let (begun, _) = self.take_challenge(Ceremony::Recover, &hex::encode(link.hash), &response.client_data).await?;
+        let key = self.new_key(&begun, response, UNNAMED)?;
         let take = self.inner.store.take_recovery_link(&link.hash, self.inner.clock.now_ms(), &key);
         match self.revoking(link.user, take).await? {
             Unique::Done(user) => {
@@ -271,11 +263,8 @@ impl Accounts {
         if i64::try_from(keys.len()).unwrap_or(i64::MAX) >= MAX_PASSKEYS {
             return Err(AccountError::TooManyPasskeys);
         }
-        let exclude: Vec<_> = keys.into_iter().map(|row| row.key.credential_id).collect();
-        let verification = verification(row.is_admin);
-        let begun = self.begin_creation(&exclude, verification)?;
-        let challenge = self.ask(begun, Ceremony::Add, &subject_of(user), None).await?;
-        Ok(Creation { challenge, email: row.email, exclude, verification })
+        let exclude = keys.into_iter().map(|row| row.key.credential_id).collect();
+        self.begin_creation(Ceremony::Add, &subject_of(user), row.email, row.is_admin, exclude, None).await
     }
 
     /// Adds a passkey to an account.
@@ -289,8 +278,8 @@ impl Accounts {
         name: &str,
         asker: &Asker,
     ) -> Result<i64, AccountError> {
-        let taken = self.take(Ceremony::Add, &subject_of(user), &response.client_data).await?;
-        let key = self.new_key(&taken, response, name)?;
+        let (begun, _) = self.take_challenge(Ceremony::Add, &subject_of(user), &response.client_data).await?;
+        let key = self.new_key(&begun, response, name)?;
         match self.inner.store.add_passkey(user.user_id, &key, MAX_PASSKEYS).await? {
             Unique::Done(id) => {
                 changed("passkey_added");
@@ -333,12 +322,25 @@ impl Accounts {
         Ok(())
     }
 
-    fn begin_creation(&self, exclude: &[Vec<u8>], verification: Verification) -> Result<Begun, AccountError> {
-        self.inner.ceremonies.begin_registration(exclude, verification).map_err(broken)
+    /// Begins making a key of an account.
+    async fn begin_creation(
+        &self,
+        ceremony: Ceremony,
+        subject: &str,
+        email: String,
+        is_admin: bool,
+        exclude: Vec<Vec<u8>>,
+        terms_accepted_at: Option<i64>,
+    ) -> Result<Creation, AccountError> {
+        // A found key must not suffice for an administrator.
+        let verification = if is_admin { Verification::Required } else { Verification::Preferred };
+        let begun = self.inner.ceremonies.begin_registration(&exclude, verification).map_err(broken)?;
+        let challenge = self.put_challenge(begun, ceremony, subject, terms_accepted_at).await?;
+        Ok(Creation { challenge, email, exclude, verification })
     }
 
     /// Stores a ceremony; returns its challenge.
-    async fn ask(
+    async fn put_challenge(
         &self,
         begun: Begun,
         ceremony: Ceremony,
@@ -357,19 +359,23 @@ impl Accounts {
         Ok(challenge.value)
     }
 
-    /// Uses up the challenge that an answer names.
-    async fn take(&self, ceremony: Ceremony, subject: &str, client_data: &[u8]) -> Result<Taken, AccountError> {
+    /// Uses up the challenge that an answer names. Also returns when the legal documents were accepted with it.
+    async fn take_challenge(
+        &self,
+        ceremony: Ceremony,
+        subject: &str,
+        client_data: &[u8],
+    ) -> Result<(Begun, Option<i64>), AccountError> {
         let challenge = challenge_of(client_data).ok_or(AccountError::ChallengeExpired)?;
         let now_ms = self.inner.clock.now_ms();
         let taken = self.inner.store.take_challenge(&challenge, ceremony, &link::hash(subject), now_ms).await?;
         let taken = taken.ok_or(AccountError::ChallengeExpired)?;
-        let begun = Begun { challenge, state: taken.state };
-        Ok(Taken { begun, terms_accepted_at: taken.terms_accepted_at })
+        Ok((Begun { challenge, state: taken.state }, taken.terms_accepted_at))
     }
 
     /// The key in the answer to a challenge that has been taken.
-    fn new_key(&self, taken: &Taken, response: &RegistrationResponse, name: &str) -> Result<NewPasskey, AccountError> {
-        let key = self.inner.ceremonies.register(&taken.begun, response).map_err(|error| {
+    fn new_key(&self, begun: &Begun, response: &RegistrationResponse, name: &str) -> Result<NewPasskey, AccountError> {
+        let key = self.inner.ceremonies.register(begun, response).map_err(|error| {
             tracing::info!(%error, "new passkey refused");
             AccountError::PasskeyRejected
         })?;
@@ -390,11 +396,6 @@ impl Accounts {
 /// challenge.
 fn subject_of(user: &AuthUser) -> String {
     format!("{} {:?}", user.user_id, user.session.map(|session| session.to_string()))
-}
-
-/// A found key must not suffice for an administrator.
-const fn verification(is_admin: bool) -> Verification {
-    if is_admin { Verification::Required } else { Verification::Preferred }
 }
 
 fn broken(error: WebauthnError) -> AccountError {

@@ -132,28 +132,19 @@ impl Accounts {
         }
     }
 
-    /// Registers an address with a password, or sends a further link to one that was never verified. The password has
-    /// passed [`super::check_new_password`].
+    /// Registers an address, with a password or to be signed in to by mailed links; or sends a further link to one that
+    /// was never verified. The password has passed [`super::check_new_password`].
     ///
     /// # Errors
-    /// See [`AccountError`].
-    pub async fn register(&self, who: &Applicant, password: &SecretString) -> Result<Receipt, AccountError> {
+    /// When the applicant may not register, hashing is refused, or the database fails.
+    pub async fn register(&self, who: &Applicant, password: Option<&SecretString>) -> Result<Receipt, AccountError> {
         let register = async {
             let admission = self.admit(who).await?;
-            let hash = self.inner.passwords.admit(Caller::at(who.from))?.hash(password).await?;
-            self.enrol(who, &admission, Some(hash), None, None).await
-        };
-        counted(register.await)
-    }
-
-    /// The same without a password: the account is signed in to by mailed links.
-    ///
-    /// # Errors
-    /// See [`AccountError`].
-    pub async fn register_without_password(&self, who: &Applicant) -> Result<Receipt, AccountError> {
-        let register = async {
-            let admission = self.admit(who).await?;
-            self.enrol(who, &admission, None, None, None).await
+            let hash = match password {
+                Some(password) => Some(self.inner.passwords.admit(Caller::at(who.from))?.hash(password).await?),
+                None => None,
+            };
+            self.enrol(who, &admission, hash, None, None).await
         };
         counted(register.await)
     }
@@ -187,26 +178,12 @@ impl Accounts {
             terms_accepted_at: terms_accepted_at.or(who.terms_accepted.then_some(now_ms)),
             storage_quota_bytes: inner.default_quota_bytes,
         };
-        let (secret, secret_hash) = link::new_token();
-        let registered = self.enrol_for(who, admission, new, passkey, &secret_hash).await?;
-        Ok(Receipt { registered, secret })
-    }
-
-    async fn enrol_for(
-        &self,
-        who: &Applicant,
-        admission: &Admission,
-        new: NewUser,
-        passkey: Option<NewPasskey>,
-        registrant: &[u8; 32],
-    ) -> Result<Registered, AccountError> {
-        let inner = &*self.inner;
-        let now_ms = new.created_at;
+        let (secret, registrant) = link::new_token();
         if let Admission::Vouched { invite, .. } = admission {
             return match inner.store.register_invited(invite, &new, passkey.as_ref(), now_ms).await? {
                 Unique::Done(user) => {
                     tracing::info!(user_id = user, "account registered by invitation");
-                    Ok(Registered::Verified)
+                    Ok(Receipt { registered: Registered::Verified, secret })
                 }
                 Unique::Gone => Err(AccountError::InviteInvalid),
                 Unique::Taken | Unique::TooMany => Err(AccountError::Registered),
@@ -215,19 +192,19 @@ impl Accounts {
         let began = Instant::now();
         let network = who.from.map(address_prefix);
         let place = network.as_deref().unwrap_or(NOWHERE);
-        let stored = self.store_registration(&new, admission, passkey.as_ref(), registrant, place).await?;
+        let stored = self.store_registration(&new, admission, passkey.as_ref(), &registrant, place).await?;
         if inner.test_mode {
-            let Some((_, token)) = stored else { return Ok(Registered::CheckMail) };
+            let Some((_, token)) = stored else { return Ok(Receipt { registered: Registered::CheckMail, secret }) };
             let hash = link::hash(token.expose_secret());
-            inner.store.take_verification_link(&hash, now_ms, Some(registrant), None).await?;
-            return Ok(Registered::Verified);
+            inner.store.take_verification_link(&hash, now_ms, Some(&registrant), None).await?;
+            return Ok(Receipt { registered: Registered::Verified, secret });
         }
         if let Some((user, token)) = stored {
             let asked = Some(Asked { at_ms: now_ms, network });
             self.send_link(user, new.email, TokenPurpose::VerifyEmail, &token, who.language, asked);
         }
         pace::level(began).await;
-        Ok(Registered::CheckMail)
+        Ok(Receipt { registered: Registered::CheckMail, secret })
     }
 
     /// Stores the account, if it is new, and a link, unless there is nothing to verify or there were too many.

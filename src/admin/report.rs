@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::Failure;
 use super::output::print_json;
-use crate::accounts::{AccountReport, Accounts, SecuritySummary, SessionList, SessionRef};
+use crate::accounts::{AccountReport, Accounts, SecuritySummary, SessionList};
 use crate::store::SecurityEvent;
 
 /// Accounts read at a time for the list.
@@ -37,7 +37,7 @@ pub(super) async fn list(accounts: &Accounts, as_json: bool, output: &mut (dyn W
                     output,
                     "{:>8}  {:<10}  {:>14}  {:>14}  {:<10}  {}",
                     account.id,
-                    account.state.as_str(),
+                    account.state,
                     account.storage.used_bytes,
                     account.storage.quota_bytes,
                     date(account.created_at),
@@ -65,7 +65,7 @@ pub(super) fn show(report: &AccountReport, as_json: bool, output: &mut (dyn Writ
     let lines = [
         ("Account", account.id.to_string()),
         ("Address", account.email.clone()),
-        ("State", account.state.as_str().to_owned()),
+        ("State", account.state.to_owned()),
         ("Administrator", if account.is_admin { "yes" } else { "no" }.to_owned()),
         ("Password", if account.has_password { "set" } else { "none" }.to_owned()),
         ("Created", time(account.created_at)),
@@ -114,30 +114,20 @@ pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Writ
         "{:<22}  {:<12}  {:<16}  {:<16}  {:<18}  name",
         "session", "method", "created", "last seen", "from"
     )?;
-    for session in &list.sessions {
+    let all = list.summaries(None);
+    for session in &all {
         writeln!(
             output,
             "{:<22}  {:<12}  {:<16}  {:<16}  {:<18}  {}",
-            session.id.to_string(),
-            session.method.as_str(),
-            time(session.created_at),
+            session.id,
+            session.method.unwrap_or("-"),
+            session.created_at.map_or_else(|| "-".to_owned(), time),
             time(session.last_seen_at),
-            session.last_address.as_deref().unwrap_or("-"),
-            session.name
+            session.last_address.unwrap_or("-"),
+            if session.older_token { "tokens of the old server" } else { session.name }
         )?;
     }
-    if let Some(tokens) = &list.older_tokens {
-        writeln!(
-            output,
-            "{:<22}  {:<12}  {:<16}  {:<16}  {:<18}  tokens of the old server",
-            SessionRef::OLDER_TOKENS,
-            "-",
-            "-",
-            time(tokens.last_seen_at),
-            tokens.last_address.as_deref().unwrap_or("-")
-        )?;
-    }
-    writeln!(output, "{} sessions", list.sessions.len() + usize::from(list.older_tokens.is_some()))
+    writeln!(output, "{} sessions", all.len())
 }
 
 fn date(at_ms: i64) -> String {

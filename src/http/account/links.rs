@@ -33,7 +33,7 @@ pub async fn register(
     JsonBody(request): JsonBody<Applying>,
 ) -> ApiResult {
     // There is nothing that could count in this browser only, so it gets no cookie.
-    let receipt = state.accounts.register_without_password(&client.applicant(request.registration)).await?;
+    let receipt = state.accounts.register(&client.applicant(request.registration), None).await?;
     registered(receipt.registered, None)
 }
 

@@ -125,7 +125,7 @@ fn applicant(email: &str) -> Applicant {
 
 impl World {
     async fn register(&self, email: &str, password: &str) -> Result<Registered, AccountError> {
-        let receipt = self.accounts.register(&applicant(email), &secret(password)).await?;
+        let receipt = self.accounts.register(&applicant(email), Some(&secret(password))).await?;
         self.secrets.lock().unwrap().push(receipt.secret);
         Ok(receipt.registered)
     }
@@ -164,7 +164,7 @@ impl World {
     }
 
     async fn refusal(&self, header: &str) -> String {
-        self.accounts.authenticate(Some(header)).await.unwrap_err().to_string()
+        self.accounts.authenticate(Some(header), || None).await.unwrap_err().to_string()
     }
 
     /// A row as another program may have left it.

@@ -91,7 +91,7 @@ async fn a_new_password_ends_sessions_and_locks() {
         let _wrong = world.login("a@b.co", "wrong").await.unwrap_err();
     }
     world.accounts.set_password(user, &secret("a newer password")).await.unwrap();
-    assert!(matches!(world.accounts.authenticate_token(&token).await, Err(AuthError::Revoked)));
+    assert!(matches!(world.accounts.authenticate_token(&token, || None).await, Err(AuthError::Revoked)));
     assert!(matches!(world.login("a@b.co", OWNER).await, Err(AccountError::InvalidCredentials)));
     world.login("a@b.co", "a newer password").await.unwrap();
 }

@@ -17,7 +17,7 @@ async fn a_link_verifies_once_and_then_the_password_signs_in() {
     let again = world.verify(&links[0]).await.unwrap_err();
     assert_eq!(again.to_string(), "Invalid verification token");
     let token = world.login("new@example.com", OWNER).await.unwrap();
-    assert!(world.accounts.authenticate_token(&token).await.is_ok());
+    assert!(world.accounts.authenticate_token(&token, || None).await.is_ok());
     let user = world.accounts.find("new@example.com").await.unwrap();
     assert_eq!(user.storage_quota_bytes, 100 << 20);
 }
@@ -140,7 +140,7 @@ async fn without_mail_registration_says_what_to_do() {
         Mailer::unavailable(),
         Passwords::new(CHEAP, 1),
     );
-    let error = accounts.register(&applicant("a@b.co"), &secret(OWNER)).await.unwrap_err();
+    let error = accounts.register(&applicant("a@b.co"), Some(&secret(OWNER))).await.unwrap_err();
     assert!(matches!(error, AccountError::RegistrationNeedsMail));
     assert!(error.to_string().contains("supersync user add"));
     assert_eq!(accounts.list(0, 10).await.unwrap(), []);
