@@ -135,6 +135,12 @@ impl LetterKind {
         (Self::Test, "test"),
     ];
 
+    /// The kind with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find_map(|(kind, of_kind)| (of_kind == name).then_some(kind))
+    }
+
     /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
