@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 
-use super::backup_file::{self, FileError, check, of};
+use super::backup_file::{self, check, of};
 use super::report::time;
 use super::{Failure, progress};
 use crate::backup::{self, BackupError, Draft};
@@ -88,19 +88,17 @@ pub async fn export(args: ExportArgs, config: &Config, output: &mut (dyn Write +
         None => Copy::make(config, args.work_dir.as_deref().unwrap_or(&config.data_dir)).await?,
     };
     options.taken = copy.taken();
-    let checked = check(copy.path()).await?;
+    let checked = check(copy.path()).await.map_err(of(copy.path()))?;
     if checked.fault_count > 0 && !args.accept_faults {
         for fault in &checked.faults {
             writeln!(output, "fault: {fault}")?;
         }
-        return Err(of(copy.path())(BackupError::Faults(checked.fault_count)).into());
+        return Err(of(copy.path())(BackupError::Faults(checked.fault_count)));
     }
     let operations = AtomicU64::new(0);
     let bar = progress::bar(usize::try_from(checked.operations).unwrap_or(usize::MAX), "operations");
     let writing = target.write(Arc::new(checked), copy.path(), &options, &operations);
-    let report = progress::watch(writing, || bar.set_position(operations.load(Ordering::Relaxed))).await;
-    bar.finish_and_clear();
-    let mut report = report?;
+    let mut report = progress::watch(bar, writing, |bar| bar.set_position(operations.load(Ordering::Relaxed))).await?;
     report.server_running = copy.is_served();
     if args.json {
         let report = serde_json::to_string(&report).map_err(io::Error::from)?;
@@ -174,10 +172,10 @@ fn taken_of(row: AdoptionRow) -> Taken {
 }
 
 /// Deletes the working copies of exports that were killed: all that the server holds, and nobody else looks for them.
-fn remove_abandoned(directory: &Path) -> Result<(), FileError> {
-    let found = backup::abandoned(directory).map_err(|error| of(directory)(error.into()))?;
+fn remove_abandoned(directory: &Path) -> Result<(), Failure> {
+    let found = backup::abandoned(directory).map_err(of(directory))?;
     for path in found.into_iter().filter(|path| backup::is_working_copy(path)) {
-        std::fs::remove_file(&path).map_err(|error| of(&path)(error.into()))?;
+        std::fs::remove_file(&path).map_err(of(&path))?;
         tracing::warn!(file = %path.display(), "deleted the working copy of an export that was killed");
     }
     Ok(())

@@ -169,14 +169,12 @@ async fn read(store: &Arc<dyn Store>) -> store::Result<(u64, Faults)> {
         let operations = contents::check(tables.into(), |fault| faults.add(fault));
         operations.map(|operations| (operations, faults))
     });
-    let bar = progress::spinner();
     let both = async { tokio::join!(store.read_side_by_side(selections, asked), looking) };
-    let (given, looked) = progress::watch(both, || {
+    let (given, looked) = progress::watch(progress::spinner(), both, |bar| {
         bar.set_message(format!("{} rows looked at", rows.load(Ordering::Relaxed)));
         bar.tick();
     })
     .await;
-    bar.finish_and_clear();
     given?;
     match looked {
         Ok(Ok(found)) => Ok(found),
