@@ -1,7 +1,7 @@
 //! E-mail addresses: which ones are accepted, in which form they are kept, and which may register.
 
 /// The longest accepted address, in characters (the longest that mail can carry).
-pub const MAX_ADDRESS_CHARS: usize = 254;
+const MAX_ADDRESS_CHARS: usize = 254;
 
 /// An accepted e-mail address in lower case.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,14 +13,14 @@ pub enum AddressError {
     /// Not of the accepted form (accounts contract, section 1.4).
     #[error("Invalid email format")]
     Form,
-    /// Longer than [`MAX_ADDRESS_CHARS`].
+    /// Longer than 254 characters.
     #[error("Email must be at most 254 characters long")]
     TooLong,
 }
 
 impl Address {
     /// Accepts what `^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$`
-    /// accepts, up to [`MAX_ADDRESS_CHARS`] characters; nothing is trimmed (accounts contract, section 1.4).
+    /// accepts, up to 254 characters; nothing is trimmed (accounts contract, section 1.4).
     ///
     /// # Errors
     /// When the text is no such address.

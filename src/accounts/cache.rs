@@ -16,7 +16,7 @@ use crate::store::{Credential, SessionId, Standing};
 /// How long an entry is believed, milliseconds.
 pub const CACHE_TTL_MS: i64 = 30_000;
 /// How many sessions are remembered.
-pub const CACHE_ENTRIES: usize = 65_536;
+const CACHE_ENTRIES: usize = 65_536;
 /// A session's last sign of life is written down at most this often, milliseconds.
 pub const SEEN_EVERY_MS: i64 = 5 * 60 * 1000;
 

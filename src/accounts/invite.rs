@@ -12,7 +12,7 @@ use crate::store::{InviteRow, NewInvite, StoreError};
 /// How long an invitation can be used: 7 days.
 pub const INVITE_LIFETIME_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// How many invitations are listed, the newest ones.
-pub const MAX_LISTED_INVITES: usize = 500;
+const MAX_LISTED_INVITES: usize = 500;
 
 /// An invitation as given out.
 pub struct Invitation {

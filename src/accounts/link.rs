@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::queue::Caller;
-use super::{AccountError, Accounts, Address, Asker, Session, SessionOrigin, pace};
+use super::{AccountError, Accounts, Address, Asker, Session, SessionOrigin, timing};
 use crate::language::Language;
 use crate::mail::{Asked, Letter, LetterKind, Mail};
 use crate::protocol::UserId;
@@ -78,7 +78,7 @@ impl Accounts {
         let login = async {
             let found = self.inner.store.take_login_link(&hash(token), self.inner.clock.now_ms()).await?;
             let user = found.ok_or(AccountError::LoginLinkInvalid)?;
-            let opened = self.open_session(user.id, &user.email, user.token_version, origin).await;
+            let opened = self.open_session(&user, origin, false).await;
             opened.map_err(|error| error.without_account(AccountError::LoginLinkInvalid))
         };
         let result = login.await;
@@ -111,7 +111,7 @@ impl Accounts {
         metrics::counter!("supersync_credential_changes_total", "kind" => "password_reset").increment(1);
         tracing::info!(user_id = user, "password reset by link, sessions revoked");
         let asker = asker.by(SessionMethod::MagicLink);
-        self.note_and_tell(user, SecurityKind::PasswordChanged, LetterKind::PasswordChanged, &asker).await;
+        self.note(user, SecurityKind::PasswordChanged, &asker).await;
         Ok(user)
     }
 
@@ -126,7 +126,7 @@ impl Accounts {
         }
         let began = tokio::time::Instant::now();
         let done = work.await;
-        pace::level(began).await;
+        timing::pad(began).await;
         let outcome = if done.is_ok() { "ok" } else { "error" };
         metrics::counter!("supersync_link_requests_total", "purpose" => purpose.as_str(), "outcome" => outcome)
             .increment(1);

@@ -4,7 +4,6 @@ use secrecy::SecretString;
 
 use super::queue::Caller;
 use super::{AccountError, Accounts, Address, Asker, AuthUser};
-use crate::mail::LetterKind;
 use crate::protocol::UserId;
 use crate::store::{
     AccountOverview, Authentication, DatabaseFacts, EventKind, NewUser, SecurityKind, SessionMethod, StoreError,
@@ -97,8 +96,7 @@ impl Accounts {
         set.ok_or(AccountError::NoAccount)?;
         self.forget_all_misses(user).await?;
         tracing::info!(user_id = user, "password set");
-        let operator = Asker::operator();
-        self.note_and_tell(user, SecurityKind::PasswordChanged, LetterKind::PasswordChanged, &operator).await;
+        self.note(user, SecurityKind::PasswordChanged, &Asker::operator()).await;
         Ok(())
     }
 
@@ -142,12 +140,8 @@ impl Accounts {
     pub async fn set_admin(&self, user: UserId, is_admin: bool) -> Result<(), AccountError> {
         found(self.inner.store.set_admin(user, is_admin).await?)?;
         tracing::info!(user_id = user, is_admin, audit = "ADMIN_CHANGED", "administrator's rights changed");
-        let operator = Asker::operator();
-        if is_admin {
-            self.note_and_tell(user, SecurityKind::AdminGiven, LetterKind::AdminGiven, &operator).await;
-        } else {
-            self.note(user, SecurityKind::AdminTaken, &operator).await;
-        }
+        let kind = if is_admin { SecurityKind::AdminGiven } else { SecurityKind::AdminTaken };
+        self.note(user, kind, &Asker::operator()).await;
         Ok(())
     }
 

@@ -3,47 +3,33 @@
 use super::session::SESSION_SECONDS;
 use super::{AccountError, Accounts, Asker, AuthUser, Session, SessionOrigin};
 use crate::protocol::UserId;
-use crate::store::{Authentication, SecurityKind, SessionId, SessionMethod, SessionRow};
+use crate::store::{Authentication, SecurityKind, SessionId, SessionMethod, SessionRow, UserRow};
 
 /// How many sessions an account may have; beyond it those unused for longest are revoked.
 pub const MAX_SESSIONS: usize = 200;
 
 impl Accounts {
-    /// Opens a session for somebody who has proven who they are. `token_version` is the one that the account had when
-    /// that was proven: a session is worth nothing if all sessions were voided since.
+    /// Opens a session for somebody who has proven who they are; after a passkey, with or without user verification.
+    /// `user`: as read when that was proven. A session is worth nothing if all sessions were voided since.
     ///
-    /// # Errors
-    /// [`AccountError::NoAccount`] when the account is gone or locked by the operator; when the database fails.
-    pub async fn open_session(
+    /// [`AccountError::NoAccount`] when the account is gone or locked by the operator.
+    pub(super) async fn open_session(
         &self,
-        user: UserId,
-        email: &str,
-        token_version: i64,
-        origin: &SessionOrigin,
-    ) -> Result<Session, AccountError> {
-        self.open_verified_session(user, email, token_version, origin, false).await
-    }
-
-    /// The same after a passkey, with or without user verification.
-    pub(super) async fn open_verified_session(
-        &self,
-        user: UserId,
-        email: &str,
-        token_version: i64,
+        user: &UserRow,
         origin: &SessionOrigin,
         user_verified: bool,
     ) -> Result<Session, AccountError> {
-        let mut row = self.new_session(user, origin);
+        let mut row = self.new_session(user.id, origin);
         let proves =
             matches!(origin.method, SessionMethod::Password | SessionMethod::Passkey | SessionMethod::MagicLink);
         row.authentication =
             proves.then_some(Authentication { at_ms: row.created_at, how: origin.method, user_verified });
-        if !self.revoking(user, self.inner.store.open_session(&row, MAX_SESSIONS)).await? {
+        if !self.revoking(user.id, self.inner.store.open_session(&row, MAX_SESSIONS)).await? {
             return Err(AccountError::NoAccount);
         }
         count_opened(origin.method);
-        self.note(user, SecurityKind::SignedIn, &Asker::opening(origin)).await;
-        Ok(self.inner.sessions.issue(user, email, token_version, row.id, row.created_at))
+        self.note(user.id, SecurityKind::SignedIn, &Asker::opening(origin)).await;
+        Ok(self.inner.sessions.issue(user.id, &user.email, user.token_version, row.id, row.created_at))
     }
 
     /// Voids every session of the account and gives out a new one, whose token names the same address as the presented
@@ -69,7 +55,7 @@ impl Accounts {
     /// When there is no such account, it is locked, or the database fails.
     pub async fn session_for(&self, user: UserId) -> Result<Session, AccountError> {
         let row = self.inner.store.user_by_id(user).await?.ok_or(AccountError::NoAccount)?;
-        self.open_session(row.id, &row.email, row.token_version, &SessionOrigin::operator()).await
+        self.open_session(&row, &SessionOrigin::operator(), false).await
     }
 
     fn new_session(&self, user: UserId, origin: &SessionOrigin) -> SessionRow {

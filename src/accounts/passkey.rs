@@ -7,7 +7,6 @@
 
 use super::link;
 use super::{AccountError, Accounts, Address, Applicant, Asker, AuthUser, Receipt, Session, SessionOrigin};
-use crate::mail::LetterKind;
 use crate::protocol::UserId;
 use crate::store::{
     Ceremony, Challenge, NewPasskey, OneTimeToken, PasskeyRow, PasskeyUse, SecurityKind, SessionMethod, StoreError,
@@ -22,7 +21,7 @@ use crate::webauthn::{
 pub const CHALLENGE_LIFETIME_MS: i64 = 5 * 60 * 1000;
 /// How many challenges are kept; the oldest go first. At 50 per address and quarter of an hour, no single client gets
 /// near it.
-pub const MAX_CHALLENGES: i64 = 100_000;
+const MAX_CHALLENGES: i64 = 100_000;
 /// How many passkeys an account has at most.
 pub const MAX_PASSKEYS: i64 = 20;
 /// What a passkey is called until its owner says otherwise.
@@ -120,23 +119,22 @@ impl Accounts {
         if !owner.is_verified {
             return Err(AccountError::NotVerified);
         }
-        let Some(said) = self.asserted(&begun, &found, response).await? else {
+        let Some(assertion) = self.check_assertion(&begun, &found, response).await? else {
             self.note(owner.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
             return Err(AccountError::AuthenticationFailed);
         };
         // Revealed only to the holder of the key.
-        if owner.is_admin && !said.user_verified {
+        if owner.is_admin && !assertion.user_verified {
             self.note(owner.id, SecurityKind::SignInFailed, &Asker::opening(origin)).await;
             tracing::info!(user_id = owner.id, passkey_id = found.id, "administrator's passkey without verification");
             return Err(AccountError::PasskeyUnverified);
         }
-        let opened =
-            self.open_verified_session(owner.id, &owner.email, owner.token_version, origin, said.user_verified);
-        opened.await.map_err(|error| error.without_account(AccountError::AuthenticationFailed))
+        let opened = self.open_session(&owner, origin, assertion.user_verified).await;
+        opened.map_err(|error| error.without_account(AccountError::AuthenticationFailed))
     }
 
     /// The content of an answer to a challenge, if made with this key.
-    async fn asserted(
+    async fn check_assertion(
         &self,
         begun: &Begun,
         found: &PasskeyRow,
@@ -154,19 +152,19 @@ impl Accounts {
             tracing::info!(user_id = found.user, passkey_id = found.id, %error, "passkey refused");
             Ok(None)
         };
-        let said = match inner.ceremonies.sign_in(begun, &stored, response) {
-            Ok(said) => said,
+        let assertion = match inner.ceremonies.sign_in(begun, &stored, response) {
+            Ok(assertion) => assertion,
             Err(error) => return refused(error),
         };
         let used = PasskeyUse {
-            counter: i64::from(said.counter),
-            backup_eligible: said.backup_eligible,
+            counter: i64::from(assertion.counter),
+            backup_eligible: assertion.backup_eligible,
             user_handle: response.user_handle.as_deref(),
         };
         if !inner.store.use_passkey(found.id, &used, inner.clock.now_ms()).await? {
             return refused(WebauthnError::Counter);
         }
-        Ok(Some(said))
+        Ok(Some(assertion))
     }
 
     /// Begins a step-up by passkey. Returns the challenge and the account's keys.
@@ -193,8 +191,8 @@ impl Accounts {
         let (begun, _) = self.take_challenge(Ceremony::StepUp, &subject_of(user), &response.client_data).await?;
         let found = self.inner.store.find_passkey(&response.raw_id).await?;
         let found = found.filter(|found| found.user == user.user_id).ok_or(AccountError::AuthenticationFailed)?;
-        let said = self.asserted(&begun, &found, response).await?;
-        if said.is_none_or(|said| !said.user_verified) {
+        let assertion = self.check_assertion(&begun, &found, response).await?;
+        if assertion.is_none_or(|assertion| !assertion.user_verified) {
             let asker = asker.by(SessionMethod::Passkey);
             self.note(user.user_id, SecurityKind::SignInFailed, &asker).await;
             return Err(AccountError::AuthenticationFailed);
@@ -233,7 +231,7 @@ impl Accounts {
                 changed("passkey_recovered");
                 tracing::info!(user_id = user, "passkeys replaced by link, sessions revoked");
                 let asker = asker.by(SessionMethod::MagicLink);
-                self.note_and_tell(user, SecurityKind::PasskeysReplaced, LetterKind::PasskeysReplaced, &asker).await;
+                self.note(user, SecurityKind::PasskeysReplaced, &asker).await;
                 Ok(user)
             }
             Unique::Gone => Err(AccountError::RecoveryLinkInvalid),
@@ -284,7 +282,7 @@ impl Accounts {
             Unique::Done(id) => {
                 changed("passkey_added");
                 tracing::info!(user_id = user.user_id, passkey_id = id, "passkey added");
-                self.note_and_tell(user.user_id, SecurityKind::PasskeyAdded, LetterKind::PasskeyAdded, asker).await;
+                self.note(user.user_id, SecurityKind::PasskeyAdded, asker).await;
                 Ok(id)
             }
             Unique::Gone => Err(AccountError::NoAccount),
@@ -318,7 +316,7 @@ impl Accounts {
         }
         changed("passkey_removed");
         tracing::info!(user_id = user, passkey_id = id, "passkey removed");
-        self.note_and_tell(user, SecurityKind::PasskeyRemoved, LetterKind::PasskeyRemoved, asker).await;
+        self.note(user, SecurityKind::PasskeyRemoved, asker).await;
         Ok(())
     }
 

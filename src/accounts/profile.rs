@@ -42,7 +42,7 @@ impl Accounts {
         }
         metrics::counter!("supersync_credential_changes_total", "kind" => "password_changed").increment(1);
         tracing::info!(user_id = id, sign_out_others, "password changed by its owner");
-        self.note_and_tell(id, SecurityKind::PasswordChanged, LetterKind::PasswordChanged, asker).await;
+        self.note(id, SecurityKind::PasswordChanged, asker).await;
         Ok(())
     }
 

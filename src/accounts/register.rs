@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::link::{self, VERIFY_EMAIL_LIFETIME_MS};
 use super::queue::Caller;
-use super::{AccountError, Accounts, Address, HashError, address_prefix, pace};
+use super::{AccountError, Accounts, Address, HashError, address_prefix, timing};
 use crate::config::RegistrationMode;
 use crate::language::Language;
 use crate::mail::Asked;
@@ -203,7 +203,7 @@ impl Accounts {
             let asked = Some(Asked { at_ms: now_ms, network });
             self.send_link(user, new.email, TokenPurpose::VerifyEmail, &token, who.language, asked);
         }
-        pace::level(began).await;
+        timing::pad(began).await;
         Ok(Receipt { registered: Registered::CheckMail, secret })
     }
 

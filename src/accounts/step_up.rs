@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::password::Verdict;
 use super::queue::Caller;
-use super::{AccountError, Accounts, Asker, AuthUser, pace};
+use super::{AccountError, Accounts, Asker, AuthUser, timing};
 use crate::store::{Authentication, SecurityKind, SessionMethod, StoreError};
 
 /// How long a proof counts: 15 minutes.
@@ -91,13 +91,13 @@ impl Accounts {
         asker: &Asker,
     ) -> Result<bool, AccountError> {
         let inner = &*self.inner;
-        let admission = inner.passwords.admit(Caller::Owner(user.user_id))?;
+        let hasher = inner.passwords.admit(Caller::Owner(user.user_id))?;
         let row = inner.store.user_by_id(user.user_id).await?.ok_or(AccountError::NoAccount)?;
         let Some(hash) = row.password_hash.as_deref() else { return Ok(false) };
         let email = row.email.to_ascii_lowercase();
         let _lock = inner.login_locks.lock(&email).await;
         let guess = self.guess(&email, asker.address_prefix()).await?;
-        let verdict = admission.check(password, Some(hash)).await?;
+        let verdict = hasher.check(password, Some(hash)).await?;
         if guess.is_locked() {
             return Err(AccountError::ProofLocked);
         }
@@ -108,7 +108,7 @@ impl Accounts {
                 self.count_miss(&guess).await?;
                 let asker = asker.by(SessionMethod::Password);
                 self.note(row.id, SecurityKind::SignInFailed, &asker).await;
-                pace::level(began).await;
+                timing::pad(began).await;
                 Err(AccountError::WrongPassword)
             }
         }

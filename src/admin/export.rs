@@ -214,13 +214,12 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         }
     }
     if beyond_restoring.count > 0 {
-        let first: Vec<_> = beyond_restoring.first.iter().map(ToString::to_string).collect();
         writeln!(
             output,
             "note: {} account(s) have restore points that the old server can't restore (\"Too many operations to process\"), \
              because their numbers are above 100000, as after a bring-back; restore here what is wanted of them: {}",
             beyond_restoring.count,
-            first.join(", ")
+            listed(beyond_restoring.first.iter())
         )?;
     }
     if missing.deleted_here.count > 0 {
@@ -229,21 +228,19 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         } else {
             "--delete-missing deletes them there".to_owned()
         };
-        let first: Vec<_> = missing.deleted_here.first.iter().map(|missing| missing.account.to_string()).collect();
         writeln!(
             output,
             "note: {} account(s) of the target were deleted here, or left out when it was taken over ({done}): {}",
             missing.deleted_here.count,
-            first.join(", ")
+            listed(missing.deleted_here.first.iter().map(|missing| missing.account))
         )?;
     }
     if missing.unknown.count > 0 {
-        let first: Vec<_> = missing.unknown.first.iter().map(|missing| missing.account.to_string()).collect();
         writeln!(
             output,
             "note: {} account(s) of the target were never known here and are left alone: {}",
             missing.unknown.count,
-            first.join(", ")
+            listed(missing.unknown.first.iter().map(|missing| missing.account))
         )?;
     }
     if report.server_running {
@@ -260,4 +257,8 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         writeln!(output, "Start the old server with the JWT_SECRET that this one had, and devices go on.")?;
     }
     Ok(())
+}
+
+fn listed(accounts: impl Iterator<Item = impl ToString>) -> String {
+    accounts.map(|account| account.to_string()).collect::<Vec<_>>().join(", ")
 }
