@@ -211,7 +211,7 @@ async fn run_with_settings(command: WithSettings, loaded: Loaded) -> Result<(), 
         WithSettings::Export(args) => admin::export::export(args, config, output).await,
         WithSettings::Import(args) => admin::import::import(args, config, &Clock::System, input, output).await,
         WithSettings::Mail(command) => admin::mail::run(command, config, output).await,
-        WithSettings::Healthcheck => Ok(admin::healthcheck::run(config).await?),
+        WithSettings::Healthcheck => admin::healthcheck::run(config).await,
     }
 }
 

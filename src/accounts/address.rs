@@ -13,14 +13,14 @@ pub enum AddressError {
     /// Not of the accepted form (accounts contract, section 1.4).
     #[error("Invalid email format")]
     Form,
-    /// Longer than [`MAX_ADDRESS_CHARS`].
+    /// Longer than 254 characters.
     #[error("Email must be at most 254 characters long")]
     TooLong,
 }
 
 impl Address {
     /// Accepts what `^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$`
-    /// accepts, up to [`MAX_ADDRESS_CHARS`] characters; nothing is trimmed (accounts contract, section 1.4).
+    /// accepts, up to 254 characters; nothing is trimmed (accounts contract, section 1.4).
     ///
     /// # Errors
     /// When the text is no such address.

@@ -65,40 +65,24 @@ pub enum AuthError {
 
 impl Accounts {
     /// The sender by the `Authorization` header: `Bearer `, case-sensitive, then the token up to the next space.
+    /// `address` finds out the client's address, should anybody want to know.
     ///
     /// # Errors
     /// When there is no valid session, or the database fails.
-    pub async fn authenticate(&self, header: Option<&str>) -> Result<AuthUser, AuthError> {
-        self.authenticate_from(header, || None).await
-    }
-
-    /// The same for a request of a client whose address `address` finds out, should anybody want to know.
-    ///
-    /// # Errors
-    /// When there is no valid session, or the database fails.
-    pub async fn authenticate_from(
+    pub async fn authenticate(
         &self,
         header: Option<&str>,
         address: impl FnOnce() -> Option<IpAddr> + Send,
     ) -> Result<AuthUser, AuthError> {
         let header = header.filter(|header| header.starts_with("Bearer ")).ok_or(AuthError::MissingHeader)?;
-        let token = header.split(' ').nth(1).unwrap_or_default();
-        self.authenticate_token_from(token, address).await
+        self.authenticate_token(header.split(' ').nth(1).unwrap_or_default(), address).await
     }
 
-    /// The sender by the bare token: signature, expiry, account, verification, token version, session, in this order.
+    /// The same by the bare token: signature, expiry, account, verification, token version, session, in this order.
     ///
     /// # Errors
     /// When there is no valid session, or the database fails.
-    pub async fn authenticate_token(&self, token: &str) -> Result<AuthUser, AuthError> {
-        self.authenticate_token_from(token, || None).await
-    }
-
-    /// The same for a client whose address `address` finds out.
-    ///
-    /// # Errors
-    /// When there is no valid session, or the database fails.
-    pub async fn authenticate_token_from(
+    pub async fn authenticate_token(
         &self,
         token: &str,
         address: impl FnOnce() -> Option<IpAddr> + Send,

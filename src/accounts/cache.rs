@@ -6,19 +6,17 @@
 //! was read. So a fill that read before an invalidation is worth nothing, and a session that was not touched by the
 //! change costs one query more.
 
-use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lru::LruCache;
-
-use crate::budget::{Kept, Memory};
+use super::bounded::BoundedCache;
+use crate::budget::Memory;
 use crate::protocol::UserId;
 use crate::store::{Credential, SessionId, Standing};
 
 /// How long an entry is believed, milliseconds.
 pub const CACHE_TTL_MS: i64 = 30_000;
 /// How many sessions are remembered.
-pub const CACHE_ENTRIES: usize = 65_536;
+const CACHE_ENTRIES: usize = 65_536;
 /// A session's last sign of life is written down at most this often, milliseconds.
 pub const SEEN_EVERY_MS: i64 = 5 * 60 * 1000;
 
@@ -30,13 +28,11 @@ const COUNTERS: usize = 4096;
 
 pub(super) struct KnownSessions {
     state: Mutex<State>,
-    /// The entries' memory, as a part of the memory of accounts.
-    kept: OnceLock<Kept>,
 }
 
 struct State {
     /// By account and session; an account's older tokens share an entry.
-    entries: LruCache<(UserId, Option<SessionId>), Entry>,
+    entries: BoundedCache<(UserId, Option<SessionId>), Entry>,
     invalidations: Box<[u64]>,
 }
 
@@ -81,22 +77,13 @@ impl Entry {
 
 impl KnownSessions {
     pub(super) fn new() -> Self {
-        // `LruCache::new` takes the room for all entries at once.
-        let mut entries = LruCache::unbounded();
-        entries.resize(capacity());
-        let state = Mutex::new(State { entries, invalidations: vec![0; COUNTERS].into_boxed_slice() });
-        Self { state, kept: OnceLock::new() }
+        let entries = BoundedCache::new(CACHE_ENTRIES * ENTRY_BYTES, |_, _| ENTRY_BYTES);
+        Self { state: Mutex::new(State { entries, invalidations: vec![0; COUNTERS].into_boxed_slice() }) }
     }
 
     /// Counts the entries' memory there from now on.
     pub(super) fn count_in(&self, memory: &Memory) {
-        self.kept.get_or_init(|| memory.of_account());
-    }
-
-    fn weigh(&self, state: &State) {
-        if let Some(kept) = self.kept.get() {
-            kept.set(state.entries.len() * ENTRY_BYTES);
-        }
+        self.lock().entries.count_in(memory);
     }
 
     /// Whether a token with this credential was found good within the last [`CACHE_TTL_MS`].
@@ -131,27 +118,13 @@ impl KnownSessions {
             seen_at_ms: seen_at.unwrap_or(i64::MIN / 2),
         };
         let known = entry.note_seen(now_ms);
-        let mut state = self.lock();
-        state.entries.put((ticket.user, credential.session), entry);
-        self.weigh(&state);
+        self.lock().entries.put((ticket.user, credential.session), entry);
         known
     }
 
     /// Forgets entries that are not believed any more, and gives their room back.
     pub(super) fn forget_old(&self, now_ms: i64) {
-        let mut state = self.lock();
-        let mut forgotten = 0;
-        while state.entries.peek_lru().is_some_and(|(_, entry)| now_ms - entry.filled_at_ms >= CACHE_TTL_MS) {
-            state.entries.pop_lru();
-            forgotten += 1;
-        }
-        if forgotten > 0 {
-            // Shrinks the table as well.
-            let left = NonZeroUsize::new(state.entries.len()).unwrap_or(NonZeroUsize::MIN);
-            state.entries.resize(left);
-            state.entries.resize(capacity());
-            self.weigh(&state);
-        }
+        self.lock().entries.forget_while(|entry| now_ms - entry.filled_at_ms >= CACHE_TTL_MS);
     }
 
     pub(super) fn invalidate(&self, user: UserId) {
@@ -164,7 +137,6 @@ impl KnownSessions {
             *counter += 1;
         }
         state.entries.clear();
-        self.weigh(&state);
     }
 
     /// Invalidates now and once more when the guard goes.
@@ -188,10 +160,6 @@ impl Drop for Invalidating<'_> {
     fn drop(&mut self) {
         self.cache.invalidate(self.user);
     }
-}
-
-const fn capacity() -> NonZeroUsize {
-    NonZeroUsize::new(CACHE_ENTRIES).expect("the constant is not 0")
 }
 
 fn counter(user: UserId) -> usize {
@@ -266,11 +234,12 @@ mod tests {
 
     #[test]
     fn entries_that_are_too_old_are_forgotten() {
-        let cache = KnownSessions::new();
+        let (cache, memory) = (KnownSessions::new(), Memory::new(usize::MAX));
+        cache.count_in(&memory);
         fill(&cache, 7, &OLDER, 0);
         fill(&cache, 8, &OLDER, 1_000);
         cache.forget_old(CACHE_TTL_MS);
-        assert_eq!(cache.lock().entries.len(), 1);
+        assert_eq!(memory.kept(), ENTRY_BYTES);
         assert!(knows(&cache, 8, &OLDER, CACHE_TTL_MS));
     }
 

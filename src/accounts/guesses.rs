@@ -11,6 +11,10 @@
 //!
 //! During a lock nothing is counted. The right password, a used mailed link, and a new password end locks.
 
+use std::hash::{BuildHasher, RandomState};
+
+use tokio::sync::{Mutex, MutexGuard};
+
 use super::Accounts;
 use crate::protocol::UserId;
 use crate::store::{FailureRule, LoginStanding, StoreError};
@@ -30,6 +34,26 @@ const MAX_COUNTS: i64 = 100_000;
 const NOWHERE: &str = "unknown";
 /// All networks unknown to an account. Not the name of any network.
 const STRANGERS: &str = "";
+
+const LANES: usize = 256;
+
+/// One login of an address at a time, so that parallel guesses can't all be checked before the first is counted.
+/// Addresses share lanes, by a secret hash.
+pub(super) struct LoginLocks {
+    lanes: Box<[Mutex<()>]>,
+    hasher: RandomState,
+}
+
+impl LoginLocks {
+    pub(super) fn new() -> Self {
+        Self { lanes: (0..LANES).map(|_| Mutex::new(())).collect(), hasher: RandomState::new() }
+    }
+
+    pub(super) async fn lock(&self, email: &str) -> MutexGuard<'_, ()> {
+        let lane = usize::try_from(self.hasher.hash_one(email) % LANES as u64).expect("smaller than LANES");
+        self.lanes[lane].lock().await
+    }
+}
 
 /// An attempt to sign in, before the password is checked.
 pub(super) struct Guess<'a> {

@@ -8,7 +8,7 @@
 //!
 //! Must not know HTTP, sockets or the engine: closing the sockets of a revoked or deleted account is its caller's part.
 //!
-//! Every way to sign in ends in [`Accounts::open_session`], which alone gives out tokens.
+//! Every way to sign in ends in `open.rs`, which alone gives out tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,65 +24,57 @@ use crate::store::Store;
 use crate::webauthn::Ceremonies;
 
 mod address;
-mod admin;
 mod authenticate;
+mod bounded;
 mod cache;
+mod error;
 mod generated_password;
 mod guesses;
 mod invite;
-mod known;
 mod link;
 mod login;
-mod magic;
 mod manage;
 mod open;
 mod origin;
-mod pace;
 mod passkey;
 mod password;
 mod profile;
 mod queue;
 mod register;
-mod reset;
 mod security_log;
 mod seen;
 mod session;
 mod session_list;
 mod step_up;
 mod summary;
+mod timing;
 mod verify;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_CHARS};
-pub use admin::AdminRefusal;
 pub use authenticate::{AuthError, AuthUser};
-pub use cache::{CACHE_ENTRIES, CACHE_TTL_MS, SEEN_EVERY_MS};
+pub use cache::{CACHE_TTL_MS, SEEN_EVERY_MS};
+pub use error::AccountError;
 pub use generated_password::generate_password;
 pub use guesses::{LOCK_AFTER_FAILURES, LOCK_MS, MOST_FROM_STRANGERS};
-pub use invite::{INVITE_LIFETIME_MS, Invitation, InviteError, MAX_LISTED_INVITES};
+pub use invite::{INVITE_LIFETIME_MS, Invitation};
 pub use link::{
-    CHANGE_ADDRESS_LIFETIME_MS, LINK_GAP_MS, LinkError, MAGIC_LOGIN_LIFETIME_MS, MAX_LINKS,
-    RECOVER_PASSKEY_LIFETIME_MS, RESET_PASSWORD_LIFETIME_MS, VERIFY_EMAIL_LIFETIME_MS,
+    CHANGE_ADDRESS_LIFETIME_MS, LINK_GAP_MS, MAGIC_LOGIN_LIFETIME_MS, MAX_LINKS, RECOVER_PASSKEY_LIFETIME_MS,
+    RESET_PASSWORD_LIFETIME_MS, UNDO_ADDRESS_LIFETIME_MS, VERIFY_EMAIL_LIFETIME_MS,
 };
-pub use login::LoginError;
-pub use magic::MagicLoginError;
-pub use manage::ManageError;
 pub use open::MAX_SESSIONS;
 pub use origin::{Asker, MAX_SESSION_NAME_CHARS, SessionOrigin, address_prefix};
-pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_CHALLENGES, MAX_PASSKEYS, PasskeyError};
+pub use passkey::{CHALLENGE_LIFETIME_MS, Creation, MAX_PASSKEYS};
 pub use password::{
     HashError, HashParams, MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, PasswordRuleError, Passwords, check_new_password,
 };
-pub use profile::{AccountFacts, AddressChangeError, MAX_ADDRESS_CHANGES, UNDO_ADDRESS_LIFETIME_MS};
-pub use register::{
-    Applicant, MAX_LINKS_PER_DAY, MAX_RESENDS_PER_DAY, Receipt, RegisterError, Registered, SPARSE_LINK_GAP_MS,
-};
-pub use reset::ResetError;
+pub use profile::{AccountFacts, MAX_ADDRESS_CHANGES};
+pub use register::{Applicant, MAX_LINKS_PER_DAY, MAX_RESENDS_PER_DAY, Receipt, Registered, SPARSE_LINK_GAP_MS};
 pub use security_log::{JOINS_WITHIN_MS, MAX_SECURITY_EVENTS, MAX_SECURITY_FAILURES};
 pub use session::{SESSION_SECONDS, Session};
-pub use session_list::{SessionError, SessionList, SessionRef, TICKET_LIFETIME_MS};
-pub use step_up::{RECENT_MS, ReauthError};
-pub use summary::{AccountReport, AccountState, AccountSummary, SecuritySummary, SessionSummary, Storage};
-pub use verify::{Verified, VerifyError};
+pub use session_list::{SessionList, SessionRef, TICKET_LIFETIME_MS};
+pub use step_up::RECENT_MS;
+pub use summary::{AccountReport, AccountSummary, SecuritySummary, SessionSummary, Storage};
+pub use verify::Verified;
 
 /// Everything about accounts. Cheap to clone.
 #[derive(Clone)]
@@ -102,8 +94,8 @@ struct Inner {
     seen: seen::SeenSessions,
     /// Counts on every request, so it is looked up once.
     checked_by_cache: metrics::Counter,
-    login_locks: pace::LoginLocks,
-    look_ups: known::LookUps,
+    login_locks: guesses::LoginLocks,
+    look_ups: login::LookUps,
     registration: RegistrationMode,
     ceremonies: Ceremonies,
     public_url: String,
@@ -165,8 +157,8 @@ impl Accounts {
                 cache: cache::KnownSessions::new(),
                 seen: seen::SeenSessions::default(),
                 checked_by_cache: metrics::counter!("supersync_session_checks_total", "source" => "cache"),
-                login_locks: pace::LoginLocks::new(),
-                look_ups: known::LookUps::new(),
+                login_locks: guesses::LoginLocks::new(),
+                look_ups: login::LookUps::new(),
                 registration: config.registration,
                 ceremonies: Ceremonies::new(config.relying_party.clone()),
                 public_url: config.public_url.clone(),
@@ -189,7 +181,9 @@ impl Accounts {
         let idle_ms = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
         let every = idle.clamp(Duration::from_secs(1), Duration::from_mins(1));
         while cancel.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-            self.forget_idle_sessions(idle_ms);
+            let now_ms = self.inner.clock.now_ms();
+            self.inner.sessions.forget_unused(now_ms.saturating_sub(idle_ms));
+            self.inner.cache.forget_old(now_ms);
         }
     }
 
@@ -199,12 +193,6 @@ impl Accounts {
             self.record_sessions().await;
         }
         self.record_sessions().await;
-    }
-
-    fn forget_idle_sessions(&self, idle_ms: i64) {
-        let now_ms = self.inner.clock.now_ms();
-        self.inner.sessions.forget_unused(now_ms.saturating_sub(idle_ms));
-        self.inner.cache.forget_old(now_ms);
     }
 
     /// Whether mailed links reach anybody.

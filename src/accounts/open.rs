@@ -1,49 +1,35 @@
 //! Giving out sessions: the one place where a token is issued, whatever the way to sign in.
 
 use super::session::SESSION_SECONDS;
-use super::{Accounts, Asker, AuthUser, ManageError, Session, SessionOrigin};
+use super::{AccountError, Accounts, Asker, AuthUser, Session, SessionOrigin};
 use crate::protocol::UserId;
-use crate::store::{Authentication, SecurityKind, SessionId, SessionMethod, SessionRow};
+use crate::store::{Authentication, SecurityKind, SessionId, SessionMethod, SessionRow, UserRow};
 
 /// How many sessions an account may have; beyond it those unused for longest are revoked.
 pub const MAX_SESSIONS: usize = 200;
 
 impl Accounts {
-    /// Opens a session for somebody who has proven who they are. `token_version` is the one that the account had when
-    /// that was proven: a session is worth nothing if all sessions were voided since.
+    /// Opens a session for somebody who has proven who they are; after a passkey, with or without user verification.
+    /// `user`: as read when that was proven. A session is worth nothing if all sessions were voided since.
     ///
-    /// # Errors
-    /// [`ManageError::NoAccount`] when the account is gone or locked by the operator; when the database fails.
-    pub async fn open_session(
+    /// [`AccountError::NoAccount`] when the account is gone or locked by the operator.
+    pub(super) async fn open_session(
         &self,
-        user: UserId,
-        email: &str,
-        token_version: i64,
-        origin: &SessionOrigin,
-    ) -> Result<Session, ManageError> {
-        self.open_verified_session(user, email, token_version, origin, false).await
-    }
-
-    /// The same after a passkey, with or without user verification.
-    pub(super) async fn open_verified_session(
-        &self,
-        user: UserId,
-        email: &str,
-        token_version: i64,
+        user: &UserRow,
         origin: &SessionOrigin,
         user_verified: bool,
-    ) -> Result<Session, ManageError> {
-        let mut row = self.new_session(user, origin);
+    ) -> Result<Session, AccountError> {
+        let mut row = self.new_session(user.id, origin);
         let proves =
             matches!(origin.method, SessionMethod::Password | SessionMethod::Passkey | SessionMethod::MagicLink);
         row.authentication =
             proves.then_some(Authentication { at_ms: row.created_at, how: origin.method, user_verified });
-        if !self.revoking(user, self.inner.store.open_session(&row, MAX_SESSIONS)).await? {
-            return Err(ManageError::NoAccount);
+        if !self.revoking(user.id, self.inner.store.open_session(&row, MAX_SESSIONS)).await? {
+            return Err(AccountError::NoAccount);
         }
         count_opened(origin.method);
-        self.note(user, SecurityKind::SignedIn, &Asker::opening(origin)).await;
-        Ok(self.inner.sessions.issue(user, email, token_version, row.id, row.created_at))
+        self.note(user.id, SecurityKind::SignedIn, &Asker::opening(origin)).await;
+        Ok(self.inner.sessions.issue(user.id, &user.email, user.token_version, row.id, row.created_at))
     }
 
     /// Voids every session of the account and gives out a new one, whose token names the same address as the presented
@@ -52,11 +38,11 @@ impl Accounts {
     ///
     /// # Errors
     /// When the account is gone or locked, or the database fails.
-    pub async fn replace_token(&self, user: &AuthUser, origin: &SessionOrigin) -> Result<Session, ManageError> {
+    pub async fn replace_token(&self, user: &AuthUser, origin: &SessionOrigin) -> Result<Session, AccountError> {
         let id = user.user_id;
         let row = self.new_session(id, origin);
         let replace = self.inner.store.replace_sessions(&row, user.session);
-        let version = self.revoking(id, replace).await?.ok_or(ManageError::NoAccount)?;
+        let version = self.revoking(id, replace).await?.ok_or(AccountError::NoAccount)?;
         count_opened(SessionMethod::Replaced);
         tracing::info!(user_id = id, "sessions replaced");
         self.note(id, SecurityKind::TokenReplaced, &Asker::opening(origin)).await;
@@ -67,9 +53,9 @@ impl Accounts {
     ///
     /// # Errors
     /// When there is no such account, it is locked, or the database fails.
-    pub async fn session_for(&self, user: UserId) -> Result<Session, ManageError> {
-        let row = self.inner.store.user_by_id(user).await?.ok_or(ManageError::NoAccount)?;
-        self.open_session(row.id, &row.email, row.token_version, &SessionOrigin::operator()).await
+    pub async fn session_for(&self, user: UserId) -> Result<Session, AccountError> {
+        let row = self.inner.store.user_by_id(user).await?.ok_or(AccountError::NoAccount)?;
+        self.open_session(&row, &SessionOrigin::operator(), false).await
     }
 
     fn new_session(&self, user: UserId, origin: &SessionOrigin) -> SessionRow {

@@ -42,6 +42,12 @@ impl Asker {
         Self { by: Some(SessionMethod::Operator), ..Self::default() }
     }
 
+    /// The same with this method of authentication.
+    #[must_use]
+    pub fn by(&self, method: SessionMethod) -> Self {
+        Self { by: Some(method), ..self.clone() }
+    }
+
     /// The origin of a new session.
     pub(super) fn opening(origin: &SessionOrigin) -> Self {
         Self {

@@ -102,8 +102,8 @@ pub struct Passwords {
     computed: Arc<AtomicU64>,
 }
 
-/// A place in the queue. Dropping it gives the place back.
-pub(super) struct Admission<'a> {
+/// Computes and checks hashes in a place of the queue. Dropping it gives the place back.
+pub(super) struct Hasher<'a> {
     passwords: &'a Passwords,
     place: Place,
 }
@@ -138,9 +138,9 @@ impl Passwords {
     }
 
     /// A place in the queue, or [`HashError::Busy`] at once.
-    pub(super) fn admit(&self, caller: Caller) -> Result<Admission<'_>, HashError> {
+    pub(super) fn admit(&self, caller: Caller) -> Result<Hasher<'_>, HashError> {
         let place = self.queue.enter(caller).ok_or_else(refused)?;
-        Ok(Admission { passwords: self, place })
+        Ok(Hasher { passwords: self, place })
     }
 
     fn is_current(&self, hash: &PasswordHash) -> bool {
@@ -157,7 +157,7 @@ fn refused() -> HashError {
     HashError::Busy
 }
 
-impl Admission<'_> {
+impl Hasher<'_> {
     async fn run<T: Send + 'static>(
         &self,
         algorithm: &'static str,
@@ -241,17 +241,17 @@ mod tests {
     #[tokio::test]
     async fn a_missing_hash_costs_one_computation_and_never_matches() {
         let passwords = Passwords::new(CHEAP, 1);
-        let admission = passwords.admit(Caller::Anybody).unwrap();
-        assert_eq!(admission.check(&secret("anything at all"), None).await.unwrap(), Verdict::Mismatch);
+        let hasher = passwords.admit(Caller::Anybody).unwrap();
+        assert_eq!(hasher.check(&secret("anything at all"), None).await.unwrap(), Verdict::Mismatch);
         assert_eq!(passwords.computed(), 1);
     }
 
     #[tokio::test]
     async fn a_malformed_hash_is_an_error_not_a_wrong_password() {
         let passwords = Passwords::new(CHEAP, 1);
-        let admission = passwords.admit(Caller::Anybody).unwrap();
+        let hasher = passwords.admit(Caller::Anybody).unwrap();
         for stored in ["", "plain", "$argon2id$v=19$nonsense", "$2b$12$tooshort"] {
-            let result = admission.check(&secret("x"), Some(stored)).await;
+            let result = hasher.check(&secret("x"), Some(stored)).await;
             assert!(matches!(result, Err(HashError::Internal(_))), "{stored}");
         }
     }
@@ -260,26 +260,26 @@ mod tests {
     async fn own_hashes_match_and_those_of_other_parameters_are_outdated() {
         let old = Passwords::new(HashParams { memory_kib: 16, passes: 1 }, 1);
         let passwords = Passwords::new(CHEAP, 1);
-        let (admission, right, wrong) =
+        let (hasher, right, wrong) =
             (passwords.admit(Caller::Anybody).unwrap(), secret("right password"), secret("wrong"));
-        let hash = admission.hash(&right).await.unwrap();
+        let hash = hasher.hash(&right).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
-        assert_eq!(admission.check(&right, Some(&hash)).await.unwrap(), Verdict::Match { outdated: false });
-        assert_eq!(admission.check(&wrong, Some(&hash)).await.unwrap(), Verdict::Mismatch);
+        assert_eq!(hasher.check(&right, Some(&hash)).await.unwrap(), Verdict::Match { outdated: false });
+        assert_eq!(hasher.check(&wrong, Some(&hash)).await.unwrap(), Verdict::Mismatch);
         let hash = old.admit(Caller::Anybody).unwrap().hash(&right).await.unwrap();
-        assert_eq!(admission.check(&right, Some(&hash)).await.unwrap(), Verdict::Match { outdated: true });
+        assert_eq!(hasher.check(&right, Some(&hash)).await.unwrap(), Verdict::Match { outdated: true });
     }
 
     #[tokio::test]
     async fn all_three_bcrypt_prefixes_match_and_are_outdated() {
         let passwords = Passwords::new(CHEAP, 1);
-        let admission = passwords.admit(Caller::Anybody).unwrap();
+        let hasher = passwords.admit(Caller::Anybody).unwrap();
         let hash = bcrypt::hash("an old password", 4).unwrap();
         for prefix in ["$2a$", "$2b$", "$2y$"] {
             let hash = format!("{prefix}{}", &hash[4..]);
-            let check = admission.check(&secret("an old password"), Some(&hash)).await.unwrap();
+            let check = hasher.check(&secret("an old password"), Some(&hash)).await.unwrap();
             assert_eq!(check, Verdict::Match { outdated: true });
-            assert_eq!(admission.check(&secret("another"), Some(&hash)).await.unwrap(), Verdict::Mismatch);
+            assert_eq!(hasher.check(&secret("another"), Some(&hash)).await.unwrap(), Verdict::Mismatch);
         }
     }
 

@@ -1,6 +1,11 @@
 //! Registration: with a password (accounts contract, section 8.1), with a passkey (section 4.5), or with nothing but an
 //! address (section 4.1).
 //!
+//! # Who may
+//! Everybody, who is invited, or nobody ([`RegistrationMode`]). Where somebody vouches for an invited user (the invitation
+//! names an address, or makes an administrator, or there is no mail to prove an address with), the account is verified at
+//! once; otherwise the address is proven by mail as usual.
+//!
 //! # What the answer tells
 //! Nothing about the address: known, unknown, verified or not, the same status, the same body, the same work, the same
 //! time. The account's number is not in the answer for that reason: it would have to be made up for a known
@@ -20,14 +25,14 @@ use std::net::IpAddr;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::invite::Admission;
 use super::link::{self, VERIFY_EMAIL_LIFETIME_MS};
 use super::queue::Caller;
-use super::{Accounts, Address, HashError, address_prefix, pace};
+use super::{AccountError, Accounts, Address, HashError, address_prefix, timing};
+use crate::config::RegistrationMode;
 use crate::language::Language;
-use crate::mail::{Asked, Letter, Mail};
+use crate::mail::Asked;
 use crate::protocol::UserId;
-use crate::store::{LinkPace, NewPasskey, NewUser, OneTimeToken, StoreError, TokenPurpose, Unique, VerificationLink};
+use crate::store::{LinkPace, NewPasskey, NewUser, TokenPurpose, Unique, VerificationLink};
 
 /// Further verification links of an unverified address from one network within [`VERIFY_EMAIL_LIFETIME_MS`].
 pub const MAX_RESENDS_PER_DAY: i64 = 20;
@@ -72,60 +77,74 @@ pub enum Registered {
     Verified,
 }
 
-/// Why nobody was registered. But for [`RegisterError::Exists`], none of these depends on whether the address is known.
-#[derive(Debug, thiserror::Error)]
-pub enum RegisterError {
-    /// The allow-list does not have the address.
-    #[error("Registration is not allowed for this email address.")]
-    NotAllowed,
-    /// This server can't send the link.
-    #[error(
-        "Registration by e-mail is not available: this server has no mail configured. Ask its operator to create your account (supersync user add) or for an invitation."
-    )]
-    NoMail,
-    /// Nobody may register.
-    #[error("Registration is closed on this server.")]
-    Closed,
-    /// Only who is invited may register.
-    #[error("Registration on this server needs an invitation.")]
-    InviteNeeded,
-    /// The invitation is unknown, expired, used, or for another address.
-    #[error("Invalid or expired invitation")]
-    InviteInvalid,
-    /// The invitation is good, but the address has an account, or the passkey belongs to one.
-    #[error("There is an account with this address already. Please sign in.")]
-    Exists,
-    /// No hash was computed.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// The database failed.
-    #[error("database unavailable, please retry")]
-    Database(#[from] StoreError),
+/// On what ground somebody may register.
+pub(super) enum Admission {
+    /// Like everybody.
+    Open,
+    /// By an invitation (its token's hash), but the address has to be proven.
+    Invited { invite: [u8; 32] },
+    /// By an invitation that vouches for the address.
+    Vouched { invite: [u8; 32], makes_admin: bool },
+}
+
+impl Admission {
+    /// Whether the account will be an administrator's.
+    pub(super) const fn makes_admin(&self) -> bool {
+        matches!(self, Self::Vouched { makes_admin: true, .. })
+    }
 }
 
 impl Accounts {
-    /// Registers an address with a password, or sends a further link to one that was never verified. The password has
-    /// passed [`super::check_new_password`].
-    ///
-    /// # Errors
-    /// See [`RegisterError`].
-    pub async fn register(&self, who: &Applicant, password: &SecretString) -> Result<Receipt, RegisterError> {
-        let register = async {
-            let admission = self.admit(who).await?;
-            let hash = self.inner.passwords.admit(Caller::at(who.from))?.hash(password).await?;
-            self.enrol(who, &admission, Some(hash), None, None).await
-        };
-        counted(register.await)
+    /// Who may register.
+    #[must_use]
+    pub fn registration_mode(&self) -> RegistrationMode {
+        self.inner.registration
     }
 
-    /// The same without a password: the account is signed in to by mailed links.
+    /// Whether the applicant may register. Does not look at the account.
+    pub(super) async fn admit(&self, who: &Applicant) -> Result<Admission, AccountError> {
+        let inner = &*self.inner;
+        if !who.address.is_allowed_by(&inner.allowed_emails) {
+            return Err(AccountError::RegistrationNotAllowed);
+        }
+        let Some(token) = &who.invite else {
+            return match inner.registration {
+                RegistrationMode::Closed => Err(AccountError::RegistrationClosed),
+                RegistrationMode::Invite => Err(AccountError::InviteNeeded),
+                RegistrationMode::Open if inner.test_mode || self.can_mail() => Ok(Admission::Open),
+                RegistrationMode::Open => Err(AccountError::RegistrationNeedsMail),
+            };
+        };
+        let hash = link::hash(token.expose_secret());
+        let found = inner.store.find_invite(&hash, inner.clock.now_ms()).await?;
+        let found = found.filter(|found| found.email.as_ref().is_none_or(|email| email == who.address.as_str()));
+        let found = found.ok_or(AccountError::InviteInvalid)?;
+        if inner.registration == RegistrationMode::Closed && !found.is_claim {
+            return Err(AccountError::RegistrationClosed);
+        }
+        if !found.makes_admin && found.email.is_none() && self.can_mail() {
+            return Ok(Admission::Invited { invite: hash });
+        }
+        if found.used_at.is_some() {
+            Err(AccountError::InviteInvalid)
+        } else {
+            Ok(Admission::Vouched { invite: hash, makes_admin: found.makes_admin })
+        }
+    }
+
+    /// Registers an address, with a password or to be signed in to by mailed links; or sends a further link to one that
+    /// was never verified. The password has passed [`super::check_new_password`].
     ///
     /// # Errors
-    /// See [`RegisterError`].
-    pub async fn register_without_password(&self, who: &Applicant) -> Result<Receipt, RegisterError> {
+    /// When the applicant may not register, hashing is refused, or the database fails.
+    pub async fn register(&self, who: &Applicant, password: Option<&SecretString>) -> Result<Receipt, AccountError> {
         let register = async {
             let admission = self.admit(who).await?;
-            self.enrol(who, &admission, None, None, None).await
+            let hash = match password {
+                Some(password) => Some(self.inner.passwords.admit(Caller::at(who.from))?.hash(password).await?),
+                None => None,
+            };
+            self.enrol(who, &admission, hash, None, None).await
         };
         counted(register.await)
     }
@@ -137,7 +156,7 @@ impl Accounts {
         admission: &Admission,
         key: NewPasskey,
         terms_accepted_at: Option<i64>,
-    ) -> Result<Receipt, RegisterError> {
+    ) -> Result<Receipt, AccountError> {
         counted(self.enrol(who, admission, None, Some(key), terms_accepted_at).await)
     }
 
@@ -148,7 +167,7 @@ impl Accounts {
         password_hash: Option<String>,
         passkey: Option<NewPasskey>,
         terms_accepted_at: Option<i64>,
-    ) -> Result<Receipt, RegisterError> {
+    ) -> Result<Receipt, AccountError> {
         let inner = &*self.inner;
         let now_ms = inner.clock.now_ms();
         let new = NewUser {
@@ -159,52 +178,33 @@ impl Accounts {
             terms_accepted_at: terms_accepted_at.or(who.terms_accepted.then_some(now_ms)),
             storage_quota_bytes: inner.default_quota_bytes,
         };
-        let (secret, secret_hash) = link::new_token();
-        let registered = self.enrol_for(who, admission, new, passkey, &secret_hash).await?;
-        Ok(Receipt { registered, secret })
-    }
-
-    async fn enrol_for(
-        &self,
-        who: &Applicant,
-        admission: &Admission,
-        new: NewUser,
-        passkey: Option<NewPasskey>,
-        registrant: &[u8; 32],
-    ) -> Result<Registered, RegisterError> {
-        let inner = &*self.inner;
-        let now_ms = new.created_at;
+        let (secret, registrant) = link::new_token();
         if let Admission::Vouched { invite, .. } = admission {
             return match inner.store.register_invited(invite, &new, passkey.as_ref(), now_ms).await? {
                 Unique::Done(user) => {
                     tracing::info!(user_id = user, "account registered by invitation");
-                    Ok(Registered::Verified)
+                    Ok(Receipt { registered: Registered::Verified, secret })
                 }
-                Unique::Gone => Err(RegisterError::InviteInvalid),
-                Unique::Taken | Unique::TooMany => Err(RegisterError::Exists),
+                Unique::Gone => Err(AccountError::InviteInvalid),
+                Unique::Taken | Unique::TooMany => Err(AccountError::Registered),
             };
         }
         let began = Instant::now();
         let network = who.from.map(address_prefix);
         let place = network.as_deref().unwrap_or(NOWHERE);
-        let stored = self.store_registration(&new, admission, passkey.as_ref(), registrant, place).await?;
+        let stored = self.store_registration(&new, admission, passkey.as_ref(), &registrant, place).await?;
         if inner.test_mode {
-            let Some((_, token)) = stored else { return Ok(Registered::CheckMail) };
+            let Some((_, token)) = stored else { return Ok(Receipt { registered: Registered::CheckMail, secret }) };
             let hash = link::hash(token.expose_secret());
-            inner.store.take_verification_link(&hash, now_ms, Some(registrant), None).await?;
-            return Ok(Registered::Verified);
+            inner.store.take_verification_link(&hash, now_ms, Some(&registrant), None).await?;
+            return Ok(Receipt { registered: Registered::Verified, secret });
         }
         if let Some((user, token)) = stored {
-            let link = link::url(&inner.public_url, "verify-email", &token);
-            inner.mailer.send(Mail {
-                user,
-                to: new.email,
-                letter: Letter::VerifyAddress { link, asked: Asked { at_ms: now_ms, network } },
-                language: who.language,
-            });
+            let asked = Some(Asked { at_ms: now_ms, network });
+            self.send_link(user, new.email, TokenPurpose::VerifyEmail, &token, who.language, asked);
         }
-        pace::level(began).await;
-        Ok(Registered::CheckMail)
+        timing::pad(began).await;
+        Ok(Receipt { registered: Registered::CheckMail, secret })
     }
 
     /// Stores the account, if it is new, and a link, unless there is nothing to verify or there were too many.
@@ -215,7 +215,7 @@ impl Accounts {
         passkey: Option<&NewPasskey>,
         registrant: &[u8; 32],
         network: &str,
-    ) -> Result<Option<(UserId, SecretString)>, RegisterError> {
+    ) -> Result<Option<(UserId, SecretString)>, AccountError> {
         let inner = &*self.inner;
         let now_ms = new.created_at;
         let user = if let Some(user) = inner.store.create_user(new).await? {
@@ -229,17 +229,10 @@ impl Accounts {
         if let Admission::Invited { invite } = admission
             && !inner.store.use_invite(invite, user, now_ms).await?
         {
-            return Err(RegisterError::InviteInvalid);
+            return Err(AccountError::InviteInvalid);
         }
-        let (token, hash) = link::new_token();
-        let link = OneTimeToken {
-            hash,
-            purpose: TokenPurpose::VerifyEmail,
-            user,
-            pending_password_hash: new.password_hash.clone(),
-            created_at: now_ms,
-            expires_at: now_ms + VERIFY_EMAIL_LIFETIME_MS,
-        };
+        let (token, mut link) = self.new_link(user, TokenPurpose::VerifyEmail);
+        link.pending_password_hash.clone_from(&new.password_hash);
         let pace = LinkPace {
             since_ms: now_ms - VERIFY_EMAIL_LIFETIME_MS,
             // The first link of the day is no resend.
@@ -257,16 +250,16 @@ impl Accounts {
     }
 }
 
-fn counted(result: Result<Receipt, RegisterError>) -> Result<Receipt, RegisterError> {
+fn counted(result: Result<Receipt, AccountError>) -> Result<Receipt, AccountError> {
     let outcome = match &result {
         Ok(_) => "ok",
-        Err(RegisterError::NotAllowed) => "not_allowed",
-        Err(RegisterError::NoMail) => "no_mail",
-        Err(RegisterError::Closed | RegisterError::InviteNeeded) => "closed",
-        Err(RegisterError::InviteInvalid) => "invalid_invite",
-        Err(RegisterError::Exists) => "exists",
-        Err(RegisterError::Hash(HashError::Busy)) => "busy",
-        Err(RegisterError::Hash(HashError::Internal(_)) | RegisterError::Database(_)) => "error",
+        Err(AccountError::RegistrationNotAllowed) => "not_allowed",
+        Err(AccountError::RegistrationNeedsMail) => "no_mail",
+        Err(AccountError::RegistrationClosed | AccountError::InviteNeeded) => "closed",
+        Err(AccountError::InviteInvalid) => "invalid_invite",
+        Err(AccountError::Registered) => "exists",
+        Err(AccountError::Hash(HashError::Busy)) => "busy",
+        Err(_) => "error",
     };
     metrics::counter!("supersync_registrations_total", "outcome" => outcome).increment(1);
     result

@@ -4,7 +4,7 @@
 //! mailer's queue.
 
 use super::{Accounts, Asker};
-use crate::mail::{Letter, Mail, NoticeKind};
+use crate::mail::{Letter, LetterKind, Mail};
 use crate::protocol::UserId;
 use crate::store::{SecurityEvent, SecurityKind, StoreError};
 
@@ -29,8 +29,21 @@ const fn joins(kind: SecurityKind) -> bool {
     )
 }
 
+/// The notice to an account's address. Those of changes of the address go to particular addresses.
+const fn notice_of(kind: SecurityKind) -> Option<LetterKind> {
+    match kind {
+        SecurityKind::PasswordChanged => Some(LetterKind::PasswordChanged),
+        SecurityKind::PasskeyAdded => Some(LetterKind::PasskeyAdded),
+        SecurityKind::PasskeyRemoved => Some(LetterKind::PasskeyRemoved),
+        SecurityKind::PasskeysReplaced => Some(LetterKind::PasskeysReplaced),
+        SecurityKind::AdminGiven => Some(LetterKind::AdminGiven),
+        _ => None,
+    }
+}
+
 impl Accounts {
-    /// Adds to an account's security log.
+    /// Adds to an account's security log. Where the change decides who can sign in, also mails a notice to the account's
+    /// address.
     pub async fn note(&self, user: UserId, kind: SecurityKind, asker: &Asker) {
         let at_ms = self.inner.clock.now_ms();
         let event = SecurityEvent {
@@ -46,25 +59,21 @@ impl Accounts {
         if let Err(error) = self.inner.store.record_security_event(user, &event, joins_since_ms, keep).await {
             tracing::warn!(%error, user_id = user, kind = kind.as_str(), "security log not written");
         }
-    }
-
-    /// The same, and mails a notice to the account's address.
-    pub(super) async fn note_and_tell(&self, user: UserId, kind: SecurityKind, notice: NoticeKind, asker: &Asker) {
-        self.note(user, kind, asker).await;
-        if !self.inner.notices.can_deliver() {
-            return;
-        }
-        match self.inner.store.user_by_id(user).await {
-            Ok(Some(row)) => self.tell(user, row.email, notice, asker),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, user_id = user, "notice of a change not mailed"),
+        if let Some(notice) = notice_of(kind)
+            && self.inner.notices.can_deliver()
+        {
+            match self.inner.store.user_by_id(user).await {
+                Ok(Some(row)) => self.tell(user, row.email, notice, asker),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, user_id = user, "notice of a change not mailed"),
+            }
         }
     }
 
     /// Mails a notice to this address.
-    pub(super) fn tell(&self, user: UserId, to: String, kind: NoticeKind, asker: &Asker) {
+    pub(super) fn tell(&self, user: UserId, to: String, kind: LetterKind, asker: &Asker) {
         if self.inner.notices.can_deliver() {
-            let letter = Letter::Notice { kind, link: self.inner.public_url.clone().into() };
+            let letter = Letter::new(kind, self.inner.public_url.clone().into());
             self.inner.notices.send(Mail { user, to, letter, language: asker.language });
         }
     }

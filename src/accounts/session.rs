@@ -5,15 +5,11 @@
 //! whose signature was found good are remembered for a while: a device shows the same one with every request for a
 //! year, and checking it is half of the work of a poll.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
-use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use lru::LruCache;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -21,7 +17,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::AuthError;
-use crate::budget::{Kept, Memory};
+use super::bounded::BoundedCache;
+use crate::budget::Memory;
 use crate::config::secrets_of;
 use crate::protocol::UserId;
 use crate::store::{Credential, SessionId};
@@ -54,10 +51,8 @@ struct IssuedClaims<'a> {
     jti: String,
 }
 
-/// Shards of the cache of tokens, with a lock each, to reduce contention.
-const PARTS: usize = 16;
-/// Bytes per shard: some 30,000 tokens in total, least recently used out first.
-const PART_BYTES: usize = 1024 * 1024;
+/// Memory of tokens whose signature was found good: some 30,000 of them.
+const VERIFIED_BYTES: usize = 16 * 1024 * 1024;
 /// Longer tokens, which this server never issues, are checked each time.
 const MAX_REMEMBERED_CHARS: usize = 1024;
 
@@ -103,13 +98,8 @@ pub(super) struct Tokens {
     /// By `kid`; the first one signs.
     decoding: Vec<(String, DecodingKey)>,
     validation: Validation,
-    verified: VerifiedTokens,
-}
-
-/// Tokens with a good signature, by their whole text. Says nothing about time: that is looked at on each use.
-struct VerifiedTokens {
-    hasher: RandomState,
-    parts: Vec<Mutex<Part>>,
+    /// Tokens with a good signature, by their whole text. Says nothing about time: that is looked at on each use.
+    verified: Mutex<BoundedCache<Box<str>, Verified>>,
 }
 
 struct Verified {
@@ -117,103 +107,10 @@ struct Verified {
     used_at_ms: i64,
 }
 
-/// A shard.
-struct Part {
-    tokens: LruCache<Box<str>, Verified>,
-    /// Their memory.
-    bytes: usize,
-    /// Counts it as a part of the memory of accounts.
-    kept: Option<Kept>,
-}
-
-impl Part {
-    fn new() -> Self {
-        Self { tokens: LruCache::unbounded(), bytes: 0, kept: None }
-    }
-
-    fn weight(token: &str, verified: &Verified) -> usize {
-        /// Its slot in the table, and the allocator's rounding.
-        const PLACE: usize = 96;
-        token.len() + verified.claims.email.len() + size_of::<(Box<str>, Verified)>() + PLACE
-    }
-
-    fn put(&mut self, token: &str, verified: Verified) {
-        self.bytes += Self::weight(token, &verified);
-        if let Some((token, replaced)) = self.tokens.push(token.into(), verified) {
-            self.bytes -= Self::weight(&token, &replaced);
-        }
-        while self.bytes > PART_BYTES {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        match self.tokens.pop_lru() {
-            Some((token, verified)) => self.bytes -= Self::weight(&token, &verified),
-            None => self.bytes = 0,
-        }
-    }
-
-    fn weigh(&self) {
-        if let Some(kept) = &self.kept {
-            kept.set(self.bytes);
-        }
-    }
-}
-
-impl VerifiedTokens {
-    fn new() -> Self {
-        Self { hasher: RandomState::new(), parts: (0..PARTS).map(|_| Mutex::new(Part::new())).collect() }
-    }
-
-    fn part(&self, token: &str) -> MutexGuard<'_, Part> {
-        let number = self.hasher.hash_one(token) % PARTS as u64;
-        lock(&self.parts[usize::try_from(number).expect("smaller than PARTS")])
-    }
-
-    fn get(&self, token: &str, now_ms: i64) -> Option<Claims> {
-        let mut part = self.part(token);
-        let verified = part.tokens.get_mut(token)?;
-        verified.used_at_ms = now_ms;
-        Some(verified.claims.clone())
-    }
-
-    fn put(&self, token: &str, claims: &Claims, now_ms: i64) {
-        if token.len() <= MAX_REMEMBERED_CHARS {
-            let mut part = self.part(token);
-            part.put(token, Verified { claims: claims.clone(), used_at_ms: now_ms });
-            part.weigh();
-        }
-    }
-
-    /// Forgets those that were last shown before then, and gives their room back.
-    fn forget_unused(&self, before_ms: i64) {
-        for part in &self.parts {
-            let mut part = lock(part);
-            let mut forgotten = 0;
-            while part.tokens.peek_lru().is_some_and(|(_, verified)| verified.used_at_ms < before_ms) {
-                part.forget_oldest();
-                forgotten += 1;
-            }
-            if forgotten > 0 {
-                // The only way to shrink the table as well.
-                let left = NonZeroUsize::new(part.tokens.len()).unwrap_or(NonZeroUsize::MIN);
-                part.tokens.resize(left);
-                part.tokens.resize(NonZeroUsize::MAX);
-                part.weigh();
-            }
-        }
-    }
-
-    fn count_in(&self, memory: &Memory) {
-        for part in &self.parts {
-            lock(part).kept = Some(memory.of_account());
-        }
-    }
-}
-
-fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
+fn bytes_of(token: &str, verified: &Verified) -> usize {
+    /// Its slot in the table, and the allocator's rounding.
+    const PLACE: usize = 96;
+    token.len() + verified.claims.email.len() + size_of::<(Box<str>, Verified)>() + PLACE
 }
 
 /// The `kid` of a secret, long enough to tell a few apart. It helps guessing the secret no more than a token does.
@@ -241,7 +138,7 @@ impl Tokens {
             header: Header { kid: Some(key_id(signing)), ..Header::new(Algorithm::HS256) },
             decoding,
             validation,
-            verified: VerifiedTokens::new(),
+            verified: Mutex::new(BoundedCache::new(VERIFIED_BYTES, |token, verified| bytes_of(token, verified))),
         }
     }
 
@@ -255,12 +152,29 @@ impl Tokens {
 
     /// Counts the memory of tokens there from now on.
     pub(super) fn count_in(&self, memory: &Memory) {
-        self.verified.count_in(memory);
+        self.verified().count_in(memory);
     }
 
     /// Forgets tokens that were last shown before then.
     pub(super) fn forget_unused(&self, before_ms: i64) {
-        self.verified.forget_unused(before_ms);
+        self.verified().forget_while(|verified| verified.used_at_ms < before_ms);
+    }
+
+    fn verified(&self) -> MutexGuard<'_, BoundedCache<Box<str>, Verified>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recall(&self, token: &str, now_ms: i64) -> Option<Claims> {
+        let mut tokens = self.verified();
+        let verified = tokens.get_mut(token)?;
+        verified.used_at_ms = now_ms;
+        Some(verified.claims.clone())
+    }
+
+    fn remember(&self, token: &str, claims: &Claims, now_ms: i64) {
+        if token.len() <= MAX_REMEMBERED_CHARS {
+            self.verified().put(token.into(), Verified { claims: claims.clone(), used_at_ms: now_ms });
+        }
     }
 
     /// The claims, if the signature is one of ours.
@@ -284,11 +198,11 @@ impl Tokens {
 
     /// Signature, then `nbf`, then `exp`. What the account's row says is the caller's to check.
     pub(super) fn verify(&self, token: &str, now_ms: i64) -> Result<Claims, AuthError> {
-        let claims = if let Some(claims) = self.verified.get(token, now_ms) {
+        let claims = if let Some(claims) = self.recall(token, now_ms) {
             claims
         } else {
             let claims = self.decode(token).ok_or(AuthError::Invalid)?;
-            self.verified.put(token, &claims, now_ms);
+            self.remember(token, &claims, now_ms);
             claims
         };
         // Exact up to the year 287396.
@@ -416,44 +330,42 @@ mod tests {
             let issued_at = Some(1_700_000_000_000);
             assert_eq!(credential, Credential { session: Some(id), token_version: 2, issued_at });
         }
-        assert!(tokens.verified.get(token, NOW_MS).is_some());
+        assert!(tokens.recall(token, NOW_MS).is_some());
         assert!(matches!(tokens.verify(token, NOW_MS + SESSION_SECONDS * 1000), Err(AuthError::Expired)));
         let (rest, last) = token.split_at(token.len() - 5);
         let changed = format!("{rest}{}", last.chars().rev().collect::<String>());
         assert_ne!(changed, token);
         assert!(matches!(tokens.verify(&changed, NOW_MS), Err(AuthError::Invalid)));
-        assert!(tokens.verified.get(&changed, NOW_MS).is_none(), "what is not good is not remembered");
+        assert!(tokens.recall(&changed, NOW_MS).is_none(), "what is not good is not remembered");
     }
 
     #[test]
     fn the_memory_of_tokens_is_bounded() {
-        let verified = VerifiedTokens::new();
-        let claims = claims();
+        let (tokens, claims) = (Tokens::new(&secret()), claims());
         let memory = Memory::new(usize::MAX);
-        verified.count_in(&memory);
+        tokens.count_in(&memory);
+        let token = |n: i64| format!("{n}{}", "x".repeat(600));
         for n in 0..60_000 {
-            verified.put(&format!("{n}{}", "x".repeat(600)), &claims, n);
+            tokens.remember(&token(n), &claims, n);
         }
-        let weigh = |part: &Part| part.tokens.iter().map(|(token, verified)| Part::weight(token, verified)).sum();
-        let weights: Vec<usize> = verified.parts.iter().map(|part| weigh(&lock(part))).collect();
-        assert!(weights.iter().all(|bytes| (PART_BYTES / 2..=PART_BYTES).contains(bytes)), "{weights:?}");
-        assert_eq!(memory.kept(), weights.iter().sum::<usize>());
-        verified.put(&"x".repeat(MAX_REMEMBERED_CHARS + 1), &claims, 0);
-        assert!(verified.get(&"x".repeat(MAX_REMEMBERED_CHARS + 1), 0).is_none());
+        assert!((VERIFIED_BYTES - 1024..=VERIFIED_BYTES).contains(&memory.kept()), "{}", memory.kept());
+        assert!(tokens.recall(&token(0), 0).is_none() && tokens.recall(&token(59_999), 0).is_some());
+        let long = "x".repeat(MAX_REMEMBERED_CHARS + 1);
+        tokens.remember(&long, &claims, 0);
+        assert!(tokens.recall(&long, 0).is_none());
     }
 
     #[test]
     fn tokens_that_nobody_shows_are_forgotten() {
-        let verified = VerifiedTokens::new();
-        let claims = claims();
+        let tokens = Tokens::new(&secret());
         for token in ["a", "b"] {
-            verified.put(token, &claims, 1_000);
+            tokens.remember(token, &claims(), 1_000);
         }
-        assert!(verified.get("a", 2_000).is_some());
-        verified.forget_unused(2_000);
-        assert!(verified.get("a", 2_000).is_some() && verified.get("b", 2_000).is_none());
-        verified.forget_unused(2_001);
-        assert!(verified.get("a", 2_001).is_none());
+        assert!(tokens.recall("a", 2_000).is_some());
+        tokens.forget_unused(2_000);
+        assert!(tokens.recall("a", 2_000).is_some() && tokens.recall("b", 2_000).is_none());
+        tokens.forget_unused(2_001);
+        assert!(tokens.recall("a", 2_001).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::link;
 use super::origin::MAX_SESSION_NAME_CHARS;
-use super::{Accounts, Asker, AuthUser};
+use super::{AccountError, Accounts, Asker, AuthUser};
 use crate::protocol::UserId;
 use crate::store::{Credential, OlderTokens, SecurityKind, SessionId, SessionRow, SignOut, SocketTicket, StoreError};
 
@@ -46,17 +46,6 @@ pub struct SessionList {
     pub older_tokens: Option<OlderTokens>,
 }
 
-/// Why nothing was done about a session.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The account has no such session (any more).
-    #[error("No such session")]
-    NoSession,
-    /// The database failed.
-    #[error("database unavailable, please retry")]
-    Database(#[from] StoreError),
-}
-
 impl Accounts {
     /// The account's sessions.
     ///
@@ -73,9 +62,9 @@ impl Accounts {
     ///
     /// # Errors
     /// When the account has no such session, or the database fails.
-    pub async fn rename_session(&self, user: UserId, id: SessionId, name: &str) -> Result<(), SessionError> {
+    pub async fn rename_session(&self, user: UserId, id: SessionId, name: &str) -> Result<(), AccountError> {
         let name: String = name.chars().take(MAX_SESSION_NAME_CHARS).collect();
-        if self.inner.store.rename_session(user, id, &name).await? { Ok(()) } else { Err(SessionError::NoSession) }
+        if self.inner.store.rename_session(user, id, &name).await? { Ok(()) } else { Err(AccountError::NoSession) }
     }
 
     /// Voids one session, or all older tokens, and the account's mailed links, which the session may have requested.
@@ -83,7 +72,7 @@ impl Accounts {
     ///
     /// # Errors
     /// When the account has no such session, or the database fails.
-    pub async fn revoke_session(&self, user: UserId, session: SessionRef, asker: &Asker) -> Result<(), SessionError> {
+    pub async fn revoke_session(&self, user: UserId, session: SessionRef, asker: &Asker) -> Result<(), AccountError> {
         let inner = &*self.inner;
         let write = async {
             match session {
@@ -92,7 +81,7 @@ impl Accounts {
             }
         };
         if !self.revoking(user, write).await? {
-            return Err(SessionError::NoSession);
+            return Err(AccountError::NoSession);
         }
         tracing::info!(user_id = user, "session revoked");
         self.note(user, SecurityKind::SessionRevoked, asker).await;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::password::Verdict;
 use super::queue::Caller;
-use super::{Accounts, Asker, AuthUser, HashError, pace};
+use super::{AccountError, Accounts, Asker, AuthUser, timing};
 use crate::store::{Authentication, SecurityKind, SessionMethod, StoreError};
 
 /// How long a proof counts: 15 minutes.
@@ -17,62 +17,39 @@ pub const RECENT_MS: i64 = 15 * 60 * 1000;
 /// How far the clocks of servers on one database may differ here.
 const MAX_AHEAD_MS: i64 = 60 * 1000;
 
-/// Why a step-up failed or is missing.
-#[derive(Debug, thiserror::Error)]
-pub enum ReauthError {
-    /// No recent proof in this session, and no password in the request.
-    #[error("Please sign in again to do this")]
-    Required,
-    /// Wrong password.
-    #[error("The current password is wrong")]
-    WrongPassword,
-    /// Too many wrong passwords.
-    #[error("Account temporarily locked due to too many failed login attempts. Please try again later.")]
-    Locked,
-    /// The account is gone.
-    #[error("Account unavailable")]
-    NoAccount,
-    /// No hash was computed.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// The database failed.
-    #[error("database unavailable, please retry")]
-    Database(#[from] StoreError),
-}
-
 impl Accounts {
     /// Requires the current password, or a proof in this session within [`RECENT_MS`]. A given password has to be
     /// right. Wrong ones count as failed logins.
     ///
     /// # Errors
-    /// See [`ReauthError`].
+    /// See [`AccountError`].
     pub async fn reauthenticate(
         &self,
         user: &AuthUser,
         password: Option<&SecretString>,
         asker: &Asker,
-    ) -> Result<(), ReauthError> {
+    ) -> Result<(), AccountError> {
         if let Some(password) = password
             && self.check_current_password(user, password, asker).await?
         {
             return Ok(());
         }
-        if self.has_just_authenticated(user).await? { Ok(()) } else { Err(ReauthError::Required) }
+        if self.has_just_authenticated(user).await? { Ok(()) } else { Err(AccountError::ProofRequired) }
     }
 
     /// Checks the password and records the proof in the sender's session. Older tokens belong to no session: they need
     /// the password each time.
     ///
     /// # Errors
-    /// See [`ReauthError`].
+    /// See [`AccountError`].
     pub async fn step_up_by_password(
         &self,
         user: &AuthUser,
         password: &SecretString,
         asker: &Asker,
-    ) -> Result<(), ReauthError> {
+    ) -> Result<(), AccountError> {
         if !self.check_current_password(user, password, asker).await? {
-            return Err(ReauthError::Required);
+            return Err(AccountError::ProofRequired);
         }
         self.step_up(user, SessionMethod::Password, false, asker).await
     }
@@ -84,13 +61,13 @@ impl Accounts {
         how: SessionMethod,
         user_verified: bool,
         asker: &Asker,
-    ) -> Result<(), ReauthError> {
-        let session = user.session.ok_or(ReauthError::Required)?;
+    ) -> Result<(), AccountError> {
+        let session = user.session.ok_or(AccountError::ProofRequired)?;
         let now = Authentication { at_ms: self.inner.clock.now_ms(), how, user_verified };
         if !self.inner.store.authenticate_session(user.user_id, session, &now).await? {
-            return Err(ReauthError::Required);
+            return Err(AccountError::ProofRequired);
         }
-        self.note(user.user_id, SecurityKind::SteppedUp, &Asker { by: Some(how), ..asker.clone() }).await;
+        self.note(user.user_id, SecurityKind::SteppedUp, &asker.by(how)).await;
         Ok(())
     }
 
@@ -112,27 +89,27 @@ impl Accounts {
         user: &AuthUser,
         password: &SecretString,
         asker: &Asker,
-    ) -> Result<bool, ReauthError> {
+    ) -> Result<bool, AccountError> {
         let inner = &*self.inner;
-        let admission = inner.passwords.admit(Caller::Owner(user.user_id))?;
-        let row = inner.store.user_by_id(user.user_id).await?.ok_or(ReauthError::NoAccount)?;
+        let hasher = inner.passwords.admit(Caller::Owner(user.user_id))?;
+        let row = inner.store.user_by_id(user.user_id).await?.ok_or(AccountError::NoAccount)?;
         let Some(hash) = row.password_hash.as_deref() else { return Ok(false) };
         let email = row.email.to_ascii_lowercase();
         let _lock = inner.login_locks.lock(&email).await;
         let guess = self.guess(&email, asker.address_prefix()).await?;
-        let verdict = admission.check(password, Some(hash)).await?;
+        let verdict = hasher.check(password, Some(hash)).await?;
         if guess.is_locked() {
-            return Err(ReauthError::Locked);
+            return Err(AccountError::ProofLocked);
         }
         match verdict {
             Verdict::Match { .. } => Ok(true),
             Verdict::Mismatch => {
                 let began = Instant::now();
                 self.count_miss(&guess).await?;
-                let asker = Asker { by: Some(SessionMethod::Password), ..asker.clone() };
+                let asker = asker.by(SessionMethod::Password);
                 self.note(row.id, SecurityKind::SignInFailed, &asker).await;
-                pace::level(began).await;
-                Err(ReauthError::WrongPassword)
+                timing::pad(began).await;
+                Err(AccountError::WrongPassword)
             }
         }
     }

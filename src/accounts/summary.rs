@@ -9,30 +9,6 @@ use super::{AuthUser, SessionList, SessionRef};
 use crate::protocol::UserId;
 use crate::store::{AccountOverview, OlderTokens, SecurityEvent, SessionMethod, SessionRow, UserRow};
 
-/// Whether an account can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AccountState {
-    /// Its address is proven.
-    Verified,
-    /// It waits for the mailed link.
-    Unverified,
-    /// The operator has locked it.
-    Locked,
-}
-
-impl AccountState {
-    /// The state's name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Verified => "verified",
-            Self::Unverified => "unverified",
-            Self::Locked => "locked",
-        }
-    }
-}
-
 /// What an account holds; what nobody asked for is left out.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -64,8 +40,8 @@ pub struct AccountSummary {
     pub id: UserId,
     /// Its address.
     pub email: String,
-    /// Whether it can be used.
-    pub state: AccountState,
+    /// `verified`; `unverified`: it waits for the mailed link; `locked`: by the operator.
+    pub state: &'static str,
     /// Whether it is an administrator's.
     pub is_admin: bool,
     /// Whether it has a password.
@@ -81,9 +57,9 @@ impl AccountSummary {
     #[must_use]
     pub fn new(user: UserRow, used_bytes: i64) -> Self {
         let state = match (user.locked_at, user.is_verified) {
-            (Some(_), _) => AccountState::Locked,
-            (None, true) => AccountState::Verified,
-            (None, false) => AccountState::Unverified,
+            (Some(_), _) => "locked",
+            (None, true) => "verified",
+            (None, false) => "unverified",
         };
         Self {
             id: user.id,

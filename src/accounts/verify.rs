@@ -3,25 +3,8 @@
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::queue::Caller;
-use super::{Accounts, Asker, HashError, link};
+use super::{AccountError, Accounts, Asker, link};
 use crate::store::{PeekedVerification, SecurityKind, SessionMethod, StoreError};
-
-/// Why an address was not verified.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// Unknown, or used before.
-    #[error("Invalid verification token")]
-    Invalid,
-    /// Too old.
-    #[error("Verification token has expired")]
-    Expired,
-    /// No hash was computed.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// The database failed.
-    #[error("database unavailable, please retry")]
-    Database(#[from] StoreError),
-}
 
 /// The credentials of a verified account, besides mailed links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,24 +23,24 @@ impl Accounts {
     /// [`super::check_new_password`]. All other credentials become void.
     ///
     /// # Errors
-    /// See [`VerifyError`].
+    /// See [`AccountError`].
     pub async fn verify_email(
         &self,
         token: &str,
         secret: Option<&SecretString>,
         password: Option<&SecretString>,
-    ) -> Result<Verified, VerifyError> {
+    ) -> Result<Verified, AccountError> {
         let inner = &*self.inner;
         let hash = link::hash(token);
-        let found = inner.store.peek_verification_link(&hash).await?.ok_or(VerifyError::Invalid)?;
+        let found = inner.store.peek_verification_link(&hash).await?.ok_or(AccountError::VerificationInvalid)?;
         let now_ms = inner.clock.now_ms();
         if found.expires_at <= now_ms {
-            return Err(VerifyError::Expired);
+            return Err(AccountError::VerificationExpired);
         }
         // An account that the operator has verified meanwhile keeps its password: a link that anybody could have asked
         // for must not replace it.
         if inner.store.user_by_id(found.user).await?.is_none_or(|user| user.is_verified) {
-            return Err(VerifyError::Invalid);
+            return Err(AccountError::VerificationInvalid);
         }
         let password_hash = match password {
             Some(password) => Some(inner.passwords.admit(Caller::Anybody)?.hash(password).await?),
@@ -65,7 +48,7 @@ impl Accounts {
         };
         let registrant = secret.map(|secret| link::hash(secret.expose_secret()));
         let take = inner.store.take_verification_link(&hash, now_ms, registrant.as_ref(), password_hash.as_deref());
-        self.revoking(found.user, take).await?.ok_or(VerifyError::Invalid)?;
+        self.revoking(found.user, take).await?.ok_or(AccountError::VerificationInvalid)?;
         metrics::counter!("supersync_verifications_total").increment(1);
         let verified = if password.is_some() {
             Verified::NewPassword
@@ -75,8 +58,8 @@ impl Accounts {
             Verified::WithoutPassword
         };
         tracing::info!(user_id = found.user, ?verified, "address verified");
-        let by_link = Asker { by: Some(SessionMethod::MagicLink), ..Asker::default() };
-        self.note(found.user, SecurityKind::AddressVerified, &by_link).await;
+        let asker = Asker::default().by(SessionMethod::MagicLink);
+        self.note(found.user, SecurityKind::AddressVerified, &asker).await;
         Ok(verified)
     }
 

@@ -90,14 +90,13 @@ pub async fn backup(
     };
     if let Some(directory) = &args.directory {
         // What lies in it is as secret as the database.
-        let made = private_folder(directory);
-        made.map_err(|error| of(directory)(error.into()))?;
+        private_folder(directory).map_err(of(directory))?;
     }
     match std::fs::symlink_metadata(&path) {
         Ok(_) if !args.overwrite => {
             return Err(Failure::refused(format!("{} exists; --overwrite replaces it", path.display())));
         }
-        Ok(_) if !backup::may_replace(&path).map_err(|error| of(&path)(error.into()))? => {
+        Ok(_) if !backup::may_replace(&path).map_err(of(&path))? => {
             return Err(Failure::refused(format!("{} is no backup, so it is not replaced", path.display())));
         }
         _ => {}
@@ -120,7 +119,7 @@ pub async fn backup(
     store.close().await;
     let draft = draft?;
     // Before it has its name: until then what had that name stays, and nobody takes it for a backup.
-    let checked = if args.no_verify { None } else { Some(check(draft.path()).await?) };
+    let checked = if args.no_verify { None } else { Some(check(draft.path()).await.map_err(of(draft.path()))?) };
     if let Some(checked) = checked.as_ref().filter(|checked| checked.fault_count > 0) {
         report(checked, output)?;
         let aside = draft.set_aside().map_err(of(&path))?;
@@ -142,7 +141,7 @@ pub async fn backup(
     if let (Some(directory), Some(keep)) = (&args.directory, args.keep) {
         let backups = rotate::backups_in(directory).map_err(of(directory))?;
         for old in rotate::superfluous(&backups, keep, &path) {
-            std::fs::remove_file(&old).map_err(|error| of(&old)(error.into()))?;
+            std::fs::remove_file(&old).map_err(of(&old))?;
             writeln!(output, "{}: deleted", old.display())?;
         }
     }
@@ -164,7 +163,7 @@ async fn free_name(directory: &Path, clock: &Clock) -> PathBuf {
 /// # Errors
 /// Why it was not done.
 pub async fn verify(args: VerifyArgs, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
-    let checked = check(&args.file).await?;
+    let checked = check(&args.file).await.map_err(of(&args.file))?;
     report(&checked, output)?;
     accept(&args.file, &checked)
 }
@@ -180,7 +179,7 @@ pub async fn restore(
     output: &mut (dyn Write + Send),
 ) -> Result<(), Failure> {
     // Before anything of the database is touched.
-    let checked = check(&args.file).await?;
+    let checked = check(&args.file).await.map_err(of(&args.file))?;
     report(&checked, output)?;
     if !args.accept_faults {
         accept(&args.file, &checked)?;
@@ -191,10 +190,9 @@ pub async fn restore(
     }
     let store = store::open(&config.database, config.timeouts.statement).await?;
     let bytes = Arc::new(AtomicU64::new(0));
-    let bar = bytes_bar(&args.file)?;
+    let bar = bytes_bar(&args.file).map_err(of(&args.file))?;
     let restoring = backup::restore(Arc::clone(&store), &args.file, args.replace, Arc::clone(&bytes));
-    let restored = progress::watch(restoring, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
-    bar.finish_and_clear();
+    let restored = progress::watch(bar, restoring, |bar| bar.set_position(bytes.load(Ordering::Relaxed))).await;
     let kind = store.kind();
     store.close().await;
     restored.map_err(of(&args.file))?;
@@ -226,5 +224,5 @@ fn report(checked: &Checked, output: &mut (dyn Write + Send)) -> io::Result<()> 
 }
 
 fn accept(path: &Path, checked: &Checked) -> Result<(), Failure> {
-    if checked.fault_count == 0 { Ok(()) } else { Err(of(path)(BackupError::Faults(checked.fault_count)).into()) }
+    if checked.fault_count == 0 { Ok(()) } else { Err(of(path)(BackupError::Faults(checked.fault_count))) }
 }

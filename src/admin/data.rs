@@ -258,14 +258,12 @@ async fn seal(
     let engine = Handle::start(Arc::clone(&store), clock, Options::from(config)).await?;
     let scope = Scope { before_ms, only: user, min_run: MIN_RUN, max_ops: u64::MAX, concurrency: CONCURRENCY };
     let counts = Counts::default();
-    let spinner = progress::spinner();
     let sealing = sealer::seal_counting(&store, &engine, scope, &counts);
-    let report = progress::watch(sealing, || {
+    let report = progress::watch(progress::spinner(), sealing, |spinner| {
         let so_far = counts.report();
         spinner.set_message(format!("{} operations of {} accounts packed", so_far.operations, so_far.accounts));
     })
     .await;
-    spinner.finish_and_clear();
     engine.shutdown().await;
     let report = report?;
     writeln!(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 
-use super::backup_file::{self, FileError, check, of};
+use super::backup_file::{self, check, of};
 use super::report::time;
 use super::{Failure, progress};
 use crate::backup::{self, BackupError, Draft};
@@ -88,19 +88,17 @@ pub async fn export(args: ExportArgs, config: &Config, output: &mut (dyn Write +
         None => Copy::make(config, args.work_dir.as_deref().unwrap_or(&config.data_dir)).await?,
     };
     options.taken = copy.taken();
-    let checked = check(copy.path()).await?;
+    let checked = check(copy.path()).await.map_err(of(copy.path()))?;
     if checked.fault_count > 0 && !args.accept_faults {
         for fault in &checked.faults {
             writeln!(output, "fault: {fault}")?;
         }
-        return Err(of(copy.path())(BackupError::Faults(checked.fault_count)).into());
+        return Err(of(copy.path())(BackupError::Faults(checked.fault_count)));
     }
     let operations = AtomicU64::new(0);
     let bar = progress::bar(usize::try_from(checked.operations).unwrap_or(usize::MAX), "operations");
     let writing = target.write(Arc::new(checked), copy.path(), &options, &operations);
-    let report = progress::watch(writing, || bar.set_position(operations.load(Ordering::Relaxed))).await;
-    bar.finish_and_clear();
-    let mut report = report?;
+    let mut report = progress::watch(bar, writing, |bar| bar.set_position(operations.load(Ordering::Relaxed))).await?;
     report.server_running = copy.is_served();
     if args.json {
         let report = serde_json::to_string(&report).map_err(io::Error::from)?;
@@ -174,10 +172,10 @@ fn taken_of(row: AdoptionRow) -> Taken {
 }
 
 /// Deletes the working copies of exports that were killed: all that the server holds, and nobody else looks for them.
-fn remove_abandoned(directory: &Path) -> Result<(), FileError> {
-    let found = backup::abandoned(directory).map_err(|error| of(directory)(error.into()))?;
+fn remove_abandoned(directory: &Path) -> Result<(), Failure> {
+    let found = backup::abandoned(directory).map_err(of(directory))?;
     for path in found.into_iter().filter(|path| backup::is_working_copy(path)) {
-        std::fs::remove_file(&path).map_err(|error| of(&path)(error.into()))?;
+        std::fs::remove_file(&path).map_err(of(&path))?;
         tracing::warn!(file = %path.display(), "deleted the working copy of an export that was killed");
     }
     Ok(())
@@ -217,13 +215,12 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         }
     }
     if beyond_restoring.count > 0 {
-        let first: Vec<_> = beyond_restoring.first.iter().map(ToString::to_string).collect();
         writeln!(
             output,
             "note: {} account(s) have restore points that the old server can't restore (\"Too many operations to process\"), \
              because their numbers are above 100000, as after a bring-back; restore here what is wanted of them: {}",
             beyond_restoring.count,
-            first.join(", ")
+            listed(beyond_restoring.first.iter())
         )?;
     }
     if missing.deleted_here.count > 0 {
@@ -232,21 +229,19 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         } else {
             "--delete-missing deletes them there".to_owned()
         };
-        let first: Vec<_> = missing.deleted_here.first.iter().map(|missing| missing.account.to_string()).collect();
         writeln!(
             output,
             "note: {} account(s) of the target were deleted here, or left out when it was taken over ({done}): {}",
             missing.deleted_here.count,
-            first.join(", ")
+            listed(missing.deleted_here.first.iter().map(|missing| missing.account))
         )?;
     }
     if missing.unknown.count > 0 {
-        let first: Vec<_> = missing.unknown.first.iter().map(|missing| missing.account.to_string()).collect();
         writeln!(
             output,
             "note: {} account(s) of the target were never known here and are left alone: {}",
             missing.unknown.count,
-            first.join(", ")
+            listed(missing.unknown.first.iter().map(|missing| missing.account))
         )?;
     }
     if report.server_running {
@@ -263,4 +258,8 @@ fn tell(report: &Report, output: &mut (dyn Write + Send)) -> io::Result<()> {
         writeln!(output, "Start the old server with the JWT_SECRET that this one had, and devices go on.")?;
     }
     Ok(())
+}
+
+fn listed(accounts: impl Iterator<Item = impl ToString>) -> String {
+    accounts.map(|account| account.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -5,10 +5,7 @@ use std::process::ExitCode;
 
 use metrics_exporter_prometheus::BuildError;
 
-use super::backup_file::FileError;
-use super::healthcheck::Unhealthy;
-use crate::accounts::{InviteError, ManageError, PasswordRuleError};
-use crate::backup::BackupError;
+use crate::accounts::{AccountError, PasswordRuleError};
 use crate::config::ConfigErrors;
 use crate::engine::EngineError;
 use crate::mail::{MailConfigError, Trouble};
@@ -42,14 +39,18 @@ pub struct Failure {
 }
 
 impl Failure {
+    pub(super) fn new(exit: Exit, reason: impl Display) -> Self {
+        Self { exit, text: reason.to_string() }
+    }
+
     /// With [`Exit::Failed`].
     pub fn failed(reason: impl Display) -> Self {
-        Self { exit: Exit::Failed, text: reason.to_string() }
+        Self::new(Exit::Failed, reason)
     }
 
     /// With [`Exit::NotFound`].
     pub(super) fn not_found(reason: impl Display) -> Self {
-        Self { exit: Exit::NotFound, text: reason.to_string() }
+        Self::new(Exit::NotFound, reason)
     }
 
     /// There is no account with this address.
@@ -72,7 +73,7 @@ impl Failure {
 
     /// With [`Exit::Refused`].
     pub(super) fn refused(reason: impl Display) -> Self {
-        Self { exit: Exit::Refused, text: reason.to_string() }
+        Self::new(Exit::Refused, reason)
     }
 }
 
@@ -115,7 +116,6 @@ impl CommandError for MailConfigError {}
 impl CommandError for PasswordRuleError {}
 impl CommandError for TopError {}
 impl CommandError for Trouble {}
-impl CommandError for Unhealthy {}
 
 impl CommandError for std::io::Error {
     fn text(&self) -> String {
@@ -138,39 +138,18 @@ fn advised(error: &dyn Display, cause: &StoreError) -> String {
     cause.advice().map_or_else(|| error.to_string(), |advice| format!("{error}. {advice}."))
 }
 
-impl CommandError for ManageError {
+impl CommandError for AccountError {
     fn exit(&self) -> Exit {
         match self {
             Self::NoAccount => Exit::NotFound,
-            Self::Exists => Exit::Refused,
             Self::Database(error) => error.exit(),
             Self::Hash(_) => Exit::Failed,
+            _ => Exit::Refused,
         }
     }
 
     fn text(&self) -> String {
         if let Self::Database(error) = self { advised(self, error) } else { self.to_string() }
-    }
-}
-
-impl CommandError for InviteError {
-    fn exit(&self) -> Exit {
-        if let Self::Database(error) = self { error.exit() } else { Exit::Refused }
-    }
-
-    fn text(&self) -> String {
-        if let Self::Database(error) = self { advised(self, error) } else { self.to_string() }
-    }
-}
-
-impl CommandError for FileError {
-    fn exit(&self) -> Exit {
-        match &self.error {
-            BackupError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
-            BackupError::NotEmpty(_) | BackupError::InUse => Exit::Refused,
-            BackupError::Store(error) => error.exit(),
-            _ => Exit::Failed,
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::Failure;
 use crate::config::Config;
 
 /// How long the answer may take.
@@ -14,32 +15,19 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// `HTTP/1.1 200`.
 const STATUS_BYTES: usize = 12;
 
-/// Why the server is not ready.
-#[derive(Debug, thiserror::Error)]
-pub enum Unhealthy {
-    /// Nobody answers properly.
-    #[error("no answer from {0}: {1}")]
-    NoAnswer(SocketAddr, std::io::Error),
-    /// Nobody answers in time.
-    #[error("no answer from {0} within {TIMEOUT:?}")]
-    TimedOut(SocketAddr),
-    /// The server answers that it is not ready.
-    #[error("{0} answers {1}: not ready")]
-    NotReady(SocketAddr, String),
-}
-
 /// Asks `GET /readyz/reads`: who watches containers may restart what is not healthy, which would lose what can be served
 /// while the database is down.
 ///
 /// # Errors
-/// See [`Unhealthy`].
-pub async fn run(config: &Config) -> Result<(), Unhealthy> {
+/// Why the server is not ready.
+pub async fn run(config: &Config) -> Result<(), Failure> {
     let server = SocketAddr::new(reachable(config.host), config.port);
+    let no_answer = |why: String| Failure::failed(format!("no answer from {server}{why}"));
     let head = tokio::time::timeout(TIMEOUT, ask(server))
         .await
-        .map_err(|_| Unhealthy::TimedOut(server))?
-        .map_err(|error| Unhealthy::NoAnswer(server, error))?;
-    if head.ends_with(" 200") { Ok(()) } else { Err(Unhealthy::NotReady(server, head)) }
+        .map_err(|_| no_answer(format!(" within {TIMEOUT:?}")))?
+        .map_err(|error| no_answer(format!(": {error}")))?;
+    if head.ends_with(" 200") { Ok(()) } else { Err(Failure::failed(format!("{server} answers {head}: not ready"))) }
 }
 
 /// A server that listens on all addresses is asked on the loopback one.
@@ -67,7 +55,7 @@ mod tests {
 
     use super::*;
 
-    async fn check(answer: &'static [u8]) -> Result<(), Unhealthy> {
+    async fn check(answer: &'static [u8]) -> Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let variables = HashMap::from([
             ("PORT".to_owned(), listener.local_addr().expect("bound").port().to_string()),
@@ -81,13 +69,13 @@ mod tests {
             assert_eq!(&request, b"GET /readyz/reads HTTP");
             stream.write_all(answer).await.expect("written");
         };
-        tokio::join!(serve, run(&config)).1
+        tokio::join!(serve, run(&config)).1.map_err(|failure| failure.to_string())
     }
 
     #[tokio::test]
     async fn only_200_is_healthy() {
-        assert!(matches!(check(b"HTTP/1.1 503 x\r\n\r\n").await, Err(Unhealthy::NotReady(..))));
-        assert!(matches!(check(b"HTTP/1.1").await, Err(Unhealthy::NoAnswer(..))));
+        assert!(check(b"HTTP/1.1 503 x\r\n\r\n").await.expect_err("503").ends_with(" answers HTTP/1.1 503: not ready"));
+        assert!(check(b"HTTP/1.1").await.expect_err("cut off").starts_with("no answer from "));
         assert!(check(b"HTTP/1.1 200 OK\r\n\r\n").await.is_ok());
     }
 

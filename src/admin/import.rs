@@ -76,16 +76,14 @@ pub async fn import(
     let store = store::open_with(mode, &config.database, config.timeouts.statement).await?;
     let options = Options { repair: args.repair, rehearsal: args.rehearsal, verify_only: args.verify_only };
     let so_far = Progress::default();
-    let bar = progress::bar(0, "operations");
     let work = import::run(source, Arc::clone(&store), options, &so_far, clock.now_ms());
-    let done = progress::watch(work, || {
+    let done = progress::watch(progress::bar(0, "operations"), work, |bar| {
         let compared = so_far.compared.load(Ordering::Relaxed);
         bar.set_message(if compared > 0 { "compared" } else { "written" });
         bar.set_length(so_far.of.load(Ordering::Relaxed));
         bar.set_position(if compared > 0 { compared } else { so_far.written.load(Ordering::Relaxed) });
     })
     .await;
-    bar.finish_and_clear();
     store.close().await;
     tell(&done?, args.json, args.verify_only, output)
 }
@@ -130,11 +128,10 @@ impl From {
         let bar = progress::bar(usize::try_from(dump.length >> 20).unwrap_or(usize::MAX), "MiB of the dump");
         let place = Arc::clone(&dump.place);
         // A pipe has no places.
-        let source =
-            progress::watch(dump.read(folder), || bar.set_position((&*place).stream_position().unwrap_or(0) >> 20))
-                .await;
-        bar.finish_and_clear();
-        Ok(Box::new(source?))
+        let source = progress::watch(bar, dump.read(folder), |bar| {
+            bar.set_position((&*place).stream_position().unwrap_or(0) >> 20);
+        });
+        Ok(Box::new(source.await?))
     }
 }
 

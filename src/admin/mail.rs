@@ -1,14 +1,14 @@
 //! `supersync mail …`: what mails look like, and whether they get out.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use clap::Subcommand;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::Failure;
 use crate::config::{Config, MailDelivery};
 use crate::language::Language;
-use crate::mail::{Letter, Step, probe};
+use crate::mail::{Asked, Letter, LetterKind, send_test};
 
 /// Look at mails, and prove that they can be sent.
 #[derive(Clone, Debug, Subcommand)]
@@ -16,8 +16,8 @@ pub enum MailCommand {
     /// Print a mail as it would be sent, with a made-up link.
     Preview {
         /// Which mail.
-        #[arg(value_parser = PossibleValuesParser::new(Letter::NAMES))]
-        name: String,
+        #[arg(value_parser = letter())]
+        name: LetterKind,
         /// The language: en or de.
         #[arg(long, default_value = "en", value_parser = language)]
         lang: Language,
@@ -35,6 +35,11 @@ pub enum MailCommand {
     },
 }
 
+fn letter() -> impl TypedValueParser<Value = LetterKind> {
+    let names = PossibleValuesParser::new(LetterKind::ALL.map(|(_, name)| name));
+    names.try_map(|name| LetterKind::named(&name).ok_or("there is no such mail"))
+}
+
 fn language(code: &str) -> Result<Language, String> {
     Language::from_code(code).ok_or_else(|| "expected en or de".to_owned())
 }
@@ -45,24 +50,16 @@ fn language(code: &str) -> Result<Language, String> {
 /// The step that failed, or why there is nothing to test.
 pub async fn run(command: MailCommand, config: &Config, out: &mut impl Write) -> Result<(), Failure> {
     match command {
-        MailCommand::Preview { name, lang, html } => preview(&name, lang, html, config, out),
+        MailCommand::Preview { name, lang, html } => Ok(preview(name, lang, html, config, out)?),
         MailCommand::Test { address, lang } => test(&address, lang, config, out).await,
     }
 }
 
-fn preview(name: &str, lang: Language, html: bool, config: &Config, out: &mut impl Write) -> Result<(), Failure> {
+fn preview(kind: LetterKind, lang: Language, html: bool, config: &Config, out: &mut impl Write) -> io::Result<()> {
     let link = format!("{}/example?token={}", config.public_url, "0123456789abcdef".repeat(4));
-    let Some(letter) = Letter::named(name, link.into()) else {
-        let names = Letter::NAMES.join(", ");
-        return Err(Failure::failed(format!("there is no mail called {name}; there are: {names}")));
-    };
-    let mail = letter.render(lang);
-    if html {
-        out.write_all(mail.html.as_bytes())?;
-    } else {
-        write!(out, "Subject: {}\n\n{}", mail.subject, mail.text)?;
-    }
-    Ok(())
+    let asked = (kind == LetterKind::VerifyAddress).then(Asked::default);
+    let mail = Letter { kind, link: link.into(), asked }.render(lang);
+    if html { write!(out, "{}", mail.html) } else { write!(out, "Subject: {}\n\n{}", mail.subject, mail.text) }
 }
 
 async fn test(address: &str, lang: Language, config: &Config, out: &mut impl Write) -> Result<(), Failure> {
@@ -72,11 +69,12 @@ async fn test(address: &str, lang: Language, config: &Config, out: &mut impl Wri
         MailDelivery::Log => return Err(no_server("links are printed to the log")),
         MailDelivery::Off => return Err(no_server("no mail server is configured")),
     };
-    let mail = Letter::Test { link: config.public_url.clone().into() }.render(lang);
+    let mail = Letter::new(LetterKind::Test, config.public_url.clone().into()).render(lang);
     let mut steps = Vec::new();
-    let result = probe(settings, address, &mail, |step, detail| steps.push((step, detail.to_owned()))).await;
-    for (step, detail) in steps {
-        writeln!(out, "ok  {}: {detail}", done(step))?;
+    let result =
+        send_test(settings, address, &mail, |step, detail| steps.push(format!("{}: {detail}", step.done()))).await;
+    for step in steps {
+        writeln!(out, "ok  {step}")?;
     }
     result?;
     writeln!(
@@ -90,25 +88,10 @@ fn no_server(why: &str) -> Failure {
     Failure::failed(format!("there is nothing to test: {why}. Set SMTP_HOST (and MAIL_TRANSPORT=smtp or nothing)"))
 }
 
-const fn done(step: Step) -> &'static str {
-    match step {
-        Step::Settings => "settings",
-        Step::Name => "name",
-        Step::Connection => "connection",
-        Step::Greeting => "greeting",
-        Step::Tls => "encryption",
-        Step::Authentication => "sign-in",
-        Step::Sender => "sender",
-        Step::Receiver => "receiver",
-        Step::Message => "mail",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
-    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -131,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_preview_shows_either_part_in_either_language() {
-        let preview = |lang, html| MailCommand::Preview { name: "verify".to_owned(), lang, html };
+        let preview = |lang, html| MailCommand::Preview { name: LetterKind::VerifyAddress, lang, html };
         let (result, text) = output(preview(Language::English, false), &config(&[])).await;
         assert!(result.is_ok() && text.starts_with("Subject: Verify your SuperSync account\n\n"), "{text}");
         let (_, html) = output(preview(Language::German, true), &config(&[])).await;
@@ -145,63 +128,6 @@ mod tests {
             let said = result.expect_err(transport).to_string();
             assert!(said.starts_with("there is nothing to test"), "{transport}: {said}");
         }
-    }
-
-    /// A mail server that answers a command beginning with `refused` with 550 and takes everything else.
-    async fn step_that_fails(refused: &'static str) -> (Result<(), Failure>, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("bound").port().to_string();
-        let server = tokio::spawn(async move {
-            let (socket, _) = listener.accept().await.expect("a connection");
-            let mut socket = BufReader::new(socket);
-            let greeting = if refused == "220" { "554 no\r\n" } else { "220 hello\r\n" };
-            socket.write_all(greeting.as_bytes()).await.expect("written");
-            let (mut line, mut in_mail) = (String::new(), false);
-            while {
-                line.clear();
-                socket.read_line(&mut line).await.unwrap_or(0) > 0
-            } {
-                let reply = if in_mail {
-                    if line != ".\r\n" {
-                        continue;
-                    }
-                    in_mail = false;
-                    "250 taken\r\n"
-                } else if line.starts_with(refused) {
-                    "550 not from you\r\n"
-                } else if line.starts_with("DATA") {
-                    in_mail = true;
-                    "354 go on\r\n"
-                } else if line.starts_with("EHLO") {
-                    "250-mail\r\n250 AUTH PLAIN\r\n"
-                } else {
-                    "250 fine\r\n"
-                };
-                socket.write_all(reply.as_bytes()).await.expect("written");
-            }
-        });
-        let config =
-            config(&[("SMTP_HOST", "127.0.0.1"), ("SMTP_PORT", &port), ("SMTP_USER", "user"), ("SMTP_PASS", "secret")]);
-        let answer = output(test_of("a@b.co"), &config).await;
-        server.abort();
-        answer
-    }
-
-    #[tokio::test]
-    async fn the_step_that_fails_is_named_with_the_server_s_words_and_advice() {
-        for (refused, step, advice) in [
-            ("220", "does not greet", "SMTP_SECURE"),
-            ("AUTH", "refuses the user name", "SMTP_PASS"),
-            ("MAIL", "refuses the sender", "SMTP_FROM"),
-            ("RCPT", "refuses the receiver", "address"),
-            ("DATA", "refuses the mail", "words"),
-        ] {
-            let (result, _) = step_that_fails(refused).await;
-            let text = result.expect_err(refused).to_string();
-            assert!(text.contains(step) && text.contains(advice) && !text.contains("secret"), "{text}");
-        }
-        let (result, text) = step_that_fails("nothing").await;
-        assert!(result.is_ok() && text.ends_with("spam filter.\n"), "{text}");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! only parses the command line.
 
 pub mod backup;
-pub mod backup_file;
+mod backup_file;
 mod clear;
 pub mod data;
 pub mod doctor;

@@ -19,14 +19,17 @@ pub(super) fn spinner() -> ProgressBar {
     ProgressBar::new_spinner()
 }
 
-/// Does `work`, and calls `look` now and then meanwhile.
-pub(super) async fn watch<T>(work: impl Future<Output = T>, look: impl Fn()) -> T {
+/// Does `work` and shows `bar` meanwhile, which `look` brings up to date now and then.
+pub(super) async fn watch<T>(bar: ProgressBar, work: impl Future<Output = T>, look: impl Fn(&ProgressBar)) -> T {
     tokio::pin!(work);
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
-            done = &mut work => return done,
-            _ = ticks.tick() => look(),
+            done = &mut work => {
+                bar.finish_and_clear();
+                return done;
+            }
+            _ = ticks.tick() => look(&bar),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::output::print_json;
+use super::output::{print_json, print_row};
 use super::{Failure, progress};
 use crate::engine::recount::{Difference, Recount, recount_account, recount_all};
 use crate::protocol::UserId;
@@ -46,15 +46,13 @@ pub(super) async fn run(
 }
 
 fn table(done: &Recount, differences: &[Difference], output: &mut (dyn Write + Send)) -> io::Result<()> {
+    const WIDTHS: [isize; 4] = [10, 14, 14, 14];
     if !differences.is_empty() {
-        writeln!(output, "{:>10}  {:>14}  {:>14}  {:>14}", "ACCOUNT", "CHARGED", "STORED", "DIFFERENCE")?;
+        print_row(output, WIDTHS, [&"ACCOUNT", &"CHARGED", &"STORED", &"DIFFERENCE"])?;
     }
     for Difference { user, charged_bytes, counted_bytes, .. } in differences {
-        writeln!(
-            output,
-            "{user:>10}  {charged_bytes:>14}  {counted_bytes:>14}  {:>+14}",
-            counted_bytes - charged_bytes
-        )?;
+        let difference = format!("{:+}", counted_bytes - charged_bytes);
+        print_row(output, WIDTHS, [user, charged_bytes, counted_bytes, &difference])?;
     }
     let what = match (done.wrong, done.corrected) {
         (0, _) => "all are charged what they store".to_owned(),

@@ -1,25 +1,25 @@
 //! What the operator is shown of accounts: tables for people, JSON for scripts.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use super::Failure;
-use super::output::print_json;
-use crate::accounts::{AccountReport, Accounts, SecuritySummary, SessionList, SessionRef};
+use super::output::{print_json, print_row};
+use crate::accounts::{AccountReport, AccountSummary, Accounts, SecuritySummary, SessionList};
 use crate::store::SecurityEvent;
 
 /// Accounts read at a time for the list.
 const LIST_PAGE: usize = 500;
+const LIST_WIDTHS: [isize; 6] = [8, -10, 14, 14, -10, 0];
 
 /// Every account, in the order of their numbers; as many in memory as are read at a time.
 pub(super) async fn list(accounts: &Accounts, as_json: bool, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
     if as_json {
         write!(output, "[")?;
     } else {
-        writeln!(
-            output,
-            "{:>8}  {:<10}  {:>14}  {:>14}  {:<10}  address",
-            "account", "state", "used (bytes)", "quota (bytes)", "created"
-        )?;
+        let headings: [&dyn Display; 6] =
+            [&"account", &"state", &"used (bytes)", &"quota (bytes)", &"created", &"address"];
+        print_row(output, LIST_WIDTHS, headings)?;
     }
     let (mut after, mut count) = (0, 0);
     loop {
@@ -33,15 +33,12 @@ pub(super) async fn list(accounts: &Accounts, as_json: bool, output: &mut (dyn W
                 let separator = if count == 0 { "" } else { "," };
                 write!(output, "{separator}\n{}", serde_json::to_string(&report).map_err(io::Error::from)?)?;
             } else {
-                writeln!(
+                let (storage, created) = (&account.storage, formatted(account.created_at, "%Y-%m-%d"));
+                let AccountSummary { id, state, email, .. } = account;
+                print_row(
                     output,
-                    "{:>8}  {:<10}  {:>14}  {:>14}  {:<10}  {}",
-                    account.id,
-                    account.state.as_str(),
-                    account.storage.used_bytes,
-                    account.storage.quota_bytes,
-                    date(account.created_at),
-                    account.email
+                    LIST_WIDTHS,
+                    [id, state, &storage.used_bytes, &storage.quota_bytes, &created, email],
                 )?;
             }
             count += 1;
@@ -65,7 +62,7 @@ pub(super) fn show(report: &AccountReport, as_json: bool, output: &mut (dyn Writ
     let lines = [
         ("Account", account.id.to_string()),
         ("Address", account.email.clone()),
-        ("State", account.state.as_str().to_owned()),
+        ("State", account.state.to_owned()),
         ("Administrator", if account.is_admin { "yes" } else { "no" }.to_owned()),
         ("Password", if account.has_password { "set" } else { "none" }.to_owned()),
         ("Created", time(account.created_at)),
@@ -88,18 +85,12 @@ pub(super) fn security_log(events: &[SecurityEvent], as_json: bool, output: &mut
     if as_json {
         return print_json(&events, output);
     }
-    writeln!(output, "{:<16}  {:<24}  {:>5}  {:<10}  {:<18}  device", "when", "what", "times", "method", "from")?;
+    let widths = [-16, -24, 5, -10, -18, 0];
+    print_row(output, widths, [&"when", &"what", &"times", &"method", &"from", &"device"])?;
     for event in events {
-        writeln!(
-            output,
-            "{:<16}  {:<24}  {:>5}  {:<10}  {:<18}  {}",
-            time(event.at),
-            event.kind,
-            event.times,
-            event.method.unwrap_or("-"),
-            event.address.as_deref().unwrap_or("-"),
-            event.device.as_deref().unwrap_or("-")
-        )?;
+        let [method, address, device] =
+            [event.method, event.address.as_deref(), event.device.as_deref()].map(|text| text.unwrap_or("-"));
+        print_row(output, widths, [&time(event.at), &event.kind, &event.times, &method, &address, &device])?;
     }
     Ok(())
 }
@@ -109,39 +100,16 @@ pub(super) fn sessions(list: &SessionList, as_json: bool, output: &mut (dyn Writ
     if as_json {
         return print_json(&list.summaries(None), output);
     }
-    writeln!(
-        output,
-        "{:<22}  {:<12}  {:<16}  {:<16}  {:<18}  name",
-        "session", "method", "created", "last seen", "from"
-    )?;
-    for session in &list.sessions {
-        writeln!(
-            output,
-            "{:<22}  {:<12}  {:<16}  {:<16}  {:<18}  {}",
-            session.id.to_string(),
-            session.method.as_str(),
-            time(session.created_at),
-            time(session.last_seen_at),
-            session.last_address.as_deref().unwrap_or("-"),
-            session.name
-        )?;
+    let widths = [-22, -12, -16, -16, -18, 0];
+    print_row(output, widths, [&"session", &"method", &"created", &"last seen", &"from", &"name"])?;
+    let all = list.summaries(None);
+    for session in &all {
+        let [method, address] = [session.method, session.last_address.as_deref()].map(|text| text.unwrap_or("-"));
+        let created = session.created_at.map_or_else(|| "-".to_owned(), time);
+        let name = if session.older_token { "tokens of the old server" } else { &session.name };
+        print_row(output, widths, [&session.id, &method, &created, &time(session.last_seen_at), &address, &name])?;
     }
-    if let Some(tokens) = &list.older_tokens {
-        writeln!(
-            output,
-            "{:<22}  {:<12}  {:<16}  {:<16}  {:<18}  tokens of the old server",
-            SessionRef::OLDER_TOKENS,
-            "-",
-            "-",
-            time(tokens.last_seen_at),
-            tokens.last_address.as_deref().unwrap_or("-")
-        )?;
-    }
-    writeln!(output, "{} sessions", list.sessions.len() + usize::from(list.older_tokens.is_some()))
-}
-
-fn date(at_ms: i64) -> String {
-    formatted(at_ms, "%Y-%m-%d")
+    writeln!(output, "{} sessions", all.len())
 }
 
 pub(super) fn time(at_ms: i64) -> String {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Failure;
-use super::output::print_json;
+use super::output::{print_json, print_row};
 use super::report::time;
 use crate::clock::{Clock, Doubt};
 use crate::config::Config;
@@ -131,13 +131,14 @@ fn table(forecast: &Forecast, limit: usize, config: &Config, output: &mut (dyn W
         output,
         "Operations that a full state has superseded, all received more than {days} days ago, leave their data set:"
     )?;
-    writeln!(output, "{:>10}  {:>12}  {:>12}  {:>10}  {:>14}", "ACCOUNT", "FROM", "UP TO", "OPERATIONS", "BYTES")?;
+    let widths = [10, 12, 12, 10, 14];
+    print_row(output, widths, [&"ACCOUNT", &"FROM", &"UP TO", &"OPERATIONS", &"BYTES"])?;
     let mut pruned = forecast.pruned.clone();
     pruned.sort_by_key(|pruned| std::cmp::Reverse((pruned.prefix.operations, pruned.user)));
     for pruned in pruned.iter().take(limit) {
         let prefix = &pruned.prefix;
         let (from, to) = (prefix.after + 1, prefix.full_state_seq - 1);
-        writeln!(output, "{:>10}  {from:>12}  {to:>12}  {:>10}  {:>14}", pruned.user, prefix.operations, prefix.bytes)?;
+        print_row(output, widths, [&pruned.user, &from, &to, &prefix.operations, &prefix.bytes])?;
     }
     more(pruned.len(), limit, "accounts", output)?;
     let (operations, bytes) =
@@ -145,13 +146,13 @@ fn table(forecast: &Forecast, limit: usize, config: &Config, output: &mut (dyn W
     writeln!(output, "{:>10} account(s)  {operations:>26}  {bytes:>16}\n", pruned.len())?;
 
     writeln!(output, "Why the other accounts keep everything:")?;
-    writeln!(output, "{:>10}  {:>10}  {:>12}  WHY", "ACCOUNTS", "DORMANT", "OPERATIONS")?;
+    let widths = [10, 10, 12, 0];
+    print_row(output, widths, [&"ACCOUNTS", &"DORMANT", &"OPERATIONS", &"WHY"])?;
     for (reason, kept) in &forecast.kept {
-        let why = reason.explained();
-        writeln!(output, "{:>10}  {:>10}  {:>12}  {why}", kept.accounts, kept.dormant, kept.operations)?;
+        print_row(output, widths, [&kept.accounts, &kept.dormant, &kept.operations, &reason.explained()])?;
     }
     if forecast.accounts_failed > 0 {
-        writeln!(output, "{:>10}  {:>10}  {:>12}  can't be judged", forecast.accounts_failed, "", "")?;
+        print_row(output, widths, [&forecast.accounts_failed, &"", &"", &"can't be judged"])?;
     }
     writeln!(output, "Dormant: nothing received for {days} days.\n")?;
     ranges(forecast, limit, config, output)?;
@@ -178,23 +179,13 @@ fn ranges(forecast: &Forecast, limit: usize, config: &Config, output: &mut (dyn 
         output,
         "Deleted for good, in this order: the above, what an earlier run left, and what was replaced more than {days} days ago:"
     )?;
-    writeln!(
-        output,
-        "{:>10}  {:>12}  {:>12}  {:>10}  {:<12}  {:<16}  WHEN",
-        "ACCOUNT", "FROM", "UP TO", "OPERATIONS", "BECAUSE", "LEFT"
-    )?;
+    let widths = [10, 12, 12, 10, -12, -16, 0];
+    print_row(output, widths, [&"ACCOUNT", &"FROM", &"UP TO", &"OPERATIONS", &"BECAUSE", &"LEFT", &"WHEN"])?;
     for due in forecast.ranges.iter().take(limit) {
         let left = if due.archived_at == 0 { "-".to_owned() } else { time(due.archived_at) };
         let when = if due.over_budget { "later: over the budget" } else { "now" };
-        writeln!(
-            output,
-            "{:>10}  {:>12}  {:>12}  {:>10}  {:<12}  {left:<16}  {when}",
-            due.user,
-            due.from_seq,
-            due.to_seq,
-            due.operations,
-            due.reason.as_str()
-        )?;
+        let DueRange { user, from_seq, to_seq, operations, reason, .. } = due;
+        print_row(output, widths, [user, from_seq, to_seq, operations, &reason.as_str(), &left, &when])?;
     }
     more(forecast.ranges.len(), limit, "ranges", output)?;
     let later = forecast.ranges.iter().filter(|due| due.over_budget);
@@ -265,40 +256,42 @@ fn range_object(due: &DueRange) -> Value {
     })
 }
 
+/// What was done: names for programs, counts, words for people.
+fn counts(report: &SweepReport) -> [(&'static str, u64, &'static str); 11] {
+    [
+        ("accountsPruned", report.accounts_pruned, "accounts gave up superseded operations"),
+        (
+            "accountsRecounted",
+            report.accounts_recounted,
+            "of those were charged something else than they store, and were put right",
+        ),
+        ("operationsDeleted", report.operations_deleted, "operations deleted"),
+        ("archivesDeleted", report.archives_deleted, "ranges of operations deleted for good"),
+        ("devicesDeleted", report.devices_deleted, "devices forgotten"),
+        ("tokensDeleted", report.tokens_deleted, "links, ceremonies, invitations and unverified accounts deleted"),
+        ("sessionsDeleted", report.sessions_deleted, "sessions deleted"),
+        ("ticketsDeleted", report.tickets_deleted, "tickets deleted"),
+        ("securityDeleted", report.security_deleted, "entries of security logs deleted"),
+        ("eventsDeleted", report.events_deleted, "notes to other servers deleted"),
+        ("operationsPacked", report.sealed.operations, "operations packed"),
+    ]
+}
+
 fn done_object(report: &SweepReport) -> Value {
-    json!({
-        "accountsPruned": report.accounts_pruned,
+    let mut object = json!({
         "accountsFailed": report.accounts_failed,
         "stepsFailed": report.steps_failed,
-        "accountsRecounted": report.accounts_recounted,
-        "operationsDeleted": report.operations_deleted,
-        "archivesDeleted": report.archives_deleted,
         "budgetExhausted": report.budget_exhausted,
-        "devicesDeleted": report.devices_deleted,
-        "tokensDeleted": report.tokens_deleted,
-        "sessionsDeleted": report.sessions_deleted,
-        "ticketsDeleted": report.tickets_deleted,
-        "securityDeleted": report.security_deleted,
-        "eventsDeleted": report.events_deleted,
-        "operationsPacked": report.sealed.operations,
-    })
+    });
+    for (name, count, _) in counts(report) {
+        object[name] = count.into();
+    }
+    object
 }
 
 fn done_table(report: &SweepReport, output: &mut (dyn Write + Send)) -> io::Result<()> {
-    for (count, what) in [
-        (report.accounts_pruned, "accounts gave up superseded operations"),
-        (report.accounts_recounted, "of those were charged something else than they store, and were put right"),
-        (report.operations_deleted, "operations deleted"),
-        (report.archives_deleted, "ranges of operations deleted for good"),
-        (report.devices_deleted, "devices forgotten"),
-        (report.tokens_deleted, "links, ceremonies, invitations and unverified accounts deleted"),
-        (report.sessions_deleted, "sessions deleted"),
-        (report.tickets_deleted, "tickets deleted"),
-        (report.security_deleted, "entries of security logs deleted"),
-        (report.events_deleted, "notes to other servers deleted"),
-        (report.sealed.operations, "operations packed"),
-    ] {
-        writeln!(output, "{count:>10}  {what}")?;
+    for (_, count, words) in counts(report) {
+        writeln!(output, "{count:>10}  {words}")?;
     }
     if report.budget_exhausted {
         writeln!(output, "The budget was used up (OLD_OPS_CLEANUP_MAX_DELETED_PER_RUN); the next run goes on.")?;

@@ -1,11 +1,12 @@
 //! `supersync data usage`: who and what takes the room.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::output::print_json;
+use super::output::{print_json, print_row};
 use super::report::masked;
 use super::{Failure, progress};
 use crate::protocol::{Seq, UserId};
@@ -219,15 +220,14 @@ fn table(usage: &Usage, unmask: bool, output: &mut (dyn Write + Send)) -> io::Re
     }
     writeln!(output, "The database takes {} bytes\n", holdings.database_bytes)?;
 
-    writeln!(
-        output,
-        "{:>10}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  ADDRESS",
-        "ACCOUNT", "CHARGED", "OPERATIONS", "24 HOURS", "7 DAYS", "30 DAYS"
-    )?;
+    let widths = [10, 14, 12, 12, 12, 12, 0];
+    let headings: [&dyn Display; 7] =
+        [&"ACCOUNT", &"CHARGED", &"OPERATIONS", &"24 HOURS", &"7 DAYS", &"30 DAYS", &"ADDRESS"];
+    print_row(output, widths, headings)?;
     for Large { account, grown_bytes: [day, week, month] } in &usage.largest {
         let address = if unmask { account.user.email.clone() } else { masked(&account.user.email) };
         let (user, charged, operations) = (account.user.id, account.storage_used_bytes, account.operations);
-        writeln!(output, "{user:>10}  {charged:>14}  {operations:>12}  {day:>12}  {week:>12}  {month:>12}  {address}")?;
+        print_row(output, widths, [&user, &charged, &operations, day, week, month, &address])?;
     }
     let of = match usage.coverage {
         Coverage::All => "of all operations".to_owned(),
@@ -250,56 +250,42 @@ fn table(usage: &Usage, unmask: bool, output: &mut (dyn Write + Send)) -> io::Re
             kind.op_type, kind.entity_type, kind.operations, kind.bytes
         )?;
     }
-    writeln!(
-        output,
-        "\nBy part\n{:<34}  {:>12}  {:>12}  {:>14}  {:>14}",
-        "", "COUNT", "OPERATIONS", "CHARGED", "BYTES"
-    )?;
-    for (part, count, operations, charged, bytes) in by_part(parts) {
-        let cell = |n: Option<i64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
-        writeln!(
-            output,
-            "{part:<34}  {:>12}  {:>12}  {:>14}  {:>14}",
-            cell(count),
-            cell(operations),
-            cell(charged),
-            cell(bytes)
-        )?;
+    let widths = [-34, 12, 12, 14, 14];
+    writeln!(output, "\nBy part")?;
+    print_row(output, widths, [&"", &"COUNT", &"OPERATIONS", &"CHARGED", &"BYTES"])?;
+    for (part, figures) in by_part(parts) {
+        let [count, operations, charged, bytes] = figures.map(or_dash);
+        print_row(output, widths, [&part, &count, &operations, &charged, &bytes])?;
     }
     match &usage.tables {
         None => writeln!(output, "\nWhat each table takes is found out by reading the whole file: --thorough")?,
         Some(tables) => {
-            writeln!(output, "\n{:<34}  {:>12}  {:>14}", "TABLE, WITH INDEXES", "ROWS (ABOUT)", "BYTES")?;
+            let widths = [-34, 12, 14];
+            writeln!(output)?;
+            print_row(output, widths, [&"TABLE, WITH INDEXES", &"ROWS (ABOUT)", &"BYTES"])?;
             for TableSize { name, rows, bytes } in tables {
-                let rows = rows.map_or_else(|| "-".to_owned(), |rows| rows.to_string());
-                writeln!(output, "{name:<34}  {rows:>12}  {bytes:>14}")?;
+                print_row(output, widths, [name, &or_dash(*rows), bytes])?;
             }
         }
     }
     Ok(())
 }
 
-type Part = (&'static str, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+fn or_dash(figure: Option<i64>) -> String {
+    figure.map_or_else(|| "-".to_owned(), |figure| figure.to_string())
+}
 
-/// Name, how many, operations, what they are charged, what they take.
-fn by_part(parts: &Parts) -> [Part; 4] {
+/// Name; count, operations, what they are charged, what they take.
+fn by_part(parts: &Parts) -> [(&'static str, [Option<i64>; 4]); 4] {
+    let Parts { segments, segment_operations, segment_charged_bytes, segment_bytes, .. } = *parts;
+    let segments = [segments, segment_operations, segment_charged_bytes, segment_bytes].map(Some);
+    let (archives, operations, bytes) = (parts.archives, parts.archive_operations, parts.archive_bytes);
+    let states = Some(parts.snapshot_bytes);
     [
-        ("operations not packed (at most)", None, Some(parts.unpacked_operations), None, None),
-        (
-            "segments, with the archive's",
-            Some(parts.segments),
-            Some(parts.segment_operations),
-            Some(parts.segment_charged_bytes),
-            Some(parts.segment_bytes),
-        ),
-        (
-            "archive, packed or not",
-            Some(parts.archives),
-            Some(parts.archive_operations),
-            Some(parts.archive_bytes),
-            None,
-        ),
-        ("cached states", Some(parts.snapshots), None, Some(parts.snapshot_bytes), Some(parts.snapshot_bytes)),
+        ("operations not packed (at most)", [None, Some(parts.unpacked_operations), None, None]),
+        ("segments, with the archive's", segments),
+        ("archive, packed or not", [Some(archives), Some(operations), Some(bytes), None]),
+        ("cached states", [Some(parts.snapshots), None, states, states]),
     ]
 }
 

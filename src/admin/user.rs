@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::output::confirmed;
 use super::{Failure, report};
 use crate::accounts::{
-    Accounts, Address, Asker, ManageError, Session, SessionError, SessionRef, check_new_password, generate_password,
+    AccountError, Accounts, Address, Asker, Session, SessionRef, check_new_password, generate_password,
 };
 use crate::clock::Clock;
 use crate::config::Config;
@@ -202,42 +202,6 @@ fn parse_address(email: &str) -> Result<Address, Failure> {
     Address::parse(email).map_err(|error| Failure::failed(format!("`{email}` is not a usable e-mail address: {error}")))
 }
 
-async fn add(
-    accounts: &Accounts,
-    email: &str,
-    source: &PasswordSource,
-    server_url: &str,
-    input: &mut (dyn BufRead + Send),
-    output: &mut (dyn Write + Send),
-) -> Result<(), Failure> {
-    let address = parse_address(email)?;
-    let (password, generated) = new_password(source, input)?;
-    let user = match accounts.create_verified(&address, &password).await {
-        Err(ManageError::Exists) => {
-            return Err(Failure::refused(format!(
-                "there is an account {email} already; `supersync user token {email}` prints an access token, \
-                 `supersync user verify {email}` proves a registration"
-            )));
-        }
-        result => result?,
-    };
-    writeln!(output, "Created account {user} for {}.", address.as_str())?;
-    print_password(output, &password, generated)?;
-    Ok(print_session(output, &accounts.session_for(user).await?, server_url)?)
-}
-
-async fn invite(
-    accounts: &Accounts,
-    email: Option<String>,
-    admin: bool,
-    output: &mut (dyn Write + Send),
-) -> Result<(), Failure> {
-    let address = email.as_deref().map(parse_address).transpose()?;
-    let made = accounts.invite(None, address.as_ref(), admin).await?;
-    writeln!(output, "{}", made.link.expose_secret())?;
-    Ok(())
-}
-
 /// Runs a command. `server_url` is what the app is told to connect to.
 ///
 /// # Errors
@@ -250,7 +214,17 @@ pub async fn execute(
     output: &mut (dyn Write + Send),
 ) -> Result<(), Failure> {
     match command {
-        UserCommand::Add { email, password } => add(accounts, &email, &password, server_url, input, output).await,
+        UserCommand::Add { email, password } => {
+            let address = parse_address(&email)?;
+            let (password, generated) = new_password(&password, input)?;
+            let user = accounts.create_verified(&address, &password).await.map_err(|error| match error {
+                AccountError::Exists => exists(&email),
+                error => error.into(),
+            })?;
+            writeln!(output, "Created account {user} for {}.", address.as_str())?;
+            print_password(output, &password, generated)?;
+            print_session(output, &accounts.session_for(user).await?, server_url)?;
+        }
         UserCommand::Token { email } => {
             let user = find(accounts, &email).await?;
             if !user.is_verified {
@@ -263,31 +237,29 @@ pub async fn execute(
                     "the account {email} is locked; `supersync user unlock {email}` ends that"
                 )));
             }
-            Ok(print_session(output, &accounts.session_for(user.id).await?, server_url)?)
+            print_session(output, &accounts.session_for(user.id).await?, server_url)?;
         }
-        UserCommand::List { json } => report::list(accounts, json, output).await,
+        UserCommand::List { json } => report::list(accounts, json, output).await?,
         UserCommand::Show { email, json } => {
             let user = find(accounts, &email).await?;
-            Ok(report::show(&accounts.overview(user.id).await?.into(), json, output)?)
+            report::show(&accounts.overview(user.id).await?.into(), json, output)?;
         }
         UserCommand::Sessions { email, json } => {
             let user = find(accounts, &email).await?;
-            Ok(report::sessions(&accounts.sessions(user.id).await?, json, output)?)
+            report::sessions(&accounts.sessions(user.id).await?, json, output)?;
         }
         UserCommand::Log { email, json } => {
             let user = find(accounts, &email).await?;
-            Ok(report::security_log(&accounts.security_log(user.id).await?, json, output)?)
+            report::security_log(&accounts.security_log(user.id).await?, json, output)?;
         }
         UserCommand::Delete { email, yes } => {
-            let user = find(accounts, &email).await?;
-            let warning =
-                format!("This deletes account {} ({}) and everything that it holds, for good.", user.id, user.email);
+            let UserRow { id, email, .. } = find(accounts, &email).await?;
+            let warning = format!("This deletes account {id} ({email}) and everything that it holds, for good.");
             if !yes && !confirmed(&warning, "yes", input, output)? {
                 return Err(Failure::refused("nothing was deleted"));
             }
-            accounts.delete(user.id).await?;
-            writeln!(output, "Deleted account {} ({}).", user.id, user.email)?;
-            Ok(())
+            accounts.delete(id).await?;
+            writeln!(output, "Deleted account {id} ({email}).")?;
         }
         UserCommand::Password { email, password } => {
             let user = find(accounts, &email).await?;
@@ -295,54 +267,50 @@ pub async fn execute(
             accounts.set_password(user.id, &password).await?;
             writeln!(output, "Set the password of account {} and signed out its devices.", user.id)?;
             print_password(output, &password, generated)?;
-            Ok(())
         }
         UserCommand::Quota { email, quota } => {
             let user = find(accounts, &email).await?;
             accounts.set_quota(user.id, quota).await?;
             writeln!(output, "Account {} may store {quota} bytes.", user.id)?;
-            Ok(())
         }
         UserCommand::Verify { email, keep_password, password } => {
             let user = find(accounts, &email).await?;
             let password = if keep_password { None } else { Some(&password) };
-            verify(accounts, &user, password, input, output).await
+            verify(accounts, &user, password, input, output).await?;
         }
-        UserCommand::Invite { email, admin } => invite(accounts, email, admin, output).await,
-        UserCommand::Revoke { email, session } => {
+        UserCommand::Invite { email, admin } => {
+            let address = email.as_deref().map(parse_address).transpose()?;
+            let invitation = accounts.invite(None, address.as_ref(), admin).await?;
+            writeln!(output, "{}", invitation.link.expose_secret())?;
+        }
+        UserCommand::Revoke { email, session: None } => {
             let user = find(accounts, &email).await?;
-            match session {
-                None => {
-                    accounts.revoke(user.id).await?;
-                    writeln!(output, "Every access token of account {} is void.", user.id)?;
-                }
-                Some(session) => {
-                    revoke_one(accounts, &user, &session).await?;
-                    writeln!(output, "Session {session} of account {} is void.", user.id)?;
-                }
-            }
-            Ok(())
+            accounts.revoke(user.id).await?;
+            writeln!(output, "Every access token of account {} is void.", user.id)?;
+        }
+        UserCommand::Revoke { email, session: Some(session) } => {
+            let user = find(accounts, &email).await?;
+            revoke_one(accounts, &user, &session).await?;
+            writeln!(output, "Session {session} of account {} is void.", user.id)?;
         }
         UserCommand::Lock { email } => {
             let user = find(accounts, &email).await?;
             accounts.set_locked(user.id, true).await?;
             writeln!(output, "Account {} is locked; `supersync user unlock {email}` ends that.", user.id)?;
-            Ok(())
         }
         UserCommand::Unlock { email } => {
             let user = find(accounts, &email).await?;
             accounts.set_locked(user.id, false).await?;
             writeln!(output, "Account {} is not locked.", user.id)?;
-            Ok(())
         }
         UserCommand::Admin { email, remove } => {
             let user = find(accounts, &email).await?;
             accounts.set_admin(user.id, !remove).await?;
             let is = if remove { "no administrator's" } else { "an administrator's" };
             writeln!(output, "Account {} is {is}.", user.id)?;
-            Ok(())
         }
     }
+    Ok(())
 }
 
 /// Verifies an account; from `password` comes the one that replaces that of the registration.
@@ -376,15 +344,21 @@ async fn revoke_one(accounts: &Accounts, user: &UserRow, session: &str) -> Resul
         || Failure::not_found(format!("the account has no session {session}; `supersync user sessions` lists them"));
     let named = SessionRef::parse(session).ok_or_else(no_session)?;
     match accounts.revoke_session(user.id, named, &Asker::operator()).await {
-        Err(SessionError::NoSession) => Err(no_session()),
-        Err(SessionError::Database(error)) => Err(error.into()),
-        Ok(()) => Ok(()),
+        Err(AccountError::NoSession) => Err(no_session()),
+        result => Ok(result?),
     }
+}
+
+fn exists(email: &str) -> Failure {
+    Failure::refused(format!(
+        "there is an account {email} already; `supersync user token {email}` prints an access token, \
+         `supersync user verify {email}` proves a registration"
+    ))
 }
 
 async fn find(accounts: &Accounts, email: &str) -> Result<UserRow, Failure> {
     match accounts.find(email).await {
-        Err(ManageError::NoAccount) => Err(Failure::no_account(email)),
+        Err(AccountError::NoAccount) => Err(Failure::no_account(email)),
         result => Ok(result?),
     }
 }

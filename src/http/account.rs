@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::encode::{self, Answer};
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
-use crate::accounts::{ManageError, Registered, Session};
+use crate::accounts::{AccountError, Registered, Session};
 use crate::protocol::UserId;
 
 pub mod admin;
@@ -64,7 +64,7 @@ fn registered(done: Registered, email: Option<String>) -> ApiResult<Answer<Regis
 }
 
 /// Deletes an account with all that this server holds of it: its rows, open sockets and what is cached.
-async fn delete_for_good(state: &AppState, user: UserId) -> Result<(), ManageError> {
+async fn delete_for_good(state: &AppState, user: UserId) -> Result<(), AccountError> {
     state.accounts.delete(user).await?;
     state.engine.notifier().close_user(user, CLOSE_REVOKED, "Account deleted");
     state.engine.forget(user);

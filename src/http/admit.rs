@@ -49,7 +49,7 @@ pub(super) async fn admitted(
 pub(super) async fn authenticate(state: &AppState, parts: &Parts, trace: &Trace, access: Access) -> ApiResult<()> {
     // A header that is not text can't start with `Bearer `.
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let user = state.accounts.authenticate_from(header, || address::of(parts, &state.config.trusted_proxies)).await?;
+    let user = state.accounts.authenticate(header, || address::of(parts, &state.config.trusted_proxies)).await?;
     let user = trace.set_sender(user);
     if access.wants_admin() {
         state.accounts.require_admin(user).await?;

@@ -11,10 +11,7 @@ use serde_json::Value;
 
 use super::error::{ApiError, Code, Member};
 use super::inflate::InflateError;
-use crate::accounts::{
-    AddressChangeError, AdminRefusal, AuthError, HashError, InviteError, LinkError, LoginError, MagicLoginError,
-    ManageError, PasskeyError, ReauthError, RegisterError, ResetError, SessionError, VerifyError,
-};
+use crate::accounts::{AccountError, AuthError, HashError};
 use crate::budget::Refused;
 use crate::engine::archive::{ArchiveError, Obstacle};
 use crate::engine::{EngineError, QuotaExceeded, RestoreError};
@@ -282,59 +279,44 @@ refusals! {
         // Never 401: three of them in a row make the app erase its token.
         Database
     }
-    AdminRefusal { NotAdmin => ADMINISTRATORS_ONLY, NotVerified => REAUTH_REQUIRED; Database }
-    ReauthError {
-        Required => REAUTH_REQUIRED,
-        WrongPassword => WRONG_PASSWORD,
-        Locked => PROOF_LOCKED,
-        NoAccount => ACCOUNT_UNAVAILABLE;
-        Hash, Database
-    }
-    RegisterError {
-        NotAllowed => REGISTRATION_NOT_ALLOWED,
-        NoMail => MAIL_UNAVAILABLE,
-        Closed => REGISTRATION_CLOSED,
+    AccountError {
+        // Where it is the sender's, the account went away between the check of the session and the change.
+        NoAccount => ACCOUNT_UNAVAILABLE,
+        Exists => ACCOUNT_EXISTS,
+        NotAdmin => ADMINISTRATORS_ONLY,
+        RegistrationNotAllowed => REGISTRATION_NOT_ALLOWED,
+        RegistrationNeedsMail => MAIL_UNAVAILABLE,
+        RegistrationClosed => REGISTRATION_CLOSED,
         InviteNeeded => INVITATION_NEEDED,
         InviteInvalid => INVITATION_INVALID,
-        Exists => ACCOUNT_EXISTS;
-        Hash, Database
-    }
-    LoginError {
+        NoInvite => NO_SUCH_INVITATION,
+        Registered => ACCOUNT_EXISTS,
         InvalidCredentials => INVALID_CREDENTIALS,
-        Locked => LOGIN_LOCKED,
-        NotVerified => EMAIL_NOT_VERIFIED;
-        Hash, Database
-    }
-    VerifyError { Invalid => VERIFICATION_INVALID, Expired => VERIFICATION_EXPIRED; Hash, Database }
-    LinkError { NoMail => MAIL_UNAVAILABLE; Database }
-    MagicLoginError { Invalid => LOGIN_LINK_INVALID; Database }
-    ResetError { Invalid => RESET_LINK_INVALID; Hash, Database }
-    AddressChangeError {
-        Invalid => ADDRESS_LINK_INVALID,
-        TooOften => ADDRESS_CHANGED_TOO_OFTEN,
-        NotAllowed => ADDRESS_NOT_ALLOWED,
-        NoAccount => ACCOUNT_UNAVAILABLE;
-        Link, Database
-    }
-    PasskeyError {
-        Challenge => CHALLENGE_EXPIRED,
-        Verification => PASSKEY_REJECTED,
-        Authentication => AUTHENTICATION_FAILED,
-        Unverified => PASSKEY_UNVERIFIED,
+        LoginLocked => LOGIN_LOCKED,
         NotVerified => EMAIL_NOT_VERIFIED,
-        NoSession => REAUTH_REQUIRED,
-        Link => RECOVERY_LINK_INVALID,
-        TooMany => TOO_MANY_PASSKEYS,
+        NoMail => MAIL_UNAVAILABLE,
+        VerificationInvalid => VERIFICATION_INVALID,
+        VerificationExpired => VERIFICATION_EXPIRED,
+        LoginLinkInvalid => LOGIN_LINK_INVALID,
+        ResetLinkInvalid => RESET_LINK_INVALID,
+        RecoveryLinkInvalid => RECOVERY_LINK_INVALID,
+        AddressLinkInvalid => ADDRESS_LINK_INVALID,
+        AddressChangedTooOften => ADDRESS_CHANGED_TOO_OFTEN,
+        AddressNotAllowed => ADDRESS_NOT_ALLOWED,
+        ProofRequired => REAUTH_REQUIRED,
+        WrongPassword => WRONG_PASSWORD,
+        ProofLocked => PROOF_LOCKED,
+        NoSession => NO_SUCH_SESSION,
+        ChallengeExpired => CHALLENGE_EXPIRED,
+        PasskeyRejected => PASSKEY_REJECTED,
+        AuthenticationFailed => AUTHENTICATION_FAILED,
+        PasskeyUnverified => PASSKEY_UNVERIFIED,
+        TooManyPasskeys => TOO_MANY_PASSKEYS,
         NoPasskey => NO_SUCH_PASSKEY,
         LastWayIn => LAST_WAY_IN,
-        NoAccount => ACCOUNT_UNAVAILABLE,
-        Broken(_) => PASSKEYS_BROKEN;
-        Register, Database
+        PasskeysBroken(_) => PASSKEYS_BROKEN;
+        Hash, Database
     }
-    SessionError { NoSession => NO_SUCH_SESSION; Database }
-    InviteError { Closed => REGISTRATION_CLOSED, NoInvite => NO_SUCH_INVITATION; Database }
-    // Elsewhere than in administration the account went away between the check of the session and the change.
-    ManageError { NoAccount => ACCOUNT_UNAVAILABLE, Exists => ACCOUNT_EXISTS; Hash, Database }
     HashError { Busy => OVERLOADED, Internal(_) => INTERNAL; }
     EngineError {
         NoAccount => ACCOUNT_GONE,
@@ -373,26 +355,28 @@ refusals! {
 }
 
 /// What is asked for, not the sender's own account, is missing.
-pub(super) fn of_another(error: ManageError) -> ApiError {
+pub(super) fn of_another(error: AccountError) -> ApiError {
     match error {
-        ManageError::NoAccount => NO_SUCH_ACCOUNT.into(),
+        AccountError::NoAccount => NO_SUCH_ACCOUNT.into(),
         other => other.into(),
     }
 }
 
 /// A challenge that nobody knows fails a sign-in with 401, as everything does that is wrong with it (accounts contract,
 /// section 2).
-pub(super) fn of_sign_in(error: PasskeyError) -> ApiError {
+pub(super) fn of_sign_in(error: AccountError) -> ApiError {
     match error {
-        PasskeyError::Challenge => ApiError::from(error).status_of(AUTHENTICATION_FAILED),
+        AccountError::ChallengeExpired => ApiError::from(error).status_of(AUTHENTICATION_FAILED),
         other => other.into(),
     }
 }
 
 /// A step-up that fails is no 401, which would say that the token is no good.
-pub(super) fn of_step_up(error: PasskeyError) -> ApiError {
+pub(super) fn of_step_up(error: AccountError) -> ApiError {
     match error {
-        PasskeyError::Authentication | PasskeyError::Challenge => ApiError::from(error).status_of(WRONG_PASSWORD),
+        AccountError::AuthenticationFailed | AccountError::ChallengeExpired => {
+            ApiError::from(error).status_of(WRONG_PASSWORD)
+        }
         other => other.into(),
     }
 }

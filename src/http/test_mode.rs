@@ -14,7 +14,7 @@ use super::encode;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 use super::sync::leading_integer;
-use crate::accounts::{Address, ManageError};
+use crate::accounts::{AccountError, Address};
 use crate::engine::{EngineError, UploadReply};
 use crate::protocol::request::UploadRequest;
 use crate::protocol::{Seq, UserId};
@@ -34,7 +34,7 @@ fn text<'a>(body: &'a Value, name: &str) -> ApiResult<&'a str> {
     }
 }
 
-fn failed(error: &ManageError) -> ApiError {
+fn failed(error: &AccountError) -> ApiError {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed to create test user")
         .extra("message", "See the server's log")
         .detail(error)
@@ -57,7 +57,7 @@ pub async fn create_user(State(state): State<AppState>, request: Request) -> Api
     }
     let user = match state.accounts.create_verified(&address, &SecretString::from(password)).await {
         Ok(user) => user,
-        Err(ManageError::Exists) => {
+        Err(AccountError::Exists) => {
             let user = state.accounts.find(address.as_str()).await.map_err(|error| failed(&error))?.id;
             state.store.reset_log(user).await?;
             state.engine.changed_behind(user, Instant::now() + state.config.timeouts.handler).await?;
@@ -99,7 +99,7 @@ pub async fn delete_user(State(state): State<AppState>, Path(user): Path<String>
             state.engine.forget(user);
             encode::json(StatusCode::OK, &Body { deleted: true, user_id: user })
         }
-        Err(ManageError::NoAccount) => Err(ApiError::new(StatusCode::NOT_FOUND, "User not found or already deleted")
+        Err(AccountError::NoAccount) => Err(ApiError::new(StatusCode::NOT_FOUND, "User not found or already deleted")
             .extra("message", "There is no such account")),
         Err(error) => Err(ApiError::internal(error)),
     }

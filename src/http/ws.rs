@@ -198,7 +198,7 @@ async fn admit(
     let (user, credential) = match proof {
         Proof::Missing | Proof::Repeated => return Err(Closing::INVALID_TOKEN),
         Proof::Token(token) => {
-            let sender = decided(accounts.authenticate_token_from(&token, move || address)).await?;
+            let sender = decided(accounts.authenticate_token(&token, move || address)).await?;
             (sender.user_id, sender.credential())
         }
         Proof::Ticket(ticket) => {

@@ -11,68 +11,51 @@ use crate::language::Language;
 
 const INFALLIBLE: &str = "a template fails only when its writer does, and a string does not";
 
-/// What a mail is about, with the page to open.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub enum Letter {
-    /// Prove an address that somebody registered.
-    VerifyAddress { link: SecretString, asked: Asked },
-    /// Sign in without a password.
-    MagicLogin { link: SecretString },
-    /// Put a new passkey in the place of lost ones.
-    RecoverPasskey { link: SecretString },
-    /// Choose a new password.
-    ResetPassword { link: SecretString },
-    /// Prove the address that an account wants to change to.
-    ChangeAddress { link: SecretString },
-    /// Tell the owner of a change that decides who can sign in. Leads to the server's front page.
-    Notice { kind: NoticeKind, link: SecretString },
-    /// Tell the address that an account had that it has another one, and offer to undo that.
-    UndoAddress { link: SecretString },
-    /// Make an account on a server that is not open to everybody.
-    Invite { link: SecretString },
-    /// Show the operator that mail works. Leads to the server's front page.
-    Test { link: SecretString },
-}
-
-/// What an account's owner is told of.
+/// What a mail is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum NoticeKind {
-    /// Another address was asked for; this goes to the present one.
-    AddressChangeRequested,
+pub enum LetterKind {
+    /// Prove an address that somebody registered.
+    VerifyAddress,
+    /// Sign in without a password.
+    MagicLogin,
+    /// Put a new passkey in the place of lost ones.
+    RecoverPasskey,
+    /// Choose a new password.
+    ResetPassword,
+    /// Prove the address that an account wants to change to.
+    ChangeAddress,
+    /// Tell the address that an account had that it has another one, and offer to undo that.
+    UndoAddress,
+    /// Tell the owner that another address was asked for; this goes to the present one. All notices are of changes that
+    /// decide who can sign in, and lead to the server's front page.
+    AddressNotice,
+    /// Tell the owner: the address.
     AddressChanged,
+    /// Tell the owner: the password.
     PasswordChanged,
+    /// Tell the owner: a passkey more.
     PasskeyAdded,
+    /// Tell the owner: a passkey less.
     PasskeyRemoved,
-    /// All were replaced by a new one.
+    /// Tell the owner: all passkeys were replaced by a new one.
     PasskeysReplaced,
+    /// Tell the owner: the account is an administrator's.
     AdminGiven,
+    /// Make an account on a server that is not open to everybody.
+    Invite,
+    /// Show the operator that mail works. Leads to the server's front page.
+    Test,
 }
 
-impl NoticeKind {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::AddressChangeRequested,
-        Self::AddressChanged,
-        Self::PasswordChanged,
-        Self::PasskeyAdded,
-        Self::PasskeyRemoved,
-        Self::PasskeysReplaced,
-        Self::AdminGiven,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::AddressChangeRequested => "address-notice",
-            Self::AddressChanged => "address-changed",
-            Self::PasswordChanged => "password-changed",
-            Self::PasskeyAdded => "passkey-added",
-            Self::PasskeyRemoved => "passkey-removed",
-            Self::PasskeysReplaced => "passkeys-replaced",
-            Self::AdminGiven => "admin-given",
-        }
-    }
+/// What a mail says.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// What it is about.
+    pub kind: LetterKind,
+    /// The page to open. It can hold a one-time token: never log it, except where the log stands in for mail.
+    pub link: SecretString,
+    /// What led to it.
+    pub asked: Option<Asked>,
 }
 
 /// When somebody registered, and from where: so that the owner of an address can tell whether it was them.
@@ -132,75 +115,58 @@ impl Asked {
     }
 }
 
-impl Letter {
-    /// The names of all letters, for previews.
-    pub const NAMES: [&'static str; 15] = [
-        "verify",
-        "magic-login",
-        "recover-passkey",
-        "reset-password",
-        "change-address",
-        "undo-address",
-        "address-notice",
-        "address-changed",
-        "password-changed",
-        "passkey-added",
-        "passkey-removed",
-        "passkeys-replaced",
-        "admin-given",
-        "invite",
-        "test",
+impl LetterKind {
+    /// All of them in order, with their names: parts of the catalogue's keys, and what previews ask for.
+    pub const ALL: [(Self, &'static str); 15] = [
+        (Self::VerifyAddress, "verify"),
+        (Self::MagicLogin, "magic-login"),
+        (Self::RecoverPasskey, "recover-passkey"),
+        (Self::ResetPassword, "reset-password"),
+        (Self::ChangeAddress, "change-address"),
+        (Self::UndoAddress, "undo-address"),
+        (Self::AddressNotice, "address-notice"),
+        (Self::AddressChanged, "address-changed"),
+        (Self::PasswordChanged, "password-changed"),
+        (Self::PasskeyAdded, "passkey-added"),
+        (Self::PasskeyRemoved, "passkey-removed"),
+        (Self::PasskeysReplaced, "passkeys-replaced"),
+        (Self::AdminGiven, "admin-given"),
+        (Self::Invite, "invite"),
+        (Self::Test, "test"),
     ];
 
-    /// The letter with this name and link.
+    /// The kind with this name.
     #[must_use]
-    pub fn named(name: &str, link: SecretString) -> Option<Self> {
-        Some(match name {
-            "verify" => Self::VerifyAddress { link, asked: Asked::default() },
-            "magic-login" => Self::MagicLogin { link },
-            "recover-passkey" => Self::RecoverPasskey { link },
-            "reset-password" => Self::ResetPassword { link },
-            "change-address" => Self::ChangeAddress { link },
-            "undo-address" => Self::UndoAddress { link },
-            "invite" => Self::Invite { link },
-            "test" => Self::Test { link },
-            _ => {
-                let kind = NoticeKind::ALL.into_iter().find(|kind| kind.name() == name)?;
-                Self::Notice { kind, link }
-            }
-        })
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find_map(|(kind, of_kind)| (of_kind == name).then_some(kind))
     }
 
-    /// Its name: the part of the catalogue's keys, and what previews ask for.
+    /// Its name.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::VerifyAddress { .. } => "verify",
-            Self::MagicLogin { .. } => "magic-login",
-            Self::RecoverPasskey { .. } => "recover-passkey",
-            Self::ResetPassword { .. } => "reset-password",
-            Self::ChangeAddress { .. } => "change-address",
-            Self::Notice { kind, .. } => kind.name(),
-            Self::UndoAddress { .. } => "undo-address",
-            Self::Invite { .. } => "invite",
-            Self::Test { .. } => "test",
-        }
+    pub const fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
     }
 
-    /// The page to open. It holds a one-time token: never log it, except where the log stands in for mail.
+    /// Whether it only tells the owner of a change.
+    pub(super) const fn is_notice(self) -> bool {
+        matches!(
+            self,
+            Self::AddressNotice
+                | Self::AddressChanged
+                | Self::PasswordChanged
+                | Self::PasskeyAdded
+                | Self::PasskeyRemoved
+                | Self::PasskeysReplaced
+                | Self::AdminGiven
+        )
+    }
+}
+
+impl Letter {
+    /// A letter that leads to this page.
     #[must_use]
-    pub const fn link(&self) -> &SecretString {
-        match self {
-            Self::VerifyAddress { link, .. }
-            | Self::MagicLogin { link }
-            | Self::RecoverPasskey { link }
-            | Self::ResetPassword { link }
-            | Self::ChangeAddress { link }
-            | Self::Notice { link, .. }
-            | Self::UndoAddress { link }
-            | Self::Invite { link }
-            | Self::Test { link } => link,
-        }
+    pub const fn new(kind: LetterKind, link: SecretString) -> Self {
+        Self { kind, link, asked: None }
     }
 
     /// Subject, text part and HTML part.
@@ -209,11 +175,8 @@ impl Letter {
     /// When a catalogue lacks a text, which a test of all letters rules out.
     #[must_use]
     pub fn render(&self, language: Language) -> Rendered {
-        let asked = match self {
-            Self::VerifyAddress { asked, .. } => asked.words(language),
-            _ => String::new(),
-        };
-        let word = |part: &str| language.text(&format!("mail.{}.{part}", self.name()));
+        let asked = self.asked.as_ref().map_or_else(String::new, |asked| asked.words(language));
+        let word = |part: &str| language.text(&format!("mail.{}.{part}", self.kind.name()));
         let t = Words {
             language,
             subject: word("subject"),
@@ -222,7 +185,7 @@ impl Letter {
             validity: word("validity"),
             otherwise: word("otherwise"),
             copy: language.text("mail.copy"),
-            link: self.link().expose_secret(),
+            link: self.link.expose_secret(),
             asked: &asked,
         };
         Rendered {
@@ -241,8 +204,9 @@ mod tests {
     #[test]
     fn both_parts_carry_the_link_and_only_html_escapes_it() {
         let link = "https://sync.example.org/verify-email?token=a&b=\"'<>";
-        let asked = Asked { at_ms: 1_700_000_000_000, network: Some("192.0.2.0/24".to_owned()) };
-        let mail = Letter::VerifyAddress { link: link.to_owned().into(), asked }.render(Language::English);
+        let asked = Some(Asked { at_ms: 1_700_000_000_000, network: Some("192.0.2.0/24".to_owned()) });
+        let letter = Letter { kind: LetterKind::VerifyAddress, link: link.to_owned().into(), asked };
+        let mail = letter.render(Language::English);
         assert_eq!(mail.subject, "Verify your SuperSync account");
         assert!(mail.text.contains(&format!("\n{link}\n")), "{}", mail.text);
         let escaped = "https://sync.example.org/verify-email?token=a&#38;b=&#34;&#39;&#60;&#62;";
@@ -252,31 +216,29 @@ mod tests {
         assert!(mail.text.contains(asked) && mail.html.contains(asked), "{}", mail.text);
     }
 
+    fn subject(kind: LetterKind) -> &'static str {
+        Letter::new(kind, String::new().into()).render(Language::English).subject
+    }
+
     #[test]
     fn subjects_are_the_contract_s() {
-        let subjects = [
-            ("verify", "Verify your SuperSync account"),
-            ("magic-login", "Your SuperSync login link"),
-            ("recover-passkey", "Recover your SuperSync passkey"),
-            ("reset-password", "Reset your SuperSync password"),
-        ];
-        for (name, subject) in subjects {
-            let letter = Letter::named(name, String::new().into()).expect("known");
-            assert_eq!(letter.render(Language::English).subject, subject);
-        }
+        assert_eq!(subject(LetterKind::VerifyAddress), "Verify your SuperSync account");
+        assert_eq!(subject(LetterKind::MagicLogin), "Your SuperSync login link");
+        assert_eq!(subject(LetterKind::RecoverPasskey), "Recover your SuperSync passkey");
+        assert_eq!(subject(LetterKind::ResetPassword), "Reset your SuperSync password");
     }
 
     #[test]
     fn every_letter_has_a_name_and_words_in_every_language() {
-        for name in Letter::NAMES {
-            let letter = Letter::named(name, "https://sync.example.org/x".to_owned().into()).expect("known");
-            assert_eq!(letter.name(), name);
+        for (kind, name) in LetterKind::ALL {
+            assert_eq!(kind.name(), name);
+            let link = "https://sync.example.org/x".to_owned().into();
+            let letter = Letter { kind, link, asked: Some(Asked::default()) };
             let mails = Language::ALL.map(|language| letter.render(language));
             assert_ne!(mails[0].subject, mails[1].subject, "{name}");
             for mail in mails {
                 assert!(mail.text.lines().all(|line| line.len() < 200), "{}", mail.text);
             }
         }
-        assert!(Letter::named("spam", String::new().into()).is_none());
     }
 }

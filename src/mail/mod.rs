@@ -23,11 +23,12 @@ use crate::protocol::UserId;
 mod file;
 mod letter;
 mod message;
-mod probe;
 mod smtp;
+mod trouble;
 
-pub use letter::{Asked, Letter, NoticeKind, Rendered};
-pub use probe::{Step, Trouble, check_login, probe};
+pub use letter::{Asked, Letter, LetterKind, Rendered};
+pub use smtp::{check_login, send_test};
+pub use trouble::{Step, Trouble, with_causes};
 
 /// How many mails wait or are under way at most; further ones are dropped.
 pub const MAX_OUTSTANDING: usize = 500;
@@ -161,14 +162,14 @@ impl Mailer {
         match &self.delivery {
             Delivery::Queue(queue) => Queue::push(queue, mail),
             // Holds nothing that the operator could do with it.
-            Delivery::Log if matches!(mail.letter, Letter::Notice { .. }) => count("logged"),
+            Delivery::Log if mail.letter.kind.is_notice() => count("logged"),
             Delivery::Log => {
                 tracing::info!(
                     target: OPERATOR,
                     user_id = mail.user,
-                    letter = mail.letter.name(),
+                    letter = mail.letter.kind.name(),
                     "OPERATOR: no SMTP is configured, so this link was not mailed. Instead of the account's owner, open {}",
-                    mail.letter.link().expose_secret()
+                    mail.letter.link.expose_secret()
                 );
                 count("logged");
             }
@@ -266,29 +267,24 @@ mod tests {
         }
     }
 
+    fn mail(user: UserId) -> Mail {
+        let letter = Letter::new(LetterKind::VerifyAddress, "https://x".to_owned().into());
+        Mail { user, to: "a@b.co".into(), letter, language: Language::English }
+    }
+
     async fn tries(failures: usize, permanent: bool) -> usize {
         let transport = Arc::new(Flaky { tries: AtomicUsize::new(0), failures, permanent });
         let mailer = Mailer::with_retries(Arc::clone(&transport) as Arc<dyn Transport>, &[Duration::ZERO; 3]);
-        mailer.send(Mail {
-            user: 1,
-            to: "a@b.co".into(),
-            letter: Letter::VerifyAddress { link: "https://x".to_owned().into(), asked: Asked::default() },
-            language: Language::English,
-        });
+        mailer.send(mail(1));
         mailer.drain().await;
         transport.tries.load(Ordering::SeqCst)
     }
 
     #[tokio::test]
-    async fn passing_failures_are_retried_a_few_times() {
-        assert_eq!(tries(0, false).await, 1);
-        assert_eq!(tries(2, false).await, 3);
-        assert_eq!(tries(99, false).await, 4);
-    }
-
-    #[tokio::test]
-    async fn permanent_failures_are_not() {
-        assert_eq!(tries(99, true).await, 1);
+    async fn passing_failures_are_retried_a_few_times_and_permanent_ones_are_not() {
+        for (failures, permanent, tried) in [(0, false, 1), (2, false, 3), (99, false, 4), (99, true, 1)] {
+            assert_eq!(tries(failures, permanent).await, tried);
+        }
     }
 
     /// Never ends.
@@ -305,19 +301,9 @@ mod tests {
     async fn a_stuck_mail_server_fills_the_queue_and_no_more() {
         let mailer = Mailer::with_transport(Arc::new(Stuck));
         for user in 0..=500 {
-            mailer.send(Mail {
-                user,
-                to: "a@b.co".into(),
-                letter: Letter::VerifyAddress { link: "https://x".to_owned().into(), asked: Asked::default() },
-                language: Language::English,
-            });
+            mailer.send(mail(user));
         }
         let Delivery::Queue(queue) = &mailer.delivery else { panic!("a queue was made") };
         assert_eq!(queue.tasks.len(), MAX_OUTSTANDING);
-    }
-
-    #[test]
-    fn without_mail_nothing_can_be_delivered() {
-        assert!(!Mailer::unavailable().can_deliver());
     }
 }

@@ -48,21 +48,13 @@ pub struct RelyingParty {
 }
 
 /// What `navigator.credentials.create()` gave.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
 pub struct RegistrationResponse {
     pub raw_id: Vec<u8>,
     pub client_data: Vec<u8>,
     pub attestation_object: Vec<u8>,
     pub transports: Option<Vec<String>>,
-}
-
-impl RegistrationResponse {
-    /// One that proves nothing, in the place of one that could not be read.
-    #[must_use]
-    pub const fn unreadable() -> Self {
-        Self { raw_id: Vec::new(), client_data: Vec::new(), attestation_object: Vec::new(), transports: None }
-    }
 }
 
 /// What `navigator.credentials.get()` gave.

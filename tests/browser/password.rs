@@ -29,7 +29,7 @@ async fn registering_with_a_password_leads_to_a_token_that_works() {
     sign_in(&browser, "ada@example.org", PASSWORD).await;
     browser.until("document.getElementById('token').value.length > 100").await;
     let token = browser.value("#token").await;
-    assert!(site.accounts.authenticate_token(&token).await.is_ok());
+    assert!(site.accounts.authenticate_token(&token, || None).await.is_ok());
     assert_eq!(browser.text("#serverAddress").await, site.url);
 
     browser.click("#showQr").await;
@@ -78,14 +78,14 @@ async fn replacing_the_token_and_deleting_the_account_ask_first() {
     browser.until_visible("#dialog").await;
     browser.click("#dialogCancel").await;
     browser.until("!document.getElementById('dialog').open").await;
-    assert!(site.accounts.authenticate_token(&old).await.is_ok(), "cancelling changes nothing");
+    assert!(site.accounts.authenticate_token(&old, || None).await.is_ok(), "cancelling changes nothing");
 
     browser.click("#replaceToken").await;
     browser.click("#dialogConfirm").await;
     browser.until_text("#accountMessage", "new token").await;
     let new = browser.value("#token").await;
-    assert!(site.accounts.authenticate_token(&old).await.is_err());
-    assert!(site.accounts.authenticate_token(&new).await.is_ok());
+    assert!(site.accounts.authenticate_token(&old, || None).await.is_err());
+    assert!(site.accounts.authenticate_token(&new, || None).await.is_ok());
 
     browser.click("#deleteAccount").await;
     browser.until_visible("#dialogInput").await;
@@ -94,7 +94,7 @@ async fn replacing_the_token_and_deleting_the_account_ask_first() {
     browser.until("!document.getElementById('dialogConfirm').disabled").await;
     browser.click("#dialogConfirm").await;
     browser.until_text("#gateMessage", "deleted").await;
-    assert!(site.accounts.authenticate_token(&new).await.is_err());
+    assert!(site.accounts.authenticate_token(&new, || None).await.is_err());
     browser.assert_quiet(&[]).await;
 }
 
@@ -114,7 +114,7 @@ async fn an_old_session_proves_once_more_who_uses_it() {
     browser.click("#proofCancel").await;
     browser.until("!document.getElementById('proof').open").await;
     browser.until_text("#dialogMessage", "One more proof").await;
-    assert!(site.accounts.authenticate_token(&token).await.is_ok(), "cancelling changes nothing");
+    assert!(site.accounts.authenticate_token(&token, || None).await.is_ok(), "cancelling changes nothing");
 
     browser.click("#dialogConfirm").await;
     browser.until_visible("#proof").await;
@@ -124,6 +124,6 @@ async fn an_old_session_proves_once_more_who_uses_it() {
     browser.fill("#proofPassword", PASSWORD).await;
     browser.click("#proofConfirm").await;
     browser.until_text("#gateMessage", "deleted").await;
-    assert!(site.accounts.authenticate_token(&token).await.is_err());
+    assert!(site.accounts.authenticate_token(&token, || None).await.is_err());
     browser.assert_quiet(&["403"]).await;
 }

@@ -44,7 +44,7 @@ async fn a_revoked_session_loses_its_socket_at_once() {
         }
     };
     assert_eq!(u16::from(closed.code), 4003);
-    assert!(site.accounts.authenticate_token(&phone).await.is_err());
+    assert!(site.accounts.authenticate_token(&phone, || None).await.is_err());
     browser.until("document.querySelectorAll('#sessions > li').length === 1").await;
     browser.assert_quiet(&[]).await;
 }
@@ -57,7 +57,7 @@ async fn a_page_whose_session_was_revoked_elsewhere_goes_back_to_the_start() {
     // Otherwise this page would notice, instead of the next one.
     browser.until("document.getElementById('whoami').textContent && !document.querySelector('[aria-busy=true]')").await;
     let token = browser.value("#token").await;
-    let user = site.accounts.authenticate_token(&token).await.unwrap();
+    let user = site.accounts.authenticate_token(&token, || None).await.unwrap();
     site.accounts.revoke(user.user_id).await.unwrap();
     browser.go("/").await;
     browser.until_text("#gateMessage", "signed out").await;

@@ -1,14 +1,12 @@
 //! Backups: whether the newest one is fresh, and whole.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::admin::progress;
-use crate::backup::{self, BackupError, rotate};
+use crate::admin::backup_file;
+use crate::backup::rotate;
 use crate::diagnosis::Finding;
 
 const ID: &str = "backups";
@@ -42,14 +40,7 @@ pub(super) async fn check(folder: &Path, now_ms: i64) -> Vec<Finding> {
     } else {
         Finding::ok(ID, format!("the newest backup, {name}, is {hours} hours old"))
     }];
-    let size = std::fs::metadata(&path).map_or(0, |file| file.len());
-    let bytes = Arc::new(AtomicU64::new(0));
-    let bar = progress::bar(usize::try_from(size).unwrap_or(usize::MAX), "bytes of the backup");
-    let counter = Arc::clone(&bytes);
-    let checking = tokio::task::spawn_blocking(move || backup::check(&path, &counter));
-    let checked = progress::watch(checking, || bar.set_position(bytes.load(Ordering::Relaxed))).await;
-    bar.finish_and_clear();
-    all.push(match checked.unwrap_or(Err(BackupError::Crashed)) {
+    all.push(match backup_file::check(&path).await {
         Ok(checked) if checked.fault_count == 0 => {
             let accounts = checked.rows_of("users");
             Finding::ok(ID, format!("it is whole: {accounts} accounts, {} operations", checked.operations))

@@ -25,6 +25,12 @@ const TOLD: usize = 20;
 /// Accounts counted anew by one run; the next one goes on.
 const MAX_RECOUNTED: usize = 10_000;
 
+const LOST: &str = "Operations can't be made up. Restore the last good backup (docs/backup.md), or let the devices begin anew: \
+                    `supersync data clear`, after which they upload what they have.";
+const UNREADABLE: &str = "Restore the last good backup (docs/backup.md) into a new database and compare; look at the disk and the \
+                          memory.";
+const SPOILED: &str = "Mend what else is wrong with the account first: then the count can be trusted.";
+
 /// A table of the database, read piece by piece.
 struct Asking {
     ask: mpsc::Sender<NextRows>,
@@ -61,11 +67,37 @@ impl Source for Asking {
     }
 }
 
-/// Faults as they come; so many are kept as are told.
+/// Faults of one check; so many are kept as are told.
+#[derive(Default)]
+struct Tally {
+    count: usize,
+    kept: Vec<Fault>,
+}
+
+impl Tally {
+    fn tell(self, check: &'static str, fine: &str, advice: &str, report: &mut Report<'_>) -> io::Result<()> {
+        if self.count == 0 {
+            return report.tell(Finding::ok(check, fine));
+        }
+        let more = self.count - self.kept.len();
+        for fault in self.kept {
+            report.tell(Told::of(fault.user, Finding::fault(check, fault.what, advice)))?;
+        }
+        if more > 0 {
+            let advice = "Mend those above first, and ask again.";
+            report.tell(Finding::fault(check, format!("{more} more faults like these"), advice))?;
+        }
+        Ok(())
+    }
+}
+
+/// Faults as they come.
 #[derive(Default)]
 struct Faults {
-    kept: Vec<(&'static str, Fault)>,
-    counts: [(&'static str, u64); 3],
+    sequences: Tally,
+    segments: Tally,
+    /// Where counting anew would not help.
+    counters: Tally,
     /// Accounts where nothing but the count is wrong.
     recount: Vec<(UserId, String)>,
     /// The account that has a fault of another kind.
@@ -74,39 +106,31 @@ struct Faults {
     without_account: Option<UserId>,
 }
 
-const SEQUENCES: usize = 0;
-const SEGMENTS: usize = 1;
-const COUNTERS: usize = 2;
-
 impl Faults {
-    fn new() -> Self {
-        Self { counts: [("sequences", 0), ("segments", 0), ("counters", 0)], ..Self::default() }
-    }
-
     fn add(&mut self, fault: Fault) {
         if self.without_account == Some(fault.user) {
             return;
         }
-        let place = match fault.kind {
+        let tally = match fault.kind {
             FaultKind::NoAccount => {
                 self.without_account = Some(fault.user);
                 return;
             }
-            FaultKind::State | FaultKind::Missing | FaultKind::Repeated | FaultKind::Stray => SEQUENCES,
-            FaultKind::Segment => SEGMENTS,
-            FaultKind::Charged => COUNTERS,
+            // An account's count comes last. Where operations are gone, counting anew would hide that they are.
+            FaultKind::Charged if self.spoiled != Some(fault.user) && self.recount.len() < MAX_RECOUNTED => {
+                self.recount.push((fault.user, fault.what));
+                return;
+            }
+            FaultKind::Charged => &mut self.counters,
+            FaultKind::Segment => &mut self.segments,
+            FaultKind::State | FaultKind::Missing | FaultKind::Repeated | FaultKind::Stray => &mut self.sequences,
         };
-        let (check, count) = &mut self.counts[place];
-        *count += 1;
-        // An account's count comes last. Where operations are gone, counting anew would hide that they are.
-        if place != COUNTERS {
+        tally.count += 1;
+        if fault.kind != FaultKind::Charged {
             self.spoiled = Some(fault.user);
-        } else if self.spoiled != Some(fault.user) && self.recount.len() < MAX_RECOUNTED {
-            self.recount.push((fault.user, fault.what));
-            return;
         }
-        if self.kept.iter().filter(|(kept, _)| kept == check).count() < TOLD {
-            self.kept.push((check, fault));
+        if tally.kept.len() < TOLD {
+            tally.kept.push(fault);
         }
     }
 }
@@ -142,18 +166,16 @@ async fn read(store: &Arc<dyn Store>) -> store::Result<(u64, Faults)> {
     });
     drop(ask);
     let looking = tokio::task::spawn_blocking(move || {
-        let mut faults = Faults::new();
+        let mut faults = Faults::default();
         let operations = contents::check(tables.into(), |fault| faults.add(fault));
         operations.map(|operations| (operations, faults))
     });
-    let bar = progress::spinner();
     let both = async { tokio::join!(store.read_side_by_side(selections, asked), looking) };
-    let (given, looked) = progress::watch(both, || {
+    let (given, looked) = progress::watch(progress::spinner(), both, |bar| {
         bar.set_message(format!("{} rows looked at", rows.load(Ordering::Relaxed)));
         bar.tick();
     })
     .await;
-    bar.finish_and_clear();
     given?;
     match looked {
         Ok(Ok(found)) => Ok(found),
@@ -168,36 +190,12 @@ async fn tell(
     fix: bool,
     report: &mut Report<'_>,
 ) -> io::Result<()> {
-    let Faults { kept, counts, recount, .. } = faults;
-    for (check, fault) in &kept {
-        let advice = match fault.kind {
-            FaultKind::Charged => "Mend what else is wrong with the account first: then the count can be trusted.",
-            FaultKind::Segment => {
-                "Restore the last good backup (docs/backup.md) into a new database and compare; look at the disk and the \
-                 memory."
-            }
-            _ => {
-                "Operations can't be made up. Restore the last good backup (docs/backup.md), or let the devices begin anew: \
-                 `supersync data clear`, after which they upload what they have."
-            }
-        };
-        report.tell(Told::of(fault.user, Finding::fault(check, fault.what.clone(), advice)))?;
-    }
-    for (place, (check, count)) in counts.into_iter().enumerate() {
-        let told = kept.iter().filter(|(kept, _)| *kept == check).count();
-        let told = u64::try_from(told + if place == COUNTERS { recount.len() } else { 0 }).unwrap_or(u64::MAX);
-        match (place, count) {
-            (SEQUENCES, 0) => {
-                report.tell(Finding::ok(check, format!("{operations} operations, none missing, none twice")))?;
-            }
-            (SEGMENTS, 0) => report.tell(Finding::ok(check, "all packed operations can be read"))?,
-            (_, 0) => report.tell(Finding::ok(check, "the bytes charged are those stored"))?,
-            (_, count) if count > told => {
-                let advice = "Mend those above first, and ask again.";
-                report.tell(Finding::fault(check, format!("{} more faults like these", count - told), advice))?;
-            }
-            _ => {}
-        }
+    let Faults { sequences, segments, counters, recount, .. } = faults;
+    let all_there = format!("{operations} operations, none missing, none twice");
+    sequences.tell("sequences", &all_there, LOST, report)?;
+    segments.tell("segments", "all packed operations can be read", UNREADABLE, report)?;
+    if recount.is_empty() || counters.count > 0 {
+        counters.tell("counters", "the bytes charged are those stored", SPOILED, report)?;
     }
     tell_counters(store, &recount, fix, report).await
 }

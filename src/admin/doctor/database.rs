@@ -32,38 +32,33 @@ const LONG_AGO: Duration = Duration::from_hours(30 * 24);
 /// Sessions deleted at a time.
 const SESSIONS: usize = 1_000;
 
+/// What a check found; an error: it could not be made.
+type Findings = store::Result<Vec<Finding>>;
+
 /// Opens the database, unless it is not there, does not answer, or is of another version.
-pub(super) async fn open(config: &Config, report: &mut Report<'_>) -> io::Result<Option<Arc<dyn Store>>> {
+pub(super) async fn open(config: &Config) -> (Vec<Finding>, Option<Arc<dyn Store>>) {
     if let Database::Sqlite { path } = &config.database
         && !path.exists()
     {
-        report.tell(Finding::note(
-            "database",
-            "there is no database yet; the first start makes it, if this is the server's folder",
-        ))?;
-        return Ok(None);
+        let found = "there is no database yet; the first start makes it, if this is the server's folder";
+        return (vec![Finding::note("database", found)], None);
     }
-    match store::migration_status(&config.database).await {
-        Err(error) => {
-            report.tell(unreachable(config, &error))?;
-            Ok(None)
+    let migrations = match store::migration_status(&config.database).await {
+        Ok(migrations) => migrations,
+        Err(error) => return (vec![unreachable(config, &error)], None),
+    };
+    if let Some(finding) = other_version(&migrations) {
+        return (vec![finding], None);
+    }
+    let mut all = vec![Finding::ok("migrations", format!("all {} migrations are applied", migrations.len()))];
+    match store::open_with(OpenMode::Unlocked, &config.database, config.timeouts.statement).await {
+        Ok(store) => {
+            all.push(take_over(&*store).await);
+            (all, Some(store))
         }
-        Ok(migrations) => {
-            if let Some(finding) = other_version(&migrations) {
-                report.tell(finding)?;
-                return Ok(None);
-            }
-            report.tell(Finding::ok("migrations", format!("all {} migrations are applied", migrations.len())))?;
-            match store::open_with(OpenMode::Unlocked, &config.database, config.timeouts.statement).await {
-                Ok(store) => {
-                    report.tell(take_over(&*store).await)?;
-                    Ok(Some(store))
-                }
-                Err(error) => {
-                    report.tell(unreachable(config, &error))?;
-                    Ok(None)
-                }
-            }
+        Err(error) => {
+            all.push(unreachable(config, &error));
+            (all, None)
         }
     }
 }
@@ -114,18 +109,12 @@ fn unreachable(config: &Config, error: &StoreError) -> Finding {
 
 /// The error, as the finding of a check that could not be made.
 pub(super) fn failed(check: &'static str, error: &StoreError) -> Finding {
-    if let StoreError::Corrupt(_) = error {
-        return Finding::fault(
-            check,
-            format!("the check could not be made: {error}"),
-            "Stop the server, copy the database's files away, and restore a backup (docs/backup.md).",
-        );
-    }
-    Finding::fault(
-        check,
-        format!("the check could not be made: {error}"),
-        "See what the database's log says about it, and ask again.",
-    )
+    let advice = if let StoreError::Corrupt(_) = error {
+        "Stop the server, copy the database's files away, and restore a backup (docs/backup.md)."
+    } else {
+        "See what the database's log says about it, and ask again."
+    };
+    Finding::fault(check, format!("the check could not be made: {error}"), advice)
 }
 
 /// Everything about the database but the accounts' data.
@@ -136,42 +125,39 @@ pub(super) async fn check(
     fix: bool,
     report: &mut Report<'_>,
 ) -> io::Result<()> {
+    let mut tell =
+        |check, findings: Findings| report.tell_all(findings.unwrap_or_else(|error| vec![failed(check, &error)]));
     let before_ms = clock.now_ms();
-    match store.vital_signs().await {
-        Ok(signs) => {
-            report.tell_all(vital_signs(&signs, config))?;
-            // Its time was read somewhere between.
-            let difference = signs.now_ms.clamp(before_ms, clock.now_ms().max(before_ms)).abs_diff(signs.now_ms);
-            report.tell(diagnosis::clock("the database", Duration::from_millis(difference)))?;
-        }
-        Err(error) => report.tell(failed("database", &error))?,
-    }
-    schema(store, fix, report).await?;
+    let signs = store.vital_signs().await.map(|signs| {
+        let mut all = vital_signs(&signs, config);
+        // Its time was read somewhere between.
+        let difference = signs.now_ms.clamp(before_ms, clock.now_ms().max(before_ms)).abs_diff(signs.now_ms);
+        all.push(diagnosis::clock("the database", Duration::from_millis(difference)));
+        all
+    });
+    tell("database", signs)?;
+    tell("schema", schema(store, fix).await)?;
     if store.kind() == "sqlite" {
-        integrity(store, fix, report).await?;
+        tell("integrity", integrity(store, fix).await)?;
     }
-    numbers(store, fix, report).await?;
-    let is_certain = known_time(store, config, clock, report).await?;
-    housekeeping(store, config, clock.now_ms(), fix && is_certain, report).await
+    tell("numbers", numbers(store, fix).await)?;
+    let doubt = doubt(store, config, clock).await;
+    let is_certain = matches!(doubt, Ok(None));
+    tell("clock", doubt.map(|doubt| vec![known_time(doubt)]))?;
+    tell("housekeeping", housekeeping(store, config, clock.now_ms(), fix && is_certain).await)
 }
 
 /// Whether the clock fits what the database knows of the time, so that something may be deleted because of its age.
-async fn known_time(store: &dyn Store, config: &Config, clock: &Clock, report: &mut Report<'_>) -> io::Result<bool> {
-    const ID: &str = "clock";
-    let doubt = async {
-        let watched = timekeeper::of_known(clock.clone(), &store.known_time().await?, config.retention.leap());
-        timekeeper::doubt(store, &watched).await
+async fn doubt(store: &dyn Store, config: &Config, clock: &Clock) -> store::Result<Option<Doubt>> {
+    let watched = timekeeper::of_known(clock.clone(), &store.known_time().await?, config.retention.leap());
+    timekeeper::doubt(store, &watched).await
+}
+
+fn known_time(doubt: Option<Doubt>) -> Finding {
+    let Some(doubt) = doubt else {
+        return Finding::ok("clock", "this machine's clock fits the last time known to be right");
     };
-    let (is_certain, finding) = match doubt.await {
-        Ok(None) => (true, Finding::ok(ID, "this machine's clock fits the last time known to be right")),
-        Ok(Some(doubt)) => {
-            let found = format!("nothing is deleted because of its age: {doubt}");
-            (false, Finding::warning(ID, found, Doubt::ADVICE))
-        }
-        Err(error) => (false, failed(ID, &error)),
-    };
-    report.tell(finding)?;
-    Ok(is_certain)
+    Finding::warning("clock", format!("nothing is deleted because of its age: {doubt}"), Doubt::ADVICE)
 }
 
 fn vital_signs(signs: &VitalSigns, config: &Config) -> Vec<Finding> {
@@ -236,26 +222,23 @@ fn connections(used: i64, most: i64, wanted: i64) -> Finding {
     const ID: &str = "connections";
     let found = format!("{used} of the database server's {most} connections are in use; this server may take {wanted}");
     if wanted.saturating_add(OTHER_CONNECTIONS) > most {
-        let advice = "Lower connection_limit in DATABASE_URL, or raise max_connections of the \
-                      database server.";
-        return Finding::warning(ID, found, advice);
-    }
-    if used.saturating_mul(100) >= most.saturating_mul(BUSY_PERCENT) {
+        let advice = "Lower connection_limit in DATABASE_URL, or raise max_connections of the database server.";
+        Finding::warning(ID, found, advice)
+    } else if used.saturating_mul(100) >= most.saturating_mul(BUSY_PERCENT) {
         let advice = "Find out who holds them (pg_stat_activity), or raise max_connections of the database server.";
-        return Finding::warning(ID, found, advice);
+        Finding::warning(ID, found, advice)
+    } else {
+        Finding::ok(ID, found)
     }
-    Finding::ok(ID, found)
 }
 
-async fn schema(store: &dyn Store, fix: bool, report: &mut Report<'_>) -> io::Result<()> {
+async fn schema(store: &dyn Store, fix: bool) -> Findings {
     const ID: &str = "schema";
-    let differences = match store.schema_differences().await {
-        Ok(differences) => differences,
-        Err(error) => return report.tell(failed(ID, &error)),
-    };
+    let differences = store.schema_differences().await?;
     if differences.is_empty() {
-        return report.tell(Finding::ok(ID, "every table, column and index is as the migrations make it"));
+        return Ok(vec![Finding::ok(ID, "every table, column and index is as the migrations make it")]);
     }
+    let mut all = Vec::new();
     for difference in differences.iter().take(TOLD) {
         let mut finding = judged(difference);
         if fix && difference.mendable {
@@ -265,54 +248,46 @@ async fn schema(store: &dyn Store, fix: bool, report: &mut Report<'_>) -> io::Re
                 Err(error) => finding.found = format!("{}, and it can't be made: {error}", finding.found),
             }
         }
-        report.tell(finding)?;
+        all.push(finding);
     }
     if let Some(more) = differences.len().checked_sub(TOLD).filter(|more| *more > 0) {
         let advice = "Mend those above first, and ask again.";
-        report.tell(Finding::fault(ID, format!("{more} more objects of the schema differ"), advice))?;
+        all.push(Finding::fault(ID, format!("{more} more objects of the schema differ"), advice));
     }
-    Ok(())
+    Ok(all)
 }
 
 fn judged(difference: &SchemaDifference) -> Finding {
     const ID: &str = "schema";
-    const BY_HAND: &str = "Somebody has changed the schema by hand. Restore a backup into a new database (docs/backup.md), or undo the \
-                           change.";
     let object = &difference.object;
-    let advice = if difference.mendable { "`supersync doctor --fix` makes it, while servers run." } else { BY_HAND };
-    match difference.state {
-        SchemaState::Missing => Finding::fault(ID, format!("the {object} is missing"), advice),
-        SchemaState::Changed => Finding::fault(ID, format!("the {object} is not as the migrations make it"), advice),
-        SchemaState::Invalid => {
-            Finding::fault(ID, format!("the {object} is invalid: it is kept up to date, but not used"), advice)
-        }
-        SchemaState::Additional => Finding::note(ID, format!("the {object} is not of this program")),
-    }
+    let state = match difference.state {
+        SchemaState::Additional => return Finding::note(ID, format!("the {object} is not of this program")),
+        SchemaState::Missing => "missing",
+        SchemaState::Changed => "not as the migrations make it",
+        SchemaState::Invalid => "invalid: it is kept up to date, but not used",
+    };
+    let advice = if difference.mendable {
+        "`supersync doctor --fix` makes it, while servers run."
+    } else {
+        "Somebody has changed the schema by hand. Restore a backup into a new database (docs/backup.md), or undo the change."
+    };
+    Finding::fault(ID, format!("the {object} is {state}"), advice)
 }
 
-async fn integrity(store: &dyn Store, fix: bool, report: &mut Report<'_>) -> io::Result<()> {
+async fn integrity(store: &dyn Store, fix: bool) -> Findings {
     const ID: &str = "integrity";
-    let mut damage = match store.damage().await {
-        Ok(damage) => damage,
-        Err(error) => return report.tell(failed(ID, &error)),
-    };
-    let is_of_index = |said: &String| said.contains("index ");
-    let mendable = damage.iter().all(is_of_index);
+    let mut damage = store.damage().await?;
+    let mendable = damage.iter().all(|said| said.contains("index "));
     if fix && mendable && !damage.is_empty() {
         let before = damage.len();
-        damage = match store.rebuild_indexes().await {
-            Err(error) => return report.tell(failed(ID, &error)),
-            Ok(()) => match store.damage().await {
-                Ok(damage) => damage,
-                Err(error) => return report.tell(failed(ID, &error)),
-            },
-        };
+        store.rebuild_indexes().await?;
+        damage = store.damage().await?;
         if damage.is_empty() {
-            return report.tell(Finding::fixed(ID, format!("{before} fault(s) in indexes: all are made anew")));
+            return Ok(vec![Finding::fixed(ID, format!("{before} fault(s) in indexes: all are made anew"))]);
         }
     }
     if damage.is_empty() {
-        return report.tell(Finding::ok(ID, "the file is not damaged"));
+        return Ok(vec![Finding::ok(ID, "the file is not damaged")]);
     }
     let advice = if mendable {
         "Only indexes are affected: `supersync doctor --fix` makes them anew. Then look at the disk and the memory."
@@ -320,76 +295,62 @@ async fn integrity(store: &dyn Store, fix: bool, report: &mut Report<'_>) -> io:
         "Stop the server, keep a copy of the files, and restore the last good backup (docs/backup.md). Then look at the disk \
          and the memory."
     };
-    for said in damage.iter().take(TOLD) {
-        report.tell(Finding::fault(ID, format!("the file is damaged: {said}"), advice))?;
-    }
-    Ok(())
+    let told = damage.iter().take(TOLD);
+    Ok(told.map(|said| Finding::fault(ID, format!("the file is damaged: {said}"), advice)).collect())
 }
 
-async fn numbers(store: &dyn Store, fix: bool, report: &mut Report<'_>) -> io::Result<()> {
+async fn numbers(store: &dyn Store, fix: bool) -> Findings {
     const ID: &str = "numbers";
-    let behind = match store.numbers_behind().await {
-        Ok(behind) => behind,
-        Err(error) => return report.tell(failed(ID, &error)),
-    };
+    let behind = store.numbers_behind().await?;
     if behind.is_empty() {
-        return report.tell(Finding::ok(ID, "new accounts, passkeys and invitations get numbers of their own"));
+        return Ok(vec![Finding::ok(ID, "new accounts, passkeys and invitations get numbers of their own")]);
     }
+    let mut all = Vec::new();
     for one in behind {
         let found = format!(
             "the next number of {} follows {}, but {} is in use: making a new one fails, or gets a number that tokens know",
             one.table, one.given_out, one.highest
         );
-        report.tell(if !fix {
+        all.push(if !fix {
             Finding::fault(ID, found, "`supersync doctor --fix` raises it.")
         } else if let Err(error) = store.raise_numbers(one).await {
             failed(ID, &error)
         } else {
             Finding::fixed(ID, format!("{found}: raised"))
-        })?;
+        });
     }
-    Ok(())
+    Ok(all)
 }
 
-async fn housekeeping(
-    store: &dyn Store,
-    config: &Config,
-    now_ms: i64,
-    fix: bool,
-    report: &mut Report<'_>,
-) -> io::Result<()> {
+async fn housekeeping(store: &dyn Store, config: &Config, now_ms: i64, fix: bool) -> Findings {
     const ID: &str = "housekeeping";
     const ADVICE: &str =
         "A running server sweeps once a day: see whether one runs, and what its log says about the sweep.";
     let before = |span: Duration| now_ms.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
-    let (overdue, mut archives) = match tokio::try_join!(
+    let (overdue, mut archives) = tokio::try_join!(
         store.overdue(before(OVERDUE)),
         store.expired_archives(before(config.retention.archive + OVERDUE), 1)
-    ) {
-        Ok(found) => found,
-        Err(error) => return report.tell(failed(ID, &error)),
-    };
+    )?;
     // What was brought back or given up has no time of its own: the background deletes it as soon as it gets to it.
     archives.retain(|(_, range)| range.archived_at > 0);
+    let mut all = Vec::new();
     if !archives.is_empty() {
         let found = "data that was replaced or deleted is kept longer than ARCHIVE_DAYS";
-        report.tell(Finding::warning(ID, found, ADVICE))?;
-    }
-    if overdue == 0 {
-        if archives.is_empty() {
-            report.tell(Finding::ok(ID, "what has expired is swept away"))?;
-        }
-        return Ok(());
+        all.push(Finding::warning(ID, found, ADVICE));
     }
     let found = format!("{overdue} tokens, tickets and sessions expired days ago and were not swept away");
-    if !fix {
-        let advice = format!("{ADVICE} `supersync doctor --fix` deletes them.");
-        return report.tell(Finding::warning(ID, found, advice));
+    match overdue {
+        0 if archives.is_empty() => all.push(Finding::ok(ID, "what has expired is swept away")),
+        0 => {}
+        _ if fix => all.push(match sweep(store, now_ms, before(LONG_AGO)).await {
+            Ok(rows) => Finding::fixed(ID, format!("{found}: {rows} rows deleted")),
+            Err(error) => failed(ID, &error),
+        }),
+        _ => {
+            all.push(Finding::warning(ID, found, format!("{ADVICE} `supersync doctor --fix` deletes them.")));
+        }
     }
-    report.tell(match sweep(store, now_ms, before(LONG_AGO)).await {
-        Ok(rows) => Finding::fixed(ID, format!("{found}: {rows} rows deleted")),
-        Err(error) => failed(ID, &error),
-    })
+    Ok(all)
 }
 
 async fn sweep(store: &dyn Store, now_ms: i64, long_ago_ms: i64) -> store::Result<u64> {

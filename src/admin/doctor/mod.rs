@@ -82,7 +82,9 @@ pub async fn run(
 
 async fn check(args: &DoctorArgs, config: &Config, clock: &Clock, report: &mut Report<'_>) -> io::Result<()> {
     report.tell_all(machine::check(config))?;
-    if let Some(store) = database::open(config, report).await? {
+    let (findings, store) = database::open(config).await;
+    report.tell_all(findings)?;
+    if let Some(store) = store {
         // Whatever they say, the connections are closed.
         let checked = async {
             database::check(&*store, config, clock, args.fix, report).await?;

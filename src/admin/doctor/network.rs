@@ -104,7 +104,7 @@ fn client(base: &str) -> Result<reqwest::Client, String> {
         // A machine without root certificates can still speak plain HTTP.
         builder = builder.tls_certs_only([]);
     }
-    builder.build().map_err(|error| format!("HTTP client: {}", describe(&error)))
+    builder.build().map_err(|error| format!("HTTP client: {}", mail::with_causes(&error)))
 }
 
 async fn ask(http: &reqwest::Client, base: &str) -> reqwest::Result<Answer> {
@@ -113,24 +113,10 @@ async fn ask(http: &reqwest::Client, base: &str) -> reqwest::Result<Answer> {
     Ok(Answer { status, headers, body: asked.bytes().await? })
 }
 
-/// The error with its causes: the outermost alone says little.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 fn no_answer(base: &str, is_named: bool, error: reqwest::Error) -> Finding {
     const ID: &str = "public-url";
     let is_refused = error.is_connect() && !error.is_timeout();
-    let found = format!("{base} does not answer: {}", describe(&error.without_url()));
+    let found = format!("{base} does not answer: {}", mail::with_causes(&error.without_url()));
     let is_local = Url::parse(base).is_ok_and(|url| diagnosis::is_local(&url));
     if !is_named && is_local && is_refused {
         return Finding::note(ID, format!("no server is running at {base}, so the way to it was not looked at"));
@@ -211,7 +197,9 @@ async fn websocket(base: &str) -> Finding {
         Ok(Err(tungstenite::Error::Http(answer))) => {
             Finding::fault(ID, format!("a WebSocket is refused with {}", answer.status().as_u16()), ADVICE)
         }
-        Ok(Err(error)) => Finding::fault(ID, format!("a WebSocket does not get through: {}", describe(&error)), ADVICE),
+        Ok(Err(error)) => {
+            Finding::fault(ID, format!("a WebSocket does not get through: {}", mail::with_causes(&error)), ADVICE)
+        }
         Err(_) => {
             let found = format!("a WebSocket gets no answer within {} s", PATIENCE.as_secs());
             Finding::fault(ID, found, ADVICE)
@@ -277,7 +265,8 @@ async fn upload(http: &reqwest::Client, base: &str, bytes: usize) -> Finding {
             "The app gives up then. Look at the line; ask from elsewhere with --url.",
         ),
         Err(error) => {
-            let found = format!("a body of {size} MiB does not get through: {}", describe(&error.without_url()));
+            let found =
+                format!("a body of {size} MiB does not get through: {}", mail::with_causes(&error.without_url()));
             Finding::fault(ID, found, ADVICE)
         }
     }

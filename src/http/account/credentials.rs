@@ -57,7 +57,7 @@ pub async fn register(
     let Register { email, password, terms_accepted, invite } = request;
     let as_sent = email.as_sent.clone();
     let applicant = client.applicant(Registration { email, terms_accepted, invite });
-    let receipt = state.accounts.register(&applicant, &password).await?;
+    let receipt = state.accounts.register(&applicant, Some(&password)).await?;
     let answer = registered(receipt.registered, Some(as_sent))?;
     Ok(answer.map(|response| registrant::hand_out(response, &state, &receipt.secret)))
 }

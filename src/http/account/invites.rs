@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::accounts::InviteError;
+use crate::accounts::AccountError;
 use crate::http::encode::{self, Answer, Success};
 use crate::http::error::ApiResult;
 use crate::http::fields::{Email, Ignored, members};
@@ -82,7 +82,7 @@ pub async fn take_back(
     Path(id): Path<String>,
     SteppedUp(_, Ignored): SteppedUp<Ignored>,
 ) -> ApiResult<Answer<Success>> {
-    let id = id.parse().map_err(|_| InviteError::NoInvite)?;
+    let id = id.parse().map_err(|_| AccountError::NoInvite)?;
     state.accounts.delete_invite(id).await?;
     encode::success()
 }

@@ -11,7 +11,7 @@ use crate::http::error::ApiResult;
 use crate::http::fields::{Email, Registration, members};
 use crate::http::sender::Client;
 use crate::http::state::AppState;
-use crate::store::SessionMethod;
+use crate::store::{SessionMethod, TokenPurpose};
 
 members! {
     /// Registers without a password.
@@ -33,7 +33,7 @@ pub async fn register(
     JsonBody(request): JsonBody<Applying>,
 ) -> ApiResult<Answer<RegistrationTaken, 201>> {
     // There is nothing that could count in this browser only, so it gets no cookie.
-    let receipt = state.accounts.register_without_password(&client.applicant(request.registration)).await?;
+    let receipt = state.accounts.register(&client.applicant(request.registration), None).await?;
     registered(receipt.registered, None)
 }
 
@@ -42,7 +42,7 @@ pub async fn request_login(
     client: Client,
     JsonBody(request): JsonBody<ToAddress>,
 ) -> ApiResult<Answer<Message>> {
-    state.accounts.request_login_link(&request.email.address, client.language).await?;
+    state.accounts.request_link(TokenPurpose::MagicLogin, &request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a login link has been sent." })
 }
 
@@ -60,7 +60,7 @@ pub async fn forgot_password(
     client: Client,
     JsonBody(request): JsonBody<ToAddress>,
 ) -> ApiResult<Answer<Message>> {
-    state.accounts.request_password_reset(&request.email.address, client.language).await?;
+    state.accounts.request_link(TokenPurpose::ResetPassword, &request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a password reset link has been sent." })
 }
 

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::links::{Applying, ByLink, ToAddress};
 use super::sessions::Rename;
 use super::{NewSession, RegistrationTaken, close_sockets, registered, session, to_the_end};
-use crate::accounts::{Creation, PasskeyError};
+use crate::accounts::{AccountError, Creation};
 use crate::http::body::JsonBody;
 use crate::http::codes;
 use crate::http::encode::{self, Answer, Message, Success};
@@ -20,7 +20,7 @@ use crate::http::fields::{Email, Ignored, Registration, members};
 use crate::http::registrant;
 use crate::http::sender::{Account, Client, SteppedUp};
 use crate::http::state::AppState;
-use crate::store::{PasskeyRow, SessionMethod};
+use crate::store::{PasskeyRow, SessionMethod, TokenPurpose};
 use crate::webauthn::{ALGORITHMS, AssertionResponse, RegistrationResponse, RelyingParty, user_handle};
 
 /// How long browsers wait for the authenticator, milliseconds (accounts contract, section 6.1).
@@ -68,7 +68,7 @@ pub async fn register(
 ) -> ApiResult<Answer<RegistrationTaken, 201>> {
     let Register { email, credential, invite } = request;
     let applicant = client.applicant(Registration { email, terms_accepted: false, invite });
-    let response = registration_response(&credential).ok_or(PasskeyError::Verification)?;
+    let response = registration_response(&credential).ok_or(AccountError::PasskeyRejected)?;
     let receipt = state.accounts.register_with_passkey(&applicant, &response).await?;
     let answer = registered(receipt.registered, None)?;
     Ok(answer.map(|response| registrant::hand_out(response, &state, &receipt.secret)))
@@ -87,7 +87,7 @@ pub async fn login(
     client: Client,
     JsonBody(request): JsonBody<Login>,
 ) -> ApiResult<Answer<NewSession>> {
-    let response = assertion_response(&request.credential).ok_or(PasskeyError::Authentication)?;
+    let response = assertion_response(&request.credential).ok_or(AccountError::AuthenticationFailed)?;
     let origin = client.origin(SessionMethod::Passkey);
     let opened = state.accounts.login_with_passkey(&request.email.address, &response, &origin).await;
     session(opened.map_err(codes::of_sign_in)?)
@@ -98,7 +98,7 @@ pub async fn request_recovery(
     client: Client,
     JsonBody(request): JsonBody<ToAddress>,
 ) -> ApiResult<Answer<Message>> {
-    state.accounts.request_passkey_recovery(&request.email.address, client.language).await?;
+    state.accounts.request_link(TokenPurpose::RecoverPasskey, &request.email.address, client.language).await?;
     encode::ok(&Message { message: "If an account with that email exists, a recovery link has been sent." })
 }
 
@@ -125,7 +125,7 @@ pub async fn recover(
 ) -> ApiResult<Answer<Message>> {
     to_the_end(async move {
         // The link is judged first: somebody without one learns nothing about the rest.
-        let response = registration_response(&request.credential).unwrap_or_else(RegistrationResponse::unreadable);
+        let response = registration_response(&request.credential).unwrap_or_default();
         let asker = client.asker();
         let user = state.accounts.recover_passkey(request.token.expose_secret(), &response, &asker).await?;
         close_sockets(&state, user);
@@ -196,7 +196,7 @@ pub async fn add(
     user: Account,
     JsonBody(request): JsonBody<Add>,
 ) -> ApiResult<Answer<PasskeyAdded, 201>> {
-    let response = registration_response(&request.credential).ok_or(PasskeyError::Verification)?;
+    let response = registration_response(&request.credential).ok_or(AccountError::PasskeyRejected)?;
     let id = state.accounts.add_passkey(&user, &response, &request.name, &client.asker()).await?;
     encode::created(&PasskeyAdded { id: id.to_string() })
 }
@@ -222,8 +222,8 @@ pub async fn remove(
 }
 
 /// A passkey's number. What is none names none.
-fn number(id: &str) -> Result<i64, PasskeyError> {
-    id.parse().map_err(|_| PasskeyError::NoPasskey)
+fn number(id: &str) -> Result<i64, AccountError> {
+    id.parse().map_err(|_| AccountError::NoPasskey)
 }
 
 /// Options to sign in with a passkey (accounts contract, section 6.2). These and those to make one have their members in

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::links::ByLink;
 use super::{close_sockets, delete_for_good, to_the_end};
-use crate::accounts::{AccountSummary, ReauthError, SecuritySummary};
+use crate::accounts::{AccountError, AccountSummary, SecuritySummary};
 use crate::engine::archive::bound::{archive_limit, kept_bytes};
 use crate::http::body::JsonBody;
 use crate::http::encode::{self, Answer, Message, Success};
@@ -41,7 +41,7 @@ pub struct OwnAccount {
 
 pub async fn facts(State(state): State<AppState>, user: Account) -> ApiResult<Answer<OwnAccount>> {
     let facts = state.accounts.facts(user.user_id).await?;
-    let sync = state.store.load_account(user.user_id).await?.ok_or(ReauthError::NoAccount)?.sync;
+    let sync = state.store.load_account(user.user_id).await?.ok_or(AccountError::NoAccount)?.sync;
     let archived = state.store.archived(user.user_id).await?;
     let mut account = AccountSummary::new(facts.user, sync.storage_used_bytes);
     let storage = &mut account.storage;

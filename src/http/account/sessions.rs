@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::to_the_end;
-use crate::accounts::{SessionError, SessionRef, SessionSummary, TICKET_LIFETIME_MS};
+use crate::accounts::{AccountError, SessionRef, SessionSummary, TICKET_LIFETIME_MS};
 use crate::http::body::JsonBody;
 use crate::http::encode::{self, Answer, Success};
 use crate::http::error::ApiResult;
@@ -59,7 +59,7 @@ pub async fn rename(
     JsonBody(request): JsonBody<Rename>,
 ) -> ApiResult<Answer<Success>> {
     // Older tokens have no name of their own.
-    let Some(SessionRef::One(id)) = SessionRef::parse(&id) else { return Err(SessionError::NoSession.into()) };
+    let Some(SessionRef::One(id)) = SessionRef::parse(&id) else { return Err(AccountError::NoSession.into()) };
     state.accounts.rename_session(user.user_id, id, &request.name).await?;
     encode::success()
 }
@@ -72,7 +72,7 @@ pub async fn revoke(
     Account(user): Account,
     _body: JsonBody<Ignored>,
 ) -> ApiResult<Answer<Success>> {
-    let session = SessionRef::parse(&id).ok_or(SessionError::NoSession)?;
+    let session = SessionRef::parse(&id).ok_or(AccountError::NoSession)?;
     to_the_end(async move {
         state.accounts.revoke_session(user.user_id, session, &client.asker()).await?;
         let is_void = |credential: &Credential| match session {

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::passkeys::{RequestOptions, assertion_response};
-use crate::accounts::PasskeyError;
+use crate::accounts::AccountError;
 use crate::http::body::JsonBody;
 use crate::http::codes;
 use crate::http::encode::{self, Answer, Success};
@@ -55,7 +55,7 @@ pub async fn step_up(
     match proof {
         Proof::Password(password) => state.accounts.step_up_by_password(&user, &password, &asker).await?,
         Proof::Passkey(credential) => {
-            let response = assertion_response(&credential).ok_or(PasskeyError::Authentication);
+            let response = assertion_response(&credential).ok_or(AccountError::AuthenticationFailed);
             let proven = async { state.accounts.step_up_by_passkey(&user, &response?, &asker).await };
             proven.await.map_err(codes::of_step_up)?;
         }

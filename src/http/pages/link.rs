@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
 
 use super::{Frame, LinkFault, Notice, html, language, no_store, parameter, query_of, refuse};
-use crate::accounts::{PasswordRuleError, Verified, VerifyError, check_new_password};
+use crate::accounts::{AccountError, PasswordRuleError, Verified, check_new_password};
 use crate::http::body;
-use crate::http::error::{ApiError, ApiResult};
+use crate::http::error::ApiResult;
 use crate::http::registrant;
 use crate::http::state::AppState;
 use crate::language::Language;
@@ -121,8 +121,8 @@ pub async fn verify_email_confirmed(State(state): State<AppState>, request: Requ
             };
             Ok(no_store(html(StatusCode::OK, &notice)?))
         }
-        Err(VerifyError::Invalid) => refuse(&state, t, &parts.headers, LinkFault::Used),
-        Err(VerifyError::Expired) => refuse(&state, t, &parts.headers, LinkFault::Expired),
-        Err(error @ (VerifyError::Hash(_) | VerifyError::Database(_))) => Err(ApiError::from(error)),
+        Err(AccountError::VerificationInvalid) => refuse(&state, t, &parts.headers, LinkFault::Used),
+        Err(AccountError::VerificationExpired) => refuse(&state, t, &parts.headers, LinkFault::Expired),
+        Err(error) => Err(error.into()),
     }
 }

@@ -2,46 +2,15 @@
 
 use std::net::SocketAddr;
 
+use supersync::admin;
+use supersync::admin::mail::MailCommand;
 use supersync::config::Smtp;
 use supersync::language::Language;
-use supersync::mail::{Asked, Letter, Mail, MailConfigError};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use supersync::mail::{Letter, LetterKind, Mail, MailConfigError};
 
 use super::strict::{MailServer, Manners, PLAIN, Tls};
 use super::*;
 use crate::harness::Log;
-
-/// A mail server that takes one mail in plain text and hands it over.
-async fn mail_server() -> (SocketAddr, JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let server = tokio::spawn(async move {
-        let (socket, _) = listener.accept().await.unwrap();
-        let mut socket = BufReader::new(socket);
-        socket.write_all(b"220 mail\r\n").await.unwrap();
-        let mut dialogue = String::new();
-        loop {
-            let mut line = String::new();
-            socket.read_line(&mut line).await.unwrap();
-            dialogue.push_str(&line);
-            let reply = match line.get(..4).unwrap_or_default() {
-                "DATA" => "354 go on\r\n",
-                _ => "250 fine\r\n",
-            };
-            socket.write_all(reply.as_bytes()).await.unwrap();
-            if line.starts_with("DATA") {
-                while !dialogue.ends_with("\r\n.\r\n") {
-                    assert_ne!(socket.read_line(&mut dialogue).await.unwrap(), 0, "{dialogue}");
-                }
-                socket.write_all(b"250 taken\r\n").await.unwrap();
-                return dialogue;
-            }
-        }
-    });
-    (addr, server)
-}
 
 fn smtp(addr: SocketAddr) -> Smtp {
     Smtp {
@@ -61,7 +30,7 @@ async fn deliver(settings: Smtp, to: &str) -> String {
     let (lines, _guard) = Log::of_thread();
     let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(settings), ..config() }).unwrap();
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
-    let letter = Letter::VerifyAddress { link, asked: Asked::default() };
+    let letter = Letter::new(LetterKind::VerifyAddress, link);
     mailer.send(Mail { user: 1, to: to.into(), letter, language: Language::English });
     let told = async {
         while !lines.text().contains("mail") {
@@ -95,7 +64,7 @@ async fn a_mail_that_is_refused_because_of_settings_is_kept_and_tried_again() {
     let (lines, _guard) = Log::of_thread();
     let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(smtp(server.address)), ..config() }).unwrap();
     let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
-    let letter = Letter::VerifyAddress { link, asked: Asked::default() };
+    let letter = Letter::new(LetterKind::VerifyAddress, link);
     mailer.send(Mail { user: 1, to: "a@b.co".into(), letter, language: Language::English });
     mailer.drain().await;
     let (log, said) = (lines.text(), server.said());
@@ -149,23 +118,40 @@ async fn senders_with_international_names_need_nothing_special_of_the_server() {
 
 #[tokio::test]
 async fn a_mail_reaches_the_configured_server() {
-    let (addr, server) = mail_server().await;
-    let mailer = Mailer::from_config(&Config { mail: MailDelivery::Smtp(smtp(addr)), ..config() }).unwrap();
-    assert!(mailer.can_deliver());
-    let link = "https://sync.example.org/verify-email?token=abc".to_owned().into();
-    mailer.send(Mail {
-        user: 1,
-        to: "a@b.co".into(),
-        letter: Letter::VerifyAddress { link, asked: Asked::default() },
-        language: Language::English,
-    });
-    let dialogue = server.await.unwrap();
+    let server = MailServer::start(PLAIN);
+    assert_eq!(deliver(smtp(server.address), "a@b.co").await, "");
+    let dialogue = server.said();
     for part in ["MAIL FROM:<noreply@example.org>", "RCPT TO:<a@b.co>", "Subject: Verify your SuperSync account"] {
         assert!(dialogue.contains(part), "{part} in {dialogue}");
     }
     // Long lines are wrapped with an equals sign, so only the beginning is in one piece.
     assert!(dialogue.contains("https://sync.example.org/verify-email?token"), "{dialogue}");
-    mailer.drain().await;
+}
+
+#[tokio::test]
+async fn a_test_mail_names_the_step_that_fails_with_the_server_s_words_and_advice() {
+    let test_mail = async |refused| {
+        let server = MailServer::start(Manners { refused, ..PLAIN });
+        let (user, password) = (Some("user".into()), Some("secret".to_owned().into()));
+        let mail = MailDelivery::Smtp(Smtp { user, password, ..smtp(server.address) });
+        let command = MailCommand::Test { address: "a@b.co".to_owned(), lang: Language::English };
+        let mut output = Vec::new();
+        let result = admin::mail::run(command, &Config { mail, ..config() }, &mut output).await;
+        (result, String::from_utf8(output).unwrap())
+    };
+    for (refused, step, advice) in [
+        ("220", "does not greet", "SMTP_SECURE"),
+        ("AUTH", "refuses the user name", "SMTP_PASS"),
+        ("MAIL", "refuses the sender", "SMTP_FROM"),
+        ("RCPT", "refuses the receiver", "address"),
+        ("DATA", "refuses the mail", "words"),
+    ] {
+        let (result, _) = test_mail(refused).await;
+        let text = result.expect_err(refused).to_string();
+        assert!(text.contains(step) && text.contains(advice) && !text.contains("secret"), "{text}");
+    }
+    let (result, text) = test_mail("").await;
+    assert!(result.is_ok() && text.ends_with("spam filter.\n"), "{text}");
 }
 
 #[tokio::test]
@@ -185,7 +171,7 @@ fn without_a_mail_server_the_operator_finds_the_link_in_the_log_but_no_address()
     let mail = Mail {
         user: 42,
         to: "a@b.co".into(),
-        letter: Letter::VerifyAddress { link, asked: Asked::default() },
+        letter: Letter::new(LetterKind::VerifyAddress, link),
         language: Language::English,
     };
     let (lines, _guard) = Log::of_thread();

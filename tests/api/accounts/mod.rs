@@ -18,8 +18,8 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use supersync::accounts::{
-    Accounts, Address, Applicant, AuthError, CACHE_TTL_MS, HashParams, LOCK_MS, LoginError, MAX_RESENDS_PER_DAY,
-    Passwords, RegisterError, Registered, SessionOrigin, VERIFY_EMAIL_LIFETIME_MS, Verified, VerifyError,
+    AccountError, Accounts, Address, Applicant, AuthError, CACHE_TTL_MS, HashParams, LOCK_MS, MAX_RESENDS_PER_DAY,
+    Passwords, Registered, SessionOrigin, VERIFY_EMAIL_LIFETIME_MS, Verified,
 };
 use supersync::admin::user::{PasswordSource, UserCommand, execute};
 use supersync::admin::{Exit, Failure};
@@ -124,14 +124,14 @@ fn applicant(email: &str) -> Applicant {
 }
 
 impl World {
-    async fn register(&self, email: &str, password: &str) -> Result<Registered, RegisterError> {
-        let receipt = self.accounts.register(&applicant(email), &secret(password)).await?;
+    async fn register(&self, email: &str, password: &str) -> Result<Registered, AccountError> {
+        let receipt = self.accounts.register(&applicant(email), Some(&secret(password))).await?;
         self.secrets.lock().unwrap().push(receipt.secret);
         Ok(receipt.registered)
     }
 
     /// Uses a link in the browser that registered.
-    async fn verify(&self, token: &str) -> Result<Verified, VerifyError> {
+    async fn verify(&self, token: &str) -> Result<Verified, AccountError> {
         let secrets = self.secrets.lock().unwrap().clone();
         for secret in secrets {
             if self.accounts.registered_here(token, Some(&secret)).await? {
@@ -141,7 +141,7 @@ impl World {
         self.accounts.verify_email(token, None, None).await
     }
 
-    async fn login(&self, email: &str, password: &str) -> Result<String, LoginError> {
+    async fn login(&self, email: &str, password: &str) -> Result<String, AccountError> {
         let session = self.accounts.login(&address(email), &secret(password), &origin()).await?;
         Ok(session.token.expose_secret().to_owned())
     }
@@ -164,7 +164,7 @@ impl World {
     }
 
     async fn refusal(&self, header: &str) -> String {
-        self.accounts.authenticate(Some(header)).await.unwrap_err().to_string()
+        self.accounts.authenticate(Some(header), || None).await.unwrap_err().to_string()
     }
 
     /// A row as another program may have left it.

@@ -27,7 +27,7 @@ fn after<'a>(output: &'a str, heading: &str) -> &'a str {
 async fn add_makes_an_account_whose_token_and_password_work() {
     let world = world().await;
     let output = run(&world, add("Me@b.co", false), "").await.unwrap();
-    assert!(world.accounts.authenticate_token(after(&output, "Access token")).await.is_ok());
+    assert!(world.accounts.authenticate_token(after(&output, "Access token"), || None).await.is_ok());
     assert!(world.login("me@b.co", after(&output, "Password")).await.is_ok());
     assert!(output.contains("https://sync.example.org"));
     failed(run(&world, add("me@B.co", false), "").await, Exit::Refused, "there is an account");
@@ -48,11 +48,11 @@ async fn token_needs_a_verified_account() {
     failed(run(&world, token("u@b.co"), "").await, Exit::Refused, "never verified");
     let output = run(&world, token("V@b.co"), "").await.unwrap();
     let old = after(&output, "Access token");
-    assert!(world.accounts.authenticate_token(old).await.is_ok());
+    assert!(world.accounts.authenticate_token(old, || None).await.is_ok());
     run(&world, UserCommand::Revoke { email: "v@b.co".into(), session: None }, "").await.unwrap();
-    assert!(matches!(world.accounts.authenticate_token(old).await, Err(AuthError::Revoked)));
+    assert!(matches!(world.accounts.authenticate_token(old, || None).await, Err(AuthError::Revoked)));
     let output = run(&world, token("v@b.co"), "").await.unwrap();
-    assert!(world.accounts.authenticate_token(after(&output, "Access token")).await.is_ok());
+    assert!(world.accounts.authenticate_token(after(&output, "Access token"), || None).await.is_ok());
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn sessions_are_listed_and_revoked_one_by_one() {
     let user = world.verified("a@b.co", OWNER).await;
     let (one, two) = (world.login("a@b.co", OWNER).await.unwrap(), world.login("a@b.co", OWNER).await.unwrap());
     let older = sign(&json!({"userId": user, "email": "a@b.co", "iat": NOW_MS / 1000 - 1}));
-    world.accounts.authenticate_token(&older).await.unwrap();
+    world.accounts.authenticate_token(&older, || None).await.unwrap();
     world.accounts.record_sessions().await;
     let sessions = |json| UserCommand::Sessions { email: "a@b.co".into(), json };
     let table = run(&world, sessions(false), "").await.unwrap();
@@ -143,12 +143,12 @@ async fn sessions_are_listed_and_revoked_one_by_one() {
     assert_eq!((&listed[0]["method"], &listed[2]["olderToken"]), (&json!("password"), &json!(true)));
 
     let revoke = |session: &str| UserCommand::Revoke { email: "a@b.co".into(), session: Some(session.into()) };
-    let id = world.accounts.authenticate_token(&one).await.unwrap().session.unwrap().to_string();
+    let id = world.accounts.authenticate_token(&one, || None).await.unwrap().session.unwrap().to_string();
     run(&world, revoke(&id), "").await.unwrap();
-    assert!(matches!(world.accounts.authenticate_token(&one).await, Err(AuthError::Revoked)));
+    assert!(matches!(world.accounts.authenticate_token(&one, || None).await, Err(AuthError::Revoked)));
     run(&world, revoke("older-tokens"), "").await.unwrap();
-    assert!(matches!(world.accounts.authenticate_token(&older).await, Err(AuthError::Revoked)));
-    assert!(world.accounts.authenticate_token(&two).await.is_ok());
+    assert!(matches!(world.accounts.authenticate_token(&older, || None).await, Err(AuthError::Revoked)));
+    assert!(world.accounts.authenticate_token(&two, || None).await.is_ok());
     for wrong in [id.as_str(), "x"] {
         failed(run(&world, revoke(wrong), "").await, Exit::NotFound, &format!("has no session {wrong};"));
     }
@@ -183,13 +183,13 @@ async fn a_lock_refuses_tokens_and_sign_ins_until_it_is_lifted() {
     let token = world.login("a@b.co", OWNER).await.unwrap();
     let email = || "a@b.co".to_owned();
     run(&world, UserCommand::Lock { email: email() }, "").await.unwrap();
-    assert!(matches!(world.accounts.authenticate_token(&token).await, Err(AuthError::Unavailable)));
-    assert!(matches!(world.login("a@b.co", OWNER).await, Err(LoginError::InvalidCredentials)));
+    assert!(matches!(world.accounts.authenticate_token(&token, || None).await, Err(AuthError::Unavailable)));
+    assert!(matches!(world.login("a@b.co", OWNER).await, Err(AccountError::InvalidCredentials)));
     failed(run(&world, UserCommand::Token { email: email() }, "").await, Exit::Refused, "is locked");
     let shown = run(&world, UserCommand::Show { email: email(), json: true }, "").await.unwrap();
     assert_eq!(json_of(&shown)["state"], "locked");
     run(&world, UserCommand::Unlock { email: email() }, "").await.unwrap();
-    assert!(world.accounts.authenticate_token(&token).await.is_ok());
+    assert!(world.accounts.authenticate_token(&token, || None).await.is_ok());
     assert!(world.login("a@b.co", OWNER).await.is_ok());
 }
 

@@ -140,7 +140,7 @@ async fn register_verify_and_log_in() {
     assert_eq!(answer.cache_control.as_deref(), Some("no-store"));
     let session = answer.json();
     assert_eq!(session["user"], json!({"id": 1, "email": "new@b.co"}));
-    assert!(server.world.accounts.authenticate_token(session["token"].as_str().unwrap()).await.is_ok());
+    assert!(server.world.accounts.authenticate_token(session["token"].as_str().unwrap(), || None).await.is_ok());
     let wrong = server.post("/api/login", &json!({"email": "new@b.co", "password": "x"})).await;
     assert_eq!(wrong.error(), (401, "Invalid credentials".into()));
 }
@@ -224,7 +224,7 @@ async fn in_another_browser_the_page_asks_for_a_password() {
     assert!(answer.text.contains("You can now sign in"), "{}", answer.text);
     server.world.login("owner@b.co", OWNER).await.unwrap();
     // And so has everybody where there was nothing to lose.
-    server.world.accounts.register_without_password(&applicant("link@b.co")).await.unwrap();
+    server.world.accounts.register(&applicant("link@b.co"), None).await.unwrap();
     let token = server.world.links().await.pop().unwrap();
     assert!(!server.get("GET", &format!("/verify-email?token={token}")).await.text.contains("name=\"password\""));
 }

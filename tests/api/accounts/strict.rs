@@ -24,9 +24,11 @@ pub struct Manners {
     pub is_international: bool,
     /// How often it answers a receiver with 504 before it thinks better of it.
     pub refusals: usize,
+    /// A command that it refuses; `220`: it does not greet.
+    pub refused: &'static str,
 }
 
-pub const PLAIN: Manners = Manners { tls: Tls::Never, is_international: false, refusals: 0 };
+pub const PLAIN: Manners = Manners { tls: Tls::Never, is_international: false, refusals: 0, refused: "" };
 
 /// A running one.
 pub struct MailServer {
@@ -82,7 +84,8 @@ impl Visit<'_> {
                 }
             }
             Tls::Later | Tls::Never => {
-                if stream.write_all(b"220 mail\r\n").is_ok() && self.talk(&mut stream, false) {
+                let greeting = if self.manners.refused == "220" { "554 no\r\n" } else { "220 mail\r\n" };
+                if stream.write_all(greeting.as_bytes()).is_ok() && self.talk(&mut stream, false) {
                     self.talk(&mut StreamOwned::new(session(), stream), true);
                 }
             }
@@ -98,6 +101,7 @@ impl Visit<'_> {
             }
             let command = line.to_ascii_uppercase();
             let reply = match command.split([' ', ':']).next().unwrap_or_default() {
+                refused if refused == self.manners.refused => "550 not from you".to_owned(),
                 "." => {
                     in_mail = false;
                     "250 taken".to_owned()
@@ -107,7 +111,7 @@ impl Visit<'_> {
                     let starttls =
                         if self.manners.tls == Tls::Later && !is_encrypted { "250-STARTTLS\r\n" } else { "" };
                     let utf8 = if self.manners.is_international { "250-SMTPUTF8\r\n" } else { "" };
-                    format!("250-mail\r\n{starttls}{utf8}250 8BITMIME")
+                    format!("250-mail\r\n{starttls}{utf8}250-AUTH PLAIN\r\n250 8BITMIME")
                 }
                 "STARTTLS" => {
                     return stream.write_all(b"220 go on\r\n").is_ok();

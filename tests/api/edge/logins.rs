@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
 use secrecy::SecretString;
-use supersync::accounts::{Accounts, Address, HashError, HashParams, LoginError, Passwords, Session, SessionOrigin};
+use supersync::accounts::{AccountError, Accounts, Address, HashError, HashParams, Passwords, Session, SessionOrigin};
 use supersync::clock::Clock;
 use supersync::config::Config;
 use supersync::mail::Mailer;
@@ -47,7 +47,7 @@ impl World {
         Self { accounts, _database: database }
     }
 
-    async fn login(&self, email: &str, from: IpAddr) -> Result<Session, LoginError> {
+    async fn login(&self, email: &str, from: IpAddr) -> Result<Session, AccountError> {
         let origin = SessionOrigin { method: SessionMethod::Password, user_agent: None, address: Some(from) };
         let address = Address::parse(email).expect("an address");
         self.accounts.login(&address, &password(), &origin).await
@@ -67,8 +67,8 @@ fn password() -> SecretString {
     "a password of the owner".to_owned().into()
 }
 
-fn is_busy(error: Option<&LoginError>) -> bool {
-    matches!(error, Some(LoginError::Hash(HashError::Busy)))
+fn is_busy(error: Option<&AccountError>) -> bool {
+    matches!(error, Some(AccountError::Hash(HashError::Busy)))
 }
 
 /// An address in a network of its own.

@@ -49,7 +49,7 @@ async fn a_revoked_session_ends_here_too_and_alone(on: Backend) {
     let account = server.account().await;
     let other = server.signed_in_again(&account).await;
     let (mut stays, mut goes) = (account.socket("A").await, other.socket("B").await);
-    let sender = server.accounts.authenticate_token(&other.token).await.expect("it counts");
+    let sender = server.accounts.authenticate_token(&other.token, || None).await.expect("it counts");
     let session = SessionRef::One(sender.session.expect("no older token"));
     server.beside().await.revoke_session(account.id, session, &Asker::operator()).await.expect("there is one");
     assert_eq!(status(&other).await.status, 200, "nobody has told this process");
@@ -82,7 +82,7 @@ async fn a_token_that_replaced_the_others_is_not_ended_by_their_end(on: Backend)
     use secrecy::ExposeSecret as _;
     let server = Server::start(on).await;
     let account = server.account().await;
-    let sender = server.accounts.authenticate_token(&account.token).await.expect("it counts");
+    let sender = server.accounts.authenticate_token(&account.token, || None).await.expect("it counts");
     let elsewhere = server.beside().await;
     let session = elsewhere.replace_token(&sender, &SessionOrigin::operator()).await.expect("the account exists");
     let replaced = Account { token: session.token.expose_secret().to_owned(), ..account.clone() };

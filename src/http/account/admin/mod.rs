@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{CLOSE_REVOKED, close_sockets, delete_for_good, to_the_end};
-use crate::accounts::{AccountReport, AuthUser, ManageError, generate_password};
+use crate::accounts::{AccountError, AccountReport, AuthUser, generate_password};
 use crate::http::codes;
 use crate::http::encode::{self, Answer, Success};
 use crate::http::error::{ApiError, ApiResult};
@@ -125,7 +125,7 @@ pub async fn change(
 }
 
 /// Makes the changes. Returns the password that was made up, if one was.
-async fn make(state: &AppState, target: UserId, changes: &Changes) -> Result<Option<String>, ManageError> {
+async fn make(state: &AppState, target: UserId, changes: &Changes) -> Result<Option<String>, AccountError> {
     let accounts = &state.accounts;
     let before = accounts.overview(target).await?.user;
     if let Some(bytes) = changes.quota_bytes {
