@@ -46,8 +46,6 @@ mod serve;
 pub mod state;
 mod sync;
 mod test_mode;
-#[cfg(test)]
-mod tests;
 mod throttle;
 mod ws;
 

@@ -15,3 +15,4 @@ mod scenarios;
 mod sessions;
 mod signin;
 mod traces;
+mod transport;

@@ -101,10 +101,13 @@ pub struct Account {
 }
 
 impl Account {
-    /// Any request, authenticated; `body` goes out as it is.
+    /// Any request, authenticated, with a body of JSON unless the headers say otherwise; `body` goes out as it is.
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
         let request = self.http.request(method, format!("{}{path}", self.base));
-        let mut request = request.bearer_auth(&self.token).header("content-type", "application/json");
+        let mut request = request.bearer_auth(&self.token);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

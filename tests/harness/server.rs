@@ -118,6 +118,11 @@ impl Server {
         Box::pin(Self::run(database, setup)).await
     }
 
+    /// Tells it to stop; requests that run may finish.
+    pub async fn drain(&self) {
+        self.running.lock().await.drain();
+    }
+
     /// Stops in an orderly way.
     pub async fn stop(self) -> (TestDatabase, Setup) {
         let mut running = self.running.into_inner();

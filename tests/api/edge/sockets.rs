@@ -15,6 +15,7 @@ on_both_databases! {
     an_address_has_a_limit_whatever_its_devices_are_called,
     upgrades_that_lead_to_nothing_are_limited,
     an_address_holds_so_many_sockets,
+    the_process_holds_so_many_sockets,
 }
 
 async fn raw(account: &Account, client_id: &str) -> RawSocket {
@@ -118,6 +119,16 @@ async fn upgrades_that_lead_to_nothing_are_limited(on: Backend) {
     assert_eq!(upgrade(&server, &good, "127.0.0.1").await, 101);
 }
 
+fn one_more(account: &Account) -> String {
+    format!("{}/api/sync/ws?token={}&clientId=more", account.base.replacen("http", "ws", 1), account.token)
+}
+
+/// The status of an upgrade that is refused, and the seconds after which to retry.
+async fn refusal(url: &str) -> (u16, String) {
+    let Err(Error::Http(answer)) = connect_async(url).await else { panic!("it is refused") };
+    (answer.status().as_u16(), answer.headers()["retry-after"].to_str().expect("text").to_owned())
+}
+
 async fn an_address_holds_so_many_sockets(on: Backend) {
     let server = Server::start_with(on, |config| {
         config.trusted_proxies = TrustedProxies::parse("none").expect("valid");
@@ -131,9 +142,8 @@ async fn an_address_holds_so_many_sockets(on: Backend) {
     for n in 0..32 {
         sockets.push(account.socket(&format!("c{n}")).await);
     }
-    let url = format!("{}/api/sync/ws?token={}&clientId=more", server.base.replacen("http", "ws", 1), account.token);
-    let Err(Error::Http(answer)) = connect_async(&url).await else { panic!("it is refused") };
-    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (429, &"60".parse().expect("a value")));
+    let url = one_more(&account);
+    assert_eq!(refusal(&url).await, (429, "60".to_owned()));
     drop(sockets);
     let open = async {
         while connect_async(&url).await.is_err() {
@@ -141,4 +151,11 @@ async fn an_address_holds_so_many_sockets(on: Backend) {
         }
     };
     tokio::time::timeout(crate::harness::PATIENCE, open).await.expect("places are given back");
+}
+
+async fn the_process_holds_so_many_sockets(on: Backend) {
+    let server = Server::start_with(on, |config| config.limits.max_sockets = 2).await;
+    let account = server.account().await;
+    let _sockets = (account.socket("A").await, account.socket("B").await);
+    assert_eq!(refusal(&one_more(&account)).await, (503, "5".to_owned()));
 }

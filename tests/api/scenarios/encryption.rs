@@ -11,6 +11,7 @@ on_both_databases! {
     s18_with_the_gate_on_one_plain_op_refuses_the_request,
     s18_with_the_gate_on_plain_snapshots_are_refused,
     s19_with_the_gate_off_plaintext_is_served_as_such,
+    test_mode_makes_plaintext_that_older_servers_stored_in_accounts_that_encrypt,
     m18_an_encrypted_account_takes_no_plain_operation,
     m18_encryption_begins_with_the_full_state_that_is_encrypted,
     m18_encryption_is_turned_off_by_what_takes_the_place_of_the_full_state,
@@ -78,6 +79,23 @@ async fn s19_with_the_gate_off_plaintext_is_served_as_such(on: Backend) {
     let flags: Vec<_> = page["ops"].as_array().expect("ops").iter().map(|op| &op["op"]["isPayloadEncrypted"]).collect();
     assert_eq!(flags, [false, true]);
     assert_eq!(page["ops"][0]["op"]["payload"], json!({ "title": "t" }));
+}
+
+async fn test_mode_makes_plaintext_that_older_servers_stored_in_accounts_that_encrypt(on: Backend) {
+    for policy in [EncryptionPolicy::Optional, EncryptionPolicy::Required] {
+        let server = Server::start_with(on, |config| {
+            config.test_mode = true;
+            config.encryption_policy = policy;
+        })
+        .await;
+        let account = server.account().await;
+        assert_eq!(account.upload_one("A", &import("A").encrypted(ciphertext(40))).await.outcomes(), ["#1"]);
+        let plain = op("A").with("isPayloadEncrypted", false);
+        account.upload_one("A", &plain).await.expect(400);
+        let path = format!("/api/test/user/{}/legacy-plaintext-ops", account.id);
+        let seeded = account.post(&path, &json!({ "op": plain.json() })).await.expect(201);
+        assert_eq!(seeded["serverSeq"], 2, "{policy:?}");
+    }
 }
 
 /// An account whose devices encrypt, on a server that leaves it to them: its newest full state is at 1, an operation at 2.

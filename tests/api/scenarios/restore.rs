@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use supersync::store::{SnapshotBlob, SnapshotChange, SnapshotMeta};
 
-use crate::harness::{Account, Backend, Op, Server, ciphertext, import, op, snapshot};
+use crate::harness::{Account, Backend, Log, Op, Server, ciphertext, import, op, snapshot};
 
 on_both_databases! {
     s62_a_plain_import_is_restored_as_it_was,
@@ -74,6 +74,10 @@ async fn s63_restore_points_are_causal_full_states_newest_first(on: Backend) {
     assert_eq!(points["restorePoints"], expected);
     let two = account.get("/api/sync/restore-points?limit=2").await.ok();
     assert_eq!(two["restorePoints"].as_array().map(Vec::as_slice), Some(&expected.as_array().expect("a list")[..2]));
+    for limit in ["", "100x"] {
+        let all = account.get(&format!("/api/sync/restore-points?limit={limit}")).await.ok();
+        assert_eq!(all["restorePoints"], expected, "{limit}");
+    }
     for limit in ["0", "101", "x", "-1"] {
         let reply = account.get(&format!("/api/sync/restore-points?limit={limit}")).await.expect(400);
         assert!(reply["error"].is_string());
@@ -196,6 +200,29 @@ async fn m19_more_operations_than_a_replay_takes_are_refused_for_good(on: Backen
         refused(&account, path, "STATE_TOO_LARGE").await;
     }
     account.get("/api/sync/restore/3").await.ok();
+}
+
+/// On one thread, so that everything is logged where this test listens.
+#[tokio::test]
+async fn what_can_not_be_rebuilt_is_told_to_the_client_and_not_to_the_operator() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let (log, _listening) = Log::of_thread();
+        let server = Server::start_with(backend, |config| config.limits.max_replay_ops = 2).await;
+        let account = server.account().await;
+        account.upload("A", &[op("A"), op("A"), op("A")]).await.ok();
+        for path in ["restore/3", "snapshot"] {
+            refused(&account, path, "STATE_TOO_LARGE").await;
+        }
+        account.delete("/api/sync/data").await.ok();
+        refused(&account, "restore/2", "RESTORE_POINT_GONE").await;
+        account.upload("A", &[op("A")]).await.ok();
+        for path in ["restore/4", "snapshot"] {
+            refused(&account, path, "STATE_NOT_REPLAYABLE").await;
+        }
+        let log = log.text();
+        assert!(log.contains("more than 2 operations"), "what the matter is can be found: {log}");
+        assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+    }
 }
 
 async fn m20_newer_schemas_are_neither_replayed_nor_kept(on: Backend) {

@@ -18,8 +18,9 @@ on_both_databases! {
     s66_snapshots_are_told_and_repeats_are_not,
     s67_a_socket_that_never_answers_is_closed,
     s67_the_apps_own_pong_keeps_a_socket_open,
-    s67_a_frame_above_1024_bytes_ends_the_socket,
+    s67_a_message_above_1024_bytes_ends_the_socket,
     a_server_that_stops_says_so,
+    every_message_has_its_members_and_no_others,
     m03_two_devices_that_upload_at_once_hear_of_each_other,
     m03_steady_uploads_do_not_starve_the_others,
 }
@@ -179,15 +180,18 @@ async fn s67_the_apps_own_pong_keeps_a_socket_open(on: Backend) {
     }
 }
 
-async fn s67_a_frame_above_1024_bytes_ends_the_socket(on: Backend) {
+async fn s67_a_message_above_1024_bytes_ends_the_socket(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
-    let mut socket = account.socket("A").await;
-    socket.send(&"x".repeat(1024)).await;
-    account.upload("B", &[op("B")]).await.ok();
-    assert_eq!(socket.notice().await["latestSeq"], 1);
-    socket.send(&"x".repeat(1025)).await;
-    assert!([Ended::Code(1009), Ended::Plain].contains(&socket.ended().await));
+    // One that is read whole, one that is not, and one that is more than a client may send at all.
+    for (n, bytes) in (1..).zip([1025, 20_000, 200_000]) {
+        let mut socket = account.socket(&format!("A{n}")).await;
+        socket.send(&"x".repeat(1024)).await;
+        account.upload("B", &[op("B")]).await.ok();
+        assert_eq!(socket.notice().await["latestSeq"], n);
+        socket.send(&"x".repeat(bytes)).await;
+        assert_eq!(socket.ended().await, Ended::Code(1009), "{bytes}");
+    }
 }
 
 async fn a_server_that_stops_says_so(on: Backend) {
@@ -196,6 +200,17 @@ async fn a_server_that_stops_says_so(on: Backend) {
     let mut socket = account.socket("A").await;
     let (_stopped, ended) = join!(server.stop(), socket.ended());
     assert_eq!(ended, Ended::Code(1001));
+}
+
+async fn every_message_has_its_members_and_no_others(on: Backend) {
+    let (server, account) = started(on, |setup| setup.options.notifier.ping_every = Duration::from_millis(20)).await;
+    let now = server.clock.now_ms();
+    let mut socket = account.socket_with(&format!("token={}&clientId=B", account.token)).await;
+    assert_eq!(socket.message().await, json!({ "type": "connected", "timestamp": now, "userId": account.id }));
+    assert_eq!(socket.message().await, json!({ "type": "ping", "timestamp": now }));
+    account.upload("A", &[op("A")]).await.ok();
+    assert_eq!(socket.notice().await, json!({ "type": "new_ops", "latestSeq": 1, "timestamp": now }));
+    assert_eq!(account.get("/health").await.ok()["wsConnections"], 1);
 }
 
 async fn m03_two_devices_that_upload_at_once_hear_of_each_other(on: Backend) {
