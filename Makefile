@@ -1,5 +1,6 @@
 # make run    starts the server on the embedded database
-# make test   runs every test; starts a private PostgreSQL server, a browser and a proxy for them
+# make test   runs the tests for which this machine has the programs, and says which it skipped
+# make test-all  installs those programs (Debian and its kin) and runs every test
 # make test-postgres-versions  the store's contract and the scenarios on PostgreSQL 16, 17 and 18; needs npm
 # make lint   formatting, clippy, documentation, licences and sources of dependencies; needs cargo-deny
 # make advisories known weaknesses of dependencies; needs the network
@@ -19,7 +20,7 @@
 PROFILE ?= release
 CARGO ?= cargo
 
-.PHONY: run test test-sqlite test-postgres-versions lint advisories sbom fuzz bench guard hostile prove check-api readme-walk operator-walk image-walk package-walk build
+.PHONY: run test test-all test-postgres-versions lint advisories sbom fuzz bench guard hostile prove check-api readme-walk operator-walk image-walk package-walk build
 
 run:
 	$(CARGO) run --locked --profile $(PROFILE) -- serve
@@ -27,26 +28,11 @@ run:
 build:
 	$(CARGO) build --locked --profile $(PROFILE)
 
-# What tests drive besides the server.
-WITH_PROGRAMS = scripts/with-programs caddy:caddy nginx:nginx-light haproxy:haproxy pgbouncer:pgbouncer patroni:patroni \
-	etcd:etcd-server prometheus:prometheus \
-	promtool:prometheus systemd-analyze:systemd docker-compose:docker-compose \
-	lintian:lintian objdump:binutils -- scripts/with-helm scripts/with-browser
-WITH_EVERYTHING = $(WITH_PROGRAMS) scripts/with-postgres
-
-# nextest runs each test in a process of its own and in parallel; without it, cargo's own runner does.
 test:
-	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(WITH_EVERYTHING) $(CARGO) nextest run --locked --workspace --tests --no-tests=pass; \
-	else \
-		$(WITH_EVERYTHING) $(CARGO) test --locked --workspace --tests; \
-	fi
-	$(CARGO) test --locked --workspace --doc
+	CARGO=$(CARGO) scripts/test
 
-# Everything that needs no PostgreSQL, by the tests' names.
-test-sqlite:
-	$(WITH_PROGRAMS) $(CARGO) test --locked --workspace --tests -- --skip postgres
-	$(CARGO) test --locked --workspace --doc
+test-all:
+	CARGO=$(CARGO) scripts/test --all
 
 # Side by side with -j3: the tests mostly wait.
 test-postgres-versions: test-postgres-16 test-postgres-17 test-postgres-18

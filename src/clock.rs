@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 mod watch;
 
-pub use watch::{Doubt, Watch};
+pub use watch::{Doubt, Reason, Watch};
 
 /// A source of Unix milliseconds. Cheap to clone; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -44,32 +44,27 @@ impl Clock {
         Self::Watched(Arc::new(Watch::new(self, known_ms, leap_ms)))
     }
 
+    fn watch(&self) -> Option<&Watch> {
+        if let Self::Watched(watch) = self { Some(watch) } else { None }
+    }
+
     /// The time in Unix milliseconds. A watched clock gives no time that it has reason to take for a slip, see [`Watch`].
     #[must_use]
     pub fn now_ms(&self) -> i64 {
-        match self {
-            Self::Watched(watch) => watch.now_ms(),
-            Self::System | Self::Manual(_) => self.wall_ms(),
-        }
+        self.watch().map_or_else(|| self.wall_ms(), Watch::now_ms)
     }
 
     /// The time as far as it is certain: what may end for good (a session, an archive) is judged by it. Differs from
     /// [`Clock::now_ms`] only while a watched clock is in doubt.
     #[must_use]
     pub fn certain_ms(&self) -> i64 {
-        match self {
-            Self::Watched(watch) => watch.certain_ms(),
-            Self::System | Self::Manual(_) => self.wall_ms(),
-        }
+        self.watch().map_or_else(|| self.wall_ms(), Watch::certain_ms)
     }
 
     /// Why the time must not be acted upon, if so. A clock that is not watched is never in doubt.
     #[must_use]
     pub fn doubt(&self) -> Option<Doubt> {
-        match self {
-            Self::Watched(watch) => watch.doubt(),
-            Self::System | Self::Manual(_) => None,
-        }
+        self.watch()?.doubt()
     }
 
     /// What the clock shows is right: somebody says so who knows.
@@ -77,10 +72,7 @@ impl Clock {
     /// # Errors
     /// When it can't be, because this program is younger than that.
     pub fn believe(&self) -> Result<(), Doubt> {
-        match self {
-            Self::Watched(watch) => watch.believe(),
-            Self::System | Self::Manual(_) => Ok(()),
-        }
+        self.watch().map_or(Ok(()), Watch::believe)
     }
 
     /// What the clock shows, however likely that is.
@@ -91,7 +83,7 @@ impl Clock {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)),
             Self::Manual(manual) => manual.wall_ms.load(Ordering::SeqCst),
-            Self::Watched(watch) => watch.wall_ms(),
+            Self::Watched(watch) => watch.source().wall_ms(),
         }
     }
 
@@ -103,7 +95,7 @@ impl Clock {
                 running.tv_sec.saturating_mul(1000).saturating_add(running.tv_nsec / 1_000_000)
             }
             Self::Manual(manual) => manual.running_ms.load(Ordering::SeqCst),
-            Self::Watched(watch) => watch.running_ms(),
+            Self::Watched(watch) => watch.source().running_ms(),
         }
     }
 

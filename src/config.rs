@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,15 +13,16 @@ use crate::webauthn::RelyingParty;
 use secrecy::SecretString;
 use url::Url;
 
+mod address;
 mod build;
 mod database;
-pub use database::{UNENCODED, is_unencoded, postgres_address, postgres_hosts};
 #[cfg(test)]
-mod documents;
+pub(crate) mod documents;
 mod dotenv;
 mod given;
 #[cfg(test)]
 mod golden;
+mod key;
 mod kinds;
 mod legal;
 mod mail;
@@ -33,14 +35,13 @@ mod secret;
 pub mod settings;
 #[cfg(test)]
 mod tests;
-mod traces;
 
+pub use address::{UNENCODED, is_unencoded, postgres_address, postgres_hosts};
 use build::MissingSecret;
-use given::Given;
 pub use mask::masked;
 pub use proxies::{Network, TrustedProxies, network_of};
 pub use rates::{RateLimit, RateLimits};
-pub use reader::{ConfigErrors, Problem, Setting};
+use reader::Given;
 pub use secret::{private_folder, secrets_of};
 pub use settings::{Limits, Retention, Timeouts};
 
@@ -271,19 +272,63 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting or file.
+    pub name: String,
+    /// Where it was set, unless in the environment.
+    pub place: Option<String>,
+    /// Its text, unless it was not set or is secret.
+    pub was: Option<String>,
+    /// What would be right.
+    pub expected: String,
+}
+
+impl Problem {
+    pub(super) fn new(name: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { name: name.into(), place: None, was: None, expected: expected.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(place) = &self.place {
+            write!(f, " ({place})")?;
+        }
+        match &self.was {
+            Some(was) => write!(f, ": is {was:?}; {}", self.expected),
+            None => write!(f, ": {}", self.expected),
+        }
+    }
+}
+
+/// Everything that is wrong with the configuration, in the order of the settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has {} problem(s):{}", .0.len(), lines(.0))]
+pub struct ConfigErrors(pub Vec<Problem>);
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().fold(String::new(), |all, problem| format!("{all}\n  {problem}"))
+}
+
+/// A setting's value in force, as it may be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The setting.
+    pub name: &'static str,
+    /// Its value; secrets are masked, in addresses too. `None` = not set.
+    pub value: Option<String>,
+    /// Whether the environment or the `.env` file gave it.
+    pub given: bool,
+}
+
 impl Config {
     /// The path of `PUBLIC_URL` such as `/sync`, without a trailing slash; empty if the server has a host to itself.
     #[must_use]
     pub fn base_path(&self) -> String {
         Url::parse(&self.public_url).map_or_else(|_| String::new(), |url| url.path().trim_end_matches('/').to_owned())
-    }
-
-    /// The settings in this process's environment and the `.env` file of its working directory.
-    ///
-    /// # Errors
-    /// Everything that is wrong with them.
-    pub fn from_env() -> Result<Self, ConfigErrors> {
-        Ok(Loaded::from_env()?.config)
     }
 
     /// The settings in the given variables.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Doubt};
+use crate::clock::{Clock, Doubt, Reason};
 use crate::store::{KnownTime, Store, StoreError};
 
 /// How often the clock is looked at, without asking the database.
@@ -56,11 +56,11 @@ pub async fn doubt(store: &dyn Store, clock: &Clock) -> Result<Option<Doubt>, St
 
 /// Other clocks that show another time.
 fn disagreement(shown_ms: i64, leap_ms: i64, known: &KnownTime) -> Option<Doubt> {
-    if let Some(certain_ms) = known.right_ms.filter(|right_ms| right_ms.saturating_sub(shown_ms) > leap_ms) {
-        return Some(Doubt::Behind { shown_ms, certain_ms });
+    if let Some(other_ms) = known.right_ms.filter(|right_ms| right_ms.saturating_sub(shown_ms) > leap_ms) {
+        return Some(Doubt { reason: Reason::Behind, shown_ms, other_ms });
     }
-    let database_ms = known.database_ms.filter(|database_ms| database_ms.abs_diff(shown_ms) > MAX_APART_MS)?;
-    Some(Doubt::Database { shown_ms, database_ms })
+    let other_ms = known.database_ms.filter(|database_ms| database_ms.abs_diff(shown_ms) > MAX_APART_MS)?;
+    Some(Doubt { reason: Reason::Database, shown_ms, other_ms })
 }
 
 /// Tells log and metrics about doubts, and the database about a clock that is right.

@@ -27,52 +27,37 @@ const UNKNOWN: i64 = i64::MIN;
 
 /// Why a clock's time must not be acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub struct Doubt {
+    /// What is wrong with it.
+    pub reason: Reason,
+    /// What the clock shows, Unix milliseconds.
+    pub shown_ms: i64,
+    /// The certain time, or what the database server's clock shows.
+    pub other_ms: i64,
+}
+
+/// What is wrong with a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
     /// It has changed by more than a little just now.
-    Unsettled {
-        /// What the clock shows, Unix milliseconds.
-        shown_ms: i64,
-        /// What is certain.
-        certain_ms: i64,
-    },
+    Unsettled,
     /// It is further ahead of what is known than a leap.
-    Ahead {
-        /// What the clock shows, Unix milliseconds.
-        shown_ms: i64,
-        /// What is certain.
-        certain_ms: i64,
-    },
+    Ahead,
     /// It is further behind what is known than a leap, or shows a time before this program was made.
-    Behind {
-        /// What the clock shows, Unix milliseconds.
-        shown_ms: i64,
-        /// What is certain.
-        certain_ms: i64,
-    },
+    Behind,
     /// The database server's clock shows another time.
-    Database {
-        /// What the clock shows, Unix milliseconds.
-        shown_ms: i64,
-        /// What the database server's clock shows.
-        database_ms: i64,
-    },
+    Database,
 }
 
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (shown_ms, other_ms, how) = match *self {
-            Self::Unsettled { shown_ms, certain_ms } => {
-                (shown_ms, certain_ms, "; it has just been set, and would show")
-            }
-            Self::Ahead { shown_ms, certain_ms } => {
-                (shown_ms, certain_ms, ", too far after the last time known to be right, by which it is")
-            }
-            Self::Behind { shown_ms, certain_ms } => {
-                (shown_ms, certain_ms, ", before the last time known to be right, by which it is")
-            }
-            Self::Database { shown_ms, database_ms } => (shown_ms, database_ms, "; the database server's clock shows"),
+        let how = match self.reason {
+            Reason::Unsettled => "; it has just been set, and would show",
+            Reason::Ahead => ", too far after the last time known to be right, by which it is",
+            Reason::Behind => ", before the last time known to be right, by which it is",
+            Reason::Database => "; the database server's clock shows",
         };
-        write!(f, "this machine's clock shows {}{how} {}", time(shown_ms), time(other_ms))
+        write!(f, "this machine's clock shows {}{how} {}", time(self.shown_ms), time(self.other_ms))
     }
 }
 
@@ -81,15 +66,9 @@ impl Doubt {
     pub const ADVICE: &'static str = "Set the clock (NTP). If it is right, for example because the server was off for \
          long, say so: `supersync sweep --clock-is-right`.";
 
-    /// How far the clocks are apart.
-    #[must_use]
-    pub const fn apart_ms(&self) -> u64 {
-        match *self {
-            Self::Unsettled { shown_ms, certain_ms }
-            | Self::Ahead { shown_ms, certain_ms }
-            | Self::Behind { shown_ms, certain_ms } => shown_ms.abs_diff(certain_ms),
-            Self::Database { shown_ms, database_ms } => shown_ms.abs_diff(database_ms),
-        }
+    /// It shows a time at which this program did not exist.
+    const fn too_early(shown_ms: i64) -> Self {
+        Self { reason: Reason::Behind, shown_ms, other_ms: EARLIEST_MS }
     }
 }
 
@@ -152,18 +131,10 @@ impl Watch {
         &self.source
     }
 
-    pub(super) fn wall_ms(&self) -> i64 {
-        self.source.wall_ms()
-    }
-
-    pub(super) fn running_ms(&self) -> i64 {
-        self.source.running_ms()
-    }
-
     pub(super) fn now_ms(&self) -> i64 {
         let (shown_ms, certain_ms, doubt) = self.look();
         match doubt {
-            None | Some(Doubt::Ahead { .. }) => shown_ms,
+            None | Some(Doubt { reason: Reason::Ahead, .. }) => shown_ms,
             Some(_) => certain_ms,
         }
     }
@@ -192,12 +163,13 @@ impl Watch {
         let (shown, certain) = (shown_ms - running_ms, self.certain.load(Ordering::SeqCst));
         if certain == UNKNOWN {
             if shown_ms < EARLIEST_MS {
-                return (shown_ms, EARLIEST_MS, Some(Doubt::Behind { shown_ms, certain_ms: EARLIEST_MS }));
+                return (shown_ms, EARLIEST_MS, Some(Doubt::too_early(shown_ms)));
             }
             self.follow(certain, shown);
             return (shown_ms, shown_ms, None);
         }
         let certain_ms = certain + running_ms;
+        let doubt = |reason| Doubt { reason, shown_ms, other_ms: certain_ms };
         if is_near(shown, certain) {
             if astray.is_some() {
                 tracing::info!("the clock shows the expected time again");
@@ -210,29 +182,28 @@ impl Watch {
             _ => {
                 *astray = Some(Astray { shown, since_ms: running_ms });
                 self.is_astray.store(true, Ordering::SeqCst);
-                let doubt = Doubt::Unsettled { shown_ms, certain_ms };
-                tracing::warn!(%doubt, "the clock has been set; the new time counts once it has lasted for a minute");
+                tracing::warn!(doubt = %doubt(Reason::Unsettled), "the clock has been set; the new time counts once it has lasted for a minute");
                 running_ms
             }
         };
-        let doubt = if running_ms - since_ms < SETTLE_MS {
-            Doubt::Unsettled { shown_ms, certain_ms }
+        let reason = if running_ms - since_ms < SETTLE_MS {
+            Reason::Unsettled
         } else if shown_ms >= EARLIEST_MS && shown.abs_diff(certain) <= self.leap_ms.unsigned_abs() {
             tracing::warn!(seconds = (shown - certain) / 1000, "the clock has been set and is followed");
             self.settle(&mut astray, certain, shown);
             return (shown_ms, shown_ms, None);
         } else if shown > certain {
-            Doubt::Ahead { shown_ms, certain_ms }
+            Reason::Ahead
         } else {
-            Doubt::Behind { shown_ms, certain_ms }
+            Reason::Behind
         };
-        (shown_ms, certain_ms, Some(doubt))
+        (shown_ms, certain_ms, Some(doubt(reason)))
     }
 
     pub(super) fn believe(&self) -> Result<(), Doubt> {
         let shown_ms = self.source.wall_ms();
         if shown_ms < EARLIEST_MS {
-            return Err(Doubt::Behind { shown_ms, certain_ms: EARLIEST_MS });
+            return Err(Doubt::too_early(shown_ms));
         }
         let shown = shown_ms - self.source.running_ms();
         let mut astray = self.astray();
@@ -243,7 +214,7 @@ impl Watch {
     /// This time was shown by a clock that is right, of this process or another one. A lasting doubt ends with a time
     /// near the shown one: the clock has been confirmed elsewhere.
     pub fn heard(&self, right_ms: i64) {
-        let is_lasting = matches!(self.doubt(), Some(Doubt::Ahead { .. } | Doubt::Behind { .. }));
+        let is_lasting = self.doubt().is_some_and(|doubt| matches!(doubt.reason, Reason::Ahead | Reason::Behind));
         let is_confirmed = self.source.wall_ms().abs_diff(right_ms) <= self.leap_ms.unsigned_abs();
         if is_lasting && is_confirmed && self.believe().is_ok() {
             tracing::info!("the clock has been confirmed");
@@ -284,6 +255,10 @@ mod tests {
         Clock::manual(NOW).watched(known_ms, WEEK)
     }
 
+    fn is(clock: &Clock, reason: Reason) -> bool {
+        clock.doubt().is_some_and(|doubt| doubt.reason == reason)
+    }
+
     /// Looks at the clock until what it shows is more than a slip.
     fn settle(clock: &Clock) {
         for _ in 0..=SETTLE_MS / 1000 {
@@ -300,7 +275,7 @@ mod tests {
             clock.set_by_ms(days * DAY);
             for second in 0..3 {
                 assert_eq!((clock.now_ms(), clock.certain_ms()), (NOW + second * 1000, NOW + second * 1000), "{days}");
-                assert!(matches!(clock.doubt(), Some(Doubt::Unsettled { .. })), "{days}");
+                assert!(is(&clock, Reason::Unsettled), "{days}");
                 clock.advance_ms(1000);
             }
             clock.set_by_ms(-days * DAY);
@@ -308,7 +283,7 @@ mod tests {
             // The next slip does not inherit the first one's age.
             clock.advance_ms(2 * SETTLE_MS);
             clock.set_by_ms(days * DAY);
-            assert!(matches!(clock.doubt(), Some(Doubt::Unsettled { .. })), "{days}");
+            assert!(is(&clock, Reason::Unsettled), "{days}");
         }
     }
 
@@ -339,7 +314,7 @@ mod tests {
         settle(&clock);
         let certain = clock.wall_ms() - 31 * DAY;
         assert_eq!((clock.now_ms(), clock.certain_ms()), (clock.wall_ms(), certain));
-        assert_eq!(clock.doubt(), Some(Doubt::Ahead { shown_ms: clock.wall_ms(), certain_ms: certain }));
+        assert_eq!(clock.doubt(), Some(Doubt { reason: Reason::Ahead, shown_ms: clock.wall_ms(), other_ms: certain }));
         let Clock::Watched(watch) = &clock else { panic!("watched") };
         watch.heard(certain);
         assert!(clock.doubt().is_some(), "that is what was known before");
@@ -351,7 +326,7 @@ mod tests {
     fn a_start_is_judged_by_what_is_known() {
         for (known, is_ahead) in [(NOW - 6 * DAY, false), (NOW - 8 * DAY, true), (NOW, false), (NOW + SLEW_MS, false)] {
             let clock = watched(Some(known));
-            assert_eq!(matches!(clock.doubt(), Some(Doubt::Ahead { .. })), is_ahead, "{known}");
+            assert_eq!(is(&clock, Reason::Ahead), is_ahead, "{known}");
             assert_eq!(clock.now_ms(), NOW, "{known}");
             assert_eq!(clock.certain_ms(), if is_ahead { known } else { NOW }, "{known}");
             assert_eq!(clock.believe(), Ok(()));
@@ -363,7 +338,7 @@ mod tests {
     fn a_start_in_1970_makes_no_old_rows() {
         let fresh = Clock::manual(5_000).watched(None, WEEK);
         assert_eq!(fresh.now_ms(), EARLIEST_MS);
-        assert!(matches!(fresh.doubt(), Some(Doubt::Behind { .. })));
+        assert!(is(&fresh, Reason::Behind));
         fresh.set_by_ms(NOW);
         assert_eq!((fresh.now_ms(), fresh.doubt()), (NOW + 5_000, None), "nothing else is known");
 
@@ -372,7 +347,7 @@ mod tests {
         settle(&clock);
         assert!(clock.now_ms() >= NOW && clock.certain_ms() >= NOW);
         assert!(clock.believe().is_err());
-        assert!(matches!(clock.doubt(), Some(Doubt::Behind { .. })));
+        assert!(is(&clock, Reason::Behind));
         clock.set_by_ms(NOW + DAY);
         settle(&clock);
         assert_eq!((clock.now_ms(), clock.doubt()), (clock.wall_ms(), None));
@@ -380,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_doubt_names_both_times() {
-        let doubt = Doubt::Ahead { shown_ms: NOW + 31 * DAY, certain_ms: NOW };
+        let doubt = Doubt { reason: Reason::Ahead, shown_ms: NOW + 31 * DAY, other_ms: NOW };
         let text = doubt.to_string();
         assert!(text.contains("shows 2026-11-28 00:00:00 UTC") && text.ends_with("2026-10-28 00:00:00 UTC"), "{text}");
     }

@@ -1,66 +1,26 @@
 //! From variables to [`Config`]: one function per concern, each reading its variables and noting what is wrong.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tracing_subscriber::EnvFilter;
-use url::{Position, Url};
+use url::Url;
 
 use crate::webauthn::RelyingParty;
 
-use super::given::{Given, is_of_service};
-use super::kinds::Kind;
-use super::reader::{ConfigErrors, Reader};
-use super::settings;
+use super::given::is_of_service;
+use super::kinds::ADDRESS;
+use super::reader::{Given, Reader};
 use super::{
-    Config, Cors, Environment, Limits, Loaded, RateLimits, Retention, Timeouts, TrustedProxies, database, legal, mail,
-    retired, secret, traces,
+    Config, ConfigErrors, Cors, Environment, Limits, Loaded, RateLimits, Retention, Timeouts, TraceExport,
+    TrustedProxies, database, legal, mail, retired, secret, settings,
 };
 
 /// After which the released app gives up on one request (contract, operations section 3).
 const CLIENT_ABORT: Duration = Duration::from_secs(75);
 
-pub(super) const ADDRESS: Kind<IpAddr> =
-    Kind::new("address", "expected an IP address such as 0.0.0.0 or ::, or localhost", |text| match text {
-        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        _ => text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse().ok(),
-    });
-pub(super) const LISTENER: Kind<Option<SocketAddr>> =
-    Kind::new("address and port, or `off`", "expected an address and port such as 127.0.0.1:9464, or off", |text| {
-        if text == "off" { Some(None) } else { text.parse().ok().map(Some) }
-    });
-pub(super) const URL: Kind<String> =
-    Kind::new("URL", "expected the http:// or https:// address under which users reach the server", |text| {
-        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())?;
-        (url.query().is_none() && url.fragment().is_none()).then(|| String::from(url).trim_end_matches('/').to_owned())
-    });
 const HTTPS: &str = "in production expected the https:// address under which users reach the server";
-pub(super) const RP_ID: Kind<String> =
-    Kind::new("domain", "expected a domain such as example.com, without scheme and port", |text| {
-        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-        plain.then(|| text.to_ascii_lowercase())
-    });
-pub(super) const ORIGIN: Kind<String> =
-    Kind::new("origin", "expected an origin such as https://sync.example.com", |text| {
-        let url = Url::parse(text).ok()?;
-        let is_origin = url.has_host() && url[Position::BeforePath..].trim_matches('/').is_empty();
-        is_origin.then(|| url.origin().ascii_serialization())
-    });
-pub(super) const ORIGINS: Kind<Vec<String>> = Kind::new(
-    "list of origins",
-    "expected a comma-separated list of origins such as https://app.example.com, https://*.example.com or *",
-    |text| text.split(',').map(|item| origin(item.trim())).collect(),
-);
-pub(super) const EMAILS: Kind<Vec<String>> =
-    Kind::new("list", "expected a comma-separated list of addresses or *@domain", emails);
-pub(super) const LEVELS: Kind<String> = Kind::new(
-    "level or filter",
-    "expected error, warn, info, debug, trace or off, or a filter such as info,supersync::engine=debug",
-    log_filter,
-);
-
 /// What to do when nobody gave a secret and none is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MissingSecret {
@@ -100,7 +60,7 @@ pub(super) fn load(given: &Given, missing_secret: MissingSecret) -> Result<Loade
         trusted_proxies: trusted_proxies(r),
         metrics_addr: r.get(&settings::METRICS_ADDR),
         backup_dir: r.optional(&settings::BACKUP_DIR),
-        traces: traces::traces(r),
+        traces: traces(r),
         log_format: r.get(&settings::LOG_FORMAT),
         log_filter: r.get(&settings::LOG_LEVEL),
         rate_limits: rate_limits(r, test_mode),
@@ -115,7 +75,8 @@ pub(super) fn load(given: &Given, missing_secret: MissingSecret) -> Result<Loade
     check_limits(r, &config.limits);
     // Last: it writes a file, which is not worth doing for a configuration that is refused.
     config.jwt_secret = jwt_secret(r, environment, &config.data_dir, missing_secret);
-    let (settings, warnings) = reader.finish()?;
+    let all: Vec<_> = settings::variables().collect();
+    let (settings, warnings) = reader.finish(&all, retired::all().map(|retired| retired.name))?;
     Ok(Loaded { config, settings, warnings })
 }
 
@@ -137,7 +98,7 @@ fn names(r: &mut Reader<'_>) {
             let similar = settings::variables().map(|known| (distance(known.name), known.name)).min();
             let hint =
                 similar.filter(|(distance, _)| *distance <= 4).map(|(_, known)| format!("; did you mean {known}?"));
-            r.problem(name, format!("there is no such variable{}", hint.unwrap_or_default()));
+            r.problem_elsewhere(name, format!("there is no such variable{}", hint.unwrap_or_default()));
         }
     }
 }
@@ -145,7 +106,7 @@ fn names(r: &mut Reader<'_>) {
 fn host(r: &mut Reader<'_>) -> IpAddr {
     // Empty is not unset here (contract, operations section 2.1).
     if r.verbatim(&settings::HOST).is_some_and(|text| text.trim().is_empty()) {
-        r.problem(settings::HOST.name(), format!("{}; remove it for the default", ADDRESS.expected));
+        r.problem(&settings::HOST, format!("{}; remove it for the default", ADDRESS.expected));
     }
     // Who leaves test mode on by mistake is at least not open to the network.
     let is_test_mode = r.text(&settings::TEST_MODE) == Some("true");
@@ -168,9 +129,9 @@ fn public_url(r: &mut Reader<'_>, environment: Environment, port: u16) -> String
     let given = r.optional(key);
     if environment == Environment::Production {
         if r.text(key).is_none() {
-            r.problem(key.name(), format!("is not set; {HTTPS}"));
+            r.problem(key, format!("is not set; {HTTPS}"));
         } else if given.as_ref().is_some_and(|url| !url.starts_with("https:")) {
-            r.problem(key.name(), HTTPS);
+            r.problem(key, HTTPS);
         }
     }
     let url = given.unwrap_or_else(|| format!("http://localhost:{port}"));
@@ -189,7 +150,7 @@ fn relying_party(r: &mut Reader<'_>, public_url: &str) -> RelyingParty {
     let domain = Url::parse(&origin).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
     if domain != id && !domain.ends_with(&format!(".{id}")) {
         r.problem(
-            settings::WEBAUTHN_RP_ID.name(),
+            &settings::WEBAUTHN_RP_ID,
             format!("expected {domain} or a domain that it is part of: browsers refuse passkeys otherwise"),
         );
     }
@@ -205,12 +166,12 @@ fn relying_party(r: &mut Reader<'_>, public_url: &str) -> RelyingParty {
 }
 
 fn jwt_secret(r: &mut Reader<'_>, environment: Environment, data_dir: &Path, missing: MissingSecret) -> SecretString {
-    let name = settings::JWT_SECRET.name();
+    let key = &settings::JWT_SECRET;
     // As given: white space is part of the key (contract, accounts section 5.1).
-    if let Some(text) = r.verbatim(&settings::JWT_SECRET).filter(|text| !text.is_empty()) {
+    if let Some(text) = r.verbatim(key).filter(|text| !text.is_empty()) {
         let chars = text.chars().count();
         if chars < secret::MIN_CHARS {
-            r.problem(name, format!("has {chars} characters; expected at least {}", secret::MIN_CHARS));
+            r.problem(key, format!("has {chars} characters; expected at least {}", secret::MIN_CHARS));
         } else if secret::secrets_of(text).len() == 1 && secret::looks_like_several(text) {
             r.warn(format!(
                 "JWT_SECRET: holds white space, but not every part has {} characters, so all of it is one secret",
@@ -221,7 +182,7 @@ fn jwt_secret(r: &mut Reader<'_>, environment: Environment, data_dir: &Path, mis
     }
     if environment == Environment::Production {
         r.problem(
-            name,
+            key,
             format!(
                 "is not set; in production expected at least {} random characters, for example from: openssl rand -hex 32",
                 secret::MIN_CHARS
@@ -231,7 +192,7 @@ fn jwt_secret(r: &mut Reader<'_>, environment: Environment, data_dir: &Path, mis
         match secret::kept_in(data_dir) {
             Ok(secret) => return SecretString::from(secret),
             Err(error) => r.problem(
-                name,
+                key,
                 format!(
                     "is not set, and {} can't be used to keep a generated one: {error}",
                     data_dir.join(secret::FILE).display()
@@ -248,56 +209,12 @@ fn cors(r: &mut Reader<'_>, environment: Environment) -> Cors {
     let origins = r.get(&settings::CORS_ORIGINS);
     if origins.iter().any(|origin| origin == "*") {
         if environment == Environment::Production {
-            r.problem(settings::CORS_ORIGINS.name(), "* is refused in production; list the origins");
+            r.problem(&settings::CORS_ORIGINS, "* is refused in production; list the origins");
         } else {
             r.warn("CORS_ORIGINS: * lets every web page call the API");
         }
     }
     Cors { enabled, origins }
-}
-
-/// `*`, an origin, or an origin whose leftmost label is `*` (contract, accounts section 10.2), as browsers write it: in lower
-/// case, without a port that the scheme implies, international names in their ASCII form.
-fn origin(text: &str) -> Option<String> {
-    if text == "*" {
-        return Some(text.to_owned());
-    }
-    let (scheme, host) = text.trim_end_matches('/').split_once("://")?;
-    let (label, rest) = match host.strip_prefix("*.") {
-        Some(rest) if !rest.contains('.') => return None,
-        Some(rest) => ("any.", rest),
-        None => ("", host),
-    };
-    // An origin has no path and no user.
-    if rest.contains(['*', '/', '@', '?', '#']) {
-        return None;
-    }
-    let url = Url::parse(&format!("{scheme}://{label}{rest}")).ok().filter(Url::has_host)?;
-    let host = &url[Position::BeforeHost..Position::AfterPort];
-    let host = if label.is_empty() { host.to_owned() } else { host.replacen(label, "*.", 1) };
-    Some(format!("{}://{host}", url.scheme()))
-}
-
-/// A filter with a level for everything that it does not name. A word that is no level would be taken for the name of a
-/// module, and silence all others.
-fn log_filter(text: &str) -> Option<String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
-    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    let is_known = |directive: &&str| is_level(directive.rsplit_once('=').map_or(*directive, |(_, level)| level));
-    let is_filter = !directives.is_empty() && directives.iter().all(is_known);
-    let default = if directives.iter().any(|directive| is_level(directive)) { "" } else { "info," };
-    Some(format!("{default}{}", directives.join(","))).filter(|filter| is_filter && EnvFilter::try_new(filter).is_ok())
-}
-
-fn emails(text: &str) -> Option<Vec<String>> {
-    let email = |item: &str| {
-        let item = item.trim().to_lowercase();
-        let (local, domain) = item.split_once('@')?;
-        let fine = !local.is_empty() && !domain.is_empty() && !domain.contains(['@', '*']);
-        (fine && (local == "*" || !local.contains('*'))).then_some(item)
-    };
-    text.split(',').map(email).collect()
 }
 
 fn test_mode(r: &mut Reader<'_>, environment: Environment) -> bool {
@@ -306,11 +223,11 @@ fn test_mode(r: &mut Reader<'_>, environment: Environment) -> bool {
         return false;
     }
     if environment == Environment::Production {
-        r.problem(mode.name(), "is refused in production; remove it");
+        r.problem(mode, "is refused in production; remove it");
     }
     if r.text(confirm) != Some("yes-i-understand-the-risks") {
         r.problem(
-            confirm.name(),
+            confirm,
             "expected yes-i-understand-the-risks, because TEST_MODE opens routes that delete everything",
         );
     }
@@ -320,7 +237,7 @@ fn test_mode(r: &mut Reader<'_>, environment: Environment) -> bool {
 
 fn rate_limits(r: &mut Reader<'_>, test_mode: bool) -> RateLimits {
     let (factors, uploads_per_user) = (r.get(&settings::RATE_LIMITS), r.get(&settings::UPLOADS_PER_USER_PER_MINUTE));
-    let limits = RateLimits::read(r, factors, uploads_per_user);
+    let limits = RateLimits::new(factors, uploads_per_user);
     // Test mode drives one server from one address as fast as it can (contract, operations section 6).
     RateLimits { per_address: limits.per_address && !test_mode, ..limits }
 }
@@ -346,8 +263,20 @@ fn check_timeouts(r: &mut Reader<'_>, timeouts: &Timeouts) {
 fn check_limits(r: &mut Reader<'_>, limits: &Limits) {
     if limits.max_queued_bytes < limits.upload_inflated_bytes.max(limits.snapshot_inflated_bytes) {
         r.problem(
-            settings::MAX_QUEUED_BYTES.name(),
+            &settings::MAX_QUEUED_BYTES,
             "expected at least twice SNAPSHOT_BODY_BYTES, or the largest request can never be served",
         );
     }
+}
+
+/// The exporter's settings, if there is a collector.
+fn traces(r: &mut Reader<'_>) -> Option<TraceExport> {
+    let endpoint = r.optional(&settings::OTEL_EXPORTER_OTLP_ENDPOINT);
+    let headers = r.optional(&settings::OTEL_EXPORTER_OTLP_HEADERS).unwrap_or_default();
+    if !headers.is_empty() {
+        r.show(&settings::OTEL_EXPORTER_OTLP_HEADERS, "***");
+    }
+    let service = r.get(&settings::OTEL_SERVICE_NAME);
+    let share = r.get(&settings::OTEL_TRACES_SAMPLER_ARG);
+    Some(TraceExport { endpoint: endpoint?, headers, service, share })
 }

@@ -11,27 +11,27 @@ use super::settings::{Default, GROUPS, Variable, WITHOUT_EFFECT};
 use super::{quoted, retired, settings};
 
 /// Set it, and the files are written instead of compared.
-pub(super) const UPDATE: &str = "UPDATE_GENERATED";
+const UPDATE: &str = "UPDATE_GENERATED";
 
 fn path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }
 
-fn read(file: &str) -> String {
+pub(crate) fn read(file: &str) -> String {
     fs::read_to_string(path(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 /// Holds a file to its text.
 #[track_caller]
-pub(super) fn equals(file: &str, text: &str) {
+pub(crate) fn equals(file: &str, text: &str) {
     if env::var_os(UPDATE).is_some() && read(file) != text {
         fs::write(path(file), text).expect("written");
     }
-    assert!(read(file) == text, "{file} is not up to date; `{UPDATE}=1 cargo test --lib config::` writes it:\n{text}");
+    assert!(read(file) == text, "{file} is not up to date; `{UPDATE}=1 cargo test --lib` writes it:\n{text}");
 }
 
 /// A text with another part between two marks.
-fn with_part(text: &str, begin: &str, end: &str, part: &str) -> String {
+pub(crate) fn with_part(text: &str, begin: &str, end: &str, part: &str) -> String {
     let (before, rest) = text.split_once(begin).unwrap_or_else(|| panic!("{begin} is missing"));
     let (_, after) = rest.split_once(end).unwrap_or_else(|| panic!("{end} is missing"));
     format!("{before}{begin}{part}{end}{after}")
@@ -44,14 +44,13 @@ fn table(head: &str, rows: impl Iterator<Item = String>) -> String {
 
 fn variables() -> String {
     let row = |variable: &Variable| {
-        let Variable { name, values, default, since, doc, .. } = variable;
+        let Variable { name, values, default, doc, .. } = variable;
         let default = match default {
             Default::Value(value) => format!("`{value}`"),
             Default::Computed(how) => (*how).to_owned(),
             Default::Unset => "–".to_owned(),
         };
-        let since = if *since == "0.1.0" { String::new() } else { format!(" Since {since}.") };
-        format!("| `{name}` | {values} | {default} |{doc}{since} |")
+        format!("| `{name}` | {values} | {default} |{doc} |")
     };
     GROUPS.iter().fold("\n".to_owned(), |text, group| {
         let rows = table("| Setting | Value | Default | Meaning |", group.variables.iter().map(row));
@@ -180,14 +179,4 @@ fn every_setting_that_is_told_of_exists() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(found > 200, "the search itself works: {found}");
-}
-
-#[test]
-fn releases_of_settings_are_this_one_or_earlier() {
-    let number =
-        |version: &str| version.split('.').map(|part| part.parse::<u32>().expect("digits")).collect::<Vec<_>>();
-    let current = number(env!("CARGO_PKG_VERSION"));
-    for variable in settings::variables() {
-        assert!(number(variable.since) <= current, "{}", variable.name);
-    }
 }

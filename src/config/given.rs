@@ -7,20 +7,11 @@ use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::dotenv;
-use super::reader::Problem;
-use super::settings;
+use super::reader::Given;
+use super::{Problem, settings};
 
 /// Longest file of settings or of a secret.
 const MAX_BYTES: u64 = 1 << 20;
-
-/// Variables with their values, and where each comes from if that is not the environment.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Given {
-    pub values: HashMap<String, String>,
-    pub places: HashMap<String, String>,
-    pub problems: Vec<Problem>,
-    pub warnings: Vec<String>,
-}
 
 impl Given {
     /// These variables.
@@ -76,7 +67,7 @@ impl Given {
             Ok(text) => text,
             Err(ReadError::Missing) => return,
             Err(error) => {
-                self.problems.push(Problem { name: file, place: None, was: None, expected: error.to_string() });
+                self.problems.push(Problem::new(file, error.to_string()));
                 return;
             }
         };
@@ -86,15 +77,8 @@ impl Given {
             // The line itself may hold a secret.
             let known = stray.name.filter(|name| settings::find(name).is_some());
             self.problems.push(match known {
-                Some(name) => {
-                    Problem { name, place: Some(place), was: None, expected: "expected NAME=value".to_owned() }
-                }
-                None => Problem {
-                    name: place,
-                    place: None,
-                    was: None,
-                    expected: "is neither NAME=value nor a comment".to_owned(),
-                },
+                Some(name) => Problem { place: Some(place), ..Problem::new(name, "expected NAME=value") },
+                None => Problem::new(place, "is neither NAME=value nor a comment"),
             });
         }
         let mut from_file = HashMap::new();
@@ -146,7 +130,7 @@ impl Given {
                     ];
                     let all: Vec<String> = all.into_iter().flatten().collect();
                     let expected = format!("is given more than once ({}); expected one of them", all.join(", "));
-                    self.problems.push(Problem { name: name.to_owned(), place: None, was: None, expected });
+                    self.problems.push(Problem::new(name, expected));
                     continue;
                 }
             };
@@ -156,7 +140,7 @@ impl Given {
                     let secret = text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']).to_owned();
                     if secret.trim().is_empty() {
                         let expected = format!("{} is empty; expected a file with the secret", path.display());
-                        self.problems.push(Problem { name: source, place: None, was: None, expected });
+                        self.problems.push(Problem::new(source, expected));
                     } else {
                         self.places.insert(name.to_owned(), path.display().to_string());
                         self.values.insert(name.to_owned(), secret);
@@ -165,7 +149,7 @@ impl Given {
                 Err(error) => {
                     let expected = format!("{} {error}; expected a file with the secret", path.display());
                     let place = self.places.get(&source).cloned();
-                    self.problems.push(Problem { name: source, place, was: None, expected });
+                    self.problems.push(Problem { place, ..Problem::new(source, expected) });
                 }
             }
         }
@@ -283,29 +267,7 @@ mod tests {
         assert_eq!(port(&[]), (2525, 1901));
         assert_eq!(port(&[("SMTP_PORT", "25"), ("PORT", "1902")]), (25, 1902));
         assert_eq!(port(&[("SMTP_PORT", "tcp://10.0.0.1:25")]).0, 2525);
-    }
-
-    #[test]
-    fn what_kubernetes_sets_for_a_service_is_known_by_its_shape() {
-        for (name, value) in [
-            ("SUPERSYNC_POSTGRES_SERVICE_HOST", "10.0.0.1"),
-            ("SUPERSYNC_POSTGRES_SERVICE_PORT", "5432"),
-            ("SUPERSYNC_POSTGRES_SERVICE_PORT_TCP_POSTGRESQL", "5432"),
-            ("SUPERSYNC_POSTGRES_PORT", "tcp://10.0.0.1:5432"),
-            ("SUPERSYNC_POSTGRES_PORT_5432_TCP", "tcp://10.0.0.1:5432"),
-            ("SUPERSYNC_POSTGRES_PORT_5432_TCP_PROTO", "tcp"),
-            ("SUPERSYNC_POSTGRES_PORT_5432_TCP_PORT", "5432"),
-            ("SUPERSYNC_DNS_PORT_53_UDP_ADDR", "10.0.0.1"),
-        ] {
-            assert!(is_of_service(name, value), "{name}");
-        }
-        for (name, value) in [
-            ("SUPERSYNC_POSTGRES_PORT", "5432"),
-            ("SUPERSYNC_POSTGRES_PORT_X_TCP", "5432"),
-            ("SUPERSYNC_POSTGRES_HOST", "10.0.0.1"),
-            ("SUPERSYNC_DEFAULT_STORAGE_QUOTA", "1"),
-        ] {
-            assert!(!is_of_service(name, value), "{name}");
-        }
+        let warnings = read(b"", &[("SMTP_PORT", "tcp://10.0.0.1:25")]).expect("valid").warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with("SMTP_PORT: was set by Kubernetes"), "{warnings:?}");
     }
 }

@@ -1,41 +1,19 @@
 //! Kinds of values: how a text becomes a value, and what an operator reads about it in documents and messages.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+use url::{Position, Url};
 
+use super::address::postgres_address;
+use super::key::Kind;
+use super::proxies::TrustedProxies;
+use super::rates::{self, Factors};
 use super::{EncryptionPolicy, Environment, LogFormat, RegistrationMode};
-
-/// A kind of values.
-pub(super) struct Kind<T> {
-    /// Type, unit and bounds, for documents.
-    pub values: &'static str,
-    /// The message about an invalid text.
-    pub expected: &'static str,
-    /// `None`: the text is invalid.
-    pub parse: fn(&str) -> Option<T>,
-    /// Whether values are never shown.
-    pub secret: bool,
-    /// Whether an invalid text is only warned about: how the Node server treats its clean-up and quota variables, so that
-    /// files that worked there keep working.
-    pub lenient: bool,
-}
-
-impl<T> Kind<T> {
-    pub(super) const fn new(values: &'static str, expected: &'static str, parse: fn(&str) -> Option<T>) -> Self {
-        Self { values, expected, parse, secret: false, lenient: false }
-    }
-
-    pub(super) const fn secret(values: &'static str, expected: &'static str, parse: fn(&str) -> Option<T>) -> Self {
-        Self { secret: true, ..Self::new(values, expected, parse) }
-    }
-
-    const fn lenient(values: &'static str, expected: &'static str, parse: fn(&str) -> Option<T>) -> Self {
-        Self { lenient: true, ..Self::new(values, expected, parse) }
-    }
-}
 
 pub(super) const TEXT: Kind<String> = Kind::new("text", "expected a text", |text| Some(text.to_owned()));
 pub(super) const SECRET: Kind<SecretString> =
@@ -93,30 +71,99 @@ pub(super) const DAYS: Kind<Duration> =
 
 pub(super) const BOOLEAN: Kind<bool> = Kind::new("`true` or `false`", "expected true or false", boolean);
 pub(super) const ENVIRONMENT: Kind<Environment> =
-    Kind::new("`production` or `development`", "expected production or development", |text| match text {
-        "production" => Some(Environment::Production),
-        "development" => Some(Environment::Development),
-        _ => None,
+    Kind::new("`production` or `development`", "expected production or development", |text| {
+        one_of(text, [("production", Environment::Production), ("development", Environment::Development)])
     });
 pub(super) const ENCRYPTION: Kind<EncryptionPolicy> =
-    Kind::new("`optional` or `required`", "expected optional or required", |text| match text {
-        "optional" => Some(EncryptionPolicy::Optional),
-        "required" => Some(EncryptionPolicy::Required),
-        _ => None,
+    Kind::new("`optional` or `required`", "expected optional or required", |text| {
+        one_of(text, [("optional", EncryptionPolicy::Optional), ("required", EncryptionPolicy::Required)])
     });
 pub(super) const REGISTRATION: Kind<RegistrationMode> =
-    Kind::new("`open`, `invite` or `closed`", "expected open, invite or closed", |text| match text {
-        "open" => Some(RegistrationMode::Open),
-        "invite" => Some(RegistrationMode::Invite),
-        "closed" => Some(RegistrationMode::Closed),
-        _ => None,
+    Kind::new("`open`, `invite` or `closed`", "expected open, invite or closed", |text| {
+        let modes = [RegistrationMode::Open, RegistrationMode::Invite, RegistrationMode::Closed];
+        one_of(text, modes.map(|mode| (mode.as_str(), mode)))
     });
-pub(super) const LOG_FORMAT: Kind<LogFormat> =
-    Kind::new("`text` or `json`", "expected text or json", |text| match text {
-        "text" => Some(LogFormat::Text),
-        "json" => Some(LogFormat::Json),
-        _ => None,
+pub(super) const LOG_FORMAT: Kind<LogFormat> = Kind::new("`text` or `json`", "expected text or json", |text| {
+    one_of(text, [("text", LogFormat::Text), ("json", LogFormat::Json)])
+});
+
+/// The value with this name.
+pub(super) fn one_of<T, const N: usize>(text: &str, values: [(&str, T); N]) -> Option<T> {
+    values.into_iter().find(|(name, _)| *name == text).map(|(_, value)| value)
+}
+
+pub(super) const ADDRESS: Kind<IpAddr> =
+    Kind::new("address", "expected an IP address such as 0.0.0.0 or ::, or localhost", |text| match text {
+        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse().ok(),
     });
+pub(super) const LISTENER: Kind<Option<SocketAddr>> =
+    Kind::new("address and port, or `off`", "expected an address and port such as 127.0.0.1:9464, or off", |text| {
+        if text == "off" { Some(None) } else { text.parse().ok().map(Some) }
+    });
+pub(super) const URL: Kind<String> =
+    Kind::new("URL", "expected the http:// or https:// address under which users reach the server", |text| {
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())?;
+        (url.query().is_none() && url.fragment().is_none()).then(|| String::from(url).trim_end_matches('/').to_owned())
+    });
+pub(super) const RP_ID: Kind<String> =
+    Kind::new("domain", "expected a domain such as example.com, without scheme and port", |text| {
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+        plain.then(|| text.to_ascii_lowercase())
+    });
+pub(super) const ORIGIN: Kind<String> =
+    Kind::new("origin", "expected an origin such as https://sync.example.com", |text| {
+        let url = Url::parse(text).ok()?;
+        let is_origin = url.has_host() && url[Position::BeforePath..].trim_matches('/').is_empty();
+        is_origin.then(|| url.origin().ascii_serialization())
+    });
+pub(super) const ORIGINS: Kind<Vec<String>> = Kind::new(
+    "list of origins",
+    "expected a comma-separated list of origins such as https://app.example.com, https://*.example.com or *",
+    |text| text.split(',').map(|item| origin(item.trim())).collect(),
+);
+pub(super) const EMAILS: Kind<Vec<String>> =
+    Kind::new("list", "expected a comma-separated list of addresses or *@domain", emails);
+pub(super) const LEVELS: Kind<String> = Kind::new(
+    "level or filter",
+    "expected error, warn, info, debug, trace or off, or a filter such as info,supersync::engine=debug",
+    log_filter,
+);
+
+pub(super) const PROXIES: Kind<TrustedProxies> = Kind::new(
+    "networks, or a number",
+    "expected the networks of the reverse proxies, such as 127.0.0.1, ::1, 10.0.0.0/8, loopback, private or none; or, as \
+                                   before, their number from 0 to 16",
+    TrustedProxies::parse,
+);
+pub(super) const DIRECT: Kind<SecretString> =
+    Kind::secret("URL, secret", "expected postgres://user:password@host:port/name (value not shown)", |text| {
+        Some(postgres_address(text)?.0)
+    });
+pub(super) const TRANSPORT: Kind<&'static str> =
+    Kind::new("`smtp`, `file`, `log` or `off`", "expected smtp, file, log or off", |text| {
+        ["smtp", "file", "log", "off"].into_iter().find(|name| *name == text)
+    });
+pub(super) const SENDER: Kind<String> =
+    Kind::new("address", "expected an address such as \"SuperSync\" <sync@example.com>", |text| {
+        text.contains('@').then(|| text.to_owned())
+    });
+
+pub(super) const ENDPOINT: Kind<Url> = Kind::new(
+    "URL",
+    "expected the address of a collector that takes OTLP over HTTP, such as http://localhost:4318",
+    endpoint,
+);
+pub(super) const HEADERS: Kind<Vec<(String, SecretString)>> =
+    Kind::secret("list, secret", "expected names and values such as api-key=…,x-tenant=…", headers);
+pub(super) const SHARE: Kind<f64> = Kind::new("0 to 1", "expected a share of all requests from 0 to 1", share);
+
+pub(super) const FACTORS: Kind<Factors> = Kind::new(
+    "`on`, `off` or factors",
+    "expected on, off, a factor from 0.01 to 1000 such as 2, or factors of groups such as sign-in=4, reads=0.5 (groups: \
+     sign-in, writes, reads, sockets)",
+    rates::factors,
+);
 
 /// A whole number in a range.
 pub(super) fn number<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Option<T> {
@@ -144,4 +191,71 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
 /// `true` or `false`.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     text.parse().ok()
+}
+
+/// `*`, an origin, or an origin whose leftmost label is `*` (contract, accounts section 10.2), as browsers write it: in lower
+/// case, without a port that the scheme implies, international names in their ASCII form.
+fn origin(text: &str) -> Option<String> {
+    if text == "*" {
+        return Some(text.to_owned());
+    }
+    let (scheme, host) = text.trim_end_matches('/').split_once("://")?;
+    let (label, rest) = match host.strip_prefix("*.") {
+        Some(rest) if !rest.contains('.') => return None,
+        Some(rest) => ("any.", rest),
+        None => ("", host),
+    };
+    // An origin has no path and no user.
+    if rest.contains(['*', '/', '@', '?', '#']) {
+        return None;
+    }
+    let url = Url::parse(&format!("{scheme}://{label}{rest}")).ok().filter(Url::has_host)?;
+    let host = &url[Position::BeforeHost..Position::AfterPort];
+    let host = if label.is_empty() { host.to_owned() } else { host.replacen(label, "*.", 1) };
+    Some(format!("{}://{host}", url.scheme()))
+}
+
+/// A filter with a level for everything that it does not name. A word that is no level would be taken for the name of a
+/// module, and silence all others.
+fn log_filter(text: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let is_known = |directive: &&str| is_level(directive.rsplit_once('=').map_or(*directive, |(_, level)| level));
+    let is_filter = !directives.is_empty() && directives.iter().all(is_known);
+    let default = if directives.iter().any(|directive| is_level(directive)) { "" } else { "info," };
+    Some(format!("{default}{}", directives.join(","))).filter(|filter| is_filter && EnvFilter::try_new(filter).is_ok())
+}
+
+fn emails(text: &str) -> Option<Vec<String>> {
+    let email = |item: &str| {
+        let item = item.trim().to_lowercase();
+        let (local, domain) = item.split_once('@')?;
+        let fine = !local.is_empty() && !domain.is_empty() && !domain.contains(['@', '*']);
+        (fine && (local == "*" || !local.contains('*'))).then_some(item)
+    };
+    text.split(',').map(email).collect()
+}
+
+/// The collector's address with the path for spans.
+fn endpoint(text: &str) -> Option<Url> {
+    let mut url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())?;
+    url.path_segments_mut().ok()?.pop_if_empty().extend(["v1", "traces"]);
+    Some(url)
+}
+
+fn headers(text: &str) -> Option<Vec<(String, SecretString)>> {
+    let header = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let (name, value) = (name.trim(), value.trim());
+        let is_name =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let is_value = value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        (is_name && is_value).then(|| (name.to_owned(), value.into()))
+    };
+    text.split(',').map(header).collect()
+}
+
+fn share(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share))
 }

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
+use super::key::Key;
 use super::reader::Reader;
-use super::settings::{self, Key};
-use super::{Controller, Legal};
+use super::{Controller, Legal, settings};
 
 /// Longest terms of service: 2 MiB.
 const MAX_TERMS_BYTES: u64 = 2 * 1024 * 1024;
@@ -22,7 +22,7 @@ const CONTROLLER: [&Key<String>; 5] = [
 pub(super) fn read(r: &mut Reader<'_>, data_dir: &Path) -> Legal {
     let file = data_dir.join("legal").join("terms.html");
     let terms = terms(&file).unwrap_or_else(|reason| {
-        r.problem(&file.display().to_string(), reason);
+        r.problem_elsewhere(&file.display().to_string(), reason);
         None
     });
     let legal = Legal {
@@ -50,7 +50,7 @@ fn controller(r: &mut Reader<'_>) -> Option<Controller> {
             let missing = CONTROLLER.into_iter().filter(|key| r.text(key).is_none());
             let missing: Vec<&str> = missing.map(Key::name).collect();
             let missing = missing.join(", ");
-            r.problem("PRIVACY_*", format!("Incomplete privacy policy configuration. Missing: {missing}"));
+            r.problem_elsewhere("PRIVACY_*", format!("Incomplete privacy policy configuration. Missing: {missing}"));
             None
         }
     }

@@ -6,25 +6,16 @@ use std::path::Path;
 use secrecy::SecretString;
 use url::{Host, Url};
 
-use super::kinds::{Kind, PATH};
+use super::kinds::PATH;
 use super::reader::Reader;
-use super::{Environment, MailDelivery, Smtp, settings};
-
-pub(super) const TRANSPORT: Kind<&'static str> =
-    Kind::new("`smtp`, `file`, `log` or `off`", "expected smtp, file, log or off", |text| {
-        ["smtp", "file", "log", "off"].into_iter().find(|name| *name == text)
-    });
-pub(super) const SENDER: Kind<String> =
-    Kind::new("address", "expected an address such as \"SuperSync\" <sync@example.com>", |text| {
-        text.contains('@').then(|| text.to_owned())
-    });
+use super::{Environment, MailDelivery, Smtp, retired, settings};
 
 /// What every certificate in a file begins with.
 const MARK: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 pub(super) fn read(r: &mut Reader<'_>, environment: Environment, data_dir: &Path, public_url: &str) -> MailDelivery {
     let from = r.get(&settings::SMTP_FROM);
-    let folder = r.retired("MAIL_FOLDER", &PATH).unwrap_or_else(|| data_dir.join("mails"));
+    let folder = retired::read(r, "MAIL_FOLDER", &PATH).unwrap_or_else(|| data_dir.join("mails"));
     let smtp = smtp(r, &from, public_url);
     let transport = r.optional(&settings::MAIL_TRANSPORT).unwrap_or(match (&smtp, environment) {
         (Some(_), _) => "smtp",
@@ -36,13 +27,13 @@ pub(super) fn read(r: &mut Reader<'_>, environment: Environment, data_dir: &Path
         ("file", _) => MailDelivery::Files { folder, from },
         ("log", _) => {
             if environment == Environment::Production {
-                r.problem(settings::MAIL_TRANSPORT.name(), "log is refused in production: logs must not hold links");
+                r.problem(&settings::MAIL_TRANSPORT, "log is refused in production: logs must not hold links");
             }
             MailDelivery::Log
         }
         ("smtp", Some(smtp)) => MailDelivery::Smtp(smtp),
         ("smtp", None) => {
-            r.problem(settings::SMTP_HOST.name(), "is not set; MAIL_TRANSPORT=smtp needs the mail server's name");
+            r.problem(&settings::SMTP_HOST, "is not set; MAIL_TRANSPORT=smtp needs the mail server's name");
             MailDelivery::Off
         }
         _ => MailDelivery::Off,
@@ -73,11 +64,11 @@ fn authorities(r: &mut Reader<'_>) -> Option<Vec<u8>> {
     match fs::read(r.optional(key)?) {
         Ok(bytes) if bytes.windows(MARK.len()).any(|part| part == MARK) => Some(bytes),
         Ok(_) => {
-            r.problem(key.name(), format!("holds no certificate; {EXPECTED}"));
+            r.problem(key, format!("holds no certificate; {EXPECTED}"));
             None
         }
         Err(error) => {
-            r.problem(key.name(), format!("can't be read: {error}; {EXPECTED}"));
+            r.problem(key, format!("can't be read: {error}; {EXPECTED}"));
             None
         }
     }

@@ -4,11 +4,6 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::kinds::Kind;
-
-pub(super) const KIND: Kind<TrustedProxies> = Kind::new("networks, or a number", EXPECTED, TrustedProxies::parse);
-const EXPECTED: &str = "expected the networks of the reverse proxies, such as 127.0.0.1, ::1, 10.0.0.0/8, loopback, private or none; or, as \
-                                   before, their number from 0 to 16";
 /// The maximum number of proxies.
 const MAX_HOPS: usize = 16;
 const LOOPBACK: &str = "127.0.0.1, ::1";

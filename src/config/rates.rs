@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-use super::kinds::{Kind, REQUESTS};
-use super::reader::Reader;
-use super::retired::Retired;
-
 /// A fixed-window limit. `max == 0` switches it off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -46,14 +42,8 @@ impl RateGroup {
 /// The value of `RATE_LIMITS`: a factor for each group, in percent; or no limits per address.
 pub(super) type Factors = Option<[u32; 4]>;
 
-pub(super) const FACTORS: Kind<Factors> = Kind::new(
-    "`on`, `off` or factors",
-    "expected on, off, a factor from 0.01 to 1000 such as 2, or factors of groups such as sign-in=4, reads=0.5 (groups: \
-     sign-in, writes, reads, sockets)",
-    factors,
-);
-
-fn factors(text: &str) -> Option<Factors> {
+/// A factor for all groups, or for some of them.
+pub(super) fn factors(text: &str) -> Option<Factors> {
     match text {
         "on" => return Some(Some([100; 4])),
         "off" => return Some(None),
@@ -117,23 +107,22 @@ macro_rules! rates {
         }),+];
 
         /// The names that limits once had, each a setting.
-        pub(super) const RETIRED: &[Retired] = &[$(Retired {
-            name: $retired,
-            instead: "use a factor in `RATE_LIMITS`",
-        }),+];
+        pub(super) const RETIRED: &[(&str, fn(&mut RateLimits) -> &mut RateLimit)] =
+            &[$(($retired, |limits| &mut limits.$field)),+];
 
         impl RateLimits {
-            pub(super) fn read(r: &mut Reader<'_>, factors: Factors, uploads_per_user: u32) -> Self {
+            /// The usual limits, each times its group's factor.
+            pub(super) fn new(factors: Factors, uploads_per_user: u32) -> Self {
                 let percent = factors.unwrap_or([100; 4]);
-                let mut limit = |group: RateGroup, max: u32, minutes: u64, retired: &'static str| {
+                let limit = |group: RateGroup, max: u32, minutes: u64| {
                     let scaled = u64::from(max) * u64::from(percent[group as usize]) / 100;
                     let max = u32::try_from(scaled).unwrap_or(u32::MAX).max(1);
-                    RateLimit { max: r.retired(retired, &REQUESTS).unwrap_or(max), window: Duration::from_mins(minutes) }
+                    RateLimit { max, window: Duration::from_mins(minutes) }
                 };
                 Self {
                     per_address: factors.is_some(),
                     uploads_per_user: RateLimit { max: uploads_per_user, window: Duration::from_mins(1) },
-                    $($field: limit(RateGroup::$group, $max, $minutes, $retired),)+
+                    $($field: limit(RateGroup::$group, $max, $minutes),)+
                 }
             }
         }
@@ -191,26 +180,6 @@ rates! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn factors_are_of_all_groups_or_of_some() {
-        for (text, percent) in [
-            ("on", Some([100; 4])),
-            ("off", None),
-            ("2", Some([200; 4])),
-            ("0.5", Some([50; 4])),
-            ("sign-in=4, reads=0.25", Some([400, 100, 25, 100])),
-            ("sockets=1000,writes=1.5", Some([100, 150, 100, 100_000])),
-        ] {
-            assert_eq!(factors(text), Some(percent), "{text}");
-        }
-        for wrong in ["", "true", "0", "0.00", "1001", "-1", "1.", ".5", "1.555", "reads", "reads=", "reads=0", "all=2"]
-        {
-            assert_eq!(factors(wrong), None, "{wrong}");
-        }
-        assert_eq!(factors("reads=2,reads=3"), None);
-        assert_eq!(factors("reads=2,"), None);
-    }
 
     #[test]
     fn groups_have_their_numbers() {

@@ -1,63 +1,22 @@
 //! Reads settings and collects everything that is wrong, so that an operator mends a file in one go.
 
 use std::collections::HashMap;
-use std::fmt;
 
-use super::given::Given;
-use super::kinds::Kind;
-use super::settings::{self, Default, Key};
-use super::{masked, retired};
+use super::key::{self, Key, Kind, Variable};
+use super::{ConfigErrors, Problem, Setting, masked};
 
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The setting or file.
-    pub name: String,
-    /// Where it was set, unless in the environment.
-    pub place: Option<String>,
-    /// Its text, unless it was not set or is secret.
-    pub was: Option<String>,
-    /// What would be right.
-    pub expected: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        if let Some(place) = &self.place {
-            write!(f, " ({place})")?;
-        }
-        match &self.was {
-            Some(was) => write!(f, ": is {was:?}; {}", self.expected),
-            None => write!(f, ": {}", self.expected),
-        }
-    }
-}
-
-/// Everything that is wrong with the configuration, in the order of the settings.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration has {} problem(s):{}", .0.len(), lines(.0))]
-pub struct ConfigErrors(pub Vec<Problem>);
-
-fn lines(problems: &[Problem]) -> String {
-    problems.iter().fold(String::new(), |all, problem| format!("{all}\n  {problem}"))
-}
-
-/// A setting's value in force, as it may be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// The setting.
-    pub name: &'static str,
-    /// Its value; secrets are masked, in addresses too. `None` = not set.
-    pub value: Option<String>,
-    /// Whether the environment or the `.env` file gave it.
-    pub given: bool,
+/// Variables with their values, and where each comes from if that is not the environment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Given {
+    pub values: HashMap<String, String>,
+    pub places: HashMap<String, String>,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<String>,
 }
 
 /// Reads one environment.
 pub(super) struct Reader<'a> {
-    given: &'a HashMap<String, String>,
-    places: &'a HashMap<String, String>,
+    given: &'a Given,
     problems: Vec<Problem>,
     warnings: Vec<String>,
     shown: HashMap<&'static str, String>,
@@ -65,13 +24,13 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(given: &'a Given) -> Self {
-        let Given { values, places, problems, warnings } = given;
-        Self { given: values, places, problems: problems.clone(), warnings: warnings.clone(), shown: HashMap::new() }
+        let (problems, warnings) = (given.problems.clone(), given.warnings.clone());
+        Self { given, problems, warnings, shown: HashMap::new() }
     }
 
     /// Every name that was given, in alphabetical order, with its text.
     pub(super) fn names(&self) -> Vec<(&'a str, &'a str)> {
-        let mut names: Vec<_> = self.given.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let mut names: Vec<_> = self.given.values.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         names.sort_unstable();
         names
     }
@@ -82,18 +41,20 @@ impl<'a> Reader<'a> {
     }
 
     fn named(&self, name: &str) -> Option<&'a str> {
-        self.given.get(name).map(|text| text.trim()).filter(|text| !text.is_empty())
+        self.given.values.get(name).map(|text| text.trim()).filter(|text| !text.is_empty())
     }
 
     /// Exactly as given: for secrets, where white space counts, and for the two settings where empty is not unset.
     pub(super) fn verbatim<T>(&self, key: &Key<T>) -> Option<&'a str> {
-        self.given.get(key.name()).map(String::as_str)
+        self.given.values.get(key.name()).map(String::as_str)
     }
 
     /// A setting with a default text. An invalid text is noted as a problem, and the default is used.
     pub(super) fn get<T>(&mut self, key: &Key<T>) -> T {
         self.optional(key).unwrap_or_else(|| {
-            let Default::Value(text) = key.variable.default else { unreachable!("{} has no default text", key.name()) };
+            let key::Default::Value(text) = key.variable.default else {
+                unreachable!("{} has no default text", key.name())
+            };
             (key.kind.parse)(text).expect("defaults are valid: every test that parses an empty environment shows it")
         })
     }
@@ -103,34 +64,33 @@ impl<'a> Reader<'a> {
         self.parsed(key.name(), &key.kind)
     }
 
-    /// The value of a name that goes with the next release.
-    pub(super) fn retired<T>(&mut self, name: &'static str, kind: &Kind<T>) -> Option<T> {
-        let value = self.parsed(name, kind)?;
-        let instead = retired::all().find(|retired| retired.name == name).map_or("", |retired| retired.instead);
-        self.warn(format!("{name} will have no effect from the next release on: {}", instead.replace('`', "")));
-        Some(value)
-    }
-
-    fn parsed<T>(&mut self, name: &str, kind: &Kind<T>) -> Option<T> {
+    /// The same by name.
+    pub(super) fn parsed<T>(&mut self, name: &str, kind: &Kind<T>) -> Option<T> {
         let text = self.named(name)?;
         let parsed = (kind.parse)(text);
         if parsed.is_none() && kind.lenient {
-            let place = self.places.get(name).map_or(String::new(), |place| format!(" ({place})"));
+            let place = self.given.places.get(name).map_or(String::new(), |place| format!(" ({place})"));
             self.warn(format!("{name}{place}: is {text:?}; {}; using the default", kind.expected));
         } else if parsed.is_none() {
-            self.problem(name, kind.expected);
+            self.problem_of(name, kind.secret, kind.expected);
         }
         parsed
     }
 
     /// Notes that a setting is wrong.
-    pub(super) fn problem(&mut self, name: &str, expected: impl Into<String>) {
-        // Only what is known to be no secret is shown: a mistyped name may hold one.
-        let public = settings::find(name).is_some_and(|variable| !variable.secret)
-            || retired::all().any(|retired| retired.name == name);
-        let was = self.given.get(name).filter(|_| public).map(|text| masked(text));
-        let place = self.places.get(name).cloned();
-        self.problems.push(Problem { name: name.to_owned(), place, was, expected: expected.into() });
+    pub(super) fn problem<T>(&mut self, key: &Key<T>, expected: impl Into<String>) {
+        self.problem_of(key.name(), key.variable.secret, expected);
+    }
+
+    /// Notes that something else is wrong. Its text is not shown: a mistyped name may hold a secret.
+    pub(super) fn problem_elsewhere(&mut self, name: &str, expected: impl Into<String>) {
+        self.problem_of(name, true, expected);
+    }
+
+    fn problem_of(&mut self, name: &str, secret: bool, expected: impl Into<String>) {
+        let was = self.given.values.get(name).filter(|_| !secret).map(|text| masked(text));
+        let place = self.given.places.get(name).cloned();
+        self.problems.push(Problem { place, was, ..Problem::new(name, expected) });
     }
 
     /// Whether anything is wrong so far.
@@ -149,29 +109,29 @@ impl<'a> Reader<'a> {
     }
 
     /// Every setting in order, then given names that go with the next release, and the warnings; or the problems.
-    pub(super) fn finish(self) -> Result<(Vec<Setting>, Vec<String>), ConfigErrors> {
+    pub(super) fn finish(
+        mut self,
+        variables: &[&'static Variable],
+        retired: impl Iterator<Item = &'static str>,
+    ) -> Result<(Vec<Setting>, Vec<String>), ConfigErrors> {
         if !self.problems.is_empty() {
-            let order = |problem: &Problem| {
-                settings::variables().position(|variable| variable.name == problem.name).unwrap_or(usize::MAX)
-            };
-            let mut problems = self.problems;
-            problems.sort_by_key(order);
-            return Err(ConfigErrors(problems));
+            let order = |name: &str| variables.iter().position(|variable| variable.name == name).unwrap_or(usize::MAX);
+            self.problems.sort_by_key(|problem| order(&problem.name));
+            return Err(ConfigErrors(self.problems));
         }
-        let settings = settings::variables().map(|variable| {
+        let settings = variables.iter().map(|variable| {
             let given = self.named(variable.name);
             let shown = self.shown.get(variable.name).cloned();
             let value = match (given, variable.default) {
                 (Some(_), _) if variable.secret => Some(shown.unwrap_or_else(|| "********".to_owned())),
-                (Some(text), _) | (None, Default::Value(text)) => Some(masked(text)),
-                (None, Default::Computed(how)) => Some(shown.unwrap_or_else(|| how.to_owned())),
-                (None, Default::Unset) => None,
+                (Some(text), _) | (None, key::Default::Value(text)) => Some(masked(text)),
+                (None, key::Default::Computed(how)) => Some(shown.unwrap_or_else(|| how.to_owned())),
+                (None, key::Default::Unset) => None,
             };
             Setting { name: variable.name, value, given: given.is_some() }
         });
-        let retired = retired::all().filter_map(|retired| {
-            Some(Setting { name: retired.name, value: Some(masked(self.named(retired.name)?)), given: true })
-        });
+        let retired =
+            retired.filter_map(|name| Some(Setting { name, value: Some(masked(self.named(name)?)), given: true }));
         Ok((settings.chain(retired).collect(), self.warnings))
     }
 }

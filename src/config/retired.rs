@@ -1,10 +1,10 @@
 //! Names of settings that are none any more: figures that nobody needed to change, and second ways to say the same. In
 //! this release each still takes effect, with a warning; the next one forgets them.
 
-use super::Config;
-use super::kinds::{BYTES, COUNT, DAYS, HOURS, SECONDS};
-use super::rates;
+use super::key::Kind;
+use super::kinds::{BYTES, COUNT, DAYS, HOURS, REQUESTS, SECONDS};
 use super::reader::Reader;
+use super::{Config, rates};
 
 /// A name that goes.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,12 @@ macro_rules! retired {
 
         /// Gives their values to the configuration.
         pub(super) fn apply(r: &mut Reader<'_>, config: &mut Config) {
-            $(if let Some(value) = r.retired($name, &$kind) {
+            for (name, limit) in rates::RETIRED {
+                if let Some(max) = read(r, name, &REQUESTS) {
+                    limit(&mut config.rate_limits).max = max;
+                }
+            }
+            $(if let Some(value) = read(r, $name, &$kind) {
                 config.$($field).+ = value;
             })+
         }
@@ -57,6 +62,15 @@ retired! {
 }
 
 /// Every such name.
-pub fn all() -> impl Iterator<Item = &'static Retired> {
-    FIGURES.iter().chain(rates::RETIRED)
+pub fn all() -> impl Iterator<Item = Retired> {
+    let limit = |(name, _): &(&'static str, _)| Retired { name, instead: "use a factor in `RATE_LIMITS`" };
+    FIGURES.iter().copied().chain(rates::RETIRED.iter().map(limit))
+}
+
+/// The value of such a name, with a warning.
+pub(super) fn read<T>(r: &mut Reader<'_>, name: &str, kind: &Kind<T>) -> Option<T> {
+    let value = r.parsed(name, kind)?;
+    let instead = all().find(|retired| retired.name == name).map_or("", |retired| retired.instead);
+    r.warn(format!("{name} will have no effect from the next release on: {}", instead.replace('`', "")));
+    Some(value)
 }

@@ -12,57 +12,19 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use super::build::{ADDRESS, EMAILS, LEVELS, LISTENER, ORIGIN, ORIGINS, RP_ID, URL};
+use super::key::Key;
+pub use super::key::{Default, Variable};
 use super::kinds::{
-    BOOLEAN, BYTES, BYTES_OR_NONE, CORES, COUNT, DAYS, DELAY, ENCRYPTION, ENVIRONMENT, Kind, PATH, PERCENT, QUOTA,
-    REQUESTS, ROWS_PER_DELETE, ROWS_PER_RUN, SECONDS, SECRET, TEXT,
+    self, ADDRESS, BOOLEAN, BYTES, BYTES_OR_NONE, CORES, COUNT, DAYS, DELAY, DIRECT, EMAILS, ENCRYPTION, ENDPOINT,
+    ENVIRONMENT, FACTORS, HEADERS, LEVELS, LISTENER, ORIGIN, ORIGINS, PATH, PERCENT, PROXIES, QUOTA, REQUESTS,
+    ROWS_PER_DELETE, ROWS_PER_RUN, RP_ID, SECONDS, SECRET, SENDER, SHARE, TEXT, TRANSPORT, URL,
 };
 use super::proxies::TrustedProxies;
-use super::rates::{FACTORS, Factors};
+use super::rates::Factors;
 use super::reader::Reader;
-use super::{EncryptionPolicy, Environment, LogFormat, RegistrationMode, database, kinds, mail, proxies, traces};
-
-/// The value of a setting that is not set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Default {
-    /// This text, parsed like a given one.
-    Value(&'static str),
-    /// Derived from other settings; the text says how.
-    Computed(&'static str),
-    /// Nothing.
-    Unset,
-}
+use super::{EncryptionPolicy, Environment, LogFormat, RegistrationMode};
 
 use self::Default::{Computed, Unset, Value};
-
-/// What is known of a setting.
-#[derive(Clone, Copy, Debug)]
-pub struct Variable {
-    /// Its name in the environment.
-    pub name: &'static str,
-    /// Type, unit and bounds of its values, in Markdown.
-    pub values: &'static str,
-    /// Its value when unset.
-    pub default: Default,
-    /// Whether its value must never be shown.
-    pub secret: bool,
-    /// The first release that has it.
-    pub since: &'static str,
-    /// Its meaning, in Markdown. One line.
-    pub doc: &'static str,
-}
-
-/// A setting with its type.
-pub(super) struct Key<T> {
-    pub variable: Variable,
-    pub kind: Kind<T>,
-}
-
-impl<T> Key<T> {
-    pub(super) const fn name(&self) -> &'static str {
-        self.variable.name
-    }
-}
 
 /// Settings that belong together.
 #[derive(Clone, Copy, Debug)]
@@ -73,27 +35,17 @@ pub struct Group {
     pub variables: &'static [Variable],
 }
 
-/// The release of a setting that names none.
-macro_rules! since {
-    () => {
-        "0.1.0"
-    };
-    ($since:literal) => {
-        $since
-    };
-}
-
 /// Declares a group: a typed key for each setting, and the group for documents.
 ///
 /// ```text
 /// GROUP "Title";
 /// /// Documentation.
-/// NAME: Type = KIND, default;             or, for one that came later: NAME: Type = KIND, default, since "0.2.0";
+/// NAME: Type = KIND, default;
 /// ```
 macro_rules! settings {
     (
         $group:ident $title:literal;
-        $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $kind:expr, $default:expr $(, since $since:literal)?;)+
+        $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $kind:expr, $default:expr;)+
     ) => {
         $($(#[doc = $doc])+
         pub(super) const $name: Key<$type> = Key {
@@ -102,7 +54,6 @@ macro_rules! settings {
                 values: $kind.values,
                 default: $default,
                 secret: $kind.secret,
-                since: since!($($since)?),
                 doc: concat!($($doc),+),
             },
             kind: $kind,
@@ -116,13 +67,13 @@ macro_rules! settings {
 macro_rules! structure {
     (
         $(#[$about:meta])* $structure:ident, $group:ident $title:literal;
-        $($(#[doc = $doc:literal])+ $name:ident => $field:ident: $type:ty = $kind:expr, $default:expr $(, since $since:literal)?;)+
+        $($(#[doc = $doc:literal])+ $name:ident => $field:ident: $type:ty = $kind:expr, $default:expr;)+
         derived;
         $($(#[doc = $more:literal])+ $derived:ident: $derived_type:ty = $value:expr;)*
     ) => {
         settings! {
             $group $title;
-            $($(#[doc = $doc])+ $name: $type = $kind, $default $(, since $since)?;)+
+            $($(#[doc = $doc])+ $name: $type = $kind, $default;)+
         }
 
         $(#[$about])*
@@ -160,7 +111,7 @@ settings! {
     /// `none`. The client's address is taken from `X-Forwarded-For` only when the request comes from one of them: its
     /// rightmost entry that is not itself a proxy. A number, as in the old server, trusts that many entries from any peer,
     /// exempts every peer from the limit of connections per address, and logs a warning.
-    TRUSTED_PROXIES: TrustedProxies = proxies::KIND, Value("127.0.0.1, ::1");
+    TRUSTED_PROXIES: TrustedProxies = PROXIES, Value("127.0.0.1, ::1");
     /// Cross-origin requests of web apps; anything but `true` (even nothing) switches them off.
     CORS_ENABLED: bool = BOOLEAN, Value("true");
     /// Comma-separated origins of web apps: exact, `https://*.example.com` (one label), or `*` (not in production). Case, a
@@ -181,7 +132,7 @@ settings! {
     DATABASE_URL: SecretString = SECRET, Computed("sqlite://DATA_DIR/supersync.db");
     /// The address of PostgreSQL itself, if `DATABASE_URL` leads through `PgBouncer` with `pool_mode=transaction`; for what
     /// needs a session.
-    DATABASE_DIRECT_URL: SecretString = database::DIRECT, Unset;
+    DATABASE_DIRECT_URL: SecretString = DIRECT, Unset;
 }
 
 settings! {
@@ -201,7 +152,7 @@ settings! {
     WEBAUTHN_ORIGIN: String = ORIGIN, Computed("origin of PUBLIC_URL");
     /// `smtp` sends mails, `file` writes them to `DATA_DIR/mails`, `log` prints their links to the log (not in production);
     /// with `off`, requests that need mail are refused.
-    MAIL_TRANSPORT: &'static str = mail::TRANSPORT, Computed("smtp if SMTP_HOST is set, else log; in production off");
+    MAIL_TRANSPORT: &'static str = TRANSPORT, Computed("smtp if SMTP_HOST is set, else log; in production off");
     /// Mail server.
     SMTP_HOST: String = TEXT, Unset;
     /// Its port.
@@ -215,7 +166,7 @@ settings! {
     /// File with certificates (PEM) of authorities that are trusted besides the public ones, for a mail server of one's own.
     SMTP_CA_FILE: PathBuf = PATH, Unset;
     /// Sender of the mails.
-    SMTP_FROM: String = mail::SENDER, Value("\"SuperSync\" <noreply@example.com>");
+    SMTP_FROM: String = SENDER, Value("\"SuperSync\" <noreply@example.com>");
 }
 
 settings! {
@@ -251,13 +202,13 @@ settings! {
     /// Folder of the backups; metrics tell how old its newest file is.
     BACKUP_DIR: PathBuf = PATH, Unset;
     /// Collector for traces, OTLP over HTTP, such as `http://localhost:4318`; without it there are none.
-    OTEL_EXPORTER_OTLP_ENDPOINT: Url = traces::ENDPOINT, Unset;
+    OTEL_EXPORTER_OTLP_ENDPOINT: Url = ENDPOINT, Unset;
     /// Headers for the collector, as `name=value,name=value`.
-    OTEL_EXPORTER_OTLP_HEADERS: Vec<(String, SecretString)> = traces::HEADERS, Unset;
+    OTEL_EXPORTER_OTLP_HEADERS: Vec<(String, SecretString)> = HEADERS, Unset;
     /// The server's name in traces.
     OTEL_SERVICE_NAME: String = TEXT, Value("supersync");
     /// The part of all requests that is traced.
-    OTEL_TRACES_SAMPLER_ARG: f64 = traces::SHARE, Value("1");
+    OTEL_TRACES_SAMPLER_ARG: f64 = SHARE, Value("1");
 }
 
 settings! {

@@ -1,14 +1,11 @@
 //! Every metric, in one table: its description at `/metrics` comes from here, and tests hold the code,
 //! `docs/observability.md`, the dashboards and the rules to it.
 
-mod accounts;
-mod engine;
-mod process;
-mod requests;
-mod storage;
+mod table;
 #[cfg(test)]
 mod tests;
-mod upkeep;
+
+pub use table::GROUPS;
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,45 +42,27 @@ pub struct Group {
     pub metrics: &'static [Metric],
 }
 
-const fn counter(
-    name: &'static str,
-    unit: &'static str,
-    labels: &'static [&'static str],
-    doc: &'static str,
-    bad: &'static str,
-) -> Metric {
-    Metric { name, kind: Kind::Counter, unit, labels, doc, bad }
+const fn counter(name: &'static str, unit: &'static str, labels: &'static [&'static str]) -> Metric {
+    Metric { name, kind: Kind::Counter, unit, labels, doc: "", bad: "" }
 }
 
-const fn gauge(
-    name: &'static str,
-    unit: &'static str,
-    labels: &'static [&'static str],
-    doc: &'static str,
-    bad: &'static str,
-) -> Metric {
-    Metric { name, kind: Kind::Gauge, unit, labels, doc, bad }
+const fn gauge(name: &'static str, unit: &'static str, labels: &'static [&'static str]) -> Metric {
+    Metric { kind: Kind::Gauge, ..counter(name, unit, labels) }
 }
 
-const fn histogram(
-    name: &'static str,
-    unit: &'static str,
-    labels: &'static [&'static str],
-    doc: &'static str,
-    bad: &'static str,
-) -> Metric {
-    Metric { name, kind: Kind::Histogram, unit, labels, doc, bad }
+const fn histogram(name: &'static str, unit: &'static str, labels: &'static [&'static str]) -> Metric {
+    Metric { kind: Kind::Histogram, ..counter(name, unit, labels) }
 }
 
-/// The table.
-pub const GROUPS: &[Group] = &[
-    Group { title: "Requests and sockets", metrics: requests::METRICS },
-    Group { title: "Engine", metrics: engine::METRICS },
-    Group { title: "Commits and storage", metrics: storage::METRICS },
-    Group { title: "Restores and housekeeping", metrics: upkeep::METRICS },
-    Group { title: "Accounts and mail", metrics: accounts::METRICS },
-    Group { title: "Process", metrics: process::METRICS },
-];
+impl Metric {
+    const fn tells(self, doc: &'static str) -> Self {
+        Self { doc, ..self }
+    }
+
+    const fn bad(self, bad: &'static str) -> Self {
+        Self { bad, ..self }
+    }
+}
 
 /// Every metric, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Metric> {

@@ -13,5 +13,5 @@ mod traces;
 pub mod view;
 
 pub use logs::{LogError, init_logs, init_logs_and_traces};
-pub use process::{max_open_files, resident_bytes};
+pub use process::resident_bytes;
 pub use traces::Traces;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use metrics::gauge;
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Handle;
 
 /// Clock ticks per second in `/proc/self/stat`: the kernel converts to this fixed rate for user space on every platform
@@ -11,7 +12,7 @@ const USER_HZ: f64 = 100.0;
 
 /// Brings the process metrics up to date. Must be called within a tokio runtime.
 pub(super) fn record() {
-    if let Some(kib) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_kib) {
+    if let Some(kib) = resident_kib() {
         gauge!("supersync_process_resident_memory_bytes").set(f64::from(kib) * 1024.0);
     }
     if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds) {
@@ -21,9 +22,7 @@ pub(super) fn record() {
         // Listing them opens one more.
         gauge!("supersync_process_open_fds").set(number(entries.count().saturating_sub(1)));
     }
-    if let Some(most) = max_open_files() {
-        gauge!("supersync_process_max_fds").set(most);
-    }
+    gauge!("supersync_process_max_fds").set(getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, number));
     if let Ok(entries) = fs::read_dir("/proc/self/task") {
         gauge!("supersync_process_threads").set(number(entries.count()));
     }
@@ -35,32 +34,19 @@ pub(super) fn record() {
 /// Memory in use, in bytes; `None` elsewhere than on Linux.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
-    let kib = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_kib)?;
-    Some(u64::from(kib) * 1024)
+    Some(u64::from(resident_kib()?) * 1024)
 }
 
-/// How many files and sockets a process may have open that is started as this one was; `None` elsewhere than on Linux.
-#[must_use]
-pub fn max_open_files() -> Option<f64> {
-    fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(most_fds)
+fn number(n: impl TryInto<u32>) -> f64 {
+    n.try_into().map_or(f64::INFINITY, f64::from)
 }
 
-fn number(n: usize) -> f64 {
-    u32::try_from(n).map_or(f64::INFINITY, f64::from)
-}
-
-/// `Max open files            1024                 524288               files` of `/proc/self/limits`: the first number
-/// holds, and may be `unlimited`.
-fn most_fds(limits: &str) -> Option<f64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    match line.split_ascii_whitespace().next()? {
-        "unlimited" => Some(f64::INFINITY),
-        number => number.parse::<u32>().ok().map(f64::from),
-    }
+fn resident_kib() -> Option<u32> {
+    kib_of(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
 /// `VmRSS:     1234 kB` of `/proc/self/status`.
-fn resident_kib(status: &str) -> Option<u32> {
+fn kib_of(status: &str) -> Option<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
@@ -81,17 +67,14 @@ mod tests {
     #[test]
     fn nonsense_gives_nothing() {
         for text in ["", "VmRSS:", "VmRSS: x kB", "VmRSS: 12 MB", "1 (a) R 1"] {
-            assert_eq!(resident_kib(text), None, "{text}");
-            assert_eq!(most_fds(text), None, "{text}");
+            assert_eq!(kib_of(text), None, "{text}");
             assert_eq!(cpu_seconds(text), None, "{text}");
         }
     }
 
     #[test]
     fn figures_are_found() {
-        assert_eq!(resident_kib("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t1\n"), Some(2048));
-        assert_eq!(most_fds("Limit x\nMax open files            1024       524288    files \n"), Some(1024.0));
-        assert_eq!(most_fds("Max open files  unlimited unlimited files"), Some(f64::INFINITY));
+        assert_eq!(kib_of("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t1\n"), Some(2048));
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 99 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(cpu_seconds(stat), Some(3.0));
     }

@@ -6,6 +6,7 @@ mod harness;
 
 mod accounts;
 mod archives;
+mod browser;
 mod concurrency;
 mod edge;
 mod ladder;

@@ -58,10 +58,7 @@ fn config_with(files: &[&str], set: &[(&str, &str)], dotenv: &str) -> Output {
         fs::write(folder.path().join(file), for_debian(&shipped(file)).0).expect("written");
         command.args(["-f", file]);
     }
-    command
-        .arg("config")
-        .output()
-        .expect("docker-compose runs; `make test` installs it, Debian's package docker-compose")
+    command.arg("config").output().expect("docker-compose runs; it is in Debian's package docker-compose")
 }
 
 fn parsed(files: &[&str], set: &[(&str, &str)]) -> Value {
@@ -278,7 +275,7 @@ fn compose_reads_settings_as_documented() {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .current_dir(&folder)
             .arg("config");
-        let output = command.output().expect("docker-compose runs; `make test` installs it");
+        let output = command.output().expect("docker-compose runs; `make test-all` installs it");
         let read = serde_yaml_ng::from_slice::<Value>(&output.stdout).unwrap_or_default();
         let value = read["services"]["x"]["environment"]["A"].as_str().unwrap_or("–").replace('\n', "↵");
         assert_eq!(value, cells[4], "{row}: {}", String::from_utf8_lossy(&output.stderr));

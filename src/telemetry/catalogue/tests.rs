@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::config::documents::{equals, read, with_part};
 
 /// The catalogue itself.
 fn is_this(path: &Path) -> bool {
@@ -62,28 +63,17 @@ fn names_are_unique_and_end_in_their_unit() {
 
 #[test]
 fn the_documentation_lists_exactly_these_metrics() {
-    let documented = include_str!("../../../docs/observability.md");
-    let (_, after) = documented.split_once("<!-- metrics -->\n").expect("start mark");
-    let (listed, _) = after.split_once("<!-- /metrics -->").expect("end mark");
-    let mut expected = String::new();
+    const FILE: &str = "docs/observability.md";
+    let mut part = "\n".to_owned();
     for group in GROUPS {
-        write!(expected, "\n### {}\n\n", group.title).expect("a string");
-        expected.push_str(
-            "| Metric | Kind | Unit | Labels | Meaning | What is bad |\n| --- | --- | --- | --- | --- | --- |\n",
-        );
+        let head = "| Metric | Kind | Unit | Labels | Meaning | What is bad |\n| --- | --- | --- | --- | --- | --- |";
+        writeln!(part, "\n### {}\n\n{head}", group.title).expect("a string");
         for Metric { name, kind, unit, labels, doc, bad } in group.metrics {
             let (kind, labels) = (format!("{kind:?}").to_lowercase(), labels.join(", "));
-            writeln!(expected, "| `{name}` | {kind} | {unit} | {labels} | {doc} | {bad} |").expect("a string");
+            writeln!(part, "| `{name}` | {kind} | {unit} | {labels} | {doc} | {bad} |").expect("a string");
         }
     }
-    if std::env::var_os("SUPERSYNC_WRITE_METRICS").is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/observability.md");
-        let (before, _) = documented.split_once("<!-- metrics -->\n").expect("start mark");
-        let (_, after) = documented.split_once("<!-- /metrics -->").expect("end mark");
-        fs::write(path, format!("{before}<!-- metrics -->\n{expected}\n<!-- /metrics -->{after}")).expect("written");
-        return;
-    }
-    assert_eq!(listed.trim(), expected.trim(), "run this test with SUPERSYNC_WRITE_METRICS=1");
+    equals(FILE, &with_part(&read(FILE), "<!-- metrics -->", "<!-- /metrics -->", &(part + "\n")));
 }
 
 #[test]

@@ -145,7 +145,7 @@ async fn only_who_has_a_passkey_gets_a_link_with_a_password_too(on: Backend) {
 
 /// SQLite serves one server at a time.
 #[tokio::test]
-async fn two_servers_share_ceremonies() {
+async fn postgres_two_servers_share_ceremonies() {
     let here = world(Backend::Postgres).await;
     let there = here.beside().await;
     let key = Key::es256();

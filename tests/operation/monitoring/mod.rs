@@ -21,7 +21,7 @@ fn program(name: &str) -> std::process::Command {
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()));
     assert!(
         found,
-        "{name} is missing: install it (Debian, Ubuntu: sudo apt-get install prometheus), or run `make test`"
+        "{name} is missing: install it (Debian, Ubuntu: sudo apt-get install prometheus), or run `make test-all`"
     );
     std::process::Command::new(name)
 }

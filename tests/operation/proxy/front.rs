@@ -94,7 +94,7 @@ impl Front {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("{command:?} does not start ({error}): `make test` installs it"));
+            .unwrap_or_else(|error| panic!("{command:?} does not start ({error}): `make test-all` installs it"));
         let http = format!("http://localhost:{plain_port}");
         let https = format!("https://localhost:{tls_port}");
         let mut front = Self { child, folder, authority, http, https };

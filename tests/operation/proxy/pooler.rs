@@ -52,7 +52,7 @@ impl Pooler {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("pgbouncer does not start ({error}): `make test` installs it"));
+            .unwrap_or_else(|error| panic!("pgbouncer does not start ({error}): `make test-all` installs it"));
         let mut pooler = Self { child, folder, port };
         let listens = async {
             while TcpStream::connect(("127.0.0.1", port)).await.is_err() {

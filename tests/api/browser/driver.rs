@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How long one script looks.
 const LOOK: Duration = Duration::from_secs(1);
 const MISSING: &str = "the browser tests need Chromium and its WebDriver: apt-get install chromium chromium-driver \
-    (`make test` and .ci/run do that by themselves), or name the programs in CHROMIUM and CHROMEDRIVER";
+    (`make test-all` does that by itself), or name the programs in CHROMIUM and CHROMEDRIVER";
 
 /// The name under which `WebDriver` gives out elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
