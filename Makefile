@@ -1,6 +1,6 @@
 # make run    starts the server on the embedded database
 # make test   runs the tests for which this machine has the programs, and says which it skipped
-# make test-all  installs those programs (Debian and its kin) and runs every test
+# make test-all  installs those programs (on Debian-based systems) and runs every test
 # make test-postgres-versions  the store's contract and the scenarios on PostgreSQL 16, 17 and 18; needs npm
 # make lint   formatting, clippy, documentation, licences and sources of dependencies; needs cargo-deny
 # make advisories known weaknesses of dependencies; needs the network
