@@ -133,6 +133,8 @@ codes! {
 
     // Administration.
     NO_SUCH_ACCOUNT = api(StatusCode::NOT_FOUND, "No such account");
+    // With the reason as its text.
+    INVALID_QUERY = account(StatusCode::BAD_REQUEST);
     OWN_ACCOUNT = api(StatusCode::CONFLICT, "You can't do this to your own account");
 
     // Sync.

@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::codes::INVALID_QUERY;
 use super::error::{ApiError, ApiResult};
 use super::state::AppState;
 
@@ -26,7 +27,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for TypedQuery<T> {
             Ok(Query(members)) => Ok(Self(members)),
             Err(error) => {
                 let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-                Err(ApiError::bad_request(format!("Invalid query: {reason}")))
+                Err(ApiError::coded(INVALID_QUERY, format!("Invalid query: {reason}")))
             }
         }
     }

@@ -86,11 +86,11 @@ pub async fn list(
     TypedQuery(query): TypedQuery<ListQuery>,
 ) -> ApiResult<Answer<AccountPage>> {
     if query.search.as_ref().is_some_and(|search| search.chars().count() > MAX_SEARCH_CHARS) {
-        return Err(ApiError::bad_request("Invalid search: at most 254 characters"));
+        return Err(ApiError::coded(codes::INVALID_QUERY, "Invalid search: at most 254 characters"));
     }
     let limit = query.limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(ApiError::bad_request("Invalid limit: an integer from 1 to 200 is needed"));
+        return Err(ApiError::coded(codes::INVALID_QUERY, "Invalid limit: an integer from 1 to 200 is needed"));
     }
     let page = state.accounts.overviews(query.search.as_deref(), query.after.unwrap_or(0), limit).await?;
     let next = page.last().filter(|_| page.len() == limit).map(|last| last.user.id);
