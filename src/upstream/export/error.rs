@@ -110,14 +110,13 @@ impl Unstorable {
         if self.count == 0 {
             return Ok(());
         }
-        let mut text = self.named.join("; ");
-        if self.count > NAMED {
-            text += &format!("; nor can {} more of its operations", self.count - NAMED);
-        }
-        if self.can_be_replaced {
-            text += ". --replace-values writes the nearest values that it can store";
-        }
-        Err(text)
+        let more = match self.count.saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!("; nor can {more} more of its operations"),
+        };
+        let remedy =
+            if self.can_be_replaced { ". --replace-values writes the nearest values that it can store" } else { "" };
+        Err(format!("{}{more}{remedy}", self.named.join("; ")))
     }
 }
 
