@@ -1,9 +1,10 @@
 //! The direction of imports: a module uses only modules of lower floors, and the crates don't use each other but as said
 //! in docs/adr/0017.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+
+use crate::config::documents::files_below;
 
 /// From the ground up. A new module of the top level goes to the lowest floor that lies above all that it uses.
 const FLOORS: &[&[&str]] = &[
@@ -23,39 +24,27 @@ fn floor_of(module: &str) -> usize {
     floor.unwrap_or_else(|| panic!("{module} has no floor: add it to src/layers.rs"))
 }
 
-/// Every file of a folder with its code, without unit tests and comments.
-fn read(folder: &Path, files: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(folder).expect("sources").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            read(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.to_string_lossy().into_owned();
-            if name.ends_with("/tests.rs") || name.contains("/tests/") {
-                continue;
-            }
-            let text = fs::read_to_string(&path).expect("a source");
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            let lines: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-            files.insert(name, lines.join("\n"));
-        }
-    }
+/// A file's code, without unit tests and comments.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).expect("a source");
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    lines.join("\n")
 }
 
 #[test]
 fn imports_run_one_way() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = BTreeMap::new();
-    read(&root, &mut files);
     let mut upward = Vec::new();
-    for (file, code) in &files {
-        let inside = file.strip_prefix(&*root.to_string_lossy()).expect("below src").trim_start_matches('/');
+    for file in files_below("src") {
+        let inside = file.strip_prefix(&root).expect("below src").to_str().expect("UTF-8");
         let module = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
-        if ["lib", "layers"].contains(&module) {
+        let is_test = inside.ends_with("/tests.rs") || inside.contains("/tests/");
+        if is_test || !inside.ends_with(".rs") || ["lib", "layers"].contains(&module) {
             continue;
         }
         let floor = floor_of(module);
-        for used in code.split("crate::").skip(1) {
+        for used in code(&file).split("crate::").skip(1) {
             let used: String = used.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
             let is_module = used.starts_with(|c: char| c.is_ascii_lowercase());
             if is_module && used != module && floor_of(&used) >= floor {

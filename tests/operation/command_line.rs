@@ -147,7 +147,9 @@ fn help_teaches() {
     let output = run(&directory(), &[], &["--help"]);
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).expect("UTF-8");
-    for part in ["serve", "migrate", "user", "healthcheck", "--print-config", "Examples:", "Exit codes:"] {
+    for part in
+        ["serve", "migrate", "healthcheck", "--print-config", "supersync user add me@example.org", "Exit codes:"]
+    {
         assert!(help.contains(part), "{part} is missing in {help}");
     }
 }
