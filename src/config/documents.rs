@@ -22,7 +22,7 @@ pub(crate) fn read(file: &str) -> String {
 }
 
 /// Every file in a folder and those below it.
-pub(crate) fn files_below(folder: &str) -> Vec<PathBuf> {
+fn files_below(folder: &str) -> Vec<PathBuf> {
     let (mut folders, mut files) = (vec![path(folder)], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
@@ -30,6 +30,11 @@ pub(crate) fn files_below(folder: &str) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Every source of the server.
+pub(crate) fn sources() -> impl Iterator<Item = PathBuf> {
+    files_below("src").into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs"))
 }
 
 /// Holds a file to its text.

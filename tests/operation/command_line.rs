@@ -172,8 +172,7 @@ fn a_start_says_what_to_do_next_and_a_signal_ends_it_in_order() {
     let healthy = run(&directory, &variables, &["healthcheck"]);
     assert!(healthy.status.success(), "{healthy:?}");
 
-    let signal = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill runs");
-    assert!(signal.success());
+    crate::harness::send_signal(server.id(), rustix::process::Signal::TERM);
     assert_eq!(server.wait().expect("it ends").code(), Some(0));
 }
 

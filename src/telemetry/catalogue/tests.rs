@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::*;
-use crate::config::documents::{equals, files_below, read, with_part};
+use crate::config::documents::{equals, read, sources, with_part};
 
 /// The catalogue itself.
 fn is_this(path: &Path) -> bool {
@@ -16,8 +16,7 @@ fn is_this(path: &Path) -> bool {
 /// Every string literal of the sources that looks like a metric's name.
 fn recorded() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs") && !is_this(path);
-    for file in files_below("src").into_iter().filter(is_source) {
+    for file in sources().filter(|path| !is_this(path)) {
         let text = fs::read_to_string(&file).expect("UTF-8");
         for macro_name in ["counter!(", "gauge!(", "histogram!("] {
             let found = text.split(macro_name).skip(1).filter_map(|after| after.trim_start().strip_prefix('"'));
