@@ -99,26 +99,26 @@ impl Clock {
         }
     }
 
+    fn manual_source(&self) -> Option<&Manual> {
+        match self {
+            Self::System => None,
+            Self::Manual(manual) => Some(manual),
+            Self::Watched(watch) => watch.source().manual_source(),
+        }
+    }
+
     /// Lets time pass on a manual clock; others ignore it.
     pub fn advance_ms(&self, by_ms: i64) {
-        match self {
-            Self::System => {}
-            Self::Manual(manual) => {
-                manual.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
-                manual.running_ms.fetch_add(by_ms, Ordering::SeqCst);
-            }
-            Self::Watched(watch) => watch.source().advance_ms(by_ms),
+        self.set_by_ms(by_ms);
+        if let Some(manual) = self.manual_source() {
+            manual.running_ms.fetch_add(by_ms, Ordering::SeqCst);
         }
     }
 
     /// Sets a manual clock forward or back without any time passing; others ignore it.
     pub fn set_by_ms(&self, by_ms: i64) {
-        match self {
-            Self::System => {}
-            Self::Manual(manual) => {
-                manual.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
-            }
-            Self::Watched(watch) => watch.source().set_by_ms(by_ms),
+        if let Some(manual) = self.manual_source() {
+            manual.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
         }
     }
 }

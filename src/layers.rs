@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use crate::config::documents::sources;
+
 /// From the ground up. A new module of the top level goes to the lowest floor that lies above all that it uses.
 const FLOORS: &[&[&str]] = &[
     &["aside", "clock", "language", "protocol", "webauthn"],
@@ -23,43 +25,33 @@ fn floor_of(module: &str) -> usize {
     floor.unwrap_or_else(|| panic!("{module} has no floor: add it to src/layers.rs"))
 }
 
-/// Every file of a folder with its code, without unit tests and comments.
-fn read(folder: &Path, files: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(folder).expect("sources").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            read(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.to_string_lossy().into_owned();
-            if name.ends_with("/tests.rs") || name.contains("/tests/") {
-                continue;
-            }
-            let text = fs::read_to_string(&path).expect("a source");
+/// The code of every file by its path as a module, without tests and comments.
+fn modules() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules = BTreeMap::new();
+    for file in sources() {
+        let name = file.strip_prefix(&root).expect("below src").with_extension("").to_str().expect("UTF-8").to_owned();
+        if !["lib", "layers"].contains(&&*name) && !name.split('/').any(|part| part == "tests") {
+            let text = fs::read_to_string(&file).expect("a source");
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             let lines: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-            files.insert(name, lines.join("\n"));
+            modules.insert(name.trim_end_matches("/mod").replace('/', "::"), lines.join("\n"));
         }
     }
+    modules
 }
 
 #[test]
 fn imports_run_one_way() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = BTreeMap::new();
-    read(&root, &mut files);
     let mut upward = Vec::new();
-    for (file, code) in &files {
-        let inside = file.strip_prefix(&*root.to_string_lossy()).expect("below src").trim_start_matches('/');
-        let module = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
-        if ["lib", "layers"].contains(&module) {
-            continue;
-        }
+    for (file, code) in modules() {
+        let module = file.split("::").next().unwrap_or_default();
         let floor = floor_of(module);
         for used in code.split("crate::").skip(1) {
             let used: String = used.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
             let is_module = used.starts_with(|c: char| c.is_ascii_lowercase());
             if is_module && used != module && floor_of(&used) >= floor {
-                upward.push(format!("{inside} uses {used}"));
+                upward.push(format!("{file} uses {used}"));
             }
         }
     }
@@ -116,14 +108,7 @@ fn target<'a>(module: &str, path: &str, modules: &'a BTreeMap<String, String>) -
 
 #[test]
 fn no_file_uses_another_that_uses_it() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = BTreeMap::new();
-    read(&root, &mut files);
-    let name_of = |file: &str| {
-        let inside = file.strip_prefix(&*root.to_string_lossy()).expect("below src").trim_start_matches('/');
-        inside.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::")
-    };
-    let modules: BTreeMap<String, String> = files.iter().map(|(file, code)| (name_of(file), code.clone())).collect();
+    let modules = modules();
     let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (module, code) in &modules {
         let mut found = Vec::new();

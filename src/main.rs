@@ -247,10 +247,4 @@ mod tests {
         assert!(CommandLine::try_parse_from(["supersync", "sevre"]).is_err());
         assert!(CommandLine::try_parse_from(["supersync", "user"]).is_err());
     }
-
-    #[test]
-    fn help_shows_examples() {
-        let help = CommandLine::try_parse_from(["supersync", "--help"]).expect_err("help").to_string();
-        assert!(help.contains("supersync user add me@example.org"), "{help}");
-    }
 }

@@ -21,6 +21,7 @@ use super::{
 const CLIENT_ABORT: Duration = Duration::from_secs(75);
 
 const HTTPS: &str = "in production expected the https:// address under which users reach the server";
+
 /// What to do when nobody gave a secret and none is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MissingSecret {

@@ -21,6 +21,22 @@ pub(crate) fn read(file: &str) -> String {
     fs::read_to_string(path(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
+/// Every file in a folder and those below it.
+fn files_below(folder: &str) -> Vec<PathBuf> {
+    let (mut folders, mut files) = (vec![path(folder)], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() { folders.push(entry) } else { files.push(entry) }
+        }
+    }
+    files
+}
+
+/// Every source of the server.
+pub(crate) fn sources() -> impl Iterator<Item = PathBuf> {
+    files_below("src").into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs"))
+}
+
 /// Holds a file to its text.
 #[track_caller]
 pub(crate) fn equals(file: &str, text: &str) {
@@ -130,22 +146,11 @@ fn the_names_in_the_compose_file() {
     equals(FILE, &with_part(&before, "# <settings>", "# </settings>", &(part + "      ")));
 }
 
-/// Files that tell operators about settings.
-fn told() -> Vec<String> {
-    let mut files = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned(), "Caddyfile".to_owned()];
-    for folder in ["docs", "packaging", "monitoring"] {
-        let mut folders = vec![path(folder)];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-                match entry.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("inside").to_str().expect("UTF-8") {
-                    // Decisions are of their time; codes of answers look like settings.
-                    "docs/adr" | "docs/openapi.json" => {}
-                    _ if entry.is_dir() => folders.push(entry),
-                    file => files.push(file.to_owned()),
-                }
-            }
-        }
-    }
+/// Files that tell operators about settings. Decisions are of their time; codes of answers look like settings.
+fn told() -> Vec<PathBuf> {
+    let mut files: Vec<_> = ["docs", "packaging", "monitoring"].into_iter().flat_map(files_below).collect();
+    files.retain(|file| ["docs/adr", "docs/openapi.json"].iter().all(|other| !file.starts_with(path(other))));
+    files.extend(["README.md", "CONTRIBUTING.md", "Caddyfile"].map(path));
     files
 }
 
@@ -162,7 +167,7 @@ fn every_setting_that_is_told_of_exists() {
     };
     let (mut found, mut wrong) = (0, BTreeSet::new());
     for file in told() {
-        let Ok(text) = fs::read_to_string(path(&file)) else { continue };
+        let Ok(text) = fs::read_to_string(&file) else { continue };
         // The tables of names that go.
         let text = text.split("## Names that go").next().unwrap_or_default();
         for name in text.split(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_') {
@@ -172,7 +177,7 @@ fn every_setting_that_is_told_of_exists() {
             if is_setting {
                 found += 1;
                 if !is_known(name) {
-                    wrong.insert(format!("{file}: {name}"));
+                    wrong.insert(format!("{}: {name}", file.display()));
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use supersync::config::Database;
 use supersync_client::Ladder;
 use supersync_client::raw::Raw;
@@ -167,9 +168,8 @@ impl Program {
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
-        rustix::process::kill_process(pid, signal).expect("it runs");
+    pub fn signal(&self, signal: Signal) {
+        send_signal(self.pid(), signal);
     }
 
     /// The sum of a metric's series.
@@ -211,15 +211,19 @@ impl Program {
 
     /// SIGTERM: it stops in an orderly way, and says whether it could.
     pub async fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().expect("the program is still running").to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill is there");
-        assert!(told.success());
+        self.signal(Signal::TERM);
         timeout(LONG_PATIENCE, self.child.wait()).await.expect("it stops in time").expect("it can be waited for")
     }
 
     pub fn raw(&self) -> Raw {
         Raw::new(&self.base, &ladder()).expect("an address")
     }
+}
+
+/// Sends a process a signal.
+pub fn send_signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+    rustix::process::kill_process(pid, signal).expect("it runs");
 }
 
 /// Waits long enough for a busy machine.

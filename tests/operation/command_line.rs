@@ -147,7 +147,9 @@ fn help_teaches() {
     let output = run(&directory(), &[], &["--help"]);
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).expect("UTF-8");
-    for part in ["serve", "migrate", "user", "healthcheck", "--print-config", "Examples:", "Exit codes:"] {
+    for part in
+        ["serve", "migrate", "healthcheck", "--print-config", "supersync user add me@example.org", "Exit codes:"]
+    {
         assert!(help.contains(part), "{part} is missing in {help}");
     }
 }
@@ -170,8 +172,7 @@ fn a_start_says_what_to_do_next_and_a_signal_ends_it_in_order() {
     let healthy = run(&directory, &variables, &["healthcheck"]);
     assert!(healthy.status.success(), "{healthy:?}");
 
-    let signal = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill runs");
-    assert!(signal.success());
+    crate::harness::send_signal(server.id(), rustix::process::Signal::TERM);
     assert_eq!(server.wait().expect("it ends").code(), Some(0));
 }
 

@@ -2,6 +2,7 @@
 //! looks at one set only. An account that finds its set full takes the place of the one with the lowest score and inherits
 //! that score, so that it must not begin at nothing, but not its figures: those are of what was seen.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -17,12 +18,9 @@ const BYTES_PER_POINT: u64 = 4096;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// 0: empty.
-    account: UserId,
     score: u64,
-    requests: u64,
-    operations: u64,
-    bytes: u64,
+    /// Of account 0: empty.
+    seen: HotAccount,
 }
 
 /// This window and the one before.
@@ -60,9 +58,9 @@ impl Set {
     }
 
     fn place(&mut self, account: UserId) -> &mut Place {
-        let at = self.now.iter().position(|place| place.account == account).unwrap_or_else(|| {
+        let at = self.now.iter().position(|place| place.seen.account == account).unwrap_or_else(|| {
             let lowest = (0..WAYS).min_by_key(|at| self.now[*at].score).unwrap_or(0);
-            self.now[lowest] = Place { account, score: self.now[lowest].score, ..Place::default() };
+            self.now[lowest].seen = HotAccount { account, ..HotAccount::default() };
             lowest
         });
         &mut self.now[at]
@@ -78,42 +76,29 @@ impl Hottest {
         set.advance(window_of(age));
         let place = set.place(account);
         place.score += 1 + operations + bytes / BYTES_PER_POINT;
-        place.requests += 1;
-        place.operations += operations;
-        place.bytes += bytes;
+        place.seen.requests += 1;
+        place.seen.operations += operations;
+        place.seen.bytes += bytes;
     }
 
     /// The accounts of the last minute: of this window, and of the one before as large a part as is missing.
     pub(super) fn accounts(&self, age: Duration) -> Vec<HotAccount> {
         let missing_ms = WINDOW.as_millis() - age.as_millis() % WINDOW.as_millis();
-        let part = |n: u64| u64::try_from(u128::from(n) * missing_ms / WINDOW.as_millis()).unwrap_or(n);
-        let mut all = Vec::new();
+        let part = |n: u64, ms: u128| u64::try_from(u128::from(n) * ms / WINDOW.as_millis()).unwrap_or(n);
+        let mut sums: HashMap<UserId, HotAccount> = HashMap::new();
         for set in &self.sets {
             let mut set = set.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             set.advance(window_of(age));
-            let first = all.len();
-            for place in set.now.iter().filter(|place| place.account != 0) {
-                all.push(HotAccount {
-                    account: place.account,
-                    requests: place.requests,
-                    operations: place.operations,
-                    bytes: place.bytes,
-                });
-            }
-            for place in set.before.iter().filter(|place| place.account != 0) {
-                let known = all[first..].iter().position(|hot: &HotAccount| hot.account == place.account);
-                let at = known.map_or_else(
-                    || {
-                        all.push(HotAccount { account: place.account, ..HotAccount::default() });
-                        all.len() - 1
-                    },
-                    |known| first + known,
-                );
-                all[at].requests += part(place.requests);
-                all[at].operations += part(place.operations);
-                all[at].bytes += part(place.bytes);
+            for (places, ms) in [(set.now, WINDOW.as_millis()), (set.before, missing_ms)] {
+                for HotAccount { account, requests, operations, bytes } in places.map(|place| place.seen) {
+                    let sum = sums.entry(account).or_insert(HotAccount { account, ..HotAccount::default() });
+                    sum.requests += part(requests, ms);
+                    sum.operations += part(operations, ms);
+                    sum.bytes += part(bytes, ms);
+                }
             }
         }
+        let mut all: Vec<HotAccount> = sums.into_values().collect();
         all.retain(|hot| hot.requests > 0);
         all.sort_by_key(|hot| (std::cmp::Reverse((hot.requests, hot.operations, hot.bytes)), hot.account));
         all

@@ -51,20 +51,6 @@ impl Default for Slowest {
     }
 }
 
-impl Entry {
-    fn shown(&self) -> SlowRequest {
-        SlowRequest {
-            at: self.at,
-            method: self.method.into(),
-            route: String::from_utf8_lossy(&self.route).into_owned(),
-            account: self.account,
-            status: self.status,
-            duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
-            phase: self.phase.into(),
-        }
-    }
-}
-
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -98,7 +84,16 @@ impl Slowest {
     pub(super) fn list(&self, age: Duration) -> Vec<SlowRequest> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| entry.age + KEPT_FOR > age);
-        let mut list: Vec<SlowRequest> = entries.iter().map(Entry::shown).collect();
+        let shown = |entry: &Entry| SlowRequest {
+            at: entry.at,
+            method: entry.method.into(),
+            route: String::from_utf8_lossy(&entry.route).into_owned(),
+            account: entry.account,
+            status: entry.status,
+            duration_ms: u64::try_from(entry.duration.as_millis()).unwrap_or(u64::MAX),
+            phase: entry.phase.into(),
+        };
+        let mut list: Vec<SlowRequest> = entries.iter().map(shown).collect();
         list.sort_by_key(|request| std::cmp::Reverse((request.duration_ms, request.at)));
         list
     }

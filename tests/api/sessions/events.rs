@@ -9,7 +9,7 @@ use std::time::Duration;
 use supersync::accounts::{Asker, SessionOrigin, SessionRef};
 use supersync::store::EventKind;
 
-use crate::harness::{Account, Backend, Ended, Server, TestDatabase, op};
+use crate::harness::{Account, Backend, Ended, Server, TestDatabase, op, send_signal};
 
 on_both_databases! {
     nothing_from_before_the_start_is_acted_on,
@@ -207,6 +207,6 @@ async fn the_command_line_reaches_a_running_server(on: Backend) {
     refused(&status(&account).await, REVOKED);
     // A poll every half second; the rest is for a busy machine.
     assert!(took < Duration::from_secs(5), "{took:?}");
-    let stopped = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill runs");
-    assert!(stopped.success() && server.wait().expect("it ends").success());
+    send_signal(server.id(), rustix::process::Signal::TERM);
+    assert!(server.wait().expect("it ends").success());
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use crate::crash::witness::{Witness, check_all, create_account};
-use crate::harness::{Backend, LONG_PATIENCE, Program, TestDatabase, free_port, http_client, ladder};
+use crate::harness::{Backend, LONG_PATIENCE, Program, TestDatabase, free_port, http_client, ladder, send_signal};
 
 const ACCOUNTS: usize = 6;
 const DEVICES: usize = 2;
@@ -105,8 +105,8 @@ impl Pair {
     async fn kill_primary(&mut self) {
         let command = format!("pid {}\n", self.primary().await);
         self.commands.write_all(command.as_bytes()).await.expect("it listens");
-        let pid = self.answer(LONG_PATIENCE).await;
-        assert!(Command::new("kill").args(["-KILL", &pid]).status().await.expect("kill is there").success());
+        let pid = self.answer(LONG_PATIENCE).await.parse().expect("a process");
+        send_signal(pid, rustix::process::Signal::KILL);
     }
 
     async fn stop(mut self) {

@@ -108,7 +108,7 @@ async fn a_database_with_another_clock_stops_the_clean_up(on: Backend) {
         // It has no clock of its own.
         Backend::Sqlite => assert!(report.led, "{report:?}"),
         Backend::Postgres => {
-            assert!(report.held_back.is_some_and(|doubt| doubt.reason == Reason::Database), "{report:?}")
+            assert!(report.held_back.is_some_and(|doubt| doubt.reason == Reason::Database), "{report:?}");
         }
     }
 }
