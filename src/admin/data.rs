@@ -13,7 +13,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::output::{confirmed, print_json};
-use super::{Failure, clear, progress, recount, usage};
+use super::recount::{self, RecountArgs};
+use super::usage::{self, UsageArgs};
+use super::{Failure, clear, progress};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::archive::{Archive, ArchiveError, ArchiveId, ArchiveSummary, FormerPassword, Obstacle};
@@ -47,35 +49,12 @@ pub enum DataCommand {
     ///
     /// Reads what the accounts' counters say of all of them, and operations of the accounts shown. Which kinds of operations
     /// there are is counted of those that are not packed yet, and if these are too many, of a sample; it says so.
-    Usage {
-        /// Accounts shown, largest first.
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        limit: usize,
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-        /// Show addresses in full.
-        #[arg(long)]
-        unmask: bool,
-        /// Read every operation. Takes minutes for millions.
-        #[arg(long)]
-        thorough: bool,
-    },
+    Usage(UsageArgs),
     /// Count anew what accounts are charged, and put wrong counters right.
     ///
     /// They are right unless something else than this program has written to the database. Servers may be running meanwhile:
     /// they hear of a correction within a second.
-    Recount {
-        /// Only the account with this number (`supersync user list`).
-        #[arg(long, value_name = "ID")]
-        account: Option<UserId>,
-        /// Change nothing; show which counters are wrong.
-        #[arg(long)]
-        dry_run: bool,
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    Recount(RecountArgs),
     /// Delete the synced data of an account, or of all. The accounts stay, with their tokens.
     ///
     /// The same as "Reset account" in the browser: devices keep what they have and upload it anew. The deleted data stays in
@@ -152,11 +131,8 @@ pub async fn run(
 ) -> Result<(), Failure> {
     match command {
         DataCommand::Seal { older_than, user } => seal(older_than, user, store, config, clock, output).await,
-        DataCommand::Usage { limit, json, unmask, thorough } => {
-            let question = usage::Question { limit, json, unmask, thorough };
-            usage::run(question, clock.now_ms(), &*store, output).await
-        }
-        DataCommand::Recount { account, dry_run, json } => recount::run(account, dry_run, json, &*store, output).await,
+        DataCommand::Usage(args) => usage::run(args, clock.now_ms(), &*store, output).await,
+        DataCommand::Recount(args) => recount::run(args, &*store, output).await,
         DataCommand::Clear { email, all: _, yes } => {
             let (users, whose) = match &email {
                 Some(email) => (vec![account(&store, email).await?], format!("account {email}")),

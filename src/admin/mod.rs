@@ -14,10 +14,10 @@ pub mod mail;
 pub mod migrate;
 mod output;
 mod progress;
-mod recount;
+pub mod recount;
 mod report;
 pub mod sweep;
-mod usage;
+pub mod usage;
 pub mod user;
 
 pub use failure::{CommandError, Exit, Failure};

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{print_json, print_row};
@@ -10,16 +11,25 @@ use crate::engine::recount::{Difference, Recount, recount_account, recount_all};
 use crate::protocol::UserId;
 use crate::store::Store;
 
-/// Counts one account or all, and unless it is a rehearsal puts the counters right.
-pub(super) async fn run(
-    only: Option<UserId>,
-    dry_run: bool,
-    as_json: bool,
-    store: &dyn Store,
-    output: &mut (dyn Write + Send),
-) -> Result<(), Failure> {
+/// Arguments of `supersync data recount`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct RecountArgs {
+    /// Only the account with this number (`supersync user list`).
+    #[arg(long, value_name = "ID")]
+    pub account: Option<UserId>,
+    /// Change nothing; show which counters are wrong.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: RecountArgs, store: &dyn Store, output: &mut (dyn Write + Send)) -> Result<(), Failure> {
+    let RecountArgs { account, dry_run, json } = args;
     let mut differences: Vec<Difference> = Vec::new();
-    let done = if let Some(user) = only {
+    let done = if let Some(user) = account {
         if store.user_by_id(user).await?.is_none() {
             return Err(Failure::no_account_number(user));
         }
@@ -37,7 +47,7 @@ pub(super) async fn run(
         spinner.finish_and_clear();
         counted?
     };
-    if as_json {
+    if json {
         print_json(&as_object(&done, &differences), output)?;
     } else {
         table(&done, &differences, output)?;

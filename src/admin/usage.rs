@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{print_json, print_row};
@@ -28,13 +29,21 @@ const MAX_READ_BYTES: i64 = 1 << 30;
 const PAGE_OPS: usize = 2_000;
 const PAGE_BYTES: usize = 8 << 20;
 
-/// What is asked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Question {
-    pub(super) limit: usize,
-    pub(super) json: bool,
-    pub(super) unmask: bool,
-    pub(super) thorough: bool,
+/// Arguments of `supersync data usage`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct UsageArgs {
+    /// Accounts shown, largest first.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Show addresses in full.
+    #[arg(long)]
+    pub unmask: bool,
+    /// Read every operation. Takes minutes for millions.
+    #[arg(long)]
+    pub thorough: bool,
 }
 
 /// Which operations the kinds were counted of.
@@ -77,25 +86,25 @@ struct Usage {
 
 /// Runs the command.
 pub(super) async fn run(
-    question: Question,
+    args: UsageArgs,
     now_ms: i64,
     store: &dyn Store,
     output: &mut (dyn Write + Send),
 ) -> Result<(), Failure> {
-    let usage = look(question, now_ms, store).await?;
-    if question.json {
-        print_json(&as_object(&usage, question.unmask), output)?;
+    let usage = look(args, now_ms, store).await?;
+    if args.json {
+        print_json(&as_object(&usage, args.unmask), output)?;
         return Ok(());
     }
-    Ok(table(&usage, question.unmask, output)?)
+    Ok(table(&usage, args.unmask, output)?)
 }
 
-async fn look(question: Question, now_ms: i64, store: &dyn Store) -> Result<Usage, StoreError> {
+async fn look(args: UsageArgs, now_ms: i64, store: &dyn Store) -> Result<Usage, StoreError> {
     let since = DAYS.map(|days| now_ms - days * DAY_MS);
     let (holdings, parts) = (store.holdings().await?, store.parts().await?);
-    let tables = store.table_sizes(if question.thorough { i64::MAX } else { MAX_READ_BYTES }).await?;
+    let tables = store.table_sizes(if args.thorough { i64::MAX } else { MAX_READ_BYTES }).await?;
     let mut largest = Vec::new();
-    for user in store.largest_accounts(question.limit).await? {
+    for user in store.largest_accounts(args.limit).await? {
         let [day, week, month] = since;
         // Deleted meanwhile, if it is not there any more.
         let Some(account) = store.account_overview(user, month).await? else { continue };
@@ -105,7 +114,7 @@ async fn look(question: Question, now_ms: i64, store: &dyn Store) -> Result<Usag
         }
         largest.push(Large { account, grown_bytes });
     }
-    let (coverage, mut kinds) = if question.thorough {
+    let (coverage, mut kinds) = if args.thorough {
         (Coverage::All, kinds_of_all(store, since).await?)
     } else if parts.unpacked_operations <= MAX_COUNTED {
         (Coverage::Unpacked, kinds_of_unpacked(store, since).await?)

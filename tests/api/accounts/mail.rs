@@ -136,7 +136,7 @@ async fn a_test_mail_names_the_step_that_fails_with_the_server_s_words_and_advic
         let mail = MailDelivery::Smtp(Smtp { user, password, ..smtp(server.address) });
         let command = MailCommand::Test { address: "a@b.co".to_owned(), lang: Language::English };
         let mut output = Vec::new();
-        let result = admin::mail::run(command, &Config { mail, ..config() }, &mut output).await;
+        let result = Box::pin(admin::mail::run(command, &Config { mail, ..config() }, &mut output)).await;
         (result, String::from_utf8(output).unwrap())
     };
     for (refused, step, advice) in [

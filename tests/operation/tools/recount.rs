@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use supersync::admin::data::{self, DataCommand};
+use supersync::admin::recount::RecountArgs;
 use supersync::admin::{Exit, Failure};
 
 use crate::harness::{Account, Backend, Server, import, op};
@@ -16,7 +17,7 @@ on_both_databases! {
 
 async fn run(server: &Server, account: Option<i64>, dry_run: bool, json: bool) -> Result<String, Failure> {
     let mut output = Vec::new();
-    let command = DataCommand::Recount { account, dry_run, json };
+    let command = DataCommand::Recount(RecountArgs { account, dry_run, json });
     let store = Arc::clone(&server.store);
     data::run(command, store, server.config(), server.clock.clone(), &mut std::io::empty(), &mut output).await?;
     Ok(String::from_utf8(output).expect("text"))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use supersync::admin::data::{self, DataCommand};
+use supersync::admin::usage::UsageArgs;
 
 use crate::harness::{Account, Backend, Server, ciphertext, import, op, snapshot};
 
@@ -16,7 +17,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 async fn run(server: &Server, limit: usize, json: bool, unmask: bool, thorough: bool) -> String {
     let mut output = Vec::new();
-    let command = DataCommand::Usage { limit, json, unmask, thorough };
+    let command = DataCommand::Usage(UsageArgs { limit, json, unmask, thorough });
     let (store, clock) = (Arc::clone(&server.store), server.clock.clone());
     data::run(command, store, server.config(), clock, &mut std::io::empty(), &mut output).await.expect("it runs");
     String::from_utf8(output).expect("text")
