@@ -119,7 +119,9 @@ fn no_file_uses_another_that_uses_it() {
         uses.insert(module, targets.filter(|target| target != module).collect());
     }
     uses.retain(|module, _| !KNOWN.contains(module));
-    uses.values_mut().for_each(|used| used.retain(|module| !KNOWN.contains(module)));
+    for used in uses.values_mut() {
+        used.retain(|module| !KNOWN.contains(module));
+    }
     // What is left when files that use nothing, then those that use only them, and so on, are taken away.
     while let Some(done) = uses.iter().find(|(_, used)| used.is_empty()).map(|(module, _)| *module) {
         uses.remove(done);

@@ -1,4 +1,4 @@
-//! The description of the interface for programs: `GET /api/openapi.json`, OpenAPI 3.1.
+//! The description of the interface for programs: `GET /api/openapi.json`, as `OpenAPI` 3.1.
 //!
 //! It is made from the table of routes ([`super::routes`]): rights, limits and summaries stand there, and what a handler
 //! takes and answers follows from its types (`parts`). The pages for people and the routes of the test mode are left
@@ -149,7 +149,7 @@ fn answer<T: ToSchema>(meaning: &str) -> ResponseBuilder {
     ResponseBuilder::new().description(meaning).content("application/json", content)
 }
 
-/// The description of an interface in OpenAPI.
+/// The description of an interface.
 #[derive(Serialize, ToSchema)]
 #[schema(value_type = Object)]
 pub struct Document(OpenApi);

@@ -60,7 +60,7 @@ impl<T: Members> Part for JsonBody<T> {
 
 impl<T: Members> Part for SteppedUp<T> {
     fn describe(sketch: &mut Sketch) {
-        members::<T>(sketch, |outline| outline.current_password());
+        members::<T>(sketch, Outline::current_password);
     }
 }
 

@@ -208,8 +208,8 @@ struct Snapshot {
     #[schema(required = false)]
     is_clean_slate: bool,
     /// `SYNC_IMPORT` if absent.
-    #[schema(required = false, schema_with = snapshot_op_type)]
-    snapshot_op_type: String,
+    #[schema(required = false, rename = "snapshotOpType", schema_with = snapshot_op_type)]
+    op_type: String,
     #[schema(required = false, minimum = 0)]
     repair_base_server_seq: i64,
     #[schema(required = false, pattern = "^[A-Za-z0-9_-]{1,64}$")]

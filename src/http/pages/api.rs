@@ -57,12 +57,11 @@ struct Member {
 }
 
 pub async fn page(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> ApiResult<Response> {
-    let areas = match AREAS.get() {
-        Some(areas) => areas,
-        None => {
-            let document = serde_json::to_value(Document::of(state.routes, "")).map_err(ApiError::internal)?;
-            AREAS.get_or_init(|| areas(&document))
-        }
+    let areas = if let Some(areas) = AREAS.get() {
+        areas
+    } else {
+        let document = serde_json::to_value(Document::of(state.routes, "")).map_err(ApiError::internal)?;
+        AREAS.get_or_init(|| areas(&document))
     };
     let t = language(query.as_deref(), &headers);
     html(StatusCode::OK, &Api { t, frame: Frame::new(&state.config, String::new()), areas })
@@ -118,7 +117,7 @@ fn member(name: &str, schema: &Value, described: &Value) -> Member {
     };
     let kind = if kinds.is_empty() { "any".to_owned() } else { kinds };
     let mut meaning = text(&described["description"]);
-    let choices: Vec<_> = schema["enum"].as_array().into_iter().flatten().map(|choice| choice.to_string()).collect();
+    let choices: Vec<_> = schema["enum"].as_array().into_iter().flatten().map(ToString::to_string).collect();
     if !choices.is_empty() {
         meaning = format!("One of {}. {meaning}", choices.join(", "));
     }
