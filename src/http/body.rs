@@ -77,15 +77,14 @@ fn media(headers: &HeaderMap) -> Media {
     }
 }
 
-/// The body is gzip (`true`), or plain. Lists and every other coding are refused, `identity` included.
-fn is_gzip(headers: &HeaderMap) -> ApiResult<bool> {
+/// The body is gzip (`true`), or plain. `None`: a list or another coding, `identity` included.
+fn is_gzip(headers: &HeaderMap) -> Option<bool> {
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
-    let Some(value) = values.next() else { return Ok(false) };
-    let coding = value.to_str().map_err(|_| ApiError::unsupported_media_type())?.trim();
-    match (coding, values.next()) {
-        ("", None) => Ok(false),
-        (coding, None) if coding.eq_ignore_ascii_case("gzip") => Ok(true),
-        _ => Err(ApiError::unsupported_media_type()),
+    let Some(value) = values.next() else { return Some(false) };
+    match (value.to_str().ok()?.trim(), values.next()) {
+        ("", None) => Some(false),
+        (coding, None) if coding.eq_ignore_ascii_case("gzip") => Some(true),
+        _ => None,
     }
 }
 
@@ -226,19 +225,12 @@ pub async fn sync_payload(
     codecs: &Codecs,
     mut held: PoolPermit,
 ) -> ApiResult<(Payload, PoolPermit)> {
-    let gzip = match is_gzip(headers) {
-        Ok(gzip) => gzip,
-        Err(error) => {
-            discard(headers, body).await;
-            return Err(error);
-        }
-    };
-    let base64 = gzip && is_base64(headers);
     let media = media(headers);
-    if media == Media::Other {
+    let Some(gzip) = is_gzip(headers).filter(|_| media != Media::Other) else {
         discard(headers, body).await;
         return Err(ApiError::unsupported_media_type());
-    }
+    };
+    let base64 = gzip && is_base64(headers);
     let wire = read(headers, body, if base64 { caps.wire_base64() } else { caps.wire }, idle, &mut held).await?;
     if gzip {
         if wire.is_empty() || media != Media::Json {
@@ -359,6 +351,7 @@ mod tests {
     use std::convert::Infallible;
 
     use axum::http::StatusCode;
+    use axum::response::IntoResponse as _;
     use futures_util::stream::{self, StreamExt as _};
 
     use super::*;
@@ -388,7 +381,7 @@ mod tests {
         let mut held = pool.acquire(1, 0).unwrap();
         let started = Instant::now();
         let refused = read_into(&mut held, trickle(b"x", Duration::from_secs(1), 1000)).await.unwrap_err();
-        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!((19..=22).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
         drop(held);
         assert_eq!(pool.held(), 0);
@@ -402,6 +395,12 @@ mod tests {
         let started = Instant::now();
         assert!(read_into(&mut held, Body::from_stream(much)).await.is_err());
         assert!(started.elapsed() <= Duration::from_secs(21), "{:?}", started.elapsed());
+        // And sooner where a connection may not be silent for as long.
+        let (silent, idle) =
+            (Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()), Duration::from_secs(1));
+        let refused = read(&HeaderMap::new(), silent, 1, idle, &mut held).await.unwrap_err();
+        assert_eq!(refused.into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(started.elapsed() <= Duration::from_secs(23), "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -451,7 +450,7 @@ mod tests {
         let mut held = pool.acquire(1, 0).unwrap();
         let pieces = stream::iter((0..10).map(|_| Ok::<_, Infallible>(vec![0; 50_000])));
         let refused = read_into(&mut held, Body::from_stream(pieces)).await.unwrap_err();
-        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(pool.held(), 100_000);
         // What is small always passes.
         let mut held = pool.acquire(1, 0).unwrap();
@@ -472,7 +471,7 @@ mod tests {
         let caps = Caps { wire: 1 << 20, inflated: 16 << 20 };
         let held = pool.acquire(1, 0).unwrap();
         let refused = unpack(bomb.into(), false, caps, &Codecs::new(), held).await.unwrap_err();
-        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(pool.held(), 0);
     }
 }

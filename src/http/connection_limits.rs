@@ -235,12 +235,6 @@ pub struct ConnectionLimits {
     made_room: Counter,
 }
 
-impl std::fmt::Debug for ConnectionLimits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConnectionLimits").field("bounds", &self.bounds).finish_non_exhaustive()
-    }
-}
-
 impl ConnectionLimits {
     /// For the listener with this name.
     pub fn new(
@@ -368,7 +362,6 @@ impl ConnectionLimits {
 }
 
 /// A connection's permit; returned on drop.
-#[derive(Debug)]
 pub struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
     connection: Arc<Connection>,
@@ -390,7 +383,6 @@ impl Drop for ConnectionPermit {
 
 /// A stream with its connection's permit. Tracks the connection's phase, and ends sockets that exceed their traffic limit. It counts
 /// bytes, because only upper layers see messages, and those only when complete.
-#[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
     permit: ConnectionPermit,

@@ -141,12 +141,6 @@ impl ApiError {
         self.detail = Some(detail.to_string());
         self
     }
-
-    /// The status of the answer.
-    #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.status
-    }
 }
 
 impl IntoResponse for ApiError {

@@ -150,13 +150,6 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_refused_at_the_cap() {
-        let bomb = gzip(&vec![0; 64 * 1024 * 1024]);
-        assert!(bomb.len() < 128 * 1024, "1000:1");
-        assert_eq!(gunzip(&bomb, 1024 * 1024), Err(InflateError::InflatedTooLarge));
-    }
-
-    #[test]
     fn the_cap_is_the_largest_size_that_passes() {
         let packed = gzip(&[7; 1000]);
         assert_eq!(gunzip(&packed, 1000).unwrap(), [7; 1000]);
@@ -171,24 +164,6 @@ mod tests {
         let plain = gunzip(&packed, cap).unwrap();
         assert_eq!(plain.len(), 290_010);
         assert!(plain.capacity() <= cap, "{}", plain.capacity());
-    }
-
-    #[test]
-    fn members_are_joined() {
-        assert_eq!(gunzip(&[gzip(b"[1,"), gzip(b"2]")].concat(), 100).unwrap(), b"[1,2]");
-    }
-
-    #[test]
-    fn what_is_not_whole_gzip_is_refused() {
-        let packed = gzip(br#"{"ops":[]}"#);
-        assert_eq!(gunzip(b"{}", 100), Err(InflateError::Gzip));
-        assert_eq!(gunzip(&packed[..packed.len() - 1], 100), Err(InflateError::Gzip), "cut off");
-        assert_eq!(gunzip(&packed[..12], 100), Err(InflateError::Gzip), "cut off early");
-        assert_eq!(gunzip(&[packed.as_slice(), b"x"].concat(), 100), Err(InflateError::Gzip), "trailing garbage");
-        let mut corrupt = packed.clone();
-        let checksum = corrupt.len() - 6;
-        corrupt[checksum] ^= 1;
-        assert_eq!(gunzip(&corrupt, 100), Err(InflateError::Gzip), "wrong checksum");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The HTTP face: extracts, limits, authenticates, decodes, calls the engine, encodes. No rule about data lives here.
 //!
-//! Order of work on a request: request id, time-out and log ([`observe`]) → security headers → cross-origin rules,
+//! Order of work on a request: request id, time-out and log (`observe`) → security headers → cross-origin rules,
 //! preflights included → rate limit per address → authentication, *before* the body is read (`admit`) → body under
 //! caps → handler. Cross-origin rules stand before the rate limit so that the web app can read a refusal. What each step
 //! needs to know of a route is in the table of routes ([`routes`]).
@@ -13,37 +13,36 @@ mod allowance;
 mod answer;
 mod archives;
 mod base;
-pub mod body;
+mod body;
 mod call;
 mod class;
 mod codecs;
 mod codes;
-pub mod cors;
-
 mod connection_limits;
+mod cors;
 mod counted;
-pub mod encode;
-pub mod error;
+mod encode;
+mod error;
 mod export;
 mod fields;
-pub mod headers;
+mod headers;
 mod health;
 mod idle;
 pub mod inflate;
-pub mod limits;
+mod limits;
 mod meter;
-pub mod observe;
+mod observe;
 mod openapi;
 mod outgoing;
 mod pace;
 mod pages;
 mod query;
-pub mod registrant;
+mod registrant;
 pub mod route;
 pub mod routes;
 mod sender;
 mod serve;
-pub mod state;
+mod state;
 mod sync;
 mod test_mode;
 mod throttle;
@@ -54,7 +53,6 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 
-pub use error::{ApiError, ApiResult};
 pub use health::waiting_router;
 pub use serve::{serve, serve_few};
 pub use state::AppState;

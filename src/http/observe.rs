@@ -138,14 +138,6 @@ impl Trace {
         self.sender().map(|sender| sender.user_id)
     }
 
-    /// Counts the request, which is over, with what the trace knows of it.
-    fn count(&self, recent: &Recent, mut request: Counted<'_>) {
-        request.account = self.user();
-        request.operations = self.0.operations.load(Ordering::Relaxed);
-        request.bytes += self.0.bytes.load(Ordering::Relaxed);
-        recent.count(&request, || self.slowest().as_str());
-    }
-
     /// What took longest.
     fn slowest(&self) -> Phase {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).slowest(Instant::now())
@@ -218,13 +210,13 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
     let slow = state.config.timeouts.slow_request;
     let _running = state.meters.running();
     let recent = Arc::clone(&state.recent);
-    let mut abandon_guard =
-        AbandonGuard { span: span.clone(), method, route, trace: trace.clone(), started, slow, recent, armed: true };
+    let mut ongoing =
+        Ongoing { span: span.clone(), method, route, trace: trace.clone(), started, slow, recent, is_over: false };
     request.extensions_mut().insert(trace.clone());
     // A handler that panics must not take the connection, and the answer, with it. What it worked on is dropped with
     // it.
     let caught = AssertUnwindSafe(next(request)).catch_unwind();
-    let traced = spans::request(method, abandon_guard.route(), &id);
+    let traced = spans::request(method, ongoing.route(), &id);
     let served = tokio::time::timeout_at(deadline + DEADLINE_GRACE, caught).instrument(span.clone());
     // One layer less for every request that nobody traces.
     let served = if traced.is_disabled() { served.await } else { served.instrument(traced.clone()).await };
@@ -233,24 +225,22 @@ pub async fn observed(state: &AppState, mut request: Request, next: impl AsyncFn
         Ok(Err(_)) => ApiError::internal("panic").into_response(),
         Err(_) => ApiError::deadline().closing().into_response(),
     };
-    abandon_guard.armed = false;
+    ongoing.is_over = true;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let route = abandon_guard.route();
-    let record = Record { method, route, status: response.status(), duration: started.elapsed(), trace: &trace };
+    let (status, duration) = (response.status(), started.elapsed());
     let failure = response.extensions().get::<Failure>().map(|failure| &*failure.0);
-    spans::answered(&traced, record.status.as_u16(), trace.user());
-    span.in_scope(|| record.write(failure, slow));
-    state.meters.record(method, route, record.status, record.duration);
-    let mut counted = Counted::over(method, route, record.status.as_u16(), started, record.duration);
-    counted.bytes = response.body().size_hint().lower();
-    trace.count(&state.recent, counted);
+    spans::answered(&traced, status.as_u16(), trace.user());
+    span.in_scope(|| ongoing.write(status, duration, failure));
+    state.meters.record(method, ongoing.route(), status, duration);
+    ongoing.count(status.as_u16(), duration, response.body().size_hint().lower());
     response
 }
 
-/// Writes a slow request down when the client hangs up before it is over: then nothing after the handler runs any more.
-struct AbandonGuard {
+/// A request that is being served. When the client hangs up before it is over, nothing after the handler runs any more: then
+/// this writes it down.
+struct Ongoing {
     span: tracing::Span,
     method: &'static str,
     route: Option<MatchedPath>,
@@ -258,67 +248,67 @@ struct AbandonGuard {
     started: Instant,
     slow: Duration,
     recent: Arc<Recent>,
-    armed: bool,
+    is_over: bool,
 }
 
-impl AbandonGuard {
+impl Ongoing {
     fn route(&self) -> &str {
         self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
     }
+
+    /// Counts it with the bytes of its answer. Status 0: it has none.
+    fn count(&self, status: u16, duration: Duration, answered: u64) {
+        let mut counted = Counted::over(self.method, self.route(), status, self.started, duration);
+        counted.account = self.trace.user();
+        counted.operations = self.trace.0.operations.load(Ordering::Relaxed);
+        counted.bytes = answered + self.trace.0.bytes.load(Ordering::Relaxed);
+        self.recent.count(&counted, || self.trace.slowest().as_str());
+    }
+
+    fn write(&self, status: StatusCode, duration: Duration, failure: Option<&str>) {
+        let (method, route, user_id) = (self.method, self.route(), self.trace.user());
+        let duration_ms = millis(duration);
+        let code = status.as_u16();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(user_id, method, route, status = code, duration_ms, error = failure, "request failed");
+        } else if let Some(reason) = failure.filter(|_| status.is_client_error()) {
+            tracing::info!(user_id, method, route, status = code, duration_ms, reason, "request refused");
+        } else if let Some(error) = failure {
+            tracing::warn!(user_id, method, route, status = code, duration_ms, error, "request refused");
+        } else if PROBES.contains(&route) {
+            // Every few seconds, and of no interest while they succeed.
+            tracing::debug!(method, route, status = code, duration_ms, "request");
+        } else {
+            tracing::info!(user_id, method, route, status = code, duration_ms, "request");
+        }
+        self.write_if_slow(status.as_str(), duration);
+    }
+
+    fn write_if_slow(&self, status: &str, duration: Duration) {
+        if duration < self.slow {
+            return;
+        }
+        let (method, route, user_id) = (self.method, self.route(), self.trace.user());
+        let (duration_ms, phase) = (millis(duration), self.trace.slowest().as_str());
+        tracing::warn!(user_id, method, route, status, duration_ms, phase, "slow request");
+        metrics::counter!("supersync_slow_requests_total", "route" => route.to_owned()).increment(1);
+    }
 }
 
-impl Drop for AbandonGuard {
+impl Drop for Ongoing {
     fn drop(&mut self) {
-        if !self.armed {
+        if self.is_over {
             return;
         }
         let duration = self.started.elapsed();
         metrics::counter!("supersync_http_requests_abandoned_total", "route" => self.route().to_owned()).increment(1);
-        self.trace.count(&self.recent, Counted::over(self.method, self.route(), 0, self.started, duration));
-        if duration >= self.slow {
-            let status = "abandoned";
-            self.span.in_scope(|| slow_request(self.method, self.route(), status, duration, &self.trace));
-        }
+        self.count(0, duration, 0);
+        self.span.in_scope(|| self.write_if_slow("abandoned", duration));
     }
 }
 
-fn slow_request(method: &str, route: &str, status: &str, duration: Duration, trace: &Trace) {
-    let user_id = trace.user();
-    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let phase = trace.slowest().as_str();
-    tracing::warn!(user_id, method, route, status, duration_ms, phase, "slow request");
-    metrics::counter!("supersync_slow_requests_total", "route" => route.to_owned()).increment(1);
-}
-
-struct Record<'a> {
-    method: &'static str,
-    route: &'a str,
-    status: StatusCode,
-    duration: Duration,
-    trace: &'a Trace,
-}
-
-impl Record<'_> {
-    fn write(&self, failure: Option<&str>, slow: Duration) {
-        let (method, route, status) = (self.method, self.route, self.status.as_u16());
-        let user_id = self.trace.user();
-        let duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
-        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(user_id, method, route, status, duration_ms, error = failure, "request failed");
-        } else if let Some(reason) = failure.filter(|_| self.status.is_client_error()) {
-            tracing::info!(user_id, method, route, status, duration_ms, reason, "request refused");
-        } else if let Some(error) = failure {
-            tracing::warn!(user_id, method, route, status, duration_ms, error, "request refused");
-        } else if PROBES.contains(&route) {
-            // Every few seconds, and of no interest while they succeed.
-            tracing::debug!(method, route, status, duration_ms, "request");
-        } else {
-            tracing::info!(user_id, method, route, status, duration_ms, "request");
-        }
-        if self.duration >= slow {
-            slow_request(method, route, self.status.as_str(), self.duration, self.trace);
-        }
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

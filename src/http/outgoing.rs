@@ -80,6 +80,11 @@ fn sizes(parts: &Parts) -> (usize, usize) {
     })
 }
 
+/// The parts that are in memory.
+fn texts(parts: &Parts) -> Vec<Bytes> {
+    parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text.clone()) } else { None }).collect()
+}
+
 /// What an answer takes for payloads that are read while it is sent.
 pub const fn reading(is_large: bool) -> usize {
     if is_large { 2 * LARGE_PAYLOAD_BYTES } else { 0 }
@@ -182,8 +187,7 @@ pub async fn answer(state: &AppState, mut held: PoolPermit, mut parts: Parts, gz
     let (here, there) = sizes(&parts);
     let account = held.account();
     if there == 0 && here <= SLICE_BYTES && parts.len() > 1 {
-        let texts = parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(&text[..]) } else { None });
-        parts = [Part::Text(texts.collect::<Vec<_>>().concat().into())].into();
+        parts = [Part::Text(texts(&parts).concat().into())].into();
     }
     let reading = reading(there > 0);
     cover(&mut held, here + reading)?;
@@ -226,8 +230,7 @@ pub async fn answer(state: &AppState, mut held: PoolPermit, mut parts: Parts, gz
 
 /// `None`: not now.
 async fn pack_whole(state: &AppState, account: UserId, parts: &Parts, bytes: usize) -> ApiResult<Option<Bytes>> {
-    let texts: Vec<Bytes> =
-        parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text.clone()) } else { None }).collect();
+    let texts = texts(parts);
     if bytes <= PACK_ELSEWHERE_ABOVE_BYTES {
         return encode::pack(&texts).map(Some).map_err(ApiError::internal);
     }

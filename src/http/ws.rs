@@ -370,34 +370,3 @@ async fn close(socket: &mut WebSocket, closing: Closing, grace: Duration) {
     // The client has had its time.
     let _ = timeout(grace, goodbye).await;
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_come_from_the_query() {
-        let given = |query| credentials(Some(query));
-        assert_eq!(credentials(None), Credentials { proof: Proof::Missing, client_id: None });
-        for missing in ["token=&clientId=A", "ticket=&clientId=A", "clientId=A"] {
-            assert_eq!(given(missing), Credentials { proof: Proof::Missing, client_id: Some("A".into()) });
-        }
-        for repeated in ["token=t&token=t&clientId=A", "ticket=t&ticket=t", "ticket=t&token=t", "token=&token=t"] {
-            assert_eq!(given(repeated).proof, Proof::Repeated);
-        }
-        assert_eq!(
-            given("clientId=A_b-1&token=a.b%2Bc"),
-            Credentials { proof: Proof::Token("a.b+c".into()), client_id: Some("A_b-1".into()) }
-        );
-        assert_eq!(given("ticket=abc").proof, Proof::Ticket("abc".into()));
-    }
-
-    #[test]
-    fn client_ids_are_single_and_valid() {
-        assert_eq!(client_id(Some("clientId=A&clientId=A")), None);
-        assert_eq!(client_id(Some("clientId=")), None);
-        assert_eq!(client_id(Some("clientId=a%20b")), None);
-        assert_eq!(client_id(Some(&format!("clientId={}", "x".repeat(256)))), None);
-        assert_eq!(client_id(Some("x=1&clientId=B_a7Kx9Z")), Some("B_a7Kx9Z".into()));
-    }
-}

@@ -86,7 +86,9 @@ async fn s17_corrupt_gzip_is_a_bad_request(on: Backend) {
     wrong_sum[sum] ^= 1;
     let corrupt = [
         one_op(),
+        packed[..packed.len() - 1].to_vec(),
         packed[..packed.len() - 9].to_vec(),
+        packed[..12].to_vec(),
         [packed.as_slice(), b"garbage"].concat(),
         wrong_sum,
         gzip(b"{not json"),
