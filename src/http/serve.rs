@@ -123,7 +123,7 @@ struct Connections {
     router: Router,
     limits: Arc<ConnectionLimits>,
     /// The path under which users reach the server, or nothing.
-    base_path: Arc<str>,
+    base_path: String,
     silence: Duration,
     running: TaskTracker,
     /// Whether the server is stopping, and whoever talks to it should talk to another one.
@@ -141,11 +141,11 @@ impl Connections {
         name: &'static str,
         router: Router,
         limits: Arc<ConnectionLimits>,
-        base_path: Arc<str>,
+        base_path: String,
         silence: Duration,
         leaving: CancellationToken,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        Arc::new(Self {
             router,
             limits,
             base_path,
@@ -156,11 +156,11 @@ impl Connections {
             cut: CancellationToken::new(),
             slow_heads: counter!("supersync_connections_cut_total", "listener" => name, "reason" => "head"),
             refused_busy: counter!("supersync_connections_refused_total", "listener" => name, "reason" => "busy"),
-        }
+        })
     }
 
     /// Accepts until `stop`.
-    async fn accept(&self, listener: &TcpListener, stop: impl Future<Output = ()>) {
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut logged_at: Option<Instant> = None;
         loop {
@@ -188,7 +188,7 @@ impl Connections {
         }
     }
 
-    fn start(&self, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit, admission: Admission) {
+    fn start(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit, admission: Admission) {
         // Answers are written whole; waiting for more to send along only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it was served");
@@ -200,27 +200,21 @@ impl Connections {
         }
         let tracked = Arc::clone(permit.connection());
         let io = TokioIo::new(Watched::new(IdleLimit::new(stream, self.silence), permit));
-        let router = self.router.clone();
-        let leaving = self.leaving.clone();
-        let refused_busy = self.refused_busy.clone();
-        let asking = Arc::clone(&tracked);
-        let base_path = Arc::clone(&self.base_path);
+        let (all, asking) = (Arc::clone(self), Arc::clone(&tracked));
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             asking.asked();
-            let connection = Arc::clone(&asking);
-            let mut request = request.map(Body::new);
-            let slash = base::strip(&mut request, &base_path);
-            let is_refused = admission == Admission::ProbesOnly && !PROBES.contains(&request.uri().path());
-            request.extensions_mut().insert(Peer(peer.ip(), Some(Arc::clone(&asking))));
-            let (answer, leaving) = (router.clone().oneshot(request), leaving.clone());
-            if is_refused {
-                refused_busy.increment(1);
-            }
+            let (all, connection) = (Arc::clone(&all), Arc::clone(&asking));
             async move {
-                let mut answer = match slash {
-                    _ if is_refused => busy(),
-                    Some(redirect) => redirect,
-                    None => answer.await?,
+                let mut request = request.map(Body::new);
+                let slash = base::strip(&mut request, &all.base_path);
+                let mut answer = if admission == Admission::ProbesOnly && !PROBES.contains(&request.uri().path()) {
+                    all.refused_busy.increment(1);
+                    busy()
+                } else if let Some(redirect) = slash {
+                    redirect
+                } else {
+                    request.extensions_mut().insert(Peer(peer.ip(), Some(Arc::clone(&connection))));
+                    all.router.clone().oneshot(request).await?
                 };
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     // It is not one of HTTP's any more.
@@ -228,7 +222,7 @@ impl Connections {
                     return Ok(answer.map(|body| Answer { body, connection: None }));
                 }
                 // The next request must not race with the connection's end.
-                if leaving.is_cancelled() || admission == Admission::ProbesOnly {
+                if all.leaving.is_cancelled() || admission == Admission::ProbesOnly {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, connection: Some(connection) }))
@@ -241,24 +235,19 @@ impl Connections {
             .max_header_size(MAX_HEAD_BYTES)
             .serve_connection(io, service)
             .with_upgrades();
-        let attended = Attended {
-            tracked,
-            head_time: HEAD_TIME.min(self.silence),
-            finish: self.finish.clone(),
-            slow_heads: self.slow_heads.clone(),
-        };
+        let all = Arc::clone(self);
         self.running.spawn(self.cut.clone().run_until_cancelled_owned(async move {
             let mut connection = pin!(connection);
             // What the system has already received, but not yet reported, is heard first.
             let mut eviction = pin!(async {
-                attended.tracked.evicted().await;
-                let is_in_head = attended.tracked.head_since().is_some();
+                tracked.evicted().await;
+                let is_in_head = tracked.head_since().is_some();
                 yield_now().await;
                 is_in_head
             });
             let mut is_evicted = false;
             let mut is_finishing = false;
-            let mut look_at = Instant::now() + attended.head_time;
+            let mut look_at = Instant::now() + all.head_time();
             loop {
                 tokio::select! {
                     biased;
@@ -268,19 +257,19 @@ impl Connections {
                         }
                         return;
                     }
-                    () = attended.finish.cancelled(), if !is_finishing => {
+                    () = all.finish.cancelled(), if !is_finishing => {
                         is_finishing = true;
                         connection.as_mut().graceful_shutdown();
                     }
                     was_in_head = eviction.as_mut(), if !is_evicted => {
                         is_evicted = true;
-                        if was_in_head && !attended.tracked.is_busy() {
+                        if was_in_head && !tracked.is_busy() {
                             return;
                         }
                         connection.as_mut().graceful_shutdown();
                         look_at = Instant::now() + LEAVING_TIME;
                     }
-                    () = sleep_until(look_at) => match attended.look(is_evicted) {
+                    () = sleep_until(look_at) => match all.look(&tracked, is_evicted) {
                         Some(later) => look_at = later,
                         None => return,
                     },
@@ -288,28 +277,22 @@ impl Connections {
             }
         }));
     }
-}
 
-/// A connection as its task sees it.
-struct Attended {
-    tracked: Arc<Connection>,
-    head_time: Duration,
-    finish: CancellationToken,
-    slow_heads: Counter,
-}
+    fn head_time(&self) -> Duration {
+        HEAD_TIME.min(self.silence)
+    }
 
-impl Attended {
-    /// When to look again; `None`: its time is up.
-    fn look(&self, is_evicted: bool) -> Option<Instant> {
-        let now = Instant::now();
-        match self.tracked.head_since() {
-            Some(since) if since + self.head_time <= now => {
+    /// When to look at a connection again; `None`: its time is up.
+    fn look(&self, connection: &Connection, is_evicted: bool) -> Option<Instant> {
+        let (now, head_time) = (Instant::now(), self.head_time());
+        match connection.head_since() {
+            Some(since) if since + head_time <= now => {
                 self.slow_heads.increment(1);
                 None
             }
-            Some(since) => Some(since + self.head_time),
-            None if is_evicted && !self.tracked.is_busy() => None,
-            None => Some(now + self.head_time),
+            Some(since) => Some(since + head_time),
+            None if is_evicted && !connection.is_busy() => None,
+            None => Some(now + head_time),
         }
     }
 }
