@@ -66,7 +66,7 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
     let trusted = state.config.trusted_proxies.clone();
     let limits = ConnectionLimits::new("http", bounds, move |peer| trusted.trusts(peer));
     let router = super::router(state.clone());
-    let base_path = state.config.base_path().into();
+    let base_path = state.config.base_path();
     let connections =
         Connections::new("http", router, limits, base_path, state.config.timeouts.socket, state.draining.clone());
     tracing::debug!(%address, "accepting connections");
@@ -107,7 +107,7 @@ pub async fn serve_few(
     listener.local_addr()?;
     let bounds = Bounds { most: METRICS_CONNECTIONS, spare: METRICS_SPARE, per_address: METRICS_CONNECTIONS };
     let limits = ConnectionLimits::new(name, bounds, |_| true);
-    let connections = Connections::new(name, router, limits, "".into(), METRICS_SILENCE, shutdown.clone());
+    let connections = Connections::new(name, router, limits, String::new(), METRICS_SILENCE, shutdown.clone());
     connections.accept(&listener, shutdown.cancelled()).await;
     drop(listener);
     connections.finish.cancel();
