@@ -7,8 +7,12 @@ use serde_json::value::RawValue;
 use supersync_client::raw::Encoding;
 use supersync_client::{Change, Client, ClientError, Device, Ladder, Notice, OpType, Seq};
 
+fn stranger(account: &Account) -> Client {
+    Client::new(&account.base, &Ladder::default()).expect("a client")
+}
+
 fn client(account: &Account) -> Client {
-    Client::new(&account.base, &account.token, Ladder::default()).expect("a client")
+    stranger(account).with_token(&account.token).expect("a token")
 }
 
 fn json_text(value: &serde_json::Value) -> Box<RawValue> {
@@ -89,8 +93,8 @@ async fn life_of_two_devices(backend: Backend) {
     assert!(matches!(again, Err(ClientError::ImportExists { .. })), "{again:?}");
     assert_eq!(a.sync().await.expect("a sync").received, 1);
 
-    let stranger = Client::new(&account.base, "nonsense", Ladder::default()).expect("a client");
-    assert!(matches!(stranger.status().await, Err(ClientError::Auth { status: 401, .. })));
+    let stranger = stranger(&account).with_token("nonsense").expect("a token");
+    assert!(matches!(stranger.status().await, Err(ClientError::Status { status: 401, .. })));
     notices.close().await.expect("a goodbye");
     server.stop().await;
 }

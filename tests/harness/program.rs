@@ -7,8 +7,7 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use supersync::config::Database;
-use supersync_client::Ladder;
-use supersync_client::raw::Raw;
+use supersync_client::{Client, Ladder};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -217,8 +216,8 @@ impl Program {
         timeout(LONG_PATIENCE, self.child.wait()).await.expect("it stops in time").expect("it can be waited for")
     }
 
-    pub fn raw(&self) -> Raw {
-        Raw::new(&self.base, &ladder()).expect("an address")
+    pub fn client(&self) -> Client {
+        Client::new(&self.base, &ladder()).expect("an address")
     }
 }
 

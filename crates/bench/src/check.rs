@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use supersync_client::raw::{Encoding, Raw};
-use supersync_client::{Client, ClientError, Ladder, Seq};
+use supersync_client::{Client, ClientError, Seq};
 use uuid::Uuid;
 
 use crate::device::Device;
@@ -35,11 +34,11 @@ pub async fn compare_logs(session: &Session, devices: Vec<Device>) -> Result<Che
     let all: usize = accounts.iter().map(|(_, (_, acknowledged))| acknowledged.len()).sum();
     // Evenly over the accounts, so that no connection's are left out.
     let step = all.div_ceil(MAX_COMPARED).max(accounts.len().div_ceil(MAX_ACCOUNTS)).max(1);
-    let raw = Raw::new(&session.base(), &Ladder::default())?;
+    let client = session.client()?;
     let mut compared = 0;
     for (account, (start, acknowledged)) in accounts.iter().step_by(step) {
-        let client = Client::over(&raw, &session.accounts()[*account].token, Ladder::default())?;
-        if let Err(wrong) = compare_log(&client.with_encoding(Encoding::Plain), *start, acknowledged).await? {
+        let client = client.with_token(&session.tokens[*account])?;
+        if let Err(wrong) = compare_log(&client, *start, acknowledged).await? {
             return Ok(Check::new(NAME, false, format!("account {account}: {wrong}")));
         }
         compared += acknowledged.len();

@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::device::Device;
 use crate::listeners::Board;
 use crate::session::Session;
-use crate::usage::Cpu;
+use crate::usage::{Cpu, since};
 
 /// What a device does next.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +177,7 @@ pub async fn run(session: &Session, crews: Vec<Crew>, pace: Pace) -> Result<(Out
     }
     let (after, ended) = after.unwrap_or_else(|| (session.meter().cpu(), Instant::now()));
     let lasted = ended.saturating_duration_since(from);
-    Ok((Outcome { lasted, uploads, downloads, cpu: after.since(&before) }, crews))
+    Ok((Outcome { lasted, uploads, downloads, cpu: since(&after, &before) }, crews))
 }
 
 /// One crew's work; what it counted of uploads and of downloads.

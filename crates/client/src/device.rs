@@ -303,7 +303,6 @@ impl Device {
                 op_id: op_id.to_owned(),
                 is_clean_slate,
                 snapshot_op_type: OpType::SyncImport,
-                repair_base_server_seq: None,
                 request_id: Some(format!("snapshot-v1-{}", digest([self.client_id.as_bytes(), op_id.as_bytes()]))),
             })
             .await?;

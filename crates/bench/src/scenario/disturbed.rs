@@ -74,8 +74,8 @@ async fn disturb(
 pub async fn import(bench: &Bench) -> Result<Vec<Case>> {
     let bytes = bench.options.size(20_000_000, 1_000_000);
     bench.progress("import");
-    let session = bench.session(bench.options.size(65, 9)).await?;
-    let mut devices = session.devices(0, bench.options.payload_bytes()).await?;
+    let session = bench.session(bench.options.size(65, 9), &[]).await?;
+    let mut devices = bench.devices(&session, 0).await?;
     let importer = devices.remove(0);
     let (client, state) = (sync::client(&session, importer.account)?, sync::state(bytes)?);
     let mut case = Case::new("import", format!("{} MB", bytes / 1_000_000));
@@ -100,8 +100,8 @@ pub async fn import(bench: &Bench) -> Result<Vec<Case>> {
 
 pub async fn logins(bench: &Bench) -> Result<Vec<Case>> {
     bench.progress("logins");
-    let session = bench.session(bench.options.size(64, 8)).await?;
-    let devices = session.devices(0, bench.options.payload_bytes()).await?;
+    let session = bench.session(bench.options.size(64, 8), &[]).await?;
+    let devices = bench.devices(&session, 0).await?;
     let mut case = Case::new("logins", "50 a second");
     let (mut judged, mut turned_away) = (histogram(), 0);
     disturb(bench, &session, devices, &mut case, async |until| {
