@@ -72,15 +72,15 @@ async fn life_of_two_devices(backend: Backend) {
     assert_eq!(b.sync().await.expect("a sync").accepted.len(), 1);
     assert_eq!(b.cursor(), 34);
 
-    let points = a.client().restore_points(30).await.expect("an answer").restore_points;
+    let points = a.client.restore_points(30).await.expect("an answer").restore_points;
     assert_eq!(points.iter().map(|point| point.server_seq).collect::<Vec<_>>(), [33]);
-    let restored = a.client().restore(33).await.expect("a state");
+    let restored = a.client.restore(33).await.expect("a state");
     assert_eq!(serde_json::from_str::<serde_json::Value>(restored.state.get()).expect("JSON"), state);
-    assert!(matches!(a.client().restore(35).await, Err(ClientError::Status { status: 400, .. })));
+    assert!(matches!(a.client.restore(35).await, Err(ClientError::Status { status: 400, .. })));
 
-    let status = a.client().status().await.expect("an answer");
+    let status = a.client.status().await.expect("an answer");
     assert_eq!((status.latest_seq, status.devices_online), (34, 2));
-    assert_eq!(a.client().devices().await.expect("an answer").devices.len(), 2);
+    assert_eq!(a.client.devices().await.expect("an answer").devices.len(), 2);
 
     // A deletes everything; B notices that its cursor leads nowhere and starts again.
     a.wipe().await.expect("an answer");

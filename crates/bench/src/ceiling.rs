@@ -35,7 +35,6 @@ const WRITERS: usize = 2;
 /// Connections that commit single rows on PostgreSQL: where its throughput is best on few cores.
 const SINGLES: usize = 16;
 
-/// Measures all of them.
 pub async fn measure(bench: &Bench) -> Result<Vec<Case>> {
     let payload = bench.options.payload_bytes();
     let session = bench.session(bench.options.accounts().max(SAMPLED), &[]).await?;
@@ -115,45 +114,27 @@ impl Table {
         let (runs, rows) = (i64::try_from(group.div_ceil(RUN))?, i64::try_from(group)?);
         let Some(url) = place.postgres_url() else {
             let statement = self.statement(writers, "'-' || lower(hex(randomblob(11)))").replace('$', "?");
-            let file = place.sqlite_file();
-            return tokio::task::spawn_blocking(move || {
-                let connection = rusqlite::Connection::open(file)?;
-                // Durable like the store's connection. References are not checked, and checkpoints seldom.
-                connection.execute_batch(
-                    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; \
-                     PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 4000; DELETE FROM operations;",
-                )?;
-                let mut insert = connection.prepare(&statement)?;
-                let (mut counted, mut run, until) = (Counted::default(), 0, Instant::now() + lasts);
-                while Instant::now() < until {
-                    let sent = Instant::now();
-                    counted.operations += insert.execute((run, rows, id_prefix(), 0))? as u64;
-                    record(&mut counted.latency, sent.elapsed());
-                    run += runs;
-                }
-                Ok(counted)
-            })
-            .await?;
+            let connection = rusqlite::Connection::open(place.sqlite_file())?;
+            // Durable like the store's connection. References are not checked, and checkpoints seldom.
+            connection.execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; \
+                 PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 4000; DELETE FROM operations;",
+            )?;
+            let mut insert = connection.prepare(&statement)?;
+            return repeat(runs, lasts, async |run| Ok(insert.execute((run, rows, id_prefix(), 0))? as u64)).await;
         };
         let mut connection = PgConnection::connect(&url).await?;
         sqlx::query("TRUNCATE operations").execute(&mut connection).await?;
         let statement = self.statement(writers, "substr(gen_random_uuid()::text, 14)");
-        let write = |writer: i64| {
-            let (url, statement) = (&url, &statement);
-            async move {
-                let mut connection = PgConnection::connect(url).await?;
-                let (mut counted, mut run, until) = (Counted::default(), 0_i64, Instant::now() + lasts);
-                while Instant::now() < until {
-                    let sent = Instant::now();
-                    let query = sqlx::query(AssertSqlSafe(statement.as_str())).bind(run).bind(rows);
-                    let stored = query.bind(id_prefix()).bind(writer).execute(&mut connection).await?;
-                    counted.operations += stored.rows_affected();
-                    record(&mut counted.latency, sent.elapsed());
-                    run += runs;
-                }
-                connection.close().await?;
-                anyhow::Ok(counted)
-            }
+        let write = async |writer: i64| {
+            let mut connection = PgConnection::connect(&url).await?;
+            let counted = repeat(runs, lasts, async |run| {
+                let query = sqlx::query(AssertSqlSafe(statement.as_str())).bind(run).bind(rows);
+                Ok(query.bind(id_prefix()).bind(writer).execute(&mut connection).await?.rows_affected())
+            });
+            let counted = counted.await?;
+            connection.close().await?;
+            anyhow::Ok(counted)
         };
         let mut all = Counted::default();
         for counted in futures_util::future::try_join_all((0..i64::try_from(writers)?).map(write)).await? {
@@ -161,6 +142,18 @@ impl Table {
         }
         Ok(all)
     }
+}
+
+/// Inserts group after group for so long; `insert` is told the runs so far and gives the rows that it has stored.
+async fn repeat(runs: i64, lasts: Duration, mut insert: impl AsyncFnMut(i64) -> Result<u64>) -> Result<Counted> {
+    let (mut counted, mut run, until) = (Counted::default(), 0, Instant::now() + lasts);
+    while Instant::now() < until {
+        let sent = Instant::now();
+        counted.operations += insert(run).await?;
+        record(&mut counted.latency, sent.elapsed());
+        run += runs;
+    }
+    Ok(counted)
 }
 
 /// The first 13 characters of a UUID of version 7, as the app names operations.

@@ -1,7 +1,7 @@
 //! Compares what the server stored with what it acknowledged, through the reference client, which checks every answer as
 //! the app does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 use supersync_client::{Client, ClientError, Seq};
@@ -23,15 +23,13 @@ const PAGE: usize = 1000;
 pub async fn compare_logs(session: &Session, devices: Vec<Device>) -> Result<Check> {
     const NAME: &str = "every acknowledged operation is stored exactly once, the sequence has no holes";
     // By account: where its log ended before the run, and what was acknowledged since, to any device.
-    let mut expected: HashMap<usize, (Seq, Vec<(Uuid, Seq)>)> = HashMap::new();
+    let mut accounts: BTreeMap<usize, (Seq, Vec<(Uuid, Seq)>)> = BTreeMap::new();
     for device in devices {
-        let (start, acknowledged) = expected.entry(device.account).or_insert((device.start, Vec::new()));
+        let (start, acknowledged) = accounts.entry(device.account).or_insert((device.start, Vec::new()));
         *start = device.start.min(*start);
         acknowledged.extend(device.acknowledged);
     }
-    let mut accounts: Vec<_> = expected.into_iter().collect();
-    accounts.sort_unstable_by_key(|(account, _)| *account);
-    let all: usize = accounts.iter().map(|(_, (_, acknowledged))| acknowledged.len()).sum();
+    let all: usize = accounts.values().map(|(_, acknowledged)| acknowledged.len()).sum();
     // Evenly over the accounts, so that no connection's are left out.
     let step = all.div_ceil(MAX_COMPARED).max(accounts.len().div_ceil(MAX_ACCOUNTS)).max(1);
     let client = session.client()?;

@@ -47,7 +47,6 @@ pub struct Device {
     pub at_end: bool,
     /// How many entities it has created.
     pub created: usize,
-    /// Its name.
     pub client_id: String,
     /// Acknowledged operations, in the order of their acknowledgement.
     pub acknowledged: Vec<(Uuid, Seq)>,
@@ -309,7 +308,6 @@ fn leading_number(text: &[u8]) -> Option<Seq> {
     str::from_utf8(&text[..digits]).ok()?.parse().ok()
 }
 
-/// Appends formatted text.
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory can't fail");
 }
@@ -355,24 +353,6 @@ mod tests {
             }
             assert!((400..600).contains(&changed), "{changed}");
         }
-    }
-
-    #[test]
-    fn an_upload_that_was_not_accepted_whole_is_an_error() {
-        let mut device = device(300);
-        device.write_upload(&mut Vec::new(), 1);
-        let id = device.in_flight[0];
-        let rejected = format!(r#"{{"results":[{{"opId":"{id}","accepted":false}}],"latestSeq":0}}"#);
-        let of_another = r#"{"results":[{"opId":"x","accepted":true,"serverSeq":1}],"latestSeq":1}"#;
-        let accepted = format!(r#"{{"latestSeq":1,"results":[{{"serverSeq":1,"opId":"{id}","accepted":true}}]}}"#);
-        for (status, body) in
-            [(500, &*accepted), (200, &*rejected), (200, of_another), (200, r#"{"results":[],"latestSeq":1}"#)]
-        {
-            assert!(device.read_upload(answered(status, body)).is_err(), "{body}");
-        }
-        assert_eq!(device.cursor, 0);
-        assert_eq!(device.read_upload(answered(200, &accepted)).unwrap(), 1);
-        assert_eq!((device.cursor, &device.acknowledged[..]), (1, &[(id, 1)][..]));
     }
 
     #[test]

@@ -32,7 +32,6 @@ pub struct Heard {
     entries: Vec<Entry>,
     /// From the acknowledgement of an upload to its notice, less the debounce.
     pub delays: Histogram<u64>,
-    /// How many came.
     pub notices: u64,
 }
 
@@ -44,7 +43,6 @@ pub struct Board {
 }
 
 impl Board {
-    /// What is on it.
     pub fn lock(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,13 +72,11 @@ impl Board {
 
 /// Open sockets. Dropping them closes them.
 pub struct Listeners {
-    /// What they heard.
     pub board: Arc<Board>,
     tasks: JoinSet<Result<()>>,
 }
 
 impl Listeners {
-    /// Opens a socket for each device.
     pub async fn open(session: &Session, devices: &[Device], debounce: Duration) -> Result<Self> {
         let entries = vec![Entry::default(); session.tokens.len()];
         let heard = Mutex::new(Heard { entries, delays: histogram(), notices: 0 });
@@ -106,7 +102,6 @@ impl Listeners {
         Ok(Self { board, tasks })
     }
 
-    /// How many are open.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }

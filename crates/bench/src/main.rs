@@ -183,7 +183,6 @@ impl Bench {
         }
     }
 
-    /// Says what is being measured.
     fn progress(&self, what: &str) {
         eprintln!("{}: {what}", self.label());
     }

@@ -111,7 +111,6 @@ impl Place {
         Some(url.into())
     }
 
-    /// The embedded database's file.
     pub fn sqlite_file(&self) -> PathBuf {
         self.directory().join("supersync.db")
     }

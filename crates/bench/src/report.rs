@@ -43,7 +43,6 @@ pub fn head(directory: &Path, databases: &[Value], method: &Value) -> Value {
     })
 }
 
-/// The checks that failed.
 pub fn failures(cases: &[Case]) -> Vec<String> {
     let failed = |case: &Case| {
         let name = format!("{} {} on {}", case.scenario, case.name, case.database);
@@ -53,7 +52,6 @@ pub fn failures(cases: &[Case]) -> Vec<String> {
     cases.iter().flat_map(failed).collect()
 }
 
-/// Cores that this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -68,7 +66,6 @@ fn commit() -> Option<String> {
     Some(if changed { commit + "+" } else { commit })
 }
 
-/// The result of one check.
 #[derive(Clone, Serialize)]
 pub struct Check {
     /// What must hold.
@@ -88,7 +85,6 @@ impl Check {
 /// What was measured in one case.
 #[derive(Clone, Serialize)]
 pub struct Case {
-    /// The scenario.
     pub scenario: &'static str,
     /// Which case of it, for example `20 x 500 B`.
     #[serde(rename = "case")]
@@ -99,7 +95,6 @@ pub struct Case {
     pub parameters: BTreeMap<&'static str, Value>,
     /// What was measured; names end with the unit. What could not be measured is missing.
     pub figures: BTreeMap<String, f64>,
-    /// What was checked.
     pub checks: Vec<Check>,
 }
 
@@ -115,13 +110,11 @@ pub fn quantile_ms(latency: &Histogram<u64>, share: f64) -> Option<f64> {
 }
 
 impl Case {
-    /// A case without figures.
     pub fn new(scenario: &'static str, name: impl Into<String>) -> Self {
         let (parameters, figures) = (BTreeMap::new(), BTreeMap::new());
         Self { scenario, name: name.into(), database: "", parameters, figures, checks: Vec::new() }
     }
 
-    /// Notes a parameter.
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.parameters.insert(name, value.into());
         self

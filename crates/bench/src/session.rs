@@ -23,7 +23,6 @@ pub struct Session {
     address: SocketAddr,
     /// The server's name and port, as requests say it.
     host: String,
-    /// The accounts' access tokens.
     pub tokens: Vec<String>,
     /// The server's data and process; `None` for a foreign one.
     own: Option<(Place, Child)>,
@@ -74,13 +73,10 @@ impl Session {
         };
         let mut devices: Vec<Device> = self.tokens.iter().enumerate().map(device).collect();
         if self.own.is_none() {
-            let mut connection = self.connect().await?;
+            let client = self.client()?;
             for device in &mut devices {
-                let mut request = Vec::new();
-                device.write_download(&mut request, Some(1));
-                let body = connection.send(&request).await?.ok()?;
-                let page: serde_json::Value = serde_json::from_slice(body)?;
-                device.start = page["latestSeq"].as_i64().context("no latestSeq")?;
+                let client = client.with_token(&self.tokens[device.account])?;
+                device.start = client.download(0, None, 1).await?.latest_seq;
                 device.cursor = device.start;
             }
         }
@@ -147,7 +143,6 @@ async fn stop(mut process: Child) -> Result<()> {
     Ok(())
 }
 
-/// How long something takes.
 pub async fn timed<T>(work: impl Future<Output = Result<T>>) -> Result<(T, Duration)> {
     let began = Instant::now();
     let done = work.await?;

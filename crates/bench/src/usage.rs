@@ -34,7 +34,6 @@ pub fn others(cpu: &Cpu) -> Option<Duration> {
 }
 
 impl Meter {
-    /// Processor time so far.
     pub fn cpu(&self) -> Cpu {
         let database = self.postmaster.and_then(|postmaster| {
             // Backends come and go; the time of those that ended is in their parent's account of its children.

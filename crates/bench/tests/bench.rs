@@ -121,6 +121,8 @@ enum Fault {
     Swaps,
     /// Refuses everything.
     Refuses,
+    /// Answers to operations that nobody sent.
+    Confuses,
 }
 
 struct Untrustworthy {
@@ -156,7 +158,8 @@ async fn upload(State(server): State<Arc<Untrustworthy>>, Json(body): Json<Value
             results.push(json!({ "opId": op["id"], "accepted": false, "error": "no", "errorCode": "INVALID_OP_ID" }));
             continue;
         }
-        results.push(json!({ "opId": op["id"], "accepted": true, "serverSeq": seq }));
+        let id = if server.fault == Fault::Confuses { &json!("x") } else { &op["id"] };
+        results.push(json!({ "opId": id, "accepted": true, "serverSeq": seq }));
         log.push(op.clone());
         match server.fault {
             Fault::Repeats if seq == 3 => log[n]["id"] = log[0]["id"].clone(),
@@ -220,10 +223,12 @@ fn a_server_that_loses_repeats_or_moves_what_it_acknowledged_fails_the_run() {
 
 #[test]
 fn an_answer_that_the_load_does_not_expect_ends_the_run() {
-    let output = bench_untrustworthy(Fault::Refuses);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("unexpected answer: not everything was accepted"), "{said}");
+    for fault in [Fault::Refuses, Fault::Confuses] {
+        let output = bench_untrustworthy(fault);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("unexpected answer: not everything was accepted"), "{said}");
+    }
 }
 
 #[test]

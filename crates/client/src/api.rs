@@ -121,14 +121,12 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn upload(&self, body: &UploadBody<'_>) -> Result<UploadAnswer, ClientError> {
-        let route = "POST /api/sync/ops";
-        let answer: UploadAnswer = self.post(route, "/api/sync/ops", body, UploadAnswer::check).await?;
-        let ids = answer.results.iter().map(|result| &result.op_id);
-        if ids.eq(body.ops.iter().map(|op| &op.id)) {
-            Ok(answer)
-        } else {
-            Err(ClientError::InvalidAnswer { route, reason: "results are not those of the operations sent".into() })
-        }
+        let check = |answer: &UploadAnswer| {
+            answer.check()?;
+            let ids = answer.results.iter().map(|result| &result.op_id);
+            require(ids.eq(body.ops.iter().map(|op| &op.id)), "results are not those of the operations sent")
+        };
+        self.ask(Method::POST, "/api/sync/ops", "", Some(&self.body(body)), check).await
     }
 
     /// Downloads one page.
@@ -141,19 +139,16 @@ impl Client {
         exclude_client: Option<&str>,
         limit: usize,
     ) -> Result<DownloadAnswer, ClientError> {
-        let route = "GET /api/sync/ops";
+        let check = |answer: &DownloadAnswer| {
+            answer.check()?;
+            // The app aborts on a page that does not lead on.
+            let leads_on = answer.ops.last().is_some_and(|op| op.server_seq > since);
+            require(leads_on || !answer.has_more, "hasMore on a page that does not lead on")?;
+            require(since != 0 || answer.gap_detected.is_none(), "gapDetected from the start")
+        };
         let exclude = exclude_client.map(|client| format!("&excludeClient={client}")).unwrap_or_default();
-        let path = format!("/api/sync/ops?sinceSeq={since}&limit={limit}{exclude}");
-        let answer: DownloadAnswer = self.get(route, &path, DownloadAnswer::check).await?;
-        // The app aborts on a page that does not lead on.
-        let leads_on = answer.ops.last().is_some_and(|op| op.server_seq > since);
-        if answer.has_more && !leads_on {
-            return Err(ClientError::InvalidAnswer { route, reason: "hasMore on a page that does not lead on".into() });
-        }
-        if since == 0 && answer.gap_detected.is_some() {
-            return Err(ClientError::InvalidAnswer { route, reason: "gapDetected from the start".into() });
-        }
-        Ok(answer)
+        let query = format!("?sinceSeq={since}&limit={limit}{exclude}");
+        self.ask(Method::GET, "/api/sync/ops", &query, None, check).await
     }
 
     /// Uploads a full state.
@@ -165,7 +160,7 @@ impl Client {
             require(answer.accepted == answer.server_seq.is_some(), "serverSeq")?;
             require(answer.accepted == answer.error.is_none(), "error")
         };
-        self.post("POST /api/sync/snapshot", "/api/sync/snapshot", body, check).await
+        self.ask(Method::POST, "/api/sync/snapshot", "", Some(&self.body(body)), check).await
     }
 
     /// Full states to go back to, newest first.
@@ -173,14 +168,13 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn restore_points(&self, limit: usize) -> Result<RestorePointsAnswer, ClientError> {
-        let path = format!("/api/sync/restore-points?limit={limit}");
         let check = |answer: &RestorePointsAnswer| {
             require(
                 answer.restore_points.iter().all(|point| FULL_STATES.contains(&point.r#type)),
                 "restorePoints[].type",
             )
         };
-        self.get("GET /api/sync/restore-points", &path, check).await
+        self.ask(Method::GET, "/api/sync/restore-points", &format!("?limit={limit}"), None, check).await
     }
 
     /// The state as of `seq`. Tried again after [`Ladder::restore_retries`] when the network fails: it changes nothing,
@@ -192,7 +186,7 @@ impl Client {
         let check = |answer: &RestoreAnswer| require(answer.server_seq >= 1, "serverSeq");
         let mut pauses = self.ladder.restore_retries.iter();
         loop {
-            let result = self.get("GET /api/sync/restore", &format!("/api/sync/restore/{seq}"), check).await;
+            let result = self.ask(Method::GET, "/api/sync/restore", &format!("/{seq}"), None, check).await;
             match (result, pauses.next()) {
                 (Err(error), Some(pause)) if error.is_network() => tokio::time::sleep(*pause).await,
                 (result, _) => return result,
@@ -209,7 +203,7 @@ impl Client {
             let figures = [answer.latest_seq, answer.storage_used_bytes, answer.storage_quota_bytes];
             require(figures.iter().all(|figure| *figure >= 0), "negative figure")
         };
-        self.get("GET /api/sync/status", "/api/sync/status", check).await
+        self.ask(Method::GET, "/api/sync/status", "", None, check).await
     }
 
     /// Devices of the account, newest first.
@@ -220,7 +214,7 @@ impl Client {
         let check = |answer: &DevicesAnswer| {
             require(answer.devices.iter().all(|device| client_id_fits(&device.client_id)), "devices[].clientId")
         };
-        self.get("GET /api/sync/devices", "/api/sync/devices", check).await
+        self.ask(Method::GET, "/api/sync/devices", "", None, check).await
     }
 
     /// Deletes the account's data.
@@ -228,8 +222,8 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn wipe(&self) -> Result<WipeAnswer, ClientError> {
-        let answer = self.send(Method::DELETE, "/api/sync/data", None).await?;
-        read("DELETE /api/sync/data", &answer, |answer: &WipeAnswer| require(answer.success, "success"))
+        let check = |answer: &WipeAnswer| require(answer.success, "success");
+        self.ask(Method::DELETE, "/api/sync/data", "", None, check).await
     }
 
     /// Opens the WebSocket of device `client_id`.
@@ -241,40 +235,29 @@ impl Client {
         Notices::connect(&self.base, token, client_id, self.ladder.connect).await
     }
 
-    async fn get<T: DeserializeOwned>(
-        &self,
-        route: &'static str,
-        path: &str,
-        check: impl Fn(&T) -> Result<(), String>,
-    ) -> Result<T, ClientError> {
-        read(route, &self.send(Method::GET, path, None).await?, check)
+    fn body(&self, request: &impl Serialize) -> Body {
+        let json = serde_json::to_vec(request).expect("requests are maps of strings to JSON");
+        Body::new(&json, self.encoding)
     }
 
-    async fn post<T: DeserializeOwned>(
+    /// A success, validated, or the error that the status stands for (contract, section 14.4). `rest` is of the path,
+    /// behind what names the route.
+    async fn ask<T: DeserializeOwned>(
         &self,
-        route: &'static str,
-        path: &str,
-        body: &impl Serialize,
+        method: Method,
+        route: &str,
+        rest: &str,
+        body: Option<&Body>,
         check: impl Fn(&T) -> Result<(), String>,
     ) -> Result<T, ClientError> {
-        let json = serde_json::to_vec(body).expect("requests are maps of strings to JSON");
-        read(route, &self.send(Method::POST, path, Some(&Body::new(&json, self.encoding))).await?, check)
+        let answer = self.send(method.clone(), &format!("{route}{rest}"), body).await?;
+        if !answer.status.is_success() {
+            return Err(failure(&answer));
+        }
+        let read = serde_json::from_slice(&answer.body).map_err(|error| error.to_string());
+        let checked = read.and_then(|value| check(&value).map(|()| value));
+        checked.map_err(|reason| ClientError::InvalidAnswer { route: format!("{method} {route}"), reason })
     }
-}
-
-/// A success, validated, or the error that the status stands for (contract, section 14.4).
-fn read<T: DeserializeOwned>(
-    route: &'static str,
-    answer: &Answer,
-    check: impl Fn(&T) -> Result<(), String>,
-) -> Result<T, ClientError> {
-    if !answer.status.is_success() {
-        return Err(failure(answer));
-    }
-    let invalid = |reason| ClientError::InvalidAnswer { route, reason };
-    let value: T = serde_json::from_slice(&answer.body).map_err(|error| invalid(error.to_string()))?;
-    check(&value).map_err(invalid)?;
-    Ok(value)
 }
 
 fn failure(answer: &Answer) -> ClientError {

@@ -52,7 +52,7 @@ pub enum ClientError {
     #[error("invalid answer to {route}: {reason}")]
     InvalidAnswer {
         /// What was asked.
-        route: &'static str,
+        route: String,
         /// What is wrong with it.
         reason: String,
     },

@@ -76,7 +76,7 @@ impl Notices {
     /// [`ClientError::Socket`] when the connection breaks, [`ClientError::InvalidAnswer`] for a frame that the contract
     /// does not know.
     pub async fn next(&mut self) -> Result<Notice, ClientError> {
-        let invalid = |reason| ClientError::InvalidAnswer { route: "GET /api/sync/ws", reason };
+        let invalid = |reason| ClientError::InvalidAnswer { route: "GET /api/sync/ws".into(), reason };
         loop {
             match self.stream.next().await {
                 None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {

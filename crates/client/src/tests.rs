@@ -236,7 +236,7 @@ async fn cursor_follows_the_piggyback_when_there_is_more() {
         Reply::Json(200, page(&[server_op(5)], false, 9)),
     ])
     .await;
-    device.reconnect(stub.client.clone());
+    device.client = stub.client.clone();
     let report = device.sync().await.unwrap();
     assert_eq!(report.accepted, [(first, 9)]);
     assert_eq!((device.cursor(), report.received, device.pending()), (9, 2, 0));
@@ -264,7 +264,7 @@ async fn results_decide_what_stays_pending() {
         Reply::Break,
     ])
     .await;
-    device.reconnect(stub.client.clone());
+    device.client = stub.client.clone();
     let report = device.sync().await.unwrap();
     assert_eq!(report.accepted, [(ids[0].clone(), 1)]);
     assert_eq!(report.duplicates, [ids[1].clone()]);

@@ -172,7 +172,7 @@ impl Witness {
     /// Syncs once with one of the processes, and checks what it says.
     async fn sync(&mut self, world: &World, process: usize) {
         let account = &world.accounts[self.account];
-        self.device.reconnect(world.clients[process][self.account].clone());
+        self.device.client = world.clients[process][self.account].clone();
         let (asked, before) = (Instant::now(), self.device.cursor());
         let due = account.due(asked);
         let done = self.device.sync().await;

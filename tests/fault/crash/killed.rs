@@ -73,7 +73,7 @@ async fn killed_under_load(backend: Backend) {
         clients = connect(&program);
         check(&clients, &witnesses).await;
         for witness in &mut witnesses {
-            witness.device.reconnect(clients[witness.account].clone());
+            witness.device.client = clients[witness.account].clone();
         }
     }
     // What was under way when the server died is sent again and ends up there once.

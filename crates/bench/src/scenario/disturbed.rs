@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
 use super::sync;
@@ -121,17 +120,13 @@ pub async fn logins(bench: &Bench) -> Result<Vec<Case>> {
         Ok(())
     })
     .await?;
-    add_logins(&mut case, &judged, turned_away);
-    session.close().await?;
-    Ok(vec![case])
-}
-
-fn add_logins(case: &mut Case, judged: &Histogram<u64>, turned_away: u64) {
     case.figure("logins_judged", float(judged.len()));
     case.figure("logins_turned_away", float(turned_away));
-    case.latencies("login_", judged);
+    case.latencies("login_", &judged);
     let detail = format!("{} of {}", judged.len(), judged.len() + turned_away);
     case.checks.push(Check::new("log-ins are judged", !judged.is_empty(), detail));
+    session.close().await?;
+    Ok(vec![case])
 }
 
 /// An attempt with an unknown address, which is one computed hash like any other. Gives whether it was judged; the
