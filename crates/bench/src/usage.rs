@@ -105,3 +105,18 @@ fn own(stat: &Stat) -> Duration {
 fn ticks(count: i64) -> Duration {
     Duration::from_millis(u64::try_from(count).unwrap_or_default() * 1000 / procfs::ticks_per_second())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_unknown() {
+        assert_eq!(postmaster_of(std::process::id()), None);
+        let nobody = Meter { server: Some(u32::MAX), postmaster: None };
+        assert_eq!(
+            (nobody.server_memory(), nobody.cpu().get("server"), nobody.cpu().get("database")),
+            (None, None, None)
+        );
+    }
+}
