@@ -16,7 +16,6 @@ use crate::harness::{Backend, Server};
 use serde_json::value::RawValue;
 use supersync::clock::Clock;
 use supersync::config::RateLimit;
-use supersync_client::raw::Raw;
 use supersync_client::wire::{NewOp, ServerOp, UploadBody};
 use supersync_client::{Change, Client, Device, Ladder, Notice, Notices, OpType, Seq};
 use tokio::sync::watch;
@@ -386,12 +385,12 @@ async fn everybody_at_once(backend: Backend) {
         setup.config.rate_limits.uploads_per_user = RateLimit { max: 0, window: Duration::from_mins(1) };
     })
     .await;
-    let raw = Raw::new(&server.base, &Ladder::default()).expect("an address");
+    let stranger = Client::new(&server.base, &Ladder::default()).expect("an address");
     let mut accounts = JoinSet::new();
     for account in 0..=ACCOUNTS {
         let kind = if account == 0 { Kind::Bare } else { Kind::Whole };
         let token = server.account().await.token;
-        let client = Client::over(&raw, &token, Ladder::default()).expect("a token");
+        let client = stranger.with_token(&token).expect("a token");
         accounts.spawn(run_account(client, account, kind, each));
     }
     let (mut accepted, mut wrong) = (0, Vec::new());

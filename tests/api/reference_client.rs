@@ -7,8 +7,12 @@ use serde_json::value::RawValue;
 use supersync_client::raw::Encoding;
 use supersync_client::{Change, Client, ClientError, Device, Ladder, Notice, OpType, Seq};
 
+fn stranger(account: &Account) -> Client {
+    Client::new(&account.base, &Ladder::default()).expect("a client")
+}
+
 fn client(account: &Account) -> Client {
-    Client::new(&account.base, &account.token, Ladder::default()).expect("a client")
+    stranger(account).with_token(&account.token).expect("a token")
 }
 
 fn json_text(value: &serde_json::Value) -> Box<RawValue> {
@@ -68,15 +72,15 @@ async fn life_of_two_devices(backend: Backend) {
     assert_eq!(b.sync().await.expect("a sync").accepted.len(), 1);
     assert_eq!(b.cursor(), 34);
 
-    let points = a.client().restore_points(30).await.expect("an answer").restore_points;
+    let points = a.client.restore_points(30).await.expect("an answer").restore_points;
     assert_eq!(points.iter().map(|point| point.server_seq).collect::<Vec<_>>(), [33]);
-    let restored = a.client().restore(33).await.expect("a state");
+    let restored = a.client.restore(33).await.expect("a state");
     assert_eq!(serde_json::from_str::<serde_json::Value>(restored.state.get()).expect("JSON"), state);
-    assert!(matches!(a.client().restore(35).await, Err(ClientError::Status { status: 400, .. })));
+    assert!(matches!(a.client.restore(35).await, Err(ClientError::Status { status: 400, .. })));
 
-    let status = a.client().status().await.expect("an answer");
+    let status = a.client.status().await.expect("an answer");
     assert_eq!((status.latest_seq, status.devices_online), (34, 2));
-    assert_eq!(a.client().devices().await.expect("an answer").devices.len(), 2);
+    assert_eq!(a.client.devices().await.expect("an answer").devices.len(), 2);
 
     // A deletes everything; B notices that its cursor leads nowhere and starts again.
     a.wipe().await.expect("an answer");
@@ -89,8 +93,8 @@ async fn life_of_two_devices(backend: Backend) {
     assert!(matches!(again, Err(ClientError::ImportExists { .. })), "{again:?}");
     assert_eq!(a.sync().await.expect("a sync").received, 1);
 
-    let stranger = Client::new(&account.base, "nonsense", Ladder::default()).expect("a client");
-    assert!(matches!(stranger.status().await, Err(ClientError::Auth { status: 401, .. })));
+    let stranger = stranger(&account).with_token("nonsense").expect("a token");
+    assert!(matches!(stranger.status().await, Err(ClientError::Status { status: 401, .. })));
     notices.close().await.expect("a goodbye");
     server.stop().await;
 }

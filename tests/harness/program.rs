@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use supersync::config::Database;
-use supersync_client::Ladder;
-use supersync_client::raw::Raw;
+use supersync_client::{Client, Ladder};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -215,8 +214,8 @@ impl Program {
         timeout(LONG_PATIENCE, self.child.wait()).await.expect("it stops in time").expect("it can be waited for")
     }
 
-    pub fn raw(&self) -> Raw {
-        Raw::new(&self.base, &ladder()).expect("an address")
+    pub fn client(&self) -> Client {
+        Client::new(&self.base, &ladder()).expect("an address")
     }
 }
 

@@ -9,7 +9,6 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::value::RawValue;
 use supersync::protocol::Seq;
-use supersync_client::raw::Raw;
 use supersync_client::wire::{Clock, NewOp, UploadBody};
 use supersync_client::{Client, Ladder, OpType};
 use tokio::sync::watch;
@@ -129,8 +128,8 @@ impl Probe {
         let mut ticks = interval_at(begin, EVERY * 2);
         loop {
             let due = tokio::select! { () = stop.cancelled() => return, due = ticks.tick() => due };
-            let looked = match Raw::new(&self.0, &Ladder { request: PROBE_PATIENCE, ..ladder() }) {
-                Ok(raw) => raw.send(Method::GET, "", None).await,
+            let looked = match Client::new(&self.0, &Ladder { request: PROBE_PATIENCE, ..ladder() }) {
+                Ok(client) => client.send(Method::GET, "", None).await,
                 Err(error) => Err(error),
             };
             let refusal = match looked {
@@ -178,8 +177,8 @@ impl Device {
     }
 
     fn connect(base: &str, account: &Account, number: usize) -> Client {
-        let raw = Raw::from_address(base, &ladder(), Some(address(10, number))).expect("an address");
-        Client::over(&raw, &account.token, ladder()).expect("a token")
+        let stranger = Client::from_address(base, &ladder(), Some(address(10, number))).expect("an address");
+        stranger.with_token(&account.token).expect("a token")
     }
 
     async fn work(

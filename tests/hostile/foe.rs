@@ -11,7 +11,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use supersync::accounts::Accounts;
 use supersync::store::Store;
-use supersync_client::raw::{Answer, Body, Encoding, Raw};
+use supersync_client::Client;
+use supersync_client::raw::{Answer, Body, Encoding};
 use tokio::time::{Instant, interval};
 
 use crate::harness::{Account, Op, http_client, ladder, register, upload};
@@ -100,8 +101,8 @@ impl Stage {
 
     /// Sends a request without an account.
     pub async fn send(&self, method: Method, path: &str, body: Option<&Body>) -> Option<Answer> {
-        let raw = Raw::from_address(&self.base, &ladder(), Some(next_address())).expect("an address");
-        self.note(raw.send(method, path, body).await.ok())
+        let client = Client::from_address(&self.base, &ladder(), Some(next_address())).expect("an address");
+        self.note(client.send(method, path, body).await.ok())
     }
 
     fn note(&self, answer: Option<Answer>) -> Option<Answer> {
@@ -125,9 +126,9 @@ pub struct Foe {
 impl Foe {
     /// Sends a request from a new address.
     pub async fn send(&self, method: Method, path: &str, body: Option<&Body>) -> Option<Answer> {
-        let raw = Raw::from_address(&self.stage.base, &ladder(), Some(next_address())).expect("an address");
-        let raw = raw.with_token(&self.account.token).expect("a token");
-        self.stage.note(raw.send(method, path, body).await.ok())
+        let client = Client::from_address(&self.stage.base, &ladder(), Some(next_address())).expect("an address");
+        let client = client.with_token(&self.account.token).expect("a token");
+        self.stage.note(client.send(method, path, body).await.ok())
     }
 
     pub async fn get(&self, path: &str) -> Option<Answer> {

@@ -4,11 +4,11 @@
 //! The same rows go into the same table with the same indexes as the server's, and everything that counts as stored is
 //! durable. The database copies them itself, so that no driver is part of the limit.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Stdio;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::get;
@@ -16,15 +16,13 @@ use axum::serve::ListenerExt as _;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
 
 use crate::Bench;
 use crate::device::now_ms;
 use crate::load::{self, Counted, Crew, POLL, fill, in_turn, record};
 use crate::place::Place;
 use crate::report::Case;
-use crate::session::{Account, Session};
+use crate::session::Session;
 
 /// Neighbouring rows of one account, as an upload of 20 operations leaves them.
 const RUN: usize = 20;
@@ -37,10 +35,9 @@ const WRITERS: usize = 2;
 /// Connections that commit single rows on PostgreSQL: where its throughput is best on few cores.
 const SINGLES: usize = 16;
 
-/// Measures all of them.
 pub async fn measure(bench: &Bench) -> Result<Vec<Case>> {
     let payload = bench.options.payload_bytes();
-    let session = bench.session(bench.options.accounts().max(SAMPLED)).await?;
+    let session = bench.session(bench.options.accounts().max(SAMPLED), &[]).await?;
     let mut devices = session.devices(0, payload).await?;
     devices.truncate(SAMPLED);
     fill(&session, devices, GROUPS[1] / SAMPLED, 4).await?;
@@ -117,45 +114,27 @@ impl Table {
         let (runs, rows) = (i64::try_from(group.div_ceil(RUN))?, i64::try_from(group)?);
         let Some(url) = place.postgres_url() else {
             let statement = self.statement(writers, "'-' || lower(hex(randomblob(11)))").replace('$', "?");
-            let file = place.sqlite_file();
-            return tokio::task::spawn_blocking(move || {
-                let connection = rusqlite::Connection::open(file)?;
-                // Durable like the store's connection. References are not checked, and checkpoints seldom.
-                connection.execute_batch(
-                    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; \
-                     PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 4000; DELETE FROM operations;",
-                )?;
-                let mut insert = connection.prepare(&statement)?;
-                let (mut counted, mut run, until) = (Counted::default(), 0, Instant::now() + lasts);
-                while Instant::now() < until {
-                    let sent = Instant::now();
-                    counted.operations += insert.execute((run, rows, id_prefix(), 0))? as u64;
-                    record(&mut counted.latency, sent.elapsed());
-                    run += runs;
-                }
-                Ok(counted)
-            })
-            .await?;
+            let connection = rusqlite::Connection::open(place.sqlite_file())?;
+            // Durable like the store's connection. References are not checked, and checkpoints seldom.
+            connection.execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; \
+                 PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 4000; DELETE FROM operations;",
+            )?;
+            let mut insert = connection.prepare(&statement)?;
+            return repeat(runs, lasts, async |run| Ok(insert.execute((run, rows, id_prefix(), 0))? as u64)).await;
         };
         let mut connection = PgConnection::connect(&url).await?;
         sqlx::query("TRUNCATE operations").execute(&mut connection).await?;
         let statement = self.statement(writers, "substr(gen_random_uuid()::text, 14)");
-        let write = |writer: i64| {
-            let (url, statement) = (&url, &statement);
-            async move {
-                let mut connection = PgConnection::connect(url).await?;
-                let (mut counted, mut run, until) = (Counted::default(), 0_i64, Instant::now() + lasts);
-                while Instant::now() < until {
-                    let sent = Instant::now();
-                    let query = sqlx::query(AssertSqlSafe(statement.as_str())).bind(run).bind(rows);
-                    let stored = query.bind(id_prefix()).bind(writer).execute(&mut connection).await?;
-                    counted.operations += stored.rows_affected();
-                    record(&mut counted.latency, sent.elapsed());
-                    run += runs;
-                }
-                connection.close().await?;
-                anyhow::Ok(counted)
-            }
+        let write = async |writer: i64| {
+            let mut connection = PgConnection::connect(&url).await?;
+            let counted = repeat(runs, lasts, async |run| {
+                let query = sqlx::query(AssertSqlSafe(statement.as_str())).bind(run).bind(rows);
+                Ok(query.bind(id_prefix()).bind(writer).execute(&mut connection).await?.rows_affected())
+            });
+            let counted = counted.await?;
+            connection.close().await?;
+            anyhow::Ok(counted)
         };
         let mut all = Counted::default();
         for counted in futures_util::future::try_join_all((0..i64::try_from(writers)?).map(write)).await? {
@@ -163,6 +142,18 @@ impl Table {
         }
         Ok(all)
     }
+}
+
+/// Inserts group after group for so long; `insert` is told the runs so far and gives the rows that it has stored.
+async fn repeat(runs: i64, lasts: Duration, mut insert: impl AsyncFnMut(i64) -> Result<u64>) -> Result<Counted> {
+    let (mut counted, mut run, until) = (Counted::default(), 0, Instant::now() + lasts);
+    while Instant::now() < until {
+        let sent = Instant::now();
+        counted.operations += insert(run).await?;
+        record(&mut counted.latency, sent.elapsed());
+        run += runs;
+    }
+    Ok(counted)
 }
 
 /// The first 13 characters of a UUID of version 7, as the app names operations.
@@ -186,25 +177,7 @@ struct Claims {
     exp: i64,
 }
 
-/// Serves polls on a port of this machine by a handler that checks the token and answers a constant, until the process
-/// is ended. Prints its address and a token that it accepts.
-pub async fn serve_empty_handler() -> Result<()> {
-    let secret: [u8; 32] = rand::random();
-    let email = "bench-0@example.org".to_owned();
-    let claims = Claims { user_id: 1, email, token_version: 0, iat: 0, exp: i64::from(u32::MAX) };
-    let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&secret))?;
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.validate_aud = false;
-    let router = axum::Router::new()
-        .route("/api/sync/ops", get(answer))
-        .with_state(std::sync::Arc::new((DecodingKey::from_secret(&secret), validation)));
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    println!("{} {token}", listener.local_addr()?);
-    let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap_or_default());
-    Ok(axum::serve(listener, router).await?)
-}
-
-type Keys = std::sync::Arc<(DecodingKey, Validation)>;
+type Keys = Arc<(DecodingKey, Validation)>;
 
 async fn answer(
     State(keys): State<Keys>,
@@ -216,25 +189,37 @@ async fn answer(
     Ok(([(header::CONTENT_TYPE, "application/json")], NOTHING_NEW))
 }
 
-/// Measures it under the load of the scenario `poll`, and one request at a time.
+/// Measures a handler that checks the token and answers a constant, under the load of the scenario `poll` and one request
+/// at a time. It gets as many threads as the server.
 async fn empty_handler(bench: &Bench) -> Result<Vec<Case>> {
-    let program = std::env::current_exe()?;
-    let mut process = Command::new(program).arg("--empty-handler").stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-    let mut lines = BufReader::new(process.stdout.take().context("no output")?).lines();
-    let line = lines.next_line().await?.context("the empty handler ended")?;
-    let (address, token) = line.split_once(' ').context("the empty handler does not say where it listens")?;
-    let (address, connections): (SocketAddr, usize) = (address.parse()?, bench.options.connections());
-    let accounts = vec![Account { token: token.to_owned(), host: address.to_string() }; connections];
-    let session = Session::foreign(address, accounts);
+    let secret: [u8; 32] = rand::random();
+    let email = "bench-0@example.org".to_owned();
+    let claims = Claims { user_id: 1, email, token_version: 0, iat: 0, exp: i64::from(u32::MAX) };
+    let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&secret))?;
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.validate_aud = false;
+    let keys: Keys = Arc::new((DecodingKey::from_secret(&secret), validation));
+    let router = axum::Router::new().route("/api/sync/ops", get(answer)).with_state(keys);
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let (address, connections) = (listener.local_addr()?, bench.options.connections());
+    let server = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // It ends with this process.
+    std::thread::spawn(move || {
+        server.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap_or_default());
+            axum::serve(listener, router).await
+        })
+    });
+    let session = Session::foreign(address, address.to_string(), vec![token; connections]);
     let mut cases = Vec::new();
     for (name, connections) in [("empty handler", connections), ("one empty request", 1)] {
-        let devices = session.devices(0, bench.options.payload_bytes()).await?;
-        let crews = Crew::deal(devices, connections, in_turn(POLL));
+        let crews = Crew::deal(bench.devices(&session, 0).await?, connections, in_turn(POLL));
         let (outcome, _) = load::run(&session, crews, bench.options.pace()).await?;
         let mut case = Case::new("ceiling", name).with("connections", connections);
         case.counted("", &outcome.total(), outcome.lasted);
         cases.push(case);
     }
-    process.kill().await?;
     Ok(cases)
 }

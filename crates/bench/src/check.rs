@@ -1,11 +1,10 @@
 //! Compares what the server stored with what it acknowledged, through the reference client, which checks every answer as
 //! the app does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
-use supersync_client::raw::{Encoding, Raw};
-use supersync_client::{Client, ClientError, Ladder, Seq};
+use supersync_client::{Client, ClientError, Seq};
 use uuid::Uuid;
 
 use crate::device::Device;
@@ -24,22 +23,20 @@ const PAGE: usize = 1000;
 pub async fn compare_logs(session: &Session, devices: Vec<Device>) -> Result<Check> {
     const NAME: &str = "every acknowledged operation is stored exactly once, the sequence has no holes";
     // By account: where its log ended before the run, and what was acknowledged since, to any device.
-    let mut expected: HashMap<usize, (Seq, Vec<(Uuid, Seq)>)> = HashMap::new();
+    let mut accounts: BTreeMap<usize, (Seq, Vec<(Uuid, Seq)>)> = BTreeMap::new();
     for device in devices {
-        let (start, acknowledged) = expected.entry(device.account).or_insert((device.start, Vec::new()));
+        let (start, acknowledged) = accounts.entry(device.account).or_insert((device.start, Vec::new()));
         *start = device.start.min(*start);
         acknowledged.extend(device.acknowledged);
     }
-    let mut accounts: Vec<_> = expected.into_iter().collect();
-    accounts.sort_unstable_by_key(|(account, _)| *account);
-    let all: usize = accounts.iter().map(|(_, (_, acknowledged))| acknowledged.len()).sum();
+    let all: usize = accounts.values().map(|(_, acknowledged)| acknowledged.len()).sum();
     // Evenly over the accounts, so that no connection's are left out.
     let step = all.div_ceil(MAX_COMPARED).max(accounts.len().div_ceil(MAX_ACCOUNTS)).max(1);
-    let raw = Raw::new(&session.base(), &Ladder::default())?;
+    let client = session.client()?;
     let mut compared = 0;
     for (account, (start, acknowledged)) in accounts.iter().step_by(step) {
-        let client = Client::over(&raw, &session.accounts()[*account].token, Ladder::default())?;
-        if let Err(wrong) = compare_log(&client.with_encoding(Encoding::Plain), *start, acknowledged).await? {
+        let client = client.with_token(&session.tokens[*account])?;
+        if let Err(wrong) = compare_log(&client, *start, acknowledged).await? {
             return Ok(Check::new(NAME, false, format!("account {account}: {wrong}")));
         }
         compared += acknowledged.len();

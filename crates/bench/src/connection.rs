@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 const MAX_HEADERS: usize = 64;
 
 /// Sends one request at a time.
-#[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -21,9 +20,7 @@ pub struct Connection {
 /// An answer; valid until the next request.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// The HTTP status.
     pub status: u16,
-    /// The whole body.
     pub body: &'a [u8],
 }
 
@@ -41,7 +38,6 @@ pub fn unexpected(what: &str, body: &[u8]) -> String {
 }
 
 impl Connection {
-    /// Connects.
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;

@@ -15,7 +15,6 @@ use supersync_client::Seq;
 use uuid::Uuid;
 
 use crate::connection::{Answer, unexpected};
-use crate::session::Account;
 use crate::text::write_words;
 
 /// Smallest payload: its fixed parts need so much.
@@ -37,7 +36,6 @@ fn name<const N: usize>(random: &mut StdRng) -> [u8; N] {
 }
 
 /// A device of an account.
-#[derive(Debug)]
 pub struct Device {
     /// The number of its account.
     pub account: usize,
@@ -49,7 +47,6 @@ pub struct Device {
     pub at_end: bool,
     /// How many entities it has created.
     pub created: usize,
-    /// Its name.
     pub client_id: String,
     /// Acknowledged operations, in the order of their acknowledgement.
     pub acknowledged: Vec<(Uuid, Seq)>,
@@ -67,19 +64,19 @@ pub struct Device {
 impl Device {
     /// A device that has never synced, of the account with this number. Devices with different seeds have different
     /// names and write different things.
-    pub fn new(number: usize, account: &Account, seed: u64, payload_bytes: usize) -> Self {
+    pub fn new(account: usize, headers: Vec<u8>, seed: u64, payload_bytes: usize) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let mut client_id = |platform| format!("{platform}_{}", String::from_utf8_lossy(&name::<6>(&mut random)));
         let (own, others) = (client_id('B'), vec![client_id('A'), client_id('I')]);
         Self {
-            account: number,
+            account,
             start: 0,
             cursor: 0,
             at_end: true,
             created: 0,
             client_id: own,
             acknowledged: Vec::new(),
-            headers: account.headers(),
+            headers,
             others,
             counter: 0,
             entities: Vec::new(),
@@ -87,11 +84,6 @@ impl Device {
             payload_bytes: payload_bytes.max(MIN_PAYLOAD_BYTES),
             in_flight: Vec::new(),
         }
-    }
-
-    /// Uses the same data at another address.
-    pub fn move_to(&mut self, account: &Account) {
-        self.headers = account.headers();
     }
 
     /// Writes a download of everything new, at most `limit` operations.
@@ -235,15 +227,17 @@ impl Device {
     pub fn read_page(&mut self, answer: Answer<'_>, expected: Option<u64>) -> Result<u64> {
         let body = answer.ok()?;
         let page = Page::read(body)?;
-        let leads_on = page.latest_seq >= self.cursor && (page.ops == 0 || page.first > self.cursor);
-        ensure!(leads_on && (page.ops > 0 || !page.has_more), unexpected("a page that does not lead on", body));
+        let ends = page.ops.first().zip(page.ops.last()).map(|(first, last)| (first.server_seq, last.server_seq));
+        let ops = ends.map_or(0, |(first, last)| u64::try_from(last - first + 1).unwrap_or_default());
+        let leads_on = page.latest_seq >= self.cursor && ends.is_none_or(|(first, _)| first > self.cursor);
+        ensure!(leads_on && (ops > 0 || !page.has_more), unexpected("a page that does not lead on", body));
         if let Some(expected) = expected {
-            ensure!(page.ops == expected && !page.has_more, unexpected("not what was written", body));
+            ensure!(ops == expected && !page.has_more, unexpected("not what was written", body));
             ensure!(expected > 0 || page.latest_seq == self.cursor, unexpected("something new", body));
         }
         self.at_end = !page.has_more;
-        self.cursor = if page.has_more { page.last } else { page.latest_seq };
-        Ok(page.ops)
+        self.cursor = ends.filter(|_| page.has_more).map_or(page.latest_seq, |(_, last)| last);
+        Ok(ops)
     }
 }
 
@@ -268,29 +262,20 @@ struct OpResult<'a> {
     server_seq: Option<Seq>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 struct Numbered {
     server_seq: Seq,
 }
 
-#[derive(Deserialize)]
+/// A page of a download: of its operations only the first and the last one are sure to be there.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-struct Downloaded {
+struct Page {
     ops: Vec<Numbered>,
     has_more: bool,
     latest_seq: Seq,
     gap_detected: Option<bool>,
-}
-
-/// What a page of a download holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Page {
-    ops: u64,
-    first: Seq,
-    last: Seq,
-    has_more: bool,
-    latest_seq: Seq,
 }
 
 impl Page {
@@ -304,19 +289,17 @@ impl Page {
             let end_at = rest.windows(3).rposition(|window| window == b"}],")? + 3;
             Some((first, leading_number(&rest[last_at..])?, &rest[end_at..]))
         });
-        let (first, last, page) = match ends {
+        let mut page: Self = match &ends {
             // What follows the operations is read like a page without any.
-            Some((first, last, end)) => (first, last, [b"{\"ops\":[],", end].concat()),
-            None => (0, 0, body.to_vec()),
-        };
-        let page: Downloaded = serde_json::from_slice(&page).with_context(|| unexpected("no page", body))?;
+            Some((.., end)) => serde_json::from_slice(&[b"{\"ops\":[],", *end].concat()),
+            None => serde_json::from_slice(body),
+        }
+        .with_context(|| unexpected("no page", body))?;
         ensure!(page.gap_detected.is_none(), unexpected("history is missing", body));
-        let (first, last) = match (page.ops.first(), page.ops.last()) {
-            (Some(first), Some(last)) => (first.server_seq, last.server_seq),
-            _ => (first, last),
-        };
-        let ops = if last == 0 { 0 } else { u64::try_from(last - first + 1).unwrap_or_default() };
-        Ok(Self { ops, first, last, has_more: page.has_more, latest_seq: page.latest_seq })
+        if let Some((first, last, _)) = ends {
+            page.ops = [first, last].map(|server_seq| Numbered { server_seq }).into();
+        }
+        Ok(page)
     }
 }
 
@@ -325,7 +308,6 @@ fn leading_number(text: &[u8]) -> Option<Seq> {
     str::from_utf8(&text[..digits]).ok()?.parse().ok()
 }
 
-/// Appends formatted text.
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory can't fail");
 }
@@ -339,8 +321,7 @@ mod tests {
     use super::*;
 
     fn device(payload_bytes: usize) -> Device {
-        let account = Account { token: "t".to_owned(), host: "localhost".to_owned() };
-        Device::new(0, &account, 1, payload_bytes)
+        Device::new(0, Vec::new(), 1, payload_bytes)
     }
 
     fn answered(status: u16, body: &str) -> Answer<'_> {
@@ -375,28 +356,11 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_that_was_not_accepted_whole_is_an_error() {
-        let mut device = device(300);
-        device.write_upload(&mut Vec::new(), 1);
-        let id = device.in_flight[0];
-        let rejected = format!(r#"{{"results":[{{"opId":"{id}","accepted":false}}],"latestSeq":0}}"#);
-        let of_another = r#"{"results":[{"opId":"x","accepted":true,"serverSeq":1}],"latestSeq":1}"#;
-        let accepted = format!(r#"{{"latestSeq":1,"results":[{{"serverSeq":1,"opId":"{id}","accepted":true}}]}}"#);
-        for (status, body) in
-            [(500, &*accepted), (200, &*rejected), (200, of_another), (200, r#"{"results":[],"latestSeq":1}"#)]
-        {
-            assert!(device.read_upload(answered(status, body)).is_err(), "{body}");
-        }
-        assert_eq!(device.cursor, 0);
-        assert_eq!(device.read_upload(answered(200, &accepted)).unwrap(), 1);
-        assert_eq!((device.cursor, &device.acknowledged[..]), (1, &[(id, 1)][..]));
-    }
-
-    #[test]
     fn pages_are_read_from_their_ends_or_whole() {
         let op = |seq| format!(r#"{{"serverSeq":{seq},"op":{{"payload":{{"a":[{{"b":1}}],"c":2}}}},"receivedAt":3}}"#);
         let page = format!(r#"{{"ops":[{},{}],"hasMore":true,"latestSeq":9,"serverTime":1}}"#, op(4), op(5));
-        let expected = Page { ops: 2, first: 4, last: 5, has_more: true, latest_seq: 9 };
+        let ops = [4, 5].map(|server_seq| Numbered { server_seq }).into();
+        let expected = Page { ops, has_more: true, latest_seq: 9, gap_detected: None };
         assert_eq!(Page::read(page.as_bytes()).unwrap(), expected);
         let other = format!(r#"{{"hasMore":true,"latestSeq":9,"ops":[{},{}]}}"#, op(4), op(5));
         assert_eq!(Page::read(other.as_bytes()).unwrap(), expected);

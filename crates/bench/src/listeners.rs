@@ -1,13 +1,12 @@
 //! Open sockets of many devices, and the notices that they get.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
-use supersync_client::{Client, Ladder, Notice, Notices, Seq, raw::Raw};
+use supersync_client::{Notice, Notices, Seq};
 use tokio::task::JoinSet;
 
 use crate::device::Device;
@@ -21,93 +20,75 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const OPENING: usize = 32;
 
 /// What was uploaded to an account, and what its listeners heard of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 struct Entry {
-    acknowledged: AtomicI64,
-    /// When, in microseconds since the board was made.
-    acknowledged_at_us: AtomicU64,
-    heard: AtomicI64,
+    acknowledged: Seq,
+    acknowledged_at: Option<Instant>,
+    heard: Seq,
+}
+
+/// What the listeners' notices add up to.
+pub struct Heard {
+    entries: Vec<Entry>,
+    /// From the acknowledgement of an upload to its notice, less the debounce.
+    pub delays: Histogram<u64>,
+    pub notices: u64,
 }
 
 /// Where the load notes acknowledged uploads, and the listeners their notices.
-#[derive(Debug)]
 pub struct Board {
-    started: Instant,
-    entries: Vec<Entry>,
     /// The server's own delay before a notice, which is taken off.
     debounce: Duration,
-    /// From the acknowledgement of an upload to its notice, less the debounce.
-    delays: Mutex<Histogram<u64>>,
-    notices: AtomicU64,
+    heard: Mutex<Heard>,
 }
 
 impl Board {
-    fn now_us(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    pub fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An upload that raised the account's counter to `seq` has just been acknowledged.
     pub fn acknowledged(&self, account: usize, seq: Seq) {
-        let entry = &self.entries[account];
-        entry.acknowledged_at_us.store(self.now_us(), Ordering::Relaxed);
-        entry.acknowledged.fetch_max(seq, Ordering::Release);
+        let entry = &mut self.lock().entries[account];
+        entry.acknowledged_at = Some(Instant::now());
+        entry.acknowledged = entry.acknowledged.max(seq);
     }
 
     fn heard(&self, account: usize, seq: Seq) {
-        let entry = &self.entries[account];
-        self.notices.fetch_add(1, Ordering::Relaxed);
-        entry.heard.fetch_max(seq, Ordering::Relaxed);
+        let heard = &mut *self.lock();
+        let entry = &mut heard.entries[account];
+        heard.notices += 1;
+        entry.heard = entry.heard.max(seq);
         // A notice that is followed by a later upload already tells nothing about the delay of either.
-        if entry.acknowledged.load(Ordering::Acquire) == seq {
-            let delay_us = self.now_us().saturating_sub(entry.acknowledged_at_us.load(Ordering::Relaxed));
-            let delay = Duration::from_micros(delay_us).saturating_sub(self.debounce);
-            record(&mut self.delays.lock().unwrap_or_else(PoisonError::into_inner), delay);
+        if let Some(at) = entry.acknowledged_at.filter(|_| entry.acknowledged == seq) {
+            record(&mut heard.delays, at.elapsed().saturating_sub(self.debounce));
         }
     }
 
-    /// The delays so far, µs.
-    pub fn delays(&self) -> Histogram<u64> {
-        self.delays.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// How many notices came.
-    pub fn notices(&self) -> u64 {
-        self.notices.load(Ordering::Relaxed)
-    }
-
     fn unheard(&self) -> usize {
-        let is_unheard =
-            |entry: &&Entry| entry.heard.load(Ordering::Relaxed) < entry.acknowledged.load(Ordering::Relaxed);
-        self.entries.iter().filter(is_unheard).count()
+        self.lock().entries.iter().filter(|entry| entry.heard < entry.acknowledged).count()
     }
 }
 
 /// Open sockets. Dropping them closes them.
-#[derive(Debug)]
 pub struct Listeners {
-    /// What they heard.
     pub board: Arc<Board>,
     tasks: JoinSet<Result<()>>,
 }
 
 impl Listeners {
-    /// Opens a socket for each device.
     pub async fn open(session: &Session, devices: &[Device], debounce: Duration) -> Result<Self> {
-        let board = Arc::new(Board {
-            started: Instant::now(),
-            entries: session.accounts().iter().map(|_| Entry::default()).collect(),
-            debounce,
-            delays: Mutex::new(histogram()),
-            notices: AtomicU64::new(0),
-        });
-        let raw = Raw::new(&session.base(), &Ladder::default())?;
+        let entries = vec![Entry::default(); session.tokens.len()];
+        let heard = Mutex::new(Heard { entries, delays: histogram(), notices: 0 });
+        let board = Arc::new(Board { debounce, heard });
+        let client = session.client()?;
         let open = |device: &Device| {
-            let (raw, account, client_id) = (raw.clone(), device.account, device.client_id.clone());
+            let (client, account) = (client.with_token(&session.tokens[device.account]), device.account);
+            let client_id = device.client_id.clone();
             async move {
-                let client = Client::over(&raw, &session.accounts()[account].token, Ladder::default())?;
-                let mut socket = client.notices(&client_id).await?;
+                let mut socket = client?.notices(&client_id).await?;
                 match socket.next().await? {
-                    Notice::Connected { .. } => anyhow::Ok((account, socket)),
+                    Notice::Connected { .. } => Ok((account, socket)),
                     other => bail!("a socket begins with {other:?}"),
                 }
             }
@@ -121,7 +102,6 @@ impl Listeners {
         Ok(Self { board, tasks })
     }
 
-    /// How many are open.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }

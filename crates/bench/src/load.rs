@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::device::Device;
 use crate::listeners::Board;
 use crate::session::Session;
-use crate::usage::Cpu;
+use crate::usage::{Cpu, since};
 
 /// What a device does next.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,6 @@ pub type Plan = Box<dyn FnMut(usize, &mut [Device]) -> Option<(usize, Act)> + Se
 
 /// Devices that share a connection.
 pub struct Crew {
-    /// The devices.
     pub devices: Vec<Device>,
     plan: Plan,
     /// Where acknowledged uploads are noted for listeners.
@@ -61,7 +60,6 @@ impl Crew {
     }
 }
 
-/// All devices of some crews.
 pub fn devices(crews: Vec<Crew>) -> Vec<Device> {
     crews.into_iter().flat_map(|crew| crew.devices).collect()
 }
@@ -88,7 +86,6 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("the bounds are in order")
 }
 
-/// Counts a duration.
 pub fn record(histogram: &mut Histogram<u64>, duration: Duration) {
     histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
 }
@@ -109,28 +106,23 @@ impl Default for Counted {
 }
 
 impl Counted {
-    /// Adds another's counts.
     pub fn add(&mut self, other: &Self) {
         self.latency.add(&other.latency).expect("all histograms have the same bounds");
         self.operations += other.operations;
     }
 }
 
-/// What was counted.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// How long was counted.
     pub lasted: Duration,
-    /// Of uploads.
     pub uploads: Counted,
-    /// Of downloads.
     pub downloads: Counted,
     /// Processor time that was used meanwhile.
     pub cpu: Cpu,
 }
 
 impl Outcome {
-    /// Both kinds in one.
     pub fn total(&self) -> Counted {
         let mut total = self.uploads.clone();
         total.add(&self.downloads);
@@ -177,7 +169,7 @@ pub async fn run(session: &Session, crews: Vec<Crew>, pace: Pace) -> Result<(Out
     }
     let (after, ended) = after.unwrap_or_else(|| (session.meter().cpu(), Instant::now()));
     let lasted = ended.saturating_duration_since(from);
-    Ok((Outcome { lasted, uploads, downloads, cpu: after.since(&before) }, crews))
+    Ok((Outcome { lasted, uploads, downloads, cpu: since(&after, &before) }, crews))
 }
 
 /// One crew's work; what it counted of uploads and of downloads.

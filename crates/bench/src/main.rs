@@ -4,7 +4,6 @@
 //! stored ([`check`]). The operator's settings and data are not touched: a server of its own gets an environment and a
 //! database of its own; the accounts of a foreign server are named on the command line.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
@@ -29,15 +28,15 @@ mod session;
 mod text;
 mod usage;
 
-use device::MIN_PAYLOAD_BYTES;
-use load::Pace;
+use device::{Device, MIN_PAYLOAD_BYTES};
+use load::{Pace, fill};
 use place::{Database, Place};
-use report::{Case, Report};
+use report::{Case, cores};
 use scenario::Scenario;
-use session::{Account, Session};
+use session::Session;
 
 /// Measures a server: puts load on it, checks every answer, compares what is stored with what was acknowledged.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Parser)]
 #[command(version, after_long_help = AFTER_HELP)]
 struct Options {
     /// What to measure; nothing means everything.
@@ -88,9 +87,6 @@ struct Options {
     /// Threads of the load generator; a quarter of the cores.
     #[arg(long)]
     threads: Option<usize>,
-    /// Serves nothing but a token check: the process that the scenario `ceiling` measures.
-    #[arg(long, hide = true)]
-    empty_handler: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -136,29 +132,23 @@ impl Options {
 }
 
 /// What a scenario needs to measure on one database or one foreign server.
-#[derive(Debug)]
 struct Bench {
     options: Options,
     directory: PathBuf,
     target: Target,
 }
 
-#[derive(Debug)]
 enum Target {
     /// Servers that are started for the purpose.
     Spawned { database: Database, program: PathBuf, postmaster: Option<u32> },
-    /// One that runs already.
-    External(SocketAddr, Vec<Account>),
+    /// One that runs already: its address, its name with the port, its accounts' tokens.
+    Foreign { address: SocketAddr, host: String, tokens: Vec<String> },
 }
 
 impl Bench {
-    /// A server with so many accounts: a new one on an empty scratch database, or the foreign one.
-    async fn session(&self, accounts: usize) -> Result<Session> {
-        self.session_with(accounts, &[]).await
-    }
-
-    /// The same; a server that is started gets these settings beyond those of the command line.
-    async fn session_with(&self, accounts: usize, settings: &[(&str, &str)]) -> Result<Session> {
+    /// A server with so many accounts: a new one on an empty scratch database, or the foreign one. One that is started
+    /// gets these settings beyond those of the command line.
+    async fn session(&self, accounts: usize, settings: &[(&str, &str)]) -> Result<Session> {
         match &self.target {
             Target::Spawned { database, program, postmaster } => {
                 let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -166,21 +156,33 @@ impl Bench {
                 let place = Place::create(database, &self.directory, program, settings).await?;
                 Session::start(place, accounts, *postmaster).await
             }
-            Target::External(address, all) => {
-                Ok(Session::foreign(*address, all.iter().take(accounts).cloned().collect()))
+            Target::Foreign { address, host, tokens } => {
+                Ok(Session::foreign(*address, host.clone(), tokens.iter().take(accounts).cloned().collect()))
             }
         }
+    }
+
+    /// The same with one device for each account, which has uploaded so many operations.
+    async fn filled(&self, accounts: usize, operations: usize) -> Result<(Session, Vec<Device>)> {
+        let session = self.session(accounts, &[]).await?;
+        let devices = self.devices(&session, 0).await?;
+        let devices = fill(&session, devices, operations, self.options.connections()).await?;
+        Ok((session, devices))
+    }
+
+    /// A further device for each account of a session.
+    async fn devices(&self, session: &Session, seed: u64) -> Result<Vec<Device>> {
+        session.devices(seed, self.options.payload_bytes()).await
     }
 
     /// `sqlite`, `postgres` or `foreign`.
     const fn label(&self) -> &'static str {
         match &self.target {
             Target::Spawned { database, .. } => database.name(),
-            Target::External(..) => "foreign",
+            Target::Foreign { .. } => "foreign",
         }
     }
 
-    /// Says what is being measured.
     fn progress(&self, what: &str) {
         eprintln!("{}: {what}", self.label());
     }
@@ -188,19 +190,11 @@ impl Bench {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    // Few threads: they take the cores from the server, and a thread that sleeps has to be woken for every answer. The
-    // empty handler gets as many as the server.
-    let threads = if options.empty_handler { cores } else { options.threads.unwrap_or(cores / 4).max(1) };
+    // Few: they take the cores from the server, and a thread that sleeps has to be woken for every answer.
+    let threads = options.threads.unwrap_or(cores() / 4).max(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    let done = runtime.context("starting the load generator").and_then(|runtime| {
-        if options.empty_handler {
-            runtime.block_on(ceiling::serve_empty_handler())
-        } else {
-            runtime.block_on(measure(options, threads))
-        }
-    });
-    match done {
+    let done = runtime.context("starting the load generator");
+    match done.and_then(|runtime| runtime.block_on(measure(&options, threads))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("supersync-bench: {error:#}");
@@ -209,7 +203,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn measure(options: Options, threads: usize) -> Result<()> {
+async fn measure(options: &Options, threads: usize) -> Result<()> {
     let directory = options.directory.clone().unwrap_or_else(std::env::temp_dir);
     let directory = directory.canonicalize().with_context(|| format!("looking for {}", directory.display()))?;
     if let Some(path) = &options.json {
@@ -218,34 +212,33 @@ async fn measure(options: Options, threads: usize) -> Result<()> {
     }
     let (mut benches, mut databases) = (Vec::new(), Vec::new());
     if let (Some(url), Some(tokens)) = (&options.url, &options.tokens) {
-        let target = external(url, tokens).await?;
+        let target = foreign(url, tokens).await?;
         benches.push(Bench { options: options.clone(), directory: directory.clone(), target });
     } else {
-        let program = match options.program.clone() {
-            Some(program) => program,
+        let program = match &options.program {
+            Some(program) => program.clone(),
             None => std::env::current_exe()?.with_file_name("supersync"),
         };
         ensure!(program.is_file(), "{} is missing: cargo build, or name it by --program", program.display());
         for database in &options.database {
-            let description = place::describe(database).await?;
-            let postmaster = description.postmaster;
+            let (description, postmaster) = place::describe(database).await?;
+            databases.push(description);
             let target = Target::Spawned { database: database.clone(), program: program.clone(), postmaster };
             benches.push(Bench { options: options.clone(), directory: directory.clone(), target });
-            databases.push(description);
         }
     }
-    let method: BTreeMap<&str, Value> = BTreeMap::from([
-        ("seconds", json!(options.pace().lasts.as_secs_f64())),
-        ("connections", json!(options.connections())),
-        ("accounts", json!(options.accounts())),
-        ("generator_threads", json!(threads)),
-        ("quick", json!(options.quick)),
-        ("settings", json!(options.settings)),
-    ]);
-    let mut report = Report::new(&directory, databases, method);
+    let method = json!({
+        "seconds": options.pace().lasts.as_secs_f64(),
+        "connections": options.connections(),
+        "accounts": options.accounts(),
+        "generator_threads": threads,
+        "quick": options.quick,
+        "settings": options.settings,
+    });
+    let (mut report, mut cases) = (report::head(&directory, &databases, &method), Vec::new());
     let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
-        done = measure_all(&benches, &mut report.cases) => done,
+        done = measure_all(&benches, &mut cases) => done,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow::anyhow!("interrupted")),
     };
@@ -256,28 +249,28 @@ async fn measure(options: Options, threads: usize) -> Result<()> {
         }
     }
     if let Some(path) = &options.json {
-        let text = format!("{:#}\n", json!(report));
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+        report["cases"] = json!(cases);
+        std::fs::write(path, format!("{report:#}\n")).with_context(|| format!("writing {}", path.display()))?;
     }
     outcome?;
-    let failures = report.failures();
+    let failures = report::failures(&cases);
     ensure!(failures.is_empty(), "failed: {}", failures.join("; "));
     Ok(())
 }
 
 /// The server at `http://HOST[:PORT]`: the load generator speaks plain HTTP, so that its own cost stays small.
-async fn external(url: &Url, tokens: &Path) -> Result<Target> {
+async fn foreign(url: &Url, tokens: &Path) -> Result<Target> {
     let host = url.host_str().filter(|_| url.scheme() == "http" && url.path() == "/" && url.query().is_none());
     let (Some(host), Some(port)) = (host, url.port_or_known_default()) else {
         bail!("--url {url}: expected http://HOST[:PORT]; TLS is the proxy's, and not what is measured");
     };
     let text = std::fs::read_to_string(tokens).with_context(|| format!("reading {}", tokens.display()))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let account = |token: &str| Account { token: token.to_owned(), host: format!("{host}:{port}") };
-    let accounts: Vec<Account> = lines.map(account).collect();
-    ensure!(!accounts.is_empty(), "{} holds no token", tokens.display());
+    let all: Vec<String> = lines.map(str::to_owned).collect();
+    ensure!(!all.is_empty(), "{} holds no token", tokens.display());
     let mut addresses = tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await?;
-    Ok(Target::External(addresses.next().context("the name has no address")?, accounts))
+    let address = addresses.next().context("the name has no address")?;
+    Ok(Target::Foreign { address, host: format!("{host}:{port}"), tokens: all })
 }
 
 /// Scenario by scenario, each on every database, so that what is compared is measured close together.
@@ -288,7 +281,7 @@ async fn measure_all(benches: &[Bench], cases: &mut Vec<Case>) -> Result<()> {
             if !asked_for.is_empty() && !asked_for.contains(scenario) {
                 continue;
             }
-            if matches!(bench.target, Target::External(..)) && !scenario.suits_foreign() {
+            if matches!(bench.target, Target::Foreign { .. }) && !scenario.suits_foreign() {
                 bench.progress(&format!("{scenario:?}: left out, it needs a server of its own"));
                 continue;
             }

@@ -1,7 +1,6 @@
 //! A scratch database: created empty, filled with accounts, measured, removed.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use supersync::accounts::Accounts;
 use supersync::clock::Clock;
@@ -49,23 +49,17 @@ impl Database {
         }
     }
 
-    /// Drops the scratch databases that an interrupted run has left.
+    /// Drops this process's scratch databases.
     pub async fn clean(&self) -> Result<()> {
         let Self::Postgres(admin) = self else { return Ok(()) };
         let mut connection = PgConnection::connect(admin.as_str()).await?;
         let query = sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname LIKE $1 || '%'");
         let left: Vec<String> = query.bind(prefix()).fetch_all(&mut connection).await?;
         for name in left {
-            drop_database(&mut connection, &name).await?;
+            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            sqlx::query(AssertSqlSafe(drop)).execute(&mut connection).await?;
         }
         Ok(connection.close().await?)
-    }
-}
-
-/// Without the address: it may hold a password.
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 
@@ -74,13 +68,7 @@ fn prefix() -> String {
     format!("supersync_bench_{}_", std::process::id())
 }
 
-async fn drop_database(connection: &mut PgConnection, name: &str) -> Result<()> {
-    sqlx::query(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))).execute(connection).await?;
-    Ok(())
-}
-
 /// An empty database and a data directory for one server. The directory goes when it is dropped.
-#[derive(Debug)]
 pub struct Place {
     directory: TempDir,
     database: Database,
@@ -111,7 +99,6 @@ impl Place {
         Ok(Self { directory, database: database.clone(), name, program: program.to_owned(), settings })
     }
 
-    /// The data directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -124,7 +111,6 @@ impl Place {
         Some(url.into())
     }
 
-    /// The embedded database's file.
     pub fn sqlite_file(&self) -> PathBuf {
         self.directory().join("supersync.db")
     }
@@ -204,27 +190,14 @@ impl Place {
 
     /// Removes the database and the directory.
     pub async fn remove(self) -> Result<()> {
-        let Database::Postgres(admin) = &self.database else { return Ok(()) };
-        let mut connection = PgConnection::connect(admin.as_str()).await?;
-        drop_database(&mut connection, &self.name).await?;
-        Ok(connection.close().await?)
+        // No other scratch database is in use: one server is measured at a time.
+        self.database.clean().await
     }
 }
 
-/// What a report says about a database.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct DatabaseDescription {
-    kind: &'static str,
-    version: String,
-    /// Settings on which figures depend.
-    settings: HashMap<String, String>,
-    /// PostgreSQL's first process, if it runs on this machine.
-    #[serde(skip)]
-    pub postmaster: Option<u32>,
-}
-
-/// Asks a database about itself.
-pub async fn describe(database: &Database) -> Result<DatabaseDescription> {
+/// Asks a database about itself: what the report says about it, with the settings on which figures depend, and
+/// PostgreSQL's first process, if it runs on this machine.
+pub async fn describe(database: &Database) -> Result<(Value, Option<u32>)> {
     const SETTINGS: [&str; 7] = [
         "fsync",
         "synchronous_commit",
@@ -234,17 +207,16 @@ pub async fn describe(database: &Database) -> Result<DatabaseDescription> {
         "max_wal_size",
         "max_connections",
     ];
-    let kind = database.name();
+    let description = |version: &str, settings: HashMap<String, String>| json!({ "kind": database.name(), "version": version, "settings": settings });
     let Database::Postgres(url) = database else {
-        let version = rusqlite::version().to_owned();
-        return Ok(DatabaseDescription { kind, version, settings: HashMap::new(), postmaster: None });
+        return Ok((description(rusqlite::version(), HashMap::new()), None));
     };
     let mut connection = PgConnection::connect(url.as_str()).await.context("scratch database")?;
-    let version = sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await?;
+    let version: String = sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await?;
     let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
     let query = sqlx::query_as("SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY($1)");
     let settings = query.bind(&SETTINGS[..]).fetch_all(&mut connection).await?.into_iter().collect();
     let postmaster = u32::try_from(backend).ok().and_then(postmaster_of);
     connection.close().await?;
-    Ok(DatabaseDescription { kind, version, settings, postmaster })
+    Ok((description(&version, settings), postmaster))
 }

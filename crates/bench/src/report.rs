@@ -9,86 +9,50 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use procfs::{CpuInfo, Current as _, Meminfo};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::load::{Counted, Outcome};
-use crate::place::DatabaseDescription;
 use crate::session::Session;
-use crate::usage::Cpu;
+use crate::usage::{Cpu, others};
 
 /// Version of the JSON; grows when a member changes its meaning or goes.
 const SCHEMA: u32 = 2;
 
-/// Everything that a run tells.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    schema: u32,
-    /// When the run began, RFC 3339.
-    date: String,
-    version: &'static str,
-    /// Of the working copy, with `+` when it has changes.
-    commit: Option<String>,
-    machine: Machine,
-    databases: Vec<DatabaseDescription>,
-    /// How long, how many connections and so on.
-    method: BTreeMap<&'static str, Value>,
-    /// What was measured.
-    pub cases: Vec<Case>,
+/// What a run tells besides its cases: on which machine, from which sources, on which databases, how. `commit` is of the
+/// working copy, with `+` when it has changes. `file_system` is the scratch directory's: in memory (`tmpfs`) nothing is
+/// durable.
+pub fn head(directory: &Path, databases: &[Value], method: &Value) -> Value {
+    let mounts = procfs::mounts().unwrap_or_default();
+    // The last one mounted on a point hides those before it, and `max_by_key` prefers the last.
+    let mount =
+        mounts.iter().filter(|mount| directory.starts_with(&mount.fs_file)).max_by_key(|mount| mount.fs_file.len());
+    json!({
+        "schema": SCHEMA,
+        "date": jiff::Timestamp::now().to_string(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": commit(),
+        "machine": {
+            "cores": cores(),
+            "processor": CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_owned)),
+            "memory_bytes": Meminfo::current().ok().map(|memory| memory.mem_total),
+            "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned()),
+            "file_system": mount.map(|mount| &mount.fs_vfstype),
+        },
+        "databases": databases,
+        "method": method,
+    })
 }
 
-impl Report {
-    /// A report without cases, of this machine and this moment.
-    pub fn new(directory: &Path, databases: Vec<DatabaseDescription>, method: BTreeMap<&'static str, Value>) -> Self {
-        Self {
-            schema: SCHEMA,
-            date: jiff::Timestamp::now().to_string(),
-            version: env!("CARGO_PKG_VERSION"),
-            commit: commit(),
-            machine: Machine::this(directory),
-            databases,
-            method,
-            cases: Vec::new(),
-        }
-    }
-
-    /// The checks that failed.
-    pub fn failures(&self) -> Vec<String> {
-        let failed = |case: &Case| {
-            let name = format!("{} {} on {}", case.scenario, case.name, case.database);
-            let failed = case.checks.iter().filter(|check| !check.passed);
-            failed.map(|check| format!("{name}: {}: {}", check.name, check.detail)).collect::<Vec<_>>()
-        };
-        self.cases.iter().flat_map(failed).collect()
-    }
+pub fn failures(cases: &[Case]) -> Vec<String> {
+    let failed = |case: &Case| {
+        let name = format!("{} {} on {}", case.scenario, case.name, case.database);
+        let failed = case.checks.iter().filter(|check| !check.passed);
+        failed.map(|check| format!("{name}: {}: {}", check.name, check.detail)).collect::<Vec<_>>()
+    };
+    cases.iter().flat_map(failed).collect()
 }
 
-/// The machine: a figure without it is worth nothing.
-#[derive(Debug, Serialize)]
-struct Machine {
-    cores: usize,
-    processor: Option<String>,
-    memory_bytes: Option<u64>,
-    kernel: Option<String>,
-    /// The file system of the scratch directory. In memory (`tmpfs`) nothing is durable.
-    file_system: Option<String>,
-}
-
-impl Machine {
-    fn this(directory: &Path) -> Self {
-        let mounts = procfs::mounts().unwrap_or_default();
-        let of_directory = mounts.iter().filter(|mount| directory.starts_with(&mount.fs_file));
-        Self {
-            cores: cores(),
-            processor: CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_owned)),
-            memory_bytes: Meminfo::current().ok().map(|memory| memory.mem_total),
-            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned()),
-            // The last one mounted on a point hides those before it, and `max_by_key` prefers the last.
-            file_system: of_directory.max_by_key(|mount| mount.fs_file.len()).map(|mount| mount.fs_vfstype.clone()),
-        }
-    }
-}
-
-fn cores() -> usize {
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
@@ -102,8 +66,7 @@ fn commit() -> Option<String> {
     Some(if changed { commit + "+" } else { commit })
 }
 
-/// The result of one check.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Check {
     /// What must hold.
     pub name: String,
@@ -114,16 +77,14 @@ pub struct Check {
 }
 
 impl Check {
-    /// A check.
     pub fn new(name: &str, passed: bool, detail: impl Into<String>) -> Self {
         Self { name: name.to_owned(), passed, detail: detail.into() }
     }
 }
 
 /// What was measured in one case.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Case {
-    /// The scenario.
     pub scenario: &'static str,
     /// Which case of it, for example `20 x 500 B`.
     #[serde(rename = "case")]
@@ -134,7 +95,6 @@ pub struct Case {
     pub parameters: BTreeMap<&'static str, Value>,
     /// What was measured; names end with the unit. What could not be measured is missing.
     pub figures: BTreeMap<String, f64>,
-    /// What was checked.
     pub checks: Vec<Check>,
 }
 
@@ -150,13 +110,11 @@ pub fn quantile_ms(latency: &Histogram<u64>, share: f64) -> Option<f64> {
 }
 
 impl Case {
-    /// A case without figures.
     pub fn new(scenario: &'static str, name: impl Into<String>) -> Self {
         let (parameters, figures) = (BTreeMap::new(), BTreeMap::new());
         Self { scenario, name: name.into(), database: "", parameters, figures, checks: Vec::new() }
     }
 
-    /// Notes a parameter.
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.parameters.insert(name, value.into());
         self
@@ -173,7 +131,7 @@ impl Case {
         self.counted("", &total, outcome.lasted);
         self.cpu(&outcome.cpu, total.latency.len(), total.operations);
         let capacity = outcome.lasted.as_secs_f64() * float(cores() as u64);
-        let others = outcome.cpu.others().map(|time| time.as_secs_f64() / capacity * 100.0);
+        let others = others(&outcome.cpu).map(|time| time.as_secs_f64() / capacity * 100.0);
         self.figure("others_cpu_percent", others);
         self.memory(session);
     }
@@ -195,9 +153,9 @@ impl Case {
 
     /// Adds processor time per request, and per operation where there are any.
     pub fn cpu(&mut self, cpu: &Cpu, requests: u64, operations: u64) {
-        for (who, time) in [("server", cpu.server), ("database", cpu.database), ("generator", cpu.generator)] {
+        for who in ["server", "database", "generator"] {
             for (what, count) in [("request", requests), ("operation", operations)] {
-                let each = time.filter(|_| count > 0).map(|time| time.as_secs_f64() * 1e6 / float(count));
+                let each = cpu.get(who).filter(|_| count > 0).map(|time| time.as_secs_f64() * 1e6 / float(count));
                 self.figure(format!("{who}_cpu_us_per_{what}"), each);
             }
         }

@@ -1,11 +1,12 @@
 //! A server to put load on, with accounts: one that was started for the purpose, or a foreign one.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use supersync_client::raw::Encoding;
+use supersync_client::{Client, Ladder};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
@@ -17,34 +18,12 @@ use crate::usage::Meter;
 /// How long a server may take to start and to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// An account that takes part in the load.
-#[derive(Clone)]
-pub struct Account {
-    /// Its access token.
-    pub token: String,
-    /// The server's name and port.
-    pub host: String,
-}
-
-impl Account {
-    /// `Host` and `Authorization`, as they are sent.
-    pub fn headers(&self) -> Vec<u8> {
-        format!("Host: {}\r\nAuthorization: Bearer {}\r\n", self.host, self.token).into_bytes()
-    }
-}
-
-/// Without the token.
-impl fmt::Debug for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an account on {}", self.host)
-    }
-}
-
 /// A server with accounts.
-#[derive(Debug)]
 pub struct Session {
     address: SocketAddr,
-    accounts: Vec<Account>,
+    /// The server's name and port, as requests say it.
+    host: String,
+    pub tokens: Vec<String>,
     /// The server's data and process; `None` for a foreign one.
     own: Option<(Place, Child)>,
     postmaster: Option<u32>,
@@ -58,26 +37,22 @@ impl Session {
     pub async fn start(place: Place, accounts: usize, postmaster: Option<u32>) -> Result<Self> {
         let tokens = place.create_accounts(accounts).await?;
         let empty_bytes = place.disk_bytes().await?;
-        let (address, process) = serve(&place).await?;
-        let account = |token| Account { token, host: address.to_string() };
-        let accounts = tokens.into_iter().map(account).collect();
-        Ok(Self { address, accounts, own: Some((place, process)), postmaster, empty_bytes, salt: 0 })
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr())?;
+        let process = serve(&place, address).await?;
+        let own = Some((place, process));
+        Ok(Self { address, host: address.to_string(), tokens, own, postmaster, empty_bytes, salt: 0 })
     }
 
     /// A server that somebody else runs.
-    pub fn foreign(address: SocketAddr, accounts: Vec<Account>) -> Self {
+    pub fn foreign(address: SocketAddr, host: String, tokens: Vec<String>) -> Self {
         let salt = now_ms().wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        Self { address, accounts, own: None, postmaster: None, empty_bytes: 0, salt }
+        Self { address, host, tokens, own: None, postmaster: None, empty_bytes: 0, salt }
     }
 
-    /// `http://HOST:PORT`.
-    pub fn base(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Its accounts.
-    pub fn accounts(&self) -> &[Account] {
-        &self.accounts
+    /// The reference client without an account; its large bodies are not compressed.
+    pub fn client(&self) -> Result<Client> {
+        let client = Client::new(&format!("http://{}", self.address), &Ladder::default())?;
+        Ok(client.with_encoding(Encoding::Plain))
     }
 
     /// Measures the server, its database and this process.
@@ -85,7 +60,6 @@ impl Session {
         Meter { server: self.own.as_ref().and_then(|(_, process)| process.id()), postmaster: self.postmaster }
     }
 
-    /// A connection.
     pub async fn connect(&self) -> Result<Connection> {
         Connection::open(self.address).await
     }
@@ -93,21 +67,16 @@ impl Session {
     /// One device for each account, whose cursor is where the account's log ends. Other devices of the same accounts
     /// need another `seed`.
     pub async fn devices(&self, seed: u64, payload_bytes: usize) -> Result<Vec<Device>> {
-        let mut devices: Vec<Device> = (0..)
-            .zip(&self.accounts)
-            .map(|(n, account)| {
-                let own = (seed << 32) + n as u64 + 1;
-                Device::new(n, account, own ^ self.salt, payload_bytes)
-            })
-            .collect();
+        let device = |(n, token): (usize, &String)| {
+            let headers = format!("Host: {}\r\nAuthorization: Bearer {token}\r\n", self.host);
+            Device::new(n, headers.into_bytes(), ((seed << 32) + n as u64 + 1) ^ self.salt, payload_bytes)
+        };
+        let mut devices: Vec<Device> = self.tokens.iter().enumerate().map(device).collect();
         if self.own.is_none() {
-            let mut connection = self.connect().await?;
+            let client = self.client()?;
             for device in &mut devices {
-                let mut request = Vec::new();
-                device.write_download(&mut request, Some(1));
-                let body = connection.send(&request).await?.ok()?;
-                let page: serde_json::Value = serde_json::from_slice(body)?;
-                device.start = page["latestSeq"].as_i64().context("no latestSeq")?;
+                let client = client.with_token(&self.tokens[device.account])?;
+                device.start = client.download(0, None, 1).await?.latest_seq;
                 device.cursor = device.start;
             }
         }
@@ -115,22 +84,12 @@ impl Session {
     }
 
     /// Ends the server, lets `work` have the data, and starts the server again, so that nothing is in its memory.
-    pub async fn paused(
-        mut self,
-        devices: &mut [Device],
-        work: impl AsyncFnOnce(&Place) -> Result<()>,
-    ) -> Result<Self> {
+    pub async fn paused(self, work: impl AsyncFnOnce(&Place) -> Result<()>) -> Result<Self> {
         let (place, process) = self.own.context("a foreign server can't be stopped")?;
         stop(process).await?;
         work(&place).await?;
-        let (address, process) = serve(&place).await?;
-        for account in &mut self.accounts {
-            account.host = address.to_string();
-        }
-        for device in devices {
-            device.move_to(&self.accounts[device.account]);
-        }
-        Ok(Self { address, own: Some((place, process)), ..self })
+        let process = serve(&place, self.address).await?;
+        Ok(Self { own: Some((place, process)), ..self })
     }
 
     /// Stops the server and gives its data.
@@ -154,8 +113,7 @@ impl Session {
     }
 }
 
-async fn serve(place: &Place) -> Result<(SocketAddr, Child)> {
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr())?;
+async fn serve(place: &Place, address: SocketAddr) -> Result<Child> {
     let mut command = place.command(&["serve"]);
     command.env("HOST", address.ip().to_string()).env("PORT", address.port().to_string()).stdout(Stdio::null());
     let mut process = command.spawn().context("starting the server")?;
@@ -173,7 +131,7 @@ async fn serve(place: &Place) -> Result<(SocketAddr, Child)> {
         }
     };
     timeout(PATIENCE, answers).await.context("the server does not answer in time")??;
-    Ok((address, process))
+    Ok(process)
 }
 
 async fn stop(mut process: Child) -> Result<()> {
@@ -185,7 +143,6 @@ async fn stop(mut process: Child) -> Result<()> {
     Ok(())
 }
 
-/// How long something takes.
 pub async fn timed<T>(work: impl Future<Output = Result<T>>) -> Result<(T, Duration)> {
     let began = Instant::now();
     let done = work.await?;

@@ -1,13 +1,14 @@
 //! What processes of this machine use: processor time and memory, from `/proc`. Where that is not to be had, figures
 //! are unknown, never guessed.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use procfs::process::{LimitValue, Process, Stat, all_processes};
 use procfs::{CurrentSI as _, KernelStats};
 
 /// The processes to measure.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy)]
 pub struct Meter {
     /// The server under load.
     pub server: Option<u32>,
@@ -15,55 +16,43 @@ pub struct Meter {
     pub postmaster: Option<u32>,
 }
 
-/// Processor time up to a moment, or between two. `None`: unknown.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cpu {
-    /// Of the server.
-    pub server: Option<Duration>,
-    /// Of all of PostgreSQL's processes. The embedded database works in the server's process.
-    pub database: Option<Duration>,
-    /// Of the load generator.
-    pub generator: Option<Duration>,
-    /// Of everything on this machine, and of others on the same host that took its processors.
-    pub machine: Option<Duration>,
+/// Processor time up to a moment, or between two: of the `server`, in which the embedded database works; of all of
+/// PostgreSQL's processes (`database`); of the load `generator`; of the whole `machine`, with others on the same host that
+/// took its processors. What is missing is unknown.
+pub type Cpu = HashMap<&'static str, Duration>;
+
+/// What was used since an earlier moment.
+pub fn since(now: &Cpu, earlier: &Cpu) -> Cpu {
+    let used = |(who, time): (&&'static str, &Duration)| Some((*who, time.saturating_sub(*earlier.get(who)?)));
+    now.iter().filter_map(used).collect()
 }
 
-impl Cpu {
-    /// What was used since an earlier moment.
-    pub fn since(&self, earlier: &Self) -> Self {
-        let used = |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before?));
-        Self {
-            server: used(self.server, earlier.server),
-            database: used(self.database, earlier.database),
-            generator: used(self.generator, earlier.generator),
-            machine: used(self.machine, earlier.machine),
-        }
-    }
-
-    /// What others used: figures of a machine on which others work mean little.
-    pub fn others(&self) -> Option<Duration> {
-        let known = self.server? + self.generator? + self.database.unwrap_or_default();
-        Some(self.machine?.saturating_sub(known))
-    }
+/// What others used: figures of a machine on which others work mean little.
+pub fn others(cpu: &Cpu) -> Option<Duration> {
+    let known = *cpu.get("server")? + *cpu.get("generator")? + cpu.get("database").copied().unwrap_or_default();
+    Some(cpu.get("machine")?.saturating_sub(known))
 }
 
 impl Meter {
-    /// Processor time so far.
     pub fn cpu(&self) -> Cpu {
-        Cpu {
-            server: self.server.and_then(stat).map(|stat| own(&stat)),
-            database: self.postmaster.and_then(|postmaster| {
-                // Backends come and go; the time of those that ended is in their parent's account of its children.
-                let all = family(postmaster).into_iter();
-                all.map(|member| Some(own(&member) + ticks(member.cutime.checked_add(member.cstime)?))).sum()
-            }),
-            generator: stat(std::process::id()).map(|stat| own(&stat)),
-            machine: KernelStats::current().ok().map(|all| {
-                // Interrupts are left out: the network's are the load's own, and no process is charged with them.
-                let used = all.total.user + all.total.nice + all.total.system + all.total.steal.unwrap_or_default();
-                ticks(i64::try_from(used).unwrap_or(i64::MAX))
-            }),
-        }
+        let database = self.postmaster.and_then(|postmaster| {
+            // Backends come and go; the time of those that ended is in their parent's account of its children.
+            let all = family(postmaster).into_iter();
+            all.map(|member| Some(own(&member) + ticks(member.cutime.checked_add(member.cstime)?))).sum()
+        });
+        let machine = KernelStats::current().ok().map(|all| {
+            // Interrupts are left out: the network's are the load's own, and no process is charged with them.
+            let used = all.total.user + all.total.nice + all.total.system + all.total.steal.unwrap_or_default();
+            ticks(i64::try_from(used).unwrap_or(i64::MAX))
+        });
+        let of = |pid: u32| stat(pid).map(|stat| own(&stat));
+        let known = [
+            ("server", self.server.and_then(of)),
+            ("database", database),
+            ("generator", of(std::process::id())),
+            ("machine", machine),
+        ];
+        known.into_iter().filter_map(|(who, time)| Some((who, time?))).collect()
     }
 
     /// Memory of the server that is in RAM, bytes.
@@ -122,17 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_memory_and_time_and_one_that_is_not_there_is_unknown() {
-        let meter = Meter { server: Some(std::process::id()), postmaster: None };
-        assert!(meter.server_memory().unwrap() > 100_000);
-        let before = meter.cpu();
-        let mut n = 0_u64;
-        // Until the clock that counts in ticks has moved.
-        while meter.cpu().since(&before).generator == Some(Duration::ZERO) {
-            n = std::hint::black_box(n + 1);
-        }
-        assert_eq!(meter.cpu().since(&before).database, None);
+    fn what_is_not_there_is_unknown() {
         assert_eq!(postmaster_of(std::process::id()), None);
-        assert_eq!(Meter { server: Some(u32::MAX), postmaster: None }.server_memory(), None);
+        let nobody = Meter { server: Some(u32::MAX), postmaster: None };
+        assert_eq!(
+            (nobody.server_memory(), nobody.cpu().get("server"), nobody.cpu().get("database")),
+            (None, None, None)
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The benchmark as its user meets it: it measures, cleans up behind itself, and does not trust the server. It starts the
 //! server that lies beside it: `cargo build` makes both.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -81,6 +82,7 @@ fn measures_on_sqlite() {
     let mut cases = all["cases"].as_array().expect("cases").iter();
     let upload = &cases.find(|case| case["scenario"] == "upload").expect("an upload")["figures"];
     assert!(upload["operations_per_second"].as_f64() > Some(0.0), "{upload}");
+    assert!(upload["server_memory_bytes"].as_f64() > Some(1e6) && upload["server_cpu_us_per_request"].is_f64());
     assert!(upload["disk_bytes_per_operation"].as_f64() > Some(500.0), "payloads alone are larger: {upload}");
 }
 
@@ -119,6 +121,8 @@ enum Fault {
     Swaps,
     /// Refuses everything.
     Refuses,
+    /// Answers to operations that nobody sent.
+    Confuses,
 }
 
 struct Untrustworthy {
@@ -154,7 +158,8 @@ async fn upload(State(server): State<Arc<Untrustworthy>>, Json(body): Json<Value
             results.push(json!({ "opId": op["id"], "accepted": false, "error": "no", "errorCode": "INVALID_OP_ID" }));
             continue;
         }
-        results.push(json!({ "opId": op["id"], "accepted": true, "serverSeq": seq }));
+        let id = if server.fault == Fault::Confuses { &json!("x") } else { &op["id"] };
+        results.push(json!({ "opId": id, "accepted": true, "serverSeq": seq }));
         log.push(op.clone());
         match server.fault {
             Fault::Repeats if seq == 3 => log[n]["id"] = log[0]["id"].clone(),
@@ -165,22 +170,19 @@ async fn upload(State(server): State<Arc<Untrustworthy>>, Json(body): Json<Value
     Json(json!({ "results": results, "latestSeq": log.len() }))
 }
 
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Since {
-    since_seq: usize,
-    limit: usize,
-}
-
-async fn download(State(server): State<Arc<Untrustworthy>>, Query(query): Query<Since>) -> Json<Value> {
+async fn download(
+    State(server): State<Arc<Untrustworthy>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Json<Value> {
+    let number = |name: &str| query[name].parse().expect("a number");
     let log = server.log.lock().expect("not poisoned");
     let ops: Vec<Value> = log
         .iter()
         .enumerate()
         .map(|(n, op)| json!({ "serverSeq": n + 1, "op": op, "receivedAt": 1 }))
-        .skip(query.since_seq)
+        .skip(number("sinceSeq"))
         .filter(|op| server.fault != Fault::Forgets || op["serverSeq"] != 2)
-        .take(query.limit)
+        .take(number("limit"))
         .collect();
     let last =
         ops.last().map_or(log.len(), |op| usize::try_from(op["serverSeq"].as_u64().expect("a number")).expect("small"));
@@ -221,10 +223,12 @@ fn a_server_that_loses_repeats_or_moves_what_it_acknowledged_fails_the_run() {
 
 #[test]
 fn an_answer_that_the_load_does_not_expect_ends_the_run() {
-    let output = bench_untrustworthy(Fault::Refuses);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("unexpected answer: not everything was accepted"), "{said}");
+    for fault in [Fault::Refuses, Fault::Confuses] {
+        let output = bench_untrustworthy(fault);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("unexpected answer: not everything was accepted"), "{said}");
+    }
 }
 
 #[test]

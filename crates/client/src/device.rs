@@ -63,7 +63,8 @@ pub struct SyncReport {
 /// A device.
 #[derive(Debug)]
 pub struct Device {
-    client: Client,
+    /// The connection. Another one may lead to the same data set by another address or token.
+    pub client: Client,
     client_id: String,
     clock: Clock,
     cursor: Seq,
@@ -89,17 +90,6 @@ impl Device {
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
-    }
-
-    /// The connection.
-    #[must_use]
-    pub const fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// Goes on over another connection: the same data set behind another address or token.
-    pub fn reconnect(&mut self, client: Client) {
-        self.client = client;
     }
 
     /// Everything up to here has been seen.
@@ -262,7 +252,10 @@ impl Device {
                 return Ok(());
             }
         }
-        Err(ClientError::InvalidAnswer { route: "GET /api/sync/ops", reason: format!("more than {MAX_PAGES} pages") })
+        Err(ClientError::InvalidAnswer {
+            route: "GET /api/sync/ops".into(),
+            reason: format!("more than {MAX_PAGES} pages"),
+        })
     }
 
     fn take(&mut self, ops: Vec<ServerOp>) {
@@ -303,7 +296,6 @@ impl Device {
                 op_id: op_id.to_owned(),
                 is_clean_slate,
                 snapshot_op_type: OpType::SyncImport,
-                repair_base_server_seq: None,
                 request_id: Some(format!("snapshot-v1-{}", digest([self.client_id.as_bytes(), op_id.as_bytes()]))),
             })
             .await?;

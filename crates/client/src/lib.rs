@@ -6,8 +6,7 @@
 //! wire ([`wire`]) and uses no line of the server, so that a server that breaks the contract is caught. It knows
 //! nothing of the app's data: payloads are opaque JSON.
 //!
-//! - [`raw::Raw`]: prebuilt bytes in, raw bytes out; for load.
-//! - [`Client`]: typed calls with validated answers.
+//! - [`Client`]: typed calls with validated answers, and [`Client::send`]: prebuilt bytes in, raw bytes out.
 //! - [`Device`]: a device of an account: pending queue, clock, cursor, [`Device::sync`].
 //! - [`Notices`]: the WebSocket.
 
@@ -23,7 +22,7 @@ pub mod wire;
 
 pub use api::Client;
 pub use device::{Change, Device, SyncReport};
-pub use error::{ClientError, Layer};
+pub use error::ClientError;
 pub use ladder::Ladder;
 pub use notices::{Notice, Notices};
 pub use wire::{OpType, Seq};

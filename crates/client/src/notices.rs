@@ -11,7 +11,6 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::ClientError;
-use super::raw::use_ring;
 use super::wire::Seq;
 
 /// What came over the socket.
@@ -56,7 +55,6 @@ pub struct Notices {
 
 impl Notices {
     pub(super) async fn connect(base: &str, token: &str, client_id: &str, wait: Duration) -> Result<Self, ClientError> {
-        use_ring();
         // http → ws, https → wss.
         let address = base.replacen("http", "ws", 1);
         let query: String = url::form_urlencoded::Serializer::new(String::new())
@@ -67,10 +65,8 @@ impl Notices {
         let config = WebSocketConfig::default().read_buffer_size(4096);
         let address = format!("{address}/api/sync/ws?{query}");
         let connecting = tokio_tungstenite::connect_async_with_config(address, Some(config), true);
-        let (stream, _) = tokio::time::timeout(wait, connecting)
-            .await
-            .map_err(|_| ClientError::ConnectTimeout(wait))?
-            .map_err(|error| ClientError::Socket(Box::new(error)))?;
+        let (stream, _) =
+            tokio::time::timeout(wait, connecting).await.map_err(|_| ClientError::ConnectTimeout(wait))??;
         Ok(Self { stream })
     }
 
@@ -80,13 +76,13 @@ impl Notices {
     /// [`ClientError::Socket`] when the connection breaks, [`ClientError::InvalidAnswer`] for a frame that the contract
     /// does not know.
     pub async fn next(&mut self) -> Result<Notice, ClientError> {
-        let invalid = |reason| ClientError::InvalidAnswer { route: "GET /api/sync/ws", reason };
+        let invalid = |reason| ClientError::InvalidAnswer { route: "GET /api/sync/ws".into(), reason };
         loop {
             match self.stream.next().await {
                 None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
                     return Ok(Notice::Closed { code: None });
                 }
-                Some(Err(error)) => return Err(ClientError::Socket(Box::new(error))),
+                Some(Err(error)) => return Err(error.into()),
                 Some(Ok(Message::Close(frame))) => {
                     return Ok(Notice::Closed { code: frame.map(|frame| frame.code.into()) });
                 }
@@ -94,11 +90,7 @@ impl Notices {
                     match serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))? {
                         Frame::Connected { user_id } => return Ok(Notice::Connected { user_id }),
                         Frame::NewOps { latest_seq } => return Ok(Notice::NewOps { latest_seq }),
-                        Frame::Ping {} => self
-                            .stream
-                            .send(Message::text(r#"{"type":"pong"}"#))
-                            .await
-                            .map_err(|error| ClientError::Socket(Box::new(error)))?,
+                        Frame::Ping {} => self.stream.send(Message::text(r#"{"type":"pong"}"#)).await?,
                     }
                 }
                 // Protocol pings are answered by the library.
@@ -113,6 +105,6 @@ impl Notices {
     /// # Errors
     /// [`ClientError::Socket`].
     pub async fn close(mut self) -> Result<(), ClientError> {
-        self.stream.close(None).await.map_err(|error| ClientError::Socket(Box::new(error)))
+        Ok(self.stream.close(None).await?)
     }
 }

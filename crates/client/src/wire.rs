@@ -53,7 +53,7 @@ pub enum OpType {
 }
 
 /// Those that carry a full state.
-const FULL_STATES: [OpType; 3] = [OpType::SyncImport, OpType::BackupImport, OpType::Repair];
+pub(super) const FULL_STATES: [OpType; 3] = [OpType::SyncImport, OpType::BackupImport, OpType::Repair];
 
 /// Why a full state was uploaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,8 +126,6 @@ pub struct SnapshotBody {
     pub is_clean_slate: bool,
     pub snapshot_op_type: OpType,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repair_base_server_seq: Option<Seq>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
 
@@ -192,6 +190,9 @@ answers! {
     /// `GET /api/sync/restore-points` (contract, section 8.5).
     RestorePointsAnswer { restore_points: Vec<RestorePoint>; }
 
+    /// A full state to go back to (contract, section 8.5).
+    RestorePoint { server_seq: Seq, timestamp: i64, r#type: OpType, client_id: String, description: String; }
+
     /// `GET /api/sync/restore/:serverSeq` (contract, section 8.6).
     RestoreAnswer { state: Box<RawValue>, server_seq: Seq, generated_at: i64; }
 
@@ -201,33 +202,12 @@ answers! {
     /// The body of an error (contract, section 2.3).
     ErrorBody {
         error: String;
-        error_code: String, message: String, existing_import_id: String, storage_used_bytes: i64, storage_quota_bytes: i64
+        message: String, existing_import_id: String
     }
 }
 
-/// A full state to go back to (contract, section 8.5).
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)]
-pub struct RestorePoint {
-    pub server_seq: Seq,
-    pub timestamp: i64,
-    #[serde(rename = "type")]
-    pub op_type: OpType,
-    pub client_id: String,
-    pub description: String,
-}
-
-/// What the app checks beyond the shape of an answer.
-pub trait Check {
-    /// Says what is wrong, if anything.
-    ///
-    /// # Errors
-    /// A text that names the member.
-    fn check(&self) -> Result<(), String>;
-}
-
-fn require(holds: bool, what: &str) -> Result<(), String> {
+/// What the app checks beyond the shape of an answer: the error names the member that is wrong.
+pub(super) fn require(holds: bool, what: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what.to_owned()) }
 }
 
@@ -235,7 +215,7 @@ fn id_fits(id: &str) -> bool {
     !id.is_empty() && id.encode_utf16().count() <= MAX_ID_LEN
 }
 
-fn client_id_fits(id: &str) -> bool {
+pub(super) fn client_id_fits(id: &str) -> bool {
     id_fits(id) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
@@ -243,7 +223,7 @@ fn clock_fits(clock: &Clock) -> bool {
     clock.iter().all(|(key, value)| id_fits(key) && *value <= MAX_CLOCK_COUNTER)
 }
 
-impl Check for ServerOp {
+impl ServerOp {
     fn check(&self) -> Result<(), String> {
         let op = &self.op;
         require((1..=MAX_SAFE_INTEGER).contains(&self.server_seq), "serverSeq")?;
@@ -265,12 +245,12 @@ impl Check for ServerOp {
 
 /// Operations of one answer ascend without repeats.
 fn check_ops(ops: &[ServerOp]) -> Result<(), String> {
-    ops.iter().try_for_each(Check::check)?;
+    ops.iter().try_for_each(ServerOp::check)?;
     require(ops.is_sorted_by(|a, b| a.server_seq < b.server_seq), "order of operations")
 }
 
-impl Check for UploadAnswer {
-    fn check(&self) -> Result<(), String> {
+impl UploadAnswer {
+    pub(super) fn check(&self) -> Result<(), String> {
         for result in &self.results {
             require(result.accepted == result.server_seq.is_some(), "results[].serverSeq")?;
             require(result.accepted == result.error_code.is_none(), "results[].errorCode")?;
@@ -287,8 +267,8 @@ impl Check for UploadAnswer {
     }
 }
 
-impl Check for DownloadAnswer {
-    fn check(&self) -> Result<(), String> {
+impl DownloadAnswer {
+    pub(super) fn check(&self) -> Result<(), String> {
         require(self.latest_seq >= 0, "latestSeq")?;
         require(self.gap_detected != Some(false), "gapDetected")?;
         require(self.snapshot_vector_clock.as_ref().is_none_or(clock_fits), "snapshotVectorClock")?;
@@ -297,45 +277,5 @@ impl Check for DownloadAnswer {
         let last = self.ops.last().map_or(0, |op| op.server_seq);
         require(last <= self.latest_seq, "operation beyond latestSeq")?;
         check_ops(&self.ops)
-    }
-}
-
-impl Check for SnapshotAnswer {
-    fn check(&self) -> Result<(), String> {
-        require(self.accepted == self.server_seq.is_some(), "serverSeq")?;
-        require(self.accepted == self.error.is_none(), "error")
-    }
-}
-
-impl Check for StatusAnswer {
-    fn check(&self) -> Result<(), String> {
-        require(
-            self.latest_seq >= 0 && self.storage_used_bytes >= 0 && self.storage_quota_bytes >= 0,
-            "negative figure",
-        )
-    }
-}
-
-impl Check for DevicesAnswer {
-    fn check(&self) -> Result<(), String> {
-        require(self.devices.iter().all(|device| client_id_fits(&device.client_id)), "devices[].clientId")
-    }
-}
-
-impl Check for RestorePointsAnswer {
-    fn check(&self) -> Result<(), String> {
-        require(self.restore_points.iter().all(|point| FULL_STATES.contains(&point.op_type)), "restorePoints[].type")
-    }
-}
-
-impl Check for RestoreAnswer {
-    fn check(&self) -> Result<(), String> {
-        require(self.server_seq >= 1, "serverSeq")
-    }
-}
-
-impl Check for WipeAnswer {
-    fn check(&self) -> Result<(), String> {
-        require(self.success, "success")
     }
 }

@@ -17,7 +17,7 @@ const UPLOADS: usize = 30;
 async fn create_account(program: &Program) -> Account {
     let credentials = json!({ "email": "crash@example.org", "password": "a long passphrase" });
     let body = Body::new(credentials.to_string().as_bytes(), Encoding::Plain);
-    let answer = program.raw().send(Method::POST, "/api/test/create-user", Some(&body)).await.expect("an answer");
+    let answer = program.client().send(Method::POST, "/api/test/create-user", Some(&body)).await.expect("an answer");
     let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
     let token = answer["token"].as_str().expect("a token").to_owned();
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");

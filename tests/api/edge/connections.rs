@@ -52,10 +52,10 @@ async fn half_a_head_from_everybody_stops_nobody(on: Backend) {
     let database = TestDatabase::create(on).await;
     let program = Program::start_with_files(&database, FILES, &[]).await;
     let metrics = program.metrics.clone().expect("there are metrics");
-    let raw = program.raw();
+    let client = program.client();
     let user = json!({ "email": "a@example.org", "password": "long enough" }).to_string();
     let user = Body::new(user.as_bytes(), Encoding::Plain);
-    let made = raw.send(Method::POST, "/api/test/create-user", Some(&user)).await;
+    let made = client.send(Method::POST, "/api/test/create-user", Some(&user)).await;
     let made: serde_json::Value = serde_json::from_slice(&made.expect("an answer").body).expect("JSON");
     let token = made["token"].as_str().expect("a token");
 

@@ -1,6 +1,5 @@
 //! Commits of which the database's answer is lost: whatever became of each, in the end there is exactly one row.
 
-use supersync_client::raw::Raw;
 use supersync_client::{Client, Ladder};
 
 use crate::cluster::account;
@@ -46,8 +45,8 @@ async fn postgres_a_commit_whose_answer_is_lost_is_one_row() {
     let cut = ids.iter().filter(|(_, was_cut)| *was_cut).count();
     assert!(cut * 3 >= ids.len(), "only {cut} were cut");
 
-    let raw = Raw::new(&program.base, &Ladder::default()).expect("an address");
-    let client = Client::over(&raw, &token, Ladder::default()).expect("a token");
+    let client = Client::new(&program.base, &Ladder::default()).expect("an address");
+    let client = client.with_token(&token).expect("a token");
     let log = client.download(0, None, 1000).await.expect("a page");
     let seqs: Vec<i64> = log.ops.iter().map(|op| op.server_seq).collect();
     assert_eq!(seqs, (1..=RUNS + 1).collect::<Vec<_>>(), "no hole, none twice");

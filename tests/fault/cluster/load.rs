@@ -15,7 +15,6 @@ use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
 use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, Connection as _};
-use supersync_client::raw::Raw;
 use supersync_client::{Change, Client, ClientError, Device, Ladder, OpType, Seq};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -173,7 +172,7 @@ impl Witness {
     /// Syncs once with one of the processes, and checks what it says.
     async fn sync(&mut self, world: &World, process: usize) {
         let account = &world.accounts[self.account];
-        self.device.reconnect(world.clients[process][self.account].clone());
+        self.device.client = world.clients[process][self.account].clone();
         let (asked, before) = (Instant::now(), self.device.cursor());
         let due = account.due(asked);
         let done = self.device.sync().await;
@@ -304,16 +303,16 @@ async fn run(scale: Scale) {
     }
     // Whoever is frozen must not hold everybody up.
     let ladder = Ladder { request: FAULT, sync_wait: 2 * FAULT, ..Ladder::default() };
-    let raws: Vec<Raw> =
-        nodes.iter().map(|node| Raw::new(&node.program().base, &ladder).expect("an address")).collect();
+    let servers: Vec<Client> =
+        nodes.iter().map(|node| Client::new(&node.program().base, &ladder).expect("an address")).collect();
     let (mut accounts, mut tokens) = (Vec::new(), Vec::new());
     for number in 0..scale.accounts {
         tokens.push(account(nodes[number % PROCESSES].program(), &format!("cluster-{number}")).await);
         accounts.push(Account::default());
     }
-    let client = |raw: &Raw, token: &String| Client::over(raw, token, ladder.clone()).expect("a token");
+    let client = |server: &Client, token: &String| server.with_token(token).expect("a token");
     let clients: Vec<Vec<Client>> =
-        raws.iter().map(|raw| tokens.iter().map(|token| client(raw, token)).collect()).collect();
+        servers.iter().map(|server| tokens.iter().map(|token| client(server, token)).collect()).collect();
     let mut devices = JoinSet::new();
     let total = scale.accounts * scale.devices;
     let (operations, syncs, failed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));

@@ -17,7 +17,7 @@ use supersync_client::raw::{Body, Encoding};
 async fn account(program: &Program, name: &str) -> String {
     let credentials = json!({"email": format!("{name}@example.org"), "password": "a long passphrase"});
     let body = Body::new(credentials.to_string().as_bytes(), Encoding::Plain);
-    let answer = program.raw().send(Method::POST, "/api/test/create-user", Some(&body)).await.expect("an answer");
+    let answer = program.client().send(Method::POST, "/api/test/create-user", Some(&body)).await.expect("an answer");
     let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
     answer["token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde_json::json;
-use supersync_client::Client;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
@@ -16,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use crate::crash::witness::{Witness, check_all, create_account};
-use crate::harness::{Backend, LONG_PATIENCE, Program, TestDatabase, free_port, http_client, ladder, send_signal};
+use crate::harness::{Backend, LONG_PATIENCE, Program, TestDatabase, free_port, http_client, send_signal};
 
 const ACCOUNTS: usize = 6;
 const DEVICES: usize = 2;
@@ -153,10 +152,10 @@ async fn the_primary_is_switched_over_and_killed_under_load() {
     let mut clients = Vec::new();
     let mut witnesses = Vec::new();
     for account in 0..ACCOUNTS {
-        let token = create_account(&programs[0].raw(), account).await;
+        let token = create_account(&programs[0].client(), account).await;
         for device in 0..DEVICES {
-            let raw = programs[(account + device) % programs.len()].raw();
-            let client = Client::over(&raw, &token, ladder()).expect("a token");
+            let program = &programs[(account + device) % programs.len()];
+            let client = program.client().with_token(&token).expect("a token");
             witnesses.push(Witness::new(account, client.clone(), &format!("D_{device}")));
             if device == 0 {
                 clients.push(client);

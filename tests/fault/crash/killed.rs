@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::crash::witness::{Witness, check, check_all, create_account};
-use crate::harness::{Backend, LONG_PATIENCE as PATIENCE, Program, TestDatabase, ladder};
+use crate::harness::{Backend, LONG_PATIENCE as PATIENCE, Program, TestDatabase};
 
 const KILLS: usize = 10;
 const ACCOUNTS: usize = 4;
@@ -45,11 +45,11 @@ async fn killed_under_load(backend: Backend) {
     let mut program = Program::start(&database).await;
     let mut tokens = Vec::new();
     for account in 0..ACCOUNTS {
-        tokens.push(create_account(&program.raw(), account).await);
+        tokens.push(create_account(&program.client(), account).await);
     }
     let connect = |program: &Program| -> Vec<Client> {
-        let raw = program.raw();
-        tokens.iter().map(|token| Client::over(&raw, token, ladder()).expect("a token")).collect()
+        let client = program.client();
+        tokens.iter().map(|token| client.with_token(token).expect("a token")).collect()
     };
     let mut clients = connect(&program);
     let mut witnesses: Vec<Witness> = (0..ACCOUNTS * DEVICES)
@@ -73,7 +73,7 @@ async fn killed_under_load(backend: Backend) {
         clients = connect(&program);
         check(&clients, &witnesses).await;
         for witness in &mut witnesses {
-            witness.device.reconnect(clients[witness.account].clone());
+            witness.device.client = clients[witness.account].clone();
         }
     }
     // What was under way when the server died is sent again and ends up there once.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use reqwest::Method;
 use serde_json::json;
 use serde_json::value::RawValue;
-use supersync_client::raw::{Body, Encoding, Raw};
+use supersync_client::raw::{Body, Encoding};
 use supersync_client::{Change, Client, ClientError, Device, OpType, Seq};
 
 /// A device with everything it was ever told.
@@ -102,10 +102,10 @@ pub async fn check_all(clients: &[Client], witnesses: &[Witness]) -> usize {
     made
 }
 
-pub async fn create_account(raw: &Raw, account: usize) -> String {
+pub async fn create_account(client: &Client, account: usize) -> String {
     let credentials = json!({"email": format!("crash-{account}@example.org"), "password": "a long passphrase"});
     let body = Body::new(credentials.to_string().as_bytes(), Encoding::Plain);
-    let answer = raw.send(Method::POST, "/api/test/create-user", Some(&body)).await.expect("an answer");
+    let answer = client.send(Method::POST, "/api/test/create-user", Some(&body)).await.expect("an answer");
     let answer: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
     answer["token"].as_str().expect("a token").to_owned()
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
 use super::sync;
@@ -74,8 +73,8 @@ async fn disturb(
 pub async fn import(bench: &Bench) -> Result<Vec<Case>> {
     let bytes = bench.options.size(20_000_000, 1_000_000);
     bench.progress("import");
-    let session = bench.session(bench.options.size(65, 9)).await?;
-    let mut devices = session.devices(0, bench.options.payload_bytes()).await?;
+    let session = bench.session(bench.options.size(65, 9), &[]).await?;
+    let mut devices = bench.devices(&session, 0).await?;
     let importer = devices.remove(0);
     let (client, state) = (sync::client(&session, importer.account)?, sync::state(bytes)?);
     let mut case = Case::new("import", format!("{} MB", bytes / 1_000_000));
@@ -100,8 +99,8 @@ pub async fn import(bench: &Bench) -> Result<Vec<Case>> {
 
 pub async fn logins(bench: &Bench) -> Result<Vec<Case>> {
     bench.progress("logins");
-    let session = bench.session(bench.options.size(64, 8)).await?;
-    let devices = session.devices(0, bench.options.payload_bytes()).await?;
+    let session = bench.session(bench.options.size(64, 8), &[]).await?;
+    let devices = bench.devices(&session, 0).await?;
     let mut case = Case::new("logins", "50 a second");
     let (mut judged, mut turned_away) = (histogram(), 0);
     disturb(bench, &session, devices, &mut case, async |until| {
@@ -121,17 +120,13 @@ pub async fn logins(bench: &Bench) -> Result<Vec<Case>> {
         Ok(())
     })
     .await?;
-    add_logins(&mut case, &judged, turned_away);
-    session.close().await?;
-    Ok(vec![case])
-}
-
-fn add_logins(case: &mut Case, judged: &Histogram<u64>, turned_away: u64) {
     case.figure("logins_judged", float(judged.len()));
     case.figure("logins_turned_away", float(turned_away));
-    case.latencies("login_", judged);
+    case.latencies("login_", &judged);
     let detail = format!("{} of {}", judged.len(), judged.len() + turned_away);
     case.checks.push(Check::new("log-ins are judged", !judged.is_empty(), detail));
+    session.close().await?;
+    Ok(vec![case])
 }
 
 /// An attempt with an unknown address, which is one computed hash like any other. Gives whether it was judged; the

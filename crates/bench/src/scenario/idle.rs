@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::Bench;
 use crate::check::compare_logs;
 use crate::device::Device;
-use crate::load::{self, Act, Crew, Outcome, POLL, Pace, Plan, fill};
+use crate::load::{self, Act, Crew, Outcome, POLL, Pace, Plan};
 use crate::report::{Case, Check, float};
 use crate::session::Session;
 
@@ -29,12 +29,10 @@ pub async fn cold(bench: &Bench) -> Result<Vec<Case>> {
     let connections = bench.options.connections();
     let accounts = bench.options.size(20_000, 50);
     bench.progress(&format!("cold: {accounts} accounts"));
-    let mut session = bench.session(accounts).await?;
-    let devices = session.devices(0, bench.options.payload_bytes()).await?;
-    let mut devices = fill(&session, devices, HISTORY, connections).await?;
+    let (mut session, mut devices) = bench.filled(accounts, HISTORY).await?;
     let mut cases = Vec::new();
     for (name, act) in [("poll", POLL), ("upload", Act::Upload(1))] {
-        session = session.paused(&mut devices, async |_| Ok(())).await?;
+        session = session.paused(async |_| Ok(())).await?;
         let (outcome, done) = once(&session, devices, connections, act).await?;
         devices = done;
         let mut case = Case::new("cold", name).with("accounts", accounts).with("connections", connections);
@@ -53,9 +51,9 @@ pub async fn touched(bench: &Bench) -> Result<Vec<Case>> {
     let accounts = bench.options.size(100_000, 200);
     bench.progress(&format!("touched: {accounts} accounts"));
     let (idle, watched) = if bench.options.quick { (1, Duration::from_secs(1)) } else { (IDLE_SECONDS, WATCHED) };
-    let session = bench.session_with(accounts, &[("ACTOR_IDLE_SECONDS", &idle.to_string())]).await?;
+    let session = bench.session(accounts, &[("ACTOR_IDLE_SECONDS", &idle.to_string())]).await?;
     let at_rest = session.meter().server_memory();
-    let devices = session.devices(0, bench.options.payload_bytes()).await?;
+    let devices = bench.devices(&session, 0).await?;
     let (outcome, done) = once(&session, devices, bench.options.connections(), POLL).await?;
     let touched = session.meter().server_memory();
     tokio::time::sleep(Duration::from_secs(idle)).await;

@@ -11,7 +11,7 @@ use crate::Bench;
 use crate::check::compare_logs;
 use crate::device::Device;
 use crate::listeners::Listeners;
-use crate::load::{self, Act, Crew, Pace, Plan, fill, in_turn};
+use crate::load::{self, Act, Crew, Pace, Plan, in_turn};
 use crate::report::{Case, float};
 use crate::usage::open_files_limit;
 
@@ -35,15 +35,15 @@ fn affordable(bench: &Bench, sockets: usize) -> Result<usize> {
 
 pub async fn fanout(bench: &Bench) -> Result<Vec<Case>> {
     let options = &bench.options;
-    let session = bench.session(affordable(bench, options.size(2_000, 40))?).await?;
-    let writers = session.devices(0, options.payload_bytes()).await?;
-    let readers = session.devices(1, options.payload_bytes()).await?;
+    let session = bench.session(affordable(bench, options.size(2_000, 40))?, &[]).await?;
+    let writers = bench.devices(&session, 0).await?;
+    let readers = bench.devices(&session, 1).await?;
     bench.progress("fanout: the peak");
     let usual = options.pace();
     let crews = Crew::deal(writers, options.connections(), in_turn(Act::Upload(20)));
     let (peak, crews) = load::run(&session, crews, Pace { lasts: usual.lasts / 3, ..usual }).await?;
     let peak_rate = float(peak.uploads.latency.len()) / peak.lasted.as_secs_f64();
-    let rate = (peak_rate / 2.0).min(float(session.accounts().len() as u64) / APART.as_secs_f64()).max(1.0);
+    let rate = (peak_rate / 2.0).min(float(session.tokens.len() as u64) / APART.as_secs_f64()).max(1.0);
     bench.progress(&format!("fanout: {rate:.0} uploads/s"));
     let debounce = NotifierOptions::default().debounce;
     let mut listeners = Listeners::open(&session, &readers, debounce).await?;
@@ -55,8 +55,8 @@ pub async fn fanout(bench: &Bench) -> Result<Vec<Case>> {
         .with("sockets", listeners.len())
         .with("peak_uploads_per_second", peak_rate.round());
     case.load(&outcome, &session);
-    case.latencies("notice_", &listeners.board.delays());
-    case.figure("notices", float(listeners.board.notices()));
+    case.latencies("notice_", &listeners.board.lock().delays);
+    case.figure("notices", float(listeners.board.lock().notices));
     case.checks.extend([told, compare_logs(&session, load::devices(crews)).await?]);
     drop(listeners);
     session.close().await?;
@@ -67,11 +67,9 @@ pub async fn mixed(bench: &Bench) -> Result<Vec<Case>> {
     let options = &bench.options;
     let connections = options.connections();
     let accounts = options.accounts.unwrap_or(options.size(1_000, 20));
-    let session = bench.session(affordable(bench, accounts * 2)? / 2).await?;
     bench.progress("mixed");
-    let first = session.devices(0, options.payload_bytes()).await?;
-    let first = fill(&session, first, 20, connections).await?;
-    let second = session.devices(1, options.payload_bytes()).await?;
+    let (session, first) = bench.filled(affordable(bench, accounts * 2)? / 2, 20).await?;
+    let second = bench.devices(&session, 1).await?;
     let devices: Vec<Device> = first.into_iter().zip(second).flat_map(|(first, second)| [first, second]).collect();
     let mut listeners = Listeners::open(&session, &devices, Duration::ZERO).await?;
     let plan = || -> Plan {
@@ -89,13 +87,13 @@ pub async fn mixed(bench: &Bench) -> Result<Vec<Case>> {
     let (outcome, crews) = load::run(&session, crews.collect(), options.pace()).await?;
     let told = listeners.check().await;
     let mut case = Case::new("mixed", "2 % uploads, 98 % polls")
-        .with("accounts", session.accounts().len())
+        .with("accounts", session.tokens.len())
         .with("sockets", listeners.len())
         .with("connections", crews.len());
     case.load(&outcome, &session);
     case.counted("poll_", &outcome.downloads, outcome.lasted);
     case.counted("upload_", &outcome.uploads, outcome.lasted);
-    case.figure("notices", float(listeners.board.notices()));
+    case.figure("notices", float(listeners.board.lock().notices));
     case.checks.extend([told, compare_logs(&session, load::devices(crews)).await?]);
     drop(listeners);
     session.close().await?;
@@ -105,11 +103,11 @@ pub async fn mixed(bench: &Bench) -> Result<Vec<Case>> {
 pub async fn hold(bench: &Bench) -> Result<Vec<Case>> {
     let sockets = affordable(bench, bench.options.size(10_000, 50))?;
     bench.progress(&format!("hold: {sockets} sockets"));
-    let session = bench.session(sockets).await?;
+    let session = bench.session(sockets, &[]).await?;
     let settle = if bench.options.quick { SETTLE / 10 } else { SETTLE };
     tokio::time::sleep(settle).await;
     let at_rest = session.meter().server_memory();
-    let devices = session.devices(0, bench.options.payload_bytes()).await?;
+    let devices = bench.devices(&session, 0).await?;
     let mut listeners = Listeners::open(&session, &devices, Duration::ZERO).await?;
     tokio::time::sleep(settle).await;
     let holding = session.meter().server_memory();

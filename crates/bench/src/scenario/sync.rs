@@ -3,9 +3,8 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use supersync_client::raw::Encoding;
 use supersync_client::wire::{Clock, ImportReason, SnapshotBody};
-use supersync_client::{Client, Ladder, OpType, Seq};
+use supersync_client::{Client, OpType, Seq};
 
 use crate::Bench;
 use crate::check::compare_logs;
@@ -15,6 +14,7 @@ use crate::place::Place;
 use crate::report::{Case, Check, float};
 use crate::session::{Session, timed};
 use crate::text::write_words;
+use crate::usage::since;
 
 /// "Many accounts".
 const MANY_ACCOUNTS: usize = 5000;
@@ -31,7 +31,7 @@ pub async fn upload(bench: &Bench) -> Result<Vec<Case>> {
         let many = if accounts == MANY_ACCOUNTS { format!(", {accounts} accounts") } else { String::new() };
         let name = format!("{batch} x {payload} B{many}");
         bench.progress(&format!("upload: {name}"));
-        let session = bench.session(accounts).await?;
+        let session = bench.session(accounts, &[]).await?;
         let crews =
             Crew::deal(session.devices(0, payload).await?, bench.options.connections(), in_turn(Act::Upload(batch)));
         let (outcome, crews) = load::run(&session, crews, bench.options.pace()).await?;
@@ -69,9 +69,7 @@ fn matrix(bench: &Bench) -> Vec<(usize, usize, usize)> {
 pub async fn poll(bench: &Bench) -> Result<Vec<Case>> {
     bench.progress("poll");
     let connections = bench.options.connections();
-    let session = bench.session(bench.options.accounts()).await?;
-    let devices = session.devices(0, bench.options.payload_bytes()).await?;
-    let devices = fill(&session, devices, 20, connections).await?;
+    let (session, devices) = bench.filled(bench.options.accounts(), 20).await?;
     let (outcome, crews) =
         load::run(&session, Crew::deal(devices, connections, in_turn(POLL)), bench.options.pace()).await?;
     let mut case = Case::new("poll", "nothing new").with("connections", crews.len());
@@ -84,10 +82,8 @@ pub async fn poll(bench: &Bench) -> Result<Vec<Case>> {
 pub async fn tail(bench: &Bench) -> Result<Vec<Case>> {
     const NEW: u64 = 5;
     let connections = bench.options.connections();
-    let session = bench.session(bench.options.accounts()).await?;
-    let writers = session.devices(0, bench.options.payload_bytes()).await?;
-    let writers = fill(&session, writers, 20, connections).await?;
-    let readers = session.devices(1, bench.options.payload_bytes()).await?;
+    let (session, writers) = bench.filled(bench.options.accounts(), 20).await?;
+    let readers = bench.devices(&session, 1).await?;
     let mut all: Vec<Device> = writers.into_iter().zip(readers).flat_map(|(writer, reader)| [writer, reader]).collect();
     let mut cases = Vec::new();
     for (name, adds) in [("5 just written", true), ("5 written before", false)] {
@@ -125,7 +121,7 @@ pub async fn tail(bench: &Bench) -> Result<Vec<Case>> {
 
 /// Lets new devices read all logs, page by page, again and again.
 async fn read_logs(bench: &Bench, session: &Session, case: &mut Case) -> Result<()> {
-    let devices = session.devices(1, bench.options.payload_bytes()).await?;
+    let devices = bench.devices(session, 1).await?;
     let plan = || -> Plan {
         Box::new(|turn, devices| {
             let which = turn % devices.len();
@@ -145,13 +141,11 @@ pub async fn download(bench: &Bench) -> Result<Vec<Case>> {
     let options = &bench.options;
     let operations = options.size(2_000, 600);
     bench.progress("download");
-    let session = bench.session(options.size(64, 8)).await?;
-    let devices = session.devices(0, options.payload_bytes()).await?;
-    let mut devices = fill(&session, devices, operations, options.connections()).await?;
+    let (session, devices) = bench.filled(options.size(64, 8), operations).await?;
     // Of the last hours, and older: what a new device mostly meets.
     let mut rows = Case::new("download", "500, rows").with("operations", operations);
     read_logs(bench, &session, &mut rows).await?;
-    let session = session.paused(&mut devices, Place::seal).await?;
+    let session = session.paused(Place::seal).await?;
     let mut sealed = Case::new("download", "500, sealed").with("operations", operations);
     read_logs(bench, &session, &mut sealed).await?;
     sealed.checks.push(compare_logs(&session, devices).await?);
@@ -164,9 +158,7 @@ pub async fn fresh(bench: &Bench) -> Result<Vec<Case>> {
     let options = &bench.options;
     let before = options.size(100_000, 1_500);
     bench.progress(&format!("fresh: {before} operations"));
-    let session = bench.session(options.size(4, 2)).await?;
-    let devices = session.devices(0, options.payload_bytes()).await?;
-    let mut devices = fill(&session, devices, before, options.connections()).await?;
+    let (session, mut devices) = bench.filled(options.size(4, 2), before).await?;
     for device in &mut devices {
         device.cursor = import(&client(&session, device.account)?, device, &state(STATE_BYTES)?).await?;
     }
@@ -184,9 +176,7 @@ pub async fn restore(bench: &Bench) -> Result<Vec<Case>> {
     let options = &bench.options;
     let operations = options.size(10_000, 500);
     bench.progress(&format!("restore: {operations} operations"));
-    let session = bench.session(options.size(16, 2)).await?;
-    let devices = session.devices(0, options.payload_bytes()).await?;
-    let devices = fill(&session, devices, operations, options.connections()).await?;
+    let (session, devices) = bench.filled(options.size(16, 2), operations).await?;
     let mut cases = Vec::new();
     for name in ["by replay", "again"] {
         let (mut counted, mut right) = (Counted::default(), true);
@@ -200,7 +190,7 @@ pub async fn restore(bench: &Bench) -> Result<Vec<Case>> {
         }
         let mut case = Case::new("restore", name).with("operations", operations);
         case.latencies("", &counted.latency);
-        case.cpu(&session.meter().cpu().since(&before), counted.latency.len(), 0);
+        case.cpu(&since(&session.meter().cpu(), &before), counted.latency.len(), 0);
         case.memory(&session);
         let detail = format!("{} states", devices.len());
         case.checks.push(Check::new("every state holds the tasks that were created", right, detail));
@@ -210,10 +200,9 @@ pub async fn restore(bench: &Bench) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// The reference client of an account; its large bodies are not compressed.
+/// The reference client of an account.
 pub fn client(session: &Session, account: usize) -> Result<Client> {
-    let client = Client::new(&session.base(), &session.accounts()[account].token, Ladder::default())?;
-    Ok(client.with_encoding(Encoding::Plain))
+    Ok(session.client()?.with_token(&session.tokens[account])?)
 }
 
 /// A full state of about so many bytes: tasks in a project.
@@ -249,7 +238,6 @@ pub async fn import(client: &Client, device: &Device, state: &RawValue) -> Resul
             op_id: uuid::Uuid::now_v7().to_string(),
             is_clean_slate: false,
             snapshot_op_type: OpType::BackupImport,
-            repair_base_server_seq: None,
             request_id: None,
         })
         .await?;
