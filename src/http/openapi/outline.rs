@@ -31,7 +31,6 @@ fn new_password() -> ObjectBuilder {
     secret("The new password; at most 1024 bytes.").min_length(Some(MIN_PASSWORD_CHARS))
 }
 
-#[allow(clippy::missing_docs_in_private_items)]
 impl Outline {
     pub(super) fn build(self) -> Object {
         self.0.build()

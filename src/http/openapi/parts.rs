@@ -87,4 +87,3 @@ impl<M: MediaType> Part for ApiResult<File<M>> {
 impl Part for ApiResult<Response> {}
 /// The description itself, and what is not JSON.
 impl Part for Response {}
-impl Part for Result<axum::response::Redirect, ApiError> {}
