@@ -125,8 +125,8 @@ pub fn mail(config: &Config) -> Finding {
          `supersync mail test ADDRESS`. Without mail, accounts are made with `supersync user add`.";
     match &config.mail {
         MailDelivery::Smtp(smtp) => Finding::ok(ID, format!("mails leave through {}:{}", smtp.host, smtp.port)),
-        MailDelivery::Files { .. } => Finding::warning(ID, "mails become files and reach nobody", configure),
-        MailDelivery::Log => Finding::warning(ID, "links of mails are printed to the log and reach nobody", configure),
+        MailDelivery::Files { .. } => Finding::warning(ID, "mails are written to files and not sent", configure),
+        MailDelivery::Log => Finding::warning(ID, "this server sends no e-mail; links appear in its log", configure),
         MailDelivery::Off => Finding::warning(ID, "no mail server is configured", configure),
     }
 }

@@ -47,7 +47,7 @@ pub struct BackupArgs {
 ///
 /// The file is read and checked to its end first; then the database gets all of it or nothing. Stop the server before.
 /// The database may be of the other kind than the one that the backup was made from: this is the way from SQLite to
-/// PostgreSQL, and back. With the same `JWT_SECRET` every device goes on with the session and the cursor that it has.
+/// PostgreSQL, and back. With the same `JWT_SECRET` devices keep their sessions and cursors.
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
     /// The backup.

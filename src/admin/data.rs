@@ -45,7 +45,7 @@ pub enum DataCommand {
         #[arg(long, value_name = "ID")]
         user: Option<UserId>,
     },
-    /// Show who and what takes the room: the largest accounts and how they grow, kinds of operations, parts and tables.
+    /// Show what uses the space: the largest accounts and their growth, kinds of operations, parts and tables.
     ///
     /// Reads what the accounts' counters say of all of them, and operations of the accounts shown. Which kinds of operations
     /// there are is counted of those that are not packed yet, and if these are too many, of a sample; it says so.

@@ -14,10 +14,10 @@ use crate::config::{Config, private_folder};
 use crate::store::{self, OpenMode};
 use crate::upstream::import::{self, Dump, ImportError, LiveSource, Options, Progress, Report, Source};
 
-/// Take over the old (Node) server's database.
+/// Import the old (Node) server's database.
 ///
 /// Accounts, passkeys, mailed links, operations and devices, whatever release wrote them; the source is only read. With the
-/// same `JWT_SECRET` every device goes on with its token and its cursor. A run that was broken off can be started again; a
+/// same `JWT_SECRET` devices keep syncing without signing in again. A run that was broken off can be started again; a
 /// later one takes only what has changed in the source since. Stop both servers before.
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]

@@ -1,4 +1,4 @@
-//! `supersync data usage`: who and what takes the room.
+//! `supersync data usage`: what uses the space.
 
 use std::collections::HashMap;
 use std::fmt::Display;

@@ -157,8 +157,8 @@ impl Peers {
         }
     }
 
-    /// What was read from the database in this epoch is good until something is heard of it. `None`: it is good at the
-    /// moment when it is read.
+    /// A view read in the current epoch stays valid until a peer reports a newer revision. `None`: it is valid at the
+    /// moment of reading only.
     pub fn epoch(&self) -> Option<u64> {
         // In this order: whoever trusts again begins an epoch first.
         let until = self.trusted_until.load(Ordering::Acquire);

@@ -128,7 +128,7 @@ pub async fn seal(store: &Arc<dyn Store>, engine: &Handle, scope: Scope) -> Resu
     seal_counting(store, engine, scope, &Counts::default()).await
 }
 
-/// The same, for who wants to see how far it is.
+/// Like [`seal`], with progress counters.
 ///
 /// # Errors
 /// When the accounts can't be listed.

@@ -82,7 +82,7 @@ impl AdoptionRow {
     }
 }
 
-/// The account in whose place it stands that an import is under way; there is none with this number.
+/// Sentinel account number that marks a running import.
 pub const UNDER_WAY: UserId = 0;
 
 /// An account that is here.

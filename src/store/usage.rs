@@ -71,7 +71,7 @@ pub struct KindUsage {
     pub grown_bytes: [i64; 3],
 }
 
-/// Looking at what takes the room.
+/// Reading what uses the space.
 #[async_trait]
 pub trait UsageStore: Send + Sync + 'static {
     /// The accounts that are charged most, first the one with the most.

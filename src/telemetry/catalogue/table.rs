@@ -123,7 +123,7 @@ pub const GROUPS: &[Group] = &[
                 .tells("Accounts of which another process has told that they changed.")
                 .bad("None by itself."),
             counter("supersync_replans_total", "plans", &[])
-                .tells("Plans made anew because another instance had written to the account.")
+                .tells("Plans repeated because another instance had written to the account.")
                 .bad("Many with several instances: the balancer does not keep an account on one. Any with one instance: something else writes."),
             counter("supersync_invariant_violations_total", "plans", &[])
                 .tells("Plans not committed because they would break a guarantee: a defect.")
@@ -346,7 +346,7 @@ pub const GROUPS: &[Group] = &[
                 .bad("Steady: people can not sign in."),
             counter("supersync_mails_total", "mails", &["outcome"])
                 .tells("Mails, by outcome.")
-                .bad("`failed` or `dropped`: links reach nobody. `retried`: the mail server is away for a moment."),
+                .bad("`failed` or `dropped`: users get no links. `retried`: the mail server is away for a moment."),
             gauge("supersync_mails_waiting", "mails", &[])
                 .tells("Mails that wait or are under way.")
                 .bad("Near 500: the mail server takes none; further ones are dropped."),

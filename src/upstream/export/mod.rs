@@ -1,5 +1,5 @@
 //! The way back: what this server holds, written into the old server's database, so that the old server can be started
-//! again and every device goes on.
+//! again and devices keep syncing.
 //!
 //! # What it promises
 //! - Our side is read as a backup: one instant, never changed.

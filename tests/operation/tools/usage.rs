@@ -1,4 +1,4 @@
-//! Who and what takes the room.
+//! What uses the space.
 
 use std::sync::Arc;
 

@@ -123,7 +123,7 @@ fn public_url(configured: &str, seen: &Seen) -> Finding {
     };
     let expected = authority(&url);
     if called.strip_suffix(implied).unwrap_or(called).eq_ignore_ascii_case(&expected) {
-        return Finding::ok(ID, format!("PUBLIC_URL is {configured}, and you came by it"));
+        return Finding::ok(ID, format!("PUBLIC_URL is {configured}, which matches the address in your browser"));
     }
     Finding::warning(
         ID,
