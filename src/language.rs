@@ -9,6 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+/// Where the app's settings for this server are, in the app's own words (its `en.json`, release 18.20).
+pub const APP_PATH: &str = "Settings > Sync & Backup > Set up sync > SuperSync";
+
 /// What the keys of texts for scripts begin with.
 pub const SCRIPT_PREFIX: &str = "js.";
 
@@ -127,6 +130,11 @@ mod tests {
         assert_eq!(Language::from_code("DE_ch"), Some(Language::German));
         assert_eq!(Language::from_code("deu"), None);
         assert_eq!(Language::from_code(""), None);
+    }
+
+    #[test]
+    fn the_readme_has_the_words_of_the_app() {
+        assert!(include_str!("../README.md").contains(APP_PATH));
     }
 
     #[test]

@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["admin", "events", "http"],
     &["server"],
     // The program: `main.rs` and what only it has.
-    &["main", "serve"],
+    &["main", "serve", "welcome"],
 ];
 
 fn floor_of(module: &str) -> usize {

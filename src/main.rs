@@ -23,6 +23,7 @@ use supersync::{telemetry, timekeeper};
 use tokio::runtime::Runtime;
 
 mod serve;
+mod welcome;
 
 /// The system's allocator keeps the memory of a burst of large requests; this one gives it back.
 #[global_allocator]

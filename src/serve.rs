@@ -5,11 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
-use supersync::accounts::Accounts;
 use supersync::admin::Failure;
 use supersync::clock::Clock;
-use supersync::config::{Config, Database, Environment, LogFormat, MailDelivery, OPERATOR, masked, private_folder};
+use supersync::config::{Config, private_folder};
 use supersync::mail::Mailer;
 use supersync::server::{Parts, Server, Upkeep};
 use supersync::store::{OpenMode, Store};
@@ -19,6 +17,8 @@ use supersync::{descriptors, http, store, timekeeper};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::welcome::welcome;
 
 /// Connections that the kernel keeps until they are accepted. Of the usual 128 a wave of devices that come back would lose
 /// some, and those try again after a second. `net.core.somaxconn` bounds it.
@@ -69,8 +69,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let database = assembled.store.kind();
     let mut running = assembled.start(listener, Upkeep::Runs);
     tracing::info!(%address, database, version = env!("CARGO_PKG_VERSION"), "listening");
-    welcome(&config);
-    offer_claim(&config, &running.accounts).await;
+    welcome(&config, &running.accounts).await;
 
     let served = tokio::select! {
         served = running.ended() => served,
@@ -197,52 +196,4 @@ fn log_panics() {
         tracing::error!(place, "panic");
         tracing::debug!(place, text = panic.payload_as_str().unwrap_or_default(), "panic");
     }));
-}
-
-/// On a server without accounts and without mail, the operator makes the first account by a link in the log. That and
-/// [`supersync::mail`] are the only places where a link may be logged.
-async fn offer_claim(config: &Config, accounts: &Accounts) {
-    if config.test_mode || matches!(config.mail, MailDelivery::Smtp(_) | MailDelivery::Files { .. }) {
-        return;
-    }
-    match accounts.claim_link().await {
-        Ok(Some(link)) => tracing::info!(
-            target: OPERATOR,
-            "OPERATOR: this server has no account yet. To make the first one, the administrator's, open {}",
-            link.expose_secret()
-        ),
-        Ok(None) => {}
-        // `supersync user add` makes one too.
-        Err(error) => tracing::error!(%error, "no link to make the first account"),
-    }
-}
-
-/// Tells a person at a terminal what to do next. Not in production, and not between JSON lines.
-fn welcome(config: &Config) {
-    if config.environment == Environment::Production || config.log_format == LogFormat::Json {
-        return;
-    }
-    let program = std::env::args().next().unwrap_or_else(|| "supersync".to_owned());
-    let url = masked(&config.public_url);
-    let database = match &config.database {
-        Database::Sqlite { path } => format!("the embedded database {}", path.display()),
-        Database::Postgres { .. } => "PostgreSQL".to_owned(),
-    };
-    let metrics = config.metrics_addr.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
-    // Standard output may be closed; the server runs all the same.
-    let text = format!(
-        "
-SuperSync {version} is ready: {url}, on {database}. Metrics: {metrics}
-
-Create an account (in another terminal, with the same settings):
-  {program} user add you@example.org
-or register, and open the link that appears in this log:
-  curl {url}/api/register -H 'Content-Type: application/json' -d '{{\"email\":\"you@example.org\",\"password\":\"a long passphrase\"}}'
-
-In the app: Settings > Sync > SuperSync, with the access token and the server's address {url}
-Every setting: {program} --print-config. Everything else: README.md and docs/. Stop with Ctrl-C.
-",
-        version = env!("CARGO_PKG_VERSION"),
-    );
-    drop(io::Write::write_all(&mut io::stdout(), text.as_bytes()));
 }

@@ -53,8 +53,8 @@ impl Accounts {
         Ok(Invitation { id, link, expires_at: new.expires_at })
     }
 
-    /// The link that makes the first account, the administrator's; `None`: there is an account. Links made before are
-    /// void.
+    /// The link that creates the administrator's account; `None`: there is a verified administrator. Links made before
+    /// are void.
     ///
     /// # Errors
     /// When the database fails.

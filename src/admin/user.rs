@@ -17,6 +17,7 @@ use crate::accounts::{
 };
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::language::APP_PATH;
 use crate::mail::Mailer;
 use crate::store::{Store, UserRow};
 
@@ -33,8 +34,8 @@ const NOTICE_PATIENCE: Duration = Duration::from_secs(20);
 pub enum UserCommand {
     /// Create an account that can be used at once, and print its access token.
     ///
-    /// Without --password-stdin a strong password is made up and printed once. The access token goes into the app under
-    /// Settings > Sync > SuperSync > Access Token; the server's address goes into Server URL there.
+    /// The first account of a server is an administrator's. Without --password-stdin a strong password is generated and
+    /// printed once. The output says where the access token goes in the app.
     ///
     /// Example: printf '%s' 'a long passphrase' | supersync user add me@example.org --password-stdin
     #[command(verbatim_doc_comment)]
@@ -44,6 +45,9 @@ pub enum UserCommand {
         /// Where the password comes from.
         #[command(flatten)]
         password: PasswordSource,
+        /// Make it an administrator's account.
+        #[arg(long)]
+        admin: bool,
     },
     /// Print an access token for an account, for a further device or when the old one was lost.
     ///
@@ -214,14 +218,19 @@ pub async fn execute(
     output: &mut (dyn Write + Send),
 ) -> Result<(), Failure> {
     match command {
-        UserCommand::Add { email, password } => {
+        UserCommand::Add { email, password, admin } => {
             let address = parse_address(&email)?;
             let (password, generated) = new_password(&password, input)?;
+            let is_first = accounts.list(0, 1).await?.is_empty();
             let user = accounts.create_verified(&address, &password).await.map_err(|error| match error {
                 AccountError::Exists => exists(&email),
                 error => error.into(),
             })?;
             writeln!(output, "Created account {user} for {}.", address.as_str())?;
+            if is_first || admin {
+                accounts.set_admin(user, true).await?;
+                writeln!(output, "It is an administrator's account: {server_url}/admin")?;
+            }
             print_password(output, &password, generated)?;
             print_session(output, &accounts.session_for(user).await?, server_url)?;
         }
@@ -384,7 +393,7 @@ fn print_password(output: &mut (dyn Write + Send), password: &SecretString, gene
 
 fn print_session(output: &mut (dyn Write + Send), session: &Session, server_url: &str) -> io::Result<()> {
     writeln!(output, "\nAccess token (valid for a year):\n  {}", session.token.expose_secret())?;
-    writeln!(output, "\nIn the app: Settings > Sync > SuperSync")?;
+    writeln!(output, "\nIn the app: {APP_PATH}")?;
     writeln!(output, "  Access Token:           the token above")?;
     writeln!(output, "  Advanced > Server URL:  {server_url}")
 }

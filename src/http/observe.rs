@@ -275,8 +275,8 @@ impl Ongoing {
             tracing::info!(user_id, method, route, status = code, duration_ms, reason, "request refused");
         } else if let Some(error) = failure {
             tracing::warn!(user_id, method, route, status = code, duration_ms, error, "request refused");
-        } else if PROBES.contains(&route) {
-            // Every few seconds, and of no interest while they succeed.
+        } else if PROBES.contains(&route) || route.starts_with("/assets/") || route == "/favicon.ico" {
+            // Many, and of no interest while they succeed.
             tracing::debug!(method, route, status = code, duration_ms, "request");
         } else {
             tracing::info!(user_id, method, route, status = code, duration_ms, "request");

@@ -30,7 +30,7 @@ macro_rules! invite_steps {
 
         async fn put_invite(db: &mut $Connection, invite: &NewInvite) -> Result<Option<i64>> {
             if invite.is_claim {
-                if has_users(db).await? {
+                if has_administrator(db).await? {
                     return Ok(None);
                 }
                 sqlx::query("DELETE FROM invites WHERE is_claim = TRUE").execute(&mut *db).await?;
@@ -51,8 +51,9 @@ macro_rules! invite_steps {
             Ok(Some(id))
         }
 
-        async fn has_users(db: &mut $Connection) -> Result<bool> {
-            Ok(sqlx::query("SELECT 1 FROM users LIMIT 1").fetch_optional(&mut *db).await?.is_some())
+        async fn has_administrator(db: &mut $Connection) -> Result<bool> {
+            const ONE: &str = "SELECT 1 FROM users WHERE is_admin = TRUE AND is_verified = TRUE LIMIT 1";
+            Ok(sqlx::query(ONE).fetch_optional(&mut *db).await?.is_some())
         }
 
         async fn invites(db: &mut $Connection, limit: i64) -> Result<Vec<InviteRow>> {
@@ -101,7 +102,7 @@ macro_rules! invite_steps {
             .await?;
             let Some(row) = taken.first() else { return Ok(Unique::Gone) };
             let (makes_admin, is_claim): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
-            if is_claim && has_users(db).await? {
+            if is_claim && has_administrator(db).await? {
                 return Ok(Unique::Gone);
             }
             sqlx::query("DELETE FROM users WHERE lower(email) = $1 AND is_verified = FALSE")
