@@ -86,7 +86,7 @@ impl Default for HashParams {
 pub(super) enum Verdict {
     /// The wrong password, or there is none.
     Mismatch,
-    /// The right one. `outdated`: its hash is bcrypt or of other parameters and should be made anew.
+    /// The right one. `outdated`: its hash is bcrypt or of other parameters and should be renewed.
     Match {
         /// See above.
         outdated: bool,

@@ -50,14 +50,14 @@ pub enum DataCommand {
     /// Reads what the accounts' counters say of all of them, and operations of the accounts shown. Which kinds of operations
     /// there are is counted of those that are not packed yet, and if these are too many, of a sample; it says so.
     Usage(UsageArgs),
-    /// Count anew what accounts are charged, and put wrong counters right.
+    /// Recount the storage that accounts are charged, and correct wrong counters.
     ///
     /// They are right unless something else than this program has written to the database. Servers may be running meanwhile:
     /// they hear of a correction within a second.
     Recount(RecountArgs),
     /// Delete the synced data of an account, or of all. The accounts stay, with their tokens.
     ///
-    /// The same as "Reset account" in the browser: devices keep what they have and upload it anew. The deleted data stays in
+    /// The same as "Reset account" in the browser: devices keep what they have and upload it again. The deleted data stays in
     /// the archive for 30 days. A running server hears of it within a second.
     Clear {
         /// The account's e-mail address.

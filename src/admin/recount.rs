@@ -1,4 +1,4 @@
-//! `supersync data recount`: what accounts are charged, counted anew from what they store.
+//! `supersync data recount`: what accounts are charged, recounted from what they store.
 
 use std::io::{self, Write};
 

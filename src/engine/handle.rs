@@ -46,7 +46,7 @@ use crate::store::{Device, FullStateRow, Store};
 const ONLINE_MS: i64 = 5 * 60 * 1000;
 /// Devices listed.
 const MAX_DEVICES: usize = 100;
-/// How long looking at an account anew may take: revocations wait behind it, and they have a second.
+/// How long rereading an account may take: revocations wait behind it, and they have a second.
 const CATCH_UP_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a restore waits until the state that it has rebuilt is kept for the next one.
 const KEEP_PATIENCE: Duration = Duration::from_secs(2);
@@ -535,7 +535,7 @@ impl Handle {
         self.registry.shutdown(SHUTDOWN_PATIENCE).await;
         let Context { peers, store, .. } = &*self.context;
         if let Err(error) = peers.tell(store.as_ref()).await {
-            // They see this process gone and look at everything anew.
+            // They see this process gone and reread everything.
             tracing::info!(%error, "the other processes were not told of the last commits");
         }
         self.cancel.cancel();

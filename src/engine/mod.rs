@@ -119,7 +119,7 @@ pub enum SnapshotReply {
     Accepted {
         /// Its place in the log.
         seq: Seq,
-        /// Whether this request started a new data set: per-user counters outside the engine start anew.
+        /// Whether this request started a new data set: per-user counters outside the engine start over.
         clean_slate: bool,
     },
     /// Refused.

@@ -13,7 +13,7 @@
 //!   by itself, when it was frozen or can't reach the database.
 //! - Who joins says hello, and trusts nothing in its memory (each request looks at the account's row first) until
 //!   everyone who is present has answered. Who answers has begun to speak.
-//! - Who sees one of the others gone looks at everything anew: it may have died between a commit and its words.
+//! - Who sees one of the others gone rereads everything: it may have died between a commit and its words.
 //! - Who is not known to be present tells the others of a commit before it acknowledges it: they would not miss its beats.
 //!
 //! Alone, a process says nothing at all, and trusts its memory while it sees that it is alone, or while the database
@@ -118,7 +118,7 @@ pub struct Peers {
     me: PeerId,
     /// Times below are milliseconds since then.
     began: Instant,
-    /// Changes whenever everything must be looked at anew.
+    /// Changes whenever everything must be reread.
     epoch: AtomicU64,
     /// Until when what is in memory can be trusted.
     trusted_until: AtomicU64,

@@ -260,7 +260,7 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(_, error) = event {
             metrics::counter!("supersync_actor_failures_total").increment(1);
-            tracing::error!(%error, "an account's actor died; it starts anew with the next request");
+            tracing::error!(%error, "an account's actor died; it restarts with the next request");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Seals old operations: reads them, packs them into segments off the async threads, and has the account's actor store
 //! those in place of the rows. The commit is fenced like every other: what changed meanwhile is left for the next time.
 //!
-//! A log's last segment is taken up again while it has room: it is unpacked, and packed anew with what has come to it. So
+//! A log's last segment is taken up again while it has room: it is unpacked, and repacked with what has come to it. So
 //! a history lies in a few full segments, however slowly it grew, each of which has been written at most
 //! `MAX_OPS / MIN_RUN` times and one.
 

@@ -367,7 +367,7 @@ impl Sweeper {
         }
     }
 
-    /// Gives up what the account has of superseded operations, and counts anew what the rest is charged. `None`: nothing
+    /// Gives up what the account has of superseded operations, and recounts what the rest is charged. `None`: nothing
     /// goes. `Some(true)`: the account was charged something else than it stores.
     async fn retire_account(&self, user: UserId, cutoff_ms: i64) -> Result<Option<bool>, SweepError> {
         let Some(account) = self.store.load_account(user).await? else { return Ok(None) };

@@ -114,7 +114,7 @@ impl Room {
         self.opened = self.opened.saturating_add(bytes);
     }
 
-    /// Whether so much has been taken apart that it is time to make text of it again. Then it counts anew.
+    /// Whether so much has been taken apart that it is time to make text of it again. Then it recounts.
     pub(super) const fn should_close(&mut self) -> bool {
         let enough = self.opened > self.most / 4;
         if enough {

@@ -153,14 +153,14 @@ pub trait DoctorStore: Send + Sync + 'static {
     /// What the schema lacks of what the migrations make, and what it has beyond that.
     async fn schema_differences(&self) -> Result<Vec<SchemaDifference>>;
 
-    /// Makes a missing index, makes an invalid one anew, or removes what is left of an interrupted attempt at that.
+    /// Makes a missing index, rebuilds an invalid one, or removes what is left of an interrupted attempt at that.
     /// Servers go on meanwhile. `false`: this is nothing that it can mend.
     async fn mend_schema(&self, difference: &SchemaDifference) -> Result<bool>;
 
     /// What the database itself finds damaged in its file; empty where it can't look. Reads everything.
     async fn damage(&self) -> Result<Vec<String>>;
 
-    /// Makes every index anew from its table; only where the database can say what is damaged in them.
+    /// Rebuilds every index from its table; only where the database can say what is damaged in them.
     async fn rebuild_indexes(&self) -> Result<()>;
 
     /// Rows without their account, by table. Reads the keys of every row.

@@ -28,7 +28,7 @@ pub enum EventKind {
     AccountLocked,
     /// The operator has unlocked it.
     AccountUnlocked,
-    /// It may store another number of bytes, or what it stores was counted anew.
+    /// It may store another number of bytes, or what it stores was recounted.
     QuotaChanged,
     /// Its log was replaced by an empty one.
     DataCleared,

@@ -1,4 +1,4 @@
-//! A state row and the heads, derived anew from the log: for an account whose row was lost, and for test mode, which
+//! A state row and the heads, derived again from the log: for an account whose row was lost, and for test mode, which
 //! cuts logs short. Pure.
 
 use std::collections::HashMap;

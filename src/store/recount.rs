@@ -1,4 +1,4 @@
-//! What accounts are charged, counted anew from what is stored: the figure that the counter in the state row should have.
+//! What accounts are charged, recounted from what is stored: the figure that the counter in the state row should have.
 //!
 //! The counter moves with every commit, so it is right unless something else has written to the database. Counting reads
 //! one state of the database per step and never changes anything; a correction is fenced by the account's revision, so it

@@ -50,12 +50,12 @@ async fn life_of_two_devices(backend: Backend) {
     assert_eq!(b.sync().await.expect("a sync").received, 30);
     assert_eq!(b.clock().get("A"), Some(&30));
 
-    // Both want the same task; the loser makes its change anew and wins then.
+    // Both want the same task; the loser repeats its change and wins then.
     a.change(change("task-0", "of A"));
     let lost = b.change(change("task-0", "of B"));
     assert_eq!(a.sync().await.expect("a sync").accepted.len(), 1);
     let report = b.sync().await.expect("a sync");
-    let again = report.conflicts[0].1.clone().expect("the change is made anew");
+    let again = report.conflicts[0].1.clone().expect("the change is repeated");
     assert_eq!(report.conflicts[0].0, lost);
     assert_eq!(b.sync().await.expect("a sync").accepted, [(again, 32)]);
     assert_eq!(a.sync().await.expect("a sync").received, 1);

@@ -13,7 +13,7 @@ use super::{Client, ClientError};
 
 /// Operations in one upload, as the app sends them (contract, section 14.1).
 const CHUNK: usize = 25;
-/// How often a change that lost a race is made anew before the device gives up (contract, section 14.3).
+/// How often a change that lost a race is repeated before the device gives up (contract, section 14.3).
 const CONFLICT_ROUNDS: u8 = 3;
 /// Pages of one download (contract, section 15).
 const MAX_PAGES: usize = 1000;
@@ -110,7 +110,7 @@ impl Device {
         self.pending.len()
     }
 
-    /// Operations of other devices that arrived since the last call, in order. After a restart they begin anew.
+    /// Operations of other devices that arrived since the last call, in order. After a restart they start over.
     pub fn take_inbox(&mut self) -> Vec<ServerOp> {
         std::mem::take(&mut self.inbox)
     }
@@ -216,7 +216,7 @@ impl Device {
         }
     }
 
-    /// Makes a change that lost a race anew, on top of everything seen by now.
+    /// Repeats a change that lost a race, on top of everything seen by now.
     fn redo(&mut self, lost: Pending) -> Option<String> {
         if lost.conflicts == CONFLICT_ROUNDS {
             return None;
@@ -307,7 +307,7 @@ impl Device {
         Ok(answer)
     }
 
-    /// Deletes the account's data; this device begins anew.
+    /// Deletes the account's data; this device starts over.
     ///
     /// # Errors
     /// Any [`ClientError`].

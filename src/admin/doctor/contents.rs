@@ -22,10 +22,10 @@ use crate::store::{self, Store, StoreError};
 
 /// Faults of one kind that are told one by one.
 const TOLD: usize = 20;
-/// Accounts counted anew by one run; the next one goes on.
+/// Accounts recounted by one run; the next one continues.
 const MAX_RECOUNTED: usize = 10_000;
 
-const LOST: &str = "Operations can't be made up. Restore the last good backup (docs/backup.md), or let the devices begin anew: \
+const LOST: &str = "Operations can't be made up. Restore the last good backup (docs/backup.md), or let the devices start over: \
                     `supersync data clear`, after which they upload what they have.";
 const UNREADABLE: &str = "Restore the last good backup (docs/backup.md) into a new database and compare; look at the disk and the \
                           memory.";
@@ -96,7 +96,7 @@ impl Tally {
 struct Faults {
     sequences: Tally,
     segments: Tally,
-    /// Where counting anew would not help.
+    /// Where a recount would not help.
     counters: Tally,
     /// Accounts where nothing but the count is wrong.
     recount: Vec<(UserId, String)>,
@@ -116,7 +116,7 @@ impl Faults {
                 self.without_account = Some(fault.user);
                 return;
             }
-            // An account's count comes last. Where operations are gone, counting anew would hide that they are.
+            // An account's count comes last. Where operations are gone, a recount would hide that they are.
             FaultKind::Charged if self.spoiled != Some(fault.user) && self.recount.len() < MAX_RECOUNTED => {
                 self.recount.push((fault.user, fault.what));
                 return;
@@ -211,7 +211,7 @@ async fn tell_counters(
     for (place, (user, what)) in recount.iter().enumerate() {
         let finding = if fix {
             match recount_account(&**store, *user, true).await {
-                Ok(_) => Finding::fixed(ID, format!("{what}: counted anew")),
+                Ok(_) => Finding::fixed(ID, format!("{what}: recounted")),
                 Err(StoreError::Refused(_)) => Finding::warning(
                     ID,
                     format!("{what}, and the account changes faster than it can be counted"),
@@ -220,7 +220,7 @@ async fn tell_counters(
                 Err(error) => return report.tell(failed(ID, &error)),
             }
         } else {
-            Finding::fault(ID, what.clone(), "`supersync doctor --fix` counts anew.")
+            Finding::fault(ID, what.clone(), "`supersync doctor --fix` recounts.")
         };
         // All are mended; a few stand for the others.
         if place < TOLD || finding.verdict == Verdict::Warning {
@@ -232,9 +232,9 @@ async fn tell_counters(
     if untold > 0 {
         let found = format!("{untold} more accounts with other bytes charged than stored");
         report.tell(if fix {
-            Finding::fixed(ID, format!("{found}: counted anew"))
+            Finding::fixed(ID, format!("{found}: recounted"))
         } else {
-            Finding::fault(ID, found, "`supersync doctor --fix` counts anew.")
+            Finding::fault(ID, found, "`supersync doctor --fix` recounts.")
         })?;
     }
     Ok(())

@@ -243,7 +243,7 @@ async fn schema(store: &dyn Store, fix: bool) -> Findings {
         let mut finding = judged(difference);
         if fix && difference.mendable {
             match store.mend_schema(difference).await {
-                Ok(true) => finding = Finding::fixed(ID, format!("{}: made anew", finding.found)),
+                Ok(true) => finding = Finding::fixed(ID, format!("{}: rebuilt", finding.found)),
                 Ok(false) => {}
                 Err(error) => finding.found = format!("{}, and it can't be made: {error}", finding.found),
             }
@@ -283,14 +283,14 @@ async fn integrity(store: &dyn Store, fix: bool) -> Findings {
         store.rebuild_indexes().await?;
         damage = store.damage().await?;
         if damage.is_empty() {
-            return Ok(vec![Finding::fixed(ID, format!("{before} fault(s) in indexes: all are made anew"))]);
+            return Ok(vec![Finding::fixed(ID, format!("{before} fault(s) in indexes: all are rebuilt"))]);
         }
     }
     if damage.is_empty() {
         return Ok(vec![Finding::ok(ID, "the file is not damaged")]);
     }
     let advice = if mendable {
-        "Only indexes are affected: `supersync doctor --fix` makes them anew. Then look at the disk and the memory."
+        "Only indexes are affected: `supersync doctor --fix` rebuilds them. Then look at the disk and the memory."
     } else {
         "Stop the server, keep a copy of the files, and restore the last good backup (docs/backup.md). Then look at the disk \
          and the memory."

@@ -32,7 +32,7 @@ pub use finding::{CHECKS, Style};
 /// without --fix. Servers may be running meanwhile. Exit code 0: no fault; 1: faults; 2: wrong arguments.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
-    /// Mend what can be mended without risk: count bytes anew, make missing and invalid indexes, raise numbers, delete
+    /// Mend what can be mended without risk: recount bytes, make missing and invalid indexes, raise numbers, delete
     /// what has expired or belongs to no account. Never touches an operation.
     #[arg(long)]
     fix: bool,

@@ -47,7 +47,7 @@ const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 const MAX_BATCH_ENTITIES: usize = 2000;
 /// Bytes of text that take as much work as one entity.
 const ENTITY_BYTES: usize = 256;
-/// How often a batch is planned anew because another instance was faster.
+/// How often a batch is planned again because another instance was faster.
 const MAX_ATTEMPTS: u32 = 5;
 /// Rounds of fetching facts for one plan. Each kind is asked for at most once or twice.
 const MAX_FACT_ROUNDS: u32 = 8;

@@ -35,7 +35,7 @@ pub const SLICE_HEADS: usize = if cfg!(test) { 6 } else { 2000 };
 /// And so many bytes of clocks.
 const SLICE_BYTES: usize = if cfg!(test) { 200 } else { 512 * 1024 };
 
-/// Below this it is not worth while to pack anew.
+/// Below this it is not worth repacking.
 const SMALL_BYTES: usize = 2048;
 
 /// The latest operation of an entity, wherever it is kept.
@@ -99,7 +99,7 @@ impl Head<'_> {
 pub struct HeadCache {
     heads: HashMap<EntityKey, Place>,
     stamps: Stamps,
-    /// When the stamps are so heavy they are packed anew: half of them may be of operations that are nobody's head any
+    /// When the stamps are so heavy they are repacked: half of them may be of operations that are nobody's head any
     /// more.
     pack_at: usize,
     /// Heads of operations up to here are stored. The others are never forgotten.

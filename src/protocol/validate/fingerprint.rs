@@ -1,5 +1,5 @@
 //! What makes two requests with the same request id the same request (contract, section 5.5 B): everything as received,
-//! except that ciphertext counts as a constant, because each attempt encrypts anew.
+//! except that ciphertext counts as a constant, because each attempt encrypts again.
 //!
 //! XXH3 with 128 bits and a secret seed, as every byte of every upload goes through it: SHA-256 took five times as long.
 //! What two requests of one account share by chance or on purpose is only an answer of that account.

@@ -1,6 +1,6 @@
 //! What `supersync doctor` looks at, on a connection of its own without limits of time.
 //!
-//! The schema is compared with a list (`schema.txt`) instead of with one made anew: a doctor makes nothing in a database
+//! The schema is compared with a list (`schema.txt`) instead of with one made for the purpose: a doctor makes nothing in a database
 //! that is in use. A test compares the list with what the migrations make.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! What accounts are charged, counted anew.
+//! What accounts are charged, recounted.
 
 use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _};

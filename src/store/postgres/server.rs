@@ -214,7 +214,7 @@ impl Server {
         Ok(Connected { connection, pid, is_read_only, lifetime })
     }
 
-    /// Not the same for all, so that they are not made anew at once.
+    /// Not the same for all, so that they are not renewed at once.
     pub(super) fn lifetime(&self) -> Duration {
         self.lifetime.mul_f32(rand::random_range(1.0..1.5))
     }

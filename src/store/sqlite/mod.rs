@@ -52,7 +52,7 @@ use thread::Threads;
 use writer::Writer;
 
 /// How much of the write-ahead log's file is kept when the log starts over, in bytes: to write over it is faster than to
-/// let it grow anew.
+/// let it grow again.
 const WAL_KEPT: u32 = 96 << 20;
 
 /// A reading connection of the driver that has not been used for so long is closed, and its page cache with it.

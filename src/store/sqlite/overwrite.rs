@@ -1,4 +1,4 @@
-//! Writing a state row and heads that were made anew from the log, over whatever is stored, and operations that come out
+//! Writing a state row and heads that were rebuilt from the log, over whatever is stored, and operations that come out
 //! of a segment. Rare, hence through the
 //! driver, like everything that is not a commit.
 //!

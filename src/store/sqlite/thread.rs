@@ -2,7 +2,7 @@
 //! function call there, where the driver's connections cost two changes of thread.
 //!
 //! Owns the threads. Work that was accepted runs to its end whatever becomes of the one who sent it. A panic in it costs
-//! that piece of work and the connection, which is opened anew; it never leaves anybody waiting.
+//! that piece of work and the connection, which is reopened; it never leaves anybody waiting.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};

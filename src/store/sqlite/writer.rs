@@ -251,9 +251,9 @@ mod tests {
         assert!(has_table(&mut turn));
         let error = turn.directly::<()>(|_| panic!("injected")).expect_err("it panicked");
         assert!(matches!(error, StoreError::Unknown(_)), "{error}");
-        assert!(!has_table(&mut turn), "it is opened anew");
+        assert!(!has_table(&mut turn), "it is reopened");
         turn.directly(|connection| Ok(connection.execute_batch("BEGIN; CREATE TABLE t (x)")?)).expect("it works");
-        assert!(!has_table(&mut turn), "it is opened anew");
+        assert!(!has_table(&mut turn), "it is reopened");
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@ impl Account {
     }
 
     /// Up to where a cached state is complete that was taken over: it stands for operations that are nowhere else. Others
-    /// the old server makes anew.
+    /// the old server rebuilds.
     pub(super) fn kept_snapshot(&self) -> Option<Seq> {
         self.snapshot_seq.filter(|_| self.pruned_seq > self.base_seq)
     }

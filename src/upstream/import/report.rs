@@ -54,7 +54,7 @@ pub struct Report {
     pub links_dropped: u64,
     /// Cached states taken over: the operations that they were made from are gone.
     pub snapshots: u64,
-    /// Cached states that are not taken over: they are made anew when they are asked for.
+    /// Cached states that are not taken over: they are rebuilt when they are asked for.
     pub snapshots_dropped: u64,
     /// Accounts not taken over, because another one has the same address but for case.
     pub duplicates: Vec<Duplicate>,
@@ -147,7 +147,7 @@ impl Report {
         writeln!(
             output,
             "{} devices, {} passkeys ({} with a repaired id, {} superfluous), {} waiting passkeys, {} mailed links ({} \
-             of no use any more left out), {} cached states ({} left out: they are made anew when needed).",
+             of no use any more left out), {} cached states ({} left out: they are rebuilt when needed).",
             self.devices,
             self.passkeys,
             self.passkeys_repaired,

@@ -89,7 +89,7 @@ pub struct SourceDevice {
     pub created_at: i64,
 }
 
-/// How much of a log there is. The ids tell it from one that was begun anew and has come as far.
+/// How much of a log there is. The ids tell it from one that was started over and has come as far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct SourceLog {

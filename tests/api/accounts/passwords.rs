@@ -22,7 +22,7 @@ async fn five_wrong_passwords_lock_for_fifteen_minutes() {
         assert!(matches!(world.login("a@b.co", "wrong").await, Err(AccountError::InvalidCredentials)));
     }
     world.login("a@b.co", OWNER).await.unwrap();
-    // Success starts the count anew.
+    // Success restarts the count.
     for _ in 0..4 {
         assert!(matches!(world.login("a@b.co", "wrong").await, Err(AccountError::InvalidCredentials)));
     }

@@ -195,7 +195,7 @@ async fn m22_what_it_never_sends_costs_its_room(on: Backend) {
         assert!((at_least + plain(&one)..at_least + plain(&one) + 3_500).contains(&charged), "{what}: {charged}");
     }
     let before = used(&account).await;
-    // Counted anew it is the same, and so it is for what was brought back.
+    // Recounted, it is the same, and so it is for what was brought back.
     server.change_state(&account, |state| state.storage_used_bytes = 1 << 40).await;
     account.upload("A", &[op("A").sized(100)]).await.ok();
     assert_eq!(used(&account).await, before + 100);

@@ -223,7 +223,7 @@ async fn postgres_is_looked_at_in_the_schema_that_is_configured() {
     assert_eq!(
         said.exit(1).of("schema"),
         [
-            ("fixed", "the index sessions_user is missing: made anew"),
+            ("fixed", "the index sessions_user is missing: rebuilt"),
             ("fault", "the trigger users.users_announce_change is not as the migrations make it"),
         ]
     );
@@ -259,7 +259,7 @@ async fn a_damaged_index_of_sqlite_is_made_anew() {
         "{}",
         said.text
     );
-    offline(&database, &["--fix"]).await.exit(0).found("integrity", "fixed", "made anew");
+    offline(&database, &["--fix"]).await.exit(0).found("integrity", "fixed", "rebuilt");
     assert_eq!(offline(&database, &[]).await.exit(0).verdict("integrity"), "ok");
 }
 

@@ -1,4 +1,4 @@
-//! What accounts are charged, counted anew beside a running server.
+//! What accounts are charged, recounted beside a running server.
 
 use std::sync::Arc;
 

@@ -38,7 +38,7 @@ async fn an_account_that_is_only_polled_after_a_write_gives_its_actor_up() {
             tokio::task::yield_now().await;
         }
     });
-    looked.await.expect("the slot is taken away and loaded anew");
+    looked.await.expect("the slot is taken away and loaded again");
     assert_eq!(outcomes(&t.upload(vec![op("2")]).await), [Ok(2)]);
 }
 

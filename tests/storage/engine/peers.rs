@@ -231,7 +231,7 @@ async fn postgres_no_connection_is_used_for_ever() {
             process.store.try_lead("me", 0, Duration::from_secs(1)).await.expect("it works");
         }
     };
-    timeout(PATIENCE, renewed).await.expect("every connection is made anew");
+    timeout(PATIENCE, renewed).await.expect("every connection is renewed");
     process.trusts_its_memory(user, n + 1).await;
     process.stop().await;
     database.remove().await;

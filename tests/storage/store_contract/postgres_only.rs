@@ -67,7 +67,7 @@ async fn requests_are_counted_together_until_their_window_ends() {
     assert_eq!(counts, (1..=40).collect::<Vec<_>>(), "each once");
     let other = count(&two, "Login ::2", long).await;
     assert!(other.count == 1 && other.left <= long && other.left > long / 2, "{other:?}");
-    // Windows that are over begin anew, and those of others go.
+    // Windows that are over start over, and those of others go.
     for key in ["a", "b", "c"] {
         assert_eq!(count(&one, key, Duration::ZERO).await.count, 1);
     }

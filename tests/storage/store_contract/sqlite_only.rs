@@ -115,7 +115,7 @@ async fn the_write_ahead_log_does_not_grow_without_end() {
     let user = account(&db, "a").await;
     let wal = database.path().with_extension("db-wal");
     let mut last = state(&db, user).await;
-    // Chosen anew whenever the log starts over at its beginning.
+    // Chosen again whenever the log starts over at its beginning.
     let salt = || {
         let mut header = [0; 24];
         std::io::Read::read_exact(&mut std::fs::File::open(&wal).unwrap(), &mut header).unwrap();

@@ -23,7 +23,7 @@ async fn there_and_back_changes_nothing(on: Backend) {
     // What is damaged, and the same address once more, was not taken over.
     let left_out: Vec<String> = account::DAMAGED.iter().chain(&[account::TWICE_UPPER]).map(i64::to_string).collect();
     let left_out = left_out.join(", ");
-    // All but the size, which is measured anew. Texts, because nothing of them may be written otherwise.
+    // All but the size, which is measured again. Texts, because nothing of them may be written otherwise.
     let operations = format!(
         "SELECT id, user_id, client_id, server_seq, action_type, op_type, entity_type, entity_id, payload::text, \
          vector_clock::text, schema_version, client_timestamp, received_at, is_payload_encrypted, sync_import_reason, \

@@ -52,7 +52,7 @@ impl Names {
     }
 }
 
-/// Packed operations. One stands here until everything is packed anew, whether a head points to it or not.
+/// Packed operations. One stands here until everything is repacked, whether a head points to it or not.
 #[derive(Debug, Default)]
 pub(super) struct Stamps {
     /// One after the other: sequence, author and kind, number of entries, entries.
