@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use supersync::admin::Failure;
 use supersync::clock::Clock;
-use supersync::config::{Config, private_folder};
+use supersync::config::{Config, Database, private_folder};
 use supersync::mail::Mailer;
 use supersync::server::{Parts, Server, Upkeep};
 use supersync::store::{OpenMode, Store};

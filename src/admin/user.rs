@@ -206,6 +206,31 @@ fn parse_address(email: &str) -> Result<Address, Failure> {
     Address::parse(email).map_err(|error| Failure::failed(format!("`{email}` is not a usable e-mail address: {error}")))
 }
 
+/// Creates an account. The first one of a server is an administrator's. `password`: and whether it was generated.
+async fn add(
+    accounts: &Accounts,
+    email: &str,
+    (password, generated): (SecretString, bool),
+    admin: bool,
+    server_url: &str,
+    output: &mut (dyn Write + Send),
+) -> Result<(), Failure> {
+    let address = parse_address(email)?;
+    let is_first = accounts.list(0, 1).await?.is_empty();
+    let user = accounts.create_verified(&address, &password).await.map_err(|error| match error {
+        AccountError::Exists => exists(email),
+        error => error.into(),
+    })?;
+    writeln!(output, "Created account {user} for {}.", address.as_str())?;
+    if is_first || admin {
+        accounts.set_admin(user, true).await?;
+        writeln!(output, "It is an administrator's account: {server_url}/admin")?;
+    }
+    print_password(output, &password, generated)?;
+    print_session(output, &accounts.session_for(user).await?, server_url)?;
+    Ok(())
+}
+
 /// Runs a command. `server_url` is what the app is told to connect to.
 ///
 /// # Errors
@@ -219,20 +244,8 @@ pub async fn execute(
 ) -> Result<(), Failure> {
     match command {
         UserCommand::Add { email, password, admin } => {
-            let address = parse_address(&email)?;
-            let (password, generated) = new_password(&password, input)?;
-            let is_first = accounts.list(0, 1).await?.is_empty();
-            let user = accounts.create_verified(&address, &password).await.map_err(|error| match error {
-                AccountError::Exists => exists(&email),
-                error => error.into(),
-            })?;
-            writeln!(output, "Created account {user} for {}.", address.as_str())?;
-            if is_first || admin {
-                accounts.set_admin(user, true).await?;
-                writeln!(output, "It is an administrator's account: {server_url}/admin")?;
-            }
-            print_password(output, &password, generated)?;
-            print_session(output, &accounts.session_for(user).await?, server_url)?;
+            let password = new_password(&password, input)?;
+            add(accounts, &email, password, admin, server_url, output).await?;
         }
         UserCommand::Token { email } => {
             let user = find(accounts, &email).await?;

@@ -1,10 +1,10 @@
 //! What the code under test logs.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
-use tracing::Subscriber;
 use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Subscriber};
 
 /// Log lines, kept.
 #[derive(Clone, Default)]
@@ -13,6 +13,9 @@ pub struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Keeps what this thread logs, as long as the guard lives.
     pub fn of_thread() -> (Self, DefaultGuard) {
+        // While there is only one subscriber, a log line that another thread reaches first counts as unwanted everywhere.
+        static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
+        LazyLock::force(&SECOND);
         let log = Self::default();
         let guard = tracing::subscriber::set_default(log.subscriber());
         (log, guard)

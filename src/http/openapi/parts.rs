@@ -13,7 +13,7 @@ use super::sketch::{JSON, Part, Sketch};
 use crate::http::body::JsonBody;
 use crate::http::call::Call;
 use crate::http::encode::{Answer, File, MediaType};
-use crate::http::error::{ApiError, ApiResult};
+use crate::http::error::ApiResult;
 use crate::http::fields::{Members, Shape};
 use crate::http::query::TypedQuery;
 use crate::http::sender::{Account, AfterBody, Client, SteppedUp};

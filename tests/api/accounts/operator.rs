@@ -14,7 +14,7 @@ fn failed(done: Result<String, Failure>, exit: Exit, reason: &str) {
 }
 
 fn add(email: &str, password_stdin: bool) -> UserCommand {
-    UserCommand::Add { email: email.into(), password: PasswordSource { password_stdin } }
+    UserCommand::Add { email: email.into(), password: PasswordSource { password_stdin }, admin: false }
 }
 
 /// The line after the one that starts so.
