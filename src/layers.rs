@@ -15,9 +15,9 @@ const FLOORS: &[&[&str]] = &[
     &["accounts", "backup", "disk", "gauges", "timekeeper", "top"],
     &["engine", "upstream"],
     &["admin", "events", "http"],
-    &["server"],
-    // The program: `main.rs` and what only it has.
-    &["main", "serve", "welcome"],
+    // From here on the program: what only it has, and `main.rs`.
+    &["server", "welcome"],
+    &["main", "serve"],
 ];
 
 fn floor_of(module: &str) -> usize {
