@@ -105,7 +105,11 @@ fn banner(config: &Config, link: Option<&SecretString>, local: Option<&Url>, wit
             |local| link.replacen(&config.public_url, local.as_str().trim_end_matches('/'), 1),
         );
         if let Ok(code) = QrCode::with_error_correction_level(reachable, qrcode::EcLevel::L) {
-            let _ = writeln!(text, "{}\nThe same link for a phone.", code.render::<unicode::Dense1x2>().build());
+            // Black on white, whatever the terminal's colours.
+            for line in code.render::<unicode::Dense1x2>().build().lines() {
+                let _ = writeln!(text, "\x1b[30;107m{line}\x1b[0m");
+            }
+            text += "The same link for a phone.\n";
         }
     }
     text

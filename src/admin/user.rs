@@ -206,7 +206,7 @@ fn parse_address(email: &str) -> Result<Address, Failure> {
     Address::parse(email).map_err(|error| Failure::failed(format!("`{email}` is not a usable e-mail address: {error}")))
 }
 
-/// Creates an account. The first one of a server is an administrator's. `password`: and whether it was generated.
+/// Creates an account. The first account of a server is an administrator's. `password`: and whether it was generated.
 async fn add(
     accounts: &Accounts,
     email: &str,

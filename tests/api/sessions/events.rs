@@ -193,7 +193,7 @@ async fn the_command_line_reaches_a_running_server(on: Backend) {
     let token = printed.lines().skip_while(|line| !line.starts_with("Access token")).nth(1).expect("a token").trim();
     let mut server = supersync(&database, port, &[]).stdout(Stdio::piped()).spawn().expect("it starts");
     let lines = BufReader::new(server.stdout.take().expect("piped")).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("Every setting")), "it is ready");
+    assert!(lines.map_while(Result::ok).any(|line| line.starts_with('╰')), "it is ready");
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let base = format!("http://127.0.0.1:{port}");
