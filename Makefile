@@ -11,7 +11,7 @@
 # make hostile  the attacks of tests/hostile on the release build, for HOSTILE_SECONDS each
 # make prove  three processes on one database, on the release build, while everything fails that can; some minutes
 # make check-api     holds the release build against its OpenAPI description, with Schemathesis; needs pip
-# make readme-walk   runs the README's own commands, on both databases
+# make readme-walk   runs the commands of docs/api-tour.md, on both databases
 # make operator-walk runs the commands of docs/deploying.md, on both databases
 # make package-walk   installs the Debian package in a copy of this machine; needs root
 # make image-walk    runs the Dockerfile's steps without a container engine; needs root
