@@ -259,7 +259,7 @@ pub async fn restore(
     match outcome {
         LoadOutcome::NotEmpty { accounts } => return Err(BackupError::NotEmpty(accounts)),
         LoadOutcome::InUse => return Err(BackupError::InUse),
-        // Why the stream ended early is known to whoever read the file.
+        // The reader of the file knows why the stream ended early.
         LoadOutcome::Loaded | LoadOutcome::Abandoned => read.map_err(|_| BackupError::Crashed)??,
     }
     if outcome == LoadOutcome::Loaded { Ok(()) } else { Err(BackupError::Crashed) }

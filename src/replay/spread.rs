@@ -36,7 +36,7 @@ pub(super) fn spread(text: &str, at: Option<usize>, into: &mut Object, room: &mu
     }
 }
 
-/// Where a value lies in the base if the text around it begins at `at` there.
+/// A value of `text`: a piece of the base where `text` begins at `at` there, else a copy.
 fn value_in(text: &str, at: Option<usize>, range: Range<usize>) -> Value<'_> {
     match at {
         Some(at) => Value::Piece(at + range.start..at + range.end),

@@ -144,7 +144,7 @@ impl Table {
     }
 }
 
-/// Inserts group after group for so long; `insert` is told the runs so far and gives the rows that it has stored.
+/// Inserts groups for the duration `lasts`. `insert` takes the number of runs so far and returns the number of stored rows.
 async fn repeat(runs: i64, lasts: Duration, mut insert: impl AsyncFnMut(i64) -> Result<u64>) -> Result<Counted> {
     let (mut counted, mut run, until) = (Counted::default(), 0, Instant::now() + lasts);
     while Instant::now() < until {

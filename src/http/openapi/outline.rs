@@ -27,6 +27,10 @@ fn secret(meaning: &str) -> ObjectBuilder {
     text(meaning).format(Some(SchemaFormat::KnownFormat(KnownFormat::Password))).min_length(Some(1))
 }
 
+fn credential() -> ObjectBuilder {
+    of_type(Type::Object, "The browser's answer, with binary members in Base64url.")
+}
+
 fn new_password() -> ObjectBuilder {
     secret("The new password; at most 1024 bytes.").min_length(Some(MIN_PASSWORD_CHARS))
 }
@@ -89,11 +93,11 @@ impl Outline {
     }
 
     pub fn credential(&mut self) {
-        self.required("credential", of_type(Type::Object, "The browser's answer, with binary members in Base64url."));
+        self.required("credential", credential());
     }
 
     pub fn optional_credential(&mut self) {
-        self.optional("credential", of_type(Type::Object, "The browser's answer, with binary members in Base64url."));
+        self.optional("credential", credential());
     }
 
     pub fn optional_bool(&mut self, name: &str) {

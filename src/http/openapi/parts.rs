@@ -85,5 +85,5 @@ impl<M: MediaType> Part for ApiResult<File<M>> {
 
 /// Pages, whose contents are for people.
 impl Part for ApiResult<Response> {}
-/// The description itself, and what is not JSON.
+/// Files of pages.
 impl Part for Response {}

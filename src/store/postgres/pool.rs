@@ -191,12 +191,12 @@ impl Leased {
         Ok(())
     }
 
-    /// Whom to ask while a statement runs.
+    /// The server and process number to ask while a statement runs.
     pub(super) fn watch(&self) -> (Arc<Server>, Option<i32>) {
         (Arc::clone(&self.pool.0.server), self.parked.as_ref().and_then(|parked| parked.pid))
     }
 
-    /// The connection itself, after [`Leased::ready`]. What became of it is told with [`Leased::settle`].
+    /// The connection itself, after [`Leased::ready`]. [`Leased::settle`] takes the outcome.
     pub(super) fn connection(&mut self) -> Result<&mut PgConnection> {
         self.is_clean = false;
         let parked = self.parked.as_mut().ok_or(StoreError::Unavailable(sqlx::Error::PoolClosed))?;

@@ -59,7 +59,7 @@ pub const GROUPS: &[Group] = &[
                 .bad("`replaced` all the time: two devices share a client id. `error`: see the log. `flooded`: a client sends far more than the app does."),
             counter("supersync_notices_total", "notices", &[])
                 .tells("Notices of new operations sent to WebSockets.")
-                .bad("None while operations are accepted from accounts with several devices: nobody is told."),
+                .bad("None while accounts with several devices upload: their other devices get no notices."),
         ],
     },
     Group {
@@ -253,7 +253,7 @@ pub const GROUPS: &[Group] = &[
                 .tells("What clean-ups deleted besides operations, by kind.")
                 .bad("None by itself."),
             counter("supersync_sweep_budgets_exhausted_total", "clean-ups", &[])
-                .tells("Clean-ups that ended because their budget was used up; the next one goes on.")
+                .tells("Clean-ups that ended because their budget was used up; the next one continues.")
                 .bad("Each day: raise OLD_OPS_CLEANUP_MAX_DELETED_PER_RUN."),
             counter("supersync_sweep_account_failures_total", "accounts", &[])
                 .tells("Accounts that a clean-up could not finish.")

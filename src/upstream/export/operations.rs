@@ -35,7 +35,7 @@ pub(super) async fn write(
     if last > 0 && last <= account.pruned_seq && !options.overwrite {
         newest = Some(Newest::read(tx, user, last, account, archived, options.taken_of(account.id)).await?);
     }
-    // Whoever reads them need not wait.
+    // Their readers need not wait.
     archived.close();
     // Pruned, wiped, or before a clean slate.
     counts.operations.removed += delete(tx, user, 0, account.pruned_seq).await?;

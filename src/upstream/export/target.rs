@@ -67,8 +67,8 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<PgConnection, E
         let others = database::others(&mut connection, APPLICATION).await?;
         if !others.is_empty() {
             return refused(format!(
-                "the target database is in use by {others}. Stop the old server and whatever else works on it; --force \
-                 goes on all the same"
+                "the target database is in use by {others}. Stop the old server and everything else that uses it; --force \
+                 exports regardless"
             ));
         }
     }

@@ -29,13 +29,19 @@ async fn add_makes_an_account_whose_token_and_password_work() {
     let output = run(&world, add("Me@b.co", false), "").await.unwrap();
     assert!(world.accounts.authenticate_token(after(&output, "Access token"), || None).await.is_ok());
     assert!(world.login("me@b.co", after(&output, "Password")).await.is_ok());
-    assert!(output.contains("https://sync.example.org"));
+    // The first account is an administrator's.
+    assert!(output.contains("https://sync.example.org/admin"), "{output}");
+    assert!(world.accounts.find("me@b.co").await.unwrap().is_admin);
     failed(run(&world, add("me@B.co", false), "").await, Exit::Refused, "there is an account");
     failed(run(&world, add("nobody", false), "").await, Exit::Failed, "is not a usable");
 
     let output = run(&world, add("you@b.co", true), "a long passphrase\n").await.unwrap();
     assert!(!output.contains("passphrase") && !output.contains("Password"), "{output}");
     assert!(world.login("you@b.co", "a long passphrase").await.is_ok());
+    assert!(!output.contains("/admin") && !world.accounts.find("you@b.co").await.unwrap().is_admin, "{output}");
+    let password = PasswordSource { password_stdin: false };
+    run(&world, UserCommand::Add { email: "root@b.co".into(), password, admin: true }, "").await.unwrap();
+    assert!(world.accounts.find("root@b.co").await.unwrap().is_admin);
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ async fn s69_without_a_valid_token_nothing_is_told(on: Backend) {
     ];
     for header in headers {
         let mut request = account.http.post(format!("{}/api/sync/ops", account.base)).body("{not json");
-        // Whoever asks is settled before the body is looked at, and before it is read.
+        // The sender is authenticated before the body is read.
         request = request.header("content-encoding", "deflate");
         if let Some(header) = &header {
             request = request.header("authorization", header);

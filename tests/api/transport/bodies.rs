@@ -36,7 +36,7 @@ async fn what_is_no_json_object_fails_validation(on: Backend) {
 async fn sizes_are_enforced_as_announced_and_on_the_way(on: Backend) {
     let server = Server::start(on).await;
     let account = server.account().await;
-    // Whoever waits for leave to send is told at once.
+    // A client that waits for permission to send is refused at once.
     let announced = format!("connection: close\r\nexpect: 100-continue\r\ncontent-length: {}", 10 * MIB + 1);
     let chunk = [format!("{MIB:x}\r\n").into_bytes(), vec![b' '; MIB], b"\r\n".to_vec()].concat();
     let chunked = head(&account, "connection: close\r\ntransfer-encoding: chunked").into_bytes();
